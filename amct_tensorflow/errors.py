@@ -1,0 +1,58 @@
+"""Every error this package raises on purpose.
+
+Each class derives from ``AmctError``, so that one ``except`` clause catches them all, and from the builtin that the
+original toolkit raises in the same place, so that existing clients' handlers keep working. A message says what is
+wrong, where (file, node or key) and what to do about it.
+"""
+
+
+class AmctError(Exception):
+    """Base class of all errors raised by amct_tensorflow."""
+
+
+class ArgumentTypeError(AmctError, TypeError):
+    """An argument of a public function has the wrong type."""
+
+
+class ArgumentValueError(AmctError, ValueError):
+    """An argument of a public function has the right type but a value that cannot work."""
+
+
+class ConfigValueError(AmctError, ValueError):
+    """config.json or the simplified .cfg names something unknown or holds a value out of range."""
+
+
+class ConfigTypeError(AmctError, TypeError):
+    """A value in config.json has the wrong JSON type."""
+
+
+class ConfigEmptyError(AmctError, RuntimeError):
+    """The configuration enables no layer at all."""
+
+
+class RecordError(AmctError, RuntimeError):
+    """The record file is missing, incomplete, malformed, or does not belong to the model."""
+
+
+class ModelError(AmctError, ValueError):
+    """The model cannot be read, or cannot be quantized."""
+
+
+class ModelNotFoundError(ModelError, FileNotFoundError):
+    """The model file does not exist."""
+
+
+class CalibrationError(AmctError, RuntimeError):
+    """Calibration did not see the data it needs, or saw NaN or Inf."""
+
+
+class EvaluatorError(AmctError, RuntimeError):
+    """The user's evaluator (or strategy, or sensitivity) broke its contract."""
+
+
+class MetricError(EvaluatorError, ValueError):
+    """``metric_eval`` rejects the original model compared with itself."""
+
+
+class OutputError(AmctError, OSError):
+    """A result cannot be written."""

@@ -1,0 +1,123 @@
+"""The package's own logger: console and ``./amct_log/amct_tensorflow.log``.
+
+Lines read ``<asctime> - <LEVEL> - [AMCT]:[<module>]: <text>`` (spec section 5.1). Nothing is written, and no folder is
+made, before the first message, so that importing the package leaves no trace. No other logger is ever touched.
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from amct_tensorflow.errors import ArgumentTypeError, ArgumentValueError
+
+LOG_DIR = Path("amct_log")
+LOG_FILE = LOG_DIR / "amct_tensorflow.log"
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to whatever ``sys.stderr`` is now, so that a redirected stream is honoured."""
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None:
+        """The base class assigns a stream once; the current one is used instead."""
+
+
+class _LogFileHandler(logging.FileHandler):
+    """Opens the log file (mode 640, folder 750) when the first message arrives, replacing that of an earlier run."""
+
+    def __init__(self) -> None:
+        super().__init__(LOG_FILE, mode="w", encoding="utf-8", delay=True)
+        self._refused = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._refused:
+            return
+        try:
+            if self.stream is None:
+                Path(self.baseFilename).parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+                self.stream = self._open()
+                os.chmod(self.baseFilename, 0o640)
+        except OSError as error:
+            self._refused = True
+            log_for("log").warning("No log file: %s cannot be written (%s).", self.baseFilename, error.strerror)
+            return
+        super().emit(record)
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s - %(levelname)s - [AMCT]:[%(amct_module)s]: %(message)s")
+
+
+class ModuleLogger(logging.LoggerAdapter[logging.Logger]):
+    """The package logger under a module's name, with the method names that clients of the original use."""
+
+    def push_debug_message(self, message: str, module_name: str = "AMCT") -> None:
+        """Logs at level debug."""
+        log_for(module_name).debug("%s", message)
+
+    def push_info_message(self, message: str, module_name: str = "AMCT") -> None:
+        """Logs at level info."""
+        log_for(module_name).info("%s", message)
+
+    def push_warning_message(self, message: str, module_name: str = "AMCT") -> None:
+        """Logs at level warning."""
+        log_for(module_name).warning("%s", message)
+
+    def push_error_message(self, message: str, module_name: str = "AMCT") -> None:
+        """Logs at level error."""
+        log_for(module_name).error("%s", message)
+
+
+def _make_logger() -> logging.Logger:
+    logger = logging.getLogger("amct_tensorflow")
+    if not logger.handlers:
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+        for handler in (_StderrHandler(), _LogFileHandler()):
+            handler.setLevel(logging.INFO)
+            handler.setFormatter(_Formatter())
+            logger.addHandler(handler)
+    return logger
+
+
+_LOGGER = _make_logger()
+
+
+def log_for(module: str = "AMCT") -> ModuleLogger:
+    """Returns the package logger; ``module`` is the name in the second pair of brackets."""
+    return ModuleLogger(_LOGGER, {"amct_module": module})
+
+
+def set_logging_level(print_level: str = "info", save_level: str = "info") -> None:
+    """Sets how much is logged.
+
+    Args:
+        print_level: least level shown on the console: ``debug``, ``info``, ``warning`` or ``error``, in any case.
+        save_level: least level written to ``amct_log/amct_tensorflow.log``.
+
+    Raises:
+        ArgumentTypeError: a level is not a string.
+        ArgumentValueError: a level has another name.
+    """
+    levels = []
+    for argument, level in (("print_level", print_level), ("save_level", save_level)):
+        if not isinstance(level, str):
+            raise ArgumentTypeError(f"set_logging_level: {argument} must be a str, not {type(level).__name__}.")
+        if level.lower() not in LEVELS:
+            raise ArgumentValueError(f"set_logging_level: {argument} is {level!r}; use one of {', '.join(LEVELS)}.")
+        levels.append(LEVELS[level.lower()])
+    for handler, value in zip(_LOGGER.handlers, levels, strict=True):
+        handler.setLevel(value)
