@@ -1,0 +1,1 @@
+"""Observing activations, choosing factors, measuring what quantization does to each layer."""

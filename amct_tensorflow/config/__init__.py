@@ -1,0 +1,1 @@
+"""What to quantize and how: config.json and the simplified configuration."""

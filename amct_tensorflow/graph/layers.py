@@ -1,9 +1,20 @@
-"""Which nodes of a graph can be quantized."""
+"""Which nodes of a graph can be quantized (spec section 10)."""
 
 from dataclasses import dataclass
 
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import Message
+
+from amct_tensorflow.graph.view import GraphView, full_tensor_name
+
 QUANTIZABLE_TYPES = ("Conv2D", "DepthwiseConv2dNative", "MatMul", "AvgPool", "Conv2DBackpropInput")
 CHANNEL_WISE_TYPES = ("Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput")
+
+# Conv2DBackpropInput takes (output shape, filter, data); every other type (data[, filter]).
+_DATA_INPUT = {"Conv2DBackpropInput": 2}
+_WEIGHT_RANK = {"Conv2D": 4, "DepthwiseConv2dNative": 4, "Conv2DBackpropInput": 4, "MatMul": 2}
+WEIGHT_INPUT = 1
 
 
 @dataclass(frozen=True)
@@ -21,3 +32,97 @@ class LayerSpec:
     name: str
     op_type: str
     channel_wise: bool
+
+
+def data_input(op_type: str) -> int:
+    """Returns which input of an op carries the activations."""
+    return _DATA_INPUT.get(op_type, 0)
+
+
+def data_format(node: Message) -> str:
+    """Returns ``NHWC`` or ``NCHW``; ``NHWC`` for ops without the attribute."""
+    return node.attr["data_format"].s.decode() if "data_format" in node.attr else "NHWC"
+
+
+def layer_weights(view: GraphView, node: Message) -> np.ndarray | None:
+    """Returns the constant weights of a layer; None where there are none, or they are no constant of the right rank."""
+    if node.op not in _WEIGHT_RANK:
+        return None
+    weights = view.constant(node.input[WEIGHT_INPUT])
+    return weights if weights is not None and weights.ndim == _WEIGHT_RANK[node.op] else None
+
+
+def is_quantizable(view: GraphView, node: Message) -> bool:
+    """Tells whether a node is one of the supported types within their restrictions."""
+    if node.op not in QUANTIZABLE_TYPES or node.attr["T"].type != tf.float32.as_datatype_enum:
+        return False
+    if view.constant(node.input[data_input(node.op)]) is not None:
+        return False
+    if node.op == "AvgPool":
+        return True
+    if layer_weights(view, node) is None:
+        return False
+    if node.op == "MatMul":
+        flags = ("transpose_a", "transpose_b", "adjoint_a", "adjoint_b")
+        return not any(node.attr[flag].b for flag in flags if flag in node.attr)
+    return _dilation_is_supported(node)
+
+
+def _dilation_is_supported(node: Message) -> bool:
+    """Transposed convolutions must not be dilated, nor may strided depthwise ones (TensorFlow miscomputes them)."""
+    dilated = any(step != 1 for step in node.attr["dilations"].list.i)
+    strided = any(step != 1 for step in node.attr["strides"].list.i)
+    return not dilated or node.op == "Conv2D" or (node.op == "DepthwiseConv2dNative" and not strided)
+
+
+def quantizable_nodes(view: GraphView) -> list[Message]:
+    """Returns the quantizable nodes in the order of the graph."""
+    return [node for node in view.graph_def.node if is_quantizable(view, node)]
+
+
+def find_layers(graph: tf.Graph) -> list[LayerSpec]:
+    """Finds the quantizable layers of a live graph.
+
+    The live graph is needed for its static shapes: they tell a fully connected 1x1 convolution from a regular one.
+    """
+    view = GraphView(graph.as_graph_def())
+    return [
+        LayerSpec(node.name, node.op, node.op in CHANNEL_WISE_TYPES and not _covers_feature_map(graph, view, node))
+        for node in quantizable_nodes(view)
+    ]
+
+
+def _covers_feature_map(graph: tf.Graph, view: GraphView, node: Message) -> bool:
+    """Tells whether a Conv2D's filter is as large as its input, so that it is a fully connected layer (spec 12.1)."""
+    weights = layer_weights(view, node)
+    if node.op != "Conv2D" or weights is None:
+        return False
+    shape = graph.get_tensor_by_name(full_tensor_name(node.input[0])).shape
+    if shape.rank != 4:
+        return False
+    height_axis = 1 if data_format(node) == "NHWC" else 2
+    return tuple(shape[height_axis : height_axis + 2]) == weights.shape[:2]
+
+
+def out_channels(op_type: str, weights: np.ndarray) -> int:
+    """Returns the number of output channels of a layer's weights."""
+    return int(np.prod(channel_axes_shape(op_type, weights.shape)))
+
+
+def channel_axes(op_type: str) -> tuple[int, ...]:
+    """Returns the axes of the weights that make up the output channels (spec section 7.3)."""
+    return {"Conv2D": (3,), "DepthwiseConv2dNative": (2, 3), "Conv2DBackpropInput": (2,), "MatMul": (1,)}[op_type]
+
+
+def channel_axes_shape(op_type: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the lengths of the output-channel axes."""
+    return tuple(shape[axis] for axis in channel_axes(op_type))
+
+
+def along_channels(op_type: str, weights: np.ndarray, per_channel: np.ndarray) -> np.ndarray:
+    """Shapes ``per_channel`` ([Cout] or [1]) so that it broadcasts against the weights' output channels."""
+    if per_channel.size == 1:
+        return per_channel.reshape((1,) * weights.ndim)
+    axes = channel_axes(op_type)
+    shape = [weights.shape[axis] if axis in axes else 1 for axis in range(weights.ndim)]
+    return per_channel.reshape(shape)

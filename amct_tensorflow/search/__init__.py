@@ -1,0 +1,1 @@
+"""Finding which layers to roll back to float."""

@@ -1,0 +1,211 @@
+"""The quantization ops as a GraphDef function library, so that stock TensorFlow executes a quantized model.
+
+A node whose op type is ``AscendQuant`` has exactly the inputs and attributes of spec section 8.1, which is what ATC
+parses. TensorFlow finds no registered op of that name and calls the function of that name in the graph's own library.
+The functions compute in the integer domain, like the NPU: the quantizer yields integer-valued floats relative to the
+zero point, so that zero padding is exact and the layer needs no correction for the zero point (spec section 8.2).
+
+Limits: ``quant_bits`` is 8 and the shift in bits 39..32 of ``deq_scale`` is 0, the only values post-training
+quantization of TensorFlow models produces. If another library has registered ops of the same names in the process,
+TensorFlow uses those kernels for the nodes instead, and ignores the functions: the results then are that library's.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import Message
+from tensorflow.core.framework import attr_value_pb2, function_pb2, node_def_pb2, op_def_pb2
+
+QUANT = "AscendQuant"
+WEIGHT_QUANT = "AscendWeightQuant"
+DEQUANT = "AscendDequant"
+ANTI_QUANT = "AscendAntiQuant"
+ASCEND_OPS = (QUANT, WEIGHT_QUANT, DEQUANT, ANTI_QUANT)
+# A model holding one of these has been quantized, or is being calibrated, already (spec section 4).
+QUANTIZED_MARKS = frozenset({*ASCEND_OPS, "QuantIfmr", "QuantArq", "SearchN"})
+
+_QUANT_MIN, _QUANT_MAX = -128.0, 127.0
+
+_T = ("type", tf.float32)
+
+Attr = attr_value_pb2.AttrValue
+AttrLike = bool | int | float | str | tf.DType | np.ndarray | Sequence[int] | Attr
+
+
+def attr_value(value: AttrLike) -> Attr:
+    """Wraps a Python value as a node attribute; an array becomes a tensor, a ``tf.DType`` a type."""
+    if isinstance(value, Attr):
+        return value
+    if isinstance(value, bool):
+        return Attr(b=value)
+    if isinstance(value, int):
+        return Attr(i=value)
+    if isinstance(value, float):
+        return Attr(f=value)
+    if isinstance(value, str):
+        return Attr(s=value.encode())
+    if isinstance(value, tf.DType):
+        return Attr(type=value.as_datatype_enum)
+    if isinstance(value, np.ndarray):
+        return Attr(tensor=tf.make_tensor_proto(value))
+    return Attr(list=Attr.ListValue(i=value))
+
+
+def make_node(name: str, op: str, inputs: Sequence[str], **attrs: AttrLike) -> Message:
+    """Makes a NodeDef."""
+    node = node_def_pb2.NodeDef(name=name, op=op, input=inputs)
+    for key, value in attrs.items():
+        node.attr[key].CopyFrom(attr_value(value))
+    return node
+
+
+def make_const(name: str, value: np.ndarray) -> Message:
+    """Makes a Const node holding ``value``."""
+    return make_node(name, "Const", (), dtype=tf.as_dtype(value.dtype), value=value)
+
+
+def _function(
+    name: str,
+    inputs: Mapping[str, tf.DType],
+    attrs: Mapping[str, tuple[str, AttrLike]],
+    body: Sequence[Message],
+    result: str,
+) -> function_pb2.FunctionDef:
+    """Makes a FunctionDef ``name(inputs) -> y: float``.
+
+    ``attrs`` maps each attribute to its type in op-def notation and a sample value. TensorFlow's MLIR pass tries to
+    instantiate every function of a library on its own, and reports an error for each attribute without a value;
+    a node's own attributes take precedence wherever the function is called.
+    """
+    arg = op_def_pb2.OpDef.ArgDef
+    signature = op_def_pb2.OpDef(
+        name=name,
+        input_arg=[arg(name=key, type=dtype.as_datatype_enum) for key, dtype in inputs.items()],
+        output_arg=[arg(name="y", type=tf.float32.as_datatype_enum)],
+        attr=[op_def_pb2.OpDef.AttrDef(name=key, type=kind) for key, (kind, _) in attrs.items()],
+    )
+    samples = {key: attr_value(value) for key, (_, value) in attrs.items()}
+    return function_pb2.FunctionDef(signature=signature, node_def=body, ret={"y": result}, attr=samples)
+
+
+def _float_attribute(name: str) -> list[Message]:
+    """Nodes that turn the float attribute ``name`` into a scalar tensor ``<name>:y:0``.
+
+    ``LeakyRelu(-1, alpha)`` is ``-alpha`` exactly, and LeakyRelu is an op that takes a float attribute of any value.
+    """
+    return [
+        make_node(
+            f"minus_{name}", "LeakyRelu", ["minus_one:output:0"], T=tf.float32, alpha=Attr(placeholder=name)
+        ),
+        make_node(name, "Neg", [f"minus_{name}:activations:0"], T=tf.float32),
+    ]
+
+
+def _minus_one() -> Message:
+    return make_const("minus_one", np.array(-1, np.float32))
+
+
+def _ascend_quant() -> function_pb2.FunctionDef:
+    """``clip(rint(x * scale), -128 - offset, 127 - offset)`` with ``scale = 1 / scale_d``; ties go to even."""
+    body = [
+        _minus_one(),
+        *_float_attribute("scale"),
+        *_float_attribute("offset"),
+        make_const("quant_min", np.array(_QUANT_MIN, np.float32)),
+        make_const("quant_max", np.array(_QUANT_MAX, np.float32)),
+        make_node("lowest", "Sub", ["quant_min:output:0", "offset:y:0"], T=tf.float32),
+        make_node("highest", "Sub", ["quant_max:output:0", "offset:y:0"], T=tf.float32),
+        make_node("scaled", "Mul", ["x", "scale:y:0"], T=tf.float32),
+        make_node("rounded", "Round", ["scaled:z:0"], T=tf.float32),
+        make_node("clipped", "ClipByValue", ["rounded:y:0", "lowest:z:0", "highest:z:0"], T=tf.float32),
+    ]
+    attrs = {"T": _T, "quant_bits": ("int", 8), "scale": ("float", 1.0), "offset": ("float", 0.0)}
+    return _function(QUANT, {"x": tf.float32}, attrs, body, "clipped:output:0")
+
+
+def _ascend_weight_quant() -> function_pb2.FunctionDef:
+    """``float(x) - float(offset_w)``; ``offset_w`` broadcasts along the last axis."""
+    body = [
+        make_node("values", "Cast", ["x"], SrcT=tf.int8, DstT=tf.float32),
+        make_node("offsets", "Cast", ["offset_w"], SrcT=tf.int8, DstT=tf.float32),
+        make_node("shifted", "Sub", ["values:y:0", "offsets:y:0"], T=tf.float32),
+    ]
+    return _function(WEIGHT_QUANT, {"x": tf.int8, "offset_w": tf.int8}, {"T": _T}, body, "shifted:z:0")
+
+
+def _ascend_dequant() -> function_pb2.FunctionDef:
+    """``x * deq_scale`` per channel, the scale being the low word of each ``deq_scale`` element (spec section 8.2).
+
+    The factor is laid out along the channel axis of ``data_format``; for inputs of lower rank (MatMul) the product is
+    brought back to the shape of ``x``.
+    """
+    body = [
+        make_node("words", "Bitcast", ["deq_scale"], T=tf.uint64, type=tf.float32),
+        make_const("begin", np.array([0, 0], np.int32)),
+        make_const("end", np.array([0, 1], np.int32)),
+        make_const("step", np.array([1, 1], np.int32)),
+        make_node(
+            "factor",
+            "StridedSlice",
+            ["words:output:0", "begin:output:0", "end:output:0", "step:output:0"],
+            T=tf.float32,
+            Index=tf.int32,
+            begin_mask=1,
+            end_mask=1,
+            shrink_axis_mask=2,
+        ),
+        make_const("last_axis", np.array([1, 1, 1, -1], np.int32)),
+        make_node(
+            "channel_axis",
+            "DataFormatVecPermute",
+            ["last_axis:output:0"],
+            T=tf.int32,
+            src_format="NHWC",
+            dst_format=Attr(placeholder="data_format"),
+        ),
+        make_node("factors", "Reshape", ["factor:output:0", "channel_axis:y:0"], T=tf.float32, Tshape=tf.int32),
+        make_node("product", "Mul", ["x", "factors:output:0"], T=tf.float32),
+        make_node("shape", "Shape", ["x"], T=tf.float32, out_type=tf.int32),
+        make_node("result", "Reshape", ["product:z:0", "shape:output:0"], T=tf.float32, Tshape=tf.int32),
+    ]
+    attrs = {"T": _T, "ksize": ("list(int)", [1, 1]), "data_format": ("string", "NHWC")}
+    return _function(DEQUANT, {"x": tf.float32, "deq_scale": tf.uint64}, attrs, body, "result:output:0")
+
+
+def _ascend_anti_quant() -> function_pb2.FunctionDef:
+    """``x * scale`` with ``scale = scale_d``."""
+    body = [
+        _minus_one(),
+        *_float_attribute("scale"),
+        make_node("product", "Mul", ["x", "scale:y:0"], T=tf.float32),
+    ]
+    attrs = {"T": _T, "scale": ("float", 1.0), "offset": ("float", 0.0)}
+    return _function(ANTI_QUANT, {"x": tf.float32}, attrs, body, "product:z:0")
+
+
+def function_library() -> function_pb2.FunctionDefLibrary:
+    """Returns the functions that a graph with Ascend nodes needs in its ``library``."""
+    functions = [_ascend_quant(), _ascend_weight_quant(), _ascend_dequant(), _ascend_anti_quant()]
+    return function_pb2.FunctionDefLibrary(function=functions)
+
+
+def quant_node(name: str, tensor: str, scale_d: float, offset_d: int) -> Message:
+    """Makes an AscendQuant node; its ``scale`` attribute is ``1 / scale_d`` in float32."""
+    scale = float(np.float32(1) / np.float32(scale_d))
+    return make_node(name, QUANT, [tensor], T=tf.float32, quant_bits=8, scale=scale, offset=float(offset_d))
+
+
+def weight_quant_node(name: str, weights: str, offsets: str) -> Message:
+    """Makes an AscendWeightQuant node from int8 weights and their int8 offsets."""
+    return make_node(name, WEIGHT_QUANT, [weights, offsets], T=tf.float32)
+
+
+def dequant_node(name: str, tensor: str, deq_scale: str, ksize: Sequence[int], data_format: str) -> Message:
+    """Makes an AscendDequant node; ``deq_scale`` names a uint64 tensor made by ``pack_deq_scale``."""
+    return make_node(name, DEQUANT, [tensor, deq_scale], T=tf.float32, ksize=ksize, data_format=data_format)
+
+
+def pack_deq_scale(deq_scale: np.ndarray) -> np.ndarray:
+    """Packs float32 scales, shape [Cout] or [1], into the low words of uint64 (spec section 8.2)."""
+    return deq_scale.astype(np.float32).view(np.uint32).astype(np.uint64)

@@ -1,0 +1,56 @@
+"""ARQ: the scales of a layer's weights (spec section 7.3)."""
+
+import numpy as np
+
+from amct_tensorflow.errors import CalibrationError
+from amct_tensorflow.graph import layers as layer_rules
+
+# Scales below FLT_EPSILON belong to dead channels; any scale serves those (spec section 7).
+EPSILON = 1.192092896e-7
+_STEPS_BELOW, _STEPS_ABOVE = 128, 127
+
+
+def arq_scales(name: str, op_type: str, weights: np.ndarray, channel_wise: bool) -> np.ndarray:
+    """Chooses symmetric int8 scales.
+
+    The rule reproduces the original toolkit's record of MobileNet V2 (spec section 7.3): the larger side of the range
+    gets all its steps, 128 below zero or 127 above, unless the other side would then clip.
+
+    Args:
+        name: the layer, for messages.
+        op_type: TensorFlow op type; it tells which axes are output channels.
+        weights: folded weights, float32.
+        channel_wise: one scale per output channel instead of one for all.
+
+    Returns:
+        Scales, float32 of shape [Cout] or [1].
+
+    Raises:
+        CalibrationError: the weights hold NaN or Inf.
+    """
+    if not np.isfinite(weights).all():
+        raise CalibrationError(
+            f"The weights of layer {name!r} have invalid value inf or nan. Repair the model, or set the layer's "
+            "quant_enable to false."
+        )
+    axes = None
+    if channel_wise:
+        axes = tuple(axis for axis in range(weights.ndim) if axis not in layer_rules.channel_axes(op_type))
+    above = np.atleast_1d(weights.max(axis=axes)).astype(np.float64).reshape(-1)
+    below = -np.atleast_1d(weights.min(axis=axes)).astype(np.float64).reshape(-1)
+    return symmetric_scale(above, below).astype(np.float32)
+
+
+def symmetric_scale(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Returns the scale for values in ``[-below, above]``; float64, elementwise."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        negative = below / _STEPS_BELOW
+        clips = np.rint(above / negative) > _STEPS_ABOVE
+    scale = np.where(below > above, np.where(clips, below / _STEPS_ABOVE, negative), above / _STEPS_ABOVE)
+    return np.where(scale < EPSILON, 1.0, scale)
+
+
+def quantize_weights(op_type: str, weights: np.ndarray, scale_w: np.ndarray) -> np.ndarray:
+    """Returns ``clip(rint(weights / scale_w), -128, 127)`` as int8 in the layout of ``weights``."""
+    scale = layer_rules.along_channels(op_type, weights, scale_w.astype(np.float64))
+    return np.clip(np.rint(weights / scale), -128, 127).astype(np.int8)

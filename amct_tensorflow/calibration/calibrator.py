@@ -1,0 +1,219 @@
+"""One calibration: taps feed it from the caller's session, and after the last batch it has factors for every layer."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from amct_tensorflow.calibration.analysis import Comparison, LayerAnalysis, analyse_layers
+from amct_tensorflow.calibration.arq import arq_scales
+from amct_tensorflow.calibration.factors import ActivationFactors, round_through_float16
+from amct_tensorflow.calibration.hfmg import search_hfmg
+from amct_tensorflow.calibration.ifmr import search_ifmr
+from amct_tensorflow.calibration.observation import Distribution, Observation, grid_exponent
+from amct_tensorflow.calibration.sources import replay_sources
+from amct_tensorflow.calibration.taps import attach_capture, attach_tap
+from amct_tensorflow.config.schema import ActivationConfig, IfmrParams, QuantConfig
+from amct_tensorflow.errors import AmctError, CalibrationError
+from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer, fuse
+from amct_tensorflow.graph.view import GraphView, full_tensor_name
+from amct_tensorflow.log import log_for
+from amct_tensorflow.record import LayerFactors
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationResult:
+    """What a calibration found.
+
+    Attributes:
+        factors: per layer name, its factors.
+        analyses: per layer name, what quantization does to it.
+    """
+
+    factors: dict[str, LayerFactors]
+    analyses: dict[str, LayerAnalysis]
+
+    @property
+    def corrections(self) -> dict[str, np.ndarray]:
+        """Per layer name, what to add to its bias; layers without a correction are left out."""
+        found = {name: analysis.correction for name, analysis in self.analyses.items()}
+        return {name: correction for name, correction in found.items() if correction is not None}
+
+    def restrict(self, configuration: Mapping[str, bool]) -> "CalibrationResult":
+        """Returns the findings about the layers that a configuration quantizes."""
+        return CalibrationResult(
+            {name: layer for name, layer in self.factors.items() if configuration[name]},
+            {name: layer for name, layer in self.analyses.items() if configuration[name]},
+        )
+
+
+class Calibrator:
+    """Collects ``batch_num`` batches of a live graph, then computes factors, corrections and similarities.
+
+    Attributes:
+        result: the findings; None until the last batch has been seen.
+        error: what went wrong inside the caller's session, where TensorFlow would turn it into text; else None.
+    """
+
+    def __init__(
+        self,
+        graph: tf.Graph,
+        config: QuantConfig,
+        comparison: Comparison,
+        on_complete: Callable[[CalibrationResult], None],
+        outputs: tuple[str, ...] = (),
+    ) -> None:
+        """Edits ``graph``: adds a tap to each enabled layer, and what keeps the inputs of the replay.
+
+        Args:
+            graph: the caller's float graph.
+            config: which layers to calibrate, and how.
+            comparison: the sensitivity.
+            on_complete: called with the result, still inside the caller's session.
+            outputs: nodes that must not vanish in a fold.
+
+        Raises:
+            CalibrationError: weights hold NaN or Inf.
+        """
+        self.result: CalibrationResult | None = None
+        self.error: Exception | None = None
+        self._config = config
+        self._comparison = comparison
+        self._on_complete = on_complete
+        self._lock = threading.Lock()
+        graph_def = graph.as_graph_def()
+        self._fused = fuse(
+            graph_def,
+            keep=outputs,
+            fold_batch_norm=config.do_fusion,
+            skip_fusion_layers=config.skip_fusion_layers,
+        )
+        self._layers = {name: self._fused.layers[name] for name in config.enabled_layers()}
+        self._scale_w = {name: self._weight_scales(layer) for name, layer in self._layers.items()}
+        self._observations = {name: Observation() for name in self._layers}
+        self._batches = dict.fromkeys(self._layers, 0)
+        self._activations: dict[str, ActivationFactors] = {}
+        self._kept: dict[str, list[np.ndarray]] = {}
+        self._attach(graph, GraphView(graph_def))
+
+    @property
+    def batches_seen(self) -> int:
+        """Number of batches that every layer has seen."""
+        return min(self._batches.values())
+
+    def check_complete(self) -> CalibrationResult:
+        """Returns the result.
+
+        Raises:
+            AmctError: what stopped the calibration.
+            CalibrationError: too few batches were run.
+        """
+        if self.error is not None:
+            raise self.error
+        if self.result is None:
+            layer = min(self._batches, key=lambda name: self._batches[name])
+            raise CalibrationError(
+                f"Calibration needs {self._config.batch_num} batches, but layer {layer!r} saw {self._batches[layer]}. "
+                "Run the model's outputs at least batch_num times in calibration(), in a session on the graph given."
+            )
+        return self.result
+
+    def _weight_scales(self, layer: FusedLayer) -> tuple[float, ...]:
+        if layer.weights is None:
+            return ()
+        channel_wise = self._config.layers[layer.name].weights.channel_wise
+        return tuple(arq_scales(layer.name, layer.op_type, layer.weights, channel_wise).tolist())
+
+    def _attach(self, graph: tf.Graph, view: GraphView) -> None:
+        inputs = {name: layer.input for name, layer in self._layers.items()}
+        for source in replay_sources(graph, view, inputs):
+            self._kept[source.tensor] = []
+            attach_capture(graph, source.reader, source.tensor, self._keep)
+        for name, text in inputs.items():
+            attach_tap(graph, name, full_tensor_name(text), self)
+
+    def _keep(self, tensor: str, value: np.ndarray) -> None:
+        values = self._kept.get(tensor)
+        if values is not None and len(values) < self._config.batch_num:
+            values.append(np.array(value))
+
+    def check(self, layer: str, lowest: float, highest: float, total: float) -> np.ndarray:
+        """Checks a batch (see ``TapListener``)."""
+        if not np.isfinite(total):
+            self.error = CalibrationError(
+                f"The activations of layer {layer!r} have invalid value inf or nan. Check the calibration data and "
+                "its preprocessing, or set the layer's quant_enable to false."
+            )
+            raise self.error
+        empty = lowest > highest
+        bound = 1.0 if empty else 2.0 ** grid_exponent(lowest, highest)
+        return np.array([-bound, bound], np.float32)
+
+    def observe(self, layer: str, lowest: float, highest: float, counts: np.ndarray, values: np.ndarray) -> None:
+        """Takes a batch (see ``TapListener``); batches beyond ``batch_num`` and empty ones do not count."""
+        if self._batches[layer] >= self._config.batch_num or lowest > highest:
+            return
+        self._observations[layer].add(lowest, highest, counts, values)
+        self._batches[layer] += 1
+        if self._batches[layer] == self._config.batch_num:
+            distribution = self._observations.pop(layer).distribution()
+            self._complete(layer, self._search(layer, distribution))
+
+    def _search(self, name: str, distribution: Distribution) -> ActivationFactors:
+        activation: ActivationConfig = self._config.layers[name].activation
+        if isinstance(activation.algorithm, IfmrParams):
+            factors = search_ifmr(distribution, activation.algorithm, activation.asymmetric)
+        else:
+            factors = search_hfmg(distribution, activation.algorithm, activation.asymmetric)
+        if self._config.fakequant_precision_mode == "FORCE_FP16_QUANT":
+            factors = ActivationFactors(round_through_float16(factors.scale), factors.offset)
+        log_for("calibration").debug(
+            "Layer %s: scale_d %.9g, offset_d %d, inputs in [%g, %g].",
+            name, factors.scale, factors.offset, distribution.lowest, distribution.highest,
+        )  # fmt: skip
+        return factors
+
+    def _complete(self, layer: str, factors: ActivationFactors) -> None:
+        """Stores a layer's factors; the last layer to finish starts the analysis."""
+        with self._lock:
+            self._activations[layer] = factors
+            is_last = len(self._activations) == len(self._layers)
+        if not is_last:
+            return
+        try:
+            self.result = self._finish()
+            self._on_complete(self.result)
+        except AmctError as error:
+            self.error = error
+            raise
+        finally:
+            self._kept.clear()
+
+    def _finish(self) -> CalibrationResult:
+        factors = {
+            name: LayerFactors(
+                scale_d=self._activations[name].scale,
+                offset_d=self._activations[name].offset,
+                scale_w=self._scale_w[name],
+                skip_fusion=layer.batch_norm_kept,
+            )
+            for name, layer in self._layers.items()
+        }
+        for tensor, values in self._kept.items():
+            if len(values) < self._config.batch_num:
+                raise CalibrationError(
+                    f"Tensor {tensor!r} was not computed in every calibration batch. Feed the model at its "
+                    "placeholders, not at a tensor between them and the first quantized layer."
+                )
+        batches = [
+            {tensor: values[index] for tensor, values in self._kept.items()}
+            for index in range(self._config.batch_num)
+        ]
+        log_for("calibration").info(
+            "Measuring what quantization does to each of %d layers on %d calibration batches.",
+            len(factors), len(batches),
+        )  # fmt: skip
+        analyses = analyse_layers(self._fused, factors, batches, self._comparison, self._config.bias_correction)
+        return CalibrationResult(factors, analyses)

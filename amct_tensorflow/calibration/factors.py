@@ -1,0 +1,47 @@
+"""Scale and zero point of an activation (spec section 7.4)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from amct_tensorflow.calibration.arq import EPSILON, symmetric_scale
+
+_QUANT_MIN = -128
+
+
+@dataclass(frozen=True)
+class ActivationFactors:
+    """``x`` is approximately ``(x_q - offset) * scale``.
+
+    Attributes:
+        scale: step of the quantized activation, in units of the activation; a float32 value.
+        offset: zero point, in [-128, 127].
+    """
+
+    scale: float
+    offset: int
+
+
+def asymmetric_factors(lowest: float, scale: float) -> ActivationFactors:
+    """Returns the factors of a range that starts at ``lowest <= 0`` with a given step."""
+    offset = int(-np.rint(np.float32(lowest) / np.float32(scale))) + _QUANT_MIN
+    return ActivationFactors(scale, min(offset, -_QUANT_MIN - 1))
+
+
+def range_factors(lowest: float, highest: float, asymmetric: bool) -> ActivationFactors:
+    """Returns the factors that cover ``[lowest, highest]``, widened to include 0."""
+    lowest, highest = min(lowest, 0.0), max(highest, 0.0)
+    if not asymmetric:
+        scale = symmetric_scale(np.array([highest]), np.array([-lowest]))
+        return ActivationFactors(float(np.float32(scale[0])), 0)
+    scale = (highest - lowest) / 255
+    if scale < EPSILON:
+        return ActivationFactors(1.0, _QUANT_MIN)
+    return asymmetric_factors(lowest, float(np.float32(scale)))
+
+
+def round_through_float16(scale: float) -> float:
+    """Rounds a scale so that float16 holds it, or its square root where it is out of range (spec section 7.1)."""
+    if 2.0**-14 <= scale <= 65504.0:
+        return float(np.float16(scale))
+    return float(np.float32(np.float16(np.sqrt(scale))) ** 2)

@@ -1,0 +1,124 @@
+"""What calibration remembers of a layer's input: exact values of few, a histogram of many.
+
+The histogram's grid is a power of two: ``BINS`` bins over ``[-2**e, 2**e]`` with the smallest ``e`` that covers what
+was seen. When a later batch needs a larger ``e``, neighbouring bins are merged, which loses nothing that a histogram
+taken on the larger grid at once would have kept. The result therefore does not depend on how the data was cut into
+batches, and memory is bounded.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+BINS = 1 << 17
+# Up to this many values are kept as they are, so that the search on small layers is exact.
+EXACT_LIMIT = 1 << 16
+
+
+def grid_exponent(lowest: float, highest: float) -> int:
+    """Returns the smallest ``e`` with ``max(|lowest|, |highest|) <= 2**e``; 0 if both are 0."""
+    bound = max(abs(lowest), abs(highest))
+    if bound == 0:
+        return 0
+    mantissa, exponent = math.frexp(bound)
+    return exponent - 1 if mantissa == 0.5 else exponent
+
+
+@dataclass(frozen=True, eq=False)
+class Distribution:
+    """The observed values of a tensor.
+
+    Attributes:
+        values: distinct or repeated values in ascending order, float64.
+        counts: how often each was seen, float64.
+        lowest: exact minimum.
+        highest: exact maximum.
+        half_width: how far a value may lie from the one that stands for it; 0 where values are exact.
+    """
+
+    values: np.ndarray
+    counts: np.ndarray
+    lowest: float
+    highest: float
+    half_width: float
+
+    @property
+    def total(self) -> int:
+        """Number of values observed."""
+        return int(self.counts.sum())
+
+    def kth_largest(self, k: int) -> float:
+        """Returns the k-th largest value, exactly if ``k`` is 1 or values are exact, else to within one bin."""
+        if k <= 1:
+            return self.highest
+        index = np.searchsorted(np.cumsum(self.counts[::-1]), k)
+        return min(float(self.values[::-1][index]) + self.half_width, self.highest)
+
+    def kth_smallest(self, k: int) -> float:
+        """Returns the k-th smallest value, as precisely as ``kth_largest``."""
+        if k <= 1:
+            return self.lowest
+        index = np.searchsorted(np.cumsum(self.counts), k)
+        return max(float(self.values[index]) - self.half_width, self.lowest)
+
+
+class Observation:
+    """Accumulates the values of one tensor over the batches of a calibration."""
+
+    def __init__(self) -> None:
+        self._lowest = math.inf
+        self._highest = -math.inf
+        self._exact: list[np.ndarray] | None = []
+        self._exponent = 0
+        self._counts = np.zeros(0, np.int64)
+
+    def add(self, lowest: float, highest: float, counts: np.ndarray, values: np.ndarray) -> None:
+        """Adds a batch.
+
+        Args:
+            lowest: its minimum.
+            highest: its maximum.
+            counts: its histogram, [BINS], on the grid of ``grid_exponent(lowest, highest)``.
+            values: its values if they are at most ``EXACT_LIMIT``; else empty.
+        """
+        self._lowest = min(self._lowest, lowest)
+        self._highest = max(self._highest, highest)
+        self._merge(counts.astype(np.int64), grid_exponent(lowest, highest))
+        if self._exact is not None:
+            self._exact.append(values.copy())
+            if sum(batch.size for batch in self._exact) != self._counts.sum() or self._counts.sum() > EXACT_LIMIT:
+                self._exact = None
+
+    def distribution(self) -> Distribution:
+        """Returns what has been observed."""
+        if self._exact is not None:
+            values = np.sort(np.concatenate(self._exact)).astype(np.float64)
+            return Distribution(values, np.ones(values.size), self._lowest, self._highest, 0.0)
+        width = 2.0 ** (self._exponent + 1) / BINS
+        seen = np.flatnonzero(self._counts)
+        centres = (seen + 0.5) * width - 2.0**self._exponent
+        centres = np.clip(centres, self._lowest, self._highest)
+        return Distribution(
+            centres, self._counts[seen].astype(np.float64), self._lowest, self._highest, half_width=width / 2
+        )
+
+    def _merge(self, counts: np.ndarray, exponent: int) -> None:
+        if self._counts.size == 0:
+            self._counts, self._exponent = counts, exponent
+            return
+        target = max(self._exponent, exponent)
+        self._counts = _coarsen(self._counts, target - self._exponent) + _coarsen(counts, target - exponent)
+        self._exponent = target
+
+
+def _coarsen(counts: np.ndarray, doublings: int) -> np.ndarray:
+    """Moves a histogram to a grid ``2**doublings`` times as wide, with the same number of bins."""
+    doublings = min(doublings, BINS.bit_length() - 2)
+    if doublings == 0:
+        return counts
+    merged = counts.reshape(-1, 1 << doublings).sum(axis=1)
+    coarse = np.zeros(BINS, np.int64)
+    start = (BINS - merged.size) // 2
+    coarse[start : start + merged.size] = merged
+    return coarse

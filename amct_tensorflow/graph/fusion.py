@@ -1,0 +1,271 @@
+"""Folds what follows a layer into its weights and bias (spec section 9).
+
+BatchNorm in inference form, BiasAdd, Add of a constant and Mul by a scalar all compute ``a * x + c`` per output channel.
+A chain of them behind a layer is therefore one affine map; it is composed in float64 and becomes the layer's weights
+(times ``a``) and one BiasAdd (``c``). That BiasAdd takes the name of the chain's last node, so that every consumer, and
+whoever asks for that node as an output, finds the same value under the same name.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import Message
+
+from amct_tensorflow.ascend_ops import make_const, make_node
+from amct_tensorflow.graph import layers as layer_rules
+from amct_tensorflow.graph.rewrite import GraphEditor
+from amct_tensorflow.graph.view import GraphView, parse_tensor_name
+from amct_tensorflow.log import log_for
+
+_BATCH_NORM = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
+_BATCH_NORM_LAYERS = frozenset({"Conv2D", "DepthwiseConv2dNative"})
+_ADD = frozenset({"Add", "AddV2"})
+_DEFAULT_EPSILON = 1e-4
+
+
+class Affine(NamedTuple):
+    """``scale * x + shift`` per output channel; both float64 of shape [Cout]."""
+
+    scale: np.ndarray
+    shift: np.ndarray
+
+    def then(self, following: "Affine") -> "Affine":
+        """Returns the map that applies ``self`` first and ``following`` next."""
+        return Affine(following.scale * self.scale, following.scale * self.shift + following.shift)
+
+    def is_finite(self) -> bool:
+        """Tells whether float32 can hold every coefficient."""
+        with np.errstate(over="ignore"):
+            values = np.concatenate([self.scale, self.shift]).astype(np.float32)
+        return bool(np.isfinite(values).all())
+
+
+@dataclass(frozen=True, eq=False)
+class FusedLayer:
+    """A quantizable layer of a fused graph.
+
+    Attributes:
+        name: node name; also its key in config.json and in the record.
+        op_type: TensorFlow op type.
+        input: the activations it reads, as GraphDef writes the input.
+        weights: folded weights, float32 in the op's own layout; None for AvgPool.
+        bias: folded bias, float32 [Cout]; None when no BiasAdd follows.
+        tail: the node whose output 0 is the layer's value: the BiasAdd, or the layer itself.
+        data_format: ``NHWC`` or ``NCHW``.
+        absorbed: original nodes folded into the layer, in the order in which they stood.
+        batch_norm_kept: whether a BatchNorm that could be folded was kept because the user asked so.
+    """
+
+    name: str
+    op_type: str
+    input: str
+    weights: np.ndarray | None
+    bias: np.ndarray | None
+    tail: str
+    data_format: str
+    absorbed: tuple[str, ...]
+    batch_norm_kept: bool
+
+    @property
+    def channels(self) -> int:
+        """Number of output channels; 1 for AvgPool, which has one factor."""
+        return 1 if self.weights is None else layer_rules.out_channels(self.op_type, self.weights)
+
+
+@dataclass(frozen=True, eq=False)
+class FusedGraph:
+    """A float graph after fusion, and its quantizable layers by name, in topological order."""
+
+    graph_def: Message
+    layers: dict[str, FusedLayer]
+
+
+class _Chain(NamedTuple):
+    """The affine nodes found behind a layer."""
+
+    affine: Affine
+    nodes: tuple[Message, ...]
+    batch_norm_kept: bool
+
+
+def fuse(
+    graph_def: Message,
+    *,
+    keep: Collection[str] = (),
+    fold_batch_norm: bool = True,
+    skip_fusion_layers: Collection[str] = (),
+) -> FusedGraph:
+    """Folds every affine chain behind a quantizable layer.
+
+    Args:
+        graph_def: a float graph in inference form; it is not changed.
+        keep: nodes whose own value is requested, so that they cannot vanish inside a chain.
+        fold_batch_norm: False keeps every BatchNorm (``do_fusion`` of config.json).
+        skip_fusion_layers: layers behind which a BatchNorm is kept.
+
+    Returns:
+        The fused graph. Nodes that nothing reads any more are still in it.
+    """
+    view = GraphView(graph_def)
+    editor = GraphEditor(view)
+    found: dict[str, FusedLayer] = {}
+    for node in view.topological():
+        if not layer_rules.is_quantizable(view, node):
+            continue
+        may_fold = fold_batch_norm and node.name not in skip_fusion_layers
+        found[node.name] = _fuse_layer(view, editor, node, keep, may_fold)
+    folded = sum(bool(layer.absorbed) for layer in found.values())
+    log_for("fusion").debug("Folded the nodes behind %d of %d layers.", folded, len(found))
+    return FusedGraph(editor.graph_def(), found)
+
+
+def _fuse_layer(
+    view: GraphView, editor: GraphEditor, node: Message, keep: Collection[str], fold_batch_norm: bool
+) -> FusedLayer:
+    weights = layer_rules.layer_weights(view, node)
+    data_format = layer_rules.data_format(node)
+    input_text = node.input[layer_rules.data_input(node.op)]
+    if weights is None:
+        return FusedLayer(node.name, node.op, input_text, None, None, node.name, data_format, (), False)
+    chain = _find_chain(view, node, weights, keep, fold_batch_norm)
+    if not chain.nodes:
+        return FusedLayer(
+            node.name, node.op, input_text, weights, None, node.name, data_format, (), chain.batch_norm_kept
+        )
+    if not np.array_equal(chain.affine.scale, np.ones_like(chain.affine.scale)):
+        scale = layer_rules.along_channels(node.op, weights, chain.affine.scale)
+        weights = (weights * scale).astype(np.float32)
+        const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_weights"), weights))
+        editor.replace_input(node.name, layer_rules.WEIGHT_INPUT, const)
+    bias = chain.affine.shift.astype(np.float32)
+    tail = chain.nodes[-1].name
+    const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_bias"), bias))
+    for absorbed in chain.nodes:
+        editor.remove(absorbed.name)
+    editor.add(make_node(tail, "BiasAdd", [node.name, const], T=tf.float32, data_format=data_format), like=node.name)
+    absorbed_names = tuple(absorbed.name for absorbed in chain.nodes)
+    return FusedLayer(
+        node.name, node.op, input_text, weights, bias, tail, data_format, absorbed_names, chain.batch_norm_kept
+    )
+
+
+def _find_chain(
+    view: GraphView, layer: Message, weights: np.ndarray, keep: Collection[str], fold_batch_norm: bool
+) -> _Chain:
+    """Follows the only consumer of each node as long as it is affine, and its result representable."""
+    channels = layer_rules.out_channels(layer.op, weights)
+    composed = Affine(np.ones(channels), np.zeros(channels))
+    nodes: list[Message] = []
+    current = layer
+    while current.name not in keep:
+        following = _only_consumer(view, current, vanishes=bool(nodes))
+        affine = None if following is None else _as_affine(view, current, following, layer, channels)
+        if following is None or affine is None:
+            break
+        if following.op in _BATCH_NORM and not fold_batch_norm:
+            return _Chain(composed, tuple(nodes), True)
+        extended = composed.then(affine)
+        if not (extended.is_finite() and _weights_stay_finite(layer.op, weights, extended)):
+            log_for("fusion").warning(
+                "Node %s is not folded into %s: the folded weights would not be finite.", following.name, layer.name
+            )
+            break
+        composed = extended
+        nodes.append(following)
+        current = following
+    return _Chain(composed, tuple(nodes), False)
+
+
+def _weights_stay_finite(op_type: str, weights: np.ndarray, affine: Affine) -> bool:
+    """Weights that are not finite from the start are reported elsewhere; a fold must not make them so."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        folded = (weights * layer_rules.along_channels(op_type, weights, affine.scale)).astype(np.float32)
+    return bool(np.isfinite(folded).all() or not np.isfinite(weights).all())
+
+
+def _only_consumer(view: GraphView, node: Message, vanishes: bool) -> Message | None:
+    """Returns the node that alone reads ``node``'s output 0; None if there are several, or another output is read.
+
+    A node that ``vanishes`` in the fold must have no control edges either: they would point nowhere.
+    """
+    edges = [edge for edge in view.consumers(node.name) if vanishes or not view.is_control(edge)]
+    if len(edges) != 1 or view.is_control(edges[0]):
+        return None
+    edge = edges[0]
+    return edge.node if parse_tensor_name(edge.node.input[edge.input_index]).index == 0 else None
+
+
+def _as_affine(view: GraphView, previous: Message, node: Message, layer: Message, channels: int) -> Affine | None:
+    """Returns what ``node`` does to the output of ``previous``, if that is an affine map per output channel."""
+    if node.op in _BATCH_NORM:
+        return _batch_norm(view, previous, node, layer)
+    if node.op == "BiasAdd":
+        return _bias_add(view, previous, node, layer, channels)
+    if node.op in _ADD:
+        return _add(view, previous, node, layer, channels)
+    if node.op == "Mul":
+        return _scalar_mul(view, previous, node, channels)
+    return None
+
+
+def _batch_norm(view: GraphView, previous: Message, node: Message, layer: Message) -> Affine | None:
+    """``gamma * (x - mean) / sqrt(variance + epsilon) + beta``."""
+    training = node.attr["is_training"].b if "is_training" in node.attr else True
+    if layer.op not in _BATCH_NORM_LAYERS or training or parse_tensor_name(node.input[0]).node != previous.name:
+        return None
+    if layer_rules.data_format(node) != layer_rules.data_format(layer) or _reads_statistics(view, node):
+        return None
+    constants = [view.constant(text) for text in node.input[1:5]]
+    if any(value is None for value in constants):
+        return None
+    gamma, beta, mean, variance = (np.asarray(value, np.float64) for value in constants)
+    epsilon = node.attr["epsilon"].f if "epsilon" in node.attr else _DEFAULT_EPSILON
+    with np.errstate(all="ignore"):
+        scale = gamma / np.sqrt(variance + epsilon)
+        return Affine(scale, beta - mean * scale)
+
+
+def _reads_statistics(view: GraphView, batch_norm: Message) -> bool:
+    """Tells whether something reads the mean or variance that a BatchNorm passes on; they vanish with it."""
+    edges = [edge for edge in view.consumers(batch_norm.name) if not view.is_control(edge)]
+    return any(parse_tensor_name(edge.node.input[edge.input_index]).index > 0 for edge in edges)
+
+
+def _bias_add(view: GraphView, previous: Message, node: Message, layer: Message, channels: int) -> Affine | None:
+    bias = view.constant(node.input[1])
+    if bias is None or parse_tensor_name(node.input[0]).node != previous.name:
+        return None
+    if layer_rules.data_format(node) != layer_rules.data_format(layer) or bias.shape != (channels,):
+        return None
+    return Affine(np.ones(channels), bias.astype(np.float64))
+
+
+def _other_constant(view: GraphView, previous: Message, node: Message) -> np.ndarray | None:
+    """Returns the constant that a binary op combines with the output of ``previous``."""
+    sides = [text for text in node.input[:2] if parse_tensor_name(text).node != previous.name]
+    return view.constant(sides[0]) if len(sides) == 1 else None
+
+
+def _add(view: GraphView, previous: Message, node: Message, layer: Message, channels: int) -> Affine | None:
+    """A constant counts as a bias if it is a scalar, or varies along the channel axis only."""
+    constant = _other_constant(view, previous, node)
+    if constant is None:
+        return None
+    rank = 2 if layer.op == "MatMul" else 4
+    if constant.ndim > rank:
+        return None
+    axis = 1 if rank == 4 and layer_rules.data_format(layer) == "NCHW" else rank - 1
+    shape = (1,) * (rank - constant.ndim) + constant.shape
+    if any(length != 1 for index, length in enumerate(shape) if index != axis) or shape[axis] not in (1, channels):
+        return None
+    return Affine(np.ones(channels), np.broadcast_to(constant.reshape(-1), channels).astype(np.float64))
+
+
+def _scalar_mul(view: GraphView, previous: Message, node: Message, channels: int) -> Affine | None:
+    constant = _other_constant(view, previous, node)
+    if constant is None or constant.ndim != 0:
+        return None
+    return Affine(np.full(channels, float(constant)), np.zeros(channels))

@@ -1,0 +1,228 @@
+"""Reading a frozen model: the file, and a read-only index of its nodes."""
+
+import difflib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError, Message
+
+from amct_tensorflow.ascend_ops import QUANTIZED_MARKS
+from amct_tensorflow.errors import ModelError, ModelNotFoundError
+
+CONTROL = -1
+
+
+class TensorName(NamedTuple):
+    """A node's output, or a control edge when ``index`` is ``CONTROL``."""
+
+    node: str
+    index: int
+
+
+class Consumer(NamedTuple):
+    """A node that reads a tensor at one of its inputs."""
+
+    node: Message
+    input_index: int
+
+
+def parse_tensor_name(text: str) -> TensorName:
+    """Splits an input as GraphDef writes it: ``name``, ``name:1`` or ``^name``."""
+    if text.startswith("^"):
+        return TensorName(text[1:], CONTROL)
+    name, colon, index = text.rpartition(":")
+    if colon and index.isdigit():
+        return TensorName(name, int(index))
+    return TensorName(text, 0)
+
+
+def full_tensor_name(text: str) -> str:
+    """Returns ``name:index`` for an input as GraphDef writes it."""
+    name = parse_tensor_name(text)
+    return f"{name.node}:{name.index}"
+
+
+def node_scope(name: str) -> str:
+    """Returns the scope of a node name, with a trailing slash unless it is empty."""
+    head, slash, _ = name.rpartition("/")
+    return head + slash
+
+
+class GraphView:
+    """A read-only index of a GraphDef.
+
+    Attributes:
+        graph_def: the indexed GraphDef.
+        nodes: its nodes by name.
+
+    Raises:
+        ModelError: two nodes have the same name, or an input names a node that is not there.
+    """
+
+    def __init__(self, graph_def: Message) -> None:
+        self.graph_def = graph_def
+        self.nodes: dict[str, Message] = {}
+        self._consumers: dict[str, list[Consumer]] = defaultdict(list)
+        for node in graph_def.node:
+            if node.name in self.nodes:
+                raise ModelError(f"The model has two nodes named {node.name!r}; it is damaged. Freeze it again.")
+            self.nodes[node.name] = node
+        for node in graph_def.node:
+            for index, text in enumerate(node.input):
+                name = parse_tensor_name(text)
+                if name.node not in self.nodes:
+                    raise ModelError(
+                        f"Node {node.name!r} reads {name.node!r}, which the model does not contain; the file is "
+                        "incomplete. Freeze the model again."
+                    )
+                self._consumers[name.node].append(Consumer(node, index))
+
+    def consumers(self, name: str) -> Sequence[Consumer]:
+        """Returns every edge that leaves node ``name``, control edges included."""
+        return self._consumers.get(name, ())
+
+    def is_control(self, consumer: Consumer) -> bool:
+        """Tells whether an edge is a control edge."""
+        return consumer.node.input[consumer.input_index].startswith("^")
+
+    def producer(self, text: str) -> Message:
+        """Returns the node that computes the input ``text``."""
+        return self.nodes[parse_tensor_name(text).node]
+
+    def constant(self, text: str) -> np.ndarray | None:
+        """Returns the value of input ``text`` if it is a Const, perhaps behind Identity nodes; else None."""
+        node = self.producer(text)
+        visited: set[str] = set()
+        while node.op == "Identity" and node.name not in visited:
+            visited.add(node.name)
+            node = self.producer(node.input[0])
+        return const_value(node) if node.op == "Const" else None
+
+    def topological(self) -> Iterator[Message]:
+        """Yields the nodes so that each comes after the nodes it reads; a loop's NextIteration edges are ignored.
+
+        Raises:
+            ModelError: the graph has a cycle outside loops.
+        """
+        waiting = {
+            node.name: 0 if node.op == "Merge" and self._closes_loop(node) else len(node.input)
+            for node in self.graph_def.node
+        }
+        ready = [name for name, count in waiting.items() if count == 0]
+        emitted = 0
+        while ready:
+            name = ready.pop()
+            emitted += 1
+            yield self.nodes[name]
+            for consumer in self.consumers(name):
+                waiting[consumer.node.name] -= 1
+                if waiting[consumer.node.name] == 0:
+                    ready.append(consumer.node.name)
+        if emitted < len(self.nodes):
+            stuck = next(name for name, count in waiting.items() if count > 0)
+            raise ModelError(f"The model has a cycle through node {stuck!r}; it cannot be run. Freeze it again.")
+
+    def _closes_loop(self, merge: Message) -> bool:
+        return any(self.producer(text).op == "NextIteration" for text in merge.input)
+
+
+def const_value(node: Message) -> np.ndarray:
+    """Returns the value of a Const node.
+
+    Raises:
+        ModelError: its tensor is malformed.
+    """
+    try:
+        return np.asarray(tf.make_ndarray(node.attr["value"].tensor))
+    except (TypeError, ValueError, KeyError) as error:
+        raise ModelError(f"Const node {node.name!r} holds no readable tensor ({error}). Freeze it again.") from error
+
+
+def read_graph_def(path: str | Path) -> Message:
+    """Reads a frozen model.
+
+    Args:
+        path: a binary GraphDef (``.pb``).
+
+    Returns:
+        The GraphDef; it has at least one node, unique names, and no dangling input.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        ModelError: the file is empty, truncated, or something else than a GraphDef.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ModelNotFoundError(f"Model {path} does not exist. Give the path of a frozen model (.pb).")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"Model {path} cannot be read: {error.strerror}. Give a readable frozen model.") from error
+    if not data:
+        raise ModelError(f"Model {path} is empty. Give a frozen model (.pb).")
+    graph_def = tf.compat.v1.GraphDef()
+    try:
+        graph_def.ParseFromString(data)
+    except DecodeError as error:
+        raise ModelError(
+            f"Model {path} is not a frozen TensorFlow model (binary GraphDef), or it is truncated. "
+            "Give the .pb that was frozen for inference, not a SavedModel, checkpoint or text file."
+        ) from error
+    if not graph_def.node or any(not node.name or not node.op for node in graph_def.node):
+        raise ModelError(f"Model {path} holds no TensorFlow graph. Give a frozen model (binary GraphDef).")
+    GraphView(graph_def)
+    return graph_def
+
+
+def import_graph(graph_def: Message, source: str | Path) -> tf.Graph:
+    """Imports a GraphDef into a fresh graph, so that each caller may add nodes of its own.
+
+    Raises:
+        ModelError: TensorFlow refuses the graph; ``source`` names it in the message.
+    """
+    graph = tf.Graph()
+    with graph.as_default():
+        try:
+            tf.import_graph_def(graph_def, name="")
+        except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
+            raise ModelError(f"TensorFlow cannot import {source}: {error}") from error
+    return graph
+
+
+def check_outputs(view: GraphView, outputs: Sequence[str], source: str | Path) -> None:
+    """Checks that every requested output is a node of the model.
+
+    Raises:
+        ModelError: one is not; the message suggests similar names.
+    """
+    for name in outputs:
+        if name in view.nodes:
+            continue
+        if parse_tensor_name(name).node in view.nodes:
+            raise ModelError(f"Output {name!r} is a tensor name; give the operator {parse_tensor_name(name).node!r}.")
+        similar = difflib.get_close_matches(name, view.nodes, n=3)
+        hint = f" Did you mean {', '.join(map(repr, similar))}?" if similar else ""
+        raise ModelError(f"Output {name!r} is not a node of {source}.{hint} Give operator names without ':0'.")
+
+
+def check_not_quantized(view: GraphView, source: str | Path) -> None:
+    """Refuses a model that is quantized, or being calibrated, already.
+
+    Raises:
+        ModelError: it holds one of the ops of spec section 4, or a function of such a name.
+    """
+    for function in view.graph_def.library.function:
+        if function.signature.name in QUANTIZED_MARKS:
+            raise ModelError(
+                f"The function library of {source} defines {function.signature.name!r}, a name that the quantized "
+                "model needs for itself. Give the original float model."
+            )
+    for node in view.nodes.values():
+        if node.op in QUANTIZED_MARKS:
+            raise ModelError(
+                f"Node {node.name!r} ({node.op}) shows that {source} is quantized already. Give the original model."
+            )

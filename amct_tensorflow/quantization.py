@@ -1,0 +1,179 @@
+"""The public steps of post-training quantization: configure, quantize (calibrate), save; and convert."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from amct_tensorflow.arguments import require_graph, require_names, require_path, require_positive, require_type
+from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
+from amct_tensorflow.calibration.corrections import read_corrections, write_corrections
+from amct_tensorflow.config.defaults import default_config
+from amct_tensorflow.config.json_file import read_config, write_config
+from amct_tensorflow.config.simplified import read_simplified
+from amct_tensorflow.files import write_atomically
+from amct_tensorflow.graph.layers import find_layers
+from amct_tensorflow.graph.view import GraphView, check_not_quantized, check_outputs
+from amct_tensorflow.log import log_for
+from amct_tensorflow.record import LayerFactors, check_record, read_record, write_record
+from amct_tensorflow.saved_model import FloatModel, ModelPaths, write_quantized_model
+from amct_tensorflow.search.sensitivity import CosineSimilaritySensitivity
+
+
+def create_quant_config(
+    config_file: str,
+    graph: tf.Graph,
+    skip_layers: list[str] | None = None,
+    batch_num: int = 1,
+    activation_offset: bool = True,
+    config_defination: str | None = None,
+) -> None:
+    """Writes the quantization configuration of a graph, with every quantizable layer and every default.
+
+    Args:
+        config_file: JSON file to write; an existing one is overwritten.
+        graph: float graph in inference form.
+        skip_layers: names of layers to keep in float.
+        batch_num: number of calibration batches.
+        activation_offset: whether activations are quantized with a zero point (asymmetric).
+        config_defination: simplified configuration (.cfg) to take everything from; the three arguments before it then
+            have no effect.
+
+    Raises:
+        ArgumentTypeError: an argument has the wrong type.
+        ConfigValueError: a name or value is wrong, or nothing is left to quantize.
+        ModelError: the graph is quantized already.
+    """
+    name = "create_quant_config"
+    require_path(name, "config_file", config_file)
+    require_graph(name, graph)
+    if skip_layers is not None:
+        require_names(name, "skip_layers", skip_layers, may_be_empty=True)
+    require_positive(name, "batch_num", batch_num)
+    require_type(name, "activation_offset", activation_offset, bool)
+    layers, op_names = _layers_of(graph)
+    if config_defination is not None:
+        require_path(name, "config_defination", config_defination)
+        config = read_simplified(config_defination, layers, op_names)
+    else:
+        config = default_config(
+            layers,
+            op_names,
+            skip_layers=skip_layers or (),
+            batch_num=batch_num,
+            activation_offset=activation_offset,
+        )
+    write_config(config_file, config)
+    log_for(name).info("The configuration of %d layers is saved in %s", len(layers), config_file)
+
+
+def quantize_model(
+    graph: tf.Graph, config_file: str, record_file: str, calib_outputs: list[str] | None = None
+) -> list[tf.Variable]:
+    """Prepares a graph for calibration, in place.
+
+    Run the graph's outputs on ``batch_num`` batches afterwards, in any session on ``graph``; the record is written
+    when the last batch has gone through every layer. The graph's values do not change.
+
+    Args:
+        graph: float graph in inference form; it gets calibration nodes.
+        config_file: configuration written by ``create_quant_config``.
+        record_file: file for the factors; it is emptied now.
+        calib_outputs: names of the output operators; they are the same afterwards, since no node is replaced.
+
+    Returns:
+        The variables that were inserted: none, so that checkpoints and initializers need no special care.
+
+    Raises:
+        ArgumentTypeError: an argument has the wrong type.
+        ConfigValueError: the configuration does not fit the graph.
+        ModelError: the graph is quantized already, or lacks an output.
+        CalibrationError: weights hold NaN or Inf.
+    """
+    name = "quantize_model"
+    require_graph(name, graph)
+    require_path(name, "config_file", config_file)
+    require_path(name, "record_file", record_file)
+    if calib_outputs is not None:
+        require_names(name, "calib_outputs", calib_outputs)
+        check_outputs(GraphView(graph.as_graph_def()), calib_outputs, "the graph")
+    config = read_config(config_file, *_layers_of(graph))
+
+    def write(result: CalibrationResult) -> None:
+        save_calibration(record_file, result)
+
+    Calibrator(graph, config, CosineSimilaritySensitivity(), write, tuple(calib_outputs or ()))
+    write_atomically(record_file, "")
+    write_corrections(record_file, {}, {})
+    return []
+
+
+def save_model(pb_model: str, outputs: list[str], record_file: str, save_path: str) -> None:
+    """Writes the quantized model of a calibrated one.
+
+    Args:
+        pb_model: the original float model (.pb), not the calibrated graph.
+        outputs: output operators, without ``:0``.
+        record_file: record that the calibration wrote; its bias corrections are taken from the file beside it.
+        save_path: folder and prefix: ``out/net`` gives ``out/net_quantized.pb`` and ``out/net_quant.json``.
+
+    Raises:
+        ArgumentTypeError: an argument has the wrong type.
+        ModelError: the model cannot be read, or lacks an output.
+        RecordError: the record is incomplete or does not belong to the model.
+        OutputError: a file cannot be written.
+    """
+    _check_save_arguments("save_model", pb_model, outputs, record_file, save_path)
+    _save("save_model", pb_model, outputs, record_file, save_path, corrected=True)
+
+
+def convert_model(pb_model: str, outputs: list[str], record_file: str, save_path: str) -> None:
+    """Writes the quantized model for factors that the user computed.
+
+    Arguments and errors are those of ``save_model``; biases are not corrected.
+    """
+    _check_save_arguments("convert_model", pb_model, outputs, record_file, save_path)
+    _save("convert_model", pb_model, outputs, record_file, save_path, corrected=False)
+
+
+def load_factors(model: FloatModel, record_file: str) -> dict[str, LayerFactors]:
+    """Reads a record and checks it against the model it is meant for.
+
+    Raises:
+        RecordError: it is incomplete or does not belong to the model.
+    """
+    factors = read_record(record_file)
+    fused = model.fuse(factors)
+    shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
+    check_record(factors, shapes, model.view.nodes.keys(), str(record_file))
+    return factors
+
+
+def save_calibration(record_file: str | Path, result: CalibrationResult) -> None:
+    """Writes the record of a calibration and the corrections beside it."""
+    write_corrections(record_file, result.factors, result.corrections)
+    write_record(record_file, result.factors, announce=False)
+
+
+def _layers_of(graph: tf.Graph) -> tuple[list, set[str]]:  # type: ignore[type-arg]
+    view = GraphView(graph.as_graph_def())
+    check_not_quantized(view, "the graph")
+    return find_layers(graph), set(view.nodes)
+
+
+def _check_save_arguments(function: str, pb_model: str, outputs: Sequence[str], record_file: str, save_path: str) -> None:
+    require_path(function, "pb_model", pb_model)
+    require_names(function, "outputs", outputs)
+    require_path(function, "record_file", record_file)
+    require_path(function, "save_path", save_path, may_be_empty=True)
+
+
+def _save(
+    function: str, pb_model: str, outputs: list[str], record_file: str, save_path: str, *, corrected: bool
+) -> None:
+    model = FloatModel.load(pb_model, outputs)
+    factors = load_factors(model, record_file)
+    corrections = read_corrections(record_file, factors) if corrected else {}
+    paths = ModelPaths.of(save_path)
+    write_quantized_model(paths, model.quantize(factors, corrections))
+    log_for(function).info("The model is saved in %s", paths.model)

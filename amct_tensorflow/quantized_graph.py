@@ -1,0 +1,227 @@
+"""Turns a fused float graph and the factors of its layers into the quantized graph (spec section 8.3).
+
+    x -> AscendQuant -> layer(AscendWeightQuant(int8 weights)) -> [BiasAdd] -> AscendDequant -> the layer's readers
+
+The bias is rounded to the accumulator's unit ``scale_d * scale_w`` and stored as integer-valued floats.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import Message
+
+from amct_tensorflow import ascend_ops
+from amct_tensorflow.calibration.arq import quantize_weights
+from amct_tensorflow.errors import RecordError
+from amct_tensorflow.graph import layers as layer_rules
+from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
+from amct_tensorflow.graph.rewrite import GraphEditor
+from amct_tensorflow.graph.view import GraphView, full_tensor_name, node_scope
+from amct_tensorflow.record import LayerFactors
+
+_INT32 = np.iinfo(np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedGraph:
+    """A quantized graph and, for its node map, where its nodes come from.
+
+    Attributes:
+        graph_def: the graph, with the function library that makes it run.
+        origins: per node, the original nodes it stands for; an inserted node has none.
+        values: per AscendDequant node, the original node whose output it reproduces.
+    """
+
+    graph_def: Message
+    origins: dict[str, tuple[str, ...]]
+    values: dict[str, str]
+
+
+def quantize_graph(
+    fused: FusedGraph,
+    factors: Mapping[str, LayerFactors],
+    corrections: Mapping[str, np.ndarray],
+    outputs: Sequence[str],
+) -> QuantizedGraph:
+    """Quantizes the layers that have factors; the others stay float.
+
+    Args:
+        fused: the float graph after fusion.
+        factors: per layer name, its factors.
+        corrections: per layer name, what to add to the bias, float [Cout], in units of the layer's output.
+        outputs: requested operators; they keep their names and, up to quantization error, their values.
+
+    Raises:
+        RecordError: a bias does not fit 32 bits.
+    """
+    builder = _Builder(fused)
+    dequantized = {}
+    for name, layer in fused.layers.items():
+        if name in factors:
+            dequantized[layer.tail] = builder.quantize(layer, factors[name], corrections.get(name))
+    return builder.finish(dequantized, outputs)
+
+
+def local_quantized_graph(
+    fused: FusedGraph, factors: Mapping[str, LayerFactors]
+) -> tuple[Message, dict[str, str]]:
+    """Returns the quantized layers alone, each still reading the tensor that the float layer reads.
+
+    Returns:
+        A GraphDef whose nodes may read nodes outside of it, and per layer name its AscendDequant.
+    """
+    builder = _Builder(fused)
+    outputs = {name: builder.quantize(fused.layers[name], factors[name], None) for name in factors}
+    return builder.quantized_layers(), outputs
+
+
+def layer_deq_scale(factors: LayerFactors) -> np.ndarray:
+    """Returns ``scale_d * scale_w`` as float32, shape [Cout] or [1]; ``scale_w`` counts as 1 where there is none."""
+    product = np.float32(factors.scale_d) * np.asarray(factors.scale_w or (1.0,), np.float32)
+    return np.asarray(product, np.float32)
+
+
+def quantize_bias(name: str, bias: np.ndarray, deq_scale: np.ndarray) -> np.ndarray:
+    """Returns ``rint(bias / deq_scale)`` as integer-valued float32 (spec section 7.5).
+
+    Raises:
+        RecordError: a value does not fit 32 bits.
+    """
+    quantized = np.rint(bias.astype(np.float64) / deq_scale.astype(np.float64))
+    if not (np.all(quantized >= _INT32.min) and np.all(quantized <= _INT32.max)):
+        raise RecordError(
+            f"The bias of layer {name!r} exceeds 32 bits at its scales. Put the layer into skip_layers, or set its "
+            "quant_enable to false in the configuration."
+        )
+    return quantized.astype(np.float32)
+
+
+class _Builder:
+    """Inserts the quantization nodes into a copy of the fused graph."""
+
+    def __init__(self, fused: FusedGraph) -> None:
+        self._fused = fused
+        self._editor = GraphEditor(GraphView(fused.graph_def))
+        self._quantizers: dict[tuple[str, float, int], str] = {}
+        self._origins: dict[str, tuple[str, ...]] = {}
+        self._inserted: list[str] = []
+        self._values: dict[str, str] = {}
+        # Nodes that go on reading a quantized layer's integers when its other readers get the dequantized value.
+        self._inside: set[str] = set()
+
+    def quantize(self, layer: FusedLayer, factors: LayerFactors, correction: np.ndarray | None) -> str:
+        """Quantizes one layer; returns the name of its AscendDequant, which its readers are yet to be given."""
+        editor = self._editor
+        index = layer_rules.data_input(layer.op_type)
+        editor.replace_input(layer.name, index, self._quantizer(layer, factors))
+        deq_scale = layer_deq_scale(factors)
+        value = layer.name
+        if layer.weights is not None:
+            self._insert_weights(layer, factors)
+            value = self._insert_bias(layer, correction, deq_scale)
+        self._origins[layer.name] = (layer.name, *layer.absorbed)
+        return self._insert_dequant(layer, value, deq_scale)
+
+    def finish(self, dequantized: Mapping[str, str], outputs: Sequence[str]) -> QuantizedGraph:
+        """Rewires the readers of every quantized layer and leaves out what the outputs do not need."""
+        editor = self._editor
+        editor.redirect(dequantized, exempt=self._inside)
+        for output in outputs:
+            if output in dequantized:
+                self._keep_output_name(output, dequantized[output])
+        graph_def = tf.compat.v1.graph_util.extract_sub_graph(editor.graph_def(), list(outputs))
+        graph_def.library.MergeFrom(ascend_ops.function_library())
+        kept = {node.name for node in graph_def.node}
+        origins = {name: () for name in self._inserted if name in kept}
+        origins.update({name: source for name, source in self._origins.items() if name in kept})
+        return QuantizedGraph(graph_def, origins, {k: v for k, v in self._values.items() if k in kept})
+
+    def quantized_layers(self) -> Message:
+        """Returns the nodes of the quantized layers, without the rest of the graph and without rewiring."""
+        layers = self._origins.keys()
+        tails = {self._fused.layers[name].tail for name in layers}
+        names = {*layers, *tails, *self._inserted}
+        graph_def = self._editor.graph_def()
+        kept = [node for node in graph_def.node if node.name in names]
+        del graph_def.node[:]
+        graph_def.node.extend(kept)
+        graph_def.library.MergeFrom(ascend_ops.function_library())
+        return graph_def
+
+    def _insert(self, node: Message, layer: FusedLayer) -> str:
+        self._inserted.append(node.name)
+        return self._editor.add(node, like=layer.name)
+
+    def _quantizer(self, layer: FusedLayer, factors: LayerFactors) -> str:
+        """Returns the AscendQuant on the layer's input; layers that read the same tensor with the same factors share it."""
+        key = (full_tensor_name(layer.input), factors.scale_d, factors.offset_d)
+        if key not in self._quantizers:
+            scope = self._editor.unique_scope(f"{node_scope(layer.name)}act_quant", [ascend_ops.QUANT])
+            node = ascend_ops.quant_node(
+                f"{scope}/{ascend_ops.QUANT}", layer.input, factors.scale_d, factors.offset_d
+            )
+            self._quantizers[key] = self._insert(node, layer)
+        return self._quantizers[key]
+
+    def _insert_weights(self, layer: FusedLayer, factors: LayerFactors) -> None:
+        assert layer.weights is not None
+        leaves = [ascend_ops.WEIGHT_QUANT, "weights", "offset_w"]
+        scope = self._editor.unique_scope(f"{node_scope(layer.name)}weight_quant", leaves)
+        scale_w = np.asarray(factors.scale_w, np.float32)
+        quantized = quantize_weights(layer.op_type, layer.weights, scale_w)
+        weights = self._insert(ascend_ops.make_const(f"{scope}/weights", quantized), layer)
+        offsets = self._insert(ascend_ops.make_const(f"{scope}/offset_w", np.zeros(1, np.int8)), layer)
+        node = ascend_ops.weight_quant_node(f"{scope}/{ascend_ops.WEIGHT_QUANT}", weights, offsets)
+        self._editor.replace_input(layer.name, layer_rules.WEIGHT_INPUT, self._insert(node, layer))
+
+    def _insert_bias(self, layer: FusedLayer, correction: np.ndarray | None, deq_scale: np.ndarray) -> str:
+        """Quantizes the bias, if there is one or a correction asks for one; returns the node that holds the sum."""
+        if layer.bias is None and correction is None:
+            return layer.name
+        bias = np.zeros(layer.channels) if layer.bias is None else layer.bias.astype(np.float64)
+        if correction is not None:
+            bias = bias + correction
+        scope = self._editor.unique_scope(f"{node_scope(layer.name)}bias_quant", ["bias", "BiasAdd"])
+        values = quantize_bias(layer.name, bias, deq_scale)
+        const = self._insert(ascend_ops.make_const(f"{scope}/bias", values), layer)
+        if layer.bias is not None:
+            self._editor.replace_input(layer.tail, 1, const)
+            self._inserted.append(layer.tail)
+            return layer.tail
+        node = ascend_ops.make_node(
+            f"{scope}/BiasAdd", "BiasAdd", [layer.name, const], T=tf.float32, data_format=layer.data_format
+        )
+        self._inside.add(node.name)
+        return self._insert(node, layer)
+
+    def _insert_dequant(self, layer: FusedLayer, value: str, deq_scale: np.ndarray) -> str:
+        scope = self._editor.unique_scope(f"{node_scope(layer.name)}dequant", [ascend_ops.DEQUANT, "deq_scale"])
+        const = ascend_ops.make_const(f"{scope}/deq_scale", ascend_ops.pack_deq_scale(deq_scale))
+        node = ascend_ops.dequant_node(
+            f"{scope}/{ascend_ops.DEQUANT}", value, self._insert(const, layer), self._ksize(layer), layer.data_format
+        )
+        name = self._insert(node, layer)
+        self._values[name] = layer.tail
+        self._inside.add(name)
+        return name
+
+    def _ksize(self, layer: FusedLayer) -> list[int]:
+        """The pooling window of an AvgPool, [1, 1] for every other layer (spec section 8.2)."""
+        if layer.op_type != "AvgPool":
+            return [1, 1]
+        window = self._editor.node(layer.name).attr["ksize"].list.i
+        return [int(size) for size in (window[1:3] if layer.data_format == "NHWC" else window[2:4])]
+
+    def _keep_output_name(self, output: str, dequantized: str) -> None:
+        """Gives a requested output's name to the dequantized value; the node of that name inside the layer moves."""
+        editor = self._editor
+        inner = editor.unique_name(f"{output}/quantized")
+        editor.rename(output, inner)
+        editor.redirect({output: inner})
+        identity = ascend_ops.make_node(output, "Identity", [dequantized], T=tf.float32)
+        editor.add(identity, like=inner)
+        self._origins[inner] = self._origins.pop(output, ())
+        self._origins[output] = (output,)
+

@@ -1,0 +1,36 @@
+"""What the search tried, and the files that tell of it (spec section 6.4, as valid JSON)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from amct_tensorflow.search.evaluator import MetricEval
+
+HISTORY_FILE = "accuracy_based_auto_calibration_record.json"
+RANKING_FILE = "accuracy_based_auto_calibration_ranking_information.json"
+FINAL_CONFIG_FILE = "accuracy_based_auto_calibration_final_config.json"
+
+
+class Trial(NamedTuple):
+    """One configuration (True: quantized) and how it was judged."""
+
+    configuration: dict[str, bool]
+    judged: MetricEval
+
+
+def dump_history(trials: Sequence[Trial]) -> str:
+    """Returns the search history: one JSON array of ``{"roll_back_config", "metric_eval"}``."""
+    records = [
+        {"roll_back_config": trial.configuration, "metric_eval": [trial.judged.satisfied, trial.judged.loss]}
+        for trial in trials
+    ]
+    return _dump(records)
+
+
+def dump_ranking(similarities: Mapping[str, float]) -> str:
+    """Returns ``[layer, similarity]`` pairs, most sensitive first."""
+    return _dump(sorted(([name, value] for name, value in similarities.items()), key=lambda pair: pair[1]))
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, indent=4, separators=(",", ":"))

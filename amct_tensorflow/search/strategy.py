@@ -1,0 +1,98 @@
+"""Which layers to roll back next (spec section 6.3).
+
+A configuration maps each layer to True (stays quantized) or False (rolled back to float).
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from amct_tensorflow.errors import EvaluatorError
+
+
+class StrategyDecision(TypedDict):
+    """What a strategy answers to a result.
+
+    ``stop_flag`` ends the search; ``roll_back_config`` is the configuration to evaluate next or, at the end, to keep.
+    """
+
+    stop_flag: bool
+    roll_back_config: "OrderedDict[str, bool]"
+
+
+class AutoCalibrationStrategyBase:
+    """Base class of search strategies."""
+
+    def initialize(self, ranking_info: Mapping[str, float]) -> None:
+        """Starts a search.
+
+        Args:
+            ranking_info: per quantized layer its similarity; the smallest is the most sensitive.
+        """
+        raise NotImplementedError
+
+    def update_quant_config(self, metric_eval: tuple[bool, float]) -> StrategyDecision:
+        """Takes the result of the configuration evaluated last, first that of quantizing all layers.
+
+        Args:
+            metric_eval: whether the result satisfies the requirement, and the loss.
+        """
+        raise NotImplementedError
+
+
+class BinarySearchStrategy(AutoCalibrationStrategyBase):
+    """Bisects for the smallest ``k`` such that rolling back the ``k`` most sensitive layers satisfies."""
+
+    def __init__(self) -> None:
+        self._ranked: list[str] = []
+        self._left = 0
+        self._right = -1
+        self._current: int | None = None
+        self._best: int | None = None
+
+    def initialize(self, ranking_info: Mapping[str, float]) -> None:
+        """Ranks the layers by ascending similarity; equals stay in the order given."""
+        self._ranked = sorted(ranking_info, key=lambda name: ranking_info[name])
+        self._left, self._right = 0, len(self._ranked) - 1
+        self._current = None
+        self._best = None
+
+    def update_quant_config(self, metric_eval: tuple[bool, float]) -> StrategyDecision:
+        """Halves the interval by the last result; see ``AutoCalibrationStrategyBase``."""
+        if self._current is not None:
+            middle = self._current - 1
+            if metric_eval[0]:
+                self._best = self._current
+                self._right = middle - 1
+            else:
+                self._left = middle + 1
+        if self._left > self._right:
+            best = len(self._ranked) if self._best is None else self._best
+            return {"stop_flag": True, "roll_back_config": self._configuration(best)}
+        self._current = (self._left + self._right) // 2 + 1
+        return {"stop_flag": False, "roll_back_config": self._configuration(self._current)}
+
+    def _configuration(self, rolled_back: int) -> "OrderedDict[str, bool]":
+        return OrderedDict((name, index >= rolled_back) for index, name in enumerate(self._ranked))
+
+
+def check_decision(strategy: AutoCalibrationStrategyBase, decision: Any, layers: Mapping[str, float]) -> StrategyDecision:
+    """Checks what a strategy, perhaps the user's own, answered.
+
+    Raises:
+        EvaluatorError: it is not a decision about exactly the layers of the search.
+    """
+    name = type(strategy).__name__
+    if not isinstance(decision, Mapping) or not {"stop_flag", "roll_back_config"} <= set(decision):
+        raise EvaluatorError(
+            f"{name}.update_quant_config returned {decision!r}; return a dict with stop_flag and roll_back_config."
+        )
+    configuration = decision["roll_back_config"]
+    if not isinstance(configuration, Mapping) or set(configuration) != set(layers):
+        raise EvaluatorError(
+            f"{name}.update_quant_config must decide every quantized layer, and no other, in roll_back_config."
+        )
+    return {
+        "stop_flag": bool(decision["stop_flag"]),
+        "roll_back_config": OrderedDict((layer, bool(kept)) for layer, kept in configuration.items()),
+    }
