@@ -18,8 +18,11 @@ from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph import layers as layer_rules
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, full_tensor_name, node_scope
+from amct_tensorflow.graph.view import GraphView, full_tensor_name, node_scope, parse_tensor_name
 from amct_tensorflow.record import LayerFactors
+
+# Scope under which the nodes of local_quantized_graph() expect the float graph.
+FLOAT_SCOPE = "float"
 
 _INT32 = np.iinfo(np.int32)
 
@@ -70,7 +73,8 @@ def local_quantized_graph(
     """Returns the quantized layers alone, each still reading the tensor that the float layer reads.
 
     Returns:
-        A GraphDef whose nodes may read nodes outside of it, and per layer name its AscendDequant.
+        A GraphDef whose nodes read tensors ``float/name:index`` that it does not contain, and per layer name its
+        AscendDequant.
     """
     builder = _Builder(fused)
     outputs = {name: builder.quantize(fused.layers[name], factors[name], None) for name in factors}
@@ -139,12 +143,19 @@ class _Builder:
         return QuantizedGraph(graph_def, origins, {k: v for k, v in self._values.items() if k in kept})
 
     def quantized_layers(self) -> Message:
-        """Returns the nodes of the quantized layers, without the rest of the graph and without rewiring."""
+        """Returns the nodes of the quantized layers alone; what they read of the float graph is named ``float/...``.
+
+        The input of an AscendQuant always is the float graph's, even if it is the output of a layer quantized here.
+        """
         layers = self._origins.keys()
         tails = {self._fused.layers[name].tail for name in layers}
         names = {*layers, *tails, *self._inserted}
         graph_def = self._editor.graph_def()
         kept = [node for node in graph_def.node if node.name in names]
+        for node in kept:
+            for index, text in enumerate(node.input):
+                if node.op == ascend_ops.QUANT or parse_tensor_name(text).node not in names:
+                    node.input[index] = f"{FLOAT_SCOPE}/{full_tensor_name(text)}"
         del graph_def.node[:]
         graph_def.node.extend(kept)
         graph_def.library.MergeFrom(ascend_ops.function_library())

@@ -7,7 +7,7 @@ are is the layer's sensitivity (spec section 6.2). Neither depends on which othe
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -15,9 +15,13 @@ from google.protobuf.message import Message
 
 from amct_tensorflow.errors import EvaluatorError
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
-from amct_tensorflow.graph.view import full_tensor_name, parse_tensor_name
-from amct_tensorflow.quantized_graph import local_quantized_graph
+from amct_tensorflow.graph.view import full_tensor_name
+from amct_tensorflow.quantized_graph import FLOAT_SCOPE, local_quantized_graph
 from amct_tensorflow.record import LayerFactors
+
+# Each layer is measured on as many of a batch's images as keep its input and output below this many values: all of
+# them where feature maps are small, a few where a single image already gives thousands of positions per channel.
+SAMPLE_LIMIT = 1 << 20
 
 Batch = Mapping[str, np.ndarray]
 
@@ -42,14 +46,6 @@ class LayerAnalysis:
     correction: np.ndarray | None
 
 
-class _Probe(NamedTuple):
-    """Tensors that measure one layer: its similarity, and per channel the sum of differences over so many rows."""
-
-    similarity: tf.Tensor
-    difference: tf.Tensor
-    rows: tf.Tensor
-
-
 def analyse_layers(
     fused: FusedGraph,
     factors: Mapping[str, LayerFactors],
@@ -70,19 +66,70 @@ def analyse_layers(
         EvaluatorError: the sensitivity failed, or returned something else than a number.
     """
     layers = [layer for name, layer in fused.layers.items() if name in factors]
-    guard = _GuardedComparison(comparison)
+    probes = {layer.name: _Probe(layer, comparison, bias_correction) for layer in layers}
     with tf.Graph().as_default() as graph:
-        sources = {name: tf.compat.v1.placeholder(value.dtype, name=None) for name, value in batches[0].items()}
-        outputs = _import_both(fused, factors, layers, sources)
-        probes = _attach_probes(graph, layers, outputs, guard, bias_correction)
-    results = _run(graph, probes, [{sources[name]: value for name, value in batch.items()} for batch in batches], guard)
-    return {
-        layer.name: _summarize([result[layer.name] for result in results], bias_correction and layer.weights is not None)
-        for layer in layers
-    }
+        sources = {
+            name: tf.compat.v1.placeholder(value.dtype, [None, *value.shape[1:]] if value.ndim else [])
+            for name, value in batches[0].items()
+        }
+        outputs = _import_both(graph, fused, factors, layers, sources)
+        fetches = _attach_probes(graph, outputs, probes)
+    _run(graph, fetches, [{sources[name]: value for name, value in batch.items()} for batch in batches], probes)
+    return {name: probe.analysis() for name, probe in probes.items()}
+
+
+class _Probe:
+    """Compares the two outputs of one layer, batch by batch.
+
+    Attributes:
+        layer: the layer.
+        error: what went wrong inside TensorFlow, which would turn it into text; else None.
+    """
+
+    def __init__(self, layer: FusedLayer, comparison: Comparison, bias_correction: bool) -> None:
+        self.layer = layer
+        self.error: EvaluatorError | None = None
+        self._comparison = comparison
+        self._corrects = bias_correction and layer.weights is not None
+        self._difference = np.zeros(layer.channels)
+        self._rows = 0
+        self._similarities: list[float] = []
+
+    def look(self, original: np.ndarray, quantized: np.ndarray) -> np.int32:
+        """Measures one batch; ``quantized`` may be of fewer images than ``original``."""
+        original = original[: len(quantized)]
+        if self._corrects:
+            quantized = self._correct(original, quantized)
+        try:
+            self._similarities.append(float(self._comparison.compare(original, quantized)))
+        except Exception as error:
+            name = type(self._comparison).__name__
+            self.error = EvaluatorError(
+                f"{name}.compare failed on layer {self.layer.name!r}: {type(error).__name__}: {error}."
+            )
+            raise self.error from error
+        return np.int32(0)
+
+    def analysis(self) -> LayerAnalysis:
+        """Returns what all batches say together."""
+        correction = self._difference / self._rows if self._corrects else None
+        return LayerAnalysis(float(np.mean(self._similarities)), correction)
+
+    def _correct(self, original: np.ndarray, quantized: np.ndarray) -> np.ndarray:
+        """Accumulates the differences per channel; returns the output with the batch's own correction applied."""
+        nchw = self.layer.data_format == "NCHW" and original.ndim == 4
+        difference = original - quantized
+        by_channel = (np.moveaxis(difference, 1, -1) if nchw else difference).reshape(-1, self.layer.channels)
+        rows = len(by_channel)
+        total = np.ones(rows, np.float32) @ by_channel  # a matrix product sums columns faster than sum() does
+        self._difference += total
+        self._rows += rows
+        difference -= (total / np.float32(rows)).reshape((-1, 1, 1) if nchw else (-1,))
+        return np.subtract(original, difference, out=difference)
 
 
 def _import_both(
+    graph: tf.Graph,
     fused: FusedGraph,
     factors: Mapping[str, LayerFactors],
     layers: Sequence[FusedLayer],
@@ -93,16 +140,16 @@ def _import_both(
     Returns:
         Per layer name, the full name of the quantized layer's output.
     """
-    graph = tf.compat.v1.get_default_graph()
     needed = tf.compat.v1.graph_util.extract_sub_graph(fused.graph_def, [layer.tail for layer in layers])
-    tf.import_graph_def(needed, name="float", input_map=_present(sources, needed))
+    tf.import_graph_def(needed, name=FLOAT_SCOPE, input_map=_present(sources, needed))
     quantized, outputs = local_quantized_graph(fused, factors)
-    inside = {node.name for node in quantized.node}
-    outside = {text for node in quantized.node for text in node.input if parse_tensor_name(text).node not in inside}
+    images = _images_to_take(graph, layers, sources)
+    prefix = f"{FLOAT_SCOPE}/"
     input_map = {}
-    for text in outside:
-        tensor = full_tensor_name(text)
-        input_map[text] = sources[tensor] if tensor in sources else graph.get_tensor_by_name(f"float/{tensor}")
+    for text in {text for node in quantized.node for text in node.input if text.startswith(prefix)}:
+        tensor = text.removeprefix(prefix)
+        value = _float_tensor(graph, sources, tensor)
+        input_map[text] = value[: images[tensor]] if tensor in images else value
     tf.import_graph_def(quantized, name="quantized", input_map=input_map)
     return {name: f"quantized/{output}:0" for name, output in outputs.items()}
 
@@ -113,81 +160,59 @@ def _present(sources: Mapping[str, tf.Tensor], graph_def: Message) -> dict[str, 
     return {name: tensor for name, tensor in sources.items() if name in read}
 
 
-def _attach_probes(
-    graph: tf.Graph,
-    layers: Sequence[FusedLayer],
-    outputs: Mapping[str, str],
-    guard: "_GuardedComparison",
-    bias_correction: bool,
-) -> dict[str, _Probe]:
-    """Adds the measuring ops; each layer waits for the one before, so that few activations are alive at a time."""
-    probes: dict[str, _Probe] = {}
-    before: _Probe | None = None
+def _float_tensor(graph: tf.Graph, sources: Mapping[str, tf.Tensor], tensor: str) -> tf.Tensor:
+    return sources[tensor] if tensor in sources else graph.get_tensor_by_name(f"{FLOAT_SCOPE}/{tensor}")
+
+
+def _images_to_take(graph: tf.Graph, layers: Sequence[FusedLayer], sources: Mapping[str, tf.Tensor]) -> dict[str, int]:
+    """Returns per layer input how many images of it suffice (see ``SAMPLE_LIMIT``); absent where all are needed.
+
+    A transposed convolution is told the shape of its output, images included, and therefore gets them all.
+    """
+    images: dict[str, int] = {}
+    whole: set[str] = set()
     for layer in layers:
-        if before is not None:
-            waiting = graph.get_operation_by_name(f"float/{layer.name}")
-            waiting._add_control_inputs([tensor.op for tensor in before])  # noqa: SLF001
-        original = graph.get_tensor_by_name(f"float/{layer.tail}:0")
-        quantized = graph.get_tensor_by_name(outputs[layer.name])
-        before = _probe(layer, original, quantized, guard, bias_correction)
-        probes[layer.name] = before
-    return probes
+        tensor = full_tensor_name(layer.input)
+        output = graph.get_tensor_by_name(f"{FLOAT_SCOPE}/{layer.tail}:0")
+        shapes = [value.shape[1:] for value in (_float_tensor(graph, sources, tensor), output)]
+        if layer.op_type == "Conv2DBackpropInput" or not all(shape.is_fully_defined() for shape in shapes):
+            whole.add(tensor)
+            continue
+        largest = max(shape.num_elements() for shape in shapes)
+        images[tensor] = min(images.get(tensor, SAMPLE_LIMIT), max(SAMPLE_LIMIT // max(largest, 1), 1))
+    return {tensor: count for tensor, count in images.items() if tensor not in whole}
 
 
-def _probe(
-    layer: FusedLayer, original: tf.Tensor, quantized: tf.Tensor, guard: "_GuardedComparison", bias_correction: bool
-) -> _Probe:
-    if layer.data_format == "NCHW" and layer.op_type != "MatMul":
-        original, quantized = (tf.transpose(tensor, [0, 2, 3, 1]) for tensor in (original, quantized))
-    channels = tf.shape(original)[-1]
-    rows = tf.size(original) // channels
-    difference = tf.zeros([channels])
-    if bias_correction and layer.weights is not None:
-        difference = tf.reduce_sum(tf.reshape(original - quantized, [-1, channels]), axis=0)
-        quantized += difference / tf.cast(rows, tf.float32)
-    similarity = tf.numpy_function(guard.compare, [original, quantized], tf.float64)
-    return _Probe(similarity, difference, rows)
+def _attach_probes(graph: tf.Graph, outputs: Mapping[str, str], probes: Mapping[str, _Probe]) -> list[tf.Operation]:
+    """Adds a probe per layer; each layer waits for the one before, so that few activations are alive at a time."""
+    looked: list[tf.Operation] = []
+    for name, probe in probes.items():
+        if looked:
+            # TensorFlow has no public way to add an edge to a live graph.
+            graph.get_operation_by_name(f"{FLOAT_SCOPE}/{name}")._add_control_input(looked[-1])  # noqa: SLF001
+        original = graph.get_tensor_by_name(f"{FLOAT_SCOPE}/{probe.layer.tail}:0")
+        quantized = graph.get_tensor_by_name(outputs[name])
+        looked.append(tf.numpy_function(probe.look, [original, quantized], tf.int32).op)
+    return looked
 
 
 def _run(
     graph: tf.Graph,
-    probes: Mapping[str, _Probe],
+    fetches: Sequence[tf.Operation],
     feeds: Sequence[Mapping[tf.Tensor, np.ndarray]],
-    guard: "_GuardedComparison",
-) -> list[dict[str, _Probe]]:
+    probes: Mapping[str, _Probe],
+) -> None:
     # The replay runs inside a call from the caller's session. Threads of its own keep the two from waiting for each
     # other's.
     options = tf.compat.v1.ConfigProto(use_per_session_threads=True)
+    # Each batch is run once: optimizing the graph would take several times as long as running it.
+    options.graph_options.rewrite_options.disable_meta_optimizer = True
     with tf.compat.v1.Session(graph=graph, config=options) as session:
         try:
-            return [session.run(probes, feed) for feed in feeds]
+            for feed in feeds:
+                session.run(fetches, feed)
         except tf.errors.OpError:
-            if guard.error is not None:
-                raise guard.error from None
+            for probe in probes.values():
+                if probe.error is not None:
+                    raise probe.error from None
             raise
-
-
-def _summarize(results: Sequence[_Probe], corrected: bool) -> LayerAnalysis:
-    similarity = float(np.mean([result.similarity for result in results]))
-    if not corrected:
-        return LayerAnalysis(similarity, None)
-    rows = sum(int(result.rows) for result in results)
-    difference = np.sum([np.asarray(result.difference, np.float64) for result in results], axis=0)
-    return LayerAnalysis(similarity, difference / rows)
-
-
-class _GuardedComparison:
-    """Calls the sensitivity from inside TensorFlow and keeps the exception, which TensorFlow would turn into text."""
-
-    def __init__(self, comparison: Comparison) -> None:
-        self._comparison = comparison
-        self.error: EvaluatorError | None = None
-
-    def compare(self, original: np.ndarray, quantized: np.ndarray) -> np.float64:
-        """Returns what the sensitivity says of two outputs."""
-        try:
-            return np.float64(self._comparison.compare(original, quantized))
-        except Exception as error:
-            name = type(self._comparison).__name__
-            self.error = EvaluatorError(f"{name}.compare failed: {type(error).__name__}: {error}.")
-            raise self.error from error

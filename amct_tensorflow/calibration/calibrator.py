@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
@@ -12,9 +13,9 @@ from amct_tensorflow.calibration.arq import arq_scales
 from amct_tensorflow.calibration.factors import ActivationFactors, round_through_float16
 from amct_tensorflow.calibration.hfmg import search_hfmg
 from amct_tensorflow.calibration.ifmr import search_ifmr
-from amct_tensorflow.calibration.observation import Distribution, Observation, grid_exponent
+from amct_tensorflow.calibration.observation import Distribution, Observation
 from amct_tensorflow.calibration.sources import replay_sources
-from amct_tensorflow.calibration.taps import attach_capture, attach_tap
+from amct_tensorflow.calibration.taps import attach_tap
 from amct_tensorflow.config.schema import ActivationConfig, IfmrParams, QuantConfig
 from amct_tensorflow.errors import AmctError, CalibrationError
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer, fuse
@@ -130,32 +131,25 @@ class Calibrator:
         inputs = {name: layer.input for name, layer in self._layers.items()}
         for source in replay_sources(graph, view, inputs):
             self._kept[source.tensor] = []
-            attach_capture(graph, source.reader, source.tensor, self._keep)
+            attach_tap(graph, source.reader, source.tensor, partial(self._keep, source.tensor))
         for name, text in inputs.items():
-            attach_tap(graph, name, full_tensor_name(text), self)
+            attach_tap(graph, name, full_tensor_name(text), partial(self._observe, name))
 
     def _keep(self, tensor: str, value: np.ndarray) -> None:
         values = self._kept.get(tensor)
         if values is not None and len(values) < self._config.batch_num:
             values.append(np.array(value))
 
-    def check(self, layer: str, lowest: float, highest: float, total: float) -> np.ndarray:
-        """Checks a batch (see ``TapListener``)."""
-        if not np.isfinite(total):
+    def _observe(self, layer: str, batch: np.ndarray) -> None:
+        """Takes the input of a layer; batches beyond ``batch_num`` and empty ones do not count."""
+        if self._batches[layer] >= self._config.batch_num or batch.size == 0:
+            return
+        if not self._observations[layer].add(batch):
             self.error = CalibrationError(
                 f"The activations of layer {layer!r} have invalid value inf or nan. Check the calibration data and "
                 "its preprocessing, or set the layer's quant_enable to false."
             )
             raise self.error
-        empty = lowest > highest
-        bound = 1.0 if empty else 2.0 ** grid_exponent(lowest, highest)
-        return np.array([-bound, bound], np.float32)
-
-    def observe(self, layer: str, lowest: float, highest: float, counts: np.ndarray, values: np.ndarray) -> None:
-        """Takes a batch (see ``TapListener``); batches beyond ``batch_num`` and empty ones do not count."""
-        if self._batches[layer] >= self._config.batch_num or lowest > highest:
-            return
-        self._observations[layer].add(lowest, highest, counts, values)
         self._batches[layer] += 1
         if self._batches[layer] == self._config.batch_num:
             distribution = self._observations.pop(layer).distribution()

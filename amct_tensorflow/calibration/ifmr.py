@@ -76,12 +76,13 @@ def _squared_errors(
     np.cumsum(counts, out=sums[0, 1:])
     np.cumsum(counts * values, out=sums[1, 1:])
     np.cumsum(counts * values * values, out=sums[2, 1:])
-    errors = np.empty(scales.size)
-    for index, (lower, upper, scale) in enumerate(zip(lowers, uppers, scales, strict=True)):
-        levels = np.arange(np.rint(lower / scale), np.rint(upper / scale) + 1)
-        edges = np.searchsorted(values, (levels[:-1] + 0.5) * scale)
-        bounds = np.concatenate([[0], edges, [values.size]])
-        number, total, squares = np.diff(sums[:, bounds], axis=1)
-        targets = levels * scale
-        errors[index] = np.sum(squares - 2 * targets * total + targets * targets * number)
-    return errors
+    first = np.rint(lowers / scales)[:, np.newaxis]
+    last = np.rint(uppers / scales)[:, np.newaxis]
+    levels = first + np.arange(np.max(last - first) + 1)
+    # Everything above a candidate's last level is clipped to that level, and the levels beyond stay empty.
+    edges = np.where(levels < last, (levels + 0.5) * scales[:, np.newaxis], np.inf)
+    bounds = np.zeros((scales.size, levels.shape[1] + 1), np.intp)
+    bounds[:, 1:] = np.searchsorted(values, edges)
+    number, total, squares = np.diff(sums[:, bounds], axis=2)
+    targets = levels * scales[:, np.newaxis]
+    return np.asarray(np.sum(squares - 2 * targets * total + targets * targets * number, axis=1))

@@ -7,6 +7,7 @@ batches, and memory is bounded.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,9 @@ import numpy as np
 BINS = 1 << 17
 # Up to this many values are kept as they are, so that the search on small layers is exact.
 EXACT_LIMIT = 1 << 16
+# A batch contributes at most about this many of a tensor's values to the histogram. Minimum and maximum are always
+# exact; the error of a range is a mean over values, to which so many samples give three digits.
+SAMPLE_LIMIT = 1 << 18
 
 
 def grid_exponent(lowest: float, highest: float) -> int:
@@ -70,25 +74,24 @@ class Observation:
         self._lowest = math.inf
         self._highest = -math.inf
         self._exact: list[np.ndarray] | None = []
+        self._total = 0
         self._exponent = 0
         self._counts = np.zeros(0, np.int64)
 
-    def add(self, lowest: float, highest: float, counts: np.ndarray, values: np.ndarray) -> None:
-        """Adds a batch.
-
-        Args:
-            lowest: its minimum.
-            highest: its maximum.
-            counts: its histogram, [BINS], on the grid of ``grid_exponent(lowest, highest)``.
-            values: its values if they are at most ``EXACT_LIMIT``; else empty.
-        """
+    def add(self, batch: np.ndarray) -> bool:
+        """Adds a batch; returns False, and forgets it, if it holds NaN or Inf."""
+        lowest, highest = float(batch.min()), float(batch.max())  # both propagate NaN
+        if not (math.isfinite(lowest) and math.isfinite(highest)):
+            return False
         self._lowest = min(self._lowest, lowest)
         self._highest = max(self._highest, highest)
-        self._merge(counts.astype(np.int64), grid_exponent(lowest, highest))
+        stride = _sampling_stride(batch.shape)
+        exponent = grid_exponent(lowest, highest)
+        self._merge(_histogram(batch.ravel()[::stride], exponent) * stride, exponent)
+        self._total += batch.size
         if self._exact is not None:
-            self._exact.append(values.copy())
-            if sum(batch.size for batch in self._exact) != self._counts.sum() or self._counts.sum() > EXACT_LIMIT:
-                self._exact = None
+            self._exact = [*self._exact, batch.ravel().copy()] if self._total <= EXACT_LIMIT else None
+        return True
 
     def distribution(self) -> Distribution:
         """Returns what has been observed."""
@@ -110,6 +113,23 @@ class Observation:
         target = max(self._exponent, exponent)
         self._counts = _coarsen(self._counts, target - self._exponent) + _coarsen(counts, target - exponent)
         self._exponent = target
+
+
+def _sampling_stride(shape: Sequence[int]) -> int:
+    """Returns the step at which a tensor is sampled: 1 up to ``SAMPLE_LIMIT`` values.
+
+    The step has no factor in common with any axis but the first, so that all channels are sampled alike.
+    """
+    stride = max(1, math.ceil(math.prod(shape) / SAMPLE_LIMIT))
+    while any(math.gcd(stride, length) > 1 for length in shape[1:]):
+        stride += 1
+    return stride
+
+
+def _histogram(values: np.ndarray, exponent: int) -> np.ndarray:
+    """Counts float32 values on the grid ``[-2**exponent, 2**exponent]``; the top of the range joins the last bin."""
+    bins = np.floor(values * np.float32(2.0 ** -exponent * (BINS // 2))).astype(np.int32) + BINS // 2
+    return np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
 
 
 def _coarsen(counts: np.ndarray, doublings: int) -> np.ndarray:

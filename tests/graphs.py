@@ -1,0 +1,65 @@
+"""Small float graphs that tests quantize, and ways to run a GraphDef."""
+
+import numpy as np
+import tensorflow as tf
+
+tf1 = tf.compat.v1
+
+
+def build(make):
+    """Returns the GraphDef of what ``make()`` adds to an empty graph."""
+    with tf.Graph().as_default() as graph:
+        make()
+    return graph.as_graph_def()
+
+
+def run(graph_def, fetches, feeds):
+    """Imports and runs a GraphDef; names without ``:0`` are completed."""
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.import_graph_def(graph_def, name="")
+    with tf1.Session(graph=graph) as session:
+        return session.run([f"{name}:0" for name in fetches], {f"{name}:0": value for name, value in feeds.items()})
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def normal(shape, seed=0, scale=1.0):
+    return (rng(seed).normal(size=shape) * scale).astype(np.float32)
+
+
+def batch_norm(x, channels, name, seed=0, op="FusedBatchNormV3", epsilon=0.001, data_format="NHWC"):
+    generator = rng(seed)
+    gamma, variance = generator.uniform(0.5, 2.0, (2, channels)).astype(np.float32)
+    beta, mean = generator.normal(size=(2, channels)).astype(np.float32)
+    raw = getattr(tf.raw_ops, op)
+    return raw(
+        x=x, scale=gamma, offset=beta, mean=mean, variance=variance, epsilon=epsilon, is_training=False,
+        data_format=data_format, name=name,
+    )[0]  # fmt: skip
+
+
+def small_net():
+    """conv + BN + relu6, depthwise + BN + relu6, 1x1 conv + BN, average pool, 1x1 logits + bias, softmax."""
+    x = tf1.placeholder(tf.float32, [None, 12, 12, 3], name="input")
+    weights = tf.identity(tf.constant(normal((3, 3, 3, 8), 1, 0.4), name="conv/weights"), name="conv/weights/read")
+    y = tf.nn.conv2d(x, weights, 2, "SAME", name="conv/Conv2D")
+    y = tf.nn.relu6(batch_norm(y, 8, "conv/BatchNorm/FusedBatchNorm", 2, "FusedBatchNorm"), name="conv/Relu6")
+    y = tf.nn.depthwise_conv2d(y, normal((3, 3, 8, 1), 3, 0.4), [1, 1, 1, 1], "SAME", name="dw/depthwise")
+    y = tf.nn.relu6(batch_norm(y, 8, "dw/BatchNorm", 4), name="dw/Relu6")
+    y = tf.nn.conv2d(y, normal((1, 1, 8, 16), 5, 0.4), 1, "SAME", name="project/Conv2D")
+    y = batch_norm(y, 16, "project/BatchNorm", 6)
+    y = tf.nn.avg_pool2d(y, 6, 1, "VALID", name="pool/AvgPool")
+    y = tf.nn.conv2d(y, normal((1, 1, 16, 5), 7, 0.5), 1, "SAME", name="logits/Conv2D")
+    y = tf.nn.bias_add(y, normal((5,), 8), name="logits/BiasAdd")
+    tf.nn.softmax(tf.reshape(y, [-1, 5]), name="probabilities")
+
+
+SMALL_NET_LAYERS = ["conv/Conv2D", "dw/depthwise", "project/Conv2D", "pool/AvgPool", "logits/Conv2D"]
+
+
+def save(graph_def, path):
+    path.write_bytes(graph_def.SerializeToString())
+    return str(path)

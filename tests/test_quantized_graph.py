@@ -1,0 +1,319 @@
+"""The simulated layers against an integer reference in NumPy, and the shape of the quantized graph."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from graphs import SMALL_NET_LAYERS, batch_norm, build, normal, run, small_net, tf1
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amct_tensorflow import ascend_ops
+from amct_tensorflow.calibration.arq import arq_scales, quantize_weights
+from amct_tensorflow.errors import RecordError
+from amct_tensorflow.graph.fusion import fuse
+from amct_tensorflow.node_map import dump_node_map
+from amct_tensorflow.quantized_graph import layer_deq_scale, quantize_bias, quantize_graph
+from amct_tensorflow.record import LayerFactors
+
+
+def quantizer_reference(x, factors):
+    """The integers relative to the zero point, by the formula of the specification, in int64."""
+    scale = np.float32(1) / np.float32(factors.scale_d)
+    q = np.rint(x * scale).astype(np.int64) + factors.offset_d
+    return np.clip(q, -128, 127) - factors.offset_d
+
+
+def pad_same(q, kernel, stride, dilation=1):
+    """Zero padding of the SAME scheme for NHWC integers."""
+    pads = [(0, 0)]
+    for length, size in zip(q.shape[1:3], kernel, strict=True):
+        reach = (size - 1) * dilation + 1
+        total = max((-(-length // stride) - 1) * stride + reach - length, 0)
+        pads.append((total // 2, total - total // 2))
+    return np.pad(q, [*pads, (0, 0)])
+
+
+def conv_reference(q, w, stride, padding, depthwise=False, dilation=1):
+    """Integer convolution by plain loops over the kernel; q NHWC, w HWIO or HWCM."""
+    kh, kw = w.shape[:2]
+    if padding == "SAME":
+        q = pad_same(q, (kh, kw), stride, dilation)
+    rows = (q.shape[1] - (kh - 1) * dilation - 1) // stride + 1
+    cols = (q.shape[2] - (kw - 1) * dilation - 1) // stride + 1
+    total = 0
+    for i in range(kh):
+        for j in range(kw):
+            top, left = i * dilation, j * dilation
+            window = q[:, top : top + (rows - 1) * stride + 1 : stride, left : left + (cols - 1) * stride + 1 : stride]
+            if depthwise:
+                part = window[..., :, None] * w[i, j]
+                total = total + part.reshape(*part.shape[:3], -1)
+            else:
+                total = total + window @ w[i, j]
+    return total
+
+
+def transposed_reference(q, w, stride, shape):
+    """Integer transposed convolution with VALID padding; w is HWOI."""
+    out = np.zeros(shape, np.int64)
+    kh, kw = w.shape[:2]
+    for y in range(q.shape[1]):
+        for x in range(q.shape[2]):
+            for i in range(kh):
+                for j in range(kw):
+                    out[:, y * stride + i, x * stride + j] += q[:, y, x] @ w[i, j].T
+    return out
+
+
+def factors_for(op_type, weights, asymmetric, channel_wise):
+    scale_d, offset_d = (0.031, -77) if asymmetric else (0.024, 0)
+    scales = () if weights is None else tuple(arq_scales("layer", op_type, weights, channel_wise).tolist())
+    return LayerFactors(scale_d=float(np.float32(scale_d)), offset_d=offset_d, scale_w=scales)
+
+
+def quantized_output(graph_def, factors, x, output="out", corrections=None):
+    fused = fuse(graph_def, keep=[output])
+    quantized = quantize_graph(fused, factors, corrections or {}, [output])
+    return quantized, run(quantized.graph_def, [output], {"x": x})[0]
+
+
+def check_layer(graph_def, x, accumulate, op_type, asymmetric, channel_wise):
+    """Compares the simulated layer ``layer`` with an accumulator computed in integers."""
+    layer = fuse(graph_def, keep=["out"]).layers["layer"]
+    factors = factors_for(op_type, layer.weights, asymmetric, channel_wise)
+    quantized, actual = quantized_output(graph_def, {"layer": factors}, x)
+    q = quantizer_reference(x, factors)
+    w = quantize_weights(op_type, layer.weights, np.array(factors.scale_w, np.float32)).astype(np.int64)
+    deq_scale = layer_deq_scale(factors)
+    accumulator = accumulate(q, w)
+    if layer.bias is not None:
+        bias = np.rint(layer.bias.astype(np.float64) / deq_scale).astype(np.int64)
+        accumulator = accumulator + bias
+    assert np.abs(accumulator).max() < 2**31
+    np.testing.assert_allclose(actual, accumulator * deq_scale.astype(np.float64), rtol=2e-6, atol=1e-12)
+    return quantized
+
+
+BOTH = pytest.mark.parametrize("asymmetric", [True, False])
+PER_CHANNEL = pytest.mark.parametrize("channel_wise", [True, False])
+
+
+@BOTH
+@PER_CHANNEL
+@pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, "SAME", 1), (2, "SAME", 1), (2, "VALID", 1), (1, "SAME", 2)])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_conv2d_is_integer_exact(asymmetric, channel_wise, stride, padding, dilation, with_bias):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 7, 9, 5], name="x")
+        y = tf.nn.conv2d(x, normal((3, 3, 5, 6), 1, 0.3), stride, padding, dilations=dilation, name="layer")
+        if with_bias:
+            y = tf.nn.bias_add(y, normal((6,), 2, 3.0))
+        tf.identity(y, name="out")
+
+    x = normal((2, 7, 9, 5), 3, 2.0)
+    check_layer(
+        build(make), x, lambda q, w: conv_reference(q, w, stride, padding, dilation=dilation),
+        "Conv2D", asymmetric, channel_wise,
+    )  # fmt: skip
+
+
+@BOTH
+@PER_CHANNEL
+@pytest.mark.parametrize("multiplier", [1, 2])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_is_integer_exact(asymmetric, channel_wise, multiplier, stride):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8, 8, 4], name="x")
+        strides = [1, stride, stride, 1]
+        y = tf.nn.depthwise_conv2d(x, normal((3, 3, 4, multiplier), 4), strides, "SAME", name="layer")
+        tf.identity(batch_norm(y, 4 * multiplier, "bn", 5), name="out")
+
+    check_layer(
+        build(make), normal((2, 8, 8, 4), 6, 2.0),
+        lambda q, w: conv_reference(q, w, stride, "SAME", depthwise=True),
+        "DepthwiseConv2dNative", asymmetric, channel_wise,
+    )  # fmt: skip
+
+
+@BOTH
+@PER_CHANNEL
+def test_transposed_conv_is_integer_exact(asymmetric, channel_wise):
+    shape = (2, 9, 9, 3)
+
+    def make():
+        x = tf1.placeholder(tf.float32, [2, 4, 4, 5], name="x")
+        y = tf.nn.conv2d_transpose(x, normal((3, 3, 3, 5), 7), shape, 2, "VALID", name="layer")
+        tf.nn.bias_add(y, normal((3,), 8), name="out")
+
+    check_layer(
+        build(make), normal((2, 4, 4, 5), 9, 2.0), lambda q, w: transposed_reference(q, w, 2, shape),
+        "Conv2DBackpropInput", asymmetric, channel_wise,
+    )  # fmt: skip
+
+
+@BOTH
+def test_matmul_is_integer_exact(asymmetric):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 33], name="x")
+        tf.nn.bias_add(tf.matmul(x, normal((33, 10), 10), name="layer"), normal((10,), 11), name="out")
+
+    check_layer(build(make), normal((5, 33), 12, 2.0), lambda q, w: q @ w, "MatMul", asymmetric, False)
+
+
+@BOTH
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_avg_pool_is_integer_exact(asymmetric, padding):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 6, 6, 3], name="x")
+        tf.identity(tf.nn.avg_pool2d(x, [3, 2], 2, padding, name="layer"), name="out")
+
+    graph_def = build(make)
+    x = normal((2, 6, 6, 3), 13, 2.0)
+    factors = factors_for("AvgPool", None, asymmetric, False)
+    quantized, actual = quantized_output(graph_def, {"layer": factors}, x)
+    integers = quantizer_reference(x, factors).astype(np.float64)
+    with tf.Graph().as_default(), tf1.Session() as session:
+        mean = session.run(tf.nn.avg_pool2d(tf.constant(integers), [3, 2], 2, padding))
+    np.testing.assert_allclose(actual, mean * np.float32(factors.scale_d), rtol=2e-6, atol=1e-7)
+    (dequant,) = [node for node in quantized.graph_def.node if node.op == "AscendDequant"]
+    assert list(dequant.attr["ksize"].list.i) == [3, 2]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    scale=st.floats(1e-6, 1e3, width=32),
+    offset=st.integers(-128, 127),
+    seed=st.integers(0, 1000),
+)
+def test_quantizer_yields_the_reference_integers(scale, offset, seed):
+    factors = LayerFactors(scale_d=scale, offset_d=offset, scale_w=())
+    ties = (np.arange(-300, 300) + 0.5).astype(np.float32) * np.float32(scale)
+    x = np.concatenate([normal((200,), seed, 100 * scale), ties])
+    graph_def = tf1.GraphDef()
+    graph_def.node.extend(
+        [ascend_ops.make_node("x", "Placeholder", (), dtype=tf.float32), ascend_ops.quant_node("q", "x", scale, offset)]
+    )
+    graph_def.library.CopyFrom(ascend_ops.function_library())
+    (actual,) = run(graph_def, ["q"], {"x": x})
+    np.testing.assert_array_equal(actual, quantizer_reference(x, factors))
+
+
+def test_ties_go_to_even():
+    def make():
+        tf.matmul(tf1.placeholder(tf.float32, [1, 6], name="x"), np.eye(6, dtype=np.float32), name="out")
+
+    x = np.array([[0.5, 1.5, 2.5, -0.5, -1.5, 127.5]], np.float32)
+    factors = {"out": LayerFactors(scale_d=1.0, offset_d=0, scale_w=(1.0,))}
+    _, actual = quantized_output(build(make), factors, x)
+    np.testing.assert_array_equal(actual, [[0, 2, 2, 0, -2, 127]])
+
+
+def all_factors(graph_def, outputs):
+    fused = fuse(graph_def, keep=outputs)
+    return fused, {
+        name: factors_for(layer.op_type, layer.weights, True, layer.op_type != "MatMul")
+        for name, layer in fused.layers.items()
+    }
+
+
+def test_nodes_have_exactly_the_registered_shape():
+    fused, factors = all_factors(build(small_net), ["probabilities"])
+    quantized = quantize_graph(fused, factors, {}, ["probabilities"])
+    expected = {
+        "AscendQuant": ({"T", "quant_bits", "scale", "offset"}, 1),
+        "AscendWeightQuant": ({"T"}, 2),
+        "AscendDequant": ({"T", "ksize", "data_format"}, 2),
+    }
+    found = {op: 0 for op in expected}
+    nodes = {node.name: node for node in quantized.graph_def.node}
+    for node in quantized.graph_def.node:
+        if node.op in expected:
+            attrs, inputs = expected[node.op]
+            assert set(node.attr) == attrs
+            assert len(node.input) == inputs
+            found[node.op] += 1
+    assert found == {"AscendQuant": 5, "AscendWeightQuant": 4, "AscendDequant": 5}
+    weights = nodes["conv/weight_quant/AscendWeightQuant"]
+    assert [nodes[name].attr["dtype"].type for name in weights.input] == [tf.int8.as_datatype_enum] * 2
+    quant = nodes["conv/act_quant/AscendQuant"]
+    assert quant.attr["scale"].f == pytest.approx(1 / 0.031, rel=1e-6)
+    assert quant.attr["offset"].f == -77
+    deq = nodes["conv/dequant/AscendDequant"]
+    packed = tf.make_ndarray(nodes[deq.input[1]].attr["value"].tensor)
+    assert packed.dtype == np.uint64 and packed.max() < 2**32
+
+
+def test_deq_scale_packing_of_the_specification():
+    factors = LayerFactors(scale_d=0.0235294122, offset_d=-128, scale_w=(0.0128474627,))
+    assert ascend_ops.pack_deq_scale(layer_deq_scale(factors)).tolist() == [0x399E7D1D]
+
+
+@pytest.mark.parametrize("output", ["conv/BatchNorm/FusedBatchNorm", "pool/AvgPool", "logits/BiasAdd", "logits/Conv2D"])
+def test_an_output_inside_a_quantized_layer_keeps_its_name(output):
+    graph_def = build(small_net)
+    images = normal((2, 12, 12, 3), 31)
+    fused, factors = all_factors(graph_def, [output, "probabilities"])
+    quantized = quantize_graph(fused, factors, {}, [output, "probabilities"])
+    (expected,) = run(graph_def, [output], {"input": images})
+    (actual,) = run(quantized.graph_def, [output], {"input": images})
+    assert actual.shape == expected.shape
+    # Far more than rounding would be seen if the name stood for integers.
+    assert np.corrcoef(actual.ravel(), expected.ravel())[0, 1] > 0.8
+    assert np.abs(actual).max() < 5 * np.abs(expected).max()
+
+
+def test_layers_that_share_an_input_share_its_quantizer():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 4, 4, 3], name="x")
+        a = tf.nn.conv2d(x, normal((1, 1, 3, 2), 1), 1, "SAME", name="block/a")
+        b = tf.nn.conv2d(x, normal((3, 3, 3, 2), 2), 1, "SAME", name="block/b")
+        tf.add(a, b, name="out")
+
+    graph_def = build(make)
+    fused, factors = all_factors(graph_def, ["out"])
+    shared = quantize_graph(fused, factors, {}, ["out"])
+    assert sum(node.op == "AscendQuant" for node in shared.graph_def.node) == 1
+    names = {node.name for node in shared.graph_def.node}
+    assert {"block/dequant/AscendDequant", "block/dequant_1/AscendDequant"} <= names
+    other = {**factors, "block/b": LayerFactors(0.5, 3, factors["block/b"].scale_w)}
+    apart = quantize_graph(fused, other, {}, ["out"])
+    assert sum(node.op == "AscendQuant" for node in apart.graph_def.node) == 2
+
+
+def test_layers_without_factors_stay_float():
+    fused, factors = all_factors(build(small_net), ["probabilities"])
+    quantized = quantize_graph(fused, {"conv/Conv2D": factors["conv/Conv2D"]}, {}, ["probabilities"])
+    assert sum(node.op == "AscendDequant" for node in quantized.graph_def.node) == 1
+
+
+def test_correction_is_added_to_the_bias():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 3], name="x")
+        tf.matmul(x, np.ones((3, 2), np.float32), name="out")
+
+    factors = {"out": LayerFactors(scale_d=0.5, offset_d=0, scale_w=(0.25,))}
+    x = np.array([[1, 2, 3]], np.float32)
+    _, plain = quantized_output(build(make), factors, x)
+    _, corrected = quantized_output(build(make), factors, x, corrections={"out": np.array([1.0, -0.3])})
+    np.testing.assert_allclose(corrected - plain, [[1.0, -0.25]])  # in steps of 0.125, ties to even
+
+
+def test_bias_beyond_32_bits_is_refused():
+    with pytest.raises(RecordError, match="skip_layers"):
+        quantize_bias("layer", np.array([1e6]), np.array([1e-9], np.float32))
+
+
+def test_node_map_covers_every_node():
+    fused, factors = all_factors(build(small_net), ["probabilities"])
+    quantized = quantize_graph(fused, factors, {}, ["probabilities"])
+    operations = {op["name"]: op for op in json.loads(dump_node_map(quantized))["graph"][0]["op"]}
+    assert set(operations) == {node.name for node in quantized.graph_def.node}
+    originals = {name: op["attr"][0]["value"]["list"]["s"] for name, op in operations.items()}
+    assert originals["conv/Conv2D"] == ["conv/Conv2D", "conv/BatchNorm/FusedBatchNorm"]
+    assert originals["conv/act_quant/AscendQuant"] == []
+    assert originals["conv/Relu6"] == ["conv/Relu6"]
+    dequant = operations["conv/dequant/AscendDequant"]
+    assert dequant["output_desc"][0]["attr"][0]["value"]["s"] == "conv/BatchNorm/FusedBatchNorm"
+    assert set(SMALL_NET_LAYERS) <= set(operations)

@@ -1,0 +1,167 @@
+"""Reading models: what a damaged or unsuitable file gets."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from graphs import build, normal, small_net, tf1
+
+from amct_tensorflow.ascend_ops import make_node
+from amct_tensorflow.errors import ModelError, ModelNotFoundError
+from amct_tensorflow.graph.layers import find_layers, quantizable_nodes
+from amct_tensorflow.graph.view import (
+    GraphView,
+    check_not_quantized,
+    check_outputs,
+    import_graph,
+    parse_tensor_name,
+    read_graph_def,
+)
+
+
+def test_reads_a_model(tmp_path):
+    graph_def = build(small_net)
+    (tmp_path / "net.pb").write_bytes(graph_def.SerializeToString())
+    assert read_graph_def(tmp_path / "net.pb") == graph_def
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"no model at all, just text\n" * 50, "GraphDef"),
+        (b"\x00" * 1000, "GraphDef"),
+        (b"node {\n  name: \"x\"\n}\n", "GraphDef"),
+    ],
+)
+def test_a_file_that_is_no_model(tmp_path, content, words):
+    path = tmp_path / "net.pb"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=words) as caught:
+        read_graph_def(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 0.9, 0.999])
+def test_a_truncated_model(tmp_path, share):
+    data = build(small_net).SerializeToString()
+    path = tmp_path / "net.pb"
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(ModelError):
+        read_graph_def(path)
+
+
+def test_missing_file_and_directory(tmp_path):
+    with pytest.raises(ModelNotFoundError, match="does not exist") as caught:
+        read_graph_def(tmp_path / "net.pb")
+    assert isinstance(caught.value, FileNotFoundError)
+    with pytest.raises(ModelError, match="cannot be read"):
+        read_graph_def(tmp_path)
+
+
+def test_a_node_cut_off_from_its_input():
+    graph_def = tf1.GraphDef()
+    graph_def.node.extend([make_node("relu", "Relu", ["gone"], T=tf.float32)])
+    with pytest.raises(ModelError, match="'gone'"):
+        GraphView(graph_def)
+
+
+def test_two_nodes_of_one_name():
+    graph_def = tf1.GraphDef()
+    graph_def.node.extend([make_node("x", "NoOp", ()), make_node("x", "NoOp", ())])
+    with pytest.raises(ModelError, match="two nodes named 'x'"):
+        GraphView(graph_def)
+
+
+def test_a_cycle_is_noticed_and_a_loop_is_none():
+    graph_def = tf1.GraphDef()
+    graph_def.node.extend([make_node("a", "Relu", ["b"], T=tf.float32), make_node("b", "Relu", ["a"], T=tf.float32)])
+    with pytest.raises(ModelError, match="cycle"):
+        list(GraphView(graph_def).topological())
+    with tf.Graph().as_default() as graph:
+        tf1.disable_control_flow_v2()
+        tf1.while_loop(lambda i: i < 3, lambda i: i + 1, [tf.constant(0)])
+    view = GraphView(graph.as_graph_def())
+    assert len(list(view.topological())) == len(view.nodes)
+
+
+def test_identity_chains_end_at_the_constant():
+    graph_def = tf1.GraphDef()
+    with tf.Graph().as_default() as graph:
+        value = tf.constant([1.0, 2.0], name="w")
+        for index in range(5):
+            value = tf.identity(value, name=f"i{index}")
+    graph_def = graph.as_graph_def()
+    np.testing.assert_array_equal(GraphView(graph_def).constant("i4"), [1.0, 2.0])
+
+
+def test_unknown_op_is_our_error():
+    graph_def = tf1.GraphDef()
+    graph_def.node.extend([make_node("x", "NoSuchOperation", ())])
+    with pytest.raises(ModelError, match=r"net\.pb"):
+        import_graph(graph_def, "net.pb")
+
+
+def test_output_names():
+    view = GraphView(build(small_net))
+    check_outputs(view, ["probabilities"], "net.pb")
+    with pytest.raises(ModelError, match="Did you mean 'probabilities'"):
+        check_outputs(view, ["probabilitis"], "net.pb")
+    with pytest.raises(ModelError, match="give the operator 'probabilities'"):
+        check_outputs(view, ["probabilities:0"], "net.pb")
+
+
+def test_a_quantized_model_is_refused():
+    graph_def = tf1.GraphDef()
+    graph_def.node.extend([make_node("q", "AscendQuant", ())])
+    with pytest.raises(ModelError, match="quantized already"):
+        check_not_quantized(GraphView(graph_def), "net.pb")
+    graph_def = build(small_net)
+    graph_def.library.function.add().signature.name = "AscendQuant"
+    with pytest.raises(ModelError, match="function library"):
+        check_not_quantized(GraphView(graph_def), "net.pb")
+
+
+@pytest.mark.parametrize(("text", "expected"), [("a", ("a", 0)), ("a:1", ("a", 1)), ("^a/b", ("a/b", -1))])
+def test_tensor_names(text, expected):
+    assert parse_tensor_name(text) == expected
+
+
+def names(make):
+    return [node.name for node in quantizable_nodes(GraphView(build(make)))]
+
+
+def test_restrictions_of_the_op_types():
+    def make():
+        x = tf1.placeholder(tf.float32, [2, 8, 8, 4], name="x")
+        w = normal((3, 3, 4, 4), 1)
+        tf.nn.conv2d(x, w, 1, "SAME", name="conv")
+        tf.nn.conv2d(x, w, 1, "SAME", dilations=2, name="dilated")
+        tf.nn.conv2d(x, tf1.placeholder(tf.float32, w.shape), 1, "SAME", name="fed_weights")
+        tf.nn.conv2d(tf.cast(x, tf.float16), w.astype(np.float16), 1, "SAME", name="half")
+        tf.raw_ops.Conv2DBackpropInput(
+            input_sizes=[2, 8, 8, 4], filter=w, out_backprop=x, strides=[1, 1, 1, 1], padding="SAME", name="transposed"
+        )
+        tf.raw_ops.Conv2DBackpropInput(
+            input_sizes=[2, 8, 8, 4], filter=w, out_backprop=x, strides=[1, 1, 1, 1], padding="SAME",
+            dilations=[1, 2, 2, 1], name="transposed_dilated",
+        )  # fmt: skip
+        tf.nn.max_pool2d(x, 2, 2, "SAME", name="max_pool")
+        tf.nn.avg_pool2d(x, 2, 2, "SAME", name="avg_pool")
+        flat = tf.reshape(x, [2, 256])
+        tf.matmul(flat, normal((256, 5), 2), name="fc")
+        tf.matmul(flat, normal((5, 256), 3), transpose_b=True, name="fc_transposed")
+        tf.matmul(flat, tf.reshape(x, [256, 2]), name="fc_of_two")
+
+    assert names(make) == ["conv", "dilated", "transposed", "avg_pool", "fc"]
+
+
+def test_a_filter_as_large_as_its_input_is_fully_connected():
+    with tf.Graph().as_default() as graph:
+        x = tf1.placeholder(tf.float32, [None, 7, 7, 4])
+        tf.nn.conv2d(x, normal((7, 7, 4, 3), 1), 1, "VALID", name="whole")
+        tf.nn.conv2d(x, normal((1, 1, 4, 3), 1), 1, "VALID", name="point")
+        unknown = tf1.placeholder(tf.float32, [None, None, None, 4])
+        tf.nn.conv2d(unknown, normal((1, 1, 4, 3), 1), 1, "VALID", name="unknown")
+    assert {layer.name: layer.channel_wise for layer in find_layers(graph)} == {
+        "whole": False, "point": True, "unknown": True,
+    }  # fmt: skip
