@@ -11,11 +11,12 @@ TensorFlow uses those kernels for the nodes instead, and ignores the functions: 
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import Message
-from tensorflow.core.framework import attr_value_pb2, function_pb2, node_def_pb2, op_def_pb2
+from tensorflow.core.framework import attr_value_pb2, function_pb2, op_def_pb2
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 QUANT = "AscendQuant"
 WEIGHT_QUANT = "AscendWeightQuant"
@@ -29,38 +30,33 @@ _QUANT_MIN, _QUANT_MAX = -128.0, 127.0
 
 _T = ("type", tf.float32)
 
-Attr = attr_value_pb2.AttrValue
-AttrLike = bool | int | float | str | tf.DType | np.ndarray | Sequence[int] | Attr
+Attr: TypeAlias = attr_value_pb2.AttrValue
+AttrLike: TypeAlias = bool | int | float | str | tf.DType | np.ndarray | Sequence[int] | Attr
 
 
-def attr_value(value: AttrLike) -> Attr:
+def attr_value(value: AttrLike) -> Any:
     """Wraps a Python value as a node attribute; an array becomes a tensor, a ``tf.DType`` a type."""
-    if isinstance(value, Attr):
+    if isinstance(value, attr_value_pb2.AttrValue):
         return value
-    if isinstance(value, bool):
-        return Attr(b=value)
-    if isinstance(value, int):
-        return Attr(i=value)
-    if isinstance(value, float):
-        return Attr(f=value)
-    if isinstance(value, str):
-        return Attr(s=value.encode())
     if isinstance(value, tf.DType):
         return Attr(type=value.as_datatype_enum)
     if isinstance(value, np.ndarray):
         return Attr(tensor=tf.make_tensor_proto(value))
-    return Attr(list=Attr.ListValue(i=value))
+    if isinstance(value, str):
+        return Attr(s=value.encode())
+    scalar_fields = {bool: "b", int: "i", float: "f"}
+    return Attr(**{scalar_fields[type(value)]: value}) if type(value) in scalar_fields else Attr(list={"i": value})
 
 
-def make_node(name: str, op: str, inputs: Sequence[str], **attrs: AttrLike) -> Message:
+def make_node(name: str, op: str, inputs: Sequence[str], **attrs: AttrLike) -> NodeDef:
     """Makes a NodeDef."""
-    node = node_def_pb2.NodeDef(name=name, op=op, input=inputs)
+    node = NodeDef(name=name, op=op, input=inputs)
     for key, value in attrs.items():
         node.attr[key].CopyFrom(attr_value(value))
     return node
 
 
-def make_const(name: str, value: np.ndarray) -> Message:
+def make_const(name: str, value: np.ndarray) -> NodeDef:
     """Makes a Const node holding ``value``."""
     return make_node(name, "Const", (), dtype=tf.as_dtype(value.dtype), value=value)
 
@@ -69,7 +65,7 @@ def _function(
     name: str,
     inputs: Mapping[str, tf.DType],
     attrs: Mapping[str, tuple[str, AttrLike]],
-    body: Sequence[Message],
+    body: Sequence[NodeDef],
     result: str,
 ) -> function_pb2.FunctionDef:
     """Makes a FunctionDef ``name(inputs) -> y: float``.
@@ -89,20 +85,18 @@ def _function(
     return function_pb2.FunctionDef(signature=signature, node_def=body, ret={"y": result}, attr=samples)
 
 
-def _float_attribute(name: str) -> list[Message]:
+def _float_attribute(name: str) -> list[NodeDef]:
     """Nodes that turn the float attribute ``name`` into a scalar tensor ``<name>:y:0``.
 
     ``LeakyRelu(-1, alpha)`` is ``-alpha`` exactly, and LeakyRelu is an op that takes a float attribute of any value.
     """
     return [
-        make_node(
-            f"minus_{name}", "LeakyRelu", ["minus_one:output:0"], T=tf.float32, alpha=Attr(placeholder=name)
-        ),
+        make_node(f"minus_{name}", "LeakyRelu", ["minus_one:output:0"], T=tf.float32, alpha=Attr(placeholder=name)),
         make_node(name, "Neg", [f"minus_{name}:activations:0"], T=tf.float32),
     ]
 
 
-def _minus_one() -> Message:
+def _minus_one() -> NodeDef:
     return make_const("minus_one", np.array(-1, np.float32))
 
 
@@ -164,7 +158,15 @@ def _ascend_dequant() -> function_pb2.FunctionDef:
             src_format="NHWC",
             dst_format=Attr(placeholder="data_format"),
         ),
-        make_node("factors", "Reshape", ["factor:output:0", "channel_axis:y:0"], T=tf.float32, Tshape=tf.int32),
+        make_node("laid_out", "Reshape", ["factor:output:0", "channel_axis:y:0"], T=tf.float32, Tshape=tf.int32),
+        # A constant factor TensorFlow would multiply into the weights, whose products would no longer be integers.
+        make_node(
+            "factors",
+            "PlaceholderWithDefault",
+            ["laid_out:output:0"],
+            dtype=tf.float32,
+            shape=Attr(shape={"unknown_rank": True}),
+        ),
         make_node("product", "Mul", ["x", "factors:output:0"], T=tf.float32),
         make_node("shape", "Shape", ["x"], T=tf.float32, out_type=tf.int32),
         make_node("result", "Reshape", ["product:z:0", "shape:output:0"], T=tf.float32, Tshape=tf.int32),
@@ -190,18 +192,18 @@ def function_library() -> function_pb2.FunctionDefLibrary:
     return function_pb2.FunctionDefLibrary(function=functions)
 
 
-def quant_node(name: str, tensor: str, scale_d: float, offset_d: int) -> Message:
+def quant_node(name: str, tensor: str, scale_d: float, offset_d: int) -> NodeDef:
     """Makes an AscendQuant node; its ``scale`` attribute is ``1 / scale_d`` in float32."""
     scale = float(np.float32(1) / np.float32(scale_d))
     return make_node(name, QUANT, [tensor], T=tf.float32, quant_bits=8, scale=scale, offset=float(offset_d))
 
 
-def weight_quant_node(name: str, weights: str, offsets: str) -> Message:
+def weight_quant_node(name: str, weights: str, offsets: str) -> NodeDef:
     """Makes an AscendWeightQuant node from int8 weights and their int8 offsets."""
     return make_node(name, WEIGHT_QUANT, [weights, offsets], T=tf.float32)
 
 
-def dequant_node(name: str, tensor: str, deq_scale: str, ksize: Sequence[int], data_format: str) -> Message:
+def dequant_node(name: str, tensor: str, deq_scale: str, ksize: Sequence[int], data_format: str) -> NodeDef:
     """Makes an AscendDequant node; ``deq_scale`` names a uint64 tensor made by ``pack_deq_scale``."""
     return make_node(name, DEQUANT, [tensor, deq_scale], T=tf.float32, ksize=ksize, data_format=data_format)
 

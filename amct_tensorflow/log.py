@@ -5,7 +5,6 @@ made, before the first message, so that importing the package leaves no trace. N
 """
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -48,7 +47,7 @@ class _LogFileHandler(logging.FileHandler):
             if self.stream is None:
                 Path(self.baseFilename).parent.mkdir(mode=0o750, parents=True, exist_ok=True)
                 self.stream = self._open()
-                os.chmod(self.baseFilename, 0o640)
+                Path(self.baseFilename).chmod(0o640)
         except OSError as error:
             self._refused = True
             log_for("log").warning("No log file: %s cannot be written (%s).", self.baseFilename, error.strerror)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf.message import Message
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import CONTROL, parse_tensor_name
 from amct_tensorflow.quantized_graph import QuantizedGraph
@@ -19,7 +19,7 @@ def dump_node_map(quantized: QuantizedGraph) -> str:
     return json.dumps({"graph": [{"name": "quantized", "op": operations}]}, indent=1)
 
 
-def _operation(index: int, node: Message, origins: tuple[str, ...], values: Mapping[str, str]) -> dict[str, Any]:
+def _operation(index: int, node: NodeDef, origins: tuple[str, ...], values: Mapping[str, str]) -> dict[str, Any]:
     operation = {
         "id": index,
         "name": node.name,
@@ -41,4 +41,4 @@ def _operation(index: int, node: Message, origins: tuple[str, ...], values: Mapp
 
 def _edge(text: str) -> str:
     name = parse_tensor_name(text)
-    return f"{name.node}:{CONTROL if name.index == CONTROL else name.index}"
+    return f"{name.node}:{CONTROL if name.port == CONTROL else name.port}"

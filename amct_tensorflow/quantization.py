@@ -161,7 +161,9 @@ def _layers_of(graph: tf.Graph) -> tuple[list, set[str]]:  # type: ignore[type-a
     return find_layers(graph), set(view.nodes)
 
 
-def _check_save_arguments(function: str, pb_model: str, outputs: Sequence[str], record_file: str, save_path: str) -> None:
+def _check_save_arguments(
+    function: str, pb_model: str, outputs: Sequence[str], record_file: str, save_path: str
+) -> None:
     require_path(function, "pb_model", pb_model)
     require_names(function, "outputs", outputs)
     require_path(function, "record_file", record_file)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import Message
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow import ascend_ops
 from amct_tensorflow.calibration.arq import quantize_weights
@@ -37,7 +38,7 @@ class QuantizedGraph:
         values: per AscendDequant node, the original node whose output it reproduces.
     """
 
-    graph_def: Message
+    graph_def: GraphDef
     origins: dict[str, tuple[str, ...]]
     values: dict[str, str]
 
@@ -67,9 +68,7 @@ def quantize_graph(
     return builder.finish(dequantized, outputs)
 
 
-def local_quantized_graph(
-    fused: FusedGraph, factors: Mapping[str, LayerFactors]
-) -> tuple[Message, dict[str, str]]:
+def local_quantized_graph(fused: FusedGraph, factors: Mapping[str, LayerFactors]) -> tuple[GraphDef, dict[str, str]]:
     """Returns the quantized layers alone, each still reading the tensor that the float layer reads.
 
     Returns:
@@ -138,11 +137,11 @@ class _Builder:
         graph_def = tf.compat.v1.graph_util.extract_sub_graph(editor.graph_def(), list(outputs))
         graph_def.library.MergeFrom(ascend_ops.function_library())
         kept = {node.name for node in graph_def.node}
-        origins = {name: () for name in self._inserted if name in kept}
+        origins: dict[str, tuple[str, ...]] = {name: () for name in self._inserted if name in kept}
         origins.update({name: source for name, source in self._origins.items() if name in kept})
         return QuantizedGraph(graph_def, origins, {k: v for k, v in self._values.items() if k in kept})
 
-    def quantized_layers(self) -> Message:
+    def quantized_layers(self) -> GraphDef:
         """Returns the nodes of the quantized layers alone; what they read of the float graph is named ``float/...``.
 
         The input of an AscendQuant always is the float graph's, even if it is the output of a layer quantized here.
@@ -161,18 +160,16 @@ class _Builder:
         graph_def.library.MergeFrom(ascend_ops.function_library())
         return graph_def
 
-    def _insert(self, node: Message, layer: FusedLayer) -> str:
+    def _insert(self, node: NodeDef, layer: FusedLayer) -> str:
         self._inserted.append(node.name)
         return self._editor.add(node, like=layer.name)
 
     def _quantizer(self, layer: FusedLayer, factors: LayerFactors) -> str:
-        """Returns the AscendQuant on the layer's input; layers that read the same tensor with the same factors share it."""
+        """Returns the AscendQuant on the layer's input; layers with the same input and factors share it."""
         key = (full_tensor_name(layer.input), factors.scale_d, factors.offset_d)
         if key not in self._quantizers:
             scope = self._editor.unique_scope(f"{node_scope(layer.name)}act_quant", [ascend_ops.QUANT])
-            node = ascend_ops.quant_node(
-                f"{scope}/{ascend_ops.QUANT}", layer.input, factors.scale_d, factors.offset_d
-            )
+            node = ascend_ops.quant_node(f"{scope}/{ascend_ops.QUANT}", layer.input, factors.scale_d, factors.offset_d)
             self._quantizers[key] = self._insert(node, layer)
         return self._quantizers[key]
 
@@ -235,4 +232,3 @@ class _Builder:
         editor.add(identity, like=inner)
         self._origins[inner] = self._origins.pop(output, ())
         self._origins[output] = (output,)
-

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from google.protobuf.message import Message
+from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.files import write_atomically
 from amct_tensorflow.graph.fusion import FusedGraph, fuse
@@ -37,7 +37,7 @@ class FloatModel:
     """The original model, checked, and what its layers are."""
 
     path: Path
-    graph_def: Message
+    graph_def: GraphDef
     view: GraphView
     outputs: tuple[str, ...]
 

@@ -102,7 +102,9 @@ PER_CHANNEL = pytest.mark.parametrize("channel_wise", [True, False])
 
 @BOTH
 @PER_CHANNEL
-@pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, "SAME", 1), (2, "SAME", 1), (2, "VALID", 1), (1, "SAME", 2)])
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation"), [(1, "SAME", 1), (2, "SAME", 1), (2, "VALID", 1), (1, "SAME", 2)]
+)
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_conv2d_is_integer_exact(asymmetric, channel_wise, stride, padding, dilation, with_bias):
     def make():
@@ -183,7 +185,7 @@ def test_avg_pool_is_integer_exact(asymmetric, padding):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    scale=st.floats(1e-6, 1e3, width=32),
+    scale=st.floats(2**-20, 2**10, width=32),
     offset=st.integers(-128, 127),
     seed=st.integers(0, 1000),
 )
@@ -226,7 +228,7 @@ def test_nodes_have_exactly_the_registered_shape():
         "AscendWeightQuant": ({"T"}, 2),
         "AscendDequant": ({"T", "ksize", "data_format"}, 2),
     }
-    found = {op: 0 for op in expected}
+    found = dict.fromkeys(expected, 0)
     nodes = {node.name: node for node in quantized.graph_def.node}
     for node in quantized.graph_def.node:
         if node.op in expected:
@@ -259,9 +261,9 @@ def test_an_output_inside_a_quantized_layer_keeps_its_name(output):
     (expected,) = run(graph_def, [output], {"input": images})
     (actual,) = run(quantized.graph_def, [output], {"input": images})
     assert actual.shape == expected.shape
-    # Far more than rounding would be seen if the name stood for integers.
-    assert np.corrcoef(actual.ravel(), expected.ravel())[0, 1] > 0.8
-    assert np.abs(actual).max() < 5 * np.abs(expected).max()
+    # The factors are coarse for some layers; integers instead of values would be far larger still.
+    assert np.corrcoef(actual.ravel(), expected.ravel())[0, 1] > 0.6
+    assert np.abs(actual).max() < 2 * np.abs(expected).max()
 
 
 def test_layers_that_share_an_input_share_its_quantizer():

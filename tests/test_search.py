@@ -34,9 +34,7 @@ def probes(count, satisfied):
     return tried, sum(not kept for kept in decision["roll_back_config"].values())
 
 
-@pytest.mark.parametrize(
-    ("needed", "tried", "result"), [(3, [4, 2, 3], 3), (6, [4, 6, 5], 6), (8, [4, 6, 7], 8)]
-)
+@pytest.mark.parametrize(("needed", "tried", "result"), [(3, [4, 2, 3], 3), (6, [4, 6, 5], 6), (8, [4, 6, 7], 8)])
 def test_examples_of_the_specification(needed, tried, result):
     assert probes(8, lambda k: k >= needed) == (tried, result)
 

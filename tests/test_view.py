@@ -30,7 +30,7 @@ def test_reads_a_model(tmp_path):
         (b"", "is empty"),
         (b"no model at all, just text\n" * 50, "GraphDef"),
         (b"\x00" * 1000, "GraphDef"),
-        (b"node {\n  name: \"x\"\n}\n", "GraphDef"),
+        (b'node {\n  name: "x"\n}\n', "GraphDef"),
     ],
 )
 def test_a_file_that_is_no_model(tmp_path, content, words):

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import Message
+from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.errors import EvaluatorError
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
@@ -118,14 +118,15 @@ class _Probe:
     def _correct(self, original: np.ndarray, quantized: np.ndarray) -> np.ndarray:
         """Accumulates the differences per channel; returns the output with the batch's own correction applied."""
         nchw = self.layer.data_format == "NCHW" and original.ndim == 4
-        difference = original - quantized
+        difference: np.ndarray = original - quantized
         by_channel = (np.moveaxis(difference, 1, -1) if nchw else difference).reshape(-1, self.layer.channels)
         rows = len(by_channel)
         total = np.ones(rows, np.float32) @ by_channel  # a matrix product sums columns faster than sum() does
         self._difference += total
         self._rows += rows
         difference -= (total / np.float32(rows)).reshape((-1, 1, 1) if nchw else (-1,))
-        return np.subtract(original, difference, out=difference)
+        np.subtract(original, difference, out=difference)
+        return difference
 
 
 def _import_both(
@@ -154,7 +155,7 @@ def _import_both(
     return {name: f"quantized/{output}:0" for name, output in outputs.items()}
 
 
-def _present(sources: Mapping[str, tf.Tensor], graph_def: Message) -> dict[str, tf.Tensor]:
+def _present(sources: Mapping[str, tf.Tensor], graph_def: GraphDef) -> dict[str, tf.Tensor]:
     """``import_graph_def`` refuses to map a tensor that nothing in the graph reads."""
     read = {full_tensor_name(text) for node in graph_def.node for text in node.input if not text.startswith("^")}
     return {name: tensor for name, tensor in sources.items() if name in read}
@@ -189,7 +190,7 @@ def _attach_probes(graph: tf.Graph, outputs: Mapping[str, str], probes: Mapping[
     for name, probe in probes.items():
         if looked:
             # TensorFlow has no public way to add an edge to a live graph.
-            graph.get_operation_by_name(f"{FLOAT_SCOPE}/{name}")._add_control_input(looked[-1])  # noqa: SLF001
+            graph.get_operation_by_name(f"{FLOAT_SCOPE}/{name}")._add_control_input(looked[-1])
         original = graph.get_tensor_by_name(f"{FLOAT_SCOPE}/{probe.layer.tail}:0")
         quantized = graph.get_tensor_by_name(outputs[name])
         looked.append(tf.numpy_function(probe.look, [original, quantized], tf.int32).op)

@@ -53,4 +53,4 @@ def symmetric_scale(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 def quantize_weights(op_type: str, weights: np.ndarray, scale_w: np.ndarray) -> np.ndarray:
     """Returns ``clip(rint(weights / scale_w), -128, 127)`` as int8 in the layout of ``weights``."""
     scale = layer_rules.along_channels(op_type, weights, scale_w.astype(np.float64))
-    return np.clip(np.rint(weights / scale), -128, 127).astype(np.int8)
+    return np.asarray(np.clip(np.rint(weights / scale), -128, 127), np.int8)

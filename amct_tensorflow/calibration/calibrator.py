@@ -18,7 +18,7 @@ from amct_tensorflow.calibration.sources import replay_sources
 from amct_tensorflow.calibration.taps import attach_tap
 from amct_tensorflow.config.schema import ActivationConfig, IfmrParams, QuantConfig
 from amct_tensorflow.errors import AmctError, CalibrationError
-from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer, fuse
+from amct_tensorflow.graph.fusion import FusedLayer, fuse
 from amct_tensorflow.graph.view import GraphView, full_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.record import LayerFactors
@@ -202,8 +202,7 @@ class Calibrator:
                     "placeholders, not at a tensor between them and the first quantized layer."
                 )
         batches = [
-            {tensor: values[index] for tensor, values in self._kept.items()}
-            for index in range(self._config.batch_num)
+            {tensor: values[index] for tensor, values in self._kept.items()} for index in range(self._config.batch_num)
         ]
         log_for("calibration").info(
             "Measuring what quantization does to each of %d layers on %d calibration batches.",

@@ -21,7 +21,7 @@ _SUFFIX = "_bias_correction.json"
 
 
 def corrections_path(record_file: str | Path) -> Path:
-    """Returns the path of the corrections that belong to a record: ``record.txt`` -> ``record_bias_correction.json``."""
+    """Returns where the corrections of ``record.txt`` are: ``record_bias_correction.json`` beside it."""
     path = Path(record_file)
     return path.with_name(path.stem + _SUFFIX)
 

@@ -32,8 +32,8 @@ def range_factors(lowest: float, highest: float, asymmetric: bool) -> Activation
     """Returns the factors that cover ``[lowest, highest]``, widened to include 0."""
     lowest, highest = min(lowest, 0.0), max(highest, 0.0)
     if not asymmetric:
-        scale = symmetric_scale(np.array([highest]), np.array([-lowest]))
-        return ActivationFactors(float(np.float32(scale[0])), 0)
+        symmetric = symmetric_scale(np.array([highest]), np.array([-lowest]))
+        return ActivationFactors(float(np.float32(symmetric[0])), 0)
     scale = (highest - lowest) / 255
     if scale < EPSILON:
         return ActivationFactors(1.0, _QUANT_MIN)

@@ -50,8 +50,6 @@ def _candidate_ranges(counts: np.ndarray) -> list[tuple[int, int]]:
             left = next_left
         else:
             right = next_right
-        if right - left <= fewest:
-            break
         ranges.append((left, right))
     return ranges
 

@@ -128,7 +128,7 @@ def _sampling_stride(shape: Sequence[int]) -> int:
 
 def _histogram(values: np.ndarray, exponent: int) -> np.ndarray:
     """Counts float32 values on the grid ``[-2**exponent, 2**exponent]``; the top of the range joins the last bin."""
-    bins = np.floor(values * np.float32(2.0 ** -exponent * (BINS // 2))).astype(np.int32) + BINS // 2
+    bins = np.floor(values * np.float32(2.0**-exponent * (BINS // 2))).astype(np.int32) + BINS // 2
     return np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
 
 

@@ -40,7 +40,7 @@ def replay_sources(graph: tf.Graph, view: GraphView, inputs: Mapping[str, str]) 
         text, reader = waiting.pop()
         name = parse_tensor_name(text)
         tensor = full_tensor_name(text)
-        if name.index == CONTROL or tensor in visited:
+        if name.port == CONTROL or tensor in visited:
             continue
         visited.add(tensor)
         node = view.nodes[name.node]

@@ -30,4 +30,4 @@ def attach_tap(graph: tf.Graph, reader: str, tensor: str, look: Callable[[np.nda
     with graph.as_default(), tf.name_scope(f"{_SCOPE}/"), tf.device("/CPU:0"), graph.control_dependencies(None):
         looked = tf.numpy_function(tap, [graph.get_tensor_by_name(tensor)], tf.int32)
     # TensorFlow has no public way to add an edge to a live graph.
-    graph.get_operation_by_name(reader)._add_control_input(looked.op)  # noqa: SLF001
+    graph.get_operation_by_name(reader)._add_control_input(looked.op)

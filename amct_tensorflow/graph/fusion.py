@@ -1,6 +1,6 @@
 """Folds what follows a layer into its weights and bias (spec section 9).
 
-BatchNorm in inference form, BiasAdd, Add of a constant and Mul by a scalar all compute ``a * x + c`` per output channel.
+BatchNorm in inference form, BiasAdd, Add of a constant and Mul by a scalar compute ``a * x + c`` per output channel.
 A chain of them behind a layer is therefore one affine map; it is composed in float64 and becomes the layer's weights
 (times ``a``) and one BiasAdd (``c``). That BiasAdd takes the name of the chain's last node, so that every consumer, and
 whoever asks for that node as an output, finds the same value under the same name.
@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import Message
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.ascend_ops import make_const, make_node
 from amct_tensorflow.graph import layers as layer_rules
@@ -79,7 +80,7 @@ class FusedLayer:
 class FusedGraph:
     """A float graph after fusion, and its quantizable layers by name, in topological order."""
 
-    graph_def: Message
+    graph_def: GraphDef
     layers: dict[str, FusedLayer]
 
 
@@ -87,12 +88,12 @@ class _Chain(NamedTuple):
     """The affine nodes found behind a layer."""
 
     affine: Affine
-    nodes: tuple[Message, ...]
+    nodes: tuple[NodeDef, ...]
     batch_norm_kept: bool
 
 
 def fuse(
-    graph_def: Message,
+    graph_def: GraphDef,
     *,
     keep: Collection[str] = (),
     fold_batch_norm: bool = True,
@@ -123,7 +124,7 @@ def fuse(
 
 
 def _fuse_layer(
-    view: GraphView, editor: GraphEditor, node: Message, keep: Collection[str], fold_batch_norm: bool
+    view: GraphView, editor: GraphEditor, node: NodeDef, keep: Collection[str], fold_batch_norm: bool
 ) -> FusedLayer:
     weights = layer_rules.layer_weights(view, node)
     data_format = layer_rules.data_format(node)
@@ -153,12 +154,12 @@ def _fuse_layer(
 
 
 def _find_chain(
-    view: GraphView, layer: Message, weights: np.ndarray, keep: Collection[str], fold_batch_norm: bool
+    view: GraphView, layer: NodeDef, weights: np.ndarray, keep: Collection[str], fold_batch_norm: bool
 ) -> _Chain:
     """Follows the only consumer of each node as long as it is affine, and its result representable."""
     channels = layer_rules.out_channels(layer.op, weights)
     composed = Affine(np.ones(channels), np.zeros(channels))
-    nodes: list[Message] = []
+    nodes: list[NodeDef] = []
     current = layer
     while current.name not in keep:
         following = _only_consumer(view, current, vanishes=bool(nodes))
@@ -186,7 +187,7 @@ def _weights_stay_finite(op_type: str, weights: np.ndarray, affine: Affine) -> b
     return bool(np.isfinite(folded).all() or not np.isfinite(weights).all())
 
 
-def _only_consumer(view: GraphView, node: Message, vanishes: bool) -> Message | None:
+def _only_consumer(view: GraphView, node: NodeDef, vanishes: bool) -> NodeDef | None:
     """Returns the node that alone reads ``node``'s output 0; None if there are several, or another output is read.
 
     A node that ``vanishes`` in the fold must have no control edges either: they would point nowhere.
@@ -195,10 +196,10 @@ def _only_consumer(view: GraphView, node: Message, vanishes: bool) -> Message | 
     if len(edges) != 1 or view.is_control(edges[0]):
         return None
     edge = edges[0]
-    return edge.node if parse_tensor_name(edge.node.input[edge.input_index]).index == 0 else None
+    return edge.node if parse_tensor_name(edge.node.input[edge.input_index]).port == 0 else None
 
 
-def _as_affine(view: GraphView, previous: Message, node: Message, layer: Message, channels: int) -> Affine | None:
+def _as_affine(view: GraphView, previous: NodeDef, node: NodeDef, layer: NodeDef, channels: int) -> Affine | None:
     """Returns what ``node`` does to the output of ``previous``, if that is an affine map per output channel."""
     if node.op in _BATCH_NORM:
         return _batch_norm(view, previous, node, layer)
@@ -211,7 +212,7 @@ def _as_affine(view: GraphView, previous: Message, node: Message, layer: Message
     return None
 
 
-def _batch_norm(view: GraphView, previous: Message, node: Message, layer: Message) -> Affine | None:
+def _batch_norm(view: GraphView, previous: NodeDef, node: NodeDef, layer: NodeDef) -> Affine | None:
     """``gamma * (x - mean) / sqrt(variance + epsilon) + beta``."""
     training = node.attr["is_training"].b if "is_training" in node.attr else True
     if layer.op not in _BATCH_NORM_LAYERS or training or parse_tensor_name(node.input[0]).node != previous.name:
@@ -228,13 +229,13 @@ def _batch_norm(view: GraphView, previous: Message, node: Message, layer: Messag
         return Affine(scale, beta - mean * scale)
 
 
-def _reads_statistics(view: GraphView, batch_norm: Message) -> bool:
+def _reads_statistics(view: GraphView, batch_norm: NodeDef) -> bool:
     """Tells whether something reads the mean or variance that a BatchNorm passes on; they vanish with it."""
     edges = [edge for edge in view.consumers(batch_norm.name) if not view.is_control(edge)]
-    return any(parse_tensor_name(edge.node.input[edge.input_index]).index > 0 for edge in edges)
+    return any(parse_tensor_name(edge.node.input[edge.input_index]).port > 0 for edge in edges)
 
 
-def _bias_add(view: GraphView, previous: Message, node: Message, layer: Message, channels: int) -> Affine | None:
+def _bias_add(view: GraphView, previous: NodeDef, node: NodeDef, layer: NodeDef, channels: int) -> Affine | None:
     bias = view.constant(node.input[1])
     if bias is None or parse_tensor_name(node.input[0]).node != previous.name:
         return None
@@ -243,13 +244,13 @@ def _bias_add(view: GraphView, previous: Message, node: Message, layer: Message,
     return Affine(np.ones(channels), bias.astype(np.float64))
 
 
-def _other_constant(view: GraphView, previous: Message, node: Message) -> np.ndarray | None:
+def _other_constant(view: GraphView, previous: NodeDef, node: NodeDef) -> np.ndarray | None:
     """Returns the constant that a binary op combines with the output of ``previous``."""
     sides = [text for text in node.input[:2] if parse_tensor_name(text).node != previous.name]
     return view.constant(sides[0]) if len(sides) == 1 else None
 
 
-def _add(view: GraphView, previous: Message, node: Message, layer: Message, channels: int) -> Affine | None:
+def _add(view: GraphView, previous: NodeDef, node: NodeDef, layer: NodeDef, channels: int) -> Affine | None:
     """A constant counts as a bias if it is a scalar, or varies along the channel axis only."""
     constant = _other_constant(view, previous, node)
     if constant is None:
@@ -264,7 +265,7 @@ def _add(view: GraphView, previous: Message, node: Message, layer: Message, chan
     return Affine(np.ones(channels), np.broadcast_to(constant.reshape(-1), channels).astype(np.float64))
 
 
-def _scalar_mul(view: GraphView, previous: Message, node: Message, channels: int) -> Affine | None:
+def _scalar_mul(view: GraphView, previous: NodeDef, node: NodeDef, channels: int) -> Affine | None:
     constant = _other_constant(view, previous, node)
     if constant is None or constant.ndim != 0:
         return None

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import Message
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import GraphView, full_tensor_name
 
@@ -39,12 +39,12 @@ def data_input(op_type: str) -> int:
     return _DATA_INPUT.get(op_type, 0)
 
 
-def data_format(node: Message) -> str:
+def data_format(node: NodeDef) -> str:
     """Returns ``NHWC`` or ``NCHW``; ``NHWC`` for ops without the attribute."""
     return node.attr["data_format"].s.decode() if "data_format" in node.attr else "NHWC"
 
 
-def layer_weights(view: GraphView, node: Message) -> np.ndarray | None:
+def layer_weights(view: GraphView, node: NodeDef) -> np.ndarray | None:
     """Returns the constant weights of a layer; None where there are none, or they are no constant of the right rank."""
     if node.op not in _WEIGHT_RANK:
         return None
@@ -52,7 +52,7 @@ def layer_weights(view: GraphView, node: Message) -> np.ndarray | None:
     return weights if weights is not None and weights.ndim == _WEIGHT_RANK[node.op] else None
 
 
-def is_quantizable(view: GraphView, node: Message) -> bool:
+def is_quantizable(view: GraphView, node: NodeDef) -> bool:
     """Tells whether a node is one of the supported types within their restrictions."""
     if node.op not in QUANTIZABLE_TYPES or node.attr["T"].type != tf.float32.as_datatype_enum:
         return False
@@ -68,14 +68,14 @@ def is_quantizable(view: GraphView, node: Message) -> bool:
     return _dilation_is_supported(node)
 
 
-def _dilation_is_supported(node: Message) -> bool:
+def _dilation_is_supported(node: NodeDef) -> bool:
     """Transposed convolutions must not be dilated, nor may strided depthwise ones (TensorFlow miscomputes them)."""
     dilated = any(step != 1 for step in node.attr["dilations"].list.i)
     strided = any(step != 1 for step in node.attr["strides"].list.i)
     return not dilated or node.op == "Conv2D" or (node.op == "DepthwiseConv2dNative" and not strided)
 
 
-def quantizable_nodes(view: GraphView) -> list[Message]:
+def quantizable_nodes(view: GraphView) -> list[NodeDef]:
     """Returns the quantizable nodes in the order of the graph."""
     return [node for node in view.graph_def.node if is_quantizable(view, node)]
 
@@ -92,7 +92,7 @@ def find_layers(graph: tf.Graph) -> list[LayerSpec]:
     ]
 
 
-def _covers_feature_map(graph: tf.Graph, view: GraphView, node: Message) -> bool:
+def _covers_feature_map(graph: tf.Graph, view: GraphView, node: NodeDef) -> bool:
     """Tells whether a Conv2D's filter is as large as its input, so that it is a fully connected layer (spec 12.1)."""
     weights = layer_weights(view, node)
     if node.op != "Conv2D" or weights is None:

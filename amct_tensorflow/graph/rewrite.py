@@ -3,7 +3,8 @@
 from collections.abc import Collection, Mapping
 
 import tensorflow as tf
-from google.protobuf.message import Message
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 
@@ -15,12 +16,12 @@ class GraphEditor:
         self._header = tf.compat.v1.GraphDef()
         self._header.versions.CopyFrom(view.graph_def.versions)
         self._header.library.CopyFrom(view.graph_def.library)
-        self._nodes: dict[str, Message] = {}
+        self._nodes: dict[str, NodeDef] = {}
         self._taken = set(view.nodes)
         for node in view.graph_def.node:
             self._nodes[node.name] = type(node).FromString(node.SerializeToString())
 
-    def node(self, name: str) -> Message:
+    def node(self, name: str) -> NodeDef:
         """Returns a node, for changes in place."""
         return self._nodes[name]
 
@@ -42,7 +43,7 @@ class GraphEditor:
         self._taken.update(f"{candidate}/{leaf}" for leaf in leaves)
         return candidate
 
-    def add(self, node: Message, like: str | None = None) -> str:
+    def add(self, node: NodeDef, like: str | None = None) -> str:
         """Adds a node, on the device of node ``like`` where given; returns its name."""
         if like is not None:
             node.device = self._nodes[like].device
@@ -65,7 +66,7 @@ class GraphEditor:
                 continue
             for index, text in enumerate(node.input):
                 source = parse_tensor_name(text)
-                if source.index == 0 and source.node in replacements:
+                if source.port == 0 and source.node in replacements:
                     node.input[index] = replacements[source.node]
 
     def rename(self, old: str, new: str) -> None:
@@ -74,7 +75,7 @@ class GraphEditor:
         node.name = new
         self._nodes[new] = node
 
-    def graph_def(self) -> Message:
+    def graph_def(self) -> GraphDef:
         """Returns the edited graph.
 
         Colocation hints are dropped: they may name nodes that have gone, and they mean nothing for a frozen graph.

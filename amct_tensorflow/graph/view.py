@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.ascend_ops import QUANTIZED_MARKS
 from amct_tensorflow.errors import ModelError, ModelNotFoundError
@@ -17,16 +19,16 @@ CONTROL = -1
 
 
 class TensorName(NamedTuple):
-    """A node's output, or a control edge when ``index`` is ``CONTROL``."""
+    """A node's output, or a control edge when ``port`` is ``CONTROL``."""
 
     node: str
-    index: int
+    port: int
 
 
 class Consumer(NamedTuple):
     """A node that reads a tensor at one of its inputs."""
 
-    node: Message
+    node: NodeDef
     input_index: int
 
 
@@ -43,7 +45,7 @@ def parse_tensor_name(text: str) -> TensorName:
 def full_tensor_name(text: str) -> str:
     """Returns ``name:index`` for an input as GraphDef writes it."""
     name = parse_tensor_name(text)
-    return f"{name.node}:{name.index}"
+    return f"{name.node}:{name.port}"
 
 
 def node_scope(name: str) -> str:
@@ -63,9 +65,9 @@ class GraphView:
         ModelError: two nodes have the same name, or an input names a node that is not there.
     """
 
-    def __init__(self, graph_def: Message) -> None:
+    def __init__(self, graph_def: GraphDef) -> None:
         self.graph_def = graph_def
-        self.nodes: dict[str, Message] = {}
+        self.nodes: dict[str, NodeDef] = {}
         self._consumers: dict[str, list[Consumer]] = defaultdict(list)
         for node in graph_def.node:
             if node.name in self.nodes:
@@ -87,9 +89,9 @@ class GraphView:
 
     def is_control(self, consumer: Consumer) -> bool:
         """Tells whether an edge is a control edge."""
-        return consumer.node.input[consumer.input_index].startswith("^")
+        return str(consumer.node.input[consumer.input_index]).startswith("^")
 
-    def producer(self, text: str) -> Message:
+    def producer(self, text: str) -> NodeDef:
         """Returns the node that computes the input ``text``."""
         return self.nodes[parse_tensor_name(text).node]
 
@@ -102,7 +104,7 @@ class GraphView:
             node = self.producer(node.input[0])
         return const_value(node) if node.op == "Const" else None
 
-    def topological(self) -> Iterator[Message]:
+    def topological(self) -> Iterator[NodeDef]:
         """Yields the nodes so that each comes after the nodes it reads; a loop's NextIteration edges are ignored.
 
         Raises:
@@ -126,11 +128,11 @@ class GraphView:
             stuck = next(name for name, count in waiting.items() if count > 0)
             raise ModelError(f"The model has a cycle through node {stuck!r}; it cannot be run. Freeze it again.")
 
-    def _closes_loop(self, merge: Message) -> bool:
+    def _closes_loop(self, merge: NodeDef) -> bool:
         return any(self.producer(text).op == "NextIteration" for text in merge.input)
 
 
-def const_value(node: Message) -> np.ndarray:
+def const_value(node: NodeDef) -> np.ndarray:
     """Returns the value of a Const node.
 
     Raises:
@@ -142,7 +144,7 @@ def const_value(node: Message) -> np.ndarray:
         raise ModelError(f"Const node {node.name!r} holds no readable tensor ({error}). Freeze it again.") from error
 
 
-def read_graph_def(path: str | Path) -> Message:
+def read_graph_def(path: str | Path) -> GraphDef:
     """Reads a frozen model.
 
     Args:
@@ -178,7 +180,7 @@ def read_graph_def(path: str | Path) -> Message:
     return graph_def
 
 
-def import_graph(graph_def: Message, source: str | Path) -> tf.Graph:
+def import_graph(graph_def: GraphDef, source: str | Path) -> tf.Graph:
     """Imports a GraphDef into a fresh graph, so that each caller may add nodes of its own.
 
     Raises:

@@ -29,7 +29,7 @@ def dump_history(trials: Sequence[Trial]) -> str:
 
 def dump_ranking(similarities: Mapping[str, float]) -> str:
     """Returns ``[layer, similarity]`` pairs, most sensitive first."""
-    return _dump(sorted(([name, value] for name, value in similarities.items()), key=lambda pair: pair[1]))
+    return _dump([[name, similarities[name]] for name in sorted(similarities, key=lambda name: similarities[name])])
 
 
 def _dump(value: object) -> str:

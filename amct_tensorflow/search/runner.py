@@ -7,7 +7,6 @@ untouched.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator

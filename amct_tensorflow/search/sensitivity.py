@@ -35,8 +35,6 @@ class CosineSimilaritySensitivity(SensitivityBase):
 
     def _dot(self, left: np.ndarray, right: np.ndarray) -> float:
         whole = left.size - left.size % self._BLOCK
-        blocks = np.matmul(
-            left[:whole].reshape(-1, 1, self._BLOCK), right[:whole].reshape(-1, self._BLOCK, 1)
-        )
+        blocks = np.matmul(left[:whole].reshape(-1, 1, self._BLOCK), right[:whole].reshape(-1, self._BLOCK, 1))
         rest = np.dot(left[whole:].astype(np.float64), right[whole:].astype(np.float64))
         return float(np.sum(blocks, dtype=np.float64) + rest)

@@ -76,7 +76,9 @@ class BinarySearchStrategy(AutoCalibrationStrategyBase):
         return OrderedDict((name, index >= rolled_back) for index, name in enumerate(self._ranked))
 
 
-def check_decision(strategy: AutoCalibrationStrategyBase, decision: Any, layers: Mapping[str, float]) -> StrategyDecision:
+def check_decision(
+    strategy: AutoCalibrationStrategyBase, decision: Any, layers: Mapping[str, float]
+) -> StrategyDecision:
     """Checks what a strategy, perhaps the user's own, answered.
 
     Raises:

@@ -1,0 +1,62 @@
+"""The configuration that quantizes everything with the default algorithms."""
+
+from collections.abc import Collection, Sequence
+
+from amct_tensorflow.config.schema import ActivationConfig, LayerConfig, QuantConfig, WeightConfig
+from amct_tensorflow.config.validate import check_names
+from amct_tensorflow.errors import ConfigValueError
+from amct_tensorflow.graph.layers import LayerSpec
+
+
+def default_layer(layer: LayerSpec, *, enabled: bool, asymmetric: bool) -> LayerConfig:
+    """Returns the default configuration of a layer."""
+    return LayerConfig(enabled, ActivationConfig(asymmetric=asymmetric), WeightConfig(layer.channel_wise))
+
+
+def default_config(
+    layers: Sequence[LayerSpec],
+    op_names: Collection[str],
+    *,
+    skip_layers: Sequence[str] = (),
+    batch_num: int = 1,
+    activation_offset: bool = True,
+) -> QuantConfig:
+    """Returns the default configuration of a graph.
+
+    Args:
+        layers: its quantizable layers.
+        op_names: names of all its nodes.
+        skip_layers: layers to keep in float; they stay listed.
+        batch_num: number of calibration batches.
+        activation_offset: whether activations get a zero point.
+
+    Raises:
+        ConfigValueError: a name in ``skip_layers`` is wrong, or no layer is left to quantize.
+    """
+    check_some_layer(layers)
+    skipped = check_names(skip_layers, {layer.name for layer in layers}, op_names, "skip_layers")
+    config = QuantConfig(
+        layers={
+            layer.name: default_layer(layer, enabled=layer.name not in skipped, asymmetric=activation_offset)
+            for layer in sorted(layers, key=lambda layer: layer.name)
+        },
+        batch_num=batch_num,
+        activation_offset=activation_offset,
+    )
+    check_some_enabled(config)
+    return config
+
+
+def check_some_layer(layers: Sequence[LayerSpec]) -> None:
+    """Raises ConfigValueError if a graph has nothing to quantize."""
+    if not layers:
+        raise ConfigValueError(
+            "The graph has no layer that can be quantized: no Conv2D, DepthwiseConv2dNative, MatMul or "
+            "Conv2DBackpropInput with constant float32 weights, and no AvgPool. Freeze the model for inference first."
+        )
+
+
+def check_some_enabled(config: QuantConfig) -> None:
+    """Raises ConfigValueError if every layer is skipped."""
+    if not config.enabled_layers():
+        raise ConfigValueError("Every quantizable layer is skipped. Leave at least one to quantize.")

@@ -1,0 +1,246 @@
+"""config.json: reading, with every key optional and every mistake named, and writing (spec section 2)."""
+
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from amct_tensorflow.config.defaults import check_some_layer, default_layer
+from amct_tensorflow.config.schema import (
+    FORCE_FP16_QUANT,
+    ActivationConfig,
+    HfmgParams,
+    IfmrParams,
+    LayerConfig,
+    QuantConfig,
+    WeightConfig,
+)
+from amct_tensorflow.config.section import Section
+from amct_tensorflow.config.validate import check_batch_num, check_hfmg, check_ifmr, check_names
+from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError
+from amct_tensorflow.files import write_atomically
+from amct_tensorflow.graph.layers import CHANNEL_WISE_TYPES, LayerSpec
+from amct_tensorflow.log import log_for
+
+GLOBAL_KEYS = (
+    "version",
+    "batch_num",
+    "activation_offset",
+    "joint_quant",
+    "do_fusion",
+    "fakequant_precision_mode",
+    "skip_fusion_layers",
+    "tensor_quantize",
+    "bias_correction",
+)
+_IFMR_KEYS = ("max_percentile", "min_percentile", "search_range", "search_step")
+
+
+def read_config(path: str | Path, layers: Sequence[LayerSpec], op_names: Collection[str]) -> QuantConfig:
+    """Reads a configuration and checks it against a graph.
+
+    Args:
+        path: JSON file.
+        layers: quantizable layers of the graph.
+        op_names: names of all its nodes.
+
+    Raises:
+        ConfigValueError: the file cannot be read, or names or holds something wrong.
+        ConfigTypeError: a value has the wrong type.
+        ConfigEmptyError: no layer is enabled.
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8")
+    except OSError as error:
+        raise ConfigValueError(
+            f"Configuration {path} cannot be read: {error.strerror}. Write one with create_quant_config."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigValueError(
+            f"Configuration {path} is not UTF-8 text. Write one with create_quant_config."
+        ) from error
+    return parse_config(text, str(path), layers, op_names)
+
+
+def parse_config(text: str, source: str, layers: Sequence[LayerSpec], op_names: Collection[str]) -> QuantConfig:
+    """Parses the text of a configuration; ``source`` names the file in messages. See ``read_config``."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in result:
+                raise ConfigValueError(f"{source}: key {key!r} stands there twice. Delete the repeated item.")
+            result[key] = value
+        return result
+
+    try:
+        content = json.loads(text, object_pairs_hook=unique)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ConfigValueError(f"{source} is not valid JSON: {error}. Correct it, or write a new one.") from error
+    except ValueError as error:
+        if isinstance(error, ConfigValueError):
+            raise
+        raise ConfigValueError(f"{source} holds a number that cannot be read: {error}. Correct it.") from error
+    check_some_layer(layers)
+    return _whole(Section(content, source), {layer.name: layer for layer in layers}, op_names)
+
+
+def _whole(section: Section, layers: dict[str, LayerSpec], op_names: Collection[str]) -> QuantConfig:
+    for name in layers:
+        if name in GLOBAL_KEYS:
+            raise ConfigValueError(
+                f"{section.where}: the layer named {name!r} cannot be told from the key of that name. Rename the node."
+            )
+    version = section.integer("version", 1)
+    if version != 1:
+        raise ConfigValueError(f"{section.where}: version is {version}; only 1 is supported.")
+    activation_offset = section.boolean("activation_offset", True)
+    mode = section.string("fakequant_precision_mode", "DEFAULT")
+    if mode not in ("DEFAULT", FORCE_FP16_QUANT):
+        raise ConfigValueError(f"{section.where}: fakequant_precision_mode is {mode!r}; use {FORCE_FP16_QUANT!r}.")
+    skip_fusion_layers = section.strings("skip_fusion_layers")
+    if section.items("tensor_quantize"):
+        raise ConfigValueError(f"{section.where}: tensor_quantize is not supported; set it to [].")
+    config = QuantConfig(
+        batch_num=check_batch_num(section.integer("batch_num", 1), section.where),
+        activation_offset=activation_offset,
+        joint_quant=section.boolean("joint_quant", False),
+        do_fusion=section.boolean("do_fusion", True),
+        fakequant_precision_mode=None if mode == "DEFAULT" else mode,
+        skip_fusion_layers=check_names(skip_fusion_layers, layers, op_names, f"{section.where}: skip_fusion_layers"),
+        bias_correction=section.boolean("bias_correction", True),
+        layers={
+            name: _layer(section.section(name), layers[name], activation_offset)
+            if section.has(name)
+            else default_layer(layers[name], enabled=False, asymmetric=activation_offset)
+            for name in sorted(layers)
+        },
+    )
+    for key in section.unused():
+        reason = (
+            "is a node that cannot be quantized" if key in op_names else "is neither a key nor a layer of the graph"
+        )
+        raise ConfigValueError(f"{section.where}: {key!r} {reason}. Delete it.")
+    if not config.enabled_layers():
+        raise ConfigEmptyError(f"{section.where} enables no layer. Set quant_enable of at least one layer to true.")
+    if config.joint_quant:
+        log_for("config").warning("%s: joint_quant has no effect; layers are quantized one by one.", section.where)
+    return config
+
+
+def _layer(section: Section, layer: LayerSpec, activation_offset: bool) -> LayerConfig:
+    if section.has("dmq_balancer_param"):
+        raise ConfigValueError(f"{section.where}: dmq_balancer_param is not supported. Delete it.")
+    config = LayerConfig(
+        section.boolean("quant_enable", True),
+        _activation(section.section("activation_quant_params"), activation_offset),
+        _weights(section.section("weight_quant_params"), layer),
+    )
+    section.refuse_unused()
+    return config
+
+
+def _check_bits(section: Section) -> None:
+    bits = section.integer("num_bits", 8)
+    if bits != 8:
+        raise ConfigValueError(f"{section.where}: num_bits is {bits}; only 8 is supported.")
+
+
+def _activation(section: Section, activation_offset: bool) -> ActivationConfig:
+    _check_bits(section)
+    algorithm = section.string("act_algo", "ifmr")
+    params: IfmrParams | HfmgParams
+    if algorithm == "ifmr":
+        if section.has("num_of_bins"):
+            raise ConfigValueError(
+                f"{section.where}: num_of_bins belongs to act_algo hfmg. Delete it, or set act_algo."
+            )
+        params = _ifmr(section)
+    elif algorithm == "hfmg":
+        mixed = [key for key in _IFMR_KEYS if section.has(key)]
+        if mixed:
+            raise ConfigValueError(f"{section.where}: {', '.join(mixed)} belong to act_algo ifmr. Delete them.")
+        params = check_hfmg(HfmgParams(section.integer("num_of_bins", HfmgParams().num_of_bins)), section.where)
+    else:
+        raise ConfigValueError(f"{section.where}: act_algo is {algorithm!r}; use 'ifmr' or 'hfmg'.")
+    config = ActivationConfig(params, section.boolean("asymmetric", activation_offset))
+    section.refuse_unused()
+    return config
+
+
+def _ifmr(section: Section) -> IfmrParams:
+    defaults = IfmrParams()
+    start, end = section.pair("search_range", (defaults.search_start, defaults.search_end))
+    params = IfmrParams(
+        max_percentile=section.number("max_percentile", defaults.max_percentile),
+        min_percentile=section.number("min_percentile", defaults.min_percentile),
+        search_start=start,
+        search_end=end,
+        search_step=section.number("search_step", defaults.search_step),
+    )
+    return check_ifmr(params, section.where)
+
+
+def _weights(section: Section, layer: LayerSpec) -> WeightConfig:
+    _check_bits(section)
+    algorithm = section.string("wts_algo", "arq_quantize")
+    if algorithm != "arq_quantize":
+        raise ConfigValueError(f"{section.where}: wts_algo is {algorithm!r}; only 'arq_quantize' is supported.")
+    channel_wise = section.boolean("channel_wise", layer.channel_wise)
+    if channel_wise and layer.op_type not in CHANNEL_WISE_TYPES:
+        raise ConfigValueError(f"{section.where}: channel_wise must be false for {layer.op_type}.")
+    section.refuse_unused()
+    return WeightConfig(channel_wise)
+
+
+def dump_config(config: QuantConfig) -> str:
+    """Returns a configuration as JSON in the style of the original."""
+    content: dict[str, Any] = {
+        "version": config.version,
+        "batch_num": config.batch_num,
+        "activation_offset": config.activation_offset,
+        "joint_quant": config.joint_quant,
+        "do_fusion": config.do_fusion,
+        "fakequant_precision_mode": config.fakequant_precision_mode,
+        "skip_fusion_layers": list(config.skip_fusion_layers),
+        "tensor_quantize": [],
+        "bias_correction": config.bias_correction,
+    }
+    if config.fakequant_precision_mode is None:
+        del content["fakequant_precision_mode"]
+    for name in sorted(config.layers):
+        content[name] = _layer_content(config.layers[name])
+    return json.dumps(content, indent=4, separators=(",", ":"))
+
+
+def _layer_content(layer: LayerConfig) -> dict[str, Any]:
+    params = layer.activation.algorithm
+    if isinstance(params, IfmrParams):
+        activation = {
+            "num_bits": 8,
+            "max_percentile": params.max_percentile,
+            "min_percentile": params.min_percentile,
+            "search_range": [params.search_start, params.search_end],
+            "search_step": params.search_step,
+            "act_algo": "ifmr",
+        }
+    else:
+        activation = {"num_bits": 8, "act_algo": "hfmg", "num_of_bins": params.num_of_bins}
+    return {
+        "quant_enable": layer.quant_enable,
+        "activation_quant_params": {**activation, "asymmetric": layer.activation.asymmetric},
+        "weight_quant_params": {
+            "num_bits": 8,
+            "wts_algo": "arq_quantize",
+            "channel_wise": layer.weights.channel_wise,
+        },
+    }
+
+
+def write_config(path: str | Path, config: QuantConfig) -> None:
+    """Writes a configuration.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    write_atomically(path, dump_config(config))

@@ -1,0 +1,87 @@
+"""What a configuration says, with its defaults and ranges (spec section 2.1)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+NUM_OF_BINS = (1024, 2048, 4096, 8192)
+FORCE_FP16_QUANT = "FORCE_FP16_QUANT"
+
+
+@dataclass(frozen=True)
+class IfmrParams:
+    """Parameters of IFMR (spec section 7.1).
+
+    Attributes:
+        max_percentile: share of values that the initial upper bound covers, in (0.5, 1].
+        min_percentile: likewise for the lower bound.
+        search_start: first ratio of the upper bound to try, above 0.
+        search_end: end of the ratios to try.
+        search_step: step between ratios, in (0, search_end - search_start].
+    """
+
+    max_percentile: float = 0.999999
+    min_percentile: float = 0.999999
+    search_start: float = 0.7
+    search_end: float = 1.3
+    search_step: float = 0.01
+
+
+@dataclass(frozen=True)
+class HfmgParams:
+    """Parameters of HFMG (spec section 7.2): the number of histogram bins, one of ``NUM_OF_BINS``."""
+
+    num_of_bins: int = 4096
+
+
+@dataclass(frozen=True)
+class ActivationConfig:
+    """How the input of a layer is quantized: by which algorithm, and with a zero point (asymmetric) or without."""
+
+    algorithm: IfmrParams | HfmgParams = field(default_factory=IfmrParams)
+    asymmetric: bool = True
+
+
+@dataclass(frozen=True)
+class WeightConfig:
+    """How the weights of a layer are quantized: with one scale per output channel, or with one for all."""
+
+    channel_wise: bool
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """Whether and how a layer is quantized."""
+
+    quant_enable: bool
+    activation: ActivationConfig
+    weights: WeightConfig
+
+
+@dataclass(frozen=True)
+class QuantConfig:
+    """A whole configuration; ``layers`` holds every quantizable layer, sorted by name.
+
+    ``bias_correction`` is an extension of the original format.
+    """
+
+    layers: Mapping[str, LayerConfig]
+    batch_num: int = 1
+    activation_offset: bool = True
+    joint_quant: bool = False
+    do_fusion: bool = True
+    fakequant_precision_mode: str | None = None
+    skip_fusion_layers: tuple[str, ...] = ()
+    bias_correction: bool = True
+    version: int = 1
+
+    def enabled_layers(self) -> list[str]:
+        """Returns the names of the layers to quantize."""
+        return [name for name, layer in self.layers.items() if layer.quant_enable]
+
+    def with_enabled(self, configuration: Mapping[str, bool]) -> "QuantConfig":
+        """Returns the configuration with another decision for the layers given."""
+        layers = {
+            name: replace(layer, quant_enable=configuration.get(name, layer.quant_enable))
+            for name, layer in self.layers.items()
+        }
+        return replace(self, layers=layers)

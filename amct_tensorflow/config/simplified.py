@@ -1,0 +1,222 @@
+"""The simplified configuration: a short text-format protobuf (.cfg) instead of config.json (spec section 3)."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from google.protobuf import text_format
+
+from amct_tensorflow.config.defaults import check_some_enabled, check_some_layer
+from amct_tensorflow.config.schema import (
+    FORCE_FP16_QUANT,
+    ActivationConfig,
+    HfmgParams,
+    IfmrParams,
+    LayerConfig,
+    QuantConfig,
+    WeightConfig,
+)
+from amct_tensorflow.config.validate import check_batch_num, check_hfmg, check_ifmr, check_names
+from amct_tensorflow.errors import ConfigValueError
+from amct_tensorflow.graph.layers import CHANNEL_WISE_TYPES, QUANTIZABLE_TYPES, LayerSpec
+from amct_tensorflow.log import log_for
+from amct_tensorflow.proto import AMCTConfig
+
+_INT8 = 1
+
+
+class _Chosen(NamedTuple):
+    """The CalibrationConfig that applies to a layer, and where it stands."""
+
+    message: Any
+    where: str
+    is_common: bool
+
+
+def read_simplified(path: str | Path, layers: Sequence[LayerSpec], op_names: Collection[str]) -> QuantConfig:
+    """Reads a simplified configuration and fills in the defaults of every layer.
+
+    Args:
+        path: text-format protobuf file.
+        layers: quantizable layers of the graph.
+        op_names: names of all its nodes.
+
+    Raises:
+        ConfigValueError: the file cannot be read, or names or holds something wrong.
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8")
+    except OSError as error:
+        raise ConfigValueError(f"{path} cannot be read: {error.strerror}. Give a simplified configuration.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigValueError(f"{path} is not UTF-8 text. Give a simplified configuration (.cfg).") from error
+    return parse_simplified(text, str(path), layers, op_names)
+
+
+def parse_simplified(text: str, source: str, layers: Sequence[LayerSpec], op_names: Collection[str]) -> QuantConfig:
+    """Parses the text of a simplified configuration; ``source`` names the file in messages."""
+    message = AMCTConfig()
+    try:
+        text_format.Parse(text, message)
+    except (text_format.ParseError, ValueError, RecursionError) as error:
+        raise ConfigValueError(f"{source} is malformed: {error}. Correct it.") from error
+    if not message.IsInitialized():
+        missing = ", ".join(message.FindInitializationErrors())
+        raise ConfigValueError(f"{source} lacks {missing}. Add it.")
+    check_some_layer(layers)
+    return _Resolver(message, source, layers, op_names).resolve()
+
+
+class _Resolver:
+    """Works out what a message means for each layer of a graph."""
+
+    def __init__(self, message: Any, source: str, layers: Sequence[LayerSpec], op_names: Collection[str]) -> None:
+        self._message = message
+        self._source = source
+        self._layers = {layer.name: layer for layer in sorted(layers, key=lambda layer: layer.name)}
+        self._op_names = op_names
+        self._by_layer = self._overrides("override_layer_configs", "layer_name")
+        self._by_type = self._overrides("override_layer_types", "layer_type")
+
+    def resolve(self) -> QuantConfig:
+        """Returns the whole configuration."""
+        message, source = self._message, self._source
+        self._refuse_unsupported()
+        skipped = self._names("skip_layers", message.skip_layers)
+        skipped_types = self._types("skip_layer_types", message.skip_layer_types)
+        self._names("override_layer_configs", self._by_layer)
+        self._types("override_layer_types", self._by_type)
+        force_fp16 = message.HasField("fakequant_precision_mode") and message.fakequant_precision_mode == 1
+        config = QuantConfig(
+            batch_num=check_batch_num(_given(message, "batch_num", 1), source),
+            activation_offset=_given(message, "activation_offset", True),
+            joint_quant=message.joint_quant,
+            do_fusion=_given(message, "do_fusion", True),
+            fakequant_precision_mode=FORCE_FP16_QUANT if force_fp16 else None,
+            skip_fusion_layers=self._names("skip_fusion_layers", message.skip_fusion_layers),
+            bias_correction=_given(message, "bias_correction", True),
+            layers={
+                name: self._layer(layer, name not in skipped and layer.op_type not in skipped_types)
+                for name, layer in self._layers.items()
+            },
+        )
+        check_some_enabled(config)
+        if config.joint_quant:
+            log_for("config").warning("%s: joint_quant has no effect; layers are quantized one by one.", source)
+        return config
+
+    def _refuse_unsupported(self) -> None:
+        for field in ("nuq_config", "skip_approximation_layers", "tensor_quantize"):
+            present = self._message.HasField(field) if field == "nuq_config" else len(getattr(self._message, field))
+            if present:
+                raise ConfigValueError(f"{self._source}: {field} is not supported. Delete it.")
+
+    def _overrides(self, field: str, key: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for override in getattr(self._message, field):
+            name = getattr(override, key)
+            if name in found:
+                raise ConfigValueError(f"{self._source}: {field} names {name!r} twice. Delete the repeated item.")
+            found[name] = override.calibration_config
+        return found
+
+    def _names(self, field: str, names: Collection[str]) -> tuple[str, ...]:
+        return check_names(names, self._layers, self._op_names, f"{self._source}: {field}")
+
+    def _types(self, field: str, types: Collection[str]) -> tuple[str, ...]:
+        where = f"{self._source}: {field}"
+        for name in types:
+            if name not in QUANTIZABLE_TYPES:
+                raise ConfigValueError(f"{where} names {name!r}; use op types among {', '.join(QUANTIZABLE_TYPES)}.")
+        if len(set(types)) < len(types):
+            raise ConfigValueError(f"{where} names a type twice. Delete the repeated item.")
+        return tuple(types)
+
+    def _layer(self, layer: LayerSpec, enabled: bool) -> LayerConfig:
+        chosen = self._choose(layer)
+        if chosen is None:
+            asymmetric = _given(self._message, "activation_offset", True)
+            return LayerConfig(enabled, ActivationConfig(asymmetric=asymmetric), WeightConfig(layer.channel_wise))
+        for field in ("nuq_quantize", "dmq_balancer"):
+            if chosen.message.HasField(field):
+                raise ConfigValueError(f"{chosen.where}: {field} is not supported. Delete it.")
+        return LayerConfig(enabled, self._activation(chosen), self._weights(chosen, layer))
+
+    def _choose(self, layer: LayerSpec) -> _Chosen | None:
+        """The most specific message applies as a whole; the deprecated two only where no newer one is given."""
+        message = self._message
+        if layer.name in self._by_layer:
+            return _Chosen(self._by_layer[layer.name], f"{self._source}, override of {layer.name!r}", False)
+        if layer.op_type in self._by_type:
+            return _Chosen(self._by_type[layer.op_type], f"{self._source}, override of {layer.op_type}", False)
+        if message.HasField("common_config"):
+            return _Chosen(message.common_config, f"{self._source}, common_config", True)
+        if not self._by_type:
+            field = "fc_calibration_config" if layer.op_type == "MatMul" else "conv_calibration_config"
+            if layer.op_type != "AvgPool" and message.HasField(field):
+                return _Chosen(getattr(message, field), f"{self._source}, {field}", True)
+        return None
+
+    def _activation(self, chosen: _Chosen) -> ActivationConfig:
+        message = chosen.message
+        if message.HasField("ifmr_quantize") and message.HasField("hfmg_quantize"):
+            raise ConfigValueError(f"{chosen.where}: give either ifmr_quantize or hfmg_quantize, not both.")
+        field = "hfmg_quantize" if message.HasField("hfmg_quantize") else "ifmr_quantize"
+        activation = getattr(message, field)
+        if activation.HasField("dst_type") and activation.dst_type != _INT8:
+            raise ConfigValueError(f"{chosen.where}: dst_type must be INT8; no other is supported.")
+        params = _hfmg(activation, chosen.where) if field == "hfmg_quantize" else _ifmr(activation, chosen.where)
+        if activation.HasField("asymmetric"):
+            return ActivationConfig(params, activation.asymmetric)
+        return ActivationConfig(params, self._fallback_asymmetric(field))
+
+    def _fallback_asymmetric(self, field: str) -> bool:
+        """common_config decides for layers of its own algorithm, activation_offset for all others."""
+        common = self._message.common_config
+        uses_same = common.HasField(field) or (field == "ifmr_quantize" and not common.HasField("hfmg_quantize"))
+        if self._message.HasField("common_config") and uses_same and getattr(common, field).HasField("asymmetric"):
+            return bool(getattr(common, field).asymmetric)
+        return bool(_given(self._message, "activation_offset", True))
+
+    def _weights(self, chosen: _Chosen, layer: LayerSpec) -> WeightConfig:
+        arq = chosen.message.arq_quantize
+        if not arq.HasField("channel_wise"):
+            return WeightConfig(layer.channel_wise)
+        if arq.channel_wise and layer.op_type not in CHANNEL_WISE_TYPES:
+            if not chosen.is_common:
+                raise ConfigValueError(f"{chosen.where}: channel_wise must be false for {layer.op_type}.")
+            return WeightConfig(False)
+        # What holds for all layers alike does not make a fully connected layer a regular convolution.
+        return WeightConfig(arq.channel_wise and (layer.channel_wise or not chosen.is_common))
+
+
+def _given(message: Any, field: str, default: Any) -> Any:
+    return getattr(message, field) if message.HasField(field) else default
+
+
+def _shortest(value: float) -> float:
+    """Returns the shortest decimal that stands for a float32: 0.7, not 0.699999988."""
+    return float(str(np.float32(value)))
+
+
+def _ifmr(message: Any, where: str) -> IfmrParams:
+    defaults = IfmrParams()
+    names: Mapping[str, str] = {
+        "max_percentile": "max_percentile",
+        "min_percentile": "min_percentile",
+        "search_start": "search_range_start",
+        "search_end": "search_range_end",
+        "search_step": "search_step",
+    }
+    values = {
+        name: _shortest(getattr(message, field)) if message.HasField(field) else getattr(defaults, name)
+        for name, field in names.items()
+    }
+    if not all(np.isfinite(value) for value in values.values()):
+        raise ConfigValueError(f"{where}: ifmr_quantize holds a value that is not finite. Correct it.")
+    return check_ifmr(IfmrParams(**values), where)
+
+
+def _hfmg(message: Any, where: str) -> HfmgParams:
+    return check_hfmg(HfmgParams(_given(message, "num_of_bins", HfmgParams().num_of_bins)), where)

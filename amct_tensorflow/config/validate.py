@@ -1,0 +1,69 @@
+"""Range rules shared by config.json and the simplified configuration (spec section 2.1)."""
+
+from collections.abc import Collection, Iterable
+from decimal import Decimal
+
+from amct_tensorflow.config.schema import NUM_OF_BINS, HfmgParams, IfmrParams
+from amct_tensorflow.errors import ConfigValueError
+
+
+def check_ifmr(params: IfmrParams, where: str) -> IfmrParams:
+    """Returns ``params`` if every value is in range; ``where`` names file and layer in messages.
+
+    Raises:
+        ConfigValueError: a value is not.
+    """
+    for key in ("max_percentile", "min_percentile"):
+        value = getattr(params, key)
+        if not 0.5 < value <= 1:
+            raise ConfigValueError(f"{where}: {key} is {value}; it must lie in (0.5, 1].")
+    if not 0 < params.search_start < params.search_end:
+        raise ConfigValueError(
+            f"{where}: search_range is [{params.search_start}, {params.search_end}]; it must be [start, end] with "
+            "0 < start < end."
+        )
+    # Decimal, because 1.3 - 0.7 in binary is a little less than 0.6.
+    span = Decimal(str(params.search_end)) - Decimal(str(params.search_start))
+    if not 0 < Decimal(str(params.search_step)) <= span:
+        raise ConfigValueError(f"{where}: search_step is {params.search_step}; it must lie in (0, {span}].")
+    return params
+
+
+def check_hfmg(params: HfmgParams, where: str) -> HfmgParams:
+    """Returns ``params`` if the number of bins is allowed.
+
+    Raises:
+        ConfigValueError: it is not.
+    """
+    if params.num_of_bins not in NUM_OF_BINS:
+        raise ConfigValueError(f"{where}: num_of_bins is {params.num_of_bins}; use one of {NUM_OF_BINS}.")
+    return params
+
+
+def check_batch_num(batch_num: int, where: str) -> int:
+    """Returns ``batch_num`` if it is above 0.
+
+    Raises:
+        ConfigValueError: it is not.
+    """
+    if batch_num <= 0:
+        raise ConfigValueError(f"{where}: batch_num is {batch_num}; it must be above 0.")
+    return batch_num
+
+
+def check_names(names: Iterable[str], known: Collection[str], op_names: Collection[str], where: str) -> tuple[str, ...]:
+    """Returns ``names`` if each is a quantizable layer, named once.
+
+    Raises:
+        ConfigValueError: one is repeated, unknown, or cannot be quantized.
+    """
+    seen: dict[str, None] = {}
+    for name in names:
+        if name in seen:
+            raise ConfigValueError(f"{where} names {name!r} twice. Delete the repeated item.")
+        if name not in op_names:
+            raise ConfigValueError(f"{where} names {name!r}, which is not in the graph. Correct or delete it.")
+        if name not in known:
+            raise ConfigValueError(f"{where} names {name!r}, which cannot be quantized. Delete it.")
+        seen[name] = None
+    return tuple(seen)

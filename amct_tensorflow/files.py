@@ -1,0 +1,77 @@
+"""Writing results so that each appears whole or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from amct_tensorflow.errors import OutputError
+from amct_tensorflow.log import log_for
+
+_FOLDER_MODE = 0o750
+_FILE_MODE = 0o640
+
+
+def write_atomically(path: str | Path, data: str | bytes, *, announce: bool = True) -> None:
+    """Writes a file by way of a temporary one in the same folder, which then takes its name.
+
+    Missing folders are made (mode 750); the file gets mode 640.
+
+    Args:
+        path: file to write.
+        data: its content; text is encoded as UTF-8.
+        announce: warn if an existing file is overwritten.
+
+    Raises:
+        OutputError: the file cannot be written; what was there before is then untouched.
+    """
+    path = Path(path)
+    content = data.encode() if isinstance(data, str) else data
+    make_folder(path.parent)
+    if announce and path.exists():
+        log_for("files").warning("%s already exists and will be overwritten.", path)
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(_FILE_MODE)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise _refusal(path, error) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _refusal(folder, error) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Makes sure that files can be written into a folder, before hours are spent on what goes there.
+
+    Raises:
+        OutputError: they cannot.
+    """
+    make_folder(folder)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _refusal(folder, error) from error
+
+
+def _refusal(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path} cannot be written: {error.strerror or error}. Choose another path, or make room and give permission."
+    )

@@ -1,0 +1,163 @@
+"""The record file: per layer its scales and offsets, as text-format protobuf (spec section 4)."""
+
+import math
+import re
+import sys
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf import text_format
+
+from amct_tensorflow.errors import RecordError
+from amct_tensorflow.files import write_atomically
+from amct_tensorflow.proto import ScaleOffsetRecord
+
+_SCALE_LINE = re.compile(r"^(    scale_[dw]: )(\S+)$", re.MULTILINE)
+_SMALLEST_SCALE = sys.float_info.epsilon
+_LARGEST_SCALE = 1 / sys.float_info.epsilon
+
+
+@dataclass(frozen=True)
+class LayerFactors:
+    """The factors of one layer.
+
+    Attributes:
+        scale_d: step of the quantized input; a float32 value.
+        offset_d: zero point of the input, in [-128, 127].
+        scale_w: steps of the quantized weights, float32 values: one, or one per output channel; empty for AvgPool.
+        skip_fusion: whether a BatchNorm behind the layer is kept instead of folded.
+    """
+
+    scale_d: float
+    offset_d: int
+    scale_w: tuple[float, ...] = ()
+    skip_fusion: bool = False
+
+
+def read_record(path: str | Path) -> dict[str, LayerFactors]:
+    """Reads a record file.
+
+    Raises:
+        RecordError: it is missing, empty, malformed, or holds a value out of range.
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8")
+    except OSError as error:
+        raise RecordError(
+            f"Record {path} cannot be read: {error.strerror}. Give the file that calibration wrote."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise RecordError(f"Record {path} is not text. Give the file that calibration wrote.") from error
+    return parse_record(text, str(path))
+
+
+def parse_record(text: str, source: str) -> dict[str, LayerFactors]:
+    """Parses the text of a record; where a key or an optional field is given twice, the last one counts.
+
+    Args:
+        text: text-format protobuf.
+        source: name of the file, for messages.
+
+    Raises:
+        RecordError: the text is empty, malformed, or holds a value out of range.
+    """
+    message = ScaleOffsetRecord()
+    try:
+        text_format.Parse(text, message, allow_unknown_extension=False)
+    except (text_format.ParseError, ValueError, RecursionError) as error:
+        raise RecordError(f"Record {source} is malformed: {error}. Calibrate again.") from error
+    if not message.record:
+        raise RecordError(
+            f"Record {source} holds no layer: the calibration has not run to its end. Run batch_num batches through "
+            "the model after quantize_model."
+        )
+    return {entry.key: _layer_factors(entry, source) for entry in message.record}
+
+
+def dump_record(factors: Mapping[str, LayerFactors]) -> str:
+    """Returns a record as text; layers stand in the order given."""
+    message = ScaleOffsetRecord()
+    for key, layer in factors.items():
+        entry = message.record.add(key=key)
+        entry.value.scale_d = layer.scale_d
+        entry.value.offset_d = layer.offset_d
+        entry.value.scale_w.extend(layer.scale_w)
+        entry.value.offset_w.extend([0] * len(layer.scale_w))
+        if layer.skip_fusion:
+            entry.value.skip_fusion = True
+    # The original writes nine digits, protobuf for Python as few as tell the value apart.
+    return _SCALE_LINE.sub(
+        lambda match: f"{match[1]}{float(np.float32(match[2])):.9g}", text_format.MessageToString(message)
+    )
+
+
+def write_record(path: str | Path, factors: Mapping[str, LayerFactors], *, announce: bool = True) -> None:
+    """Writes a record file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_atomically(path, dump_record(factors), announce=announce)
+
+
+def check_record(
+    factors: Mapping[str, LayerFactors],
+    layers: Mapping[str, tuple[str, int]],
+    op_names: Collection[str],
+    source: str,
+) -> None:
+    """Checks that a record belongs to a model.
+
+    Args:
+        factors: the record.
+        layers: per quantizable layer its op type and number of output channels.
+        op_names: names of all nodes of the model.
+        source: name of the record file, for messages.
+
+    Raises:
+        RecordError: a key is no quantizable layer of the model, or its scales do not fit the layer.
+    """
+    for key, layer in factors.items():
+        if key not in layers:
+            reason = "cannot be quantized" if key in op_names else "is not in the model"
+            raise RecordError(f"Record {source}: {key!r} {reason}. Use the record that was made for this model.")
+        op_type, channels = layers[key]
+        count = len(layer.scale_w)
+        if op_type == "AvgPool" and count:
+            raise _error(source, key, "scale_w is undesirable for AvgPool, which has no weights. Remove it")
+        if op_type != "AvgPool" and count not in (1, channels):
+            raise _error(source, key, f"scale_w has {count} values; the layer needs 1 or {channels}")
+
+
+def _layer_factors(entry: Any, source: str) -> LayerFactors:
+    key, value = entry.key, entry.value
+    for field in ("scale_d", "offset_d"):
+        if not value.HasField(field):
+            raise _error(source, key, f"{field} is missing. Calibrate again")
+    _check_scales(source, key, "scale_d", [value.scale_d])
+    _check_scales(source, key, "scale_w", value.scale_w)
+    if not -128 <= value.offset_d <= 127:
+        raise _error(source, key, f"offset_d is {value.offset_d}; it must lie in [-128, 127]")
+    if len(value.offset_w) != len(value.scale_w) or any(value.offset_w):
+        raise _error(source, key, "offset_w must hold one 0 for each scale_w")
+    if any(value.shift_bit):
+        raise _error(source, key, "shift_bit is not supported; remove it, or set it to 0")
+    if value.tensor_balance_factor or value.cluster:
+        raise _error(source, key, "tensor_balance_factor and cluster are not supported; calibrate without DMQ and NUQ")
+    for field in ("dst_type", "act_type", "wts_type"):
+        if value.HasField(field) and getattr(value, field) != "INT8":
+            raise _error(source, key, f"{field} is {getattr(value, field)!r}; only INT8 is supported")
+    return LayerFactors(value.scale_d, value.offset_d, tuple(value.scale_w), value.skip_fusion)
+
+
+def _check_scales(source: str, key: str, field: str, scales: Iterable[float]) -> None:
+    for scale in scales:
+        if not (math.isfinite(scale) and _SMALLEST_SCALE <= scale <= _LARGEST_SCALE):
+            raise _error(source, key, f"{field} is {scale:g}; it must lie in [{_SMALLEST_SCALE:g}, {_LARGEST_SCALE:g}]")
+
+
+def _error(source: str, key: str, problem: str) -> RecordError:
+    return RecordError(f"Record {source}, layer {key!r}: {problem}.")

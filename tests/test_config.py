@@ -1,0 +1,358 @@
+"""config.json and the simplified configuration."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amct_tensorflow.config.defaults import default_config
+from amct_tensorflow.config.json_file import dump_config, parse_config, read_config, write_config
+from amct_tensorflow.config.schema import HfmgParams, IfmrParams
+from amct_tensorflow.config.simplified import parse_simplified, read_simplified
+from amct_tensorflow.errors import AmctError, ConfigEmptyError, ConfigTypeError, ConfigValueError
+from amct_tensorflow.graph.layers import LayerSpec
+
+CONV, POOL, DEPTHWISE, FC = (
+    LayerSpec("MobilenetV2/Conv/Conv2D", "Conv2D", True),
+    LayerSpec("MobilenetV2/Logits/AvgPool", "AvgPool", False),
+    LayerSpec("MobilenetV2/expanded_conv/depthwise/depthwise", "DepthwiseConv2dNative", True),
+    LayerSpec("fc", "MatMul", False),
+)
+LAYERS = [DEPTHWISE, POOL, CONV]
+OPS = {layer.name for layer in (*LAYERS, FC)} | {"relu"}
+
+# The example of spec section 2.2, with the one key that is ours.
+EXAMPLE = """{
+    "version":1,
+    "batch_num":1,
+    "activation_offset":true,
+    "joint_quant":false,
+    "do_fusion":true,
+    "skip_fusion_layers":[],
+    "tensor_quantize":[],
+    "bias_correction":true,
+    "MobilenetV2/Conv/Conv2D":{
+        "quant_enable":true,
+        "activation_quant_params":{
+            "num_bits":8,
+            "max_percentile":0.999999,
+            "min_percentile":0.999999,
+            "search_range":[
+                0.7,
+                1.3
+            ],
+            "search_step":0.01,
+            "act_algo":"ifmr",
+            "asymmetric":true
+        },
+        "weight_quant_params":{
+            "num_bits":8,
+            "wts_algo":"arq_quantize",
+            "channel_wise":true
+        }
+    },
+    "MobilenetV2/Logits/AvgPool":{
+        "quant_enable":true,
+        "activation_quant_params":{
+            "num_bits":8,
+            "max_percentile":0.999999,
+            "min_percentile":0.999999,
+            "search_range":[
+                0.7,
+                1.3
+            ],
+            "search_step":0.01,
+            "act_algo":"ifmr",
+            "asymmetric":true
+        },
+        "weight_quant_params":{
+            "num_bits":8,
+            "wts_algo":"arq_quantize",
+            "channel_wise":false
+        }
+    },
+    "MobilenetV2/expanded_conv/depthwise/depthwise":{
+        "quant_enable":true,
+        "activation_quant_params":{
+            "num_bits":8,
+            "act_algo":"hfmg",
+            "num_of_bins":4096,
+            "asymmetric":false
+        },
+        "weight_quant_params":{
+            "num_bits":8,
+            "wts_algo":"arq_quantize",
+            "channel_wise":true
+        }
+    }
+}"""
+
+
+def parse(content, layers=LAYERS):
+    text = content if isinstance(content, str) else json.dumps(content)
+    return parse_config(text, "config.json", layers, OPS)
+
+
+def test_example_of_the_specification_survives_reading_and_writing():
+    config = parse(EXAMPLE)
+    assert dump_config(config) == EXAMPLE
+    assert config.layers[DEPTHWISE.name].activation.algorithm == HfmgParams(4096)
+    assert config.layers[CONV.name].activation.algorithm == IfmrParams()
+
+
+def test_default_config_lists_every_layer_sorted():
+    config = default_config(LAYERS, OPS)
+    assert list(config.layers) == sorted(layer.name for layer in LAYERS)
+    assert config.enabled_layers() == list(config.layers)
+    assert parse(dump_config(config)) == config
+
+
+def test_skipped_layers_stay_listed():
+    config = default_config(LAYERS, OPS, skip_layers=[CONV.name], batch_num=3, activation_offset=False)
+    assert not config.layers[CONV.name].quant_enable
+    assert config.batch_num == 3
+    assert not config.layers[POOL.name].activation.asymmetric
+
+
+@pytest.mark.parametrize(
+    ("skip_layers", "words"),
+    [
+        (["nowhere"], "not in the graph"),
+        (["relu"], "cannot be quantized"),
+        ([CONV.name, CONV.name], "twice"),
+        ([layer.name for layer in LAYERS], "Every quantizable layer is skipped"),
+    ],
+)
+def test_wrong_skip_layers(skip_layers, words):
+    with pytest.raises(ConfigValueError, match=words):
+        default_config(LAYERS, OPS, skip_layers=skip_layers)
+
+
+def test_nothing_to_quantize():
+    with pytest.raises(ConfigValueError, match="no layer that can be quantized"):
+        default_config([], OPS)
+
+
+def test_every_key_is_optional():
+    config = parse({CONV.name: {}})
+    assert config.enabled_layers() == [CONV.name]
+    assert config.layers[CONV.name] == default_config(LAYERS, OPS).layers[CONV.name]
+    assert config.batch_num == 1 and config.do_fusion and config.bias_correction
+    assert parse({"activation_offset": False, CONV.name: {}}).layers[CONV.name].activation.asymmetric is False
+
+
+def conv(**changes):
+    return {CONV.name: changes}
+
+
+def activation(**changes):
+    return conv(activation_quant_params=changes)
+
+
+def weights(**changes):
+    return conv(weight_quant_params=changes)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "words"),
+    [
+        ({"unknown": 1, **conv()}, ConfigValueError, "'unknown'"),
+        ({"nowhere/Conv2D": {}, **conv()}, ConfigValueError, "'nowhere/Conv2D'"),
+        ({"relu": {}, **conv()}, ConfigValueError, "cannot be quantized"),
+        (conv(quant_enabled=True), ConfigValueError, "'quant_enabled'"),
+        (activation(percentile=1), ConfigValueError, "'percentile'"),
+        (conv(quant_enable=1), ConfigTypeError, "quant_enable"),
+        (conv(quant_enable="true"), ConfigTypeError, CONV.name),
+        ({CONV.name: True}, ConfigTypeError, "object"),
+        ({"batch_num": True, **conv()}, ConfigTypeError, "batch_num"),
+        ({"batch_num": 1.0, **conv()}, ConfigTypeError, "batch_num"),
+        ({"batch_num": 0, **conv()}, ConfigValueError, "batch_num"),
+        ({"version": 2, **conv()}, ConfigValueError, "version"),
+        ({"activation_offset": None, **conv()}, ConfigTypeError, "null"),
+        ({"skip_fusion_layers": "x", **conv()}, ConfigTypeError, "array"),
+        ({"skip_fusion_layers": ["nowhere"], **conv()}, ConfigValueError, "nowhere"),
+        ({"tensor_quantize": [{}], **conv()}, ConfigValueError, "tensor_quantize"),
+        ({"fakequant_precision_mode": "HALF", **conv()}, ConfigValueError, "FORCE_FP16_QUANT"),
+        (activation(max_percentile=0.5), ConfigValueError, "max_percentile"),
+        (activation(max_percentile=1.1), ConfigValueError, "max_percentile"),
+        (activation(min_percentile="1"), ConfigTypeError, "min_percentile"),
+        (activation(search_range=[1.3, 0.7]), ConfigValueError, "search_range"),
+        (activation(search_range=[0, 1]), ConfigValueError, "search_range"),
+        (activation(search_range=[1]), ConfigTypeError, "two numbers"),
+        (activation(search_step=0.61), ConfigValueError, "search_step"),
+        (activation(search_step=0), ConfigValueError, "search_step"),
+        (activation(act_algo="kl"), ConfigValueError, "act_algo"),
+        (activation(act_algo="hfmg", search_step=0.01), ConfigValueError, "search_step"),
+        (activation(num_of_bins=1024), ConfigValueError, "num_of_bins"),
+        (activation(act_algo="hfmg", num_of_bins=1000), ConfigValueError, "num_of_bins"),
+        (activation(num_bits=16), ConfigValueError, "num_bits"),
+        (weights(num_bits=4), ConfigValueError, "num_bits"),
+        (weights(wts_algo="nuq_quantize"), ConfigValueError, "wts_algo"),
+        (conv(dmq_balancer_param=0.5), ConfigValueError, "dmq_balancer_param"),
+        ({POOL.name: {"weight_quant_params": {"channel_wise": True}}}, ConfigValueError, "channel_wise"),
+        ({}, ConfigEmptyError, "no layer"),
+        (conv(quant_enable=False), ConfigEmptyError, "no layer"),
+        ("[1, 2]", ConfigTypeError, "object"),
+        ('{"batch_num": 1', ConfigValueError, "JSON"),
+        ('{"batch_num": NaN}', ConfigTypeError, "batch_num"),
+        ('{"batch_num": 1, "batch_num": 2}', ConfigValueError, "repeated"),
+        ("[" * 100_000, ConfigValueError, "JSON"),
+        ('{"batch_num": 1' + "0" * 6000 + "}", ConfigValueError, "config.json"),
+    ],
+)
+def test_mistakes_are_named(content, error, words):
+    with pytest.raises(error) as caught:
+        parse(content)
+    assert words in str(caught.value)
+    assert "config.json" in str(caught.value)
+
+
+def test_search_step_may_span_the_whole_range():
+    # 1.3 - 0.7 is less than 0.6 in binary.
+    parse(activation(search_step=0.6))
+
+
+def test_a_layer_named_like_a_key():
+    with pytest.raises(ConfigValueError, match="Rename the node"):
+        parse({"version": {}}, [LayerSpec("version", "MatMul", False)])
+
+
+def test_missing_and_binary_files(tmp_path):
+    with pytest.raises(ConfigValueError, match="create_quant_config"):
+        read_config(tmp_path / "none.json", LAYERS, OPS)
+    with pytest.raises(ConfigValueError):
+        read_config(tmp_path, LAYERS, OPS)
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(ConfigValueError, match="UTF-8"):
+        read_config(tmp_path / "binary.json", LAYERS, OPS)
+    write_config(tmp_path / "new" / "config.json", parse(EXAMPLE))
+    assert read_config(tmp_path / "new" / "config.json", LAYERS, OPS) == parse(EXAMPLE)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_whatever_replaces_a_value_only_our_errors_come_out(data):
+    content = json.loads(EXAMPLE)
+    target = content
+    for _ in range(data.draw(st.integers(0, 2))):
+        inner = [key for key, value in target.items() if isinstance(value, dict)]
+        if inner:
+            target = target[data.draw(st.sampled_from(inner))]
+    target[data.draw(st.sampled_from([*target, "other"]))] = data.draw(json_values)
+    try:
+        config = parse(content)
+    except AmctError:
+        return
+    assert parse(dump_config(config)) == config
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60), st.integers(0, len(EXAMPLE)))
+def test_damaged_text_gives_only_our_errors(noise, position):
+    text = EXAMPLE[:position] + noise.decode("latin-1") + EXAMPLE[position + len(noise) :]
+    try:
+        parse(text)
+    except AmctError:
+        pass
+
+
+def simplified(text, layers=(*LAYERS, FC)):
+    return parse_simplified(text, "net.cfg", layers, OPS)
+
+
+def test_a_client_s_simplified_configuration():
+    config = simplified("""
+        batch_num : 2
+        activation_offset : true
+        common_config : {
+            arq_quantize : { channel_wise : true }
+            ifmr_quantize : { search_range_start : 0.7 search_range_end : 1.3 search_step : 0.01
+                              max_percentile : 0.999999 min_percentile : 0.999999 }
+        }""")
+    assert config.batch_num == 2
+    assert config.layers[CONV.name].activation.algorithm == IfmrParams()
+    assert config.layers[CONV.name].weights.channel_wise
+    assert not config.layers[FC.name].weights.channel_wise
+    assert "0.7," in dump_config(config)
+
+
+def test_the_most_specific_message_applies_as_a_whole():
+    config = simplified(f"""
+        common_config : {{ hfmg_quantize : {{ num_of_bins : 1024 asymmetric : false }} }}
+        override_layer_types : {{
+            layer_type : "DepthwiseConv2dNative"
+            calibration_config : {{ arq_quantize : {{ channel_wise : false }} }} }}
+        override_layer_configs : {{
+            layer_name : "{CONV.name}"
+            calibration_config : {{ hfmg_quantize : {{ num_of_bins : 8192 }} }} }}""")
+    assert config.layers[POOL.name].activation.algorithm == HfmgParams(1024)
+    assert config.layers[CONV.name].activation.algorithm == HfmgParams(8192)
+    # Same algorithm as common_config, hence its asymmetric; another algorithm, hence activation_offset.
+    assert config.layers[CONV.name].activation.asymmetric is False
+    assert config.layers[DEPTHWISE.name].activation.asymmetric is True
+    assert config.layers[DEPTHWISE.name].activation.algorithm == IfmrParams()
+    assert not config.layers[DEPTHWISE.name].weights.channel_wise
+
+
+def test_skips_and_deprecated_fields():
+    config = simplified("""
+        skip_layers : "fc" skip_layer_types : "AvgPool" do_fusion : false
+        conv_calibration_config : { ifmr_quantize : { search_range_start : 0.8 } }
+        fc_calibration_config : { ifmr_quantize : { search_range_start : 0.9 } }""")
+    assert config.enabled_layers() == [CONV.name, DEPTHWISE.name]
+    assert config.layers[CONV.name].activation.algorithm.search_start == 0.8
+    assert config.layers[FC.name].activation.algorithm.search_start == 0.9
+    assert not config.do_fusion
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'skip_layers : "fc" skip_layers : "fc"',
+        'skip_layers : "nowhere"',
+        'skip_layer_types : "Conv3D"',
+        'skip_layer_types : "AvgPool" skip_layer_types : "AvgPool"',
+        "batch_num : 0",
+        "unknown : 1",
+        "common_config : { ifmr_quantize : { max_percentile : 2 } }",
+        "common_config : { ifmr_quantize : { search_step : nan } }",
+        "common_config : { hfmg_quantize : { num_of_bins : 7 } }",
+        "common_config : { hfmg_quantize : { } ifmr_quantize : { } }",
+        "common_config : { ifmr_quantize : { dst_type : INT16 } }",
+        "common_config : { dmq_balancer : { } }",
+        "common_config : { nuq_quantize : { num_steps : 32 } }",
+        "nuq_config : { }",
+        'override_layer_types : { layer_type : "MatMul" '
+        "calibration_config : { arq_quantize : { channel_wise : true } } }",
+        'override_layer_types : { layer_type : "MatMul" }',
+        'override_layer_configs : { layer_name : "relu" calibration_config : { } }',
+        'skip_layer_types : "Conv2D" skip_layer_types : "MatMul" skip_layer_types : "AvgPool" '
+        'skip_layer_types : "DepthwiseConv2dNative"',
+    ],
+)
+def test_mistakes_in_a_simplified_configuration(text):
+    with pytest.raises(ConfigValueError) as caught:
+        simplified(text)
+    assert str(caught.value)
+
+
+def test_missing_simplified_configuration(tmp_path):
+    with pytest.raises(ConfigValueError, match="cannot be read"):
+        read_simplified(tmp_path / "none.cfg", LAYERS, OPS)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=80))
+def test_any_text_as_simplified_configuration(text):
+    try:
+        simplified(text)
+    except AmctError:
+        pass

@@ -1,0 +1,204 @@
+"""The record file, and writing files whole."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amct_tensorflow.calibration.corrections import corrections_path, read_corrections, write_corrections
+from amct_tensorflow.errors import OutputError, RecordError
+from amct_tensorflow.files import check_writable, write_atomically
+from amct_tensorflow.record import LayerFactors, check_record, dump_record, parse_record, read_record, write_record
+
+FACTORS = {
+    "MobilenetV2/Conv/Conv2D": LayerFactors(0.0078125, 0, (0.009563312865793705, 0.027026804164052010)),
+    "MobilenetV2/Logits/AvgPool": LayerFactors(0.023529412224888802, -128),
+}
+# The example of spec section 4.
+TEXT = """record {
+  key: "MobilenetV2/Conv/Conv2D"
+  value {
+    scale_d: 0.0078125
+    offset_d: 0
+    scale_w: 0.00956331287
+    scale_w: 0.0270268042
+    offset_w: 0
+    offset_w: 0
+  }
+}
+record {
+  key: "MobilenetV2/Logits/AvgPool"
+  value {
+    scale_d: 0.0235294122
+    offset_d: -128
+  }
+}
+"""
+LAYERS = {"MobilenetV2/Conv/Conv2D": ("Conv2D", 2), "MobilenetV2/Logits/AvgPool": ("AvgPool", 1)}
+
+
+def test_example_of_the_specification():
+    assert dump_record(FACTORS) == TEXT
+    parsed = parse_record(TEXT, "record.txt")
+    assert dump_record(parsed) == TEXT
+    assert list(parsed) == list(FACTORS)
+
+
+def test_the_real_record_survives_reading_and_writing(shared):
+    path = shared / "records" / "mobilenet_v2_record.txt"
+    factors = read_record(path)
+    assert len(factors) == 54
+    assert dump_record(factors) == path.read_text()
+
+
+float32s = st.floats(2**-33, 2**33, width=32)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=20),
+        st.builds(
+            LayerFactors, float32s, st.integers(-128, 127), st.lists(float32s, max_size=4).map(tuple), st.booleans()
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_round_trip(factors):
+    assert parse_record(dump_record(factors), "record.txt") == factors
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=30), st.integers(0, len(TEXT)))
+def test_damaged_text_gives_only_our_error(noise, position):
+    text = TEXT[:position] + noise.decode("latin-1") + TEXT[position + len(noise) :]
+    try:
+        parse_record(text, "record.txt")
+    except RecordError:
+        pass
+
+
+def test_a_key_given_twice_counts_last():
+    again = 'record { key: "MobilenetV2/Logits/AvgPool" value { scale_d: 0.5 offset_d: 3 } }'
+    assert parse_record(TEXT + again, "r")["MobilenetV2/Logits/AvgPool"] == LayerFactors(0.5, 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("offset_d: 0", "scale_d is missing"),
+        ("scale_d: 1", "offset_d is missing"),
+        ("scale_d: 0 offset_d: 0", "scale_d"),
+        ("scale_d: -1 offset_d: 0", "scale_d"),
+        ("scale_d: nan offset_d: 0", "scale_d"),
+        ("scale_d: inf offset_d: 0", "scale_d"),
+        ("scale_d: 1e-20 offset_d: 0", "scale_d"),
+        ("scale_d: 1 offset_d: 128", "offset_d"),
+        ("scale_d: 1 offset_d: -129", "offset_d"),
+        ("scale_d: 1 offset_d: 0 scale_w: nan offset_w: 0", "scale_w"),
+        ("scale_d: 1 offset_d: 0 scale_w: 1 offset_w: 1", "offset_w"),
+        ("scale_d: 1 offset_d: 0 scale_w: 1", "offset_w"),
+        ("scale_d: 1 offset_d: 0 scale_w: 1 offset_w: 0 shift_bit: 3", "shift_bit"),
+        ("scale_d: 1 offset_d: 0 scale_w: 1 offset_w: 0 cluster: 3", "cluster"),
+        ("scale_d: 1 offset_d: 0 dst_type: 'INT4'", "dst_type"),
+        ("scale_d: 1 offset_d: 0 unknown: 3", "malformed"),
+    ],
+)
+def test_values_out_of_range(value, words):
+    with pytest.raises(RecordError, match=words) as caught:
+        parse_record(f'record {{ key: "the/layer" value {{ {value} }} }}', "some/record.txt")
+    assert "some/record.txt" in str(caught.value)
+
+
+def test_fields_of_newer_versions_are_read():
+    text = 'record { key: "x" value { scale_d: 1 offset_d: 0 skip_fusion: true act_type: "INT8" wts_type: "INT8" } }'
+    assert parse_record(text, "r") == {"x": LayerFactors(1.0, 0, (), True)}
+
+
+def test_missing_empty_and_binary_files(tmp_path):
+    with pytest.raises(RecordError, match="cannot be read"):
+        read_record(tmp_path / "none.txt")
+    (tmp_path / "record.txt").write_text("")
+    with pytest.raises(RecordError, match="not run to its end"):
+        read_record(tmp_path / "record.txt")
+    (tmp_path / "record.txt").write_bytes(b"\xff\x00")
+    with pytest.raises(RecordError, match="not text"):
+        read_record(tmp_path / "record.txt")
+
+
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [
+        ({"nowhere": LayerFactors(1.0, 0)}, "is not in the model"),
+        ({"relu": LayerFactors(1.0, 0)}, "cannot be quantized"),
+        ({"MobilenetV2/Conv/Conv2D": LayerFactors(1.0, 0, (1.0, 1.0, 1.0))}, "needs 1 or 2"),
+        ({"MobilenetV2/Conv/Conv2D": LayerFactors(1.0, 0)}, "needs 1 or 2"),
+        ({"MobilenetV2/Logits/AvgPool": LayerFactors(1.0, 0, (1.0,))}, "undesirable"),
+    ],
+)
+def test_a_record_of_another_model(factors, words):
+    with pytest.raises(RecordError, match=words):
+        check_record(factors, LAYERS, {*LAYERS, "relu"}, "record.txt")
+
+
+def test_a_record_that_fits():
+    check_record(FACTORS, LAYERS, set(LAYERS), "record.txt")
+
+
+def test_corrections_belong_to_their_factors(tmp_path):
+    record = tmp_path / "record.txt"
+    corrections = {"MobilenetV2/Conv/Conv2D": np.array([0.125, -3.5e-7])}
+    write_corrections(record, FACTORS, corrections)
+    assert corrections_path(record).name == "record_bias_correction.json"
+    read = read_corrections(record, FACTORS)
+    np.testing.assert_array_equal(read["MobilenetV2/Conv/Conv2D"], corrections["MobilenetV2/Conv/Conv2D"])
+    edited = {**FACTORS, "MobilenetV2/Conv/Conv2D": LayerFactors(0.5, 0, (0.1, 0.2))}
+    assert read_corrections(record, edited) == {}
+    write_corrections(record, FACTORS, {})
+    assert not corrections_path(record).exists()
+    assert read_corrections(record, FACTORS) == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"MobilenetV2/Conv/Conv2D": 3}', '{"MobilenetV2/Conv/Conv2D": {"factors": 1}}', "\xff"]
+)
+def test_damaged_corrections(tmp_path, text):
+    record = tmp_path / "record.txt"
+    corrections_path(record).write_bytes(text.encode("latin-1"))
+    try:
+        assert read_corrections(record, FACTORS) == {}
+    except RecordError as error:
+        assert "record_bias_correction.json" in str(error)
+
+
+def test_files_are_written_whole_with_their_modes(tmp_path):
+    path = tmp_path / "new" / "folder" / "file.txt"
+    write_atomically(path, "text")
+    assert path.read_text() == "text"
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert path.parent.stat().st_mode & 0o027 == 0
+    write_atomically(path, b"\x00\x01")
+    assert path.read_bytes() == b"\x00\x01"
+    assert [item.name for item in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file.txt"
+    write_atomically(path, "old")
+
+    def fail(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OutputError, match="No space left"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [item.name for item in tmp_path.iterdir() if item.name.startswith(".file")] == []
+
+
+def test_a_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    for call in (lambda: write_record(tmp_path / "file" / "r.txt", FACTORS), lambda: check_writable(tmp_path / "file")):
+        with pytest.raises(OutputError, match="cannot be written"):
+            call()
