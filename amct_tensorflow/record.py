@@ -88,10 +88,14 @@ def dump_record(factors: Mapping[str, LayerFactors]) -> str:
         entry.value.offset_w.extend([0] * len(layer.scale_w))
         if layer.skip_fusion:
             entry.value.skip_fusion = True
-    # The original writes nine digits, protobuf for Python as few as tell the value apart.
-    return _SCALE_LINE.sub(
-        lambda match: f"{match[1]}{float(np.float32(match[2])):.9g}", text_format.MessageToString(message)
-    )
+    text = text_format.MessageToString(message)
+    return _SCALE_LINE.sub(lambda match: match[1] + _format_scale(np.float32(match[2])), text)
+
+
+def _format_scale(scale: np.float32) -> str:
+    """Writes a scale like protobuf for C++: with six digits if they tell the value, else with nine."""
+    short = f"{scale:.6g}"
+    return short if np.float32(short) == scale else f"{scale:.9g}"
 
 
 def write_record(path: str | Path, factors: Mapping[str, LayerFactors], *, announce: bool = True) -> None:

@@ -217,14 +217,14 @@ def check_not_quantized(view: GraphView, source: str | Path) -> None:
     Raises:
         ModelError: it holds one of the ops of spec section 4, or a function of such a name.
     """
+    for node in view.nodes.values():
+        if node.op in QUANTIZED_MARKS:
+            raise ModelError(
+                f"Node {node.name!r} ({node.op}) shows that {source} is quantized already. Give the original model."
+            )
     for function in view.graph_def.library.function:
         if function.signature.name in QUANTIZED_MARKS:
             raise ModelError(
                 f"The function library of {source} defines {function.signature.name!r}, a name that the quantized "
                 "model needs for itself. Give the original float model."
-            )
-    for node in view.nodes.values():
-        if node.op in QUANTIZED_MARKS:
-            raise ModelError(
-                f"Node {node.name!r} ({node.op}) shows that {source} is quantized already. Give the original model."
             )

@@ -1,0 +1,291 @@
+"""Calibration in the caller's own session: factors, corrections and similarities, and what goes wrong."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from graphs import SMALL_NET_LAYERS, build, normal, save, small_net, tf1
+
+import amct_tensorflow as amct
+from amct_tensorflow.calibration.calibrator import Calibrator
+from amct_tensorflow.calibration.corrections import corrections_path
+from amct_tensorflow.config.defaults import default_config
+from amct_tensorflow.errors import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    CalibrationError,
+    ConfigValueError,
+    EvaluatorError,
+    ModelError,
+    RecordError,
+)
+from amct_tensorflow.graph.layers import find_layers
+from amct_tensorflow.graph.view import GraphView, import_graph
+from amct_tensorflow.record import read_record
+from amct_tensorflow.search.sensitivity import CosineSimilaritySensitivity
+
+IMAGES = normal((8, 12, 12, 3), 40)
+OUTPUT = "probabilities"
+
+
+def graph_of(make=small_net):
+    return import_graph(build(make), "test")
+
+
+def calibrate(images=IMAGES, batches=1, make=small_net, comparison=None, **options):
+    """Runs a calibration of a small graph; returns the calibrator."""
+    graph = graph_of(make)
+    view = GraphView(graph.as_graph_def())
+    config = default_config(find_layers(graph), set(view.nodes), batch_num=batches, **options)
+    calibrator = Calibrator(graph, config, comparison or CosineSimilaritySensitivity(), lambda _: None)
+    with tf1.Session(graph=graph) as session:
+        for batch in np.split(images, batches):
+            session.run(f"{OUTPUT}:0", {"input:0": batch})
+    return calibrator
+
+
+def test_the_cut_into_batches_changes_nothing():
+    one, four = calibrate(batches=1).check_complete(), calibrate(batches=4).check_complete()
+    assert one.factors == four.factors
+    for name, correction in one.corrections.items():
+        np.testing.assert_allclose(correction, four.corrections[name], rtol=1e-3, atol=1e-7)
+    for name, analysis in one.analyses.items():
+        assert analysis.similarity == pytest.approx(four.analyses[name].similarity, abs=2e-3)
+
+
+def test_every_layer_gets_factors_and_a_similarity():
+    result = calibrate().check_complete()
+    assert sorted(result.factors) == sorted(SMALL_NET_LAYERS)
+    assert [len(result.factors[name].scale_w) for name in SMALL_NET_LAYERS] == [8, 8, 16, 0, 1]
+    assert set(result.corrections) == set(SMALL_NET_LAYERS) - {"pool/AvgPool"}
+    assert all(0.99 < analysis.similarity <= 1 for analysis in result.analyses.values())
+
+
+def test_correction_is_the_mean_difference_of_the_layer_alone():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 5], name="input")
+        tf.matmul(x, normal((5, 3), 41), name=OUTPUT)
+
+    x = normal((64, 5), 42)
+    result = calibrate(x, make=make).check_complete()
+    factors = result.factors[OUTPUT]
+    weights = normal((5, 3), 41).astype(np.float64)
+    q = np.clip(np.rint(x / factors.scale_d) + factors.offset_d, -128, 127) - factors.offset_d
+    w = np.clip(np.rint(weights / factors.scale_w[0]), -128, 127)
+    expected = (x @ weights - q @ w * factors.scale_d * factors.scale_w[0]).mean(axis=0)
+    np.testing.assert_allclose(result.corrections[OUTPUT], expected, atol=1e-6)
+
+
+def test_bias_correction_can_be_switched_off(workdir):
+    pb, config, record = write_inputs(workdir)
+    content = json.loads((workdir / "config.json").read_text())
+    content["bias_correction"] = False
+    (workdir / "config.json").write_text(json.dumps(content))
+    run_calibration(pb, config, record)
+    assert not corrections_path(record).exists()
+
+
+def test_the_graph_computes_what_it_did_before():
+    graph = graph_of()
+    with tf1.Session(graph=graph) as session:
+        before = session.run(f"{OUTPUT}:0", {"input:0": IMAGES})
+    graph = graph_of()
+    fetched = graph.get_tensor_by_name(f"{OUTPUT}:0")
+    config = default_config(find_layers(graph), {node.name for node in graph.as_graph_def().node})
+    Calibrator(graph, config, CosineSimilaritySensitivity(), lambda _: None)
+    with tf1.Session(graph=graph) as session:
+        np.testing.assert_allclose(session.run(fetched, {"input:0": IMAGES}), before, rtol=1e-4, atol=1e-6)
+
+
+def test_batches_beyond_the_last_are_ignored():
+    graph = graph_of()
+    config = default_config(find_layers(graph), {node.name for node in graph.as_graph_def().node})
+    results = []
+    Calibrator(graph, config, CosineSimilaritySensitivity(), results.append)
+    with tf1.Session(graph=graph) as session:
+        for scale in (1, 100, 1000):
+            session.run(f"{OUTPUT}:0", {"input:0": IMAGES * scale})
+    assert len(results) == 1
+    assert results[0].factors == calibrate().check_complete().factors
+
+
+def test_layers_may_depend_on_further_sources():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 4], name="input")
+        gain = tf1.placeholder_with_default(np.float32(2), [], name="gain")
+        noise = tf1.random_normal([4], seed=3, name="noise")
+        y = tf.matmul(x, normal((4, 4), 1), name="first")
+        tf.matmul(y * gain + noise, normal((4, 2), 2), name=OUTPUT)
+
+    result = calibrate(normal((16, 4), 3), make=make).check_complete()
+    assert result.analyses[OUTPUT].similarity > 0.999
+
+
+def test_transposed_convolution_and_fully_convolutional_nets():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, None, None, 3], name="input")
+        y = tf.nn.relu(tf.nn.conv2d(x, normal((3, 3, 3, 4), 1), 2, "SAME", name="conv"))
+        shape = tf.shape(x)
+        tf.nn.conv2d_transpose(y, normal((3, 3, 2, 4), 2), [shape[0], shape[1], shape[2], 2], 2, "SAME", name=OUTPUT)
+
+    result = calibrate(IMAGES, make=make).check_complete()
+    assert len(result.factors[OUTPUT].scale_w) == 2
+    assert result.analyses[OUTPUT].similarity > 0.999
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_activations_that_are_not_finite_name_the_layer(value):
+    images = IMAGES.copy()
+    images[3, 4, 5, 1] = value
+    graph = graph_of()
+    config = default_config(find_layers(graph), {node.name for node in graph.as_graph_def().node})
+    calibrator = Calibrator(graph, config, CosineSimilaritySensitivity(), lambda _: None)
+    with tf1.Session(graph=graph) as session, pytest.raises(tf.errors.OpError, match="inf or nan"):
+        session.run(f"{OUTPUT}:0", {"input:0": images})
+    with pytest.raises(CalibrationError, match="'conv/Conv2D' have invalid value inf or nan"):
+        calibrator.check_complete()
+
+
+def test_too_few_batches_say_how_many():
+    graph = graph_of()
+    config = default_config(find_layers(graph), {node.name for node in graph.as_graph_def().node}, batch_num=3)
+    calibrator = Calibrator(graph, config, CosineSimilaritySensitivity(), lambda _: None)
+    with tf1.Session(graph=graph) as session:
+        session.run(f"{OUTPUT}:0", {"input:0": IMAGES})
+    with pytest.raises(CalibrationError, match=r"needs 3 batches, but layer .* saw 1"):
+        calibrator.check_complete()
+
+
+def test_a_sensitivity_that_fails_is_named():
+    class Broken(CosineSimilaritySensitivity):
+        def compare(self, data, other):
+            raise KeyError("nothing here")
+
+    graph = graph_of()
+    config = default_config(find_layers(graph), {node.name for node in graph.as_graph_def().node})
+    calibrator = Calibrator(graph, config, Broken(), lambda _: None)
+    with tf1.Session(graph=graph) as session, pytest.raises(tf.errors.OpError):
+        session.run(f"{OUTPUT}:0", {"input:0": IMAGES})
+    with pytest.raises(EvaluatorError, match=r"Broken\.compare failed on layer"):
+        calibrator.check_complete()
+
+
+def write_inputs(folder, make=small_net, **options):
+    """Writes model and configuration; returns the paths of model, configuration and record."""
+    pb = save(build(make), folder / "net.pb")
+    amct.create_quant_config(str(folder / "config.json"), graph_of(make), **options)
+    return pb, str(folder / "config.json"), str(folder / "record.txt")
+
+
+def run_calibration(pb, config, record, images=IMAGES):
+    """Does what a client does: fetch, quantize, run."""
+    graph = import_graph(tf1.GraphDef.FromString(Path(pb).read_bytes()), pb)
+    with graph.as_default():
+        fetched = graph.get_tensor_by_name(f"{OUTPUT}:0")
+        assert amct.quantize_model(graph, config, record) == []
+        with tf1.Session() as session:
+            session.run(tf1.global_variables_initializer())
+            session.run(fetched, feed_dict={"input:0": images})
+
+
+def predict(path, images=IMAGES):
+    graph = import_graph(tf1.GraphDef.FromString(path.read_bytes()), path)
+    with tf1.Session(graph=graph) as session:
+        return session.run(f"{OUTPUT}:0", {"input:0": images})
+
+
+def test_the_public_steps(workdir):
+    pb, config, record = write_inputs(workdir)
+    run_calibration(pb, config, record)
+    assert sorted(read_record(record)) == sorted(SMALL_NET_LAYERS)
+    amct.save_model(pb, [OUTPUT], record, str(workdir / "out" / "net"))
+    expected, actual = predict(workdir / "net.pb"), predict(workdir / "out" / "net_quantized.pb")
+    assert np.abs(expected - actual).max() < 0.05
+    assert (workdir / "out" / "net_quant.json").exists()
+    amct.convert_model(pb, [OUTPUT], record, str(workdir / "converted") + "/")
+    assert (workdir / "converted" / "quantized.pb").exists()
+    assert (workdir / "converted" / "quant.json").exists()
+    plain = predict(workdir / "converted" / "quantized.pb")
+    assert np.abs(expected - actual).mean() <= np.abs(expected - plain).mean()
+
+
+def test_unfolded_batch_norm_is_remembered_in_the_record(workdir):
+    pb, config, record = write_inputs(workdir)
+    content = json.loads((workdir / "config.json").read_text())
+    content["do_fusion"] = False
+    (workdir / "config.json").write_text(json.dumps(content))
+    run_calibration(pb, config, record)
+    assert read_record(record)["conv/Conv2D"].skip_fusion
+    amct.save_model(pb, [OUTPUT], record, str(workdir / "net"))
+    graph_def = tf1.GraphDef.FromString((workdir / "net_quantized.pb").read_bytes())
+    assert any(node.op == "FusedBatchNorm" for node in graph_def.node)
+    assert np.abs(predict(workdir / "net.pb") - predict(workdir / "net_quantized.pb")).max() < 0.05
+
+
+def test_save_before_calibration(workdir):
+    pb, config, record = write_inputs(workdir)
+    graph = graph_of()
+    amct.quantize_model(graph, config, record)
+    with pytest.raises(RecordError, match="not run to its end"):
+        amct.save_model(pb, [OUTPUT], record, str(workdir / "net"))
+    assert not (workdir / "net_quantized.pb").exists()
+
+
+def test_a_quantized_model_is_not_quantized_again(workdir):
+    pb, config, record = write_inputs(workdir)
+    run_calibration(pb, config, record)
+    amct.save_model(pb, [OUTPUT], record, str(workdir / "net"))
+    with pytest.raises(ModelError, match="quantized already"):
+        amct.save_model(str(workdir / "net_quantized.pb"), [OUTPUT], record, str(workdir / "again"))
+
+
+def test_weights_that_are_not_finite_stop_before_the_record_is_emptied(workdir):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 2], name="input")
+        tf.matmul(x, np.array([[1.0], [np.nan]], np.float32), name=OUTPUT)
+
+    _, config, record = write_inputs(workdir, make)
+    (workdir / "record.txt").write_text("earlier")
+    with pytest.raises(CalibrationError, match="'probabilities' have invalid value inf or nan"):
+        amct.quantize_model(graph_of(make), config, record)
+    assert (workdir / "record.txt").read_text() == "earlier"
+
+
+def test_model_without_layers(workdir):
+    with pytest.raises(ConfigValueError, match="no layer that can be quantized"):
+        amct.create_quant_config("config.json", graph_of(lambda: tf1.placeholder(tf.float32, [2], name="x")))
+    assert not (workdir / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda graph: amct.create_quant_config(3, graph), ArgumentTypeError, "config_file"),
+        (lambda graph: amct.create_quant_config("", graph), ArgumentValueError, "config_file"),
+        (lambda graph: amct.create_quant_config("c.json", "graph"), ArgumentTypeError, "graph"),
+        (lambda graph: amct.create_quant_config("c.json", graph, "conv"), ArgumentTypeError, "skip_layers"),
+        (lambda graph: amct.create_quant_config("c.json", graph, [3]), ArgumentTypeError, "skip_layers"),
+        (lambda graph: amct.create_quant_config("c.json", graph, batch_num=True), ArgumentTypeError, "batch_num"),
+        (lambda graph: amct.create_quant_config("c.json", graph, batch_num=0), ArgumentValueError, "batch_num"),
+        (
+            lambda graph: amct.create_quant_config("c.json", graph, activation_offset=1),
+            ArgumentTypeError,
+            "activation_offset",
+        ),
+        (lambda graph: amct.create_quant_config("c.json", graph, config_defination=1), ArgumentTypeError, "defination"),
+        (lambda graph: amct.quantize_model(graph, "c.json", 5), ArgumentTypeError, "record_file"),
+        (lambda graph: amct.quantize_model(graph, "c.json", "r", "out"), ArgumentTypeError, "calib_outputs"),
+        (lambda graph: amct.quantize_model(graph, "c.json", "r", ["nowhere"]), ModelError, "nowhere"),
+        (lambda graph: amct.quantize_model(graph, "missing.json", "r"), ConfigValueError, "missing.json"),
+        (lambda graph: amct.save_model("a.pb", "out", "r", "s"), ArgumentTypeError, "outputs"),
+        (lambda graph: amct.save_model("a.pb", [], "r", "s"), ArgumentValueError, "outputs"),
+        (lambda graph: amct.save_model("a.pb", ["out"], "r", "s"), ModelError, "a.pb"),
+        (lambda graph: amct.set_logging_level(1), ArgumentTypeError, "print_level"),
+        (lambda graph: amct.set_logging_level("info", "loud"), ArgumentValueError, "save_level"),
+    ],
+)
+def test_arguments_are_checked(call, error, words):
+    with pytest.raises(error, match=words):
+        call(graph_of())
