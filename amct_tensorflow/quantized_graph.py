@@ -18,7 +18,7 @@ from amct_tensorflow.calibration.arq import quantize_weights
 from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph import layers as layer_rules
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
-from amct_tensorflow.graph.rewrite import GraphEditor
+from amct_tensorflow.graph.rewrite import GraphEditor, keep_needed
 from amct_tensorflow.graph.view import GraphView, full_tensor_name, node_scope, parse_tensor_name
 from amct_tensorflow.record import LayerFactors
 
@@ -134,7 +134,8 @@ class _Builder:
         for output in outputs:
             if output in dequantized:
                 self._keep_output_name(output, dequantized[output])
-        graph_def = tf.compat.v1.graph_util.extract_sub_graph(editor.graph_def(), list(outputs))
+        graph_def = editor.graph_def()
+        keep_needed(graph_def, outputs)
         graph_def.library.MergeFrom(ascend_ops.function_library())
         kept = {node.name for node in graph_def.node}
         origins: dict[str, tuple[str, ...]] = {name: () for name in self._inserted if name in kept}

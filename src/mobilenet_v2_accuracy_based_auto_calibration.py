@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -63,7 +64,7 @@ def preprocess(encoded: tf.Tensor, height: int, width: int) -> tf.Tensor:
         float32 [height, width, 3] in [-1, 1].
     """
     image = tf.cast(decode_central_crop(encoded), tf.float32)
-    image = tf1.image.resize_bilinear(image[tf.newaxis], [height, width], align_corners=False)[0]
+    image = tf.raw_ops.ResizeBilinear(images=image[tf.newaxis], size=[height, width])[0]
     return image / 127.5 - 1.0
 
 
@@ -154,10 +155,12 @@ def open_dataset(folder: str, keyword: str, num_images: int | None, num_parallel
         wanted = f" whose name contains {keyword!r}" if keyword else ""
         raise DatasetError(f"{folder} holds no file{wanted}. Give the directory of the TFRecord files.")
     count, largest_label = 0, -1
-    for file in progress(files, "checking files", "file"):
-        for _, labels in checked_records(file):
-            count += len(labels)
-            largest_label = max(largest_label, int(labels.max()))
+    with progress("data set", len(files), "file") as bar:
+        for file in files:
+            for _, labels in checked_records(file):
+                count += len(labels)
+                largest_label = max(largest_label, int(labels.max()))
+            bar.update()
     if count == 0:
         raise DatasetError(f"The files in {folder} hold no record. Give TFRecord files with images.")
     return ImageRecords(tuple(files), min(count, num_images or count), largest_label, num_parallel_reads)
@@ -211,20 +214,19 @@ def find_undecodable_image(files: Sequence[str]) -> str:
 class PlainLines(tqdm):
     """A progress bar that writes whole lines, for log files and pipes."""
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool:  # noqa: ARG002
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Writes the state as a line of its own."""
         print(msg or str(self), file=sys.stderr, flush=True)
         return True
 
 
-def progress(items: Sequence[str] | None, title: str, unit: str, total: int | None = None) -> tqdm:
+def progress(title: str, total: int, unit: str) -> tqdm:
     """Returns a progress bar with speed and time left; a line every five seconds where there is no terminal."""
-    on_terminal = sys.stderr.isatty()
-    bar = tqdm if on_terminal else PlainLines
-    return bar(
-        items, desc=title, unit=unit, total=total, mininterval=0.1 if on_terminal else 5, leave=unit == "image",
-        delay=1 if unit == "file" else 0, unit_scale=False,
-    )  # fmt: skip
+    if sys.stderr.isatty():
+        return tqdm(desc=title, total=total, unit=unit)
+    form = "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {elapsed} elapsed, {remaining} left"
+    # What tqdm writes besides the lines (carriage returns) goes nowhere.
+    return PlainLines(desc=title, total=total, unit=unit, mininterval=5, bar_format=form, file=StringIO())
 
 
 # ------------------------------------------------------------------------------------------------- Evaluator
@@ -246,7 +248,7 @@ class MobileNetV2Evaluator(AutoCalibrationEvaluatorBase):
         available = -(-images.count // batch_size)
         if calibration_batches > available:
             raise DatasetError(
-                f"Calibration needs {calibration_batches} batches of {batch_size}, but there are {images.count} images. "
+                f"Calibration needs {calibration_batches} batches of {batch_size}; there are {images.count} images. "
                 "Lower --calibration_batches."
             )
         self._images = images
@@ -287,7 +289,7 @@ class MobileNetV2Evaluator(AutoCalibrationEvaluatorBase):
             output = graph.get_tensor_by_name(f"{outputs[0]}:0")
             initialize = tf1.global_variables_initializer()
             done = 0
-            with tf1.Session(graph=graph) as session, progress(None, title, "image", total) as bar:
+            with tf1.Session(graph=graph) as session, progress(title, total, "image") as bar:
                 session.run(initialize)
                 while done < total:
                     batch, labels = self._fetch(session, next_batch)

@@ -15,6 +15,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.errors import EvaluatorError
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
+from amct_tensorflow.graph.rewrite import keep_needed
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.quantized_graph import FLOAT_SCOPE, local_quantized_graph
 from amct_tensorflow.record import LayerFactors
@@ -141,7 +142,9 @@ def _import_both(
     Returns:
         Per layer name, the full name of the quantized layer's output.
     """
-    needed = tf.compat.v1.graph_util.extract_sub_graph(fused.graph_def, [layer.tail for layer in layers])
+    needed = GraphDef()
+    needed.CopyFrom(fused.graph_def)
+    keep_needed(needed, [layer.tail for layer in layers])
     tf.import_graph_def(needed, name=FLOAT_SCOPE, input_map=_present(sources, needed))
     quantized, outputs = local_quantized_graph(fused, factors)
     images = _images_to_take(graph, layers, sources)

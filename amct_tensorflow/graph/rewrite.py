@@ -9,6 +9,21 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 
 
+def keep_needed(graph_def: GraphDef, outputs: Collection[str]) -> None:
+    """Removes, in place, every node that no output depends on."""
+    inputs = {node.name: [parse_tensor_name(text).node for text in node.input] for node in graph_def.node}
+    needed: set[str] = set()
+    waiting = list(outputs)
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            waiting.extend(inputs[name])
+    kept = [node for node in graph_def.node if node.name in needed]
+    del graph_def.node[:]
+    graph_def.node.extend(kept)
+
+
 class GraphEditor:
     """A copy of a graph under edit; the indexed original stays as it is."""
 

@@ -1,0 +1,413 @@
+"""Accuracy-based auto-calibration on a small graph: results, files, and what wrong input gets."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from graphs import SMALL_NET_LAYERS, build, normal, run, save, small_net, tf1
+
+import amct_tensorflow as amct
+from amct_tensorflow.common.auto_calibration import (
+    AutoCalibrationEvaluatorBase,
+    AutoCalibrationStrategyBase,
+    SensitivityBase,
+)
+from amct_tensorflow.errors import (
+    AmctError,
+    ArgumentTypeError,
+    CalibrationError,
+    ConfigTypeError,
+    ConfigValueError,
+    EvaluatorError,
+    MetricError,
+    ModelError,
+    ModelNotFoundError,
+    OutputError,
+)
+from amct_tensorflow.graph.view import import_graph
+from amct_tensorflow.record import read_record
+from amct_tensorflow.utils.log import LOGGER
+
+IMAGES = normal((16, 12, 12, 3), 50)
+OUTPUT = "probabilities"
+FILES = {
+    "net_quantized.pb",
+    "net_quant.json",
+    "record.txt",
+    "config.json",
+    "accuracy_based_auto_calibration_final_config.json",
+    "accuracy_based_auto_calibration_ranking_information.json",
+}
+
+
+class Evaluator(AutoCalibrationEvaluatorBase):
+    """The metric is the mean distance of the probabilities from those of the original, times 1000."""
+
+    def __init__(self, limit=1e9, batches=1):
+        self.limit = limit
+        self.batches = batches
+        self.reference = None
+        self.evaluated = []
+
+    def predict(self, graph, outputs):
+        with tf1.Session(graph=graph) as session:
+            return session.run(outputs[0] + ":0", {"input:0": IMAGES})
+
+    def calibration(self, graph, outputs):
+        with graph.as_default(), tf1.Session(graph=graph) as session:
+            session.run(tf1.global_variables_initializer())
+            for batch in np.split(IMAGES, 4)[: self.batches]:
+                session.run(outputs[0] + ":0", {"input:0": batch})
+
+    def evaluate(self, graph, outputs):
+        with graph.as_default():
+            tf.constant(1, name="the_graph_may_be_extended")
+        self.evaluated.append(sum(operation.type == "AscendQuant" for operation in graph.get_operations()))
+        probabilities = self.predict(graph, outputs)
+        if self.reference is None:
+            self.reference = probabilities
+        return 1000 * float(np.abs(probabilities - self.reference).mean())
+
+    def metric_eval(self, original_metric, new_metric):
+        loss = new_metric - original_metric
+        return loss <= self.limit, loss
+
+
+def prepare(folder, make=small_net, **options):
+    """Writes model and configuration; returns the arguments of a run."""
+    graph_def = build(make)
+    amct.create_quant_config(str(folder / "out" / "config.json"), import_graph(graph_def, "test"), **options)
+    return {
+        "model_file": save(graph_def, folder / "net.pb"),
+        "outputs": [OUTPUT],
+        "record_file": str(folder / "out" / "record.txt"),
+        "config_file": str(folder / "out" / "config.json"),
+        "save_dir": str(folder / "out" / "net"),
+    }
+
+
+def edit_config(arguments, **changes):
+    path = Path(arguments["config_file"])
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file() and path.suffix != ".log"}
+
+
+def calibrate(arguments, evaluator=None, **options):
+    return amct.accuracy_based_auto_calibration(**arguments, evaluator=evaluator or Evaluator(), **options)
+
+
+@pytest.fixture
+def messages():
+    """Collects what is logged."""
+    records = []
+
+    class Collector(logging.Handler):
+        def emit(self, record):
+            records.append(f"{record.levelname} {record.getMessage()}")
+
+    handler = Collector()
+    LOGGER.logger.addHandler(handler)
+    yield records
+    LOGGER.logger.removeHandler(handler)
+
+
+def test_all_layers_quantized_when_that_suffices(workdir, messages):
+    arguments = prepare(workdir)
+    before = Path(arguments["config_file"]).read_bytes()
+    evaluator = Evaluator()
+    result = calibrate(arguments, evaluator)
+    assert result.target_met and result.evaluations == 2
+    assert evaluator.evaluated == [0, 5]
+    assert all(result.roll_back_config.values())
+    names = {path.name for path in (workdir / "out").iterdir()}
+    assert names == FILES | {"record_bias_correction.json"}
+    assert Path(arguments["config_file"]).read_bytes() == before
+    final = [line for line in messages if line.startswith("INFO")][-5:]
+    assert [line.split("is ")[0] for line in final[:3]] == [
+        "INFO Accuracy of original model ",
+        "INFO Accuracy of global quantized model ",
+        "INFO Accuracy of saved model ",
+    ]
+    assert final[0] == "INFO Accuracy of original model is         0"
+    assert final[3] == f"INFO The generated model is stored in dir: {workdir}/out"
+    assert final[4] == f"INFO The records is stored in dir: {workdir}/out"
+
+
+def test_search_rolls_back_and_all_files_agree(workdir):
+    arguments = prepare(workdir)
+    edit_config(arguments, bias_correction=False)
+    all_quantized = calibrate(arguments).loss
+    evaluator = Evaluator(limit=all_quantized * 0.6)
+    result = calibrate(arguments, evaluator)
+    rolled_back = [name for name, kept in result.roll_back_config.items() if not kept]
+    assert rolled_back and len(rolled_back) < 5
+    assert result.target_met
+    folder = workdir / "out"
+    quantized = {name for name, kept in result.roll_back_config.items() if kept}
+    final = json.loads((folder / "accuracy_based_auto_calibration_final_config.json").read_text())
+    assert {name for name in SMALL_NET_LAYERS if final[name]["quant_enable"]} == quantized
+    assert final["bias_correction"] is False
+    assert set(read_record(folder / "record.txt")) == quantized
+    assert not (folder / "record_bias_correction.json").exists()
+    graph_def = tf1.GraphDef.FromString((folder / "net_quantized.pb").read_bytes())
+    assert sum(node.op == "AscendDequant" for node in graph_def.node) == len(quantized)
+    history = json.loads((workdir / "amct_log" / "accuracy_based_auto_calibration_record.json").read_text())
+    assert history[0]["roll_back_config"] == dict.fromkeys(sorted(SMALL_NET_LAYERS), True)
+    assert {"roll_back_config": result.roll_back_config, "metric_eval": [True, result.loss]} in history
+    ranking = json.loads((folder / "accuracy_based_auto_calibration_ranking_information.json").read_text())
+    assert [value for _, value in ranking] == sorted(value for _, value in ranking)
+    most_sensitive = [name for name, _ in ranking[: len(rolled_back)]]
+    assert sorted(most_sensitive) == sorted(rolled_back)
+    # The saved model, run by itself, has the logged accuracy, and the saved record reproduces it.
+    metric = Evaluator()
+    metric.reference = evaluator.reference
+    assert metric.evaluate(import_graph(graph_def, "saved"), [OUTPUT]) == pytest.approx(result.saved_metric)
+    amct.save_model(arguments["model_file"], [OUTPUT], arguments["record_file"], str(workdir / "again"))
+    assert (workdir / "again_quantized.pb").read_bytes() == (folder / "net_quantized.pb").read_bytes()
+
+
+def test_no_configuration_is_evaluated_twice(workdir):
+    arguments = prepare(workdir)
+    evaluator = Evaluator(limit=0.3 * calibrate(arguments).loss)
+    result = calibrate(arguments, evaluator)
+    assert len(evaluator.evaluated) == result.evaluations
+    history = json.loads((workdir / "amct_log" / "accuracy_based_auto_calibration_record.json").read_text())
+    keys = [tuple(sorted(trial["roll_back_config"].items())) for trial in history]
+    assert len(set(keys)) == len(keys)
+
+
+def test_an_unreachable_target_leaves_the_best_model(workdir, messages):
+    arguments = prepare(workdir)
+    result = calibrate(arguments, Evaluator(limit=0))
+    assert not result.target_met
+    history = json.loads((workdir / "amct_log" / "accuracy_based_auto_calibration_record.json").read_text())
+    assert not any(history[-1]["roll_back_config"].values()) and history[-1]["metric_eval"] == [True, 0.0]
+    losses = [trial["metric_eval"][1] for trial in history if any(trial["roll_back_config"].values())]
+    assert result.loss == min(losses)
+    assert (workdir / "out" / "net_quantized.pb").exists()
+    assert any("No quantized model satisfies" in line for line in messages)
+
+
+def test_runs_are_reproducible_and_overwriting_is_said(workdir, messages):
+    arguments = prepare(workdir)
+    calibrate(arguments)
+    first = contents(workdir)
+    calibrate(arguments)
+    assert contents(workdir) == first
+    assert any("will be overwritten" in line for line in messages)
+
+
+def test_the_saved_model_needs_only_tensorflow(workdir):
+    arguments = prepare(workdir)
+    result = calibrate(arguments)
+    np.save(workdir / "images.npy", IMAGES)
+    script = f"""
+import sys, numpy as np, tensorflow as tf
+graph_def = tf.compat.v1.GraphDef.FromString(open({str(result.model_file)!r}, 'rb').read())
+with tf.Graph().as_default() as graph:
+    tf.import_graph_def(graph_def, name='')
+    with tf.compat.v1.Session() as session:
+        y = session.run('{OUTPUT}:0', {{'input:0': np.load('images.npy')}})
+assert not any(name.startswith('amct') for name in sys.modules)
+np.save('y.npy', y)
+"""
+    subprocess.run([sys.executable, "-I", "-c", script], check=True, cwd=workdir, capture_output=True)
+    graph_def = tf1.GraphDef.FromString(result.model_file.read_bytes())
+    np.testing.assert_array_equal(np.load(workdir / "y.npy"), run(graph_def, [OUTPUT], {"input": IMAGES})[0])
+
+
+def test_own_strategy_and_sensitivity(workdir):
+    class OneByOne(AutoCalibrationStrategyBase):
+        def initialize(self, ranking_info):
+            self.order = sorted(ranking_info, key=ranking_info.get)
+            self.count = 0
+
+        def update_quant_config(self, metric_eval):
+            if metric_eval[0]:
+                return {"stop_flag": True, "roll_back_config": self.configuration()}
+            self.count += 1
+            return {"stop_flag": False, "roll_back_config": self.configuration()}
+
+        def configuration(self):
+            return {name: index >= self.count for index, name in enumerate(self.order)}
+
+    class MeanSquare(SensitivityBase):
+        def compare(self, data, other):
+            return -float(np.mean((data - other) ** 2))
+
+    arguments = prepare(workdir)
+    limit = 0.5 * calibrate(arguments).loss
+    evaluator = Evaluator(limit)
+    result = calibrate(arguments, evaluator, strategy=OneByOne(), sensitivity=MeanSquare())
+    assert result.target_met and len(evaluator.evaluated) == result.evaluations
+    ranking = json.loads((workdir / "out" / "accuracy_based_auto_calibration_ranking_information.json").read_text())
+    assert ranking[0][1] < 0
+
+
+class Raises(Evaluator):
+    def evaluate(self, graph, outputs):
+        if self.reference is not None:
+            raise ValueError("disk on fire")
+        return super().evaluate(graph, outputs)
+
+
+class RaisesInCalibration(Evaluator):
+    def calibration(self, graph, outputs):
+        raise ValueError("no images")
+
+
+class ReturnsNone(Evaluator):
+    def evaluate(self, graph, outputs):
+        return None
+
+
+class ReturnsNan(Evaluator):
+    def evaluate(self, graph, outputs):
+        return float("nan")
+
+
+class NeverRuns(Evaluator):
+    def calibration(self, graph, outputs):
+        pass
+
+
+class FeedsNan(Evaluator):
+    def calibration(self, graph, outputs):
+        with tf1.Session(graph=graph) as session:
+            session.run(outputs[0] + ":0", {"input:0": IMAGES * np.nan})
+
+
+class NeverSatisfied(Evaluator):
+    def metric_eval(self, original_metric, new_metric):
+        return False, 0.0
+
+
+class NoTuple(Evaluator):
+    def metric_eval(self, original_metric, new_metric):
+        return True
+
+
+class NanLoss(Evaluator):
+    def metric_eval(self, original_metric, new_metric):
+        return True, float("nan")
+
+
+class NotImplementedYet(AutoCalibrationEvaluatorBase):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "error", "words"),
+    [
+        (Raises(), EvaluatorError, r"Raises\.evaluate failed on the model with all layers quantized: .*disk on fire"),
+        (RaisesInCalibration(), EvaluatorError, "no images"),
+        (ReturnsNone(), EvaluatorError, "returned None"),
+        (ReturnsNan(), EvaluatorError, "returned nan"),
+        (NeverRuns(), CalibrationError, "needs 1 batches, but layer .* saw 0"),
+        (FeedsNan(), CalibrationError, "'conv/Conv2D' have invalid value inf or nan"),
+        (NeverSatisfied(), MetricError, r"Check metric_eval\(\)"),
+        (NoTuple(), EvaluatorError, "return a tuple"),
+        (NanLoss(), EvaluatorError, "loss NaN"),
+        (NotImplementedYet(), EvaluatorError, r"does not implement evaluate\(\)"),
+        (object(), EvaluatorError, "AutoCalibrationEvaluatorBase"),
+    ],
+)
+def test_a_bad_evaluator_gets_one_clear_error_and_loses_nothing(workdir, evaluator, error, words):
+    arguments = prepare(workdir)
+    calibrate(arguments)
+    before = contents(workdir)
+    with pytest.raises(error, match=words) as caught:
+        calibrate(arguments, evaluator)
+    assert isinstance(caught.value, RuntimeError)
+    assert contents(workdir) == before
+
+
+def test_too_few_batches(workdir):
+    arguments = prepare(workdir, batch_num=3)
+    with pytest.raises(CalibrationError, match=r"needs 3 batches, but layer .* saw 2"):
+        calibrate(arguments, Evaluator(batches=2))
+    assert calibrate(arguments, Evaluator(batches=4)).target_met
+
+
+def damage(arguments, kind):
+    """Makes one input unusable; returns the error that is due."""
+    model, config = Path(arguments["model_file"]), Path(arguments["config_file"])
+    if kind == "missing model":
+        model.unlink()
+        return ModelNotFoundError
+    if kind == "empty model":
+        model.write_bytes(b"")
+    elif kind == "truncated model":
+        model.write_bytes(model.read_bytes()[:-50])
+    elif kind == "no model":
+        model.write_bytes(b"\x89PNG and so on" * 99)
+    elif kind == "output":
+        arguments["outputs"] = ["probabilitys"]
+    elif kind == "unknown layer":
+        edit_config(arguments, **{"nowhere/Conv2D": {}})
+        return ConfigValueError
+    elif kind == "wrong type":
+        edit_config(arguments, **{"conv/Conv2D": {"quant_enable": "yes"}})
+        return ConfigTypeError
+    elif kind == "unwritable":
+        arguments["save_dir"] = str(config / "net")
+        return OutputError
+    elif kind == "strategy":
+        arguments["strategy"] = "Quick"
+        return EvaluatorError
+    elif kind == "sensitivity":
+        arguments["sensitivity"] = object()
+        return EvaluatorError
+    elif kind == "argument":
+        arguments["outputs"] = "probabilities"
+        return ArgumentTypeError
+    return ModelError
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["missing model", "empty model", "truncated model", "no model", "output", "unknown layer", "wrong type",
+     "unwritable", "strategy", "sensitivity", "argument"],
+)  # fmt: skip
+def test_bad_input_is_named_before_anything_is_evaluated(workdir, kind):
+    arguments = prepare(workdir)
+    calibrate(arguments)
+    before = contents(workdir / "out")
+    error = damage(arguments, kind)
+    damaged = contents(workdir / "out")
+    evaluator = Evaluator()
+    with pytest.raises(error) as caught:
+        calibrate(arguments, evaluator)
+    assert isinstance(caught.value, AmctError)
+    assert str(caught.value).endswith(".")
+    assert evaluator.evaluated == []
+    assert contents(workdir / "out") == damaged
+    changed = {path.name for path in before if before[path] != damaged.get(path)}
+    assert changed <= {"config.json"}
+
+
+def test_importing_the_package_leaves_no_trace(workdir):
+    subprocess.run([sys.executable, "-c", "import amct_tensorflow"], check=True, cwd=workdir, capture_output=True)
+    assert list(workdir.iterdir()) == []
+
+
+def test_the_log_file(workdir):
+    script = "import amct_tensorflow as a; a.set_logging_level('error', 'DEBUG'); from amct_tensorflow.utils.log import"
+    script += " LOGGER; LOGGER.push_warning_message('first'); LOGGER.push_debug_message('second', 'there')"
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", script], check=True, cwd=workdir, capture_output=True, text=True)
+    assert "first" not in done.stderr
+    lines = (workdir / "amct_log" / "amct_tensorflow.log").read_text().splitlines()
+    assert [line.split(" - ", 1)[1] for line in lines] == [
+        "WARNING - [AMCT]:[AMCT]: first",
+        "DEBUG - [AMCT]:[there]: second",
+    ]
+    assert (workdir / "amct_log" / "amct_tensorflow.log").stat().st_mode & 0o777 == 0o640

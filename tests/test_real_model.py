@@ -1,0 +1,202 @@
+"""The sample on the real MobileNet V2 and 600 real images, where they are present."""
+
+import importlib.util
+import json
+import re
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, SHARED
+from graphs import tf1
+
+import amct_tensorflow as amct
+from amct_tensorflow.graph.view import import_graph, read_graph_def
+from amct_tensorflow.record import read_record
+
+pytestmark = pytest.mark.skipif(
+    not (SHARED / "model").is_dir(), reason=f"the real model and images are not at {SHARED} (set AMCT_SHARED)"
+)
+
+MODEL = SHARED / "model" / "mobilenet_v2_1.0_224_frozen.pb"
+DATASET = SHARED / "imagenet_sample"
+SAMPLE = ROOT / "src" / "mobilenet_v2_accuracy_based_auto_calibration.py"
+OUTPUT = "MobilenetV2/Predictions/Reshape_1"
+RESULTS = Path("outputs/accuracy_based_auto_calibration")
+FILES = [
+    RESULTS / "config.json",
+    RESULTS / "record.txt",
+    RESULTS / "mobilenet_v2_quantized.pb",
+    RESULTS / "mobilenet_v2_quant.json",
+    RESULTS / "accuracy_based_auto_calibration_final_config.json",
+    RESULTS / "accuracy_based_auto_calibration_ranking_information.json",
+    Path("amct_log/amct_tensorflow.log"),
+    Path("amct_log/accuracy_based_auto_calibration_record.json"),
+]
+
+
+@pytest.fixture(scope="module")
+def sample():
+    spec = importlib.util.spec_from_file_location("sample", SAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["sample"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Runs the sample once, as a user does."""
+    folder = tmp_path_factory.mktemp("run")
+    command = [sys.executable, str(SAMPLE), "--dataset", str(DATASET), "--model", str(MODEL)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return folder, done, peak
+
+
+@pytest.fixture(scope="module")
+def images(sample):
+    """The 600 preprocessed images and their labels, as the sample feeds them."""
+    records = sample.open_dataset(str(DATASET), "", None, 4)
+    batches = [(x.numpy(), y.numpy()) for x, y in records.batches(50, 224, 224)]
+    return np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches])
+
+
+@pytest.fixture(scope="module")
+def float_softmax(images):
+    return predict(read_graph_def(MODEL), images[0])
+
+
+def predict(graph_def, images):
+    graph = import_graph(graph_def, "model")
+    with tf1.Session(graph=graph) as session:
+        return np.concatenate([session.run(f"{OUTPUT}:0", {"input:0": part}) for part in np.split(images, 12)])
+
+
+def mean_kl(reference, other):
+    return float(np.mean(np.sum(reference * np.log(np.maximum(reference, 1e-30) / np.maximum(other, 1e-30)), axis=1)))
+
+
+def test_five_lines_and_eight_files(run):
+    folder, done, peak = run
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(" - ", 1)[1] for line in done.stderr.splitlines() if "[AMCT]:[AMCT]" in line][-5:]
+    number = r"(\d+\.?\d*)"
+    for line, pattern in zip(
+        lines,
+        [
+            rf"INFO - \[AMCT\]:\[AMCT\]: Accuracy of original model is         {number}",
+            rf"INFO - \[AMCT\]:\[AMCT\]: Accuracy of global quantized model is {number}",
+            rf"INFO - \[AMCT\]:\[AMCT\]: Accuracy of saved model is            {number}",
+            r"INFO - \[AMCT\]:\[AMCT\]: The generated model is stored in dir: \./outputs/accuracy_based_auto_calibration",
+            r"INFO - \[AMCT\]:\[AMCT\]: The records is stored in dir: \./outputs/accuracy_based_auto_calibration",
+        ],
+        strict=True,
+    ):
+        assert re.fullmatch(pattern, line)
+    assert float(lines[0].split()[-1]) == pytest.approx(87.8333333)
+    assert all((folder / file).stat().st_size > 0 for file in FILES)
+    assert peak < 3e6  # KiB
+
+
+def test_all_layers_are_quantized_with_little_loss(run, images, float_softmax):
+    folder, done, _ = run
+    path = folder / RESULTS / "mobilenet_v2_quantized.pb"
+    assert path.stat().st_size < 4.2e6
+    graph_def = read_graph_def(path)
+    assert sum(node.op == "AscendDequant" for node in graph_def.node) == 54
+    softmax = predict(graph_def, images[0])
+    top1 = 100 * np.mean(softmax.argmax(axis=1) == images[1])
+    logged = float(re.search(r"Accuracy of saved model is +(\S+)", done.stderr)[1])
+    assert logged == pytest.approx(top1, abs=1e-6)
+    assert 87.8333333 - top1 < 0.5
+    assert mean_kl(float_softmax, softmax) < 0.010
+    history = json.loads((folder / FILES[-1]).read_text())
+    assert len(history) == 1 and all(history[0]["roll_back_config"].values())
+
+
+def test_record_agrees_with_the_original_toolkit(run):
+    folder, _, _ = run
+    ours = read_record(folder / RESULTS / "record.txt")
+    original = read_record(SHARED / "records" / "mobilenet_v2_record.txt")
+    assert set(ours) == set(original)
+    channels = 0
+    for name, theirs in original.items():
+        if name.endswith("Conv2D"):
+            np.testing.assert_allclose(ours[name].scale_w, theirs.scale_w, rtol=1e-6)
+            channels += len(theirs.scale_w)
+    assert channels == 9920 + 1
+    relu6 = [name for name, theirs in original.items() if theirs.offset_d == -128]
+    close = [abs(ours[name].scale_d / original[name].scale_d - 1) < 0.015 for name in relu6]
+    assert len(close) == 36 and sum(close) >= 27
+    assert all(ours[name].offset_d == -128 for name in relu6)
+
+
+class Timed:
+    """Runs calibration and evaluation on ready images, so that only the model's and the engine's work is timed."""
+
+    @staticmethod
+    def make(images, labels, softmax, limit):
+        from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
+
+        class Evaluator(AutoCalibrationEvaluatorBase):
+            seconds = 0.0
+            calibration_seconds = 0.0
+            forward_seconds = 0.0
+
+            def calibration(self, graph, outputs):
+                start = time.perf_counter()
+                with tf1.Session(graph=graph) as session:
+                    session.run(outputs[0] + ":0", {"input:0": images[:32]})
+                self.calibration_seconds = time.perf_counter() - start
+                self.seconds += self.calibration_seconds
+
+            def evaluate(self, graph, outputs):
+                start = time.perf_counter()
+                with tf1.Session(graph=graph) as session:
+                    probabilities = []
+                    for begin in range(0, len(images), 32):
+                        part = time.perf_counter()
+                        probabilities.append(session.run(outputs[0] + ":0", {"input:0": images[begin : begin + 32]}))
+                        if begin == 320 and not self.forward_seconds:
+                            self.forward_seconds = time.perf_counter() - part
+                self.seconds += time.perf_counter() - start
+                return 100 * mean_kl(softmax, np.concatenate(probabilities))
+
+            def metric_eval(self, original_metric, new_metric):
+                return new_metric <= limit, new_metric - original_metric
+
+        return Evaluator()
+
+
+def test_search_without_bias_correction(workdir, images, float_softmax):
+    """Rolls layers back; final configuration, history, ranking and saved model agree."""
+    graph = import_graph(read_graph_def(MODEL), MODEL)
+    amct.create_quant_config("config.json", graph)
+    config = json.loads(Path("config.json").read_text())
+    Path("config.json").write_text(json.dumps({**config, "bias_correction": False}))
+    evaluator = Timed.make(*images, float_softmax, limit=2.5)
+    start = time.perf_counter()
+    result = amct.accuracy_based_auto_calibration(
+        str(MODEL), [OUTPUT], "out/record.txt", "config.json", "out/net", evaluator
+    )
+    engine_seconds = time.perf_counter() - start - evaluator.seconds
+    rolled_back = {name for name, kept in result.roll_back_config.items() if not kept}
+    assert result.target_met and 0 < len(rolled_back) < 54
+    assert result.evaluations <= 8
+    final = json.loads(Path("out/accuracy_based_auto_calibration_final_config.json").read_text())
+    assert {name for name in result.roll_back_config if not final[name]["quant_enable"]} == rolled_back
+    ranking = json.loads(Path("out/accuracy_based_auto_calibration_ranking_information.json").read_text())
+    assert {name for name, _ in ranking[: len(rolled_back)]} == rolled_back
+    assert set(read_record("out/record.txt")) == set(result.roll_back_config) - rolled_back
+    graph_def = read_graph_def("out/net_quantized.pb")
+    assert sum(node.op == "AscendDequant" for node in graph_def.node) == 54 - len(rolled_back)
+    assert 100 * mean_kl(float_softmax, predict(graph_def, images[0])) == pytest.approx(result.saved_metric, rel=1e-3)
+    print(
+        f"engine {engine_seconds:.1f} s, calibration {evaluator.calibration_seconds:.2f} s "
+        f"= {evaluator.calibration_seconds / evaluator.forward_seconds:.1f} forward passes"
+    )
