@@ -158,6 +158,22 @@ def test_too_few_batches_say_how_many():
         calibrator.check_complete()
 
 
+def test_feeding_between_the_sources_and_the_layers_is_named():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 4], name="input")
+        y = tf.matmul(x, normal((4, 4), 1), name="first")
+        tf.matmul(y + tf1.placeholder(tf.float32, [4], name="more"), normal((4, 2), 2), name=OUTPUT)
+
+    graph = graph_of(make)
+    config = default_config(find_layers(graph), {node.name for node in graph.as_graph_def().node})
+    calibrator = Calibrator(graph, config, CosineSimilaritySensitivity(), lambda _: None)
+    with tf1.Session(graph=graph) as session:
+        session.run("first:0", {"input:0": normal((3, 4), 2)})
+        session.run(f"{OUTPUT}:0", {"input:0": normal((3, 4), 2), "add:0": normal((3, 4), 3)})
+    with pytest.raises(CalibrationError, match="Tensor 'more:0' was not computed"):
+        calibrator.check_complete()
+
+
 def test_a_sensitivity_that_fails_is_named():
     class Broken(CosineSimilaritySensitivity):
         def compare(self, data, other):

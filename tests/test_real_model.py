@@ -15,6 +15,7 @@ from conftest import ROOT, SHARED
 from graphs import tf1
 
 import amct_tensorflow as amct
+from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from amct_tensorflow.graph.view import import_graph, read_graph_def
 from amct_tensorflow.record import read_record
 
@@ -86,18 +87,15 @@ def test_five_lines_and_eight_files(run):
     assert done.returncode == 0, done.stderr
     lines = [line.split(" - ", 1)[1] for line in done.stderr.splitlines() if "[AMCT]:[AMCT]" in line][-5:]
     number = r"(\d+\.?\d*)"
-    for line, pattern in zip(
-        lines,
-        [
-            rf"INFO - \[AMCT\]:\[AMCT\]: Accuracy of original model is         {number}",
-            rf"INFO - \[AMCT\]:\[AMCT\]: Accuracy of global quantized model is {number}",
-            rf"INFO - \[AMCT\]:\[AMCT\]: Accuracy of saved model is            {number}",
-            r"INFO - \[AMCT\]:\[AMCT\]: The generated model is stored in dir: \./outputs/accuracy_based_auto_calibration",
-            r"INFO - \[AMCT\]:\[AMCT\]: The records is stored in dir: \./outputs/accuracy_based_auto_calibration",
-        ],
-        strict=True,
-    ):
-        assert re.fullmatch(pattern, line)
+    patterns = [
+        f"Accuracy of original model is         {number}",
+        f"Accuracy of global quantized model is {number}",
+        f"Accuracy of saved model is            {number}",
+        r"The generated model is stored in dir: \./outputs/accuracy_based_auto_calibration",
+        r"The records is stored in dir: \./outputs/accuracy_based_auto_calibration",
+    ]
+    for line, pattern in zip(lines, patterns, strict=True):
+        assert re.fullmatch(r"INFO - \[AMCT\]:\[AMCT\]: " + pattern, line)
     assert float(lines[0].split()[-1]) == pytest.approx(87.8333333)
     assert all((folder / file).stat().st_size > 0 for file in FILES)
     assert peak < 3e6  # KiB
@@ -136,41 +134,37 @@ def test_record_agrees_with_the_original_toolkit(run):
     assert all(ours[name].offset_d == -128 for name in relu6)
 
 
-class Timed:
-    """Runs calibration and evaluation on ready images, so that only the model's and the engine's work is timed."""
+class DivergenceEvaluator(AutoCalibrationEvaluatorBase):
+    """A smooth metric: 100 times the mean KL divergence to the float softmax; runs on ready images and takes times."""
 
-    @staticmethod
-    def make(images, labels, softmax, limit):
-        from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
+    def __init__(self, images, softmax, limit):
+        self.images = images
+        self.softmax = softmax
+        self.limit = limit
+        self.seconds = self.calibration_seconds = self.forward_seconds = 0.0
 
-        class Evaluator(AutoCalibrationEvaluatorBase):
-            seconds = 0.0
-            calibration_seconds = 0.0
-            forward_seconds = 0.0
+    def calibration(self, graph, outputs):
+        start = time.perf_counter()
+        with tf1.Session(graph=graph) as session:
+            session.run(outputs[0] + ":0", {"input:0": self.images[:32]})
+        self.calibration_seconds = time.perf_counter() - start
+        self.seconds += self.calibration_seconds
 
-            def calibration(self, graph, outputs):
-                start = time.perf_counter()
-                with tf1.Session(graph=graph) as session:
-                    session.run(outputs[0] + ":0", {"input:0": images[:32]})
-                self.calibration_seconds = time.perf_counter() - start
-                self.seconds += self.calibration_seconds
+    def evaluate(self, graph, outputs):
+        start = time.perf_counter()
+        times, probabilities = [], []
+        with tf1.Session(graph=graph) as session:
+            for begin in range(0, len(self.images), 32):
+                part = time.perf_counter()
+                feed = {"input:0": self.images[begin : begin + 32]}
+                probabilities.append(session.run(outputs[0] + ":0", feed))
+                times.append(time.perf_counter() - part)
+        self.forward_seconds = self.forward_seconds or float(np.median(times))
+        self.seconds += time.perf_counter() - start
+        return 100 * mean_kl(self.softmax, np.concatenate(probabilities))
 
-            def evaluate(self, graph, outputs):
-                start = time.perf_counter()
-                with tf1.Session(graph=graph) as session:
-                    probabilities = []
-                    for begin in range(0, len(images), 32):
-                        part = time.perf_counter()
-                        probabilities.append(session.run(outputs[0] + ":0", {"input:0": images[begin : begin + 32]}))
-                        if begin == 320 and not self.forward_seconds:
-                            self.forward_seconds = time.perf_counter() - part
-                self.seconds += time.perf_counter() - start
-                return 100 * mean_kl(softmax, np.concatenate(probabilities))
-
-            def metric_eval(self, original_metric, new_metric):
-                return new_metric <= limit, new_metric - original_metric
-
-        return Evaluator()
+    def metric_eval(self, original_metric, new_metric):
+        return new_metric <= self.limit, new_metric - original_metric
 
 
 def test_search_without_bias_correction(workdir, images, float_softmax):
@@ -179,7 +173,7 @@ def test_search_without_bias_correction(workdir, images, float_softmax):
     amct.create_quant_config("config.json", graph)
     config = json.loads(Path("config.json").read_text())
     Path("config.json").write_text(json.dumps({**config, "bias_correction": False}))
-    evaluator = Timed.make(*images, float_softmax, limit=2.5)
+    evaluator = DivergenceEvaluator(images[0], float_softmax, limit=2.5)
     start = time.perf_counter()
     result = amct.accuracy_based_auto_calibration(
         str(MODEL), [OUTPUT], "out/record.txt", "config.json", "out/net", evaluator

@@ -22,7 +22,7 @@ from amct_tensorflow.record import LayerFactors
 
 # Each layer is measured on as many of a batch's images as keep its input and output below this many values: all of
 # them where feature maps are small, a few where a single image already gives thousands of positions per channel.
-SAMPLE_LIMIT = 1 << 20
+SAMPLE_LIMIT = 1 << 19
 
 Batch = Mapping[str, np.ndarray]
 
@@ -47,36 +47,107 @@ class LayerAnalysis:
     correction: np.ndarray | None
 
 
-def analyse_layers(
-    fused: FusedGraph,
-    factors: Mapping[str, LayerFactors],
-    batches: Sequence[Batch],
-    comparison: Comparison,
-    bias_correction: bool,
-) -> dict[str, LayerAnalysis]:
-    """Replays the calibration batches and measures every layer that has factors.
+class LayerAnalyser:
+    """Replays calibration batches through the float graph and, layer by layer, the quantized one.
 
-    Args:
-        fused: the float graph after fusion.
-        factors: per layer name, its factors.
-        batches: per batch, the value of every source tensor by full tensor name.
-        comparison: the sensitivity.
-        bias_correction: whether to measure corrections; the similarity then is that of the corrected layer.
-
-    Raises:
-        EvaluatorError: the sensitivity failed, or returned something else than a number.
+    The float graph is imported ahead of the calibration, which then has less to do when its last batch is through.
     """
-    layers = [layer for name, layer in fused.layers.items() if name in factors]
-    probes = {layer.name: _Probe(layer, comparison, bias_correction) for layer in layers}
-    with tf.Graph().as_default() as graph:
-        sources = {
-            name: tf.compat.v1.placeholder(value.dtype, [None, *value.shape[1:]] if value.ndim else [])
-            for name, value in batches[0].items()
-        }
-        outputs = _import_both(graph, fused, factors, layers, sources)
-        fetches = _attach_probes(graph, outputs, probes)
-    _run(graph, fetches, [{sources[name]: value for name, value in batch.items()} for batch in batches], probes)
-    return {name: probe.analysis() for name, probe in probes.items()}
+
+    def __init__(self, fused: FusedGraph, layers: Sequence[FusedLayer], sources: Mapping[str, tf.Tensor]) -> None:
+        """Imports the float graph.
+
+        Args:
+            fused: the float graph after fusion.
+            layers: the layers to analyse, in topological order.
+            sources: the tensors of the caller's graph from which the inputs of all layers follow, by full name.
+        """
+        self._fused = fused
+        self._layers = layers
+        self._graph = tf.Graph()
+        with self._graph.as_default():
+            self._sources = {name: _stand_in(tensor) for name, tensor in sources.items()}
+            needed = GraphDef()
+            needed.CopyFrom(fused.graph_def)
+            keep_needed(needed, [layer.tail for layer in layers])
+            tf.import_graph_def(needed, name=FLOAT_SCOPE, input_map=_present(self._sources, needed))
+
+    def analyse(
+        self,
+        factors: Mapping[str, LayerFactors],
+        batches: Sequence[Batch],
+        comparison: Comparison,
+        bias_correction: bool,
+    ) -> dict[str, LayerAnalysis]:
+        """Measures every layer; can be called once.
+
+        Args:
+            factors: per layer name, its factors.
+            batches: per batch, the value of every source tensor by full tensor name.
+            comparison: the sensitivity.
+            bias_correction: whether to measure corrections; the similarity then is that of the corrected layer.
+
+        Raises:
+            EvaluatorError: the sensitivity failed, or returned something else than a number.
+        """
+        probes = {layer.name: _Probe(layer, comparison, bias_correction) for layer in self._layers}
+        with self._graph.as_default():
+            outputs = self._import_quantized(factors)
+            fetches = _attach_probes(self._graph, outputs, probes)
+        feeds = [{self._sources[name]: value for name, value in batch.items()} for batch in batches]
+        _run(self._graph, fetches, feeds, probes)
+        return {name: probe.analysis() for name, probe in probes.items()}
+
+    def _import_quantized(self, factors: Mapping[str, LayerFactors]) -> dict[str, str]:
+        """Imports every quantized layer, reading the float graph's tensors.
+
+        Returns:
+            Per layer name, the full name of the quantized layer's output.
+        """
+        quantized, outputs = local_quantized_graph(self._fused, factors)
+        images = self._images_to_take()
+        prefix = f"{FLOAT_SCOPE}/"
+        input_map = {}
+        for text in {text for node in quantized.node for text in node.input if text.startswith(prefix)}:
+            tensor = text.removeprefix(prefix)
+            value = self._float_tensor(tensor)
+            input_map[text] = value[: images[tensor]] if tensor in images else value
+        tf.import_graph_def(quantized, name="quantized", input_map=input_map)
+        return {name: f"quantized/{output}:0" for name, output in outputs.items()}
+
+    def _float_tensor(self, tensor: str) -> tf.Tensor:
+        if tensor in self._sources:
+            return self._sources[tensor]
+        return self._graph.get_tensor_by_name(f"{FLOAT_SCOPE}/{tensor}")
+
+    def _images_to_take(self) -> dict[str, int]:
+        """Returns per layer input how many images of it suffice (see ``SAMPLE_LIMIT``); absent where all are needed.
+
+        A transposed convolution is told the shape of its output, images included, and therefore gets them all.
+        """
+        images: dict[str, int] = {}
+        whole: set[str] = set()
+        for layer in self._layers:
+            tensor = full_tensor_name(layer.input)
+            output = self._graph.get_tensor_by_name(f"{FLOAT_SCOPE}/{layer.tail}:0")
+            shapes = [value.shape[1:] for value in (self._float_tensor(tensor), output)]
+            if layer.op_type == "Conv2DBackpropInput" or not all(shape.is_fully_defined() for shape in shapes):
+                whole.add(tensor)
+                continue
+            largest = max(shape.num_elements() for shape in shapes)
+            images[tensor] = min(images.get(tensor, SAMPLE_LIMIT), max(SAMPLE_LIMIT // max(largest, 1), 1))
+        return {tensor: count for tensor, count in images.items() if tensor not in whole}
+
+
+def _stand_in(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns a placeholder for a tensor; its first axis counts images, whose number may change."""
+    shape = tensor.shape
+    return tf.compat.v1.placeholder(tensor.dtype, [None, *shape[1:]] if shape.rank else shape)
+
+
+def _present(sources: Mapping[str, tf.Tensor], graph_def: GraphDef) -> dict[str, tf.Tensor]:
+    """``import_graph_def`` refuses to map a tensor that nothing in the graph reads."""
+    read = {full_tensor_name(text) for node in graph_def.node for text in node.input if not text.startswith("^")}
+    return {name: tensor for name, tensor in sources.items() if name in read}
 
 
 class _Probe:
@@ -128,63 +199,6 @@ class _Probe:
         difference -= (total / np.float32(rows)).reshape((-1, 1, 1) if nchw else (-1,))
         np.subtract(original, difference, out=difference)
         return difference
-
-
-def _import_both(
-    graph: tf.Graph,
-    fused: FusedGraph,
-    factors: Mapping[str, LayerFactors],
-    layers: Sequence[FusedLayer],
-    sources: Mapping[str, tf.Tensor],
-) -> dict[str, str]:
-    """Imports the float graph, and beside it every quantized layer, reading the float graph's tensors.
-
-    Returns:
-        Per layer name, the full name of the quantized layer's output.
-    """
-    needed = GraphDef()
-    needed.CopyFrom(fused.graph_def)
-    keep_needed(needed, [layer.tail for layer in layers])
-    tf.import_graph_def(needed, name=FLOAT_SCOPE, input_map=_present(sources, needed))
-    quantized, outputs = local_quantized_graph(fused, factors)
-    images = _images_to_take(graph, layers, sources)
-    prefix = f"{FLOAT_SCOPE}/"
-    input_map = {}
-    for text in {text for node in quantized.node for text in node.input if text.startswith(prefix)}:
-        tensor = text.removeprefix(prefix)
-        value = _float_tensor(graph, sources, tensor)
-        input_map[text] = value[: images[tensor]] if tensor in images else value
-    tf.import_graph_def(quantized, name="quantized", input_map=input_map)
-    return {name: f"quantized/{output}:0" for name, output in outputs.items()}
-
-
-def _present(sources: Mapping[str, tf.Tensor], graph_def: GraphDef) -> dict[str, tf.Tensor]:
-    """``import_graph_def`` refuses to map a tensor that nothing in the graph reads."""
-    read = {full_tensor_name(text) for node in graph_def.node for text in node.input if not text.startswith("^")}
-    return {name: tensor for name, tensor in sources.items() if name in read}
-
-
-def _float_tensor(graph: tf.Graph, sources: Mapping[str, tf.Tensor], tensor: str) -> tf.Tensor:
-    return sources[tensor] if tensor in sources else graph.get_tensor_by_name(f"{FLOAT_SCOPE}/{tensor}")
-
-
-def _images_to_take(graph: tf.Graph, layers: Sequence[FusedLayer], sources: Mapping[str, tf.Tensor]) -> dict[str, int]:
-    """Returns per layer input how many images of it suffice (see ``SAMPLE_LIMIT``); absent where all are needed.
-
-    A transposed convolution is told the shape of its output, images included, and therefore gets them all.
-    """
-    images: dict[str, int] = {}
-    whole: set[str] = set()
-    for layer in layers:
-        tensor = full_tensor_name(layer.input)
-        output = graph.get_tensor_by_name(f"{FLOAT_SCOPE}/{layer.tail}:0")
-        shapes = [value.shape[1:] for value in (_float_tensor(graph, sources, tensor), output)]
-        if layer.op_type == "Conv2DBackpropInput" or not all(shape.is_fully_defined() for shape in shapes):
-            whole.add(tensor)
-            continue
-        largest = max(shape.num_elements() for shape in shapes)
-        images[tensor] = min(images.get(tensor, SAMPLE_LIMIT), max(SAMPLE_LIMIT // max(largest, 1), 1))
-    return {tensor: count for tensor, count in images.items() if tensor not in whole}
 
 
 def _attach_probes(graph: tf.Graph, outputs: Mapping[str, str], probes: Mapping[str, _Probe]) -> list[tf.Operation]:

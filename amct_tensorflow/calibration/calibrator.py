@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.calibration.analysis import Comparison, LayerAnalysis, analyse_layers
+from amct_tensorflow.calibration.analysis import Comparison, LayerAnalyser, LayerAnalysis
 from amct_tensorflow.calibration.arq import arq_scales
 from amct_tensorflow.calibration.factors import ActivationFactors, round_through_float16
 from amct_tensorflow.calibration.hfmg import search_hfmg
@@ -97,6 +97,7 @@ class Calibrator:
         self._batches = dict.fromkeys(self._layers, 0)
         self._activations: dict[str, ActivationFactors] = {}
         self._kept: dict[str, list[np.ndarray]] = {}
+        self._is_complete = False
         self._attach(graph, GraphView(graph_def))
 
     @property
@@ -114,12 +115,21 @@ class Calibrator:
         if self.error is not None:
             raise self.error
         if self.result is None:
-            layer = min(self._batches, key=lambda name: self._batches[name])
-            raise CalibrationError(
+            raise CalibrationError(self._what_is_missing())
+        return self.result
+
+    def _what_is_missing(self) -> str:
+        layer = min(self._batches, key=lambda name: self._batches[name])
+        if self._batches[layer] < self._config.batch_num:
+            return (
                 f"Calibration needs {self._config.batch_num} batches, but layer {layer!r} saw {self._batches[layer]}. "
                 "Run the model's outputs at least batch_num times in calibration(), in a session on the graph given."
             )
-        return self.result
+        tensor = min(self._kept, key=lambda name: len(self._kept[name]))
+        return (
+            f"Tensor {tensor!r} was not computed in every calibration batch. Feed the model at its placeholders, not "
+            "at a tensor between them and the quantized layers."
+        )
 
     def _weight_scales(self, layer: FusedLayer) -> tuple[float, ...]:
         if layer.weights is None:
@@ -129,16 +139,22 @@ class Calibrator:
 
     def _attach(self, graph: tf.Graph, view: GraphView) -> None:
         inputs = {name: layer.input for name, layer in self._layers.items()}
-        for source in replay_sources(graph, view, inputs):
+        sources = replay_sources(graph, view, inputs)
+        layers = [layer for name, layer in self._fused.layers.items() if name in self._layers]
+        tensors = {source.tensor: graph.get_tensor_by_name(source.tensor) for source in sources}
+        self._analyser = LayerAnalyser(self._fused, layers, tensors)
+        for source in sources:
             self._kept[source.tensor] = []
             attach_tap(graph, source.reader, source.tensor, partial(self._keep, source.tensor))
         for name, text in inputs.items():
             attach_tap(graph, name, full_tensor_name(text), partial(self._observe, name))
 
     def _keep(self, tensor: str, value: np.ndarray) -> None:
+        """Keeps a source tensor of the replay; batches beyond ``batch_num`` do not count."""
         values = self._kept.get(tensor)
         if values is not None and len(values) < self._config.batch_num:
             values.append(np.array(value))
+            self._finish_if_complete()
 
     def _observe(self, layer: str, batch: np.ndarray) -> None:
         """Takes the input of a layer; batches beyond ``batch_num`` and empty ones do not count."""
@@ -153,7 +169,8 @@ class Calibrator:
         self._batches[layer] += 1
         if self._batches[layer] == self._config.batch_num:
             distribution = self._observations.pop(layer).distribution()
-            self._complete(layer, self._search(layer, distribution))
+            self._activations[layer] = self._search(layer, distribution)
+            self._finish_if_complete()
 
     def _search(self, name: str, distribution: Distribution) -> ActivationFactors:
         activation: ActivationConfig = self._config.layers[name].activation
@@ -169,13 +186,13 @@ class Calibrator:
         )  # fmt: skip
         return factors
 
-    def _complete(self, layer: str, factors: ActivationFactors) -> None:
-        """Stores a layer's factors; the last layer to finish starts the analysis."""
+    def _finish_if_complete(self) -> None:
+        """Starts the analysis when the last tap, whichever that is, has seen its last batch."""
         with self._lock:
-            self._activations[layer] = factors
-            is_last = len(self._activations) == len(self._layers)
-        if not is_last:
-            return
+            kept = all(len(values) == self._config.batch_num for values in self._kept.values())
+            if self._is_complete or not kept or len(self._activations) < len(self._layers):
+                return
+            self._is_complete = True
         try:
             self.result = self._finish()
             self._on_complete(self.result)
@@ -195,12 +212,6 @@ class Calibrator:
             )
             for name, layer in self._layers.items()
         }
-        for tensor, values in self._kept.items():
-            if len(values) < self._config.batch_num:
-                raise CalibrationError(
-                    f"Tensor {tensor!r} was not computed in every calibration batch. Feed the model at its "
-                    "placeholders, not at a tensor between them and the first quantized layer."
-                )
         batches = [
             {tensor: values[index] for tensor, values in self._kept.items()} for index in range(self._config.batch_num)
         ]
@@ -208,5 +219,5 @@ class Calibrator:
             "Measuring what quantization does to each of %d layers on %d calibration batches.",
             len(factors), len(batches),
         )  # fmt: skip
-        analyses = analyse_layers(self._fused, factors, batches, self._comparison, self._config.bias_correction)
+        analyses = self._analyser.analyse(factors, batches, self._comparison, self._config.bias_correction)
         return CalibrationResult(factors, analyses)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BINS = 1 << 17
+BINS = 1 << 16
 # Up to this many values are kept as they are, so that the search on small layers is exact.
 EXACT_LIMIT = 1 << 16
 # A batch contributes at most about this many of a tensor's values to the histogram. Minimum and maximum are always
