@@ -394,6 +394,19 @@ def test_bad_input_is_named_before_anything_is_evaluated(workdir, kind):
     assert changed <= {"config.json"}
 
 
+def test_weights_that_are_not_finite_show_before_the_evaluation(workdir):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 12, 12, 3], name="input")
+        weights = np.ones((432, 4), np.float32)
+        weights[7, 2] = np.inf
+        tf.matmul(tf.reshape(x, [-1, 432]), weights, name=OUTPUT)
+
+    evaluator = Evaluator()
+    with pytest.raises(CalibrationError, match="'probabilities' have invalid value inf or nan"):
+        calibrate(prepare(workdir, make), evaluator)
+    assert evaluator.evaluated == []
+
+
 def test_importing_the_package_leaves_no_trace(workdir):
     subprocess.run([sys.executable, "-c", "import amct_tensorflow"], check=True, cwd=workdir, capture_output=True)
     assert list(workdir.iterdir()) == []

@@ -5,9 +5,11 @@ float model. Nothing is written before the search has ended, so that an error le
 untouched.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import tensorflow as tf
 
 from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
 from amct_tensorflow.config.schema import QuantConfig
@@ -61,10 +63,13 @@ def run_search(
     Raises:
         AmctError: the evaluator broke its contract, or calibration failed.
     """
+    # Prepared first: what is wrong with the model should show before hours of evaluation.
+    graph = import_graph(model.graph_def, model.path)
+    calibrator = Calibrator(graph, config, sensitivity, lambda _: None, model.outputs)
     original = evaluator.evaluate(import_graph(model.graph_def, model.path), model.outputs, "the original model")
     log_for().info("Accuracy of original model: %s", format_metric(original))
     evaluator.check_requirement(original)
-    calibration = _calibrate(model, config, evaluator, sensitivity)
+    calibration = _calibrate(evaluator, calibrator, graph, model.outputs)
     search = _Search(model, evaluator, original, calibration)
     judged = search.judge(dict.fromkeys(config.enabled_layers(), True), "the model with all layers quantized")
     log_for().info("Accuracy of the model with all layers quantized: %s", format_metric(search.last_metric))
@@ -81,12 +86,10 @@ def format_metric(metric: Any) -> str:
 
 
 def _calibrate(
-    model: FloatModel, config: QuantConfig, evaluator: CheckedEvaluator, sensitivity: SensitivityBase
+    evaluator: CheckedEvaluator, calibrator: Calibrator, graph: tf.Graph, outputs: Sequence[str]
 ) -> CalibrationResult:
-    graph = import_graph(model.graph_def, model.path)
-    calibrator = Calibrator(graph, config, sensitivity, lambda _: None, model.outputs)
     try:
-        evaluator.calibrate(graph, model.outputs)
+        evaluator.calibrate(graph, outputs)
     except Exception:
         # The evaluator only sees what TensorFlow made of an error inside a tap.
         if calibrator.error is not None:
