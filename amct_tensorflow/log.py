@@ -7,9 +7,16 @@ made, before the first message, so that importing the package leaves no trace. N
 import logging
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from amct_tensorflow.errors import ArgumentTypeError, ArgumentValueError
+
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[TextIO]
+    _LoggerAdapter = logging.LoggerAdapter[logging.Logger]
+else:  # at run time these are generic from Python 3.11 on only
+    _StreamHandler = logging.StreamHandler
+    _LoggerAdapter = logging.LoggerAdapter
 
 LOG_DIR = Path("amct_log")
 LOG_FILE = LOG_DIR / "amct_tensorflow.log"
@@ -21,7 +28,7 @@ LEVELS = {
 }
 
 
-class _StderrHandler(logging.StreamHandler[TextIO]):
+class _StderrHandler(_StreamHandler):
     """Writes to whatever ``sys.stderr`` is now, so that a redirected stream is honoured."""
 
     @property
@@ -60,7 +67,7 @@ class _Formatter(logging.Formatter):
         super().__init__("%(asctime)s - %(levelname)s - [AMCT]:[%(amct_module)s]: %(message)s")
 
 
-class ModuleLogger(logging.LoggerAdapter[logging.Logger]):
+class ModuleLogger(_LoggerAdapter):
     """The package logger under a module's name, with the method names that clients of the original use."""
 
     def push_debug_message(self, message: str, module_name: str = "AMCT") -> None:

@@ -1,421 +1,439 @@
-"""Accuracy-based automatic quantization of MobileNet V2 on ImageNet.
+"""Quantizes MobileNet V2 to int8, keeping as many layers in float as its ImageNet accuracy requires.
+
+Run it from the project root:
 
     python ./src/mobilenet_v2_accuracy_based_auto_calibration.py --dataset DIR
 
-evaluates the float model, quantizes every layer to int8, evaluates again, and rolls the most sensitive layers back to
-float until the loss of top-1 accuracy is within the target. DIR holds TFRecords in the standard ImageNet schema.
+DIR holds ImageNet images in TFRecord files of the standard schema. To quantize another model, or to use other data,
+copy this file and edit the constants, ``preprocess`` and, if the metric differs, ``MobileNetV2Evaluator``.
 
-Exit codes: 0 the target is met; 1 an input cannot be used, or the run failed; 2 wrong arguments; 3 the best quantized
-model, which is saved all the same, misses the target; 130 interrupted.
-
-To use another data set or model, copy this file and edit "Constants" and "Preprocessing".
+Exit codes: 0 the quantized model meets the target; 1 an input cannot be used, or the run failed; 2 wrong arguments;
+3 no quantized model meets the target (the best one is saved); 130 interrupted with Ctrl-C.
 """
 
 import argparse
+import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# The package stands beside this folder; it need not be installed.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+# ---------------------------------------------------------------------------------------------------- Constants
 
-import numpy as np
-import tensorflow as tf
-from tqdm import tqdm
+MODEL_FILES = ("./model/mobilenetv2_tf.pb", "./model/mobilenet_v2_1.0_224_frozen.pb")
+OUTPUT = "MobilenetV2/Predictions/Reshape_1"
+CONFIG_FILE = "./outputs/accuracy_based_auto_calibration/config.json"
+RECORD_FILE = "./outputs/accuracy_based_auto_calibration/record.txt"
+SAVE_DIR = "./outputs/accuracy_based_auto_calibration/mobilenet_v2"  # a folder and the prefix of the files in it
 
-import amct_tensorflow as amct
-from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
-from amct_tensorflow.graph.view import import_graph, read_graph_def
-from amct_tensorflow.utils.log import LOGGER
-
-tf1 = tf.compat.v1
-
-# ------------------------------------------------------------------------------------------------- Constants
-
-MODELS = ("./model/mobilenetv2_tf.pb", "./model/mobilenet_v2_1.0_224_frozen.pb")
-OUTPUTS = ["MobilenetV2/Predictions/Reshape_1"]
-RESULT_DIR = "./outputs/accuracy_based_auto_calibration"
-CONFIG_FILE = f"{RESULT_DIR}/config.json"
-RECORD_FILE = f"{RESULT_DIR}/record.txt"
-SAVE_PREFIX = f"{RESULT_DIR}/mobilenet_v2"
-
-DEFAULT_IMAGE_SIZE = 224  # where the model's own input size is unknown
+IMAGE_KEY = "image/encoded"
+LABEL_KEY = "image/class/label"
+DEFAULT_IMAGE_SIZE = 224  # where the model leaves its input size open
 CENTRAL_FRACTION = 0.875
 
-TARGET_MET, FAILED, TARGET_MISSED, INTERRUPTED = 0, 1, 3, 130
+# Records are taken from this many files in turn, so that the first images (those used for calibration) are mixed even
+# if each file holds one class. It is no argument, because the order of the images, and so the result, depends on it.
+FILES_IN_TURN = 16
+SCAN_BATCH_SIZE = 32
+PLAIN_PROGRESS_SECONDS = 5.0
 
-# --------------------------------------------------------------------------------------------- Preprocessing
-# This is the part to edit for another model: what happens to an image between the file and the model's input.
+# ---------------------------------------------------------------------------------------------------- Arguments
+
+
+def positive_int(text: str) -> int:
+    """Converts an argument to an int above 0."""
+    if not text.isdecimal() or not 0 < int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {2**31 - 1}")
+    return int(text)
+
+
+def non_negative_float(text: str) -> float:
+    """Converts an argument to a finite float that is at least 0."""
+    value = math.nan
+    with suppress(ValueError):
+        value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line; exits with code 2 if it is wrong."""
+    parser = argparse.ArgumentParser(
+        description="Quantize MobileNet V2, rolling layers back to float until its top-1 accuracy meets the target.",
+        usage="%(prog)s --dataset DIR [options]",
+        epilog="exit codes: 0 target met; 1 bad input or failed run; 2 wrong arguments; 3 the best quantized model "
+        "misses the target; 130 interrupted",
+    )
+    add = parser.add_argument
+    add("--dataset", metavar="DIR", required=True, help=f"TFRecord files with {IMAGE_KEY} and {LABEL_KEY} (required)")
+    add("--keyword", metavar="TEXT", default="", help="use only files whose name contains TEXT (default: all files)")
+    add("--num_parallel_reads", metavar="N", type=positive_int, default=4, help="files read at once (default: 4)")
+    add("--batch_size", metavar="N", type=positive_int, default=32, help="images per batch (default: 32)")
+    add("--model", metavar="PB", help=f"frozen model (default: {MODEL_FILES[0]} if it exists, else {MODEL_FILES[1]})")
+    add("--expected_acc_loss", metavar="POINTS", type=non_negative_float, default=0.5,
+        help="target: lose less top-1 accuracy than this, in percentage points (default: 0.5)")  # fmt: skip
+    add("--num_images", metavar="N", type=positive_int, help="use only the first N images (default: all)")
+    add("--calibration_batches", metavar="N", type=positive_int, default=1, help="batches to calibrate on (default: 1)")
+    add("--strategy", choices=["BinarySearch"], default="BinarySearch", help="search strategy (default: %(default)s)")
+    add("--sensitivity", choices=["CosineSimilarity"], default="CosineSimilarity",
+        help="measure that ranks the layers (default: %(default)s)")  # fmt: skip
+    arguments = parser.parse_args(argv)
+    arguments.model = arguments.model or next(filter(os.path.isfile, MODEL_FILES), MODEL_FILES[-1])
+    return arguments
+
+
+if __name__ == "__main__":
+    # Before the imports below, which take seconds: --help and wrong arguments are answered at once.
+    ARGUMENTS = parse_arguments()
+
+# The package stands next to src/; this finds it even where it is not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it while it is imported
+
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from google.protobuf.message import DecodeError  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+import amct_tensorflow as amct  # noqa: E402
+from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase  # noqa: E402
+from amct_tensorflow.errors import AmctError, ModelError  # noqa: E402
+from amct_tensorflow.graph.view import import_graph, read_graph_def  # noqa: E402
+
+# ------------------------------------------------------------------------------------------------ Preprocessing
+# Edit this part for another model: it must do exactly what was done to the images when the model was trained.
 
 
 def preprocess(encoded: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Turns an encoded image into the model's input.
-
-    Args:
-        encoded: JPEG, PNG or whatever else ``tf.io.decode_image`` takes; scalar string.
-        height: height of the model's input.
-        width: width of the model's input.
+    """Turns an encoded image (JPEG, PNG, BMP, or the first frame of a GIF) into an input of the model.
 
     Returns:
-        float32 [height, width, 3] in [-1, 1].
+        A float32 tensor [height, width, 3] with values from -1 to 1.
     """
-    image = tf.cast(decode_central_crop(encoded), tf.float32)
-    image = tf.raw_ops.ResizeBilinear(images=image[tf.newaxis], size=[height, width])[0]
-    return image / 127.5 - 1.0
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    image = tf.image.central_crop(image, CENTRAL_FRACTION)
+    # The model was trained with the sampling points of TensorFlow 1; those of tf.image.resize lie half a pixel further.
+    image = tf.compat.v1.image.resize(image, (height, width), tf.compat.v1.image.ResizeMethod.BILINEAR)
+    return tf.cast(image, tf.float32) / 127.5 - 1.0
 
 
-def decode_central_crop(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes the central part of an image to RGB, uint8; of a JPEG only that part is decoded."""
-
-    def decode_jpeg() -> tf.Tensor:
-        shape = tf.io.extract_jpeg_shape(encoded)
-        return tf.io.decode_and_crop_jpeg(encoded, central_window(shape[0], shape[1]), channels=3)
-
-    def decode_other() -> tf.Tensor:
-        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-        top, left, height, width = tf.unstack(central_window(tf.shape(image)[0], tf.shape(image)[1]))
-        return image[top : top + height, left : left + width]
-
-    return tf.cond(tf.io.is_jpeg(encoded), decode_jpeg, decode_other)
-
-
-def central_window(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Returns [top, left, height, width] of the window that ``tf.image.central_crop`` takes."""
-    size = tf.stack([height, width])
-    margin = tf.cast(tf.cast(size, tf.float64) * (1 - CENTRAL_FRACTION) / 2, tf.int32)
-    return tf.concat([margin, size - 2 * margin], axis=0)
-
-
-# --------------------------------------------------------------------------------------------------- Dataset
+# ------------------------------------------------------------------------------------------------------ Dataset
 
 
 class DatasetError(ValueError):
-    """The data set cannot be used; the message names file and record."""
+    """The dataset cannot be used; the message says which file and record, and what to do."""
 
 
 @dataclass(frozen=True)
-class ImageRecords:
-    """A data set that has been looked through.
+class ImageDataset:
+    """A dataset that was scanned.
 
     Attributes:
-        files: TFRecord files, sorted by name.
-        count: number of images to use.
-        largest_label: largest label among all images.
-        num_parallel_reads: number of files read at a time.
+        counts: number of records to use, by file.
+        largest_label: the largest label among them.
+        num_parallel_reads: number of files that are read at once.
     """
 
-    files: tuple[str, ...]
-    count: int
+    counts: Mapping[str, int]
     largest_label: int
     num_parallel_reads: int
 
-    def batches(self, batch_size: int, height: int, width: int) -> tf.data.Dataset:
-        """Returns batches of (images, labels) in a fixed order, each image once; the last may be smaller."""
+    @property
+    def num_images(self) -> int:
+        """Number of images."""
+        return sum(self.counts.values())
 
-        def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            encoded, label = parse_records(record)
-            return preprocess(encoded, height, width), label
+    def records(self, with_origin: bool = False) -> tf.data.Dataset:
+        """Yields what ``read_records`` does, for the records to use."""
+        return read_records(list(self.counts), self.num_parallel_reads, with_origin).take(self.num_images)
 
-        # Reading and decoding run ahead of the model.
-        return (
-            tf.data.TFRecordDataset(list(self.files), num_parallel_reads=self.num_parallel_reads)
-            .take(self.count)
-            .map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-            .batch(batch_size)
-            .prefetch(2)
-        )
+    def batches(self, height: int, width: int, batch_size: int) -> tf.data.Dataset:
+        """Yields (images, labels); the last batch holds what is left."""
+
+        def load(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            features = parse_examples(record)
+            return preprocess(features[IMAGE_KEY], height, width), features[LABEL_KEY]
+
+        images = self.records().map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return images.batch(batch_size).prefetch(2)
+
+    def find_undecodable(self, start: int, height: int, width: int) -> DatasetError:
+        """Looks for the first image, not before number ``start``, that ``preprocess`` refuses."""
+        with suppress(tf.errors.OpError):  # an error of the iteration itself is left to find_fault
+            for record, file, index in self.records(with_origin=True).skip(start):
+                try:
+                    preprocess(parse_examples(record)[IMAGE_KEY], height, width)
+                except tf.errors.OpError as error:
+                    return DatasetError(
+                        f"{os.fsdecode(file.numpy())}, record {index}: the image cannot be decoded "
+                        f"({_first_line(error)}). Replace the image, or leave the record out."
+                    )
+        return find_fault(list(self.counts))
 
 
-def parse_records(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns encoded images ('' where missing) and labels (-1 where missing) of serialized examples."""
-    features = {
-        "image/encoded": tf.io.FixedLenFeature([], tf.string, ""),
-        "image/class/label": tf.io.FixedLenFeature([], tf.int64, -1),
-    }
-    parse = tf.io.parse_single_example if records.shape.rank == 0 else tf.io.parse_example
-    example = parse(records, features)
-    return example["image/encoded"], example["image/class/label"]
-
-
-def open_dataset(folder: str, keyword: str, num_images: int | None, num_parallel_reads: int) -> ImageRecords:
-    """Looks through a data set before hours are spent on it: counts the images and checks every record.
+def find_files(directory: str, keyword: str = "") -> list[str]:
+    """Lists the files of a dataset, sorted by name; hidden files and folders are left out.
 
     Raises:
-        DatasetError: there is no image, or a file or record is damaged.
+        DatasetError: the directory does not exist, or holds no such file.
     """
-    path = Path(folder)
-    if not path.is_dir():
-        raise DatasetError(f"{folder} is not a directory. Give the directory of the TFRecord files with --dataset.")
-    files = sorted(str(file) for file in path.iterdir() if file.is_file() and keyword in file.name)
+    folder = Path(directory)
+    if not folder.is_dir():
+        problem = "is a file" if folder.exists() else "does not exist"
+        raise DatasetError(f"Dataset {directory} {problem}. Give the directory of the TFRecord files.")
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    files = [str(folder / name) for name in names if keyword in name]
     if not files:
-        wanted = f" whose name contains {keyword!r}" if keyword else ""
-        raise DatasetError(f"{folder} holds no file{wanted}. Give the directory of the TFRecord files.")
-    count, largest_label = 0, -1
-    with progress("data set", len(files), "file") as bar:
-        for file in files:
-            for _, labels in checked_records(file):
-                count += len(labels)
-                largest_label = max(largest_label, int(labels.max()))
-            bar.update()
-    if count == 0:
-        raise DatasetError(f"The files in {folder} hold no record. Give TFRecord files with images.")
-    return ImageRecords(tuple(files), min(count, num_images or count), largest_label, num_parallel_reads)
+        problem = f"none of its {len(names)} files has {keyword!r} in its name" if names else "it holds no file"
+        raise DatasetError(f"Dataset {directory} cannot be used: {problem}. Give the directory of the TFRecord files.")
+    return files
 
 
-def checked_records(file: str, batch_size: int = 64) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the encoded images and labels of a file.
+def read_records(files: Sequence[str], num_parallel_reads: int, with_origin: bool = False) -> tf.data.Dataset:
+    """Yields serialized examples, always in the same order; or (example, its file, its index in the file)."""
+
+    def read_file(file: tf.Tensor) -> tf.data.Dataset:
+        records = tf.data.TFRecordDataset(file)
+        return records.enumerate().map(lambda index, record: (record, file, index)) if with_origin else records
+
+    return tf.data.Dataset.from_tensor_slices(list(files)).interleave(
+        read_file, cycle_length=FILES_IN_TURN, num_parallel_calls=num_parallel_reads, deterministic=True
+    )
+
+
+def parse_examples(records: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Parses a record or a batch of them; a missing image becomes empty, a missing label -1."""
+    features = {
+        IMAGE_KEY: tf.io.FixedLenFeature([], tf.string, default_value=""),
+        LABEL_KEY: tf.io.FixedLenFeature([], tf.int64, default_value=-1),
+    }
+    return tf.io.parse_example(records, features)
+
+
+def scan_dataset(files: Sequence[str], num_images: int | None = None, num_parallel_reads: int = 4) -> ImageDataset:
+    """Counts and checks the records of every file (the first ``num_images``, if given), without decoding images.
 
     Raises:
-        DatasetError: the file, or one of its records, is damaged.
+        DatasetError: a file is damaged, a record lacks its image or label, or there is no record.
     """
-    done = 0
+
+    def summarize(records: tf.Tensor, file: tf.Tensor, _index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        features = parse_examples(records)
+        return file, tf.strings.length(features[IMAGE_KEY]), features[LABEL_KEY]
+
+    counts = Counter(dict.fromkeys(files, 0))
+    largest_label = -1
+    records = read_records(files, num_parallel_reads, with_origin=True).take(num_images or tf.data.INFINITE_CARDINALITY)
     try:
-        for records in tf.data.TFRecordDataset(file).batch(batch_size):
-            encoded, labels = (tensor.numpy() for tensor in parse_records(records))
-            for index, (image, label) in enumerate(zip(encoded, labels, strict=True), start=done):
-                if not image or label < 0:
-                    missing = "image/class/label" if image else "image/encoded"
-                    raise DatasetError(f"{file}, record {index}: {missing} is missing. Write the record anew.")
-            yield encoded, labels
-            done += len(labels)
-    except tf.errors.InvalidArgumentError as error:
-        if batch_size > 1:  # find out which record it is
-            for _ in checked_records(file, batch_size=1):
-                pass
-        raise DatasetError(f"{file}, record {done}: this is no tf.train.Example. Write the record anew.") from error
+        for names, sizes, labels in records.batch(SCAN_BATCH_SIZE).map(summarize).prefetch(2).as_numpy_iterator():
+            if np.any(sizes == 0) or np.any(labels < 0):
+                raise find_fault(files)
+            counts.update(map(os.fsdecode, names))
+            largest_label = max(largest_label, int(np.max(labels)))
     except tf.errors.OpError as error:
-        raise DatasetError(
-            f"{file}: the file is truncated or no TFRecord file (after record {done}). Copy it again, or choose the "
-            "files with --keyword."
-        ) from error
+        raise find_fault(files) from error
+    if not any(counts.values()):
+        raise DatasetError(f"{files[0]} and the files beside it hold no records. Give TFRecord files with images.")
+    return ImageDataset(counts, largest_label, num_parallel_reads)
 
 
-def find_undecodable_image(files: Sequence[str]) -> str:
-    """Returns which record the decoder fails on; for use after it has failed."""
+def find_fault(files: Sequence[str]) -> DatasetError:
+    """Reads record by record to find the fault that a batch failed on."""
     for file in files:
         index = 0
-        for encoded, _ in checked_records(file):
-            for image in encoded:
-                try:
-                    decode_central_crop(tf.constant(image))
-                except (tf.errors.OpError, ValueError):
-                    return f"{file}, record {index}: the image cannot be decoded. Replace it by a JPEG or PNG."
+        try:
+            for record in tf.data.TFRecordDataset(file).as_numpy_iterator():
+                if fault := _fault_of(record):
+                    return DatasetError(f"{file}, record {index}: {fault}. Mend the record, or leave it out.")
                 index += 1
-    return "An image cannot be decoded."
+        except tf.errors.DataLossError:
+            what = "the file is truncated or corrupt here" if index else "this is no TFRecord file, or a damaged one"
+            return DatasetError(f"{file}, record {index}: {what}. Replace it, or leave it out with --keyword.")
+        except tf.errors.OpError as error:
+            return DatasetError(f"{file}, record {index}: it cannot be read ({_first_line(error)}).")
+    return DatasetError("The dataset could not be read to its end; did it change meanwhile? Start again.")
 
 
-# -------------------------------------------------------------------------------------------------- Progress
+def _fault_of(record: bytes) -> str | None:
+    """Says what is wrong with a record, if anything."""
+    try:
+        feature = tf.train.Example.FromString(record).features.feature
+    except DecodeError:
+        return "this is no tf.train.Example"
+    images, labels = feature[IMAGE_KEY].bytes_list.value, feature[LABEL_KEY].int64_list.value
+    if len(images) != 1 or not images[0]:
+        return f"{IMAGE_KEY} (the bytes of one image) is missing"
+    if len(labels) != 1 or labels[0] < 0:
+        return f"{LABEL_KEY} (one integer, at least 0) is {', '.join(map(str, labels)) or 'missing'}"
+    return None
 
 
-class PlainLines(tqdm):
-    """A progress bar that writes whole lines, for log files and pipes."""
-
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
-        """Writes the state as a line of its own."""
-        print(msg or str(self), file=sys.stderr, flush=True)
-        return True
+def _first_line(error: tf.errors.OpError) -> str:
+    return next(iter(error.message.splitlines()), type(error).__name__)
 
 
-def progress(title: str, total: int, unit: str) -> tqdm:
-    """Returns a progress bar with speed and time left; a line every five seconds where there is no terminal."""
-    if sys.stderr.isatty():
-        return tqdm(desc=title, total=total, unit=unit)
-    form = "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {elapsed} elapsed, {remaining} left"
-    # What tqdm writes besides the lines (carriage returns) goes nowhere.
-    return PlainLines(desc=title, total=total, unit=unit, mininterval=5, bar_format=form, file=StringIO())
+# ---------------------------------------------------------------------------------------------------- Evaluator
 
 
-# ------------------------------------------------------------------------------------------------- Evaluator
+class Progress(tqdm):
+    """A bar on a terminal; elsewhere (a file, a pipe) a line now and then, since a bar would fill it with fragments."""
+
+    def __init__(self, title: str, num_images: int) -> None:
+        self._plain = not sys.stderr.isatty()
+        super().__init__(
+            desc=title,
+            total=num_images,
+            unit=" images",
+            file=StringIO() if self._plain else sys.stderr,  # a sink for the control characters of a bar
+            mininterval=PLAIN_PROGRESS_SECONDS if self._plain else 0.1,
+            miniters=1,
+            dynamic_ncols=True,
+            bar_format="{desc}: {n_fmt} of {total_fmt} images, {rate_fmt}, {remaining} left" if self._plain else None,
+        )
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Shows the present state."""
+        if not self._plain:
+            super().display(msg, pos)
+        elif self.n:
+            print(self, file=sys.stderr)
 
 
 class MobileNetV2Evaluator(AutoCalibrationEvaluatorBase):
-    """Runs and judges MobileNet V2 by its top-1 accuracy.
-
-    Args:
-        images: the data set.
-        batch_size: number of images per batch.
-        calibration_batches: number of batches that ``calibration`` runs.
-        expected_acc_loss: the loss of top-1 accuracy that is still acceptable is less than this, in points.
-    """
+    """Top-1 accuracy in percent on a dataset; a quantized model must lose less than ``expected_acc_loss`` points."""
 
     def __init__(
-        self, images: ImageRecords, batch_size: int, calibration_batches: int, expected_acc_loss: float
+        self, dataset: ImageDataset, batch_size: int = 32, calibration_batches: int = 1, expected_acc_loss: float = 0.5
     ) -> None:
-        available = -(-images.count // batch_size)
-        if calibration_batches > available:
-            raise DatasetError(
-                f"Calibration needs {calibration_batches} batches of {batch_size}; there are {images.count} images. "
-                "Lower --calibration_batches."
-            )
-        self._images = images
+        super().__init__()
+        self._dataset = dataset
         self._batch_size = batch_size
         self._calibration_batches = calibration_batches
         self._expected_acc_loss = expected_acc_loss
 
     def calibration(self, graph: tf.Graph, outputs: list[str]) -> None:
-        """Runs the first batches."""
-        total = min(self._calibration_batches * self._batch_size, self._images.count)
-        for _ in self._run(graph, outputs, "calibration", total):
-            pass
+        """Runs the first batches of the data."""
+        num_images = min(self._calibration_batches * self._batch_size, self._dataset.num_images)
+        self._count_correct(graph, outputs, "calibration", num_images)
 
     def evaluate(self, graph: tf.Graph, outputs: list[str]) -> float:
         """Returns the top-1 accuracy in percent."""
-        quantized = any(operation.type == "AscendQuant" for operation in graph.get_operations())
+        quantized = any(op.type.startswith("Ascend") for op in graph.get_operations())
+        num_images = self._dataset.num_images
         title = "quantized model" if quantized else "original model"
-        correct = 0
-        for predictions, labels in self._run(graph, outputs, title, self._images.count):
-            correct += int(np.sum(np.argmax(predictions, axis=-1) == labels))
-        return 100.0 * correct / self._images.count
+        return 100.0 * self._count_correct(graph, outputs, title, num_images) / num_images
 
     def metric_eval(self, original_metric: float, new_metric: float) -> tuple[bool, float]:
-        """Returns whether the loss of accuracy is acceptable, and the loss in points."""
+        """Returns whether the loss is small enough, and the loss in percentage points."""
         loss = original_metric - new_metric
-        # A model that has lost nothing is acceptable even for a target of 0: the original itself must be.
+        # Without the second condition a target of 0 would refuse even the original model itself.
         return loss < self._expected_acc_loss or loss <= 0, loss
 
-    def _run(
-        self, graph: tf.Graph, outputs: list[str], title: str, total: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Runs the first ``total`` images through a model; yields predictions and labels batch by batch."""
+    def _count_correct(self, graph: tf.Graph, outputs: list[str], title: str, num_images: int) -> int:
+        """Runs the model and counts the images whose label gets the highest score."""
+        model_input, height, width = find_input(graph)
+        scores = graph.get_tensor_by_name(f"{outputs[0]}:0")
+        self._check_scores(scores.shape)
         with graph.as_default():
-            images = find_input(graph)
-            height, width = (size or DEFAULT_IMAGE_SIZE for size in input_size(images))
-            dataset = self._images.batches(self._batch_size, height, width)
-            next_batch = tf1.data.make_one_shot_iterator(dataset).get_next()
-            output = graph.get_tensor_by_name(f"{outputs[0]}:0")
-            initialize = tf1.global_variables_initializer()
-            done = 0
-            with tf1.Session(graph=graph) as session, progress(title, total, "image") as bar:
-                session.run(initialize)
-                while done < total:
-                    batch, labels = self._fetch(session, next_batch)
-                    predictions = session.run(output, {images: batch})
-                    self._check_labels(predictions)
-                    yield predictions, labels
-                    done += len(labels)
-                    bar.update(len(labels))
+            batches = self._dataset.batches(height, width, self._batch_size)
+            next_batch = tf.compat.v1.data.make_one_shot_iterator(batches).get_next()
+            initialize = tf.compat.v1.global_variables_initializer()
+        correct = 0
+        with closing(tf.compat.v1.Session(graph=graph)) as session, Progress(title, num_images) as progress:
+            session.run(initialize)
+            while progress.n < num_images:
+                try:
+                    # The pipeline prepares the next batches while the model runs on this one.
+                    images, labels = session.run(next_batch)
+                except tf.errors.OpError as error:
+                    raise self._dataset.find_undecodable(progress.n, height, width) from error
+                predictions = session.run(scores, {model_input: images})
+                self._check_scores(tf.TensorShape(predictions.shape))
+                correct += int(np.sum(np.argmax(predictions, axis=1) == labels))
+                progress.update(len(labels))
+        return correct
 
-    def _fetch(self, session: tf1.Session, next_batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[np.ndarray, np.ndarray]:
-        try:
-            return session.run(next_batch)
-        except tf.errors.OutOfRangeError as error:
-            raise DatasetError("The data set has become smaller during the run. Start again.") from error
-        except tf.errors.OpError as error:
-            raise DatasetError(find_undecodable_image(self._images.files)) from error
-
-    def _check_labels(self, predictions: np.ndarray) -> None:
-        classes = predictions.shape[-1]
-        if self._images.largest_label >= classes:
+    def _check_scores(self, shape: tf.TensorShape) -> None:
+        """Checks that the model's output has a score for every label, as far as its shape is known."""
+        if shape.rank not in (None, 2):
+            raise ModelError(f"The model's output has the shape {shape}; it must be [images, classes].")
+        classes = shape[1] if shape.rank else None
+        if classes is not None and self._dataset.largest_label >= classes:
             raise DatasetError(
-                f"The data set has label {self._images.largest_label}, but the model tells {classes} classes apart "
-                f"(labels 0 to {classes - 1}). Use the data set that the model was trained for, and its labels."
+                f"The dataset has the label {self._dataset.largest_label}, but the model's {classes} classes are 0 to "
+                f"{classes - 1}. Use the dataset that the model was trained for."
             )
 
 
-def find_input(graph: tf.Graph) -> tf.Tensor:
-    """Returns the model's only placeholder."""
-    found = [operation.outputs[0] for operation in graph.get_operations() if operation.type == "Placeholder"]
-    if len(found) != 1:
-        names = ", ".join(tensor.name for tensor in found) or "none"
-        raise ValueError(f"The model must have one placeholder, its images; it has: {names}.")
-    return found[0]
+def find_input(graph: tf.Graph) -> tuple[tf.Tensor, int, int]:
+    """Finds the model's only placeholder, and the height and width of the images it takes.
+
+    Raises:
+        ModelError: there is not exactly one, or it does not take batches of RGB images.
+    """
+    placeholders = [op.outputs[0] for op in graph.get_operations() if op.type == "Placeholder"]
+    if len(placeholders) != 1:
+        names = ", ".join(tensor.op.name for tensor in placeholders) or "none"
+        raise ModelError(f"The model must have exactly one placeholder, for the images; it has: {names}.")
+    tensor = placeholders[0]
+    images, height, width, channels = tensor.shape if tensor.shape.rank == 4 else [None] * 4
+    if tensor.dtype != tf.float32 or tensor.shape.rank not in (None, 4) or images or channels not in (None, 3):
+        raise ModelError(
+            f"Input {tensor.op.name!r} takes {tensor.dtype.name} {tensor.shape}; it must take batches of any size, "
+            "float32 [None, height, width, 3]."
+        )
+    return tensor, height or DEFAULT_IMAGE_SIZE, width or DEFAULT_IMAGE_SIZE
 
 
-def input_size(images: tf.Tensor) -> tuple[int | None, int | None]:
-    """Returns height and width of the model's input, None where unknown."""
-    return (None, None) if images.shape.rank != 4 else (images.shape[1], images.shape[2])
+# --------------------------------------------------------------------------------------------------------- Main
 
 
-# ------------------------------------------------------------------------------------------------- Arguments
-
-
-def positive(text: str) -> int:
-    """Parses an integer above 0."""
-    value = int(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{value} is not above 0")
-    return value
-
-
-def target(text: str) -> float:
-    """Parses a loss of accuracy, in points: finite, 0 or more."""
-    value = float(text)
-    if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 100")
-    return value
-
-
-def default_model() -> str:
-    """Returns the first of the usual model files that is there, or else the last."""
-    return next((model for model in MODELS if Path(model).exists()), MODELS[-1])
-
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses the command line."""
-    summary, _, details = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--dataset", required=True, help="directory of TFRecord files in the standard ImageNet schema (required)")
-    add("--keyword", default="", help="use only files whose name contains this (default: all files)")
-    add("--num_parallel_reads", type=positive, default=4, help="number of files read at a time (default: 4)")
-    add("--batch_size", type=positive, default=32, help="number of images per batch (default: 32)")
-    add("--model", default=None, help=f"frozen model (default: {MODELS[0]} if it is there, else {MODELS[1]})")
-    add("--expected_acc_loss", type=target, default=0.5, help="loss of top-1 must be below this (default: 0.5 points)")
-    add("--num_images", type=positive, default=None, help="use only the first images (default: all)")
-    add("--calibration_batches", type=positive, default=1, help="number of batches to calibrate with (default: 1)")
-    add("--strategy", choices=["BinarySearch"], default="BinarySearch", help="search (default: BinarySearch)")
-    add(
-        "--sensitivity", choices=["CosineSimilarity"], default="CosineSimilarity",
-        help="ranking of the layers (default: CosineSimilarity)",
-    )  # fmt: skip
-    return parser.parse_args(arguments)
-
-
-# ------------------------------------------------------------------------------------------------------ Main
-
-
-def quantize(arguments: argparse.Namespace) -> bool:
-    """Does the job; returns whether the target is met."""
-    model = arguments.model or default_model()
-    graph = import_graph(read_graph_def(model), model)
-    images = open_dataset(arguments.dataset, arguments.keyword, arguments.num_images, arguments.num_parallel_reads)
-    LOGGER.info("%d images in %d files; model %s", images.count, len(images.files), model)
-    evaluator = MobileNetV2Evaluator(
-        images, arguments.batch_size, arguments.calibration_batches, arguments.expected_acc_loss
-    )
+def run(arguments: argparse.Namespace) -> bool:
+    """Quantizes the model; returns whether the result meets the target."""
+    amct.set_logging_level(print_level="info", save_level="info")
+    files = find_files(arguments.dataset, arguments.keyword)
+    graph = import_graph(read_graph_def(arguments.model), arguments.model)
+    dataset = scan_dataset(files, arguments.num_images, arguments.num_parallel_reads)
+    print(f"{dataset.num_images} images in {len(files)} files of {arguments.dataset}", file=sys.stderr)
+    if dataset.num_images <= (arguments.calibration_batches - 1) * arguments.batch_size:
+        raise DatasetError(
+            f"{dataset.num_images} images are too few for {arguments.calibration_batches} calibration batches of "
+            f"{arguments.batch_size}. Lower --calibration_batches or --batch_size."
+        )
     amct.create_quant_config(CONFIG_FILE, graph, batch_num=arguments.calibration_batches)
     result = amct.accuracy_based_auto_calibration(
-        model_file=model,
-        outputs=OUTPUTS,
+        model_file=arguments.model,
+        outputs=[OUTPUT],
         record_file=RECORD_FILE,
         config_file=CONFIG_FILE,
-        save_dir=SAVE_PREFIX,
-        evaluator=evaluator,
+        save_dir=SAVE_DIR,
+        evaluator=MobileNetV2Evaluator(
+            dataset, arguments.batch_size, arguments.calibration_batches, arguments.expected_acc_loss
+        ),
         strategy=arguments.strategy,
         sensitivity=arguments.sensitivity,
     )
     return result.target_met
 
 
-def main() -> int:
-    """Runs the program; returns its exit code."""
-    arguments = parse_arguments()
-    amct.set_logging_level(print_level="info", save_level="info")
+def main(arguments: argparse.Namespace) -> int:
+    """Runs the sample; returns its exit code."""
     try:
-        return TARGET_MET if quantize(arguments) else TARGET_MISSED
+        return 0 if run(arguments) else 3
     except KeyboardInterrupt:
-        LOGGER.error("Interrupted; the results of earlier runs are as they were.")
-        return INTERRUPTED
-    except (amct.AmctError, DatasetError, OSError, tf.errors.OpError) as error:
-        LOGGER.error("%s", error)
-        return FAILED
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
+    except (AmctError, DatasetError, OSError) as error:
+        # The engine wraps errors of the evaluator; for those of the dataset the original says it more plainly.
+        cause = error.__cause__ if isinstance(error.__cause__, DatasetError) else error
+        print("Error:", " ".join(str(cause).split()), file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(ARGUMENTS))
