@@ -155,6 +155,16 @@ def test_restrictions_of_the_op_types():
     assert names(make) == ["conv", "dilated", "transposed", "avg_pool", "fc"]
 
 
+def test_loop_bodies_are_left_alone():
+    def make():
+        tf1.disable_control_flow_v2()
+        x = tf1.placeholder(tf.float32, [2, 4, 4, 3], name="x")
+        y = tf1.while_loop(lambda v: tf.reduce_sum(v) < 9, lambda v: tf.nn.avg_pool2d(v, 2, 1, "SAME") + 1, [x])
+        tf.nn.avg_pool2d(y, 2, 1, "SAME", name="after")
+
+    assert names(make) == ["after"]
+
+
 def test_a_filter_as_large_as_its_input_is_fully_connected():
     with tf.Graph().as_default() as graph:
         x = tf1.placeholder(tf.float32, [None, 7, 7, 4])

@@ -54,14 +54,14 @@ def layer_weights(view: GraphView, node: NodeDef) -> np.ndarray | None:
 
 def is_quantizable(view: GraphView, node: NodeDef) -> bool:
     """Tells whether a node is one of the supported types within their restrictions."""
-    if node.op not in QUANTIZABLE_TYPES or node.attr["T"].type != tf.float32.as_datatype_enum:
+    is_float = node.attr["T"].type == tf.float32.as_datatype_enum
+    # The body of a loop runs any number of times per batch.
+    if node.op not in QUANTIZABLE_TYPES or not is_float or node.name in view.loop_nodes:
         return False
     if view.constant(node.input[data_input(node.op)]) is not None:
         return False
-    if node.op == "AvgPool":
-        return True
-    if layer_weights(view, node) is None:
-        return False
+    if node.op == "AvgPool" or layer_weights(view, node) is None:
+        return bool(node.op == "AvgPool")
     if node.op == "MatMul":
         flags = ("transpose_a", "transpose_b", "adjoint_a", "adjoint_b")
         return not any(node.attr[flag].b for flag in flags if flag in node.attr)

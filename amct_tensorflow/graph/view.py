@@ -3,6 +3,7 @@
 import difflib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,6 +128,18 @@ class GraphView:
         if emitted < len(self.nodes):
             stuck = next(name for name, count in waiting.items() if count > 0)
             raise ModelError(f"The model has a cycle through node {stuck!r}; it cannot be run. Freeze it again.")
+
+    @cached_property
+    def loop_nodes(self) -> frozenset[str]:
+        """Names of the nodes inside while loops of control flow version 1, from Enter to Exit."""
+        inside: set[str] = set()
+        waiting = [node.name for node in self.graph_def.node if node.op in ("Enter", "RefEnter")]
+        while waiting:
+            name = waiting.pop()
+            if name not in inside and self.nodes[name].op not in ("Exit", "RefExit"):
+                inside.add(name)
+                waiting.extend(consumer.node.name for consumer in self.consumers(name))
+        return frozenset(inside)
 
     def _closes_loop(self, merge: NodeDef) -> bool:
         return any(self.producer(text).op == "NextIteration" for text in merge.input)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from amct_tensorflow.errors import AmctError, EvaluatorError, MetricError
+from amct_tensorflow.log import log_for
 
 
 class AutoCalibrationEvaluatorBase:
@@ -120,6 +121,7 @@ class CheckedEvaluator:
         """
         judged = self.judge(original, original)
         if not judged.satisfied:
+            log_for().error("metric_eval() does not accept the original model compared with itself.")
             raise MetricError(
                 f"{self._name}.metric_eval says that the original model does not satisfy the requirement when compared "
                 f"with itself (loss {judged.loss:g}); no quantized model ever will. Check metric_eval() and the "
