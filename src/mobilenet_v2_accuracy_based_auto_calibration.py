@@ -16,11 +16,27 @@ import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+
+# The package stands next to src/; this finds it even where it is not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it while it is imported
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tqdm import tqdm
+
+import amct_tensorflow as amct
+from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
+from amct_tensorflow.errors import AmctError, ModelError
+from amct_tensorflow.files import write_atomically
+from amct_tensorflow.graph.view import import_graph, read_graph_def
+from amct_tensorflow.utils.log import LOGGER
 
 # ---------------------------------------------------------------------------------------------------- Constants
 
@@ -41,70 +57,6 @@ FILES_IN_TURN = 16
 SCAN_BATCH_SIZE = 32
 PLAIN_PROGRESS_SECONDS = 5.0
 
-# ---------------------------------------------------------------------------------------------------- Arguments
-
-
-def positive_int(text: str) -> int:
-    """Converts an argument to an int above 0."""
-    if not text.isdecimal() or not 0 < int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {2**31 - 1}")
-    return int(text)
-
-
-def non_negative_float(text: str) -> float:
-    """Converts an argument to a finite float that is at least 0."""
-    value = math.nan
-    with suppress(ValueError):
-        value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
-    return value
-
-
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses the command line; exits with code 2 if it is wrong."""
-    parser = argparse.ArgumentParser(
-        description="Quantize MobileNet V2, rolling layers back to float until its top-1 accuracy meets the target.",
-        usage="%(prog)s --dataset DIR [options]",
-        epilog="exit codes: 0 target met; 1 bad input or failed run; 2 wrong arguments; 3 the best quantized model "
-        "misses the target; 130 interrupted",
-    )
-    add = parser.add_argument
-    add("--dataset", metavar="DIR", required=True, help=f"TFRecord files with {IMAGE_KEY} and {LABEL_KEY} (required)")
-    add("--keyword", metavar="TEXT", default="", help="use only files whose name contains TEXT (default: all files)")
-    add("--num_parallel_reads", metavar="N", type=positive_int, default=4, help="files read at once (default: 4)")
-    add("--batch_size", metavar="N", type=positive_int, default=32, help="images per batch (default: 32)")
-    add("--model", metavar="PB", help=f"frozen model (default: {MODEL_FILES[0]} if it exists, else {MODEL_FILES[1]})")
-    add("--expected_acc_loss", metavar="POINTS", type=non_negative_float, default=0.5,
-        help="target: lose less top-1 accuracy than this, in percentage points (default: 0.5)")  # fmt: skip
-    add("--num_images", metavar="N", type=positive_int, help="use only the first N images (default: all)")
-    add("--calibration_batches", metavar="N", type=positive_int, default=1, help="batches to calibrate on (default: 1)")
-    add("--strategy", choices=["BinarySearch"], default="BinarySearch", help="search strategy (default: %(default)s)")
-    add("--sensitivity", choices=["CosineSimilarity"], default="CosineSimilarity",
-        help="measure that ranks the layers (default: %(default)s)")  # fmt: skip
-    arguments = parser.parse_args(argv)
-    arguments.model = arguments.model or next(filter(os.path.isfile, MODEL_FILES), MODEL_FILES[-1])
-    return arguments
-
-
-if __name__ == "__main__":
-    # Before the imports below, which take seconds: --help and wrong arguments are answered at once.
-    ARGUMENTS = parse_arguments()
-
-# The package stands next to src/; this finds it even where it is not installed.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it while it is imported
-
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from google.protobuf.message import DecodeError  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-import amct_tensorflow as amct  # noqa: E402
-from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase  # noqa: E402
-from amct_tensorflow.errors import AmctError, ModelError  # noqa: E402
-from amct_tensorflow.graph.view import import_graph, read_graph_def  # noqa: E402
-
 # ------------------------------------------------------------------------------------------------ Preprocessing
 # Edit this part for another model: it must do exactly what was done to the images when the model was trained.
 
@@ -115,6 +67,7 @@ def preprocess(encoded: tf.Tensor, height: int, width: int) -> tf.Tensor:
     Returns:
         A float32 tensor [height, width, 3] with values from -1 to 1.
     """
+    # Decoding only the crop of a JPEG would be faster, but gives other pixels at its right edge.
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     image = tf.image.central_crop(image, CENTRAL_FRACTION)
     # The model was trained with the sampling points of TensorFlow 1; those of tf.image.resize lie half a pixel further.
@@ -304,27 +257,24 @@ class Progress(tqdm):
             print(self, file=sys.stderr)
 
 
+@dataclass(frozen=True)
 class MobileNetV2Evaluator(AutoCalibrationEvaluatorBase):
     """Top-1 accuracy in percent on a dataset; a quantized model must lose less than ``expected_acc_loss`` points."""
 
-    def __init__(
-        self, dataset: ImageDataset, batch_size: int = 32, calibration_batches: int = 1, expected_acc_loss: float = 0.5
-    ) -> None:
-        super().__init__()
-        self._dataset = dataset
-        self._batch_size = batch_size
-        self._calibration_batches = calibration_batches
-        self._expected_acc_loss = expected_acc_loss
+    dataset: ImageDataset
+    batch_size: int = 32
+    calibration_batches: int = 1
+    expected_acc_loss: float = 0.5
 
     def calibration(self, graph: tf.Graph, outputs: list[str]) -> None:
         """Runs the first batches of the data."""
-        num_images = min(self._calibration_batches * self._batch_size, self._dataset.num_images)
+        num_images = min(self.calibration_batches * self.batch_size, self.dataset.num_images)
         self._count_correct(graph, outputs, "calibration", num_images)
 
     def evaluate(self, graph: tf.Graph, outputs: list[str]) -> float:
         """Returns the top-1 accuracy in percent."""
         quantized = any(op.type.startswith("Ascend") for op in graph.get_operations())
-        num_images = self._dataset.num_images
+        num_images = self.dataset.num_images
         title = "quantized model" if quantized else "original model"
         return 100.0 * self._count_correct(graph, outputs, title, num_images) / num_images
 
@@ -332,7 +282,7 @@ class MobileNetV2Evaluator(AutoCalibrationEvaluatorBase):
         """Returns whether the loss is small enough, and the loss in percentage points."""
         loss = original_metric - new_metric
         # Without the second condition a target of 0 would refuse even the original model itself.
-        return loss < self._expected_acc_loss or loss <= 0, loss
+        return loss < self.expected_acc_loss or loss <= 0, loss
 
     def _count_correct(self, graph: tf.Graph, outputs: list[str], title: str, num_images: int) -> int:
         """Runs the model and counts the images whose label gets the highest score."""
@@ -340,7 +290,7 @@ class MobileNetV2Evaluator(AutoCalibrationEvaluatorBase):
         scores = graph.get_tensor_by_name(f"{outputs[0]}:0")
         self._check_scores(scores.shape)
         with graph.as_default():
-            batches = self._dataset.batches(height, width, self._batch_size)
+            batches = self.dataset.batches(height, width, self.batch_size)
             next_batch = tf.compat.v1.data.make_one_shot_iterator(batches).get_next()
             initialize = tf.compat.v1.global_variables_initializer()
         correct = 0
@@ -351,7 +301,7 @@ class MobileNetV2Evaluator(AutoCalibrationEvaluatorBase):
                     # The pipeline prepares the next batches while the model runs on this one.
                     images, labels = session.run(next_batch)
                 except tf.errors.OpError as error:
-                    raise self._dataset.find_undecodable(progress.n, height, width) from error
+                    raise self.dataset.find_undecodable(progress.n, height, width) from error
                 predictions = session.run(scores, {model_input: images})
                 self._check_scores(tf.TensorShape(predictions.shape))
                 correct += int(np.sum(np.argmax(predictions, axis=1) == labels))
@@ -363,9 +313,9 @@ class MobileNetV2Evaluator(AutoCalibrationEvaluatorBase):
         if shape.rank not in (None, 2):
             raise ModelError(f"The model's output has the shape {shape}; it must be [images, classes].")
         classes = shape[1] if shape.rank else None
-        if classes is not None and self._dataset.largest_label >= classes:
+        if classes is not None and self.dataset.largest_label >= classes:
             raise DatasetError(
-                f"The dataset has the label {self._dataset.largest_label}, but the model's {classes} classes are 0 to "
+                f"The dataset has the label {self.dataset.largest_label}, but the model's {classes} classes are 0 to "
                 f"{classes - 1}. Use the dataset that the model was trained for."
             )
 
@@ -390,50 +340,112 @@ def find_input(graph: tf.Graph) -> tuple[tf.Tensor, int, int]:
     return tensor, height or DEFAULT_IMAGE_SIZE, width or DEFAULT_IMAGE_SIZE
 
 
+# ---------------------------------------------------------------------------------------------------- Arguments
+
+
+def positive_int(text: str) -> int:
+    """Converts an argument to an int above 0."""
+    if not text.isdecimal() or not 0 < int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {2**31 - 1}")
+    return int(text)
+
+
+def non_negative_float(text: str) -> float:
+    """Converts an argument to a finite float that is at least 0."""
+    value = math.nan
+    with suppress(ValueError):
+        value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line; exits with code 2 if it is wrong."""
+    parser = argparse.ArgumentParser(
+        description="Quantize MobileNet V2, rolling layers back to float until its top-1 accuracy meets the target.",
+        usage="%(prog)s --dataset DIR [options]",
+        epilog="exit codes: 0 target met; 1 bad input or failed run; 2 wrong arguments; 3 the best quantized model "
+        "misses the target; 130 interrupted",
+    )
+    add = parser.add_argument
+    add("--dataset", metavar="DIR", required=True, help=f"TFRecord files with {IMAGE_KEY} and {LABEL_KEY} (required)")
+    add("--keyword", metavar="TEXT", default="", help="use only files whose name contains TEXT (default: all files)")
+    add("--num_parallel_reads", metavar="N", type=positive_int, default=4, help="files read at once (default: 4)")
+    add("--batch_size", metavar="N", type=positive_int, default=32, help="images per batch (default: 32)")
+    add("--model", metavar="PB", help=f"frozen model (default: {MODEL_FILES[0]} if it exists, else {MODEL_FILES[1]})")
+    add("--expected_acc_loss", metavar="POINTS", type=non_negative_float, default=0.5,
+        help="target: lose less top-1 accuracy than this, in percentage points (default: 0.5)")  # fmt: skip
+    add("--num_images", metavar="N", type=positive_int, help="use only the first N images (default: all)")
+    add("--calibration_batches", metavar="N", type=positive_int, default=1, help="batches to calibrate on (default: 1)")
+    add("--strategy", choices=["BinarySearch"], default="BinarySearch", help="search strategy (default: %(default)s)")
+    add("--sensitivity", choices=["CosineSimilarity"], default="CosineSimilarity",
+        help="measure that ranks the layers (default: %(default)s)")  # fmt: skip
+    arguments = parser.parse_args(argv)
+    arguments.model = arguments.model or next(filter(os.path.isfile, MODEL_FILES), MODEL_FILES[-1])
+    return arguments
+
+
 # --------------------------------------------------------------------------------------------------------- Main
 
 
 def run(arguments: argparse.Namespace) -> bool:
     """Quantizes the model; returns whether the result meets the target."""
-    amct.set_logging_level(print_level="info", save_level="info")
     files = find_files(arguments.dataset, arguments.keyword)
     graph = import_graph(read_graph_def(arguments.model), arguments.model)
     dataset = scan_dataset(files, arguments.num_images, arguments.num_parallel_reads)
-    print(f"{dataset.num_images} images in {len(files)} files of {arguments.dataset}", file=sys.stderr)
+    LOGGER.info("%d images in %d files of %s", dataset.num_images, len(files), arguments.dataset)
     if dataset.num_images <= (arguments.calibration_batches - 1) * arguments.batch_size:
         raise DatasetError(
             f"{dataset.num_images} images are too few for {arguments.calibration_batches} calibration batches of "
             f"{arguments.batch_size}. Lower --calibration_batches or --batch_size."
         )
-    amct.create_quant_config(CONFIG_FILE, graph, batch_num=arguments.calibration_batches)
-    result = amct.accuracy_based_auto_calibration(
-        model_file=arguments.model,
-        outputs=[OUTPUT],
-        record_file=RECORD_FILE,
-        config_file=CONFIG_FILE,
-        save_dir=SAVE_DIR,
-        evaluator=MobileNetV2Evaluator(
-            dataset, arguments.batch_size, arguments.calibration_batches, arguments.expected_acc_loss
-        ),
-        strategy=arguments.strategy,
-        sensitivity=arguments.sensitivity,
-    )
+    with restored_on_failure(Path(CONFIG_FILE)):
+        amct.create_quant_config(CONFIG_FILE, graph, batch_num=arguments.calibration_batches)
+        result = amct.accuracy_based_auto_calibration(
+            model_file=arguments.model,
+            outputs=[OUTPUT],
+            record_file=RECORD_FILE,
+            config_file=CONFIG_FILE,
+            save_dir=SAVE_DIR,
+            evaluator=MobileNetV2Evaluator(
+                dataset, arguments.batch_size, arguments.calibration_batches, arguments.expected_acc_loss
+            ),
+            strategy=arguments.strategy,
+            sensitivity=arguments.sensitivity,
+        )
     return result.target_met
 
 
-def main(arguments: argparse.Namespace) -> int:
+@contextmanager
+def restored_on_failure(file: Path) -> Iterator[None]:
+    """Puts a file back as it was if the block fails, so that it goes on matching the results beside it."""
+    before = file.read_bytes() if file.is_file() else None
+    try:
+        yield
+    except BaseException:
+        if before is None:
+            file.unlink(missing_ok=True)
+        else:
+            write_atomically(file, before, announce=False)
+        raise
+
+
+def main() -> int:
     """Runs the sample; returns its exit code."""
+    arguments = parse_arguments()
+    amct.set_logging_level(print_level="info", save_level="info")
     try:
         return 0 if run(arguments) else 3
     except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
+        LOGGER.error("Interrupted; the results of an earlier run are as they were.")
         return 130
     except (AmctError, DatasetError, OSError) as error:
         # The engine wraps errors of the evaluator; for those of the dataset the original says it more plainly.
         cause = error.__cause__ if isinstance(error.__cause__, DatasetError) else error
-        print("Error:", " ".join(str(cause).split()), file=sys.stderr)
+        LOGGER.error("%s", " ".join(str(cause).split()))
         return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(ARGUMENTS))
+    sys.exit(main())
