@@ -27,7 +27,8 @@ def write_atomically(path: str | Path, data: str | bytes, *, announce: bool = Tr
     path = Path(path)
     content = data.encode() if isinstance(data, str) else data
     make_folder(path.parent)
-    if announce and path.exists():
+    # os.path.exists, because Path.exists raises where a name is too long or a folder may not be entered.
+    if announce and os.path.exists(path):  # noqa: PTH110
         log_for("files").warning("%s already exists and will be overwritten.", path)
     temporary = None
     try:
@@ -52,7 +53,10 @@ def make_folder(folder: Path) -> None:
         OutputError: it cannot be made.
     """
     try:
-        folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        # One by one, because mkdir(parents=True) gives the mode to the last folder only.
+        for missing in reversed([above for above in (folder, *folder.parents) if not above.exists()]):
+            missing.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+        folder.mkdir(exist_ok=True)
     except OSError as error:
         raise _refusal(folder, error) from error
 

@@ -66,7 +66,8 @@ def parse_record(text: str, source: str) -> dict[str, LayerFactors]:
     """
     message = ScaleOffsetRecord()
     try:
-        text_format.Parse(text, message, allow_unknown_extension=False)
+        # Merge, not Parse: of an optional field given twice, the last one counts.
+        text_format.Merge(text, message)
     except (text_format.ParseError, ValueError, RecursionError) as error:
         raise RecordError(f"Record {source} is malformed: {error}. Calibrate again.") from error
     if not message.record:
@@ -138,6 +139,8 @@ def check_record(
 
 def _layer_factors(entry: Any, source: str) -> LayerFactors:
     key, value = entry.key, entry.value
+    if not key:
+        raise RecordError(f"Record {source}: an entry has no key. Give it the name of its layer.")
     for field in ("scale_d", "offset_d"):
         if not value.HasField(field):
             raise _error(source, key, f"{field} is missing. Calibrate again")

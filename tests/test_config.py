@@ -182,6 +182,7 @@ def weights(**changes):
         (activation(search_range=[1]), ConfigTypeError, "two numbers"),
         (activation(search_step=0.61), ConfigValueError, "search_step"),
         (activation(search_step=0), ConfigValueError, "search_step"),
+        (activation(search_step=1e-9), ConfigValueError, "search_step"),
         (activation(act_algo="kl"), ConfigValueError, "act_algo"),
         (activation(act_algo="hfmg", search_step=0.01), ConfigValueError, "search_step"),
         (activation(num_of_bins=1024), ConfigValueError, "num_of_bins"),
@@ -216,6 +217,8 @@ def test_search_step_may_span_the_whole_range():
 def test_a_layer_named_like_a_key():
     with pytest.raises(ConfigValueError, match="Rename the node"):
         parse({"version": {}}, [LayerSpec("version", "MatMul", False)])
+    with pytest.raises(ConfigValueError, match="Rename the node"):
+        default_config([LayerSpec("version", "MatMul", False)], {"version"})
 
 
 def test_missing_and_binary_files(tmp_path):

@@ -84,6 +84,16 @@ def test_a_key_given_twice_counts_last():
     assert parse_record(TEXT + again, "r")["MobilenetV2/Logits/AvgPool"] == LayerFactors(0.5, 3)
 
 
+def test_an_optional_field_given_twice_counts_last():
+    text = 'record { key: "x" value { scale_d: 1 offset_d: 1 scale_d: 2 offset_d: 3 } }'
+    assert parse_record(text, "r") == {"x": LayerFactors(2.0, 3)}
+
+
+def test_an_entry_without_key():
+    with pytest.raises(RecordError, match="no key"):
+        parse_record("record { value { scale_d: 1 offset_d: 0 } }", "r")
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [
@@ -181,6 +191,16 @@ def test_files_are_written_whole_with_their_modes(tmp_path):
     write_atomically(path, b"\x00\x01")
     assert path.read_bytes() == b"\x00\x01"
     assert [item.name for item in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_every_folder_made_gets_its_mode(tmp_path):
+    write_atomically(tmp_path / "a" / "b" / "f", "x")
+    assert [(tmp_path / name).stat().st_mode & 0o027 for name in ("a", "a/b")] == [0, 0]
+
+
+def test_a_name_that_is_too_long(tmp_path):
+    with pytest.raises(OutputError):
+        write_atomically(tmp_path / ("a" * 300), "x")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

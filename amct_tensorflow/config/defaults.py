@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from amct_tensorflow.config.schema import ActivationConfig, LayerConfig, QuantConfig, WeightConfig
+from amct_tensorflow.config.schema import GLOBAL_KEYS, ActivationConfig, LayerConfig, QuantConfig, WeightConfig
 from amct_tensorflow.config.validate import check_names
 from amct_tensorflow.errors import ConfigValueError
 from amct_tensorflow.graph.layers import LayerSpec
@@ -33,7 +33,7 @@ def default_config(
     Raises:
         ConfigValueError: a name in ``skip_layers`` is wrong, or no layer is left to quantize.
     """
-    check_some_layer(layers)
+    check_layers(layers)
     skipped = check_names(skip_layers, {layer.name for layer in layers}, op_names, "skip_layers")
     config = QuantConfig(
         layers={
@@ -47,13 +47,18 @@ def default_config(
     return config
 
 
-def check_some_layer(layers: Sequence[LayerSpec]) -> None:
-    """Raises ConfigValueError if a graph has nothing to quantize."""
+def check_layers(layers: Sequence[LayerSpec]) -> None:
+    """Raises ConfigValueError if a graph has nothing to quantize, or a layer named like a key of config.json."""
     if not layers:
         raise ConfigValueError(
             "The graph has no layer that can be quantized: no Conv2D, DepthwiseConv2dNative, MatMul or "
             "Conv2DBackpropInput with constant float32 weights, and no AvgPool. Freeze the model for inference first."
         )
+    for layer in layers:
+        if layer.name in GLOBAL_KEYS:
+            raise ConfigValueError(
+                f"The layer named {layer.name!r} cannot be told from the key of that name. Rename the node."
+            )
 
 
 def check_some_enabled(config: QuantConfig) -> None:

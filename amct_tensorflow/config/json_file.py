@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from amct_tensorflow.config.defaults import check_some_layer, default_layer
+from amct_tensorflow.config.defaults import check_layers, default_layer
 from amct_tensorflow.config.schema import (
     FORCE_FP16_QUANT,
     ActivationConfig,
@@ -22,17 +22,6 @@ from amct_tensorflow.files import write_atomically
 from amct_tensorflow.graph.layers import CHANNEL_WISE_TYPES, LayerSpec
 from amct_tensorflow.log import log_for
 
-GLOBAL_KEYS = (
-    "version",
-    "batch_num",
-    "activation_offset",
-    "joint_quant",
-    "do_fusion",
-    "fakequant_precision_mode",
-    "skip_fusion_layers",
-    "tensor_quantize",
-    "bias_correction",
-)
 _IFMR_KEYS = ("max_percentile", "min_percentile", "search_range", "search_step")
 
 
@@ -81,16 +70,11 @@ def parse_config(text: str, source: str, layers: Sequence[LayerSpec], op_names: 
         if isinstance(error, ConfigValueError):
             raise
         raise ConfigValueError(f"{source} holds a number that cannot be read: {error}. Correct it.") from error
-    check_some_layer(layers)
+    check_layers(layers)
     return _whole(Section(content, source), {layer.name: layer for layer in layers}, op_names)
 
 
 def _whole(section: Section, layers: dict[str, LayerSpec], op_names: Collection[str]) -> QuantConfig:
-    for name in layers:
-        if name in GLOBAL_KEYS:
-            raise ConfigValueError(
-                f"{section.where}: the layer named {name!r} cannot be told from the key of that name. Rename the node."
-            )
     version = section.integer("version", 1)
     if version != 1:
         raise ConfigValueError(f"{section.where}: version is {version}; only 1 is supported.")

@@ -5,6 +5,17 @@ from dataclasses import dataclass, field, replace
 
 NUM_OF_BINS = (1024, 2048, 4096, 8192)
 FORCE_FP16_QUANT = "FORCE_FP16_QUANT"
+GLOBAL_KEYS = (
+    "version",
+    "batch_num",
+    "activation_offset",
+    "joint_quant",
+    "do_fusion",
+    "fakequant_precision_mode",
+    "skip_fusion_layers",
+    "tensor_quantize",
+    "bias_correction",
+)
 
 
 @dataclass(frozen=True)

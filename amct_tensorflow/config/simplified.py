@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from google.protobuf import text_format
 
-from amct_tensorflow.config.defaults import check_some_enabled, check_some_layer
+from amct_tensorflow.config.defaults import check_layers, check_some_enabled
 from amct_tensorflow.config.schema import (
     FORCE_FP16_QUANT,
     ActivationConfig,
@@ -64,7 +64,7 @@ def parse_simplified(text: str, source: str, layers: Sequence[LayerSpec], op_nam
     if not message.IsInitialized():
         missing = ", ".join(message.FindInitializationErrors())
         raise ConfigValueError(f"{source} lacks {missing}. Add it.")
-    check_some_layer(layers)
+    check_layers(layers)
     return _Resolver(message, source, layers, op_names).resolve()
 
 

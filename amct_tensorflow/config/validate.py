@@ -6,6 +6,8 @@ from decimal import Decimal
 from amct_tensorflow.config.schema import NUM_OF_BINS, HfmgParams, IfmrParams
 from amct_tensorflow.errors import ConfigValueError
 
+_MOST_RATIOS = 10_000  # the search looks at all of them at once
+
 
 def check_ifmr(params: IfmrParams, where: str) -> IfmrParams:
     """Returns ``params`` if every value is in range; ``where`` names file and layer in messages.
@@ -26,6 +28,11 @@ def check_ifmr(params: IfmrParams, where: str) -> IfmrParams:
     span = Decimal(str(params.search_end)) - Decimal(str(params.search_start))
     if not 0 < Decimal(str(params.search_step)) <= span:
         raise ConfigValueError(f"{where}: search_step is {params.search_step}; it must lie in (0, {span}].")
+    if span / Decimal(str(params.search_step)) > _MOST_RATIOS:
+        raise ConfigValueError(
+            f"{where}: search_step is {params.search_step}; that makes more than {_MOST_RATIOS} ranges to try per "
+            "layer. Use a larger step."
+        )
     return params
 
 
