@@ -87,15 +87,17 @@ class ModuleLogger(_LoggerAdapter):
         log_for(module_name).error("%s", message)
 
 
+_CONSOLE, _FILE = _StderrHandler(), _LogFileHandler()
+
+
 def _make_logger() -> logging.Logger:
     logger = logging.getLogger("amct_tensorflow")
-    if not logger.handlers:
-        logger.setLevel(logging.DEBUG)
-        logger.propagate = False
-        for handler in (_StderrHandler(), _LogFileHandler()):
-            handler.setLevel(logging.INFO)
-            handler.setFormatter(_Formatter())
-            logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    for handler in (_CONSOLE, _FILE):
+        handler.setLevel(logging.INFO)
+        handler.setFormatter(_Formatter())
+        logger.addHandler(handler)
     return logger
 
 
@@ -118,12 +120,12 @@ def set_logging_level(print_level: str = "info", save_level: str = "info") -> No
         ArgumentTypeError: a level is not a string.
         ArgumentValueError: a level has another name.
     """
-    levels = []
+    levels: list[int] = []
     for argument, level in (("print_level", print_level), ("save_level", save_level)):
         if not isinstance(level, str):
             raise ArgumentTypeError(f"set_logging_level: {argument} must be a str, not {type(level).__name__}.")
         if level.lower() not in LEVELS:
             raise ArgumentValueError(f"set_logging_level: {argument} is {level!r}; use one of {', '.join(LEVELS)}.")
         levels.append(LEVELS[level.lower()])
-    for handler, value in zip(_LOGGER.handlers, levels, strict=True):
-        handler.setLevel(value)
+    _CONSOLE.setLevel(levels[0])
+    _FILE.setLevel(levels[1])

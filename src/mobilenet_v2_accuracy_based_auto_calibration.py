@@ -14,6 +14,7 @@ Exit codes: 0 the quantized model meets the target; 1 an input cannot be used, o
 import argparse
 import math
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -188,7 +189,7 @@ def scan_dataset(files: Sequence[str], num_images: int | None = None, num_parall
                 raise find_fault(files)
             counts.update(map(os.fsdecode, names))
             largest_label = max(largest_label, int(np.max(labels)))
-    except tf.errors.OpError as error:
+    except (tf.errors.OpError, UnicodeDecodeError) as error:  # TensorFlow's message may quote a record's bytes
         raise find_fault(files) from error
     if not any(counts.values()):
         raise DatasetError(f"{files[0]} and the files beside it hold no records. Give TFRecord files with images.")
@@ -227,7 +228,9 @@ def _fault_of(record: bytes) -> str | None:
 
 
 def _first_line(error: tf.errors.OpError) -> str:
-    return next(iter(error.message.splitlines()), type(error).__name__)
+    """Returns the message of an error without what TensorFlow says of its own nodes."""
+    line = next(iter(error.message.splitlines()), type(error).__name__)
+    return re.sub(r"{{.*?}} ?| \[Op:.*", "", line)
 
 
 # ---------------------------------------------------------------------------------------------------- Evaluator
@@ -425,7 +428,8 @@ def restored_on_failure(file: Path) -> Iterator[None]:
         yield
     except BaseException:
         if before is None:
-            file.unlink(missing_ok=True)
+            with suppress(OSError):  # it may never have been made
+                file.unlink()
         else:
             write_atomically(file, before, announce=False)
         raise

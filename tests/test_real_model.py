@@ -62,8 +62,8 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def images(sample):
     """The 600 preprocessed images and their labels, as the sample feeds them."""
-    records = sample.open_dataset(str(DATASET), "", None, 4)
-    batches = [(x.numpy(), y.numpy()) for x, y in records.batches(50, 224, 224)]
+    dataset = sample.scan_dataset(sample.find_files(str(DATASET)))
+    batches = [(x.numpy(), y.numpy()) for x, y in dataset.batches(224, 224, batch_size=50)]
     return np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches])
 
 
