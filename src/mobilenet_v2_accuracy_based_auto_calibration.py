@@ -56,6 +56,7 @@ CENTRAL_FRACTION = 0.875
 # if each file holds one class. It is no argument, because the order of the images, and so the result, depends on it.
 FILES_IN_TURN = 16
 SCAN_BATCH_SIZE = 32
+RECORD_FRAME = 16  # bytes of a TFRecord beside its data: length and two checksums
 PLAIN_PROGRESS_SECONDS = 5.0
 
 # ------------------------------------------------------------------------------------------------ Preprocessing
@@ -176,21 +177,29 @@ def scan_dataset(files: Sequence[str], num_images: int | None = None, num_parall
         DatasetError: a file is damaged, a record lacks its image or label, or there is no record.
     """
 
-    def summarize(records: tf.Tensor, file: tf.Tensor, _index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def summarize(records: tf.Tensor, file: tf.Tensor, _index: tf.Tensor) -> tuple[tf.Tensor, ...]:
         features = parse_examples(records)
-        return file, tf.strings.length(features[IMAGE_KEY]), features[LABEL_KEY]
+        return file, tf.strings.length(records), tf.strings.length(features[IMAGE_KEY]), features[LABEL_KEY]
 
     counts = Counter(dict.fromkeys(files, 0))
+    read = Counter(dict.fromkeys(files, 0))
     largest_label = -1
     records = read_records(files, num_parallel_reads, with_origin=True).take(num_images or tf.data.INFINITE_CARDINALITY)
     try:
-        for names, sizes, labels in records.batch(SCAN_BATCH_SIZE).map(summarize).prefetch(2).as_numpy_iterator():
+        for names, lengths, sizes, labels in (
+            records.batch(SCAN_BATCH_SIZE).map(summarize).prefetch(2).as_numpy_iterator()
+        ):
             if np.any(sizes == 0) or np.any(labels < 0):
                 raise find_fault(files)
             counts.update(map(os.fsdecode, names))
+            for name, length in zip(names, lengths, strict=True):
+                read[os.fsdecode(name)] += RECORD_FRAME + int(length)
             largest_label = max(largest_label, int(np.max(labels)))
     except (tf.errors.OpError, UnicodeDecodeError) as error:  # TensorFlow's message may quote a record's bytes
         raise find_fault(files) from error
+    # A file that is cut off within the frame of a record just ends, as far as TensorFlow is concerned.
+    if num_images is None and any(Path(file).stat().st_size != read[file] for file in files):
+        raise find_fault(files)
     if not any(counts.values()):
         raise DatasetError(f"{files[0]} and the files beside it hold no records. Give TFRecord files with images.")
     return ImageDataset(counts, largest_label, num_parallel_reads)
@@ -199,17 +208,21 @@ def scan_dataset(files: Sequence[str], num_images: int | None = None, num_parall
 def find_fault(files: Sequence[str]) -> DatasetError:
     """Reads record by record to find the fault that a batch failed on."""
     for file in files:
-        index = 0
+        index, position = 0, 0
         try:
             for record in tf.data.TFRecordDataset(file).as_numpy_iterator():
                 if fault := _fault_of(record):
                     return DatasetError(f"{file}, record {index}: {fault}. Mend the record, or leave it out.")
                 index += 1
+                position += RECORD_FRAME + len(record)
+            is_damaged = position != Path(file).stat().st_size
         except tf.errors.DataLossError:
-            what = "the file is truncated or corrupt here" if index else "this is no TFRecord file, or a damaged one"
-            return DatasetError(f"{file}, record {index}: {what}. Replace it, or leave it out with --keyword.")
+            is_damaged = True
         except tf.errors.OpError as error:
             return DatasetError(f"{file}, record {index}: it cannot be read ({_first_line(error)}).")
+        if is_damaged:
+            what = "the file is truncated or corrupt here" if index else "this is no TFRecord file, or a damaged one"
+            return DatasetError(f"{file}, record {index}: {what}. Replace it, or leave it out with --keyword.")
     return DatasetError("The dataset could not be read to its end; did it change meanwhile? Start again.")
 
 

@@ -1,0 +1,732 @@
+"""The sample's data side: which pixels and labels the model gets, and what a bad data set or argument is told."""
+
+import importlib.util
+import os
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ROOT
+from graphs import tf1
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
+from amct_tensorflow.errors import EvaluatorError, ModelError
+
+SAMPLE = ROOT / "src" / "mobilenet_v2_accuracy_based_auto_calibration.py"
+LEVELS = 8  # grey levels, and so classes, of the images that the level model tells apart
+
+
+def load_sample():
+    spec = importlib.util.spec_from_file_location("sample_pipeline", SAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+sample = load_sample()
+
+
+# ------------------------------------------------------------------------------------------------ Making data
+
+
+def pixels(height, width, channels=3, seed=0):
+    """Smooth colours with some noise, so that JPEG keeps and blurs something."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = [128 + 90 * np.sin(rows / (3 + k) + seed) * np.cos(columns / (5 - k)) for k in range(channels)]
+    noise = np.random.default_rng(seed).normal(0, 12, (height, width, channels))
+    return np.clip(np.stack(waves, -1) + noise, 0, 255).astype(np.uint8)
+
+
+def png(image):
+    return tf.io.encode_png(image).numpy()
+
+
+def jpeg(image, **options):
+    kind = "grayscale" if image.shape[2] == 1 else "rgb"
+    return tf.io.encode_jpeg(image, format=kind, quality=90, **options).numpy()
+
+
+def level_png(level, size=(9, 9)):
+    return png(np.full((*size, 3), level * 255 // (LEVELS - 1), np.uint8))
+
+
+def example(encoded=None, label=None, **others):
+    """A serialized record; ``others`` are further features, as tf.train.Feature."""
+    feature = dict(others)
+    if encoded is not None:
+        feature["image/encoded"] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))
+    if label is not None:
+        feature["image/class/label"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+
+def write(path, records):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    return str(path)
+
+
+def write_labels(folder, **files):
+    """Writes files of records whose label is their identity; returns the file names."""
+    image = level_png(0)
+    return [write(folder / name, [example(image, label) for label in labels]) for name, labels in files.items()]
+
+
+def scan(folder, *arguments, keyword=""):
+    return sample.scan_dataset(sample.find_files(str(folder), keyword), *arguments)
+
+
+def labels_of(dataset, batch_size=4):
+    return [labels.numpy().tolist() for _, labels in dataset.batches(2, 2, batch_size)]
+
+
+# ----------------------------------------------------------------------------------------------------- Pixels
+
+
+def crop_reference(image):
+    """The central 87.5 % in plain NumPy."""
+    starts = [int((size - size * 0.875) / 2) for size in image.shape[:2]]
+    return image[starts[0] : image.shape[0] - starts[0], starts[1] : image.shape[1] - starts[1]]
+
+
+def resize_reference(image, height, width):
+    """Bilinear with output pixel i at input position i * in / out, in plain NumPy."""
+
+    def axis(values, size):
+        length = values.shape[0]
+        position = np.arange(size) * np.float32(length / size)
+        low = np.minimum(position.astype(int), length - 1)
+        part = (position - low).astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
+        return values[low] * (1 - part) + values[np.minimum(low + 1, length - 1)] * part
+
+    rows = axis(image.astype(np.float32), height)
+    return axis(rows.swapaxes(0, 1), width).swapaxes(0, 1)
+
+
+SIZES = [(64, 64), (65, 63), (48, 80), (161, 256), (33, 17), (256, 129), (7, 9), (1, 1), (300, 2)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_preprocess_crops_resizes_and_scales(size):
+    image = pixels(*size)
+    result = sample.preprocess(tf.constant(png(image)), 24, 20).numpy()
+    assert (result.dtype, result.shape) == (np.float32, (24, 20, 3))
+    assert np.all(np.abs(result) <= 1)
+    expected = resize_reference(crop_reference(image), 24, 20) / 127.5 - 1
+    np.testing.assert_allclose(result, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("options", [{}, {"chroma_downsampling": False}, {"progressive": True}], ids=str)
+def test_jpeg_crop_is_that_of_the_whole_image(size, options):
+    """Whatever way the sample decodes a JPEG, the pixels are those of decoding all of it and cropping then."""
+    encoded = jpeg(pixels(*size), **options)
+    cropped = tf.image.central_crop(tf.io.decode_jpeg(encoded, channels=3), 0.875)
+    expected = resize_reference(cropped.numpy(), 16, 16) / 127.5 - 1
+    np.testing.assert_allclose(sample.preprocess(tf.constant(encoded), 16, 16), expected, atol=2e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 70), st.booleans())
+def test_jpeg_crop_of_any_size(height, width, subsampled):
+    encoded = jpeg(pixels(height, width), chroma_downsampling=subsampled)
+    cropped = crop_reference(tf.io.decode_jpeg(encoded, channels=3).numpy())
+    # Without a change of size the resize must return the cropped pixels themselves.
+    result = sample.preprocess(tf.constant(encoded), *cropped.shape[:2]).numpy()
+    assert np.array_equal(result, cropped.astype(np.float32) / np.float32(127.5) - 1)
+
+
+@pytest.mark.parametrize("encode", [png, jpeg])
+def test_grayscale_becomes_rgb(encode):
+    result = sample.preprocess(tf.constant(encode(pixels(40, 30, 1))), 8, 8).numpy()
+    assert result.shape == (8, 8, 3)
+    assert np.array_equal(result[..., 0], result[..., 1])
+    assert np.array_equal(result[..., 0], result[..., 2])
+
+
+def test_transparency_is_dropped():
+    image = pixels(20, 20, 4)
+    result = sample.preprocess(tf.constant(png(image)), 8, 8)
+    assert np.array_equal(result, sample.preprocess(tf.constant(png(image[..., :3])), 8, 8))
+
+
+def test_real_images_are_cropped_exactly(shared):
+    dataset = scan(shared / "imagenet_sample")
+    assert dataset.num_images == 600
+    assert set(dataset.counts.values()) == {150}
+    checked = 0
+    for record in dataset.records().take(64):
+        encoded = sample.parse_examples(record)[sample.IMAGE_KEY]
+        cropped = crop_reference(tf.io.decode_jpeg(encoded, channels=3).numpy())
+        result = sample.preprocess(encoded, *cropped.shape[:2]).numpy()
+        assert np.array_equal(result, cropped.astype(np.float32) / np.float32(127.5) - 1)
+        checked += 1
+    assert checked == 64
+
+
+# ---------------------------------------------------------------------------------------------------- Records
+
+
+def test_every_image_once_and_a_partial_last_batch(tmp_path):
+    write_labels(tmp_path, a=range(1, 6), b=range(6, 8), c=[], d=range(8, 19))
+    dataset = scan(tmp_path)
+    assert dict(dataset.counts) == {str(tmp_path / name): count for name, count in zip("abcd", (5, 2, 0, 11))}
+    assert (dataset.num_images, dataset.largest_label) == (18, 18)
+    batches = labels_of(dataset, 4)
+    assert [len(batch) for batch in batches] == [4, 4, 4, 4, 2]
+    assert sorted(sum(batches, [])) == list(range(1, 19))
+
+
+def test_order_follows_the_sorted_names_and_not_the_number_of_readers(tmp_path):
+    lengths = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4]  # more files than are read in turn
+    for number, length in enumerate(lengths):
+        write_labels(tmp_path, **{f"part-{number:02}": [100 * number + index for index in range(length)]})
+    orders = [sum(labels_of(scan(tmp_path, None, readers)), []) for readers in (1, 2, 4, 7)]
+    assert all(order == orders[0] for order in orders[1:])
+    assert len(set(orders[0])) == sum(lengths)
+    assert orders[0][:16] == [100 * number for number in range(16)]
+    for number, length in enumerate(lengths):
+        assert [label % 100 for label in orders[0] if label // 100 == number] == list(range(length))
+
+
+@pytest.mark.parametrize("num_images", [1, 4, 7, 10, 99])
+def test_num_images_takes_the_first(tmp_path, num_images):
+    write_labels(tmp_path, a=range(4), b=range(4, 10))
+    everything = sum(labels_of(scan(tmp_path)), [])
+    dataset = scan(tmp_path, num_images)
+    assert dataset.num_images == min(num_images, 10)
+    assert sum(labels_of(dataset), []) == everything[:num_images]
+    assert dataset.largest_label == max(everything[:num_images])
+
+
+def test_keyword_chooses_files(tmp_path):
+    write_labels(tmp_path, **{"validation-0": [1], "validation-1": [2], "train-0": [3]})
+    (tmp_path / ".hidden-validation").write_bytes(b"not a record")
+    (tmp_path / "validation-folder").mkdir()
+    assert [Path(file).name for file in sample.find_files(str(tmp_path), "validation")] == [
+        "validation-0",
+        "validation-1",
+    ]
+    assert sorted(sum(labels_of(scan(tmp_path, keyword="validation")), [])) == [1, 2]
+
+
+def test_formats_may_be_mixed_in_a_batch(tmp_path):
+    encoded = [png(pixels(31, 20)), jpeg(pixels(64, 48)), jpeg(pixels(17, 90, 1)), png(pixels(5, 5, 1))]
+    write(tmp_path / "mixed", [example(image, label) for label, image in enumerate(encoded)])
+    ((images, labels),) = scan(tmp_path).batches(6, 10, 32)
+    assert (images.dtype, images.shape, labels.numpy().tolist()) == (tf.float32, (4, 6, 10, 3), [0, 1, 2, 3])
+    for image, source in zip(images, encoded, strict=True):
+        assert np.array_equal(image, sample.preprocess(tf.constant(source), 6, 10))
+
+
+# ------------------------------------------------------------------------------------------------ Bad datasets
+
+
+def assert_names(error, *parts):
+    for part in parts:
+        assert str(part) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def good(tmp_path):
+    """A sound file, before and after the bad one in the order of names."""
+    for name in ("a-good", "z-good"):
+        write_labels(tmp_path, **{name: range(3)})
+    return level_png(0)
+
+
+IMAGE_IN_WRONG_TYPE = tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))
+LABEL_IN_WRONG_TYPE = tf.train.Feature(float_list=tf.train.FloatList(value=[1.0]))
+TWO_LABELS = tf.train.Feature(int64_list=tf.train.Int64List(value=[1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("make", "part"),
+    [
+        (lambda image: b"\xff\xd8 no example at all \x00\x01", "no tf.train.Example"),
+        (lambda image: b"", "image/encoded"),
+        (lambda image: example(None, 1), "image/encoded"),
+        (lambda image: example(b"", 1), "image/encoded"),
+        (lambda image: example(None, 1, **{"image/encoded": IMAGE_IN_WRONG_TYPE}), "image/encoded"),
+        (lambda image: example(image, None), "image/class/label"),
+        (lambda image: example(image, -5), "image/class/label (one integer, at least 0) is -5"),
+        (lambda image: example(image, None, **{"image/class/label": LABEL_IN_WRONG_TYPE}), "image/class/label"),
+        (lambda image: example(image, None, **{"image/class/label": TWO_LABELS}), "is 1, 2"),
+    ],
+    ids=["no example", "empty", "no image", "empty image", "image type", "no label", "negative", "label type", "two"],
+)
+def test_bad_record_is_named(tmp_path, good, make, part):
+    bad = write(tmp_path / "bad", [example(good, 1)] * 40 + [make(good)] + [example(good, 1)] * 3)
+    with pytest.raises(sample.DatasetError) as error:
+        scan(tmp_path)
+    assert_names(error, bad, "record 40:", part)
+
+
+def test_file_that_is_no_tfrecord(tmp_path, good):
+    (tmp_path / "labels.txt").write_text("tench\ngoldfish\n" * 20)
+    with pytest.raises(sample.DatasetError) as error:
+        scan(tmp_path)
+    assert_names(error, tmp_path / "labels.txt", "record 0:", "no TFRecord file", "--keyword")
+    assert scan(tmp_path, keyword="good").num_images == 6
+
+
+@pytest.mark.parametrize("kept", [5, 11, 13], ids=["in the length", "in its checksum", "in the data"])
+def test_file_truncated_in_its_first_record(tmp_path, good, kept):
+    bad = Path(write(tmp_path / "bad", [example(good, 1)]))
+    bad.write_bytes(bad.read_bytes()[:kept])
+    with pytest.raises(sample.DatasetError) as error:
+        scan(tmp_path)
+    assert_names(error, bad, "record 0:")
+
+
+def damaged(path, index, change):
+    """Applies ``change`` to the file's bytes, given the offset at which record ``index`` starts."""
+    data = bytearray(path.read_bytes())
+    offset = 0
+    for _ in range(index):
+        offset += 16 + struct.unpack_from("<Q", data, offset)[0]
+    path.write_bytes(change(data, offset))
+
+
+def flip(data, offset):
+    data[offset + 30] ^= 0xFF
+    return data
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda data, offset: data[: offset + 40], lambda data, offset: data[: offset + 6], flip],
+    ids=["cut in the data", "cut in the length", "flipped byte"],
+)
+def test_damaged_record_is_named(tmp_path, good, change):
+    bad = Path(write(tmp_path / "bad", [example(good, 1)] * 9))
+    damaged(bad, 6, change)
+    with pytest.raises(sample.DatasetError) as error:
+        scan(tmp_path)
+    assert_names(error, bad, "record 6:", "truncated or corrupt")
+
+
+def test_fault_after_the_images_to_use_does_not_matter(tmp_path):
+    image = level_png(0)
+    write(tmp_path / "file", [example(image, 1)] * 3 + [b"no example \xff"])
+    assert scan(tmp_path, 3).num_images == 3
+    with pytest.raises(sample.DatasetError):
+        scan(tmp_path, 4)
+
+
+def test_missing_directory_and_file_as_directory(tmp_path):
+    with pytest.raises(sample.DatasetError) as error:
+        sample.find_files(str(tmp_path / "nowhere"))
+    assert_names(error, tmp_path / "nowhere", "does not exist")
+    (tmp_path / "file").touch()
+    with pytest.raises(sample.DatasetError) as error:
+        sample.find_files(str(tmp_path / "file"))
+    assert_names(error, tmp_path / "file", "is a file")
+
+
+def test_no_matching_file(tmp_path):
+    with pytest.raises(sample.DatasetError) as error:
+        sample.find_files(str(tmp_path))
+    assert_names(error, tmp_path, "no file")
+    write_labels(tmp_path, train=[1])
+    with pytest.raises(sample.DatasetError) as error:
+        sample.find_files(str(tmp_path), "validation")
+    assert_names(error, tmp_path, "'validation'")
+
+
+def test_no_records_at_all(tmp_path):
+    write_labels(tmp_path, a=[], b=[])
+    with pytest.raises(sample.DatasetError) as error:
+        scan(tmp_path)
+    assert_names(error, tmp_path, "no records")
+
+
+def test_dataset_error_is_a_value_error():
+    assert issubclass(sample.DatasetError, ValueError)
+
+
+# -------------------------------------------------------------------------------------------------- Evaluator
+
+
+def level_model(classes=LEVELS, size=4, seen=None, known_shape=True):
+    """A model that recognizes a grey level; ``seen`` collects the batches that reach it."""
+    graph = tf.Graph()
+    with graph.as_default():
+        images = tf1.placeholder(tf.float32, [None, size, size, 3], name="input")
+        if seen is not None:
+            shape = images.shape
+            images = tf.numpy_function(lambda batch: (seen.append(batch), batch)[1], [images], tf.float32)
+            images.set_shape(shape)
+        level = (tf.reduce_mean(images, [1, 2, 3]) + 1) / 2 * (LEVELS - 1)
+        scores = -tf.abs(level[:, tf.newaxis] - tf.range(classes, dtype=tf.float32))
+        if not known_shape:
+            scores = tf.numpy_function(lambda values: values, [scores], tf.float32)
+        tf.identity(scores, name="scores")
+    return graph
+
+
+def write_levels(folder, levels, labels, per_file=4):
+    for start in range(0, len(levels), per_file):
+        part = zip(levels[start : start + per_file], labels[start : start + per_file], strict=True)
+        write(folder / f"part-{start:03}", [example(level_png(level), label) for level, label in part])
+
+
+def test_evaluate_counts_every_image_once(tmp_path):
+    levels = [index % LEVELS for index in range(22)]
+    labels = [(level + (index in (3, 21))) % LEVELS for index, level in enumerate(levels)]  # two are wrong
+    write_levels(tmp_path, levels, labels)
+    seen = []
+    accuracy = sample.MobileNetV2Evaluator(scan(tmp_path), 5).evaluate(level_model(seen=seen), ["scores"])
+    assert isinstance(accuracy, float)
+    assert accuracy == pytest.approx(100 * 20 / 22)
+    assert [len(batch) for batch in seen] == [5, 5, 5, 5, 2]
+    assert {batch.dtype for batch in seen} == {np.dtype(np.float32)}
+    means = [batch.mean(axis=(1, 2, 3)) for batch in seen]
+    assert sorted(np.rint((np.concatenate(means) + 1) / 2 * (LEVELS - 1)).tolist()) == sorted(levels)
+
+
+@pytest.mark.parametrize(("batches", "expected"), [(1, [5]), (2, [5, 5]), (3, [5, 5, 2]), (9, [5, 5, 2])])
+def test_calibration_runs_the_first_batches(tmp_path, batches, expected):
+    levels = [index % LEVELS for index in range(12)]
+    write_levels(tmp_path, levels, levels)
+    dataset = scan(tmp_path)
+    seen = []
+    graph = level_model(seen=seen)
+    with graph.as_default():  # quantize_model may insert variables
+        variable = tf1.get_variable("inserted", initializer=1.0)
+        with tf.control_dependencies([tf1.assign_add(variable, 1.0)]):
+            tf.identity(graph.get_tensor_by_name("scores:0"), name="calibrated")
+    assert sample.MobileNetV2Evaluator(dataset, 5, batches).calibration(graph, ["calibrated"]) is None
+    assert [len(batch) for batch in seen] == expected
+    first, _ = next(iter(dataset.batches(4, 4, 5)))
+    assert np.array_equal(seen[0], first)
+
+
+def test_size_of_the_input_is_that_of_the_placeholder():
+    def graph_of(shape, dtype=tf.float32):
+        with tf.Graph().as_default() as graph:
+            tf1.placeholder(dtype, shape, name="images")
+        return graph
+
+    assert sample.find_input(graph_of([None, 96, 128, 3]))[1:] == (96, 128)
+    assert sample.find_input(graph_of([None, None, None, 3]))[1:] == (224, 224)
+    assert sample.find_input(graph_of(None))[1:] == (224, 224)
+    bad = [([None, 3, 224, 224],), ([None, 10],), ([8, 224, 224, 3],), ([None, 224, 224, 3], tf.uint8)]
+    for arguments in bad:
+        with pytest.raises(ModelError, match="images"):
+            sample.find_input(graph_of(*arguments))
+
+
+def test_input_must_be_the_only_placeholder():
+    with tf.Graph().as_default() as graph:
+        pass
+    with pytest.raises(ModelError, match="exactly one placeholder"):
+        sample.find_input(graph)
+    with graph.as_default():
+        tf1.placeholder(tf.float32, name="first")
+        tf1.placeholder(tf.bool, name="second")
+    with pytest.raises(ModelError, match="first, second"):
+        sample.find_input(graph)
+
+
+@pytest.mark.parametrize("known_shape", [True, False])
+def test_label_that_the_model_has_no_class_for(tmp_path, known_shape):
+    write_levels(tmp_path, [1, 2, 3], [1, 2, 7], per_file=1)
+    evaluator = sample.MobileNetV2Evaluator(scan(tmp_path), 2)
+    seen = []
+    with pytest.raises(sample.DatasetError) as error:
+        evaluator.evaluate(level_model(7, seen=seen, known_shape=known_shape), ["scores"])
+    assert_names(error, "label 7", "7 classes", "0 to 6")
+    assert len(seen) == (0 if known_shape else 1)  # no pass over the data for nothing
+    evaluator.evaluate(level_model(8, known_shape=known_shape), ["scores"])
+
+
+def test_output_that_is_no_list_of_scores(tmp_path):
+    write_levels(tmp_path, [1], [1])
+    graph = level_model()
+    with graph.as_default():
+        tf.reshape(graph.get_tensor_by_name("scores:0"), [-1, 1, 1, LEVELS], name="spatial")
+    with pytest.raises(ModelError, match=r"\[images, classes\]"):
+        sample.MobileNetV2Evaluator(scan(tmp_path)).evaluate(graph, ["spatial"])
+
+
+@pytest.mark.parametrize("broken", ["garbage", "truncated"])
+def test_undecodable_image_is_named(tmp_path, broken):
+    image = jpeg(pixels(60, 60))
+    bad = b"GIF89a or not" if broken == "garbage" else image[: len(image) // 2]
+    write(tmp_path / "a", [example(image, 1)] * 4)
+    write(tmp_path / "b", [example(image, 1)] * 5 + [example(bad, 1)] + [example(image, 1)] * 5)
+    dataset = scan(tmp_path)
+    for batch_size in (1, 4, 64):
+        with pytest.raises(sample.DatasetError) as error:
+            sample.MobileNetV2Evaluator(dataset, batch_size).evaluate(level_model(), ["scores"])
+        assert_names(error, tmp_path / "b", "record 5:", "cannot be decoded")
+    before = scan(tmp_path, 9)  # the tenth in the order of reading
+    assert sample.MobileNetV2Evaluator(before).evaluate(level_model(), ["scores"]) >= 0
+
+
+def test_dataset_that_changes_after_the_scan(tmp_path):
+    write_levels(tmp_path, [1, 2, 3, 4], [1, 2, 3, 4], per_file=2)
+    dataset = scan(tmp_path)
+    os.truncate(tmp_path / "part-002", 50)
+    with pytest.raises(sample.DatasetError) as error:
+        sample.MobileNetV2Evaluator(dataset).evaluate(level_model(), ["scores"])
+    assert_names(error, tmp_path / "part-002", "record 0:")
+    (tmp_path / "part-002").write_bytes(b"")
+    with pytest.raises(sample.DatasetError, match="change"):
+        sample.MobileNetV2Evaluator(dataset).evaluate(level_model(), ["scores"])
+
+
+@pytest.mark.parametrize(
+    ("target", "new", "satisfied"),
+    [(0.5, 71.5, True), (0.5, 71.25, True), (0.5, 71.0, False), (0.5, 70.0, False), (0, 71.5, True), (0, 72.0, True),
+     (0, 71.4, False)],
+)  # fmt: skip
+def test_metric_eval(target, new, satisfied):
+    evaluator = sample.MobileNetV2Evaluator(None, expected_acc_loss=target)
+    assert evaluator.metric_eval(71.5, new) == (satisfied, pytest.approx(71.5 - new))
+    assert isinstance(evaluator, AutoCalibrationEvaluatorBase)
+
+
+# --------------------------------------------------------------------------------------------------- Progress
+
+
+class Terminal:
+    """A stderr that says it is a terminal."""
+
+    encoding = "utf-8"
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+    def isatty(self):
+        return True
+
+    def fileno(self):
+        raise OSError
+
+
+def show_progress(title="original model", images=64, step=16):
+    with sample.Progress(title, images) as progress:
+        for _ in range(images // step):
+            progress.update(step)
+
+
+def test_progress_in_a_file_is_plain_lines(capsys, monkeypatch):
+    monkeypatch.setattr(sample, "PLAIN_PROGRESS_SECONDS", 3600.0)
+    show_progress()
+    (line,) = capsys.readouterr().err.splitlines()  # only the final one
+    assert line.startswith("original model: 64 of 64 images")
+    assert "images/s" in line
+
+
+def test_progress_in_a_file_goes_on_during_a_pass(capsys, monkeypatch):
+    monkeypatch.setattr(sample, "PLAIN_PROGRESS_SECONDS", 0.0)
+    show_progress("calibration")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 5
+    assert lines[1].startswith("calibration: 32 of 64 images")
+    assert lines[1].endswith("left")
+
+
+def test_progress_on_a_terminal_is_a_bar(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    show_progress("quantized model")
+    assert "\r" in terminal.text
+    assert "quantized model: 100%" in terminal.text
+    assert "images/s" in terminal.text
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_passes_are_named(tmp_path, capsys, quantized):
+    write_levels(tmp_path, [1, 2], [1, 2])
+    graph = level_model()
+    if quantized:
+        node = graph.as_graph_def().node.add(name="quant", op="AscendQuant")
+        monkey = tf.Graph()
+        with monkey.as_default():
+
+            @tf.function
+            def body(value):
+                return value
+
+            tf.import_graph_def(graph.as_graph_def(), name="")
+            function = body.get_concrete_function(tf.TensorSpec([], tf.float32))
+            graph_def = monkey.as_graph_def()
+            graph_def.library.function.add().CopyFrom(function.function_def)
+            graph_def.library.function[-1].signature.name = "AscendQuant"
+            graph_def.node.add(name="zero", op="Const", attr=tf.constant(0.0).op.node_def.attr)
+            node.input.append("zero")
+            graph_def.node.append(node)
+        graph = tf.Graph()
+        with graph.as_default():
+            tf.import_graph_def(graph_def, name="")
+    sample.MobileNetV2Evaluator(scan(tmp_path)).evaluate(graph, ["scores"])
+    assert ("quantized model: " if quantized else "original model: ") in capsys.readouterr().err
+    sample.MobileNetV2Evaluator(scan(tmp_path)).calibration(level_model(), ["scores"])
+    assert "calibration: 2 of 2" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------- Arguments and exit codes
+
+
+def test_defaults(workdir):
+    arguments = sample.parse_arguments(["--dataset", "data"])
+    assert vars(arguments) == {
+        "dataset": "data",
+        "keyword": "",
+        "num_parallel_reads": 4,
+        "batch_size": 32,
+        "model": "./model/mobilenet_v2_1.0_224_frozen.pb",
+        "expected_acc_loss": 0.5,
+        "num_images": None,
+        "calibration_batches": 1,
+        "strategy": "BinarySearch",
+        "sensitivity": "CosineSimilarity",
+    }
+    (workdir / "model").mkdir()
+    (workdir / "model" / "mobilenetv2_tf.pb").touch()
+    assert sample.parse_arguments(["--dataset", "data"]).model == "./model/mobilenetv2_tf.pb"
+    assert sample.parse_arguments(["--dataset", "data", "--model", "my.pb"]).model == "my.pb"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--keyword", "a"], "--dataset"),
+        (["--batch_size", "0"], "--batch_size: '0' is not a whole number"),
+        (["--batch_size", "-3"], "--batch_size"),
+        (["--batch_size", "1.5"], "'1.5'"),
+        (["--batch_size", "9" * 30], "--batch_size"),
+        (["--num_images", "none"], "--num_images: 'none'"),
+        (["--num_parallel_reads", ""], "--num_parallel_reads"),
+        (["--calibration_batches", "0"], "--calibration_batches"),
+        (["--expected_acc_loss", "-0.1"], "--expected_acc_loss: '-0.1' is not a number of at least 0"),
+        (["--expected_acc_loss", "nan"], "'nan'"),
+        (["--expected_acc_loss", "inf"], "'inf'"),
+        (["--expected_acc_loss", "half"], "'half'"),
+        (["--strategy", "Guess"], "BinarySearch"),
+        (["--sensitivity", "Guess"], "CosineSimilarity"),
+        (["--unknown"], "--unknown"),
+    ],
+)
+def test_wrong_arguments_exit_with_2(capsys, arguments, part):
+    given = [] if arguments[0] == "--keyword" else ["--dataset", "data"]
+    with pytest.raises(SystemExit) as error:
+        sample.parse_arguments([*given, *arguments])
+    assert error.value.code == 2
+    usage, line = capsys.readouterr().err.splitlines()
+    assert usage.startswith("usage: ")
+    assert part in line
+
+
+def test_help_states_defaults_and_exit_codes(capsys):
+    with pytest.raises(SystemExit) as error:
+        sample.parse_arguments(["--help"])
+    assert error.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for part in ("(default: 4)", "(default: 32)", "(default: 0.5)", "(default: all)", "(default: BinarySearch)",
+                 "(default: CosineSimilarity)", "(default: 1)", "mobilenetv2_tf.pb", "exit codes", "130"):  # fmt: skip
+        assert part in text
+    assert all(code in sample.__doc__ for code in ("0 ", "1 ", "2 ", "3 ", "130 "))
+
+
+def test_target_of_zero_is_allowed():
+    assert sample.parse_arguments(["--dataset", "d", "--expected_acc_loss", "0"]).expected_acc_loss == 0
+
+
+def exit_code(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["sample", *map(str, arguments)])
+    return sample.main()
+
+
+@pytest.fixture
+def conv_model(tmp_path, monkeypatch):
+    """A model with one layer to quantize, known to the sample by its output; and images whose labels it predicts."""
+    graph = tf.Graph()
+    with graph.as_default():
+        images = tf1.placeholder(tf.float32, [None, 4, 4, 3], name="input")
+        weights = np.zeros((1, 1, 3, 2), np.float32)
+        weights[0, 0, 0] = [-1, 1]
+        scores = tf.nn.conv2d(images, tf.constant(weights), 1, "SAME", name="conv/Conv2D")
+        tf.nn.softmax(tf.reduce_mean(scores, [1, 2]), name="probabilities")
+    model = tmp_path / "net.pb"
+    model.write_bytes(graph.as_graph_def().SerializeToString())
+    monkeypatch.setattr(sample, "OUTPUT", "probabilities")
+    levels = [0, 1, 6, 7] * 3
+    (tmp_path / "data").mkdir()
+    write_levels(tmp_path / "data", levels, [level // 4 for level in levels])
+    return model
+
+
+def test_main_on_a_small_model(workdir, conv_model, monkeypatch, capsys):
+    arguments = ("--dataset", workdir / "data", "--model", conv_model, "--batch_size", 12)
+    assert exit_code(monkeypatch, *arguments) == 0
+    text = capsys.readouterr().err
+    assert "12 images in 3 files" in text
+    assert "Accuracy of original model is         100" in text
+    assert Path(sample.CONFIG_FILE).is_file()
+    assert Path(sample.RECORD_FILE).is_file()
+    assert Path(f"{sample.SAVE_DIR}_quantized.pb").is_file()
+    # Of the quantized model every image is wrong; no target short of 100 can be met.
+    original = sample.MobileNetV2Evaluator.evaluate
+    worse = iter([False, True, True, True, True, True])
+
+    def evaluate(self, graph, outputs):
+        return original(self, graph, outputs) - 100.0 * next(worse)
+
+    monkeypatch.setattr(sample.MobileNetV2Evaluator, "evaluate", evaluate)
+    assert exit_code(monkeypatch, *arguments) == 3
+    assert "No quantized model satisfies" in capsys.readouterr().err
+
+
+def last_line(capsys):
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    return text.splitlines()[-1]
+
+
+def test_main_reports_bad_input_in_one_line(workdir, conv_model, monkeypatch, capsys):
+    data = ("--dataset", workdir / "data", "--model", conv_model)
+    assert exit_code(monkeypatch, "--dataset", workdir / "nowhere", "--model", conv_model) == 1
+    assert "nowhere does not exist" in last_line(capsys)
+    assert exit_code(monkeypatch, "--dataset", workdir / "data", "--model", "none.pb") == 1
+    assert "none.pb" in last_line(capsys)
+    assert exit_code(monkeypatch, *data, "--calibration_batches", 3, "--batch_size", 6) == 1
+    assert "--calibration_batches" in last_line(capsys)
+    write(workdir / "data" / "zz", [example(b"no image", 1)])
+    assert exit_code(monkeypatch, *data) == 1
+    assert f"{workdir / 'data' / 'zz'}, record 0: the image cannot be decoded" in last_line(capsys)
+    write(workdir / "data" / "zz", [example(level_png(0), 2)])
+    assert exit_code(monkeypatch, *data) == 1
+    assert "label 2" in last_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(KeyboardInterrupt(), 130), (OSError("disk full"), 1), (EvaluatorError("two\nlines"), 1)],
+    ids=["interrupt", "os", "engine"],
+)
+def test_failed_runs(monkeypatch, capsys, error, code):
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setattr(sample, "run", fail)
+    assert exit_code(monkeypatch, "--dataset", "data") == code
+    if code == 1:
+        assert str(error).replace("\n", " ") in last_line(capsys)
