@@ -1,6 +1,8 @@
 """The sample's data side: which pixels and labels the model gets, and what a bad data set or argument is told."""
 
+import functools
 import importlib.util
+import operator
 import os
 import struct
 import sys
@@ -177,18 +179,20 @@ def test_real_images_are_cropped_exactly(shared):
 def test_every_image_once_and_a_partial_last_batch(tmp_path):
     write_labels(tmp_path, a=range(1, 6), b=range(6, 8), c=[], d=range(8, 19))
     dataset = scan(tmp_path)
-    assert dict(dataset.counts) == {str(tmp_path / name): count for name, count in zip("abcd", (5, 2, 0, 11))}
+    assert dict(dataset.counts) == {
+        str(tmp_path / name): count for name, count in zip("abcd", (5, 2, 0, 11), strict=False)
+    }
     assert (dataset.num_images, dataset.largest_label) == (18, 18)
     batches = labels_of(dataset, 4)
     assert [len(batch) for batch in batches] == [4, 4, 4, 4, 2]
-    assert sorted(sum(batches, [])) == list(range(1, 19))
+    assert sorted(functools.reduce(operator.iadd, batches, [])) == list(range(1, 19))
 
 
 def test_order_follows_the_sorted_names_and_not_the_number_of_readers(tmp_path):
     lengths = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4]  # more files than are read in turn
     for number, length in enumerate(lengths):
         write_labels(tmp_path, **{f"part-{number:02}": [100 * number + index for index in range(length)]})
-    orders = [sum(labels_of(scan(tmp_path, None, readers)), []) for readers in (1, 2, 4, 7)]
+    orders = [functools.reduce(operator.iadd, labels_of(scan(tmp_path, None, readers)), []) for readers in (1, 2, 4, 7)]
     assert all(order == orders[0] for order in orders[1:])
     assert len(set(orders[0])) == sum(lengths)
     assert orders[0][:16] == [100 * number for number in range(16)]
@@ -199,10 +203,10 @@ def test_order_follows_the_sorted_names_and_not_the_number_of_readers(tmp_path):
 @pytest.mark.parametrize("num_images", [1, 4, 7, 10, 99])
 def test_num_images_takes_the_first(tmp_path, num_images):
     write_labels(tmp_path, a=range(4), b=range(4, 10))
-    everything = sum(labels_of(scan(tmp_path)), [])
+    everything = functools.reduce(operator.iadd, labels_of(scan(tmp_path)), [])
     dataset = scan(tmp_path, num_images)
     assert dataset.num_images == min(num_images, 10)
-    assert sum(labels_of(dataset), []) == everything[:num_images]
+    assert functools.reduce(operator.iadd, labels_of(dataset), []) == everything[:num_images]
     assert dataset.largest_label == max(everything[:num_images])
 
 
@@ -214,7 +218,7 @@ def test_keyword_chooses_files(tmp_path):
         "validation-0",
         "validation-1",
     ]
-    assert sorted(sum(labels_of(scan(tmp_path, keyword="validation")), [])) == [1, 2]
+    assert sorted(functools.reduce(operator.iadd, labels_of(scan(tmp_path, keyword="validation")), [])) == [1, 2]
 
 
 def test_formats_may_be_mixed_in_a_batch(tmp_path):
