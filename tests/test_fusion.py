@@ -200,6 +200,13 @@ def test_a_fold_that_overflows_is_left_out():
     assert fuse(build(make)).layers["conv"].absorbed == ()
 
 
+def test_the_graph_given_is_not_changed():
+    graph_def = build(small_net)
+    before = graph_def.SerializeToString(deterministic=True)
+    fuse(graph_def)
+    assert graph_def.SerializeToString(deterministic=True) == before
+
+
 def test_small_net_keeps_its_value():
     graph_def = build(small_net)
     images = normal((3, 12, 12, 3), 30)

@@ -18,7 +18,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.ascend_ops import make_const, make_node
 from amct_tensorflow.graph import layers as layer_rules
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, parse_tensor_name
+from amct_tensorflow.graph.view import GraphView, attribute, parse_tensor_name
 from amct_tensorflow.log import log_for
 
 _BATCH_NORM = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
@@ -214,7 +214,7 @@ def _as_affine(view: GraphView, previous: NodeDef, node: NodeDef, layer: NodeDef
 
 def _batch_norm(view: GraphView, previous: NodeDef, node: NodeDef, layer: NodeDef) -> Affine | None:
     """``gamma * (x - mean) / sqrt(variance + epsilon) + beta``."""
-    training = node.attr["is_training"].b if "is_training" in node.attr else True
+    training = attribute(node, "is_training").b or "is_training" not in node.attr
     if layer.op not in _BATCH_NORM_LAYERS or training or parse_tensor_name(node.input[0]).node != previous.name:
         return None
     if layer_rules.data_format(node) != layer_rules.data_format(layer) or _reads_statistics(view, node):
@@ -223,7 +223,7 @@ def _batch_norm(view: GraphView, previous: NodeDef, node: NodeDef, layer: NodeDe
     if any(value is None for value in constants):
         return None
     gamma, beta, mean, variance = (np.asarray(value, np.float64) for value in constants)
-    epsilon = node.attr["epsilon"].f if "epsilon" in node.attr else _DEFAULT_EPSILON
+    epsilon = attribute(node, "epsilon").f if "epsilon" in node.attr else _DEFAULT_EPSILON
     with np.errstate(all="ignore"):
         scale = gamma / np.sqrt(variance + epsilon)
         return Affine(scale, beta - mean * scale)

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.graph.view import GraphView, full_tensor_name
+from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 
 QUANTIZABLE_TYPES = ("Conv2D", "DepthwiseConv2dNative", "MatMul", "AvgPool", "Conv2DBackpropInput")
 CHANNEL_WISE_TYPES = ("Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput")
@@ -41,7 +41,7 @@ def data_input(op_type: str) -> int:
 
 def data_format(node: NodeDef) -> str:
     """Returns ``NHWC`` or ``NCHW``; ``NHWC`` for ops without the attribute."""
-    return node.attr["data_format"].s.decode() if "data_format" in node.attr else "NHWC"
+    return attribute(node, "data_format").s.decode() or "NHWC"
 
 
 def layer_weights(view: GraphView, node: NodeDef) -> np.ndarray | None:
@@ -54,7 +54,7 @@ def layer_weights(view: GraphView, node: NodeDef) -> np.ndarray | None:
 
 def is_quantizable(view: GraphView, node: NodeDef) -> bool:
     """Tells whether a node is one of the supported types within their restrictions."""
-    is_float = node.attr["T"].type == tf.float32.as_datatype_enum
+    is_float = attribute(node, "T").type == tf.float32.as_datatype_enum
     # The body of a loop runs any number of times per batch.
     if node.op not in QUANTIZABLE_TYPES or not is_float or node.name in view.loop_nodes:
         return False
@@ -64,14 +64,14 @@ def is_quantizable(view: GraphView, node: NodeDef) -> bool:
         return bool(node.op == "AvgPool")
     if node.op == "MatMul":
         flags = ("transpose_a", "transpose_b", "adjoint_a", "adjoint_b")
-        return not any(node.attr[flag].b for flag in flags if flag in node.attr)
+        return not any(attribute(node, flag).b for flag in flags)
     return _dilation_is_supported(node)
 
 
 def _dilation_is_supported(node: NodeDef) -> bool:
     """Transposed convolutions must not be dilated, nor may strided depthwise ones (TensorFlow miscomputes them)."""
-    dilated = any(step != 1 for step in node.attr["dilations"].list.i)
-    strided = any(step != 1 for step in node.attr["strides"].list.i)
+    dilated = any(step != 1 for step in attribute(node, "dilations").list.i)
+    strided = any(step != 1 for step in attribute(node, "strides").list.i)
     return not dilated or node.op == "Conv2D" or (node.op == "DepthwiseConv2dNative" and not strided)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
+from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
@@ -53,6 +54,11 @@ def node_scope(name: str) -> str:
     """Returns the scope of a node name, with a trailing slash unless it is empty."""
     head, slash, _ = name.rpartition("/")
     return head + slash
+
+
+def attribute(node: NodeDef, name: str) -> AttrValue:
+    """Returns an attribute of a node, an empty one if it is missing; ``node.attr[name]`` would add it to the node."""
+    return node.attr[name] if name in node.attr else AttrValue()
 
 
 class GraphView:
@@ -152,7 +158,7 @@ def const_value(node: NodeDef) -> np.ndarray:
         ModelError: its tensor is malformed.
     """
     try:
-        return np.asarray(tf.make_ndarray(node.attr["value"].tensor))
+        return np.asarray(tf.make_ndarray(attribute(node, "value").tensor))
     except (TypeError, ValueError, KeyError) as error:
         raise ModelError(f"Const node {node.name!r} holds no readable tensor ({error}). Freeze it again.") from error
 
