@@ -92,7 +92,7 @@ def accuracy_based_auto_calibration(
     chosen_sensitivity = _choose("sensitivity", sensitivity, _SENSITIVITIES, SensitivityBase)
     model = FloatModel.load(model_file, outputs)
     graph = import_graph(model.graph_def, model.path)
-    config = read_config(config_file, find_layers(graph), set(model.view.nodes))
+    config = read_config(config_file, find_layers(graph), model.view.op_types())
     paths = ModelPaths.of(save_dir)
     for folder in (paths.model.parent, Path(record_file).parent, LOG_DIR):
         check_writable(folder)

@@ -198,6 +198,11 @@ def quant_node(name: str, tensor: str, scale_d: float, offset_d: int) -> NodeDef
     return make_node(name, QUANT, [tensor], T=tf.float32, quant_bits=8, scale=scale, offset=float(offset_d))
 
 
+def anti_quant_node(name: str, tensor: str, scale_d: float, offset_d: int) -> NodeDef:
+    """Makes an AscendAntiQuant node, which brings the output of an AscendQuant back to values."""
+    return make_node(name, ANTI_QUANT, [tensor], T=tf.float32, scale=float(np.float32(scale_d)), offset=float(offset_d))
+
+
 def weight_quant_node(name: str, weights: str, offsets: str) -> NodeDef:
     """Makes an AscendWeightQuant node from int8 weights and their int8 offsets."""
     return make_node(name, WEIGHT_QUANT, [weights, offsets], T=tf.float32)

@@ -12,7 +12,7 @@ from amct_tensorflow.config.defaults import default_config
 from amct_tensorflow.config.json_file import read_config, write_config
 from amct_tensorflow.config.simplified import read_simplified
 from amct_tensorflow.files import write_atomically
-from amct_tensorflow.graph.layers import find_layers
+from amct_tensorflow.graph.layers import LayerSpec, find_layers
 from amct_tensorflow.graph.view import GraphView, check_not_quantized, check_outputs
 from amct_tensorflow.log import log_for
 from amct_tensorflow.record import LayerFactors, check_record, read_record, write_record
@@ -51,14 +51,14 @@ def create_quant_config(
         require_names(name, "skip_layers", skip_layers, may_be_empty=True)
     require_positive(name, "batch_num", batch_num)
     require_type(name, "activation_offset", activation_offset, bool)
-    layers, op_names = _layers_of(graph)
+    layers, op_types = _layers_of(graph)
     if config_defination is not None:
         require_path(name, "config_defination", config_defination)
-        config = read_simplified(config_defination, layers, op_names)
+        config = read_simplified(config_defination, layers, op_types)
     else:
         config = default_config(
             layers,
-            op_names,
+            op_types,
             skip_layers=skip_layers or (),
             batch_num=batch_num,
             activation_offset=activation_offset,
@@ -145,7 +145,7 @@ def load_factors(model: FloatModel, record_file: str) -> dict[str, LayerFactors]
     factors = read_record(record_file)
     fused = model.fuse(factors)
     shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
-    check_record(factors, shapes, model.view.nodes.keys(), str(record_file))
+    check_record(factors, shapes, model.view.op_types(), str(record_file))
     return factors
 
 
@@ -155,10 +155,11 @@ def save_calibration(record_file: str | Path, result: CalibrationResult) -> None
     write_record(record_file, result.factors, announce=False)
 
 
-def _layers_of(graph: tf.Graph) -> tuple[list, set[str]]:  # type: ignore[type-arg]
+def _layers_of(graph: tf.Graph) -> tuple[list[LayerSpec], dict[str, str]]:
+    """Returns the quantizable layers of a graph, and the op type of every node."""
     view = GraphView(graph.as_graph_def())
     check_not_quantized(view, "the graph")
-    return find_layers(graph), set(view.nodes)
+    return find_layers(graph), view.op_types()
 
 
 def _check_save_arguments(

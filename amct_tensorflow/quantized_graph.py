@@ -53,7 +53,7 @@ def quantize_graph(
 
     Args:
         fused: the float graph after fusion.
-        factors: per layer name, its factors.
+        factors: per layer name, its factors; per ``op:input`` of another op, those of that input.
         corrections: per layer name, what to add to the bias, float [Cout], in units of the layer's output.
         outputs: requested operators; they keep their names and, up to quantization error, their values.
 
@@ -65,6 +65,8 @@ def quantize_graph(
     for name, layer in fused.layers.items():
         if name in factors:
             dequantized[layer.tail] = builder.quantize(layer, factors[name], corrections.get(name))
+    for key in factors.keys() - fused.layers.keys():
+        builder.quantize_input(key, factors[key])
     return builder.finish(dequantized, outputs)
 
 
@@ -118,7 +120,7 @@ class _Builder:
         """Quantizes one layer; returns the name of its AscendDequant, which its readers are yet to be given."""
         editor = self._editor
         index = layer_rules.data_input(layer.op_type)
-        editor.replace_input(layer.name, index, self._quantizer(layer, factors))
+        editor.replace_input(layer.name, index, self._quantizer(layer.input, layer.name, factors))
         deq_scale = layer_deq_scale(factors)
         value = layer.name
         if layer.weights is not None:
@@ -126,6 +128,23 @@ class _Builder:
             value = self._insert_bias(layer, correction, deq_scale)
         self._origins[layer.name] = (layer.name, *layer.absorbed)
         return self._insert_dequant(layer, value, deq_scale)
+
+    def quantize_input(self, key: str, factors: LayerFactors) -> None:
+        """Passes an input of an op that is no layer through a quantizer and back (tensor_quantize).
+
+        Raises:
+            RecordError: the op has been folded into a layer, and has no such input any more.
+        """
+        name, _, index = key.rpartition(":")
+        node = self._editor.find(name)
+        if node is None or int(index) >= len(node.input) or node.op == "BiasAdd":
+            raise RecordError(f"Record: the model has no input {key!r} after fusion. Delete it from tensor_quantize.")
+        quantizer = self._quantizer(node.input[int(index)], name, factors)
+        scope = self._editor.unique_scope(f"{node_scope(name)}anti_quant", [ascend_ops.ANTI_QUANT])
+        anti = ascend_ops.anti_quant_node(
+            f"{scope}/{ascend_ops.ANTI_QUANT}", quantizer, factors.scale_d, factors.offset_d
+        )
+        self._editor.replace_input(name, int(index), self._insert(anti, name))
 
     def finish(self, dequantized: Mapping[str, str], outputs: Sequence[str]) -> QuantizedGraph:
         """Rewires the readers of every quantized layer and leaves out what the outputs do not need."""
@@ -161,17 +180,18 @@ class _Builder:
         graph_def.library.MergeFrom(ascend_ops.function_library())
         return graph_def
 
-    def _insert(self, node: NodeDef, layer: FusedLayer) -> str:
+    def _insert(self, node: NodeDef, like: str) -> str:
+        """Adds a node, on the device of node ``like``, that stands for no original node."""
         self._inserted.append(node.name)
-        return self._editor.add(node, like=layer.name)
+        return str(self._editor.add(node, like=like))
 
-    def _quantizer(self, layer: FusedLayer, factors: LayerFactors) -> str:
-        """Returns the AscendQuant on the layer's input; layers with the same input and factors share it."""
-        key = (full_tensor_name(layer.input), factors.scale_d, factors.offset_d)
+    def _quantizer(self, text: str, reader: str, factors: LayerFactors) -> str:
+        """Returns the AscendQuant on input ``text`` of a node; readers with the same input and factors share it."""
+        key = (full_tensor_name(text), factors.scale_d, factors.offset_d)
         if key not in self._quantizers:
-            scope = self._editor.unique_scope(f"{node_scope(layer.name)}act_quant", [ascend_ops.QUANT])
-            node = ascend_ops.quant_node(f"{scope}/{ascend_ops.QUANT}", layer.input, factors.scale_d, factors.offset_d)
-            self._quantizers[key] = self._insert(node, layer)
+            scope = self._editor.unique_scope(f"{node_scope(reader)}act_quant", [ascend_ops.QUANT])
+            node = ascend_ops.quant_node(f"{scope}/{ascend_ops.QUANT}", text, factors.scale_d, factors.offset_d)
+            self._quantizers[key] = self._insert(node, reader)
         return self._quantizers[key]
 
     def _insert_weights(self, layer: FusedLayer, factors: LayerFactors) -> None:
@@ -180,10 +200,10 @@ class _Builder:
         scope = self._editor.unique_scope(f"{node_scope(layer.name)}weight_quant", leaves)
         scale_w = np.asarray(factors.scale_w, np.float32)
         quantized = quantize_weights(layer.op_type, layer.weights, scale_w)
-        weights = self._insert(ascend_ops.make_const(f"{scope}/weights", quantized), layer)
-        offsets = self._insert(ascend_ops.make_const(f"{scope}/offset_w", np.zeros(1, np.int8)), layer)
+        weights = self._insert(ascend_ops.make_const(f"{scope}/weights", quantized), layer.name)
+        offsets = self._insert(ascend_ops.make_const(f"{scope}/offset_w", np.zeros(1, np.int8)), layer.name)
         node = ascend_ops.weight_quant_node(f"{scope}/{ascend_ops.WEIGHT_QUANT}", weights, offsets)
-        self._editor.replace_input(layer.name, layer_rules.WEIGHT_INPUT, self._insert(node, layer))
+        self._editor.replace_input(layer.name, layer_rules.WEIGHT_INPUT, self._insert(node, layer.name))
 
     def _insert_bias(self, layer: FusedLayer, correction: np.ndarray | None, deq_scale: np.ndarray) -> str:
         """Quantizes the bias, if there is one or a correction asks for one; returns the node that holds the sum."""
@@ -194,7 +214,7 @@ class _Builder:
             bias = bias + correction
         scope = self._editor.unique_scope(f"{node_scope(layer.name)}bias_quant", ["bias", "BiasAdd"])
         values = quantize_bias(layer.name, bias, deq_scale)
-        const = self._insert(ascend_ops.make_const(f"{scope}/bias", values), layer)
+        const = self._insert(ascend_ops.make_const(f"{scope}/bias", values), layer.name)
         if layer.bias is not None:
             self._editor.replace_input(layer.tail, 1, const)
             self._inserted.append(layer.tail)
@@ -203,15 +223,19 @@ class _Builder:
             f"{scope}/BiasAdd", "BiasAdd", [layer.name, const], T=tf.float32, data_format=layer.data_format
         )
         self._inside.add(node.name)
-        return self._insert(node, layer)
+        return self._insert(node, layer.name)
 
     def _insert_dequant(self, layer: FusedLayer, value: str, deq_scale: np.ndarray) -> str:
         scope = self._editor.unique_scope(f"{node_scope(layer.name)}dequant", [ascend_ops.DEQUANT, "deq_scale"])
         const = ascend_ops.make_const(f"{scope}/deq_scale", ascend_ops.pack_deq_scale(deq_scale))
         node = ascend_ops.dequant_node(
-            f"{scope}/{ascend_ops.DEQUANT}", value, self._insert(const, layer), self._ksize(layer), layer.data_format
+            f"{scope}/{ascend_ops.DEQUANT}",
+            value,
+            self._insert(const, layer.name),
+            self._ksize(layer),
+            layer.data_format,
         )
-        name = self._insert(node, layer)
+        name = self._insert(node, layer.name)
         self._values[name] = layer.tail
         self._inside.add(name)
         return name

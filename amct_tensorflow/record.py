@@ -3,7 +3,7 @@
 import math
 import re
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ def write_record(path: str | Path, factors: Mapping[str, LayerFactors], *, annou
 def check_record(
     factors: Mapping[str, LayerFactors],
     layers: Mapping[str, tuple[str, int]],
-    op_names: Collection[str],
+    op_types: Mapping[str, str],
     source: str,
 ) -> None:
     """Checks that a record belongs to a model.
@@ -119,15 +119,18 @@ def check_record(
     Args:
         factors: the record.
         layers: per quantizable layer its op type and number of output channels.
-        op_names: names of all nodes of the model.
+        op_types: op type of every node of the model, by name.
         source: name of the record file, for messages.
 
     Raises:
         RecordError: a key is no quantizable layer of the model, or its scales do not fit the layer.
     """
     for key, layer in factors.items():
+        name, _, index = key.rpartition(":")
+        if key not in layers and name in op_types and index.isdecimal() and not layer.scale_w:
+            continue  # an input of an op that is no layer (tensor_quantize)
         if key not in layers:
-            reason = "cannot be quantized" if key in op_names else "is not in the model"
+            reason = "cannot be quantized" if key in op_types else "is not in the model"
             raise RecordError(f"Record {source}: {key!r} {reason}. Use the record that was made for this model.")
         op_type, channels = layers[key]
         count = len(layer.scale_w)

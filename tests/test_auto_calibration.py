@@ -224,6 +224,21 @@ np.save('y.npy', y)
     np.testing.assert_array_equal(np.load(workdir / "y.npy"), run(graph_def, [OUTPUT], {"input": IMAGES})[0])
 
 
+def test_tensors_alone_can_be_quantized(workdir):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 12, 12, 3], name="input")
+        y = tf.nn.conv2d(x, normal((3, 3, 3, 4), 1), 1, "SAME", name="conv/Conv2D")
+        tf.nn.softmax(tf.reduce_mean(tf.nn.max_pool2d(y, 2, 2, "SAME", name="pool"), [1, 2]), name=OUTPUT)
+
+    arguments = prepare(workdir, make)
+    tensor = {"layer_name": "pool", "input_index": 0}
+    edit_config(arguments, **{"conv/Conv2D": {"quant_enable": False}, "tensor_quantize": [tensor]})
+    result = calibrate(arguments, Evaluator(limit=0))
+    assert not result.target_met and result.roll_back_config == {}
+    assert list(read_record(arguments["record_file"])) == ["pool:0"]
+    assert calibrate(arguments).target_met
+
+
 def test_own_strategy_and_sensitivity(workdir):
     class OneByOne(AutoCalibrationStrategyBase):
         def initialize(self, ranking_info):
@@ -262,6 +277,13 @@ class Raises(Evaluator):
 class RaisesInCalibration(Evaluator):
     def calibration(self, graph, outputs):
         raise ValueError("no images")
+
+
+class RunsABadNode(Evaluator):
+    def evaluate(self, graph, outputs):
+        with graph.as_default(), tf1.Session(graph=graph) as session:
+            length = tf1.placeholder(tf.int32, [])
+            return session.run(tf.reshape(tf.zeros([3]), [length]), {length: 2})
 
 
 class ReturnsNone(Evaluator):
@@ -309,6 +331,7 @@ class NotImplementedYet(AutoCalibrationEvaluatorBase):
     [
         (Raises(), EvaluatorError, r"Raises\.evaluate failed on the model with all layers quantized: .*disk on fire"),
         (RaisesInCalibration(), EvaluatorError, "no images"),
+        (RunsABadNode(), EvaluatorError, r"RunsABadNode\.evaluate failed on the original model: [^\n]*3 values[^\n]*$"),
         (ReturnsNone(), EvaluatorError, "returned None"),
         (ReturnsNan(), EvaluatorError, "returned nan"),
         (NeverRuns(), CalibrationError, "needs 1 batches, but layer .* saw 0"),

@@ -38,7 +38,7 @@ def calibrate(images=IMAGES, batches=1, make=small_net, comparison=None, **optio
     """Runs a calibration of a small graph; returns the calibrator."""
     graph = graph_of(make)
     view = GraphView(graph.as_graph_def())
-    config = default_config(find_layers(graph), set(view.nodes), batch_num=batches, **options)
+    config = default_config(find_layers(graph), view.op_types(), batch_num=batches, **options)
     calibrator = Calibrator(graph, config, comparison or CosineSimilaritySensitivity(), lambda _: None)
     with tf1.Session(graph=graph) as session:
         for batch in np.split(images, batches):
@@ -93,7 +93,7 @@ def test_the_graph_computes_what_it_did_before():
         before = session.run(f"{OUTPUT}:0", {"input:0": IMAGES})
     graph = graph_of()
     fetched = graph.get_tensor_by_name(f"{OUTPUT}:0")
-    config = default_config(find_layers(graph), {node.name for node in graph.as_graph_def().node})
+    config = default_config(find_layers(graph), {node.name: node.op for node in graph.as_graph_def().node})
     Calibrator(graph, config, CosineSimilaritySensitivity(), lambda _: None)
     with tf1.Session(graph=graph) as session:
         np.testing.assert_allclose(session.run(fetched, {"input:0": IMAGES}), before, rtol=1e-4, atol=1e-6)
@@ -101,7 +101,7 @@ def test_the_graph_computes_what_it_did_before():
 
 def test_batches_beyond_the_last_are_ignored():
     graph = graph_of()
-    config = default_config(find_layers(graph), {node.name for node in graph.as_graph_def().node})
+    config = default_config(find_layers(graph), {node.name: node.op for node in graph.as_graph_def().node})
     results = []
     Calibrator(graph, config, CosineSimilaritySensitivity(), results.append)
     with tf1.Session(graph=graph) as session:
@@ -140,7 +140,7 @@ def test_activations_that_are_not_finite_name_the_layer(value):
     images = IMAGES.copy()
     images[3, 4, 5, 1] = value
     graph = graph_of()
-    config = default_config(find_layers(graph), {node.name for node in graph.as_graph_def().node})
+    config = default_config(find_layers(graph), {node.name: node.op for node in graph.as_graph_def().node})
     calibrator = Calibrator(graph, config, CosineSimilaritySensitivity(), lambda _: None)
     with tf1.Session(graph=graph) as session, pytest.raises(tf.errors.OpError, match="inf or nan"):
         session.run(f"{OUTPUT}:0", {"input:0": images})
@@ -150,7 +150,7 @@ def test_activations_that_are_not_finite_name_the_layer(value):
 
 def test_too_few_batches_say_how_many():
     graph = graph_of()
-    config = default_config(find_layers(graph), {node.name for node in graph.as_graph_def().node}, batch_num=3)
+    config = default_config(find_layers(graph), {node.name: node.op for node in graph.as_graph_def().node}, batch_num=3)
     calibrator = Calibrator(graph, config, CosineSimilaritySensitivity(), lambda _: None)
     with tf1.Session(graph=graph) as session:
         session.run(f"{OUTPUT}:0", {"input:0": IMAGES})
@@ -165,7 +165,7 @@ def test_feeding_between_the_sources_and_the_layers_is_named():
         tf.matmul(y + tf1.placeholder(tf.float32, [4], name="more"), normal((4, 2), 2), name=OUTPUT)
 
     graph = graph_of(make)
-    config = default_config(find_layers(graph), {node.name for node in graph.as_graph_def().node})
+    config = default_config(find_layers(graph), {node.name: node.op for node in graph.as_graph_def().node})
     calibrator = Calibrator(graph, config, CosineSimilaritySensitivity(), lambda _: None)
     with tf1.Session(graph=graph) as session:
         session.run("first:0", {"input:0": normal((3, 4), 2)})
@@ -180,7 +180,7 @@ def test_a_sensitivity_that_fails_is_named():
             raise KeyError("nothing here")
 
     graph = graph_of()
-    config = default_config(find_layers(graph), {node.name for node in graph.as_graph_def().node})
+    config = default_config(find_layers(graph), {node.name: node.op for node in graph.as_graph_def().node})
     calibrator = Calibrator(graph, config, Broken(), lambda _: None)
     with tf1.Session(graph=graph) as session, pytest.raises(tf.errors.OpError):
         session.run(f"{OUTPUT}:0", {"input:0": IMAGES})
@@ -237,6 +237,35 @@ def test_unfolded_batch_norm_is_remembered_in_the_record(workdir):
     amct.save_model(pb, [OUTPUT], record, str(workdir / "net"))
     graph_def = tf1.GraphDef.FromString((workdir / "net_quantized.pb").read_bytes())
     assert any(node.op == "FusedBatchNorm" for node in graph_def.node)
+    assert np.abs(predict(workdir / "net.pb") - predict(workdir / "net_quantized.pb")).max() < 0.05
+
+
+def branching_net():
+    x = tf1.placeholder(tf.float32, [None, 12, 12, 3], name="input")
+    a = tf.nn.conv2d(x, normal((3, 3, 3, 4), 1, 0.3), 1, "SAME", name="a/Conv2D")
+    b = tf.nn.conv2d(x, normal((1, 1, 3, 4), 2), 1, "SAME", name="b/Conv2D")
+    y = tf.nn.max_pool2d(tf.raw_ops.AddV2(x=a, y=b, name="sum/add"), 2, 2, "SAME", name="sum/MaxPool")
+    tf.nn.softmax(tf.reduce_mean(y, [1, 2]), name=OUTPUT)
+
+
+def test_tensors_are_quantized_too(workdir):
+    pb, config, record = write_inputs(workdir, branching_net)
+    content = json.loads((workdir / "config.json").read_text())
+    inputs = [("sum/add", 0), ("sum/add", 1), ("sum/MaxPool", 0)]
+    content["tensor_quantize"] = [{"layer_name": name, "input_index": index} for name, index in inputs]
+    (workdir / "config.json").write_text(json.dumps(content))
+    run_calibration(pb, config, record)
+    factors = read_record(record)
+    assert sorted(factors) == ["a/Conv2D", "b/Conv2D", "sum/MaxPool:0", "sum/add:0", "sum/add:1"]
+    amct.save_model(pb, [OUTPUT], record, str(workdir / "net"))
+    graph_def = tf1.GraphDef.FromString((workdir / "net_quantized.pb").read_bytes())
+    nodes = {node.name: node for node in graph_def.node}
+    anti = nodes[nodes["sum/MaxPool"].input[0]]
+    assert anti.op == "AscendAntiQuant" and set(anti.attr) == {"T", "scale", "offset"}
+    assert anti.attr["scale"].f == pytest.approx(factors["sum/MaxPool:0"].scale_d)
+    assert nodes[anti.input[0]].op == "AscendQuant"
+    assert [nodes[name].op for name in nodes["sum/add"].input] == ["AscendAntiQuant"] * 2
+    assert [nodes[nodes[nodes[name].input[0]].input[0]].op for name in nodes["sum/add"].input] == ["AscendDequant"] * 2
     assert np.abs(predict(workdir / "net.pb") - predict(workdir / "net_quantized.pb")).max() < 0.05
 
 

@@ -20,7 +20,7 @@ CONV, POOL, DEPTHWISE, FC = (
     LayerSpec("fc", "MatMul", False),
 )
 LAYERS = [DEPTHWISE, POOL, CONV]
-OPS = {layer.name for layer in (*LAYERS, FC)} | {"relu"}
+OPS = {layer.name: layer.op_type for layer in (*LAYERS, FC)} | {"relu": "Relu", "pool": "MaxPool", "add": "AddV2"}
 
 # The example of spec section 2.2, with the one key that is ours.
 EXAMPLE = """{
@@ -172,7 +172,14 @@ def weights(**changes):
         ({"activation_offset": None, **conv()}, ConfigTypeError, "null"),
         ({"skip_fusion_layers": "x", **conv()}, ConfigTypeError, "array"),
         ({"skip_fusion_layers": ["nowhere"], **conv()}, ConfigValueError, "nowhere"),
-        ({"tensor_quantize": [{}], **conv()}, ConfigValueError, "tensor_quantize"),
+        ({"tensor_quantize": [{}]}, ConfigValueError, "layer_name"),
+        ({"tensor_quantize": [{"layer_name": "pool"}]}, ConfigValueError, "input_index"),
+        ({"tensor_quantize": [{"layer_name": "pool", "input_index": 1}]}, ConfigValueError, "input_index"),
+        ({"tensor_quantize": [{"layer_name": "relu", "input_index": 0}]}, ConfigValueError, "'relu'"),
+        ({"tensor_quantize": [{"layer_name": "gone", "input_index": 0}]}, ConfigValueError, "'gone'"),
+        ({"tensor_quantize": [{"layer_name": "add", "input_index": 0}] * 2}, ConfigValueError, "twice"),
+        ({"tensor_quantize": [{"layer_name": "add", "input_index": 0, "x": 1}]}, ConfigValueError, "'x'"),
+        ({"tensor_quantize": [3]}, ConfigTypeError, "object"),
         ({"fakequant_precision_mode": "HALF", **conv()}, ConfigValueError, "FORCE_FP16_QUANT"),
         (activation(max_percentile=0.5), ConfigValueError, "max_percentile"),
         (activation(max_percentile=1.1), ConfigValueError, "max_percentile"),
@@ -218,7 +225,7 @@ def test_a_layer_named_like_a_key():
     with pytest.raises(ConfigValueError, match="Rename the node"):
         parse({"version": {}}, [LayerSpec("version", "MatMul", False)])
     with pytest.raises(ConfigValueError, match="Rename the node"):
-        default_config([LayerSpec("version", "MatMul", False)], {"version"})
+        default_config([LayerSpec("version", "MatMul", False)], {"version": "MatMul"})
 
 
 def test_missing_and_binary_files(tmp_path):
@@ -265,6 +272,18 @@ def test_damaged_text_gives_only_our_errors(noise, position):
         parse(text)
     except AmctError:
         pass
+
+
+def test_tensors_to_quantize():
+    entry = {"layer_name": "add", "input_index": 1, "activation_quant_params": {"asymmetric": False}}
+    config = parse({"tensor_quantize": [entry]})
+    assert config.enabled_layers() == []
+    assert config.tensor_quantize[0].key == "add:1"
+    assert parse(dump_config(config)) == config
+    same = simplified('tensor_quantize : { layer_name : "add" input_index : 1 ifmr_quantize : { asymmetric : false } }')
+    assert same.tensor_quantize == config.tensor_quantize
+    with pytest.raises(ConfigValueError, match="input_index"):
+        simplified('tensor_quantize : { layer_name : "add" }')
 
 
 def simplified(text, layers=(*LAYERS, FC)):

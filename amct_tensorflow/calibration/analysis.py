@@ -89,6 +89,8 @@ class LayerAnalyser:
         Raises:
             EvaluatorError: the sensitivity failed, or returned something else than a number.
         """
+        if not self._layers:
+            return {}
         probes = {layer.name: _Probe(layer, comparison, bias_correction) for layer in self._layers}
         with self._graph.as_default():
             outputs = self._import_quantized(factors)

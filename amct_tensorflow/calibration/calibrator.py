@@ -16,7 +16,7 @@ from amct_tensorflow.calibration.ifmr import search_ifmr
 from amct_tensorflow.calibration.observation import Distribution, Observation
 from amct_tensorflow.calibration.sources import replay_sources
 from amct_tensorflow.calibration.taps import attach_tap
-from amct_tensorflow.config.schema import ActivationConfig, IfmrParams, QuantConfig
+from amct_tensorflow.config.schema import IfmrParams, QuantConfig
 from amct_tensorflow.errors import AmctError, CalibrationError
 from amct_tensorflow.graph.fusion import FusedLayer, fuse
 from amct_tensorflow.graph.view import GraphView, full_tensor_name
@@ -29,7 +29,7 @@ class CalibrationResult:
     """What a calibration found.
 
     Attributes:
-        factors: per layer name, its factors.
+        factors: per layer name, its factors; per ``op:input`` of tensor_quantize, those of the tensor.
         analyses: per layer name, what quantization does to it.
     """
 
@@ -43,10 +43,10 @@ class CalibrationResult:
         return {name: correction for name, correction in found.items() if correction is not None}
 
     def restrict(self, configuration: Mapping[str, bool]) -> "CalibrationResult":
-        """Returns the findings about the layers that a configuration quantizes."""
+        """Returns the findings without those about the layers that a configuration rolls back."""
         return CalibrationResult(
-            {name: layer for name, layer in self.factors.items() if configuration[name]},
-            {name: layer for name, layer in self.analyses.items() if configuration[name]},
+            {name: layer for name, layer in self.factors.items() if configuration.get(name, True)},
+            {name: layer for name, layer in self.analyses.items() if configuration.get(name, True)},
         )
 
 
@@ -93,17 +93,14 @@ class Calibrator:
         )
         self._layers = {name: self._fused.layers[name] for name in config.enabled_layers()}
         self._scale_w = {name: self._weight_scales(layer) for name, layer in self._layers.items()}
-        self._observations = {name: Observation() for name in self._layers}
-        self._batches = dict.fromkeys(self._layers, 0)
+        self._searches = {name: config.layers[name].activation for name in self._layers}
+        self._searches.update({tensor.key: tensor.activation for tensor in config.tensor_quantize})
+        self._observations = {key: Observation() for key in self._searches}
+        self._batches = dict.fromkeys(self._searches, 0)
         self._activations: dict[str, ActivationFactors] = {}
         self._kept: dict[str, list[np.ndarray]] = {}
         self._is_complete = False
         self._attach(graph, GraphView(graph_def))
-
-    @property
-    def batches_seen(self) -> int:
-        """Number of batches that every layer has seen."""
-        return min(self._batches.values())
 
     def check_complete(self) -> CalibrationResult:
         """Returns the result.
@@ -148,6 +145,9 @@ class Calibrator:
             attach_tap(graph, source.reader, source.tensor, partial(self._keep, source.tensor))
         for name, text in inputs.items():
             attach_tap(graph, name, full_tensor_name(text), partial(self._observe, name))
+        for tensor in self._config.tensor_quantize:
+            text = view.nodes[tensor.layer_name].input[tensor.input_index]
+            attach_tap(graph, tensor.layer_name, full_tensor_name(text), partial(self._observe, tensor.key))
 
     def _keep(self, tensor: str, value: np.ndarray) -> None:
         """Keeps a source tensor of the replay; batches beyond ``batch_num`` do not count."""
@@ -173,7 +173,7 @@ class Calibrator:
             self._finish_if_complete()
 
     def _search(self, name: str, distribution: Distribution) -> ActivationFactors:
-        activation: ActivationConfig = self._config.layers[name].activation
+        activation = self._searches[name]
         if isinstance(activation.algorithm, IfmrParams):
             factors = search_ifmr(distribution, activation.algorithm, activation.asymmetric)
         else:
@@ -190,7 +190,7 @@ class Calibrator:
         """Starts the analysis when the last tap, whichever that is, has seen its last batch."""
         with self._lock:
             kept = all(len(values) == self._config.batch_num for values in self._kept.values())
-            if self._is_complete or not kept or len(self._activations) < len(self._layers):
+            if self._is_complete or not kept or len(self._activations) < len(self._searches):
                 return
             self._is_complete = True
         try:
@@ -203,7 +203,7 @@ class Calibrator:
             self._kept.clear()
 
     def _finish(self) -> CalibrationResult:
-        factors = {
+        layer_factors = {
             name: LayerFactors(
                 scale_d=self._activations[name].scale,
                 offset_d=self._activations[name].offset,
@@ -212,12 +212,16 @@ class Calibrator:
             )
             for name, layer in self._layers.items()
         }
+        tensor_factors = {
+            tensor.key: LayerFactors(self._activations[tensor.key].scale, self._activations[tensor.key].offset)
+            for tensor in self._config.tensor_quantize
+        }
         batches = [
             {tensor: values[index] for tensor, values in self._kept.items()} for index in range(self._config.batch_num)
         ]
         log_for("calibration").info(
             "Measuring what quantization does to each of %d layers on %d calibration batches.",
-            len(factors), len(batches),
+            len(layer_factors), len(batches),
         )  # fmt: skip
-        analyses = self._analyser.analyse(factors, batches, self._comparison, self._config.bias_correction)
-        return CalibrationResult(factors, analyses)
+        analyses = self._analyser.analyse(layer_factors, batches, self._comparison, self._config.bias_correction)
+        return CalibrationResult({**layer_factors, **tensor_factors}, analyses)

@@ -1,6 +1,6 @@
 """The configuration that quantizes everything with the default algorithms."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 from amct_tensorflow.config.schema import GLOBAL_KEYS, ActivationConfig, LayerConfig, QuantConfig, WeightConfig
 from amct_tensorflow.config.validate import check_names
@@ -15,7 +15,7 @@ def default_layer(layer: LayerSpec, *, enabled: bool, asymmetric: bool) -> Layer
 
 def default_config(
     layers: Sequence[LayerSpec],
-    op_names: Collection[str],
+    op_types: Mapping[str, str],
     *,
     skip_layers: Sequence[str] = (),
     batch_num: int = 1,
@@ -25,7 +25,7 @@ def default_config(
 
     Args:
         layers: its quantizable layers.
-        op_names: names of all its nodes.
+        op_types: op type of every node, by name.
         skip_layers: layers to keep in float; they stay listed.
         batch_num: number of calibration batches.
         activation_offset: whether activations get a zero point.
@@ -34,7 +34,7 @@ def default_config(
         ConfigValueError: a name in ``skip_layers`` is wrong, or no layer is left to quantize.
     """
     check_layers(layers)
-    skipped = check_names(skip_layers, {layer.name for layer in layers}, op_names, "skip_layers")
+    skipped = check_names(skip_layers, {layer.name for layer in layers}, op_types, "skip_layers")
     config = QuantConfig(
         layers={
             layer.name: default_layer(layer, enabled=layer.name not in skipped, asymmetric=activation_offset)

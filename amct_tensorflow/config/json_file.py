@@ -1,7 +1,7 @@
 """config.json: reading, with every key optional and every mistake named, and writing (spec section 2)."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from amct_tensorflow.config.schema import (
     IfmrParams,
     LayerConfig,
     QuantConfig,
+    TensorQuantize,
     WeightConfig,
 )
 from amct_tensorflow.config.section import Section
-from amct_tensorflow.config.validate import check_batch_num, check_hfmg, check_ifmr, check_names
+from amct_tensorflow.config.validate import check_batch_num, check_hfmg, check_ifmr, check_names, check_tensor
 from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError
 from amct_tensorflow.files import write_atomically
 from amct_tensorflow.graph.layers import CHANNEL_WISE_TYPES, LayerSpec
@@ -25,13 +26,13 @@ from amct_tensorflow.log import log_for
 _IFMR_KEYS = ("max_percentile", "min_percentile", "search_range", "search_step")
 
 
-def read_config(path: str | Path, layers: Sequence[LayerSpec], op_names: Collection[str]) -> QuantConfig:
+def read_config(path: str | Path, layers: Sequence[LayerSpec], op_types: Mapping[str, str]) -> QuantConfig:
     """Reads a configuration and checks it against a graph.
 
     Args:
         path: JSON file.
         layers: quantizable layers of the graph.
-        op_names: names of all its nodes.
+        op_types: op type of every node, by name.
 
     Raises:
         ConfigValueError: the file cannot be read, or names or holds something wrong.
@@ -48,10 +49,10 @@ def read_config(path: str | Path, layers: Sequence[LayerSpec], op_names: Collect
         raise ConfigValueError(
             f"Configuration {path} is not UTF-8 text. Write one with create_quant_config."
         ) from error
-    return parse_config(text, str(path), layers, op_names)
+    return parse_config(text, str(path), layers, op_types)
 
 
-def parse_config(text: str, source: str, layers: Sequence[LayerSpec], op_names: Collection[str]) -> QuantConfig:
+def parse_config(text: str, source: str, layers: Sequence[LayerSpec], op_types: Mapping[str, str]) -> QuantConfig:
     """Parses the text of a configuration; ``source`` names the file in messages. See ``read_config``."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -71,10 +72,10 @@ def parse_config(text: str, source: str, layers: Sequence[LayerSpec], op_names: 
             raise
         raise ConfigValueError(f"{source} holds a number that cannot be read: {error}. Correct it.") from error
     check_layers(layers)
-    return _whole(Section(content, source), {layer.name: layer for layer in layers}, op_names)
+    return _whole(Section(content, source), {layer.name: layer for layer in layers}, op_types)
 
 
-def _whole(section: Section, layers: dict[str, LayerSpec], op_names: Collection[str]) -> QuantConfig:
+def _whole(section: Section, layers: dict[str, LayerSpec], op_types: Mapping[str, str]) -> QuantConfig:
     version = section.integer("version", 1)
     if version != 1:
         raise ConfigValueError(f"{section.where}: version is {version}; only 1 is supported.")
@@ -83,15 +84,14 @@ def _whole(section: Section, layers: dict[str, LayerSpec], op_names: Collection[
     if mode not in ("DEFAULT", FORCE_FP16_QUANT):
         raise ConfigValueError(f"{section.where}: fakequant_precision_mode is {mode!r}; use {FORCE_FP16_QUANT!r}.")
     skip_fusion_layers = section.strings("skip_fusion_layers")
-    if section.items("tensor_quantize"):
-        raise ConfigValueError(f"{section.where}: tensor_quantize is not supported; set it to [].")
     config = QuantConfig(
         batch_num=check_batch_num(section.integer("batch_num", 1), section.where),
         activation_offset=activation_offset,
         joint_quant=section.boolean("joint_quant", False),
         do_fusion=section.boolean("do_fusion", True),
         fakequant_precision_mode=None if mode == "DEFAULT" else mode,
-        skip_fusion_layers=check_names(skip_fusion_layers, layers, op_names, f"{section.where}: skip_fusion_layers"),
+        skip_fusion_layers=check_names(skip_fusion_layers, layers, op_types, f"{section.where}: skip_fusion_layers"),
+        tensor_quantize=_tensors(section, op_types, activation_offset),
         bias_correction=section.boolean("bias_correction", True),
         layers={
             name: _layer(section.section(name), layers[name], activation_offset)
@@ -102,14 +102,31 @@ def _whole(section: Section, layers: dict[str, LayerSpec], op_names: Collection[
     )
     for key in section.unused():
         reason = (
-            "is a node that cannot be quantized" if key in op_names else "is neither a key nor a layer of the graph"
+            "is a node that cannot be quantized" if key in op_types else "is neither a key nor a layer of the graph"
         )
         raise ConfigValueError(f"{section.where}: {key!r} {reason}. Delete it.")
-    if not config.enabled_layers():
+    if not config.enabled_layers() and not config.tensor_quantize:
         raise ConfigEmptyError(f"{section.where} enables no layer. Set quant_enable of at least one layer to true.")
     if config.joint_quant:
         log_for("config").warning("%s: joint_quant has no effect; layers are quantized one by one.", section.where)
     return config
+
+
+def _tensors(section: Section, op_types: Mapping[str, str], activation_offset: bool) -> tuple[TensorQuantize, ...]:
+    tensors: dict[str, TensorQuantize] = {}
+    for item in section.items("tensor_quantize"):
+        entry = Section(item, f"{section.where}, 'tensor_quantize'")
+        for key in ("layer_name", "input_index"):
+            if not entry.has(key):
+                raise ConfigValueError(f"{entry.where}: {key} is missing. Add it.")
+        name, index = entry.string("layer_name", ""), entry.integer("input_index", 0)
+        check_tensor(name, index, op_types, entry.where)
+        tensor = TensorQuantize(name, index, _activation(entry.section("activation_quant_params"), activation_offset))
+        entry.refuse_unused()
+        if tensor.key in tensors:
+            raise ConfigValueError(f"{entry.where} names input {tensor.key!r} twice. Delete the repeated item.")
+        tensors[tensor.key] = tensor
+    return tuple(tensors.values())
 
 
 def _layer(section: Section, layer: LayerSpec, activation_offset: bool) -> LayerConfig:
@@ -187,7 +204,14 @@ def dump_config(config: QuantConfig) -> str:
         "do_fusion": config.do_fusion,
         "fakequant_precision_mode": config.fakequant_precision_mode,
         "skip_fusion_layers": list(config.skip_fusion_layers),
-        "tensor_quantize": [],
+        "tensor_quantize": [
+            {
+                "layer_name": tensor.layer_name,
+                "input_index": tensor.input_index,
+                "activation_quant_params": _activation_content(tensor.activation),
+            }
+            for tensor in config.tensor_quantize
+        ],
         "bias_correction": config.bias_correction,
     }
     if config.fakequant_precision_mode is None:
@@ -197,10 +221,12 @@ def dump_config(config: QuantConfig) -> str:
     return json.dumps(content, indent=4, separators=(",", ":"))
 
 
-def _layer_content(layer: LayerConfig) -> dict[str, Any]:
-    params = layer.activation.algorithm
-    if isinstance(params, IfmrParams):
-        activation = {
+def _activation_content(activation: ActivationConfig) -> dict[str, Any]:
+    params = activation.algorithm
+    if isinstance(params, HfmgParams):
+        content: dict[str, Any] = {"num_bits": 8, "act_algo": "hfmg", "num_of_bins": params.num_of_bins}
+    else:
+        content = {
             "num_bits": 8,
             "max_percentile": params.max_percentile,
             "min_percentile": params.min_percentile,
@@ -208,11 +234,13 @@ def _layer_content(layer: LayerConfig) -> dict[str, Any]:
             "search_step": params.search_step,
             "act_algo": "ifmr",
         }
-    else:
-        activation = {"num_bits": 8, "act_algo": "hfmg", "num_of_bins": params.num_of_bins}
+    return {**content, "asymmetric": activation.asymmetric}
+
+
+def _layer_content(layer: LayerConfig) -> dict[str, Any]:
     return {
         "quant_enable": layer.quant_enable,
-        "activation_quant_params": {**activation, "asymmetric": layer.activation.asymmetric},
+        "activation_quant_params": _activation_content(layer.activation),
         "weight_quant_params": {
             "num_bits": 8,
             "wts_algo": "arq_quantize",

@@ -69,6 +69,20 @@ class LayerConfig:
 
 
 @dataclass(frozen=True)
+class TensorQuantize:
+    """An input of an op, other than a layer, that is quantized too."""
+
+    layer_name: str
+    input_index: int
+    activation: ActivationConfig
+
+    @property
+    def key(self) -> str:
+        """Its key in the record (spec section 4)."""
+        return f"{self.layer_name}:{self.input_index}"
+
+
+@dataclass(frozen=True)
 class QuantConfig:
     """A whole configuration; ``layers`` holds every quantizable layer, sorted by name.
 
@@ -82,6 +96,7 @@ class QuantConfig:
     do_fusion: bool = True
     fakequant_precision_mode: str | None = None
     skip_fusion_layers: tuple[str, ...] = ()
+    tensor_quantize: tuple[TensorQuantize, ...] = ()
     bias_correction: bool = True
     version: int = 1
 

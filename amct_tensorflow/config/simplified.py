@@ -15,9 +15,10 @@ from amct_tensorflow.config.schema import (
     IfmrParams,
     LayerConfig,
     QuantConfig,
+    TensorQuantize,
     WeightConfig,
 )
-from amct_tensorflow.config.validate import check_batch_num, check_hfmg, check_ifmr, check_names
+from amct_tensorflow.config.validate import check_batch_num, check_hfmg, check_ifmr, check_names, check_tensor
 from amct_tensorflow.errors import ConfigValueError
 from amct_tensorflow.graph.layers import CHANNEL_WISE_TYPES, QUANTIZABLE_TYPES, LayerSpec
 from amct_tensorflow.log import log_for
@@ -34,13 +35,13 @@ class _Chosen(NamedTuple):
     is_common: bool
 
 
-def read_simplified(path: str | Path, layers: Sequence[LayerSpec], op_names: Collection[str]) -> QuantConfig:
+def read_simplified(path: str | Path, layers: Sequence[LayerSpec], op_types: Mapping[str, str]) -> QuantConfig:
     """Reads a simplified configuration and fills in the defaults of every layer.
 
     Args:
         path: text-format protobuf file.
         layers: quantizable layers of the graph.
-        op_names: names of all its nodes.
+        op_types: op type of every node, by name.
 
     Raises:
         ConfigValueError: the file cannot be read, or names or holds something wrong.
@@ -51,10 +52,10 @@ def read_simplified(path: str | Path, layers: Sequence[LayerSpec], op_names: Col
         raise ConfigValueError(f"{path} cannot be read: {error.strerror}. Give a simplified configuration.") from error
     except UnicodeDecodeError as error:
         raise ConfigValueError(f"{path} is not UTF-8 text. Give a simplified configuration (.cfg).") from error
-    return parse_simplified(text, str(path), layers, op_names)
+    return parse_simplified(text, str(path), layers, op_types)
 
 
-def parse_simplified(text: str, source: str, layers: Sequence[LayerSpec], op_names: Collection[str]) -> QuantConfig:
+def parse_simplified(text: str, source: str, layers: Sequence[LayerSpec], op_types: Mapping[str, str]) -> QuantConfig:
     """Parses the text of a simplified configuration; ``source`` names the file in messages."""
     message = AMCTConfig()
     try:
@@ -65,17 +66,17 @@ def parse_simplified(text: str, source: str, layers: Sequence[LayerSpec], op_nam
         missing = ", ".join(message.FindInitializationErrors())
         raise ConfigValueError(f"{source} lacks {missing}. Add it.")
     check_layers(layers)
-    return _Resolver(message, source, layers, op_names).resolve()
+    return _Resolver(message, source, layers, op_types).resolve()
 
 
 class _Resolver:
     """Works out what a message means for each layer of a graph."""
 
-    def __init__(self, message: Any, source: str, layers: Sequence[LayerSpec], op_names: Collection[str]) -> None:
+    def __init__(self, message: Any, source: str, layers: Sequence[LayerSpec], op_types: Mapping[str, str]) -> None:
         self._message = message
         self._source = source
         self._layers = {layer.name: layer for layer in sorted(layers, key=lambda layer: layer.name)}
-        self._op_names = op_names
+        self._op_types = op_types
         self._by_layer = self._overrides("override_layer_configs", "layer_name")
         self._by_type = self._overrides("override_layer_types", "layer_type")
 
@@ -95,19 +96,21 @@ class _Resolver:
             do_fusion=_given(message, "do_fusion", True),
             fakequant_precision_mode=FORCE_FP16_QUANT if force_fp16 else None,
             skip_fusion_layers=self._names("skip_fusion_layers", message.skip_fusion_layers),
+            tensor_quantize=self._tensors(),
             bias_correction=_given(message, "bias_correction", True),
             layers={
                 name: self._layer(layer, name not in skipped and layer.op_type not in skipped_types)
                 for name, layer in self._layers.items()
             },
         )
-        check_some_enabled(config)
+        if not config.tensor_quantize:
+            check_some_enabled(config)
         if config.joint_quant:
             log_for("config").warning("%s: joint_quant has no effect; layers are quantized one by one.", source)
         return config
 
     def _refuse_unsupported(self) -> None:
-        for field in ("nuq_config", "skip_approximation_layers", "tensor_quantize"):
+        for field in ("nuq_config", "skip_approximation_layers"):
             present = self._message.HasField(field) if field == "nuq_config" else len(getattr(self._message, field))
             if present:
                 raise ConfigValueError(f"{self._source}: {field} is not supported. Delete it.")
@@ -122,7 +125,7 @@ class _Resolver:
         return found
 
     def _names(self, field: str, names: Collection[str]) -> tuple[str, ...]:
-        return check_names(names, self._layers, self._op_names, f"{self._source}: {field}")
+        return check_names(names, self._layers, self._op_types, f"{self._source}: {field}")
 
     def _types(self, field: str, types: Collection[str]) -> tuple[str, ...]:
         where = f"{self._source}: {field}"
@@ -142,6 +145,20 @@ class _Resolver:
             if chosen.message.HasField(field):
                 raise ConfigValueError(f"{chosen.where}: {field} is not supported. Delete it.")
         return LayerConfig(enabled, self._activation(chosen), self._weights(chosen, layer))
+
+    def _tensors(self) -> tuple[TensorQuantize, ...]:
+        tensors: dict[str, TensorQuantize] = {}
+        for message in self._message.tensor_quantize:
+            where = f"{self._source}, tensor_quantize"
+            if not (message.HasField("layer_name") and message.HasField("input_index")):
+                raise ConfigValueError(f"{where}: layer_name or input_index is missing. Add it.")
+            check_tensor(message.layer_name, message.input_index, self._op_types, where)
+            activation = self._activation(_Chosen(message, where, False))
+            tensor = TensorQuantize(message.layer_name, message.input_index, activation)
+            if tensor.key in tensors:
+                raise ConfigValueError(f"{where} names input {tensor.key!r} twice. Delete the repeated item.")
+            tensors[tensor.key] = tensor
+        return tuple(tensors.values())
 
     def _choose(self, layer: LayerSpec) -> _Chosen | None:
         """The most specific message applies as a whole; the deprecated two only where no newer one is given."""

@@ -1,12 +1,31 @@
 """Range rules shared by config.json and the simplified configuration (spec section 2.1)."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 
 from amct_tensorflow.config.schema import NUM_OF_BINS, HfmgParams, IfmrParams
 from amct_tensorflow.errors import ConfigValueError
 
 _MOST_RATIOS = 10_000  # the search looks at all of them at once
+
+# Op types whose inputs can be quantized by tensor_quantize, and how many inputs each has (spec section 10).
+_TENSOR_TYPES = {"MaxPool": 1, "Add": 2, "AddV2": 2}
+
+
+def check_tensor(layer_name: str, input_index: int, op_types: Mapping[str, str], where: str) -> None:
+    """Checks that an input named by tensor_quantize can be quantized.
+
+    Raises:
+        ConfigValueError: it cannot, or is not there.
+    """
+    if layer_name not in op_types:
+        raise ConfigValueError(f"{where} names {layer_name!r}, which is not in the graph. Correct or delete it.")
+    inputs = _TENSOR_TYPES.get(op_types[layer_name])
+    if inputs is None:
+        kinds = ", ".join(_TENSOR_TYPES)
+        raise ConfigValueError(f"{where}: {layer_name!r} is no {kinds}; inputs of no other op can be quantized.")
+    if not 0 <= input_index < inputs:
+        raise ConfigValueError(f"{where}: input_index of {layer_name!r} is {input_index}; it must be below {inputs}.")
 
 
 def check_ifmr(params: IfmrParams, where: str) -> IfmrParams:
@@ -58,7 +77,9 @@ def check_batch_num(batch_num: int, where: str) -> int:
     return batch_num
 
 
-def check_names(names: Iterable[str], known: Collection[str], op_names: Collection[str], where: str) -> tuple[str, ...]:
+def check_names(
+    names: Iterable[str], known: Collection[str], op_types: Mapping[str, str], where: str
+) -> tuple[str, ...]:
     """Returns ``names`` if each is a quantizable layer, named once.
 
     Raises:
@@ -68,7 +89,7 @@ def check_names(names: Iterable[str], known: Collection[str], op_names: Collecti
     for name in names:
         if name in seen:
             raise ConfigValueError(f"{where} names {name!r} twice. Delete the repeated item.")
-        if name not in op_names:
+        if name not in op_types:
             raise ConfigValueError(f"{where} names {name!r}, which is not in the graph. Correct or delete it.")
         if name not in known:
             raise ConfigValueError(f"{where} names {name!r}, which cannot be quantized. Delete it.")

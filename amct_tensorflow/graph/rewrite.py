@@ -40,6 +40,10 @@ class GraphEditor:
         """Returns a node, for changes in place."""
         return self._nodes[name]
 
+    def find(self, name: str) -> NodeDef | None:
+        """Returns a node, None if it is not there."""
+        return self._nodes.get(name)
+
     def unique_name(self, name: str) -> str:
         """Returns ``name``, or ``name_1`` and so on if it was ever taken; the result counts as taken."""
         candidate, suffix = name, 0

@@ -90,6 +90,10 @@ class GraphView:
                     )
                 self._consumers[name.node].append(Consumer(node, index))
 
+    def op_types(self) -> dict[str, str]:
+        """Returns the op type of every node, by name."""
+        return {name: node.op for name, node in self.nodes.items()}
+
     def consumers(self, name: str) -> Sequence[Consumer]:
         """Returns every edge that leaves node ``name``, control edges included."""
         return self._consumers.get(name, ())

@@ -1,5 +1,6 @@
 """The user's evaluator: its base class, and calls of it whose results are checked."""
 
+import itertools
 import math
 import numbers
 from collections.abc import Sequence
@@ -131,4 +132,12 @@ class CheckedEvaluator:
     def _failure(self, method: str, subject: str, error: Exception) -> EvaluatorError:
         if isinstance(error, NotImplementedError):
             return EvaluatorError(f"{self._name} does not implement {method}(). Implement it.")
-        return EvaluatorError(f"{self._name}.{method} failed on {subject}: {type(error).__name__}: {error}")
+        text = _essence(error) if isinstance(error, tf.errors.OpError) else str(error)
+        return EvaluatorError(f"{self._name}.{method} failed on {subject}: {type(error).__name__}: {text}")
+
+
+def _essence(error: tf.errors.OpError) -> str:
+    """Returns the line of TensorFlow's message that says what happened; the rest tells where each node was made."""
+    lines = [line.strip() for line in error.message.splitlines() if line.strip()]
+    after_node = [line for before, line in itertools.pairwise(lines) if before.startswith("Node: ")]
+    return next(iter([*after_node, *lines]), "no message")

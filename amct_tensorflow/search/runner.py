@@ -128,6 +128,8 @@ class _Search:
     def roll_back(self, strategy: AutoCalibrationStrategyBase) -> None:
         """Lets the strategy search, from the result of quantizing all layers."""
         ranking = {name: analysis.similarity for name, analysis in self._calibration.analyses.items()}
+        if not ranking:  # only tensors are quantized
+            return
         strategy.initialize(ranking)
         judged = self._trials[-1].judged
         step = 0
@@ -152,7 +154,7 @@ class _Search:
     def result(self) -> SearchResult:
         """Returns the best quantized model among the trials."""
         quantized = [trial for trial in self._trials if any(trial.configuration.values())]
-        best = min(quantized, key=_rank)
+        best = min(quantized or self._trials[:1], key=_rank)
         metric = self._metrics[_quantized_layers(best.configuration)]
         first = self._metrics[_quantized_layers(self._trials[0].configuration)]
         return SearchResult(
@@ -172,9 +174,8 @@ class _Search:
         return judged
 
     def _quantize(self, configuration: Mapping[str, bool]) -> QuantizedGraph:
-        enabled = _quantized_layers(configuration)
-        factors = {name: layer for name, layer in self._calibration.factors.items() if name in enabled}
-        return self._model.quantize(factors, self._calibration.corrections)
+        kept = self._calibration.restrict(configuration)
+        return self._model.quantize(kept.factors, kept.corrections)
 
 
 def _quantized_layers(configuration: Mapping[str, bool]) -> frozenset[str]:
