@@ -11,7 +11,7 @@ from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.errors import EvaluatorError
 from amct_tensorflow.files import check_writable, write_atomically
 from amct_tensorflow.graph.layers import find_layers
-from amct_tensorflow.graph.view import import_graph
+from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.log import LOG_DIR, log_for
 from amct_tensorflow.quantization import save_calibration
 from amct_tensorflow.saved_model import FloatModel, ModelPaths, write_quantized_model

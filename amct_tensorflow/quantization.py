@@ -13,7 +13,8 @@ from amct_tensorflow.config.json_file import read_config, write_config
 from amct_tensorflow.config.simplified import read_simplified
 from amct_tensorflow.files import write_atomically
 from amct_tensorflow.graph.layers import LayerSpec, find_layers
-from amct_tensorflow.graph.view import GraphView, check_not_quantized, check_outputs
+from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs
+from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.log import log_for
 from amct_tensorflow.record import LayerFactors, check_record, read_record, write_record
 from amct_tensorflow.saved_model import FloatModel, ModelPaths, write_quantized_model

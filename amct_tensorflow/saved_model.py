@@ -10,7 +10,8 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from amct_tensorflow.files import write_atomically
 from amct_tensorflow.graph.fusion import FusedGraph, fuse
 from amct_tensorflow.graph.layers import data_input, quantizable_nodes
-from amct_tensorflow.graph.view import GraphView, check_not_quantized, check_outputs, read_graph_def
+from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, read_graph_def
+from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.node_map import dump_node_map
 from amct_tensorflow.quantized_graph import QuantizedGraph, quantize_graph
 from amct_tensorflow.record import LayerFactors

@@ -36,7 +36,7 @@ import amct_tensorflow as amct
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from amct_tensorflow.errors import AmctError, ModelError
 from amct_tensorflow.files import write_atomically
-from amct_tensorflow.graph.view import import_graph, read_graph_def
+from amct_tensorflow.graph.model_file import import_graph, read_graph_def
 from amct_tensorflow.utils.log import LOGGER
 
 # ---------------------------------------------------------------------------------------------------- Constants

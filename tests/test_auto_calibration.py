@@ -29,7 +29,7 @@ from amct_tensorflow.errors import (
     ModelNotFoundError,
     OutputError,
 )
-from amct_tensorflow.graph.view import import_graph
+from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.record import read_record
 from amct_tensorflow.utils.log import LOGGER
 

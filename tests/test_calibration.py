@@ -22,7 +22,8 @@ from amct_tensorflow.errors import (
     RecordError,
 )
 from amct_tensorflow.graph.layers import find_layers
-from amct_tensorflow.graph.view import GraphView, import_graph
+from amct_tensorflow.graph.model_file import import_graph
+from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.record import read_record
 from amct_tensorflow.search.sensitivity import CosineSimilaritySensitivity
 

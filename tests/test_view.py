@@ -8,14 +8,8 @@ from graphs import build, normal, small_net, tf1
 from amct_tensorflow.ascend_ops import make_node
 from amct_tensorflow.errors import ModelError, ModelNotFoundError
 from amct_tensorflow.graph.layers import find_layers, quantizable_nodes
-from amct_tensorflow.graph.view import (
-    GraphView,
-    check_not_quantized,
-    check_outputs,
-    import_graph,
-    parse_tensor_name,
-    read_graph_def,
-)
+from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, import_graph, read_graph_def
+from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 
 
 def test_reads_a_model(tmp_path):

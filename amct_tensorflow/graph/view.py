@@ -1,21 +1,17 @@
-"""Reading a frozen model: the file, and a read-only index of its nodes."""
+"""A read-only index of the nodes of a GraphDef."""
 
-import difflib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.ascend_ops import QUANTIZED_MARKS
-from amct_tensorflow.errors import ModelError, ModelNotFoundError
+from amct_tensorflow.errors import ModelError
 
 CONTROL = -1
 
@@ -165,89 +161,3 @@ def const_value(node: NodeDef) -> np.ndarray:
         return np.asarray(tf.make_ndarray(attribute(node, "value").tensor))
     except (TypeError, ValueError, KeyError) as error:
         raise ModelError(f"Const node {node.name!r} holds no readable tensor ({error}). Freeze it again.") from error
-
-
-def read_graph_def(path: str | Path) -> GraphDef:
-    """Reads a frozen model.
-
-    Args:
-        path: a binary GraphDef (``.pb``).
-
-    Returns:
-        The GraphDef; it has at least one node, unique names, and no dangling input.
-
-    Raises:
-        ModelNotFoundError: there is no such file.
-        ModelError: the file is empty, truncated, or something else than a GraphDef.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise ModelNotFoundError(f"Model {path} does not exist. Give the path of a frozen model (.pb).")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"Model {path} cannot be read: {error.strerror}. Give a readable frozen model.") from error
-    if not data:
-        raise ModelError(f"Model {path} is empty. Give a frozen model (.pb).")
-    graph_def = tf.compat.v1.GraphDef()
-    try:
-        graph_def.ParseFromString(data)
-    except DecodeError as error:
-        raise ModelError(
-            f"Model {path} is not a frozen TensorFlow model (binary GraphDef), or it is truncated. "
-            "Give the .pb that was frozen for inference, not a SavedModel, checkpoint or text file."
-        ) from error
-    if not graph_def.node or any(not node.name or not node.op for node in graph_def.node):
-        raise ModelError(f"Model {path} holds no TensorFlow graph. Give a frozen model (binary GraphDef).")
-    GraphView(graph_def)
-    return graph_def
-
-
-def import_graph(graph_def: GraphDef, source: str | Path) -> tf.Graph:
-    """Imports a GraphDef into a fresh graph, so that each caller may add nodes of its own.
-
-    Raises:
-        ModelError: TensorFlow refuses the graph; ``source`` names it in the message.
-    """
-    graph = tf.Graph()
-    with graph.as_default():
-        try:
-            tf.import_graph_def(graph_def, name="")
-        except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
-            raise ModelError(f"TensorFlow cannot import {source}: {error}") from error
-    return graph
-
-
-def check_outputs(view: GraphView, outputs: Sequence[str], source: str | Path) -> None:
-    """Checks that every requested output is a node of the model.
-
-    Raises:
-        ModelError: one is not; the message suggests similar names.
-    """
-    for name in outputs:
-        if name in view.nodes:
-            continue
-        if parse_tensor_name(name).node in view.nodes:
-            raise ModelError(f"Output {name!r} is a tensor name; give the operator {parse_tensor_name(name).node!r}.")
-        similar = difflib.get_close_matches(name, view.nodes, n=3)
-        hint = f" Did you mean {', '.join(map(repr, similar))}?" if similar else ""
-        raise ModelError(f"Output {name!r} is not a node of {source}.{hint} Give operator names without ':0'.")
-
-
-def check_not_quantized(view: GraphView, source: str | Path) -> None:
-    """Refuses a model that is quantized, or being calibrated, already.
-
-    Raises:
-        ModelError: it holds one of the ops of spec section 4, or a function of such a name.
-    """
-    for node in view.nodes.values():
-        if node.op in QUANTIZED_MARKS:
-            raise ModelError(
-                f"Node {node.name!r} ({node.op}) shows that {source} is quantized already. Give the original model."
-            )
-    for function in view.graph_def.library.function:
-        if function.signature.name in QUANTIZED_MARKS:
-            raise ModelError(
-                f"The function library of {source} defines {function.signature.name!r}, a name that the quantized "
-                "model needs for itself. Give the original float model."
-            )

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
 from amct_tensorflow.config.schema import QuantConfig
-from amct_tensorflow.graph.view import import_graph
+from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantized_graph import QuantizedGraph
 from amct_tensorflow.saved_model import FloatModel
