@@ -18,7 +18,7 @@ from amct_tensorflow.calibration.arq import quantize_weights
 from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph import layers as layer_rules
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
-from amct_tensorflow.graph.rewrite import GraphEditor, keep_needed
+from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, full_tensor_name, node_scope, parse_tensor_name
 from amct_tensorflow.record import LayerFactors
 
@@ -153,8 +153,7 @@ class _Builder:
         for output in outputs:
             if output in dequantized:
                 self._keep_output_name(output, dequantized[output])
-        graph_def = editor.graph_def()
-        keep_needed(graph_def, outputs)
+        graph_def = editor.graph_def_for(outputs)
         graph_def.library.MergeFrom(ascend_ops.function_library())
         kept = {node.name for node in graph_def.node}
         origins: dict[str, tuple[str, ...]] = {name: () for name in self._inserted if name in kept}
@@ -169,21 +168,18 @@ class _Builder:
         layers = self._origins.keys()
         tails = {self._fused.layers[name].tail for name in layers}
         names = {*layers, *tails, *self._inserted}
-        graph_def = self._editor.graph_def()
-        kept = [node for node in graph_def.node if node.name in names]
-        for node in kept:
+        graph_def = self._editor.graph_def_of(names)
+        for node in graph_def.node:
             for index, text in enumerate(node.input):
                 if node.op == ascend_ops.QUANT or parse_tensor_name(text).node not in names:
                     node.input[index] = f"{FLOAT_SCOPE}/{full_tensor_name(text)}"
-        del graph_def.node[:]
-        graph_def.node.extend(kept)
         graph_def.library.MergeFrom(ascend_ops.function_library())
         return graph_def
 
     def _insert(self, node: NodeDef, like: str) -> str:
         """Adds a node, on the device of node ``like``, that stands for no original node."""
         self._inserted.append(node.name)
-        return str(self._editor.add(node, like=like))
+        return self._editor.add(node, like=like)
 
     def _quantizer(self, text: str, reader: str, factors: LayerFactors) -> str:
         """Returns the AscendQuant on input ``text`` of a node; readers with the same input and factors share it."""
@@ -244,7 +240,9 @@ class _Builder:
         """The pooling window of an AvgPool, [1, 1] for every other layer (spec section 8.2)."""
         if layer.op_type != "AvgPool":
             return [1, 1]
-        window = self._editor.node(layer.name).attr["ksize"].list.i
+        node = self._editor.find(layer.name)
+        assert node is not None
+        window = node.attr["ksize"].list.i
         return [int(size) for size in (window[1:3] if layer.data_format == "NHWC" else window[2:4])]
 
     def _keep_output_name(self, output: str, dequantized: str) -> None:

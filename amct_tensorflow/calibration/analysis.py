@@ -15,14 +15,16 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.errors import EvaluatorError
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
-from amct_tensorflow.graph.rewrite import keep_needed
+from amct_tensorflow.graph.rewrite import subgraph
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.quantized_graph import FLOAT_SCOPE, local_quantized_graph
 from amct_tensorflow.record import LayerFactors
 
-# Each layer is measured on as many of a batch's images as keep its input and output below this many values: all of
-# them where feature maps are small, a few where a single image already gives thousands of positions per channel.
-SAMPLE_LIMIT = 1 << 19
+# The replay takes this many images at a time.
+IMAGES_AT_A_TIME = 16
+# Of those, each layer is measured on as many as keep its input and output below this many values: all of them where
+# feature maps are small, one where a single image already gives thousands of positions per channel.
+SAMPLE_LIMIT = 1 << 17
 
 Batch = Mapping[str, np.ndarray]
 
@@ -66,9 +68,7 @@ class LayerAnalyser:
         self._graph = tf.Graph()
         with self._graph.as_default():
             self._sources = {name: _stand_in(tensor) for name, tensor in sources.items()}
-            needed = GraphDef()
-            needed.CopyFrom(fused.graph_def)
-            keep_needed(needed, [layer.tail for layer in layers])
+            needed = subgraph(fused.graph_def, [layer.tail for layer in layers])
             tf.import_graph_def(needed, name=FLOAT_SCOPE, input_map=_present(self._sources, needed))
 
     def analyse(
@@ -95,9 +95,23 @@ class LayerAnalyser:
         with self._graph.as_default():
             outputs = self._import_quantized(factors)
             fetches = _attach_probes(self._graph, outputs, probes)
-        feeds = [{self._sources[name]: value for name, value in batch.items()} for batch in batches]
+        parts = [part for batch in batches for part in self._split(batch)]
+        feeds = [{self._sources[name]: value for name, value in part.items()} for part in parts]
         _run(self._graph, fetches, feeds, probes)
         return {name: probe.analysis() for name, probe in probes.items()}
+
+    def _split(self, batch: Batch) -> list[Batch]:
+        """Cuts a batch into parts of a few images, if the graph takes any number of them: it needs less memory so."""
+        lengths = {len(value) if value.ndim else 0 for value in batch.values()}
+        inputs = [self._float_tensor(full_tensor_name(layer.input)) for layer in self._layers]
+        takes_any_number = all(tensor.shape.rank and tensor.shape[0] is None for tensor in inputs)
+        if len(lengths) != 1 or 0 in lengths or not takes_any_number:
+            return [batch]
+        (length,) = lengths
+        return [
+            {name: value[start : start + IMAGES_AT_A_TIME] for name, value in batch.items()}
+            for start in range(0, length, IMAGES_AT_A_TIME)
+        ]
 
     def _import_quantized(self, factors: Mapping[str, LayerFactors]) -> dict[str, str]:
         """Imports every quantized layer, reading the float graph's tensors.
@@ -222,9 +236,9 @@ def _run(
     feeds: Sequence[Mapping[tf.Tensor, np.ndarray]],
     probes: Mapping[str, _Probe],
 ) -> None:
-    # The replay runs inside a call from the caller's session. Threads of its own keep the two from waiting for each
-    # other's.
-    options = tf.compat.v1.ConfigProto(use_per_session_threads=True)
+    # The replay runs inside a call from the caller's session, whose threads may all be taken. A negative number keeps
+    # it in the calling thread, which also has the memory at hand that the caller's session has just freed.
+    options = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=-1)
     # Each batch is run once: optimizing the graph would take several times as long as running it.
     options.graph_options.rewrite_options.disable_meta_optimizer = True
     with tf.compat.v1.Session(graph=graph, config=options) as session:

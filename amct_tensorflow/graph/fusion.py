@@ -139,11 +139,11 @@ def _fuse_layer(
     if not np.array_equal(chain.affine.scale, np.ones_like(chain.affine.scale)):
         scale = layer_rules.along_channels(node.op, weights, chain.affine.scale)
         weights = (weights * scale).astype(np.float32)
-        const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_weights"), weights))
+        const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_weights"), weights), like=node.name)
         editor.replace_input(node.name, layer_rules.WEIGHT_INPUT, const)
     bias = chain.affine.shift.astype(np.float32)
     tail = chain.nodes[-1].name
-    const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_bias"), bias))
+    const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_bias"), bias), like=node.name)
     for absorbed in chain.nodes:
         editor.remove(absorbed.name)
     editor.add(make_node(tail, "BiasAdd", [node.name, const], T=tf.float32, data_format=data_format), like=node.name)

@@ -1,47 +1,59 @@
 """Editing a GraphDef: the few primitive edits that fusion and quantization are made of."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
-import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 
 
-def keep_needed(graph_def: GraphDef, outputs: Collection[str]) -> None:
-    """Removes, in place, every node that no output depends on."""
-    inputs = {node.name: [parse_tensor_name(text).node for text in node.input] for node in graph_def.node}
+def subgraph(graph_def: GraphDef, outputs: Iterable[str]) -> GraphDef:
+    """Returns a copy of the part of a graph on which the nodes ``outputs`` depend."""
+    nodes = {node.name: node for node in graph_def.node}
+    return _assemble(graph_def, nodes, _needed(nodes, outputs))
+
+
+def _needed(nodes: Mapping[str, NodeDef], outputs: Iterable[str]) -> set[str]:
+    """Returns the names of the nodes on which ``outputs`` depend."""
     needed: set[str] = set()
     waiting = list(outputs)
     while waiting:
         name = waiting.pop()
         if name not in needed:
             needed.add(name)
-            waiting.extend(inputs[name])
-    kept = [node for node in graph_def.node if node.name in needed]
-    del graph_def.node[:]
-    graph_def.node.extend(kept)
+            waiting.extend(parse_tensor_name(text).node for text in nodes[name].input)
+    return needed
+
+
+def _assemble(header: GraphDef, nodes: Mapping[str, NodeDef], names: Collection[str]) -> GraphDef:
+    """Returns a graph with the library and versions of ``header``, and copies of the nodes named.
+
+    Colocation hints are dropped: they may name nodes that have gone, and they mean nothing for a frozen graph.
+    """
+    result = GraphDef()
+    result.versions.CopyFrom(header.versions)
+    result.library.CopyFrom(header.library)
+    for name, node in nodes.items():
+        if name in names:
+            added = result.node.add()
+            added.CopyFrom(node)
+            if "_class" in added.attr:
+                del added.attr["_class"]
+    return result
 
 
 class GraphEditor:
-    """A copy of a graph under edit; the indexed original stays as it is."""
+    """A graph under edit; nodes are copied when they are first changed, so that the indexed original stays as it is."""
 
     def __init__(self, view: GraphView) -> None:
-        self._header = tf.compat.v1.GraphDef()
-        self._header.versions.CopyFrom(view.graph_def.versions)
-        self._header.library.CopyFrom(view.graph_def.library)
-        self._nodes: dict[str, NodeDef] = {}
+        self._original = view.graph_def
+        self._nodes = dict(view.nodes)
+        self._copied: set[str] = set()
         self._taken = set(view.nodes)
-        for node in view.graph_def.node:
-            self._nodes[node.name] = type(node).FromString(node.SerializeToString())
-
-    def node(self, name: str) -> NodeDef:
-        """Returns a node, for changes in place."""
-        return self._nodes[name]
 
     def find(self, name: str) -> NodeDef | None:
-        """Returns a node, None if it is not there."""
+        """Returns a node for reading, None if it is not there."""
         return self._nodes.get(name)
 
     def unique_name(self, name: str) -> str:
@@ -62,13 +74,10 @@ class GraphEditor:
         self._taken.update(f"{candidate}/{leaf}" for leaf in leaves)
         return candidate
 
-    def add(self, node: NodeDef, like: str | None = None) -> str:
-        """Adds a node, on the device of node ``like`` where given; returns its name."""
-        if like is not None:
-            node.device = self._nodes[like].device
-        self._taken.add(node.name)
-        self._nodes[node.name] = node
-        return str(node.name)
+    def add(self, node: NodeDef, like: str) -> str:
+        """Adds a node on the device of node ``like``; returns its name."""
+        node.device = self._nodes[like].device
+        return self._put(node)
 
     def remove(self, name: str) -> None:
         """Removes a node."""
@@ -76,33 +85,46 @@ class GraphEditor:
 
     def replace_input(self, name: str, index: int, text: str) -> None:
         """Sets one input of a node."""
-        self._nodes[name].input[index] = text
+        self._editable(name).input[index] = text
 
     def redirect(self, replacements: Mapping[str, str], exempt: Collection[str] = ()) -> None:
         """Makes every reader of output 0 of a node read another node instead, except the ``exempt`` readers."""
-        for node in self._nodes.values():
-            if node.name in exempt:
-                continue
-            for index, text in enumerate(node.input):
+        for name in self._nodes.keys() - set(exempt):
+            for index, text in enumerate(self._nodes[name].input):
                 source = parse_tensor_name(text)
                 if source.port == 0 and source.node in replacements:
-                    node.input[index] = replacements[source.node]
+                    self.replace_input(name, index, replacements[source.node])
 
     def rename(self, old: str, new: str) -> None:
         """Renames a node; its readers keep the old name."""
-        node = self._nodes.pop(old)
+        node = self._editable(old)
+        del self._nodes[old]
         node.name = new
-        self._nodes[new] = node
+        self._put(node)
 
     def graph_def(self) -> GraphDef:
-        """Returns the edited graph.
+        """Returns the edited graph."""
+        return _assemble(self._original, self._nodes, self._nodes.keys())
 
-        Colocation hints are dropped: they may name nodes that have gone, and they mean nothing for a frozen graph.
-        """
-        result = type(self._header).FromString(self._header.SerializeToString())
-        for node in self._nodes.values():
-            added = result.node.add()
-            added.CopyFrom(node)
-            if "_class" in added.attr:
-                del added.attr["_class"]
-        return result
+    def graph_def_for(self, outputs: Iterable[str]) -> GraphDef:
+        """Returns the part of the edited graph on which ``outputs`` depend."""
+        return _assemble(self._original, self._nodes, _needed(self._nodes, outputs))
+
+    def graph_def_of(self, names: Collection[str]) -> GraphDef:
+        """Returns the nodes named, whatever they read."""
+        return _assemble(self._original, self._nodes, names)
+
+    def _put(self, node: NodeDef) -> str:
+        name = str(node.name)
+        self._taken.add(name)
+        self._copied.add(name)
+        self._nodes[name] = node
+        return name
+
+    def _editable(self, name: str) -> NodeDef:
+        if name not in self._copied:
+            copy = NodeDef()
+            copy.CopyFrom(self._nodes[name])
+            self._nodes[name] = copy
+            self._copied.add(name)
+        return self._nodes[name]
