@@ -13,7 +13,7 @@ from amct_tensorflow.files import check_writable, write_atomically
 from amct_tensorflow.graph.layers import find_layers
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.log import LOG_DIR, log_for
-from amct_tensorflow.quantization import save_calibration
+from amct_tensorflow.quantization import leave_out_unused, save_calibration
 from amct_tensorflow.saved_model import FloatModel, ModelPaths, write_quantized_model
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase, CheckedEvaluator
 from amct_tensorflow.search.history import FINAL_CONFIG_FILE, HISTORY_FILE, RANKING_FILE, dump_history, dump_ranking
@@ -93,6 +93,7 @@ def accuracy_based_auto_calibration(
     model = FloatModel.load(model_file, outputs)
     graph = import_graph(model.graph_def, model.path)
     config = read_config(config_file, find_layers(graph), model.view.op_types())
+    config = leave_out_unused(config, model.view, outputs)
     paths = ModelPaths.of(save_dir)
     for folder in (paths.model.parent, Path(record_file).parent, LOG_DIR):
         check_writable(folder)

@@ -10,11 +10,13 @@ from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
 from amct_tensorflow.calibration.corrections import read_corrections, write_corrections
 from amct_tensorflow.config.defaults import default_config
 from amct_tensorflow.config.json_file import read_config, write_config
+from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.config.simplified import read_simplified
+from amct_tensorflow.errors import ConfigEmptyError
 from amct_tensorflow.files import write_atomically
 from amct_tensorflow.graph.layers import LayerSpec, find_layers
 from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs
-from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.graph.view import GraphView, upstream
 from amct_tensorflow.log import log_for
 from amct_tensorflow.record import LayerFactors, check_record, read_record, write_record
 from amct_tensorflow.saved_model import FloatModel, ModelPaths, write_quantized_model
@@ -71,7 +73,7 @@ def create_quant_config(
 def quantize_model(
     graph: tf.Graph, config_file: str, record_file: str, calib_outputs: list[str] | None = None
 ) -> list[tf.Variable]:
-    """Prepares a graph for calibration, in place.
+    """Prepares a graph for calibration, in place; open the session afterwards.
 
     Run the graph's outputs on ``batch_num`` batches afterwards, in any session on ``graph``; the record is written
     when the last batch has gone through every layer. The graph's values do not change.
@@ -97,8 +99,11 @@ def quantize_model(
     require_path(name, "record_file", record_file)
     if calib_outputs is not None:
         require_names(name, "calib_outputs", calib_outputs)
-        check_outputs(GraphView(graph.as_graph_def()), calib_outputs, "the graph")
     config = read_config(config_file, *_layers_of(graph))
+    if calib_outputs is not None:
+        view = GraphView(graph.as_graph_def())
+        check_outputs(view, calib_outputs, "the graph")
+        config = leave_out_unused(config, view, calib_outputs)
 
     def write(result: CalibrationResult) -> None:
         save_calibration(record_file, result)
@@ -135,6 +140,25 @@ def convert_model(pb_model: str, outputs: list[str], record_file: str, save_path
     """
     _check_save_arguments("convert_model", pb_model, outputs, record_file, save_path)
     _save("convert_model", pb_model, outputs, record_file, save_path, corrected=False)
+
+
+def leave_out_unused(config: QuantConfig, view: GraphView, outputs: Sequence[str]) -> QuantConfig:
+    """Disables the layers that no output depends on, such as those of an auxiliary head: they never see data.
+
+    Raises:
+        ConfigEmptyError: no layer is left.
+    """
+    needed = upstream(view.nodes, outputs)
+    unused = [name for name in config.enabled_layers() if name not in needed]
+    if not unused:
+        return config
+    log_for("config").warning(
+        "%d layers stay in float, because the outputs do not depend on them: %s", len(unused), ", ".join(unused)
+    )
+    restricted = config.with_enabled(dict.fromkeys(unused, False))
+    if not restricted.enabled_layers() and not restricted.tensor_quantize:
+        raise ConfigEmptyError(f"No layer that is enabled contributes to {', '.join(outputs)}. Check the output names.")
+    return restricted
 
 
 def load_factors(model: FloatModel, record_file: str) -> dict[str, LayerFactors]:

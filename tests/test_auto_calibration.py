@@ -136,7 +136,7 @@ def test_all_layers_quantized_when_that_suffices(workdir, messages):
         "INFO Accuracy of global quantized model ",
         "INFO Accuracy of saved model ",
     ]
-    assert final[0] == "INFO Accuracy of original model is         0"
+    assert final[0] == "INFO Accuracy of original model is         0.0"
     assert final[3] == f"INFO The generated model is stored in dir: {workdir}/out"
     assert final[4] == f"INFO The records is stored in dir: {workdir}/out"
 
@@ -237,6 +237,21 @@ def test_tensors_alone_can_be_quantized(workdir):
     assert not result.target_met and result.roll_back_config == {}
     assert list(read_record(arguments["record_file"])) == ["pool:0"]
     assert calibrate(arguments).target_met
+
+
+def test_layers_that_no_output_needs_stay_float(workdir, messages):
+    def make():
+        small_net()
+        graph = tf1.get_default_graph()
+        pooled = tf.reshape(graph.get_tensor_by_name("pool/AvgPool:0"), [-1, 16])
+        tf.matmul(pooled, normal((16, 3), 60), name="auxiliary/MatMul")
+
+    arguments = prepare(workdir, make)
+    result = calibrate(arguments)
+    assert sorted(result.roll_back_config) == sorted(SMALL_NET_LAYERS)
+    final = json.loads((workdir / "out" / "accuracy_based_auto_calibration_final_config.json").read_text())
+    assert final["auxiliary/MatMul"]["quant_enable"] is False
+    assert any("do not depend on them: auxiliary/MatMul" in line for line in messages)
 
 
 def test_own_strategy_and_sensitivity(workdir):

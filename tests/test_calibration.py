@@ -306,6 +306,15 @@ def test_model_without_layers(workdir):
 
 
 @pytest.mark.parametrize(
+    ("outputs", "error", "words"), [("out", ArgumentTypeError, "calib_outputs"), (["nowhere"], ModelError, "nowhere")]
+)
+def test_wrong_outputs_of_a_calibration(workdir, outputs, error, words):
+    _, config, record = write_inputs(workdir)
+    with pytest.raises(error, match=words):
+        amct.quantize_model(graph_of(), config, record, outputs)
+
+
+@pytest.mark.parametrize(
     ("call", "error", "words"),
     [
         (lambda graph: amct.create_quant_config(3, graph), ArgumentTypeError, "config_file"),
@@ -322,9 +331,8 @@ def test_model_without_layers(workdir):
         ),
         (lambda graph: amct.create_quant_config("c.json", graph, config_defination=1), ArgumentTypeError, "defination"),
         (lambda graph: amct.quantize_model(graph, "c.json", 5), ArgumentTypeError, "record_file"),
-        (lambda graph: amct.quantize_model(graph, "c.json", "r", "out"), ArgumentTypeError, "calib_outputs"),
-        (lambda graph: amct.quantize_model(graph, "c.json", "r", ["nowhere"]), ModelError, "nowhere"),
         (lambda graph: amct.quantize_model(graph, "missing.json", "r"), ConfigValueError, "missing.json"),
+        (lambda graph: amct.quantize_model(graph, "c.json", "r", "out"), ArgumentTypeError, "calib_outputs"),
         (lambda graph: amct.save_model("a.pb", "out", "r", "s"), ArgumentTypeError, "outputs"),
         (lambda graph: amct.save_model("a.pb", [], "r", "s"), ArgumentValueError, "outputs"),
         (lambda graph: amct.save_model("a.pb", ["out"], "r", "s"), ModelError, "a.pb"),

@@ -5,6 +5,7 @@ mean of the difference per output channel is what local bias correction adds to 
 are is the layer's sensitivity (spec section 6.2). Neither depends on which other layers are quantized.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -189,7 +190,10 @@ class _Probe:
         if self._corrects:
             quantized = self._correct(original, quantized)
         try:
-            self._similarities.append(float(self._comparison.compare(original, quantized)))
+            similarity = float(self._comparison.compare(original, quantized))
+            if math.isnan(similarity):
+                raise ValueError("it returned NaN")
+            self._similarities.append(similarity)
         except Exception as error:
             name = type(self._comparison).__name__
             self.error = EvaluatorError(

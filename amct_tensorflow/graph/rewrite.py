@@ -5,25 +5,13 @@ from collections.abc import Collection, Iterable, Mapping
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.graph.view import GraphView, parse_tensor_name
+from amct_tensorflow.graph.view import GraphView, parse_tensor_name, upstream
 
 
 def subgraph(graph_def: GraphDef, outputs: Iterable[str]) -> GraphDef:
     """Returns a copy of the part of a graph on which the nodes ``outputs`` depend."""
     nodes = {node.name: node for node in graph_def.node}
-    return _assemble(graph_def, nodes, _needed(nodes, outputs))
-
-
-def _needed(nodes: Mapping[str, NodeDef], outputs: Iterable[str]) -> set[str]:
-    """Returns the names of the nodes on which ``outputs`` depend."""
-    needed: set[str] = set()
-    waiting = list(outputs)
-    while waiting:
-        name = waiting.pop()
-        if name not in needed:
-            needed.add(name)
-            waiting.extend(parse_tensor_name(text).node for text in nodes[name].input)
-    return needed
+    return _assemble(graph_def, nodes, upstream(nodes, outputs))
 
 
 def _assemble(header: GraphDef, nodes: Mapping[str, NodeDef], names: Collection[str]) -> GraphDef:
@@ -108,7 +96,7 @@ class GraphEditor:
 
     def graph_def_for(self, outputs: Iterable[str]) -> GraphDef:
         """Returns the part of the edited graph on which ``outputs`` depend."""
-        return _assemble(self._original, self._nodes, _needed(self._nodes, outputs))
+        return _assemble(self._original, self._nodes, upstream(self._nodes, outputs))
 
     def graph_def_of(self, names: Collection[str]) -> GraphDef:
         """Returns the nodes named, whatever they read."""

@@ -1,7 +1,7 @@
 """A read-only index of the nodes of a GraphDef."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -50,6 +50,18 @@ def node_scope(name: str) -> str:
     """Returns the scope of a node name, with a trailing slash unless it is empty."""
     head, slash, _ = name.rpartition("/")
     return head + slash
+
+
+def upstream(nodes: Mapping[str, NodeDef], names: Iterable[str]) -> set[str]:
+    """Returns ``names`` and every node that they depend on."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting.extend(parse_tensor_name(text).node for text in nodes[name].input)
+    return found
 
 
 def attribute(node: NodeDef, name: str) -> AttrValue:

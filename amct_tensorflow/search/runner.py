@@ -82,7 +82,7 @@ def run_search(
 
 def format_metric(metric: Any) -> str:
     """Returns a metric for the log; floats without the noise of their last digits."""
-    return f"{metric:.9g}" if isinstance(metric, float) else str(metric)
+    return str(float(f"{metric:.9g}")) if isinstance(metric, float) else str(metric)
 
 
 def _calibrate(
