@@ -101,7 +101,11 @@ def _minus_one() -> NodeDef:
 
 
 def _ascend_quant() -> function_pb2.FunctionDef:
-    """``clip(rint(x * scale), -128 - offset, 127 - offset)`` with ``scale = 1 / scale_d``; ties go to even."""
+    """``clip(rint(x * scale), -128 - offset, 127 - offset)`` with ``scale = 1 / scale_d``; ties go to even.
+
+    For offset -128, the usual one behind a Relu, the integers are [0, 255], which is what one TensorFlow op rounds and
+    clips to in a single pass over memory. For other offsets it takes three, each in place (ClipByValue is not).
+    """
     body = [
         _minus_one(),
         *_float_attribute("scale"),
@@ -110,12 +114,26 @@ def _ascend_quant() -> function_pb2.FunctionDef:
         make_const("quant_max", np.array(_QUANT_MAX, np.float32)),
         make_node("lowest", "Sub", ["quant_min:output:0", "offset:y:0"], T=tf.float32),
         make_node("highest", "Sub", ["quant_max:output:0", "offset:y:0"], T=tf.float32),
+        make_node("is_unsigned", "Equal", ["offset:y:0", "quant_min:output:0"], T=tf.float32),
         make_node("scaled", "Mul", ["x", "scale:y:0"], T=tf.float32),
-        make_node("rounded", "Round", ["scaled:z:0"], T=tf.float32),
-        make_node("clipped", "ClipByValue", ["rounded:y:0", "lowest:z:0", "highest:z:0"], T=tf.float32),
+        make_node("way", "Switch", ["scaled:z:0", "is_unsigned:z:0"], T=tf.float32),
+        make_node("rounded", "Round", ["way:output_false:0"], T=tf.float32),
+        make_node("limited", "Minimum", ["rounded:y:0", "highest:z:0"], T=tf.float32),
+        make_node("clipped", "Maximum", ["limited:z:0", "lowest:z:0"], T=tf.float32),
+        make_node(
+            "unsigned",
+            "QuantizeAndDequantizeV2",
+            ["way:output_true:0", "lowest:z:0", "highest:z:0"],
+            T=tf.float32,
+            signed_input=False,
+            num_bits=8,
+            range_given=True,
+            round_mode="HALF_TO_EVEN",
+        ),
+        make_node("quantized", "Merge", ["clipped:z:0", "unsigned:output:0"], T=tf.float32, N=2),
     ]
     attrs = {"T": _T, "quant_bits": ("int", 8), "scale": ("float", 1.0), "offset": ("float", 0.0)}
-    return _function(QUANT, {"x": tf.float32}, attrs, body, "clipped:output:0")
+    return _function(QUANT, {"x": tf.float32}, attrs, body, "quantized:output:0")
 
 
 def _ascend_weight_quant() -> function_pb2.FunctionDef:
@@ -131,10 +149,19 @@ def _ascend_weight_quant() -> function_pb2.FunctionDef:
 def _ascend_dequant() -> function_pb2.FunctionDef:
     """``x * deq_scale`` per channel, the scale being the low word of each ``deq_scale`` element (spec section 8.2).
 
-    The factor is laid out along the channel axis of ``data_format``; for inputs of lower rank (MatMul) the product is
-    brought back to the shape of ``x``.
+    The factor is given the shape [Cout] for NHWC, which also serves inputs of lower rank (MatMul), and [Cout, 1, 1] for
+    NCHW. It is visible to TensorFlow as a constant, so that it and the factor of a quantizer behind become one product.
     """
     body = [
+        # TensorFlow would multiply the factor into the weights of a convolution right before it, whose products would
+        # no longer be integers. It does not look through this op, which passes the tensor on as it is.
+        make_node(
+            "accumulator",
+            "PlaceholderWithDefault",
+            ["x"],
+            dtype=tf.float32,
+            shape=Attr(shape={"unknown_rank": True}),
+        ),
         make_node("words", "Bitcast", ["deq_scale"], T=tf.uint64, type=tf.float32),
         make_const("begin", np.array([0, 0], np.int32)),
         make_const("end", np.array([0, 1], np.int32)),
@@ -151,28 +178,39 @@ def _ascend_dequant() -> function_pb2.FunctionDef:
         ),
         make_const("last_axis", np.array([1, 1, 1, -1], np.int32)),
         make_node(
-            "channel_axis",
+            "axes",
             "DataFormatVecPermute",
             ["last_axis:output:0"],
             T=tf.int32,
             src_format="NHWC",
             dst_format=Attr(placeholder="data_format"),
         ),
-        make_node("laid_out", "Reshape", ["factor:output:0", "channel_axis:y:0"], T=tf.float32, Tshape=tf.int32),
-        # A constant factor TensorFlow would multiply into the weights, whose products would no longer be integers.
+        make_const("only_axis", np.array(0, np.int32)),
         make_node(
-            "factors",
-            "PlaceholderWithDefault",
-            ["laid_out:output:0"],
-            dtype=tf.float32,
-            shape=Attr(shape={"unknown_rank": True}),
+            "channel_axis",
+            "ArgMin",
+            ["axes:y:0", "only_axis:output:0"],
+            T=tf.int32,
+            Tidx=tf.int32,
+            output_type=tf.int32,
         ),
-        make_node("product", "Mul", ["x", "factors:output:0"], T=tf.float32),
-        make_node("shape", "Shape", ["x"], T=tf.float32, out_type=tf.int32),
-        make_node("result", "Reshape", ["product:z:0", "shape:output:0"], T=tf.float32, Tshape=tf.int32),
+        make_node("first", "ExpandDims", ["channel_axis:output:0", "only_axis:output:0"], T=tf.int32, Tdim=tf.int32),
+        make_const("one", np.array([1], np.int32)),
+        make_node(
+            "from_channel_axis",
+            "StridedSlice",
+            ["axes:y:0", "first:output:0", "one:output:0", "one:output:0"],
+            T=tf.int32,
+            Index=tf.int32,
+            end_mask=1,
+        ),
+        make_node(
+            "factors", "Reshape", ["factor:output:0", "from_channel_axis:output:0"], T=tf.float32, Tshape=tf.int32
+        ),
+        make_node("product", "Mul", ["accumulator:output:0", "factors:output:0"], T=tf.float32),
     ]
     attrs = {"T": _T, "ksize": ("list(int)", [1, 1]), "data_format": ("string", "NHWC")}
-    return _function(DEQUANT, {"x": tf.float32, "deq_scale": tf.uint64}, attrs, body, "result:output:0")
+    return _function(DEQUANT, {"x": tf.float32, "deq_scale": tf.uint64}, attrs, body, "product:z:0")
 
 
 def _ascend_anti_quant() -> function_pb2.FunctionDef:

@@ -2,6 +2,7 @@
 
     x -> AscendQuant -> layer(AscendWeightQuant(int8 weights)) -> [BiasAdd] -> AscendDequant -> the layer's readers
 
+An activation in front of an AscendQuant that clips as much is left out (see ``saturation``).
 The bias is rounded to the accumulator's unit ``scale_d * scale_w`` and stored as integer-valued floats.
 """
 
@@ -21,6 +22,7 @@ from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, full_tensor_name, node_scope, parse_tensor_name
 from amct_tensorflow.record import LayerFactors
+from amct_tensorflow.saturation import absorb_activations
 
 # Scope under which the nodes of local_quantized_graph() expect the float graph.
 FLOAT_SCOPE = "float"
@@ -153,10 +155,12 @@ class _Builder:
         for output in outputs:
             if output in dequantized:
                 self._keep_output_name(output, dequantized[output])
+        absorbed = absorb_activations(editor, self._quantizers.values(), keep=outputs)
         graph_def = editor.graph_def_for(outputs)
         graph_def.library.MergeFrom(ascend_ops.function_library())
         kept = {node.name for node in graph_def.node}
         origins: dict[str, tuple[str, ...]] = {name: () for name in self._inserted if name in kept}
+        origins.update({name: (activation,) for name, activation in absorbed.items() if name in kept})
         origins.update({name: source for name, source in self._origins.items() if name in kept})
         return QuantizedGraph(graph_def, origins, {k: v for k, v in self._values.items() if k in kept})
 

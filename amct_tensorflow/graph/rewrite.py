@@ -44,6 +44,18 @@ class GraphEditor:
         """Returns a node for reading, None if it is not there."""
         return self._nodes.get(name)
 
+    def node(self, name: str) -> NodeDef:
+        """Returns a node for reading."""
+        return self._nodes[name]
+
+    def readers(self) -> dict[str, set[str]]:
+        """Returns per node the nodes that read it, control edges included."""
+        found: dict[str, set[str]] = {}
+        for node in self._nodes.values():
+            for text in node.input:
+                found.setdefault(parse_tensor_name(text).node, set()).add(str(node.name))
+        return found
+
     def unique_name(self, name: str) -> str:
         """Returns ``name``, or ``name_1`` and so on if it was ever taken; the result counts as taken."""
         candidate, suffix = name, 0
