@@ -155,7 +155,7 @@ class _Builder:
         for output in outputs:
             if output in dequantized:
                 self._keep_output_name(output, dequantized[output])
-        absorbed = absorb_activations(editor, self._quantizers.values(), keep=outputs)
+        absorbed = absorb_activations(editor, self._quantizers.values(), outputs)
         graph_def = editor.graph_def_for(outputs)
         graph_def.library.MergeFrom(ascend_ops.function_library())
         kept = {node.name for node in graph_def.node}

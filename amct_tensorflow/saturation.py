@@ -19,55 +19,55 @@ _HIGHEST = 255.0
 _BOUNDS = {"Relu": np.inf, "Relu6": 6.0}
 
 
-def absorb_activations(editor: GraphEditor, quantizers: Collection[str], keep: Collection[str]) -> dict[str, str]:
+def absorb_activations(editor: GraphEditor, quantizers: Collection[str], outputs: Collection[str]) -> dict[str, str]:
     """Makes quantizers read the input of activations that they repeat.
 
     Args:
         editor: the graph.
         quantizers: names of its AscendQuant nodes.
-        keep: nodes whose own value is requested.
+        outputs: nodes whose own value is requested.
 
     Returns:
         Per quantizer that was changed, the activation that it now stands for as well.
     """
-    readers = editor.readers()
+    readers = editor.readers(outputs)
     absorbed = {}
     for name in quantizers:
-        activation = _source(editor, name, keep)
-        if activation.op not in _BOUNDS or activation.name in keep:
+        activation = _source(editor, name, outputs)
+        if activation.op not in _BOUNDS or activation.name in outputs:
             continue
-        if all(_repeats(reader, activation) for reader in _readers(editor, readers, activation.name, keep)):
+        if all(_repeats(reader, activation) for reader in _readers(editor, readers, activation.name, outputs)):
             absorbed[name] = str(activation.name)
     for name, activation_name in absorbed.items():
         editor.replace_input(name, 0, editor.node(activation_name).input[0])
     return absorbed
 
 
-def _source(editor: GraphEditor, quantizer: str, keep: Collection[str]) -> NodeDef:
+def _source(editor: GraphEditor, quantizer: str, outputs: Collection[str]) -> NodeDef:
     """Returns the node that a quantizer reads, seen through Identity nodes."""
     node = editor.node(parse_tensor_name(editor.node(quantizer).input[0]).node)
-    while _passes_on(node, keep):
+    while _passes_on(node, outputs):
         node = editor.node(parse_tensor_name(node.input[0]).node)
     return node
 
 
 def _readers(
-    editor: GraphEditor, readers: Mapping[str, Collection[str]], name: str, keep: Collection[str]
+    editor: GraphEditor, readers: Mapping[str, Collection[str]], name: str, outputs: Collection[str]
 ) -> list[NodeDef]:
     """Returns the nodes that read node ``name``, seen through Identity nodes."""
     found: list[NodeDef] = []
     waiting = [name]
     while waiting:
         for reader in map(editor.node, readers.get(waiting.pop(), ())):
-            if _passes_on(reader, keep):
+            if _passes_on(reader, outputs):
                 waiting.append(str(reader.name))
             else:
                 found.append(reader)
     return found
 
 
-def _passes_on(node: NodeDef, keep: Collection[str]) -> bool:
-    return node.op == "Identity" and len(node.input) == 1 and node.name not in keep
+def _passes_on(node: NodeDef, outputs: Collection[str]) -> bool:
+    return node.op == "Identity" and len(node.input) == 1 and node.name not in outputs
 
 
 def _repeats(reader: NodeDef, activation: NodeDef) -> bool:

@@ -48,12 +48,12 @@ class GraphEditor:
         """Returns a node for reading."""
         return self._nodes[name]
 
-    def readers(self) -> dict[str, set[str]]:
-        """Returns per node the nodes that read it, control edges included."""
+    def readers(self, outputs: Iterable[str]) -> dict[str, set[str]]:
+        """Returns per node those on which ``outputs`` depend and that read it, by control edges too."""
         found: dict[str, set[str]] = {}
-        for node in self._nodes.values():
-            for text in node.input:
-                found.setdefault(parse_tensor_name(text).node, set()).add(str(node.name))
+        for name in upstream(self._nodes, outputs):
+            for text in self._nodes[name].input:
+                found.setdefault(parse_tensor_name(text).node, set()).add(name)
         return found
 
     def unique_name(self, name: str) -> str:
