@@ -17,13 +17,22 @@ from amct_tensorflow.quantization import leave_out_unused, save_calibration
 from amct_tensorflow.saved_model import FloatModel, ModelPaths, write_quantized_model
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase, CheckedEvaluator
 from amct_tensorflow.search.history import FINAL_CONFIG_FILE, HISTORY_FILE, RANKING_FILE, dump_history, dump_ranking
-from amct_tensorflow.search.runner import SearchResult, format_metric, run_search
-from amct_tensorflow.search.sensitivity import CosineSimilaritySensitivity, SensitivityBase
+from amct_tensorflow.search.predictive import PredictiveSearch
+from amct_tensorflow.search.report import log_report
+from amct_tensorflow.search.runner import SearchResult, run_search
+from amct_tensorflow.search.sensitivity import (
+    CosineSimilaritySensitivity,
+    OutputDivergenceSensitivity,
+    SensitivityBase,
+)
 from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, BinarySearchStrategy
 
 _NAME = "accuracy_based_auto_calibration"
-_STRATEGIES = {"BinarySearch": BinarySearchStrategy}
-_SENSITIVITIES = {"CosineSimilarity": CosineSimilaritySensitivity}
+_STRATEGIES = {"BinarySearch": BinarySearchStrategy, "PredictiveSearch": PredictiveSearch}
+_SENSITIVITIES = {
+    "CosineSimilarity": CosineSimilaritySensitivity,
+    "OutputDivergence": OutputDivergenceSensitivity,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +46,9 @@ class AutoCalibrationResult:
         target_met: whether the saved model satisfies ``metric_eval``.
         loss: loss of the saved model, as ``metric_eval`` computes it.
         roll_back_config: per layer, True if the saved model quantizes it.
+        float_mac_share: share of the multiply-accumulates that the saved model does in float.
+        loss_interval: 95 % confidence interval of its loss, (lower, upper); None unless the evaluator offers results
+            per image.
         evaluations: number of calls of ``evaluate``.
         model_file: path of the saved model.
     """
@@ -47,6 +59,8 @@ class AutoCalibrationResult:
     target_met: bool
     loss: float
     roll_back_config: dict[str, bool]
+    float_mac_share: float
+    loss_interval: tuple[float, float] | None
     evaluations: int
     model_file: Path
 
@@ -70,8 +84,10 @@ def accuracy_based_auto_calibration(
         config_file: configuration from ``create_quant_config``; it is left as it is.
         save_dir: folder and prefix of the results.
         evaluator: runs and judges the model.
-        strategy: ``"BinarySearch"``, or an instance of ``AutoCalibrationStrategyBase``.
-        sensitivity: ``"CosineSimilarity"``, or an instance of ``SensitivityBase``.
+        strategy: ``"BinarySearch"``, ``"PredictiveSearch"`` (fewer evaluations, fewer layers in float), or an instance
+            of ``AutoCalibrationStrategyBase``.
+        sensitivity: ``"CosineSimilarity"`` (of each layer's own output), ``"OutputDivergence"`` (of the model's), or an
+            instance of ``SensitivityBase``.
 
     Returns:
         What was found. If no configuration satisfies the requirement, the best model is saved all the same, and
@@ -99,7 +115,7 @@ def accuracy_based_auto_calibration(
         check_writable(folder)
     result = run_search(model, config, checked, chosen_strategy, chosen_sensitivity)
     _write_results(paths, record_file, config, result)
-    _log_results(save_dir, record_file, result)
+    log_report(result, model_dir=_folder(save_dir), record_dir=_folder(record_file))
     return AutoCalibrationResult(
         original_metric=result.original_metric,
         global_metric=result.global_metric,
@@ -107,7 +123,9 @@ def accuracy_based_auto_calibration(
         target_met=result.saved.judged.satisfied,
         loss=result.saved.judged.loss,
         roll_back_config=result.saved.configuration,
-        evaluations=1 + sum(any(trial.configuration.values()) for trial in result.trials),
+        float_mac_share=result.float_mac_share,
+        loss_interval=(result.interval.lower, result.interval.upper) if result.interval else None,
+        evaluations=result.evaluations,
         model_file=paths.model,
     )
 
@@ -128,30 +146,12 @@ def _write_results(paths: ModelPaths, record_file: str, config: QuantConfig, res
     folder = paths.model.parent
     if paths.model.exists():
         log_for().warning("%s and the files beside it already exist; they will be overwritten.", paths.model)
-    similarities = {name: analysis.similarity for name, analysis in result.calibration.analyses.items()}
     save_calibration(record_file, result.calibration.restrict(result.saved.configuration))
     write_quantized_model(paths, result.quantized, announce=False)
     final_config = dump_config(config.with_enabled(result.saved.configuration))
     write_atomically(folder / FINAL_CONFIG_FILE, final_config, announce=False)
-    write_atomically(folder / RANKING_FILE, dump_ranking(similarities), announce=False)
+    write_atomically(folder / RANKING_FILE, dump_ranking(result.ranking), announce=False)
     write_atomically(LOG_DIR / HISTORY_FILE, dump_history(result.trials), announce=False)
-
-
-def _log_results(save_dir: str, record_file: str, result: SearchResult) -> None:
-    logger = log_for()
-    saved = result.saved
-    rolled_back = [name for name, quantized in saved.configuration.items() if not quantized]
-    logger.info("%d of %d layers are quantized.", len(saved.configuration) - len(rolled_back), len(saved.configuration))
-    if not saved.judged.satisfied:
-        logger.warning(
-            "No quantized model satisfies the requirement. The best one found is saved: its loss is %g.",
-            saved.judged.loss,
-        )
-    logger.info("Accuracy of original model is         %s", format_metric(result.original_metric))
-    logger.info("Accuracy of global quantized model is %s", format_metric(result.global_metric))
-    logger.info("Accuracy of saved model is            %s", format_metric(result.saved_metric))
-    logger.info("The generated model is stored in dir: %s", _folder(save_dir))
-    logger.info("The records is stored in dir: %s", _folder(record_file))
 
 
 def _folder(path: str) -> str:

@@ -14,10 +14,12 @@ from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.config.simplified import read_simplified
 from amct_tensorflow.errors import ConfigEmptyError
 from amct_tensorflow.files import write_atomically
+from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.graph.layers import LayerSpec, find_layers
 from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs
 from amct_tensorflow.graph.view import GraphView, upstream
 from amct_tensorflow.log import log_for
+from amct_tensorflow.quantized_graph import quantize_graph
 from amct_tensorflow.record import LayerFactors, check_record, read_record, write_record
 from amct_tensorflow.saved_model import FloatModel, ModelPaths, write_quantized_model
 from amct_tensorflow.search.sensitivity import CosineSimilaritySensitivity
@@ -161,19 +163,6 @@ def leave_out_unused(config: QuantConfig, view: GraphView, outputs: Sequence[str
     return restricted
 
 
-def load_factors(model: FloatModel, record_file: str) -> dict[str, LayerFactors]:
-    """Reads a record and checks it against the model it is meant for.
-
-    Raises:
-        RecordError: it is incomplete or does not belong to the model.
-    """
-    factors = read_record(record_file)
-    fused = model.fuse(factors)
-    shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
-    check_record(factors, shapes, model.view.op_types(), str(record_file))
-    return factors
-
-
 def save_calibration(record_file: str | Path, result: CalibrationResult) -> None:
     """Writes the record of a calibration and the corrections beside it."""
     write_corrections(record_file, result.factors, result.corrections)
@@ -200,8 +189,21 @@ def _save(
     function: str, pb_model: str, outputs: list[str], record_file: str, save_path: str, *, corrected: bool
 ) -> None:
     model = FloatModel.load(pb_model, outputs)
-    factors = load_factors(model, record_file)
+    factors, fused = _load_factors(model, record_file)
     corrections = read_corrections(record_file, factors) if corrected else {}
     paths = ModelPaths.of(save_path)
-    write_quantized_model(paths, model.quantize(factors, corrections))
+    write_quantized_model(paths, quantize_graph(fused, factors, corrections, outputs))
     log_for(function).info("The model is saved in %s", paths.model)
+
+
+def _load_factors(model: FloatModel, record_file: str) -> tuple[dict[str, LayerFactors], FusedGraph]:
+    """Reads a record and checks it against the model it is meant for, which it tells how to fuse.
+
+    Raises:
+        RecordError: it is incomplete or does not belong to the model.
+    """
+    factors = read_record(record_file)
+    fused = model.fuse(factors)
+    shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
+    check_record(factors, shapes, model.view.op_types(), str(record_file))
+    return factors, fused

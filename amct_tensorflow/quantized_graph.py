@@ -72,15 +72,28 @@ def quantize_graph(
     return builder.finish(dequantized, outputs)
 
 
-def local_quantized_graph(fused: FusedGraph, factors: Mapping[str, LayerFactors]) -> tuple[GraphDef, dict[str, str]]:
+def local_quantized_graph(
+    fused: FusedGraph,
+    factors: Mapping[str, LayerFactors],
+    corrections: Mapping[str, np.ndarray] | None = None,
+    *,
+    share_quantizers: bool = True,
+) -> tuple[GraphDef, dict[str, str]]:
     """Returns the quantized layers alone, each still reading the tensor that the float layer reads.
+
+    Args:
+        fused: the float graph after fusion.
+        factors: per layer name, its factors.
+        corrections: as for ``quantize_graph``.
+        share_quantizers: whether layers with the same input and factors share one AscendQuant.
 
     Returns:
         A GraphDef whose nodes read tensors ``float/name:index`` that it does not contain, and per layer name its
         AscendDequant.
     """
-    builder = _Builder(fused)
-    outputs = {name: builder.quantize(fused.layers[name], factors[name], None) for name in factors}
+    builder = _Builder(fused, share_quantizers)
+    corrections = corrections or {}
+    outputs = {name: builder.quantize(fused.layers[name], factors[name], corrections.get(name)) for name in factors}
     return builder.quantized_layers(), outputs
 
 
@@ -108,10 +121,11 @@ def quantize_bias(name: str, bias: np.ndarray, deq_scale: np.ndarray) -> np.ndar
 class _Builder:
     """Inserts the quantization nodes into a copy of the fused graph."""
 
-    def __init__(self, fused: FusedGraph) -> None:
+    def __init__(self, fused: FusedGraph, share_quantizers: bool = True) -> None:
         self._fused = fused
+        self._share_quantizers = share_quantizers
         self._editor = GraphEditor(GraphView(fused.graph_def))
-        self._quantizers: dict[tuple[str, float, int], str] = {}
+        self._quantizers: dict[tuple[str, ...], str] = {}
         self._origins: dict[str, tuple[str, ...]] = {}
         self._inserted: list[str] = []
         self._values: dict[str, str] = {}
@@ -186,8 +200,10 @@ class _Builder:
         return self._editor.add(node, like=like)
 
     def _quantizer(self, text: str, reader: str, factors: LayerFactors) -> str:
-        """Returns the AscendQuant on input ``text`` of a node; readers with the same input and factors share it."""
-        key = (full_tensor_name(text), factors.scale_d, factors.offset_d)
+        """Returns the AscendQuant on input ``text`` of a node; readers with the same input and factors may share it."""
+        key: tuple[str, ...] = (full_tensor_name(text), repr(factors.scale_d), repr(factors.offset_d))
+        if not self._share_quantizers:
+            key = (*key, reader)
         if key not in self._quantizers:
             scope = self._editor.unique_scope(f"{node_scope(reader)}act_quant", [ascend_ops.QUANT])
             node = ascend_ops.quant_node(f"{scope}/{ascend_ops.QUANT}", text, factors.scale_d, factors.offset_d)

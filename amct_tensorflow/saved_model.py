@@ -4,16 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.files import write_atomically
 from amct_tensorflow.graph.fusion import FusedGraph, fuse
-from amct_tensorflow.graph.layers import data_input, quantizable_nodes
 from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, read_graph_def
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.node_map import dump_node_map
-from amct_tensorflow.quantized_graph import QuantizedGraph, quantize_graph
+from amct_tensorflow.quantized_graph import QuantizedGraph
 from amct_tensorflow.record import LayerFactors
 
 
@@ -59,14 +57,6 @@ class FloatModel:
         """Fuses as the record says: its factors are those of the fused layers (spec section 4)."""
         skipped = [name for name, layer in factors.items() if layer.skip_fusion]
         return fuse(self.graph_def, keep=self.outputs, skip_fusion_layers=skipped)
-
-    def layer_inputs(self) -> dict[str, str]:
-        """Returns per quantizable layer the activations it reads."""
-        return {node.name: node.input[data_input(node.op)] for node in quantizable_nodes(self.view)}
-
-    def quantize(self, factors: Mapping[str, LayerFactors], corrections: Mapping[str, np.ndarray]) -> QuantizedGraph:
-        """Returns the model with every layer quantized that has factors."""
-        return quantize_graph(self.fuse(factors), factors, corrections, self.outputs)
 
 
 def write_quantized_model(paths: ModelPaths, quantized: QuantizedGraph, *, announce: bool = True) -> None:

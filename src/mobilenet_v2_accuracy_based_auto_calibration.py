@@ -273,7 +273,7 @@ class Progress(tqdm):
             print(self, file=sys.stderr)
 
 
-@dataclass(frozen=True)
+@dataclass
 class MobileNetV2Evaluator(AutoCalibrationEvaluatorBase):
     """Top-1 accuracy in percent on a dataset; a quantized model must lose less than ``expected_acc_loss`` points."""
 
@@ -282,17 +282,25 @@ class MobileNetV2Evaluator(AutoCalibrationEvaluatorBase):
     calibration_batches: int = 1
     expected_acc_loss: float = 0.5
 
+    def __post_init__(self) -> None:
+        self._correct = np.zeros(0, bool)
+
     def calibration(self, graph: tf.Graph, outputs: list[str]) -> None:
         """Runs the first batches of the data."""
         num_images = min(self.calibration_batches * self.batch_size, self.dataset.num_images)
-        self._count_correct(graph, outputs, "calibration", num_images)
+        self._classify(graph, outputs, "calibration", num_images)
 
     def evaluate(self, graph: tf.Graph, outputs: list[str]) -> float:
         """Returns the top-1 accuracy in percent."""
         quantized = any(op.type.startswith("Ascend") for op in graph.get_operations())
         num_images = self.dataset.num_images
         title = "quantized model" if quantized else "original model"
-        return 100.0 * self._count_correct(graph, outputs, title, num_images) / num_images
+        self._correct = self._classify(graph, outputs, title, num_images)
+        return 100.0 * float(np.mean(self._correct))
+
+    def image_results(self) -> np.ndarray:
+        """Returns 100 for each image of the last evaluation that was classified correctly, 0 for the others."""
+        return 100.0 * self._correct
 
     def metric_eval(self, original_metric: float, new_metric: float) -> tuple[bool, float]:
         """Returns whether the loss is small enough, and the loss in percentage points."""
@@ -300,8 +308,8 @@ class MobileNetV2Evaluator(AutoCalibrationEvaluatorBase):
         # Without the second condition a target of 0 would refuse even the original model itself.
         return loss < self.expected_acc_loss or loss <= 0, loss
 
-    def _count_correct(self, graph: tf.Graph, outputs: list[str], title: str, num_images: int) -> int:
-        """Runs the model and counts the images whose label gets the highest score."""
+    def _classify(self, graph: tf.Graph, outputs: list[str], title: str, num_images: int) -> np.ndarray:
+        """Runs the model; returns for each image whether its label gets the highest score."""
         model_input, height, width = find_input(graph)
         scores = graph.get_tensor_by_name(f"{outputs[0]}:0")
         self._check_scores(scores.shape)
@@ -309,7 +317,7 @@ class MobileNetV2Evaluator(AutoCalibrationEvaluatorBase):
             batches = self.dataset.batches(height, width, self.batch_size)
             next_batch = tf.compat.v1.data.make_one_shot_iterator(batches).get_next()
             initialize = tf.compat.v1.global_variables_initializer()
-        correct = 0
+        correct = []
         with closing(tf.compat.v1.Session(graph=graph)) as session, Progress(title, num_images) as progress:
             session.run(initialize)
             while progress.n < num_images:
@@ -320,9 +328,9 @@ class MobileNetV2Evaluator(AutoCalibrationEvaluatorBase):
                     raise self.dataset.find_undecodable(progress.n, height, width) from error
                 predictions = session.run(scores, {model_input: images})
                 self._check_scores(tf.TensorShape(predictions.shape))
-                correct += int(np.sum(np.argmax(predictions, axis=1) == labels))
+                correct.append(np.argmax(predictions, axis=1) == labels)
                 progress.update(len(labels))
-        return correct
+        return np.concatenate(correct)
 
     def _check_scores(self, shape: tf.TensorShape) -> None:
         """Checks that the model's output has a score for every label, as far as its shape is known."""
@@ -394,8 +402,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="target: lose less top-1 accuracy than this, in percentage points (default: 0.5)")  # fmt: skip
     add("--num_images", metavar="N", type=positive_int, help="use only the first N images (default: all)")
     add("--calibration_batches", metavar="N", type=positive_int, default=1, help="batches to calibrate on (default: 1)")
-    add("--strategy", choices=["BinarySearch"], default="BinarySearch", help="search strategy (default: %(default)s)")
-    add("--sensitivity", choices=["CosineSimilarity"], default="CosineSimilarity",
+    add("--strategy", choices=["PredictiveSearch", "BinarySearch"], default="PredictiveSearch",
+        help="search strategy (default: %(default)s)")  # fmt: skip
+    add("--sensitivity", choices=["OutputDivergence", "CosineSimilarity"], default="OutputDivergence",
         help="measure that ranks the layers (default: %(default)s)")  # fmt: skip
     arguments = parser.parse_args(argv)
     arguments.model = arguments.model or next(filter(os.path.isfile, MODEL_FILES), MODEL_FILES[-1])

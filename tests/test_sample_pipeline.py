@@ -600,8 +600,8 @@ def test_defaults(workdir):
         "expected_acc_loss": 0.5,
         "num_images": None,
         "calibration_batches": 1,
-        "strategy": "BinarySearch",
-        "sensitivity": "CosineSimilarity",
+        "strategy": "PredictiveSearch",
+        "sensitivity": "OutputDivergence",
     }
     (workdir / "model").mkdir()
     (workdir / "model" / "mobilenetv2_tf.pb").touch()

@@ -44,10 +44,12 @@ class LayerAnalysis:
     Attributes:
         similarity: mean over the batches of what the sensitivity's ``compare`` returned.
         correction: what to add to the bias, float64 [Cout]; None for a layer without weights, or if switched off.
+        multiply_accumulates: how many the layer took for all calibration batches; 0 for a layer without weights.
     """
 
     similarity: float
     correction: np.ndarray | None
+    multiply_accumulates: int
 
 
 class LayerAnalyser:
@@ -182,10 +184,12 @@ class _Probe:
         self._corrects = bias_correction and layer.weights is not None
         self._difference = np.zeros(layer.channels)
         self._rows = 0
+        self._positions = 0
         self._similarities: list[float] = []
 
     def look(self, original: np.ndarray, quantized: np.ndarray) -> np.int32:
         """Measures one batch; ``quantized`` may be of fewer images than ``original``."""
+        self._positions += original.size // self.layer.channels
         original = original[: len(quantized)]
         if self._corrects:
             quantized = self._correct(original, quantized)
@@ -205,7 +209,13 @@ class _Probe:
     def analysis(self) -> LayerAnalysis:
         """Returns what all batches say together."""
         correction = self._difference / self._rows if self._corrects else None
-        return LayerAnalysis(float(np.mean(self._similarities)), correction)
+        return LayerAnalysis(float(np.mean(self._similarities)), correction, self._multiply_accumulates())
+
+    def _multiply_accumulates(self) -> int:
+        """Every position of the output takes each weight once; of a transposed convolution, every one of its input."""
+        if self.layer.weights is None:
+            return 0
+        return self._positions * self.layer.weights.size // self.layer.upsampling
 
     def _correct(self, original: np.ndarray, quantized: np.ndarray) -> np.ndarray:
         """Accumulates the differences per channel; returns the output with the batch's own correction applied."""

@@ -2,13 +2,13 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.calibration.analysis import Comparison, LayerAnalyser, LayerAnalysis
+from amct_tensorflow.calibration.analysis import Batch, Comparison, LayerAnalyser, LayerAnalysis
 from amct_tensorflow.calibration.arq import arq_scales
 from amct_tensorflow.calibration.factors import ActivationFactors, round_through_float16
 from amct_tensorflow.calibration.hfmg import search_hfmg
@@ -31,10 +31,13 @@ class CalibrationResult:
     Attributes:
         factors: per layer name, its factors; per ``op:input`` of tensor_quantize, those of the tensor.
         analyses: per layer name, what quantization does to it.
+        batches: per calibration batch, the values of the tensors from which the outputs follow, by full tensor name;
+            empty unless asked for.
     """
 
     factors: dict[str, LayerFactors]
     analyses: dict[str, LayerAnalysis]
+    batches: tuple[Batch, ...] = ()
 
     @property
     def corrections(self) -> dict[str, np.ndarray]:
@@ -42,11 +45,20 @@ class CalibrationResult:
         found = {name: analysis.correction for name, analysis in self.analyses.items()}
         return {name: correction for name, correction in found.items() if correction is not None}
 
+    @property
+    def images(self) -> int | None:
+        """Number of calibration images; None if the batches were not kept, or do not tell it."""
+        lengths = [{len(value) if value.ndim else 0 for value in batch.values()} for batch in self.batches]
+        if not lengths or any(len(each) != 1 or 0 in each for each in lengths):
+            return None
+        return sum(min(each) for each in lengths)
+
     def restrict(self, configuration: Mapping[str, bool]) -> "CalibrationResult":
         """Returns the findings without those about the layers that a configuration rolls back."""
         return CalibrationResult(
             {name: layer for name, layer in self.factors.items() if configuration.get(name, True)},
             {name: layer for name, layer in self.analyses.items() if configuration.get(name, True)},
+            self.batches,
         )
 
 
@@ -65,6 +77,8 @@ class Calibrator:
         comparison: Comparison,
         on_complete: Callable[[CalibrationResult], None],
         outputs: tuple[str, ...] = (),
+        *,
+        keep_batches: bool = False,
     ) -> None:
         """Edits ``graph``: adds a tap to each enabled layer, and what keeps the inputs of the replay.
 
@@ -74,6 +88,7 @@ class Calibrator:
             comparison: the sensitivity.
             on_complete: called with the result, still inside the caller's session.
             outputs: nodes that must not vanish in a fold.
+            keep_batches: whether the result is to hold what the outputs can be computed from.
 
         Raises:
             CalibrationError: weights hold NaN or Inf.
@@ -99,8 +114,10 @@ class Calibrator:
         self._batches = dict.fromkeys(self._searches, 0)
         self._activations: dict[str, ActivationFactors] = {}
         self._kept: dict[str, list[np.ndarray]] = {}
+        self._kept_for_outputs: dict[str, list[np.ndarray]] = {}
+        self._keeps_batches = keep_batches
         self._is_complete = False
-        self._attach(graph, GraphView(graph_def))
+        self._attach(graph, GraphView(graph_def), outputs)
 
     def check_complete(self) -> CalibrationResult:
         """Returns the result.
@@ -113,7 +130,16 @@ class Calibrator:
             raise self.error
         if self.result is None:
             raise CalibrationError(self._what_is_missing())
-        return self.result
+        if not self._keeps_batches:
+            return self.result
+        # What only the outputs need may arrive after the last layer has been seen.
+        tensors = {
+            tensor: values
+            for tensor, values in {**self._kept, **self._kept_for_outputs}.items()
+            if len(values) == self._config.batch_num
+        }
+        batches = [{name: values[index] for name, values in tensors.items()} for index in range(self._config.batch_num)]
+        return replace(self.result, batches=tuple(batches))
 
     def _what_is_missing(self) -> str:
         layer = min(self._batches, key=lambda name: self._batches[name])
@@ -134,24 +160,31 @@ class Calibrator:
         channel_wise = self._config.layers[layer.name].weights.channel_wise
         return tuple(arq_scales(layer.name, layer.op_type, layer.weights, channel_wise).tolist())
 
-    def _attach(self, graph: tf.Graph, view: GraphView) -> None:
+    def _attach(self, graph: tf.Graph, view: GraphView, outputs: tuple[str, ...]) -> None:
         inputs = {name: layer.input for name, layer in self._layers.items()}
         sources = replay_sources(graph, view, inputs)
+        if self._keeps_batches:
+            known = {source.tensor for source in sources}
+            for source in replay_sources(graph, view, inputs, outputs):
+                if source.tensor not in known:
+                    self._kept_for_outputs[source.tensor] = []
+                    look = partial(self._keep, self._kept_for_outputs, source.tensor)
+                    attach_tap(graph, source.reader, source.tensor, look)
         layers = [layer for name, layer in self._fused.layers.items() if name in self._layers]
         tensors = {source.tensor: graph.get_tensor_by_name(source.tensor) for source in sources}
         self._analyser = LayerAnalyser(self._fused, layers, tensors)
         for source in sources:
             self._kept[source.tensor] = []
-            attach_tap(graph, source.reader, source.tensor, partial(self._keep, source.tensor))
+            attach_tap(graph, source.reader, source.tensor, partial(self._keep, self._kept, source.tensor))
         for name, text in inputs.items():
             attach_tap(graph, name, full_tensor_name(text), partial(self._observe, name))
         for tensor in self._config.tensor_quantize:
             text = view.nodes[tensor.layer_name].input[tensor.input_index]
             attach_tap(graph, tensor.layer_name, full_tensor_name(text), partial(self._observe, tensor.key))
 
-    def _keep(self, tensor: str, value: np.ndarray) -> None:
+    def _keep(self, kept: Mapping[str, list[np.ndarray]], tensor: str, value: np.ndarray) -> None:
         """Keeps a source tensor of the replay; batches beyond ``batch_num`` do not count."""
-        values = self._kept.get(tensor)
+        values = kept.get(tensor)
         if values is not None and len(values) < self._config.batch_num:
             values.append(np.array(value))
             self._finish_if_complete()
@@ -200,7 +233,8 @@ class Calibrator:
             self.error = error
             raise
         finally:
-            self._kept.clear()
+            if not self._keeps_batches:
+                self._kept.clear()
 
     def _finish(self) -> CalibrationResult:
         layer_factors = {

@@ -1,6 +1,6 @@
 """Which tensors of the caller's graph must be kept to compute every quantized layer's input again."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -15,8 +15,10 @@ class Source(NamedTuple):
     reader: str
 
 
-def replay_sources(graph: tf.Graph, view: GraphView, inputs: Mapping[str, str]) -> list[Source]:
-    """Finds the tensors from which the inputs of all layers follow.
+def replay_sources(
+    graph: tf.Graph, view: GraphView, inputs: Mapping[str, str], outputs: Sequence[str] = ()
+) -> list[Source]:
+    """Finds the tensors from which the inputs of all layers follow, and the outputs if asked for.
 
     The walk goes up from the layers and stops at the inputs of the first layers (those that depend on no other), and
     at nodes that yield data of their own: placeholders, iterators, variables.
@@ -25,6 +27,7 @@ def replay_sources(graph: tf.Graph, view: GraphView, inputs: Mapping[str, str]) 
         graph: the caller's graph.
         view: index of the same graph.
         inputs: per quantized layer the activations it reads, as GraphDef writes the input.
+        outputs: nodes that are to be computed as well.
 
     Returns:
         The sources, each once, in the order found.
@@ -36,6 +39,7 @@ def replay_sources(graph: tf.Graph, view: GraphView, inputs: Mapping[str, str]) 
     sources: dict[str, Source] = {}
     visited: set[str] = set()
     waiting = [(text, layer) for layer, text in inputs.items()]
+    waiting.extend((text, output) for output in outputs for text in view.nodes[output].input)
     while waiting:
         text, reader = waiting.pop()
         name = parse_tensor_name(text)

@@ -7,7 +7,7 @@ whoever asks for that node as an output, finds the same value under the same nam
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +58,7 @@ class FusedLayer:
         data_format: ``NHWC`` or ``NCHW``.
         absorbed: original nodes folded into the layer, in the order in which they stood.
         batch_norm_kept: whether a BatchNorm that could be folded was kept because the user asked so.
+        upsampling: output positions per input position of a transposed convolution; 1 for every other layer.
     """
 
     name: str
@@ -69,6 +70,7 @@ class FusedLayer:
     data_format: str
     absorbed: tuple[str, ...]
     batch_norm_kept: bool
+    upsampling: int = 1
 
     @property
     def channels(self) -> int:
@@ -117,7 +119,8 @@ def fuse(
         if not layer_rules.is_quantizable(view, node):
             continue
         may_fold = fold_batch_norm and node.name not in skip_fusion_layers
-        found[node.name] = _fuse_layer(view, editor, node, keep, may_fold)
+        layer = _fuse_layer(view, editor, node, keep, may_fold)
+        found[node.name] = replace(layer, upsampling=layer_rules.upsampling(node))
     folded = sum(bool(layer.absorbed) for layer in found.values())
     log_for("fusion").debug("Folded the nodes behind %d of %d layers.", folded, len(found))
     return FusedGraph(editor.graph_def(), found)

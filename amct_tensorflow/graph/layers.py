@@ -1,5 +1,6 @@
 """Which nodes of a graph can be quantized (spec section 10)."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,11 @@ def data_input(op_type: str) -> int:
 def data_format(node: NodeDef) -> str:
     """Returns ``NHWC`` or ``NCHW``; ``NHWC`` for ops without the attribute."""
     return attribute(node, "data_format").s.decode() or "NHWC"
+
+
+def upsampling(node: NodeDef) -> int:
+    """Returns how many positions of the output a transposed convolution makes of one; 1 for every other type."""
+    return math.prod(attribute(node, "strides").list.i) if node.op == "Conv2DBackpropInput" else 1
 
 
 def layer_weights(view: GraphView, node: NodeDef) -> np.ndarray | None:

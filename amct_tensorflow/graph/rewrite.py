@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.graph.view import GraphView, parse_tensor_name, upstream
+from amct_tensorflow.graph.view import CONTROL, GraphView, parse_tensor_name, upstream
 
 
 def subgraph(graph_def: GraphDef, outputs: Iterable[str]) -> GraphDef:
@@ -87,13 +87,20 @@ class GraphEditor:
         """Sets one input of a node."""
         self._editable(name).input[index] = text
 
-    def redirect(self, replacements: Mapping[str, str], exempt: Collection[str] = ()) -> None:
-        """Makes every reader of output 0 of a node read another node instead, except the ``exempt`` readers."""
+    def redirect(self, replacements: Mapping[str, str], exempt: Collection[str] = (), *, control: bool = False) -> None:
+        """Makes every reader of output 0 of a node read another node instead, except the ``exempt`` readers.
+
+        Args:
+            replacements: per node, the other one.
+            exempt: readers that stay as they are.
+            control: whether readers by control edges wait for the other node, too.
+        """
         for name in self._nodes.keys() - set(exempt):
             for index, text in enumerate(self._nodes[name].input):
                 source = parse_tensor_name(text)
-                if source.port == 0 and source.node in replacements:
-                    self.replace_input(name, index, replacements[source.node])
+                if source.node in replacements and (source.port == 0 or (control and source.port == CONTROL)):
+                    mark = "^" if source.port == CONTROL else ""
+                    self.replace_input(name, index, mark + replacements[source.node])
 
     def rename(self, old: str, new: str) -> None:
         """Renames a node; its readers keep the old name."""

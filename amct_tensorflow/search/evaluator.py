@@ -3,13 +3,21 @@
 import itertools
 import math
 import numbers
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.errors import AmctError, EvaluatorError, MetricError
 from amct_tensorflow.log import log_for
+
+# From a millionth of the metric, so many doublings reach a million times the metric, and so many bisections the sixth
+# digit of what lies between the last two.
+_MOST_DOUBLINGS = 40
+_BISECTIONS = 20
 
 
 class AutoCalibrationEvaluatorBase:
@@ -48,6 +56,16 @@ class AutoCalibrationEvaluatorBase:
         """
         raise NotImplementedError
 
+    def image_results(self) -> Sequence[float] | None:
+        """Tells the result of each image in the last ``evaluate``; an evaluator may do without.
+
+        Returns:
+            One number per image, always in the same order. The mean over the images of how much they change from the
+            original model to another must be the loss that ``metric_eval`` computes; with a loss in percentage points
+            of top-1 accuracy, that is 100 for each image classified correctly, and 0 for every other.
+        """
+        return None
+
 
 class MetricEval(NamedTuple):
     """A judged model: whether it satisfies the requirement, and its loss."""
@@ -56,8 +74,27 @@ class MetricEval(NamedTuple):
     loss: float
 
 
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What an evaluation of a model gave.
+
+    Attributes:
+        metric: what ``evaluate`` returned.
+        seconds: how long it took.
+        image_results: what ``image_results`` returned, float64 [images]; None if it offers nothing.
+    """
+
+    metric: Any
+    seconds: float
+    image_results: np.ndarray | None
+
+
 class CheckedEvaluator:
     """Calls an evaluator; whatever it does wrong becomes one clear error.
+
+    Attributes:
+        evaluations: number of calls of ``evaluate`` so far.
+        seconds: how long they took together.
 
     Raises:
         EvaluatorError: the object is no evaluator.
@@ -71,6 +108,8 @@ class CheckedEvaluator:
             )
         self._evaluator = evaluator
         self._name = type(evaluator).__name__
+        self.evaluations = 0
+        self.seconds = 0.0
 
     def calibrate(self, graph: tf.Graph, outputs: Sequence[str]) -> None:
         """Calls ``calibration``."""
@@ -81,8 +120,9 @@ class CheckedEvaluator:
         except Exception as error:
             raise self._failure("calibration", "the model prepared for calibration", error) from error
 
-    def evaluate(self, graph: tf.Graph, outputs: Sequence[str], model: str) -> Any:
+    def evaluate(self, graph: tf.Graph, outputs: Sequence[str], model: str) -> Evaluation:
         """Calls ``evaluate``; ``model`` says in messages which one it is."""
+        start = time.perf_counter()
         try:
             metric = self._evaluator.evaluate(graph, list(outputs))
         except AmctError:
@@ -93,7 +133,10 @@ class CheckedEvaluator:
             raise EvaluatorError(
                 f"{self._name}.evaluate returned {metric} for {model}; return the metric that it measured."
             )
-        return metric
+        seconds = time.perf_counter() - start
+        self.evaluations += 1
+        self.seconds += seconds
+        return Evaluation(metric, seconds, self._image_results())
 
     def judge(self, original: Any, new: Any) -> MetricEval:
         """Calls ``metric_eval``."""
@@ -129,11 +172,73 @@ class CheckedEvaluator:
                 "target: a loss of 0 must satisfy."
             )
 
+    def find_target(self, original: Any) -> float | None:
+        """Finds the loss up to which a model satisfies, by asking ``metric_eval`` about metrics that might be.
+
+        Returns:
+            The loss; None if the metric is no plain number, or no loss seems to be too much.
+        """
+        if isinstance(original, bool) or not isinstance(original, numbers.Real):
+            return None
+        try:
+            return _find_target(lambda metric: self.judge(original, metric), float(original))
+        except AmctError:  # it does not take numbers that no model has given
+            return None
+
+    def _image_results(self) -> np.ndarray | None:
+        """Calls ``image_results``."""
+        try:
+            results = self._evaluator.image_results()
+        except AmctError:
+            raise
+        except Exception as error:
+            raise self._failure("image_results", "the model evaluated last", error) from error
+        if results is None:
+            return None
+        try:
+            values = np.asarray(results, np.float64)
+        except (TypeError, ValueError) as error:
+            raise EvaluatorError(
+                f"{self._name}.image_results returned something else than numbers: {error}."
+            ) from error
+        if values.ndim != 1 or not np.isfinite(values).all():
+            raise EvaluatorError(
+                f"{self._name}.image_results returned an array of shape {values.shape}; return one finite number per "
+                "image, or None."
+            )
+        return values
+
     def _failure(self, method: str, subject: str, error: Exception) -> EvaluatorError:
         if isinstance(error, NotImplementedError):
             return EvaluatorError(f"{self._name} does not implement {method}(). Implement it.")
         text = _essence(error) if isinstance(error, tf.errors.OpError) else str(error)
         return EvaluatorError(f"{self._name}.{method} failed on {subject}: {type(error).__name__}: {text}")
+
+
+def format_metric(metric: Any) -> str:
+    """Returns a metric for the log; floats without the noise of their last digits."""
+    return str(float(f"{metric:.9g}")) if isinstance(metric, float) else str(metric)
+
+
+def _find_target(judge: Callable[[float], MetricEval], original: float) -> float | None:
+    """Walks away from the original metric, to the side on which the loss grows, until a model no longer satisfies."""
+    step = max(abs(original), 1.0) * 1e-6
+    worse = max((original + step, original - step), key=lambda metric: judge(metric).loss) - original
+    satisfied, failed = 0.0, 0.0
+    for doubling in range(_MOST_DOUBLINGS):
+        failed = worse * 2.0**doubling
+        if not judge(original + failed).satisfied:
+            break
+        satisfied = failed
+    else:
+        return None
+    for _ in range(_BISECTIONS):
+        middle = (satisfied + failed) / 2
+        if judge(original + middle).satisfied:
+            satisfied = middle
+        else:
+            failed = middle
+    return judge(original + satisfied).loss
 
 
 def _essence(error: tf.errors.OpError) -> str:

@@ -5,22 +5,34 @@ float model. Nothing is written before the search has ended, so that an error le
 untouched.
 """
 
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
 from amct_tensorflow.config.schema import QuantConfig
+from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.log import log_for
-from amct_tensorflow.quantized_graph import QuantizedGraph
+from amct_tensorflow.quantized_graph import QuantizedGraph, quantize_graph
 from amct_tensorflow.saved_model import FloatModel
-from amct_tensorflow.search.evaluator import CheckedEvaluator, MetricEval
+from amct_tensorflow.search.evaluator import CheckedEvaluator, Evaluation, MetricEval, format_metric
 from amct_tensorflow.search.history import Trial
-from amct_tensorflow.search.sensitivity import SensitivityBase
-from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, check_decision
+from amct_tensorflow.search.knowledge import LayerKnowledge
+from amct_tensorflow.search.progress import duration
+from amct_tensorflow.search.sensitivity import (
+    CosineSimilaritySensitivity,
+    OutputDivergenceSensitivity,
+    SensitivityBase,
+)
+from amct_tensorflow.search.statistics import LossInterval, paired_interval
+from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, SearchKnowledge, check_decision
 
 _NAMES_PER_LINE = 10
 
@@ -36,7 +48,14 @@ class SearchResult:
         saved: the configuration to save and how it was judged.
         trials: every configuration that was judged, in order.
         calibration: the factors, corrections and similarities.
+        ranking: per layer, its similarity by the sensitivity asked for.
         quantized: the model to save.
+        float_mac_share: share of the multiply-accumulates that the model to save does in float.
+        interval: confidence interval of its loss; None if the evaluator offers no results per image.
+        target_loss: the loss up to which a model satisfies; None if it is not known, or nothing asks for it.
+        evaluations: number of calls of ``evaluate``.
+        evaluation_seconds: how long they took together.
+        seconds: how long everything took.
     """
 
     original_metric: Any
@@ -45,7 +64,14 @@ class SearchResult:
     saved: Trial
     trials: tuple[Trial, ...]
     calibration: CalibrationResult
+    ranking: dict[str, float]
     quantized: QuantizedGraph
+    float_mac_share: float
+    interval: LossInterval | None
+    target_loss: float | None
+    evaluations: int
+    evaluation_seconds: float
+    seconds: float
 
 
 def run_search(
@@ -58,31 +84,31 @@ def run_search(
     """Evaluates, calibrates, and rolls layers back until the requirement is met with as few as the strategy finds.
 
     Returns:
-        The best model found: the satisfying one with the fewest float layers, or else the one with the least loss.
+        The best model found: the satisfying one that the strategy settled on, or else the one with the least loss.
 
     Raises:
         AmctError: the evaluator broke its contract, or calibration failed.
     """
+    start = time.perf_counter()
     # Prepared first: what is wrong with the model should show before hours of evaluation.
     graph = import_graph(model.graph_def, model.path)
-    calibrator = Calibrator(graph, config, sensitivity, lambda _: None, model.outputs)
+    own_outputs = CosineSimilaritySensitivity() if isinstance(sensitivity, OutputDivergenceSensitivity) else sensitivity
+    calibrator = Calibrator(graph, config, own_outputs, lambda _: None, model.outputs, keep_batches=True)
     original = evaluator.evaluate(import_graph(model.graph_def, model.path), model.outputs, "the original model")
-    log_for().info("Accuracy of original model: %s", format_metric(original))
-    evaluator.check_requirement(original)
+    log_for().info("Accuracy of original model: %s", format_metric(original.metric))
+    evaluator.check_requirement(original.metric)
     calibration = _calibrate(evaluator, calibrator, graph, model.outputs)
-    search = _Search(model, evaluator, original, calibration)
-    judged = search.judge(dict.fromkeys(config.enabled_layers(), True), "the model with all layers quantized")
-    log_for().info("Accuracy of the model with all layers quantized: %s", format_metric(search.last_metric))
-    if judged.satisfied:
-        log_for().info("The model satisfies the requirement after all layers are quantized.")
-    else:
-        search.roll_back(strategy)
-    return search.result()
-
-
-def format_metric(metric: Any) -> str:
-    """Returns a metric for the log; floats without the noise of their last digits."""
-    return str(float(f"{metric:.9g}")) if isinstance(metric, float) else str(metric)
+    _log_estimate(calibration, strategy, original)
+    fused = model.fuse(calibration.factors)
+    with closing(LayerKnowledge(graph, fused, calibration, model.outputs)) as knowledge:
+        search = _Search(fused, model.outputs, evaluator, original, calibration, knowledge, sensitivity)
+        judged = search.judge(dict.fromkeys(config.enabled_layers(), True), "the model with all layers quantized")
+        log_for().info("Accuracy of the model with all layers quantized: %s", format_metric(search.first.metric))
+        if judged.satisfied:
+            log_for().info("The model satisfies the requirement after all layers are quantized.")
+        else:
+            search.roll_back(strategy)
+        return search.result(start)
 
 
 def _calibrate(
@@ -101,81 +127,148 @@ def _calibrate(
     return calibration
 
 
+def _log_estimate(calibration: CalibrationResult, strategy: AutoCalibrationStrategyBase, original: Evaluation) -> None:
+    layers = len(calibration.analyses)
+    most = strategy.evaluations_to_expect(layers)
+    range_of_times = duration(2 * original.seconds)
+    if most is not None and most > 2:
+        range_of_times += f" if all layers can be quantized, else {most} in up to {duration(most * original.seconds)}"
+    log_for().info(
+        "%d layers, calibrated on %s images. One evaluation takes %s. To expect: 2 evaluations in %s.",
+        layers, calibration.images or "an unknown number of", duration(original.seconds), range_of_times,
+    )  # fmt: skip
+
+
 class _Search:
     """The configurations judged so far; each is evaluated once."""
 
     def __init__(
-        self, model: FloatModel, evaluator: CheckedEvaluator, original: Any, calibration: CalibrationResult
+        self,
+        fused: FusedGraph,
+        outputs: Sequence[str],
+        evaluator: CheckedEvaluator,
+        original: Evaluation,
+        calibration: CalibrationResult,
+        knowledge: LayerKnowledge,
+        sensitivity: SensitivityBase,
     ) -> None:
-        self._model = model
+        self._fused = fused
+        self._outputs = outputs
         self._evaluator = evaluator
         self._original = original
         self._calibration = calibration
-        self._trials: list[Trial] = []
-        self._metrics: dict[frozenset[str], Any] = {}
-        self.last_metric: Any = None
+        self._knowledge = knowledge
+        self._shares = knowledge.mac_shares
+        self._sensitivity = sensitivity
+        self._trials: dict[frozenset[str], tuple[Trial, Evaluation]] = {}
+        self._settled: frozenset[str] | None = None
+
+    @property
+    def first(self) -> Evaluation:
+        """The evaluation of the first configuration, with all layers quantized."""
+        return next(iter(self._trials.values()))[1]
 
     def judge(self, configuration: Mapping[str, bool], title: str) -> MetricEval:
-        """Evaluates a configuration unless that was done before."""
+        """Evaluates a configuration unless that was done before; none has to be run if all layers are in float."""
         key = _quantized_layers(configuration)
-        if key in self._metrics:
-            return next(trial.judged for trial in self._trials if _quantized_layers(trial.configuration) == key)
-        quantized = self._quantize(configuration)
-        graph = import_graph(quantized.graph_def, title)
-        self.last_metric = self._evaluator.evaluate(graph, self._model.outputs, title)
-        return self._remember(configuration, self.last_metric)
+        if key not in self._trials:
+            evaluation = self._original
+            if key or not self._trials:
+                graph = import_graph(self._quantize(configuration).graph_def, title)
+                evaluation = self._evaluator.evaluate(graph, self._outputs, title)
+            judged = self._evaluator.judge(self._original.metric, evaluation.metric)
+            self._trials[key] = Trial(dict(configuration), judged), evaluation
+        return self._trials[key][0].judged
+
+    @cached_property
+    def _ranking(self) -> dict[str, float]:
+        """Per layer, what the sensitivity says of it."""
+        return self._knowledge.ranking(self._sensitivity)
 
     def roll_back(self, strategy: AutoCalibrationStrategyBase) -> None:
         """Lets the strategy search, from the result of quantizing all layers."""
-        ranking = {name: analysis.similarity for name, analysis in self._calibration.analyses.items()}
-        if not ranking:  # only tensors are quantized
+        if not self._ranking:  # only tensors are quantized
             return
-        strategy.initialize(ranking)
-        judged = self._trials[-1].judged
-        step = 0
+        find_target = partial(self._evaluator.find_target, self._original.metric)
+        strategy.prepare(SearchKnowledge(self._knowledge.divergences, self._shares, find_target))
+        strategy.initialize(self._ranking)
+        judged = next(iter(self._trials.values()))[0].judged
         while True:
-            decision = check_decision(strategy, strategy.update_quant_config(judged), ranking)
+            decision = check_decision(strategy, strategy.update_quant_config(judged), self._ranking)
             configuration = decision["roll_back_config"]
-            if not any(configuration.values()):
+            self._settled = _quantized_layers(configuration)
+            known = self._settled in self._trials
+            step = len(self._trials)
+            if not self._settled:
                 log_for().info("Every layer would have to be rolled back.")
-                self._remember(configuration, self._original)
-                break
-            known = _quantized_layers(configuration) in self._metrics
-            if not known:
-                step += 1
-                _log_step(step, configuration)
+            elif not known:
+                self._log_step(step, configuration, strategy)
             judged = self.judge(configuration, f"the model of fine search step {step}")
-            if not known:
+            if self._settled and not known:
                 log_for().info("metric_eval: (%s, %g)", judged.satisfied, judged.loss)
-            if decision["stop_flag"]:
+            if decision["stop_flag"] or not self._settled:
                 break
-        log_for().info("Fine search finished after %d evaluations.", step)
+        log_for().info("Fine search finished after %d evaluations.", self._evaluator.evaluations - 2)
 
-    def result(self) -> SearchResult:
-        """Returns the best quantized model among the trials."""
-        quantized = [trial for trial in self._trials if any(trial.configuration.values())]
-        best = min(quantized or self._trials[:1], key=_rank)
-        metric = self._metrics[_quantized_layers(best.configuration)]
-        first = self._metrics[_quantized_layers(self._trials[0].configuration)]
+    def result(self, start: float) -> SearchResult:
+        """Returns the best quantized model among the trials; ``start`` is when everything began."""
+        saved, evaluation = self._best()
+        interval = self._interval(saved, evaluation)
         return SearchResult(
-            original_metric=self._original,
-            global_metric=first,
-            saved_metric=metric,
-            saved=best,
-            trials=tuple(self._trials),
+            original_metric=self._original.metric,
+            global_metric=self.first.metric,
+            saved_metric=evaluation.metric,
+            saved=saved,
+            trials=tuple(trial for trial, _ in self._trials.values()),
             calibration=self._calibration,
-            quantized=self._quantize(best.configuration),
+            ranking=self._ranking,
+            quantized=self._quantize(saved.configuration),
+            float_mac_share=self._float_share(saved.configuration),
+            interval=interval,
+            target_loss=self._evaluator.find_target(self._original.metric) if interval else None,
+            evaluations=self._evaluator.evaluations,
+            evaluation_seconds=self._evaluator.seconds,
+            seconds=time.perf_counter() - start,
         )
 
-    def _remember(self, configuration: Mapping[str, bool], metric: Any) -> MetricEval:
-        judged = self._evaluator.judge(self._original, metric)
-        self._metrics[_quantized_layers(configuration)] = metric
-        self._trials.append(Trial(dict(configuration), judged))
-        return judged
+    def _best(self) -> tuple[Trial, Evaluation]:
+        """Returns what the strategy settled on if that satisfies; else the best of what was tried."""
+        settled = self._trials.get(self._settled or frozenset())
+        if self._settled and settled is not None and settled[0].judged.satisfied:
+            return settled
+        quantized = [found for key, found in self._trials.items() if key]
+        return min(quantized or list(self._trials.values()), key=lambda found: _rank(found[0]))
+
+    def _interval(self, trial: Trial, evaluation: Evaluation) -> LossInterval | None:
+        results: tuple[np.ndarray | None, np.ndarray | None] = self._original.image_results, evaluation.image_results
+        if results[0] is None or results[1] is None:
+            return None
+        return paired_interval(results[0], results[1], trial.judged.loss)
 
     def _quantize(self, configuration: Mapping[str, bool]) -> QuantizedGraph:
         kept = self._calibration.restrict(configuration)
-        return self._model.quantize(kept.factors, kept.corrections)
+        return quantize_graph(self._fused, kept.factors, kept.corrections, self._outputs)
+
+    def _float_share(self, configuration: Mapping[str, bool]) -> float:
+        return sum(self._shares.get(name, 0.0) for name, quantized in configuration.items() if not quantized)
+
+    def _log_step(self, step: int, configuration: Mapping[str, bool], strategy: AutoCalibrationStrategyBase) -> None:
+        stars = "*" * 20
+        rolled_back = sum(not quantized for quantized in configuration.values())
+        log_for().info(
+            "%s fine search step %d: %d of %d layers (%.1f %% of the multiply-accumulates) in float %s",
+            stars, step, rolled_back, len(configuration), 100 * self._float_share(configuration), stars,
+        )  # fmt: skip
+        expected = strategy.evaluations_to_expect(len(configuration))
+        number = self._evaluator.evaluations + 1
+        log_for().info(
+            "Evaluation %d%s, about %s.",
+            number, f" of about {max(expected, number)}" if expected else "", duration(self.first.seconds),
+        )  # fmt: skip
+        pairs = [f"({name}, {quantized})" for name, quantized in configuration.items()]
+        log_for().debug("quant layers:")
+        for begin in range(0, len(pairs), _NAMES_PER_LINE):
+            log_for().debug("%s", " ".join(pairs[begin : begin + _NAMES_PER_LINE]))
 
 
 def _quantized_layers(configuration: Mapping[str, bool]) -> frozenset[str]:
@@ -187,13 +280,3 @@ def _rank(trial: Trial) -> tuple[bool, float, float]:
     judged = trial.judged
     floats = sum(not quantized for quantized in trial.configuration.values())
     return (not judged.satisfied, floats if judged.satisfied else judged.loss, judged.loss)
-
-
-def _log_step(step: int, configuration: Mapping[str, bool]) -> None:
-    stars = "*" * 20
-    rolled_back = sum(not quantized for quantized in configuration.values())
-    log_for().info("%s fine search step %d: %d layers in float %s", stars, step, rolled_back, stars)
-    pairs = [f"({name}, {quantized})" for name, quantized in configuration.items()]
-    log_for().debug("quant layers:")
-    for start in range(0, len(pairs), _NAMES_PER_LINE):
-        log_for().debug("%s", " ".join(pairs[start : start + _NAMES_PER_LINE]))

@@ -1,6 +1,10 @@
 """How strongly a layer reacts to quantization (spec section 6.2)."""
 
+import math
+
 import numpy as np
+
+from amct_tensorflow.search.divergence import Divergence
 
 
 class SensitivityBase:
@@ -38,3 +42,21 @@ class CosineSimilaritySensitivity(SensitivityBase):
         blocks = np.matmul(left[:whole].reshape(-1, 1, self._BLOCK), right[:whole].reshape(-1, self._BLOCK, 1))
         rest = np.dot(left[whole:].astype(np.float64), right[whole:].astype(np.float64))
         return float(np.sum(blocks, dtype=np.float64) + rest)
+
+
+class OutputDivergenceSensitivity(SensitivityBase):
+    """``exp(-d)``, where ``d`` is how far the outputs of the *model* move when one layer alone is quantized.
+
+    The engine gives it the model's outputs instead of the layer's; ``d`` is described at ``Divergence``.
+    """
+
+    def compare(self, data: np.ndarray, other: np.ndarray) -> float:
+        """Returns 1 for equal outputs, less the further ``other`` lies from ``data``."""
+        divergence = Divergence(1)
+        divergence.add([data], [other])
+        return self.similarity(divergence.value)
+
+    @staticmethod
+    def similarity(divergence: float) -> float:
+        """Turns a divergence, at least 0, into a similarity in [0, 1]."""
+        return math.exp(-divergence)

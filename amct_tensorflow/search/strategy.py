@@ -4,7 +4,8 @@ A configuration maps each layer to True (stays quantized) or False (rolled back 
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from amct_tensorflow.errors import EvaluatorError
@@ -20,8 +21,28 @@ class StrategyDecision(TypedDict):
     roll_back_config: "OrderedDict[str, bool]"
 
 
+@dataclass(frozen=True, eq=False)
+class SearchKnowledge:
+    """What a strategy may know of the model beside the ranking.
+
+    Attributes:
+        divergences: takes sets of layers to quantize, and one from which they differ little; returns per set how far
+            the model's outputs lie from those of the float model, without an evaluation.
+        mac_shares: per layer, its share of the model's multiply-accumulates.
+        find_target: returns the loss up to which a configuration satisfies, None if it cannot be known; it may ask
+            ``metric_eval`` about metrics that no model has given.
+    """
+
+    divergences: Callable[[Sequence[Collection[str]], Collection[str]], list[float]]
+    mac_shares: Mapping[str, float]
+    find_target: Callable[[], float | None]
+
+
 class AutoCalibrationStrategyBase:
     """Base class of search strategies."""
+
+    def prepare(self, knowledge: SearchKnowledge) -> None:
+        """Takes what is known of the model; called before ``initialize``. A strategy may do without."""
 
     def initialize(self, ranking_info: Mapping[str, float]) -> None:
         """Starts a search.
@@ -38,6 +59,10 @@ class AutoCalibrationStrategyBase:
             metric_eval: whether the result satisfies the requirement, and the loss.
         """
         raise NotImplementedError
+
+    def evaluations_to_expect(self, layers: int) -> int | None:
+        """Returns how many evaluations a run may take, those of the first two models included; None if unknown."""
+        return None
 
 
 class BinarySearchStrategy(AutoCalibrationStrategyBase):
@@ -71,6 +96,10 @@ class BinarySearchStrategy(AutoCalibrationStrategyBase):
             return {"stop_flag": True, "roll_back_config": self._configuration(best)}
         self._current = (self._left + self._right) // 2 + 1
         return {"stop_flag": False, "roll_back_config": self._configuration(self._current)}
+
+    def evaluations_to_expect(self, layers: int) -> int | None:
+        """Returns the most that it can take."""
+        return 2 + layers.bit_length()
 
     def _configuration(self, rolled_back: int) -> "OrderedDict[str, bool]":
         return OrderedDict((name, index >= rolled_back) for index, name in enumerate(self._ranked))

@@ -1,0 +1,58 @@
+"""Finding the tensors through which everything flows: a model can be run from one of them without what lies before."""
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from amct_tensorflow.graph.view import CONTROL, GraphView, parse_tensor_name, upstream
+
+
+class DataFlow(NamedTuple):
+    """The nodes that depend on the data.
+
+    Attributes:
+        order: in topological order.
+        cuts: those whose output 0 alone determines all outputs, in the same order.
+    """
+
+    order: tuple[str, ...]
+    cuts: tuple[str, ...]
+
+
+def find_cuts(view: GraphView, sources: Collection[str], outputs: Sequence[str]) -> DataFlow:
+    """Follows the data from its sources to the outputs.
+
+    Args:
+        view: the graph.
+        sources: nodes that yield the data; everything else follows from them and from constants.
+        outputs: nodes that are asked for.
+    """
+    order = _data_nodes(view, sources, outputs)
+    position = {name: index for index, name in enumerate(order)}
+    last_use = dict(position)
+    other_ports: set[str] = set()
+    for name in order:
+        for source in map(parse_tensor_name, view.nodes[name].input):
+            if source.port != CONTROL and source.node in position:
+                last_use[source.node] = max(last_use[source.node], position[name])
+            if source.port > 0:
+                other_ports.add(source.node)
+    last_use.update({output: len(order) for output in outputs if output in position})
+    cuts = []
+    still_needed = -1  # the last use of whatever was computed so far
+    for index, name in enumerate(order):
+        alone = still_needed <= index < last_use[name] < len(order)
+        if alone and name not in sources and name not in other_ports and name not in view.loop_nodes:
+            cuts.append(name)
+        still_needed = max(still_needed, last_use[name])
+    return DataFlow(tuple(order), tuple(cuts))
+
+
+def _data_nodes(view: GraphView, sources: Collection[str], outputs: Sequence[str]) -> list[str]:
+    needed = upstream(view.nodes, outputs)
+    found: dict[str, None] = {}
+    for node in view.topological():
+        inputs = map(parse_tensor_name, node.input)
+        depends = any(text.node in found for text in inputs if text.port != CONTROL)
+        if node.name in needed and (node.name in sources or depends):
+            found[node.name] = None
+    return list(found)

@@ -1,0 +1,83 @@
+"""What the engine finds out about the layers of a model beside the user's evaluations."""
+
+from collections.abc import Collection, Sequence
+
+import tensorflow as tf
+
+from amct_tensorflow.calibration.calibrator import CalibrationResult
+from amct_tensorflow.graph.fusion import FusedGraph
+from amct_tensorflow.log import log_for
+from amct_tensorflow.search.progress import Progress
+from amct_tensorflow.search.sensitivity import OutputDivergenceSensitivity, SensitivityBase
+from amct_tensorflow.search.switchable_model import SwitchableModel
+
+
+class LayerKnowledge:
+    """Multiply-accumulates, similarities, and the divergence of the outputs for any set of quantized layers.
+
+    The switchable model is built when it is first asked for, and not at all if it never is.
+    """
+
+    def __init__(
+        self, graph: tf.Graph, fused: FusedGraph, calibration: CalibrationResult, outputs: Sequence[str]
+    ) -> None:
+        """Takes the float model, as TensorFlow sees it and after fusion, and what its calibration found."""
+        self._graph = graph
+        self._fused = fused
+        self._calibration = calibration
+        self._outputs = outputs
+        self._switchable: SwitchableModel | None = None
+
+    @property
+    def mac_shares(self) -> dict[str, float]:
+        """Per layer, its share of the multiply-accumulates of all layers that can be quantized."""
+        counts = {name: analysis.multiply_accumulates for name, analysis in self._calibration.analyses.items()}
+        total = max(sum(counts.values()), 1)
+        return {name: count / total for name, count in counts.items()}
+
+    def local_similarities(self) -> dict[str, float]:
+        """Per layer, how alike its own float and quantized outputs are."""
+        return {name: analysis.similarity for name, analysis in self._calibration.analyses.items()}
+
+    def ranking(self, sensitivity: SensitivityBase) -> dict[str, float]:
+        """Per layer, what the sensitivity says of it."""
+        names = list(self._calibration.analyses)
+        if not names or not isinstance(sensitivity, OutputDivergenceSensitivity):
+            return self.local_similarities()
+        if not self.switchable().outputs:
+            log_for("search").warning("Layers are ranked by their own outputs, as those of the model are not known.")
+            return self.local_similarities()
+        divergences = self.divergences([{name} for name in names])
+        return {name: sensitivity.similarity(value) for name, value in zip(names, divergences, strict=True)}
+
+    def divergences(self, candidates: Sequence[Collection[str]], base: Collection[str] = ()) -> list[float]:
+        """Per set of layers, how far the outputs move when it is quantized; see ``SwitchableModel.divergences``."""
+        progress = Progress(
+            "Measuring how quantized layers move the outputs", len(candidates) * len(self._calibration.batches)
+        )
+        return self.switchable().divergences(candidates, base, progress.advance)
+
+    def switchable(self) -> SwitchableModel:
+        """Returns the switchable model."""
+        if self._switchable is None:
+            layers = {name: self._calibration.factors[name] for name in self._calibration.analyses}
+            self._switchable = SwitchableModel(
+                self._graph,
+                self._fused,
+                layers,
+                self._calibration.corrections,
+                self._calibration.batches,
+                self._outputs,
+            )
+            missing = sorted(set(self._outputs) - set(self._switchable.outputs))
+            if missing:
+                log_for("search").warning(
+                    "Output %s does not follow from what calibration() ran, and is not compared.", ", ".join(missing)
+                )
+        return self._switchable
+
+    def close(self) -> None:
+        """Frees the switchable model."""
+        if self._switchable is not None:
+            self._switchable.close()
+            self._switchable = None

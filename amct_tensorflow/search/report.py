@@ -1,0 +1,65 @@
+"""What a person wants to know at the end of a run, as log lines."""
+
+from collections.abc import Iterable
+
+from amct_tensorflow.log import log_for
+from amct_tensorflow.search.evaluator import format_metric
+from amct_tensorflow.search.progress import duration
+from amct_tensorflow.search.runner import SearchResult
+from amct_tensorflow.search.statistics import CONFIDENCE, LossInterval
+
+
+def log_report(result: SearchResult, model_dir: str, record_dir: str) -> None:
+    """Logs a table, what is to be said about it, and the closing lines of spec section 6.5."""
+    logger = log_for()
+    for line in _table(result):
+        logger.info("%s", line)
+    if not result.saved.judged.satisfied:
+        logger.warning(
+            "No quantized model satisfies the requirement. The best one found is saved: its loss is %g.",
+            result.saved.judged.loss,
+        )
+    if result.interval is not None and result.target_loss is not None:
+        _warn_if_too_few_images(result.interval, result.target_loss)
+    logger.info("Accuracy of original model is         %s", format_metric(result.original_metric))
+    logger.info("Accuracy of global quantized model is %s", format_metric(result.global_metric))
+    logger.info("Accuracy of saved model is            %s", format_metric(result.saved_metric))
+    logger.info("The generated model is stored in dir: %s", model_dir)
+    logger.info("The records is stored in dir: %s", record_dir)
+
+
+def _table(result: SearchResult) -> Iterable[str]:
+    configuration = result.saved.configuration
+    in_float = sum(not quantized for quantized in configuration.values())
+    rest = result.seconds - result.evaluation_seconds
+    rows = [
+        ("original model", format_metric(result.original_metric)),
+        ("all layers quantized", format_metric(result.global_metric)),
+        ("saved model", format_metric(result.saved_metric)),
+        ("loss of the saved model", f"{result.saved.judged.loss:.4g}{_interval(result.interval)}"),
+        (
+            "layers in float",
+            f"{in_float} of {len(configuration)}, {100 * result.float_mac_share:.1f} % of the multiply-accumulates",
+        ),
+        ("evaluations", f"{result.evaluations}, {duration(result.evaluation_seconds)}"),
+        ("everything else", duration(rest)),
+    ]
+    width = max(len(label) for label, _ in rows)
+    return [f"{label:<{width}} | {value}" for label, value in rows]
+
+
+def _interval(interval: LossInterval | None) -> str:
+    if interval is None:
+        return ""
+    bounds = f"{interval.lower:.3g} to {interval.upper:.3g}"
+    return f" ({bounds} with {100 * CONFIDENCE:.0f} % confidence, from {interval.images} images)"
+
+
+def _warn_if_too_few_images(interval: LossInterval, target: float) -> None:
+    if interval.half_width <= target:
+        return
+    advice = f"About {interval.images_to_resolve(target)} would." if target > 0 else "No number of them can resolve 0."
+    log_for().warning(
+        "%d images are too few to resolve a loss of %.3g: the loss is known to +-%.2g only. %s",
+        interval.images, target, interval.half_width, advice,
+    )  # fmt: skip

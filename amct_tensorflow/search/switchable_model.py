@@ -1,0 +1,173 @@
+"""Scores sets of quantized layers by how far they move the model's outputs, on the inputs seen in calibration.
+
+One switchable graph in one session serves every set; no label, no evaluator and no new graph is needed. A set is run
+from the last cut before the first layer in which it differs from a base set, whose values at the cuts are computed
+once. Only the values of one part of the images at a few cuts are held, however many layers there are.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from amct_tensorflow.calibration.analysis import Batch
+from amct_tensorflow.graph.cuts import DataFlow, find_cuts
+from amct_tensorflow.graph.fusion import FusedGraph
+from amct_tensorflow.graph.rewrite import subgraph
+from amct_tensorflow.graph.view import GraphView, full_tensor_name, parse_tensor_name
+from amct_tensorflow.record import LayerFactors
+from amct_tensorflow.search.divergence import Divergence
+from amct_tensorflow.switchable_graph import switchable_graph
+
+# At so many tensors the model can be entered; each costs memory, and spares at most its share of the time.
+MAX_CUTS = 8
+
+
+class SwitchableModel:
+    """A model of which any set of layers can be quantized from one run to the next.
+
+    Attributes:
+        outputs: the outputs that are compared: those which follow from what calibration has seen.
+    """
+
+    def __init__(
+        self,
+        graph: tf.Graph,
+        fused: FusedGraph,
+        factors: Mapping[str, LayerFactors],
+        corrections: Mapping[str, np.ndarray],
+        batches: Sequence[Batch],
+        outputs: Sequence[str],
+    ) -> None:
+        """Builds the graph.
+
+        Args:
+            graph: the float model as TensorFlow sees it; it tells the shapes of tensors.
+            fused: the model after fusion.
+            factors: per layer, its factors.
+            corrections: per layer, what to add to its bias.
+            batches: per calibration batch, the values of the tensors from which the outputs follow.
+            outputs: the model's outputs.
+        """
+        self._batches = batches
+        sources = {name: graph.get_tensor_by_name(name) for name in batches[0]}
+        needed = FusedGraph(subgraph(fused.graph_def, outputs), fused.layers)
+        view = GraphView(needed.graph_def)
+        self.outputs = tuple(output for output in outputs if _follows(view, output, sources))
+        flow = find_cuts(view, {parse_tensor_name(name).node for name in sources}, self.outputs)
+        position = {name: index for index, name in enumerate(flow.order)}
+        layers = {name: layer for name, layer in factors.items() if name in position}
+        self._position = {name: position[name] for name in layers}
+        self._cuts = _choose_cuts(flow, graph, sorted(self._position.values()))
+        self._cut_positions = [position[cut] for cut in self._cuts]
+        switchable = switchable_graph(needed, layers, corrections, self._cuts, self.outputs)
+        self._graph = tf.Graph()
+        with self._graph.as_default():
+            self._from_start = tf.compat.v1.placeholder(tf.bool, [])
+            self._sources = {name: _any_number(tensor) for name, tensor in sources.items()}
+            self._entered = [tf.compat.v1.placeholder(tf.bool, []) for _ in self._cuts]
+            self._fed = [_any_number(graph.get_tensor_by_name(f"{cut}:0")) for cut in self._cuts]
+            external = {name: _alive_if(self._from_start, tensor) for name, tensor in self._sources.items()}
+            for cut, entered, fed in zip(self._cuts, self._entered, self._fed, strict=True):
+                external[switchable.entries[cut]] = _alive_if(entered, fed)
+            read = {full_tensor_name(text) for node in switchable.graph_def.node for text in node.input}
+            input_map = {name: tensor for name, tensor in external.items() if name in read}
+            tf.import_graph_def(switchable.graph_def, name="model", input_map=input_map)
+        find = self._graph.get_tensor_by_name
+        self._gates = {name: find(f"model/{gate}:0") for name, gate in switchable.gates.items()}
+        self._fetches = [find(f"model/{switchable.outputs[output]}:0") for output in self.outputs]
+        self._values = [find(f"model/{switchable.values[cut]}:0") for cut in self._cuts]
+        self._references: dict[int, list[np.ndarray]] = {}
+        self._session = tf.compat.v1.Session(graph=self._graph)
+
+    def close(self) -> None:
+        """Frees the session."""
+        self._session.close()
+
+    def divergences(
+        self,
+        candidates: Sequence[Collection[str]],
+        base: Collection[str] = (),
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> list[float]:
+        """Scores candidate sets.
+
+        Args:
+            candidates: sets of layers to quantize.
+            base: a set from which they differ little; the later in the model, the less there is to run.
+            on_progress: called with the number of candidate runs done since the last call.
+
+        Returns:
+            Per candidate, how far the outputs lie from those of the float model (see ``Divergence``).
+        """
+        totals = [Divergence(len(self.outputs)) for _ in candidates]
+        starts = [self._start(set(candidate) ^ set(base)) for candidate in candidates]
+        for index, part in enumerate(self._batches):
+            if index not in self._references:
+                self._references[index] = self._run(part, (), None, self._fetches)
+            values: list[np.ndarray] = []
+            if any(start is not None for start in starts):
+                values = self._run(part, base, None, self._values)
+            for candidate, start, total in zip(candidates, starts, totals, strict=True):
+                fed = None if start is None else (start, values[start])
+                total.add(self._references[index], self._run(part, candidate, fed, self._fetches))
+                on_progress(1)
+        return [total.value for total in totals]
+
+    def _start(self, difference: Collection[str]) -> int | None:
+        """Returns the last cut before every layer of a set; None for the beginning."""
+        first = min((self._position[name] for name in difference if name in self._position), default=-1)
+        before = [index for index, position in enumerate(self._cut_positions) if position < first]
+        return before[-1] if before else None
+
+    def _run(
+        self, batch: Batch, quantized: Collection[str], fed: tuple[int, np.ndarray] | None, fetches: Sequence[tf.Tensor]
+    ) -> list[np.ndarray]:
+        feed: dict[tf.Tensor, Any] = {gate: name in quantized for name, gate in self._gates.items()}
+        feed[self._from_start] = fed is None
+        for name, tensor in self._sources.items():
+            feed[tensor] = batch[name] if fed is None else batch[name][:0]
+        for index, (entered, tensor) in enumerate(zip(self._entered, self._fed, strict=True)):
+            is_fed = fed is not None and fed[0] == index
+            feed[entered] = is_fed
+            feed[tensor] = (
+                fed[1] if fed is not None and is_fed else np.zeros([size or 0 for size in tensor.shape], np.float32)
+            )
+        return list(self._session.run(list(fetches), feed))
+
+
+def _any_number(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns a placeholder for a tensor, of any number of images."""
+    shape = tensor.shape
+    return tf.compat.v1.placeholder(tensor.dtype, [None, *shape[1:]] if shape.rank else shape)
+
+
+def _alive_if(condition: tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
+    return tf.raw_ops.Switch(data=tensor, pred=condition).output_true
+
+
+def _follows(view: GraphView, output: str, sources: Collection[str]) -> bool:
+    """Tells whether an output can be computed from the sources and constants."""
+    visited: set[str] = set()
+    waiting = [output]
+    while waiting:
+        text = waiting.pop()
+        node = view.producer(text)
+        if full_tensor_name(text) in sources or text in visited or node.op == "Const":
+            continue
+        if not node.input:
+            return False
+        visited.add(text)
+        waiting.extend(text for text in node.input if not text.startswith("^"))
+    return True
+
+
+def _choose_cuts(flow: DataFlow, graph: tf.Graph, layer_positions: Sequence[int]) -> list[str]:
+    """Picks cuts that spread the layers evenly between them."""
+    position = {name: index for index, name in enumerate(flow.order)}
+    usable = [cut for cut in flow.cuts if graph.get_tensor_by_name(f"{cut}:0").dtype == tf.float32]
+    before = np.searchsorted(layer_positions, [position[cut] for cut in usable])
+    wanted = [len(layer_positions) * part / (MAX_CUTS + 1) for part in range(1, MAX_CUTS + 1)]
+    chosen = {int(np.argmin(np.abs(before - number))) for number in wanted} if usable else set()
+    return [usable[index] for index in sorted(chosen)]
