@@ -644,8 +644,8 @@ def test_help_states_defaults_and_exit_codes(capsys):
         sample.parse_arguments(["--help"])
     assert error.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    for part in ("(default: 4)", "(default: 32)", "(default: 0.5)", "(default: all)", "(default: BinarySearch)",
-                 "(default: CosineSimilarity)", "(default: 1)", "mobilenetv2_tf.pb", "exit codes", "130"):  # fmt: skip
+    for part in ("(default: 4)", "(default: 32)", "(default: 0.5)", "(default: all)", "(default: PredictiveSearch)",
+                 "(default: OutputDivergence)", "(default: 1)", "mobilenetv2_tf.pb", "exit codes", "130"):  # fmt: skip
         assert part in text
     assert all(code in sample.__doc__ for code in ("0 ", "1 ", "2 ", "3 ", "130 "))
 

@@ -1,5 +1,6 @@
 """How far the model's outputs move: the measure behind output-level sensitivity."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,8 +27,8 @@ class Divergence:
 
     @property
     def value(self) -> float:
-        """The mean over the outputs; infinite if an output is not finite where the reference is."""
-        return float(np.mean([output.value for output in self._outputs]))
+        """The mean over the outputs; infinite if one is not finite where the reference is, NaN if there is none."""
+        return float(np.mean([output.value for output in self._outputs])) if self._outputs else math.nan
 
 
 class _OutputDivergence:
@@ -41,7 +42,7 @@ class _OutputDivergence:
     def add(self, reference: np.ndarray, value: np.ndarray) -> None:
         is_float = np.issubdtype(reference.dtype, np.floating)
         if reference.shape != value.shape:  # a size that depends on the values, like that of a list of detections
-            self._add_error(np.ones(1), np.ones(1))
+            self._add_error(np.ones(1), np.zeros(1))
         elif is_float and reference.ndim and self._holds_probabilities and _are_probabilities(reference):
             self._divergence += _divergence(reference, value)
             self._rows += reference.size // reference.shape[-1]
@@ -75,8 +76,8 @@ def _are_probabilities(values: np.ndarray) -> bool:
 
 
 def _divergence(reference: np.ndarray, value: np.ndarray) -> float:
-    """Sum over the rows of ``sum(p * log(p / q))``."""
+    """Sum over the rows of ``sum(p * log(p / q) - p + q)``: never negative, even where sums differ from 1 a little."""
     if not np.isfinite(value).all():
         return np.inf
     p, q = (np.maximum(array.astype(np.float64), _SMALLEST_PROBABILITY) for array in (reference, value))
-    return float(np.sum(reference * np.log(p / q)))
+    return float(np.sum(p * np.log(p / q) - p + q))

@@ -1,5 +1,6 @@
 """What the engine finds out about the layers of a model beside the user's evaluations."""
 
+import math
 from collections.abc import Collection, Sequence
 
 import tensorflow as tf
@@ -44,20 +45,24 @@ class LayerKnowledge:
         names = list(self._calibration.analyses)
         if not names or not isinstance(sensitivity, OutputDivergenceSensitivity):
             return self.local_similarities()
-        if not self.switchable().outputs:
-            log_for("search").warning("Layers are ranked by their own outputs, as those of the model are not known.")
-            return self.local_similarities()
         divergences = self.divergences([{name} for name in names])
+        if any(math.isnan(value) for value in divergences):
+            log_for("search").warning("Layers are ranked by their own outputs, as those of the model tell nothing.")
+            return self.local_similarities()
         return {name: sensitivity.similarity(value) for name, value in zip(names, divergences, strict=True)}
 
     def divergences(self, candidates: Sequence[Collection[str]], base: Collection[str] = ()) -> list[float]:
         """Per set of layers, how far the outputs move when it is quantized; see ``SwitchableModel.divergences``."""
-        progress = Progress(
-            "Measuring how quantized layers move the outputs", len(candidates) * len(self._calibration.batches)
-        )
-        return self.switchable().divergences(candidates, base, progress.advance)
+        runs = len(candidates) * len(self._calibration.batches)
+        progress = Progress("Measuring how quantized layers move the outputs", runs)
+        try:
+            return self._switchable_model().divergences(candidates, base, progress.advance)
+        except (ValueError, TypeError, tf.errors.OpError) as error:
+            # Evaluations may have taken hours by now: do without this rather than lose them.
+            log_for("search").warning("How the outputs move cannot be measured: %s", " ".join(str(error).split())[:300])
+            return [math.nan] * len(candidates)
 
-    def switchable(self) -> SwitchableModel:
+    def _switchable_model(self) -> SwitchableModel:
         """Returns the switchable model."""
         if self._switchable is None:
             layers = {name: self._calibration.factors[name] for name in self._calibration.analyses}

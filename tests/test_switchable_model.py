@@ -1,0 +1,148 @@
+"""One graph for every set of quantized layers: it must compute what the saved model of each set computes."""
+
+import pytest
+import tensorflow as tf
+from graphs import SMALL_NET_LAYERS, batch_norm, build, normal, run, small_net, tf1
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amct_tensorflow.calibration.calibrator import Calibrator
+from amct_tensorflow.config.defaults import default_config
+from amct_tensorflow.graph.cuts import find_cuts
+from amct_tensorflow.graph.fusion import fuse
+from amct_tensorflow.graph.layers import find_layers
+from amct_tensorflow.graph.model_file import import_graph
+from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.quantized_graph import quantize_graph
+from amct_tensorflow.search.divergence import Divergence
+from amct_tensorflow.search.sensitivity import CosineSimilaritySensitivity
+from amct_tensorflow.search.switchable_model import SwitchableModel
+
+IMAGES = normal((6, 12, 12, 3), 50)
+
+
+def residual_net():
+    """Two outputs, a shortcut, a shared input, a pooling and a transposed convolution."""
+    x = tf1.placeholder(tf.float32, [None, 12, 12, 3], name="input")
+    stem = tf.nn.relu6(batch_norm(tf.nn.conv2d(x, normal((3, 3, 3, 6), 1, 0.4), 1, "SAME", name="stem"), 6, "bn"))
+    left = tf.nn.conv2d(stem, normal((1, 1, 6, 6), 2, 0.4), 1, "SAME", name="left")
+    right = tf.nn.conv2d(stem, normal((3, 3, 6, 6), 3, 0.2), 1, "SAME", name="right")
+    joined = tf.nn.relu(tf.add(left, right, name="joined"), name="relu")
+    pooled = tf.nn.avg_pool2d(joined, 2, 2, "VALID", name="pool")
+    shape = tf.concat([tf.shape(pooled)[:1], [12, 12, 4]], 0)
+    image = tf.nn.conv2d_transpose(pooled, normal((2, 2, 4, 6), 4, 0.3), shape, 2, "SAME", name="image")
+    tf.identity(image, name="picture")
+    flat = tf.reshape(pooled, [-1, 216])
+    tf.nn.softmax(tf.matmul(flat, normal((216, 4), 5, 0.1), name="scores"), name="classes")
+
+
+class Prepared:
+    def __init__(self, make, outputs, batches, calibrated_outputs=None):
+        self.outputs = outputs
+        self.graph_def = build(make)
+        graph = import_graph(self.graph_def, "test")
+        view = GraphView(self.graph_def)
+        config = default_config(
+            find_layers(graph), view.op_types(), skip_layers=(), batch_num=len(batches), activation_offset=True
+        )
+        calibrator = Calibrator(
+            graph, config, CosineSimilaritySensitivity(), lambda _: None, tuple(outputs), keep_batches=True
+        )
+        with tf1.Session(graph=graph) as session:
+            for batch in batches:
+                session.run([f"{name}:0" for name in calibrated_outputs or outputs], {"input:0": batch})
+        self.calibration = calibrator.check_complete()
+        self.fused = fuse(self.graph_def, keep=outputs)
+        found = self.calibration
+        self.switchable = SwitchableModel(graph, self.fused, found.factors, found.corrections, found.batches, outputs)
+        self.layers = list(found.factors)
+
+    def expected(self, quantized, images=IMAGES):
+        """The divergence of the model that would be saved."""
+        found = self.calibration.restrict({name: name in quantized for name in self.layers})
+        graph_def = quantize_graph(self.fused, found.factors, found.corrections, self.outputs).graph_def
+        divergence = Divergence(len(self.outputs))
+        reference = run(self.graph_def, self.outputs, {"input": images})
+        divergence.add(reference, run(graph_def, self.outputs, {"input": images}))
+        return divergence.value
+
+
+@pytest.fixture(scope="module")
+def chain():
+    return Prepared(small_net, ["probabilities"], [IMAGES])
+
+
+@pytest.fixture(scope="module")
+def residual():
+    return Prepared(residual_net, ["picture", "classes"], [IMAGES])
+
+
+@settings(max_examples=20, deadline=None)
+@given(quantized=st.sets(st.sampled_from(SMALL_NET_LAYERS)), base=st.sets(st.sampled_from(SMALL_NET_LAYERS)))
+def test_every_set_of_a_chain_scores_like_its_saved_model(chain, quantized, base):
+    (actual,) = chain.switchable.divergences([quantized], base)
+    assert actual == pytest.approx(chain.expected(quantized), rel=1e-3, abs=1e-8)
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_every_set_of_a_branched_model_scores_like_its_saved_model(residual, data):
+    quantized = data.draw(st.sets(st.sampled_from(residual.layers)))
+    base = data.draw(st.sets(st.sampled_from(residual.layers)))
+    (actual,) = residual.switchable.divergences([quantized], base)
+    assert actual == pytest.approx(residual.expected(quantized), rel=1e-3, abs=1e-8)
+
+
+def test_nothing_quantized_moves_nothing(chain, residual):
+    assert chain.switchable.divergences([()]) == [0.0]
+    assert residual.switchable.divergences([()]) == [0.0]
+    assert all(score > 0 for score in chain.switchable.divergences([{name} for name in SMALL_NET_LAYERS]))
+
+
+def test_batches_of_any_size_count_by_their_images():
+    whole = Prepared(small_net, ["probabilities"], [IMAGES])
+    parts = Prepared(small_net, ["probabilities"], [IMAGES[:1], IMAGES[1:4], IMAGES[4:]])
+    sets = [{name} for name in SMALL_NET_LAYERS]
+    # Calibration itself sees the same values; only the corrections are means of means.
+    assert parts.switchable.divergences(sets) == pytest.approx(whole.switchable.divergences(sets), rel=0.05)
+    assert parts.calibration.images == whole.calibration.images == 6
+
+
+def test_layers_without_a_gate_and_unknown_names_change_nothing(chain):
+    assert chain.switchable.divergences([{"no such layer"}]) == [0.0]
+
+
+def test_outputs_that_calibration_did_not_reach_are_left_out():
+    def make():
+        small_net()
+        extra = tf1.placeholder(tf.float32, [None, 5], name="second_input")
+        tf.add(tf1.get_default_graph().get_tensor_by_name("probabilities:0"), extra, name="other")
+
+    prepared = Prepared(make, ["probabilities", "other"], [IMAGES], calibrated_outputs=["probabilities"])
+    assert prepared.switchable.outputs == ("probabilities",)
+    assert prepared.switchable.divergences([set(SMALL_NET_LAYERS)])[0] > 0
+
+
+def test_cuts_of_a_branched_model():
+    graph_def = build(residual_net)
+    flow = find_cuts(GraphView(graph_def), {"input"}, ["picture", "classes"])
+    # The shared input of the branches, what joins them, and the last before the two outputs part.
+    assert {"stem", "joined", "relu", "pool"} < set(flow.cuts)
+    assert not {"left", "right", "image", "picture", "classes", "input"} & set(flow.cuts)
+    assert list(flow.cuts) == [name for name in flow.order if name in flow.cuts]
+
+
+def test_an_early_output_ends_the_cuts():
+    graph_def = build(residual_net)
+    flow = find_cuts(GraphView(graph_def), {"input"}, ["joined", "classes"])
+    assert "stem" in flow.cuts and "relu" not in flow.cuts
+
+
+def test_control_edges_do_not_count_as_data():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 3], name="input")
+        y = tf.identity(x, name="a")
+        with tf1.get_default_graph().control_dependencies([x]):
+            tf.identity(y, name="b")
+
+    assert find_cuts(GraphView(build(make)), {"input"}, ["b"]).cuts == ("a",)
