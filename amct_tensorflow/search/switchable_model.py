@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.calibration.analysis import Batch
-from amct_tensorflow.graph.cuts import DataFlow, find_cuts
+from amct_tensorflow.graph.cuts import find_cuts
 from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.graph.rewrite import subgraph
 from amct_tensorflow.graph.view import GraphView, full_tensor_name, parse_tensor_name
@@ -59,7 +59,10 @@ class SwitchableModel:
         position = {name: index for index, name in enumerate(flow.order)}
         layers = {name: layer for name, layer in factors.items() if name in position}
         self._position = {name: position[name] for name in layers}
-        self._cuts = _choose_cuts(flow, graph, sorted(self._position.values()))
+        # A layer with a bias is one unit: between its two nodes there is a value only while it is not quantized.
+        inside = {name for name in layers if fused.layers[name].tail != name}
+        cuts = [cut for cut in flow.cuts if cut not in inside and _is_float(graph, cut)]
+        self._cuts = _choose_cuts(cuts, position, sorted(self._position.values()))
         self._cut_positions = [position[cut] for cut in self._cuts]
         switchable = switchable_graph(needed, layers, corrections, self._cuts, self.outputs)
         self._graph = tf.Graph()
@@ -163,11 +166,14 @@ def _follows(view: GraphView, output: str, sources: Collection[str]) -> bool:
     return True
 
 
-def _choose_cuts(flow: DataFlow, graph: tf.Graph, layer_positions: Sequence[int]) -> list[str]:
-    """Picks cuts that spread the layers evenly between them."""
-    position = {name: index for index, name in enumerate(flow.order)}
-    usable = [cut for cut in flow.cuts if graph.get_tensor_by_name(f"{cut}:0").dtype == tf.float32]
-    before = np.searchsorted(layer_positions, [position[cut] for cut in usable])
-    wanted = [len(layer_positions) * part / (MAX_CUTS + 1) for part in range(1, MAX_CUTS + 1)]
-    chosen = {int(np.argmin(np.abs(before - number))) for number in wanted} if usable else set()
-    return [usable[index] for index in sorted(chosen)]
+def _is_float(graph: tf.Graph, node: str) -> bool:
+    return bool(graph.get_tensor_by_name(f"{node}:0").dtype == tf.float32)
+
+
+def _choose_cuts(cuts: Sequence[str], position: Mapping[str, int], layers: Sequence[int]) -> list[str]:
+    """Picks cuts that divide the layers, given by their positions, evenly."""
+    if not cuts:
+        return []
+    before = np.searchsorted(layers, [position[cut] for cut in cuts])
+    wanted = [len(layers) * part / (MAX_CUTS + 1) for part in range(1, MAX_CUTS + 1)]
+    return [cuts[index] for index in sorted({int(np.argmin(np.abs(before - number))) for number in wanted})]
