@@ -282,6 +282,129 @@ def test_own_strategy_and_sensitivity(workdir):
     assert ranking[0][1] < 0
 
 
+def test_predictive_search_with_output_divergence(workdir, messages):
+    arguments = prepare(workdir)
+    edit_config(arguments, bias_correction=False)
+    limit = 0.6 * calibrate(arguments).loss
+    bisected = calibrate(arguments, Evaluator(limit))
+    evaluator = Evaluator(limit)
+    result = calibrate(arguments, evaluator, strategy="PredictiveSearch", sensitivity="OutputDivergence")
+    rolled_back = {name for name, kept in result.roll_back_config.items() if not kept}
+    assert result.target_met and 0 < len(rolled_back) < 5
+    assert result.evaluations == len(evaluator.evaluated) <= 5
+    assert evaluator.evaluated.count(0) == 1
+    assert 0 < result.float_mac_share < 1
+    assert result.float_mac_share <= bisected.float_mac_share
+    ranking = json.loads((workdir / "out" / "accuracy_based_auto_calibration_ranking_information.json").read_text())
+    assert sorted(name for name, _ in ranking) == sorted(SMALL_NET_LAYERS)
+    assert all(0 < value < 1 for _, value in ranking)
+    assert [value for _, value in ranking] == sorted(value for _, value in ranking)
+    assert any(line.startswith("INFO Predicted loss") for line in messages)
+
+
+def test_output_divergence_ranks_even_if_nothing_has_to_be_rolled_back(workdir):
+    arguments = prepare(workdir)
+    calibrate(arguments)
+    path = workdir / "out" / "accuracy_based_auto_calibration_ranking_information.json"
+    by_cosine = dict(json.loads(path.read_text()))
+    calibrate(arguments, sensitivity="OutputDivergence")
+    by_outputs = dict(json.loads(path.read_text()))
+    assert by_cosine.keys() == by_outputs.keys() and by_cosine != by_outputs
+
+
+def test_a_strategy_may_use_what_the_engine_knows(workdir):
+    class Greedy(AutoCalibrationStrategyBase):
+        def prepare(self, knowledge):
+            self.knowledge = knowledge
+
+        def initialize(self, ranking_info):
+            self.layers = set(ranking_info)
+            self.left = set(ranking_info)
+
+        def update_quant_config(self, metric_eval):
+            if metric_eval[0]:
+                return {"stop_flag": True, "roll_back_config": {name: name in self.left for name in self.layers}}
+            candidates = [self.left - {name} for name in sorted(self.left)]
+            scores = self.knowledge.divergences(candidates, self.left)
+            self.left = candidates[int(np.argmin(scores))]
+            return {"stop_flag": False, "roll_back_config": {name: name in self.left for name in self.layers}}
+
+    arguments = prepare(workdir)
+    edit_config(arguments, bias_correction=False)
+    limit = 0.6 * calibrate(arguments).loss
+    strategy = Greedy()
+    result = calibrate(arguments, Evaluator(limit), strategy=strategy)
+    assert result.target_met
+    assert sum(strategy.knowledge.mac_shares.values()) == pytest.approx(1)
+    assert strategy.knowledge.find_target() == pytest.approx(limit, rel=1e-3)
+
+
+def test_a_strategy_that_repeats_itself_costs_no_evaluation(workdir):
+    class Wavering(AutoCalibrationStrategyBase):
+        def initialize(self, ranking_info):
+            self.answers = iter([1, 2, 1, 2, 1])
+            self.names = list(ranking_info)
+
+        def update_quant_config(self, metric_eval):
+            count = next(self.answers, None)
+            configuration = {name: index >= (count or 1) for index, name in enumerate(self.names)}
+            return {"stop_flag": count is None, "roll_back_config": configuration}
+
+    evaluator = Evaluator(limit=1e-9)
+    result = calibrate(prepare(workdir), evaluator, strategy=Wavering())
+    assert len(evaluator.evaluated) == result.evaluations == 4
+
+
+class WithImages(Evaluator):
+    """Offers results per image whose mean change is the loss."""
+
+    def evaluate(self, graph, outputs):
+        metric = super().evaluate(graph, outputs)
+        self.distances = np.abs(self.predict(graph, outputs) - self.reference).mean(axis=1)
+        return metric
+
+    def image_results(self):
+        return 1000 * self.distances
+
+
+def test_results_per_image_give_an_interval_and_a_warning(workdir, messages):
+    result = calibrate(prepare(workdir), WithImages(limit=1e4))
+    lower, upper = result.loss_interval
+    assert lower < result.loss < upper
+    assert not any("too few" in line for line in messages)
+    calibrate(prepare(workdir), WithImages(limit=result.loss * 0.01))
+    assert any("16 images are too few to resolve a loss of" in line for line in messages)
+    assert any("with 95 % confidence, from 16 images" in line for line in messages)
+
+
+def test_without_results_per_image_there_is_no_interval(workdir):
+    assert calibrate(prepare(workdir)).loss_interval is None
+
+
+def test_an_estimate_comes_first_and_a_table_last(workdir, messages):
+    arguments = prepare(workdir)
+    calibrate(arguments, Evaluator(limit=0.5 * calibrate(arguments).loss))
+    estimate = next(line for line in messages if "To expect" in line)
+    assert "5 layers, calibrated on 4 images" in estimate and "else 5 in up to" in estimate
+    table = [line for line in messages if " | " in line][-7:]
+    assert [line.split("|")[0].strip() for line in table] == [
+        "INFO original model", "INFO all layers quantized", "INFO saved model", "INFO loss of the saved model",
+        "INFO layers in float", "INFO evaluations", "INFO everything else",
+    ]  # fmt: skip
+    assert "of 5" in table[4] and "% of the multiply-accumulates" in table[4]
+    assert messages.index(table[-1]) < len(messages) - 5
+
+
+class BadImages(Evaluator):
+    def image_results(self):
+        return [[1.0, 2.0]]
+
+
+class RaisesInImages(Evaluator):
+    def image_results(self):
+        raise ValueError("not counted")
+
+
 class Raises(Evaluator):
     def evaluate(self, graph, outputs):
         if self.reference is not None:
@@ -354,6 +477,8 @@ class NotImplementedYet(AutoCalibrationEvaluatorBase):
         (NeverSatisfied(), MetricError, r"Check metric_eval\(\)"),
         (NoTuple(), EvaluatorError, "return a tuple"),
         (NanLoss(), EvaluatorError, "loss NaN"),
+        (BadImages(), EvaluatorError, r"image_results returned an array of shape \(1, 2\)"),
+        (RaisesInImages(), EvaluatorError, "image_results failed on .*not counted"),
         (NotImplementedYet(), EvaluatorError, r"does not implement evaluate\(\)"),
         (object(), EvaluatorError, "AutoCalibrationEvaluatorBase"),
     ],

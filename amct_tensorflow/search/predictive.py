@@ -80,6 +80,8 @@ def _search(
     No set is yielded twice: each has a lower score than every set that failed, and costs less than the best so far.
     """
     best: _RolledBack = frozenset()
+    if evaluation[0]:
+        return best
     curve.add(planner.score(best), evaluation)
     while not evaluation[0]:
         best = planner.plan(curve.limit())
