@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint format clean
+.PHONY: help setup test lint format bench bench-peers clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv with the package and its development tools
 
@@ -32,5 +32,18 @@ format: setup ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# MODEL and DATASET say what to measure with; without them it is what the tests on the real model use.
+BENCH_INPUTS := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
+
+bench: setup ## measure speed, accuracy and search; MODEL=pb DATASET=dir to choose what with
+	$(BIN)/python benchmarks/default_run.py $(BENCH_INPUTS)
+	$(BIN)/python benchmarks/search.py $(BENCH_INPUTS)
+	$(BIN)/python benchmarks/ranking.py $(BENCH_INPUTS)
+	$(BIN)/python benchmarks/simulation.py $(BENCH_INPUTS)
+	$(BIN)/python benchmarks/pipeline.py $(BENCH_INPUTS)
+
+bench-peers: setup ## compare with other tools, which get an environment of their own
+	$(BIN)/python benchmarks/peers.py $(BENCH_INPUTS)
+
 clean: ## remove .venv and caches; models, data and results stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) benchmarks/.peers .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,198 @@
+"""What every benchmark needs: the inputs, interleaved timing, a table, and JSON under outputs/benchmarks."""
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import tensorflow as tf
+
+import amct_tensorflow as amct
+from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
+from amct_tensorflow.graph.model_file import import_graph, read_graph_def
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("AMCT_SHARED", ROOT.parent / "shared"))
+SAMPLE = ROOT / "src" / "mobilenet_v2_accuracy_based_auto_calibration.py"
+RESULTS = ROOT / "outputs" / "benchmarks"
+OUTPUT = "MobilenetV2/Predictions/Reshape_1"
+INPUT = "input:0"
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The model and the images to measure with."""
+
+    model: Path
+    dataset: Path
+
+    @cached_property
+    def sample(self) -> ModuleType:
+        """The sample as a module."""
+        spec = importlib.util.spec_from_file_location("sample", SAMPLE)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["sample"] = module
+        spec.loader.exec_module(module)
+        return module
+
+    @cached_property
+    def images(self) -> tuple[np.ndarray, np.ndarray]:
+        """All images as the sample prepares them, float32 [n, 224, 224, 3], and their labels."""
+        dataset = self.sample.scan_dataset(self.sample.find_files(str(self.dataset)))
+        batches = [(images.numpy(), labels.numpy()) for images, labels in dataset.batches(224, 224, BATCH)]
+        return np.concatenate([images for images, _ in batches]), np.concatenate([labels for _, labels in batches])
+
+
+def parse_inputs(
+    description: str, *more: Callable[[argparse.ArgumentParser], Any]
+) -> tuple[Inputs, argparse.Namespace]:
+    """Parses the command line of a benchmark; ends the program if model or images are missing."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--model", type=Path, default=SHARED / "model" / "mobilenet_v2_1.0_224_frozen.pb")
+    parser.add_argument("--dataset", type=Path, default=SHARED / "imagenet_sample", help="ImageNet TFRecords")
+    for add in more:
+        add(parser)
+    arguments = parser.parse_args()
+    for path in (arguments.model, arguments.dataset):
+        if not path.exists():
+            parser.error(f"{path} does not exist; give the model with --model and the images with --dataset")
+    amct.set_logging_level(print_level="error", save_level="error")
+    return Inputs(arguments.model.resolve(), arguments.dataset.resolve()), arguments
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Runs the block in a folder of its own, which is removed afterwards."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            yield Path(folder)
+        finally:
+            os.chdir(before)
+
+
+def interleaved(actions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Times actions in turn, so that a change of the machine's speed meets them all; a first round does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    for number in range(rounds + 1):
+        for name, action in actions.items():
+            start = time.perf_counter()
+            action()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(seconds: Mapping[str, Sequence[float]], name: str, base: str) -> float:
+    """Returns the median of the ratios of each round."""
+    return float(np.median(np.divide(seconds[name], seconds[base])))
+
+
+def mean_kl(reference: np.ndarray, other: np.ndarray) -> float:
+    """Mean KL divergence of softmax rows, in nats."""
+    p, q = np.maximum(reference.astype(np.float64), 1e-30), np.maximum(other.astype(np.float64), 1e-30)
+    return float(np.mean(np.sum(p * np.log(p / q), axis=1)))
+
+
+def predict(graph: tf.Graph, images: np.ndarray) -> np.ndarray:
+    """Runs the model on all images."""
+    with tf.compat.v1.Session(graph=graph) as session:
+        parts = range(0, len(images), BATCH)
+        return np.concatenate([session.run(f"{OUTPUT}:0", {INPUT: images[i : i + BATCH]}) for i in parts])
+
+
+class ReadyImages(AutoCalibrationEvaluatorBase):
+    """An evaluator on images in memory, so that only the model is measured; it keeps the time of each evaluation."""
+
+    def __init__(self, inputs: Inputs, metric: str, limit: float) -> None:
+        """``metric`` is ``top-1`` (percent, may lose less than ``limit``) or ``KL`` (times 100, stays below it)."""
+        self.images, self.labels = inputs.images
+        self.metric = metric
+        self.limit = limit
+        self.seconds: list[float] = []
+        self.softmax: list[np.ndarray] = []
+
+    def calibration(self, graph: tf.Graph, outputs: list[str]) -> None:
+        """Runs one batch."""
+        with tf.compat.v1.Session(graph=graph) as session:
+            session.run(f"{outputs[0]}:0", {INPUT: self.images[:BATCH]})
+
+    def evaluate(self, graph: tf.Graph, outputs: list[str]) -> float:
+        """Returns the metric."""
+        start = time.perf_counter()
+        self.softmax.append(predict(graph, self.images))
+        self.seconds.append(time.perf_counter() - start)
+        if self.metric == "KL":
+            return 100 * mean_kl(self.softmax[0], self.softmax[-1])
+        return self.top1(self.softmax[-1])
+
+    def top1(self, softmax: np.ndarray) -> float:
+        """Accuracy in percent."""
+        return 100 * float(np.mean(softmax.argmax(axis=1) == self.labels))
+
+    def metric_eval(self, original_metric: float, new_metric: float) -> tuple[bool, float]:
+        """Compares the metric with the limit."""
+        if self.metric == "KL":
+            return new_metric < self.limit, new_metric - original_metric
+        loss = original_metric - new_metric
+        return loss < self.limit or loss <= 0, loss
+
+
+def quantize(
+    inputs: Inputs, evaluator: ReadyImages, *, bias_correction: bool, **options: str
+) -> amct.AutoCalibrationResult:
+    """Runs the tool in the current folder."""
+    amct.create_quant_config("config.json", import_graph(read_graph_def(inputs.model), inputs.model))
+    config = json.loads(Path("config.json").read_text())
+    Path("config.json").write_text(json.dumps({**config, "bias_correction": bias_correction}))
+    return amct.accuracy_based_auto_calibration(
+        str(inputs.model), [OUTPUT], "record.txt", "config.json", "net", evaluator, **options
+    )
+
+
+def report(name: str, rows: Sequence[Mapping[str, Any]], note: str = "") -> None:
+    """Prints a table, and writes it with date, machine and versions to ``outputs/benchmarks/<name>.json``."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[_text(row.get(key, "")) for key in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    print(f"\n{name}")
+    for line in (columns, ["-" * width for width in widths], *cells):
+        print("| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |")
+    if note:
+        print(note)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    content = {"benchmark": name, **environment(), "rows": list(rows), "note": note}
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Date, machine and versions."""
+    return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {platform.system()}",
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,58 @@
+"""How close does the sample's input pipeline come to a bare decode of the same files?
+
+The bare pipeline reads, parses and decodes the same records in the same order and with the same parallelism, and does
+nothing else. The sample's own also crops, resizes, scales and batches. Both are read to their end in turn.
+"""
+
+import tensorflow as tf
+from measuring import BATCH, interleaved, parse_inputs, ratio, report
+
+ROUNDS = 7
+REPEATS = 5  # one pass over a few hundred images would be too short to time
+
+
+def main() -> None:
+    """Measures and reports."""
+    inputs, _ = parse_inputs("images per second of the input pipeline against a bare decode")
+    sample = inputs.sample
+    dataset = sample.scan_dataset(sample.find_files(str(inputs.dataset)))
+
+    def decode(record: tf.Tensor) -> tf.Tensor:
+        return tf.io.decode_jpeg(sample.parse_examples(record)[sample.IMAGE_KEY], channels=3)
+
+    def crop_and_resize(record: tf.Tensor) -> tf.Tensor:
+        image = tf.image.central_crop(decode(record), sample.CENTRAL_FRACTION)
+        return tf.compat.v1.image.resize(image, (224, 224), tf.compat.v1.image.ResizeMethod.BILINEAR)
+
+    def mapped(function: object) -> tf.data.Dataset:
+        records = dataset.records().map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return records.prefetch(2)
+
+    pipelines = {
+        "bare decode": mapped(decode),
+        "decode, crop": mapped(lambda record: tf.image.central_crop(decode(record), sample.CENTRAL_FRACTION)),
+        "decode, crop, resize": mapped(crop_and_resize),
+        "the sample's": dataset.batches(224, 224, BATCH),
+    }
+    actions = {name: lambda data=data: exhaust(data.repeat(REPEATS)) for name, data in pipelines.items()}
+    seconds = interleaved(actions, ROUNDS)
+    images = dataset.num_images * REPEATS
+    rows = [
+        {
+            "pipeline": name,
+            "images per second (median)": images / sorted(values)[len(values) // 2],
+            "share of bare decode": ratio(seconds, "bare decode", name),
+        }
+        for name, values in seconds.items()
+    ]
+    report("pipeline", rows, f"{dataset.num_images} images {REPEATS} times, {ROUNDS} rounds.")
+
+
+def exhaust(data: tf.data.Dataset) -> None:
+    """Reads a dataset to its end."""
+    for _ in data:
+        pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""How long does it take to rank all layers by how they move the model's output, and how much memory?
+
+The unit is one evaluation of the float model on all images. The memory is measured for half of the layers and for all.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import tensorflow as tf
+from measuring import BATCH, INPUT, OUTPUT, Inputs, parse_inputs, predict, report, scratch_folder
+
+import amct_tensorflow as amct
+from amct_tensorflow.calibration.calibrator import Calibrator
+from amct_tensorflow.config.json_file import read_config
+from amct_tensorflow.graph.layers import find_layers
+from amct_tensorflow.graph.model_file import import_graph
+from amct_tensorflow.saved_model import FloatModel
+from amct_tensorflow.search.knowledge import LayerKnowledge
+from amct_tensorflow.search.sensitivity import CosineSimilaritySensitivity, OutputDivergenceSensitivity
+
+
+def main() -> None:
+    """Measures each number of layers in a process of its own, for the sake of the peak memory."""
+    inputs, arguments = parse_inputs(
+        "time and memory of the output-level ranking",
+        lambda parser: parser.add_argument("--layers", type=int, help="rank so many layers, and print one JSON line"),
+    )
+    if arguments.layers is not None:
+        print(json.dumps(measure(inputs, arguments.layers)))
+        return
+    rows = []
+    for layers in (0, 13, 27, 54):
+        command = [sys.executable, __file__, "--model", inputs.model, "--dataset", inputs.dataset, "--layers", layers]
+        done = subprocess.run([*map(str, command)], check=True, capture_output=True, text=True)
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+    report("ranking", rows, f"{len(inputs.images[0])} images in an evaluation, {BATCH} for the ranking.")
+
+
+def measure(inputs: Inputs, layers: int) -> dict[str, float]:
+    """Evaluates the float model, then calibrates and ranks."""
+    images = inputs.images[0]
+    model = FloatModel.load(inputs.model, [OUTPUT])
+    graph = import_graph(model.graph_def, model.path)
+    start = time.perf_counter()
+    predict(import_graph(model.graph_def, model.path), images)
+    evaluation = time.perf_counter() - start
+    with scratch_folder():
+        amct.create_quant_config("config.json", graph)
+        config = read_config(str(Path("config.json")), find_layers(graph), model.view.op_types())
+    kept = config.enabled_layers()[:layers] if layers else config.enabled_layers()
+    config = config.with_enabled({name: name in kept for name in config.enabled_layers()})
+    calibrator = Calibrator(graph, config, CosineSimilaritySensitivity(), lambda _: None, (OUTPUT,), keep_batches=True)
+    with tf.compat.v1.Session(graph=graph) as session:
+        session.run(f"{OUTPUT}:0", {INPUT: images[:BATCH]})
+    calibration = calibrator.check_complete()
+    knowledge = LayerKnowledge(graph, model.fuse(calibration.factors), calibration, model.outputs)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    if layers:
+        knowledge.ranking(OutputDivergenceSensitivity())
+    seconds = time.perf_counter() - start
+    return {
+        "layers": layers,
+        "seconds": seconds,
+        "float evaluations": seconds / evaluation,
+        "peak memory MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "more than before MB": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""How many layers stay in float, and how many evaluations does it take to find them?
+
+Hard mode: without bias correction, with a smooth metric (100 times the mean KL divergence to the float softmax, below
+1.8). And top-1 accuracy with the default target, with and without bias correction.
+"""
+
+import time
+
+from measuring import ReadyImages, parse_inputs, quantize, report, scratch_folder
+
+SEARCHES = [
+    ("PredictiveSearch", "OutputDivergence"),
+    ("PredictiveSearch", "CosineSimilarity"),
+    ("BinarySearch", "OutputDivergence"),
+    ("BinarySearch", "CosineSimilarity"),
+]
+TASKS = [
+    ("hard: 100 KL < 1.8, no bias correction", "KL", 1.8, False),
+    ("top-1 loss < 0.5, no bias correction", "top-1", 0.5, False),
+    ("top-1 loss < 0.5 (default)", "top-1", 0.5, True),
+]
+
+
+def main() -> None:
+    """Measures and reports."""
+    inputs, _ = parse_inputs("layers in float and evaluations of each strategy and sensitivity")
+    rows = []
+    for task, metric, limit, bias_correction in TASKS:
+        for strategy, sensitivity in SEARCHES:
+            evaluator = ReadyImages(inputs, metric, limit)
+            with scratch_folder():
+                start = time.perf_counter()
+                result = quantize(
+                    inputs, evaluator, bias_correction=bias_correction, strategy=strategy, sensitivity=sensitivity
+                )
+                seconds = time.perf_counter() - start
+            rows.append(
+                {
+                    "task": task,
+                    "strategy": strategy,
+                    "sensitivity": sensitivity,
+                    "all quantized": float(result.global_metric),
+                    "saved": float(result.saved_metric),
+                    "met": result.target_met,
+                    "float layers": sum(not quantized for quantized in result.roll_back_config.values()),
+                    "float MACs %": 100 * result.float_mac_share,
+                    "evaluations": result.evaluations,
+                    "seconds": seconds,
+                    "of that evaluating": sum(evaluator.seconds),
+                    "run / float evaluation": seconds / evaluator.seconds[0],
+                }
+            )
+    report("search", rows, f"{len(inputs.images[0])} images, 32 of them for calibration.")
+
+
+if __name__ == "__main__":
+    main()
