@@ -194,3 +194,25 @@ def test_search_without_bias_correction(workdir, images, float_softmax):
         f"engine {engine_seconds:.1f} s, calibration {evaluator.calibration_seconds:.2f} s "
         f"= {evaluator.calibration_seconds / evaluator.forward_seconds:.1f} forward passes"
     )
+
+
+def test_predictive_search_in_hard_mode(workdir, images, float_softmax):
+    """Without bias correction, 100 times the KL divergence below 1.8: few layers, few evaluations, no repetition."""
+    graph = import_graph(read_graph_def(MODEL), MODEL)
+    amct.create_quant_config("config.json", graph)
+    config = json.loads(Path("config.json").read_text())
+    Path("config.json").write_text(json.dumps({**config, "bias_correction": False}))
+    evaluator = DivergenceEvaluator(images[0], float_softmax, limit=1.8)
+    result = amct.accuracy_based_auto_calibration(
+        str(MODEL), [OUTPUT], "out/record.txt", "config.json", "out/net", evaluator,
+        strategy="PredictiveSearch", sensitivity="OutputDivergence",
+    )  # fmt: skip
+    rolled_back = {name for name, kept in result.roll_back_config.items() if not kept}
+    assert result.target_met and result.saved_metric < 1.8
+    assert 0 < len(rolled_back) <= 6
+    assert result.evaluations <= 5
+    assert result.float_mac_share < 0.1
+    history = json.loads(Path("amct_log/accuracy_based_auto_calibration_record.json").read_text())
+    assert len(history) == result.evaluations - 1
+    ranking = json.loads(Path("out/accuracy_based_auto_calibration_ranking_information.json").read_text())
+    assert len(ranking) == 54 and ranking[0][0] == "MobilenetV2/expanded_conv/depthwise/depthwise"

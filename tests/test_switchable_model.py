@@ -1,5 +1,6 @@
 """One graph for every set of quantized layers: it must compute what the saved model of each set computes."""
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from graphs import SMALL_NET_LAYERS, batch_norm, build, normal, run, small_net, tf1
@@ -146,3 +147,26 @@ def test_control_edges_do_not_count_as_data():
             tf.identity(y, name="b")
 
     assert find_cuts(GraphView(build(make)), {"input"}, ["b"]).cuts == ("a",)
+
+
+def test_unknown_shapes_and_inputs_that_are_no_images():
+    def make():
+        x = tf1.placeholder(tf.float32, name="input")
+        factor = tf1.placeholder_with_default(np.float32(0.5), [], name="factor")
+        y = tf.nn.relu(tf.nn.conv2d(x, normal((3, 3, 3, 4), 1), 1, "SAME", name="a"), name="b")
+        y = tf.nn.conv2d(y * factor, normal((1, 1, 4, 4), 2), 1, "SAME", name="c")
+        tf.nn.conv2d(y, normal((1, 1, 4, 2), 3), 1, "SAME", name="out")
+
+    prepared = Prepared(make, ["out"], [IMAGES])
+    for quantized in ({"a"}, {"c"}, {"out"}, {"a", "out"}):
+        assert prepared.switchable.divergences([quantized]) == [pytest.approx(prepared.expected(quantized), rel=1e-3)]
+    (early,) = prepared.switchable.divergences([{"a", "c"}], base={"a"})
+    assert early == pytest.approx(prepared.expected({"a", "c"}), rel=1e-3)
+
+
+def test_large_outputs_are_not_kept(monkeypatch, chain):
+    monkeypatch.setattr("amct_tensorflow.search.switchable_model._LARGEST_REFERENCE", 0)
+    again = Prepared(small_net, ["probabilities"], [IMAGES])
+    sets = [{name} for name in SMALL_NET_LAYERS]
+    assert again.switchable.divergences(sets) == chain.switchable.divergences(sets)
+    assert not again.switchable._references

@@ -45,6 +45,7 @@ class LayerKnowledge:
         names = list(self._calibration.analyses)
         if not names or not isinstance(sensitivity, OutputDivergenceSensitivity):
             return self.local_similarities()
+        log_for("search").info("Ranking %d layers by how far each moves the model's outputs.", len(names))
         divergences = self.divergences([{name} for name in names])
         if any(math.isnan(value) for value in divergences):
             log_for("search").warning("Layers are ranked by their own outputs, as those of the model tell nothing.")

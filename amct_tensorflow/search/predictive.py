@@ -55,6 +55,7 @@ class PredictiveSearch(AutoCalibrationStrategyBase):
         evaluation = bool(metric_eval[0]), float(metric_eval[1])
         try:
             if self._steps is None:
+                log_for("search").info("Scoring sets of layers to roll back, without evaluating them.")
                 target = None if self._knowledge is None else self._knowledge.find_target()
                 self._steps = _search(_Planner(self._ranking, self._knowledge), _Curve(target), evaluation)
                 rolled_back = next(self._steps)

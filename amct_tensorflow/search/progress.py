@@ -4,7 +4,7 @@ import time
 
 from amct_tensorflow.log import log_for
 
-_SECONDS_BETWEEN_LINES = 5.0
+_SECONDS_BETWEEN_LINES = 2.0
 
 
 class Progress:

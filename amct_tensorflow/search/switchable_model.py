@@ -18,10 +18,12 @@ from amct_tensorflow.graph.rewrite import subgraph
 from amct_tensorflow.graph.view import GraphView, full_tensor_name, parse_tensor_name
 from amct_tensorflow.record import LayerFactors
 from amct_tensorflow.search.divergence import Divergence
-from amct_tensorflow.switchable_graph import switchable_graph
+from amct_tensorflow.switchable_graph import SwitchableGraph, switchable_graph
 
 # At so many tensors the model can be entered; each costs memory, and spares at most its share of the time.
 MAX_CUTS = 8
+# Float outputs up to so many bytes, all batches together, are computed once and kept.
+_LARGEST_REFERENCE = 1 << 28
 
 
 class SwitchableModel:
@@ -64,13 +66,18 @@ class SwitchableModel:
         cuts = [cut for cut in flow.cuts if cut not in inside and _is_float(graph, cut)]
         self._cuts = _choose_cuts(cuts, position, sorted(self._position.values()))
         self._cut_positions = [position[cut] for cut in self._cuts]
-        switchable = switchable_graph(needed, layers, corrections, self._cuts, self.outputs)
+        self._import(switchable_graph(needed, layers, corrections, self._cuts, self.outputs), graph, sources)
+        self._references: dict[int, list[np.ndarray]] = {}
+        self._session = tf.compat.v1.Session(graph=self._graph)
+
+    def _import(self, switchable: SwitchableGraph, shapes: tf.Graph, sources: Mapping[str, tf.Tensor]) -> None:
+        """Imports the graph behind placeholders for its sources and cuts, of which only some are alive in a run."""
         self._graph = tf.Graph()
         with self._graph.as_default():
             self._from_start = tf.compat.v1.placeholder(tf.bool, [])
             self._sources = {name: _any_number(tensor) for name, tensor in sources.items()}
             self._entered = [tf.compat.v1.placeholder(tf.bool, []) for _ in self._cuts]
-            self._fed = [_any_number(graph.get_tensor_by_name(f"{cut}:0")) for cut in self._cuts]
+            self._fed = [_any_number(shapes.get_tensor_by_name(f"{cut}:0")) for cut in self._cuts]
             external = {name: _alive_if(self._from_start, tensor) for name, tensor in self._sources.items()}
             for cut, entered, fed in zip(self._cuts, self._entered, self._fed, strict=True):
                 external[switchable.entries[cut]] = _alive_if(entered, fed)
@@ -81,8 +88,6 @@ class SwitchableModel:
         self._gates = {name: find(f"model/{gate}:0") for name, gate in switchable.gates.items()}
         self._fetches = [find(f"model/{switchable.outputs[output]}:0") for output in self.outputs]
         self._values = [find(f"model/{switchable.values[cut]}:0") for cut in self._cuts]
-        self._references: dict[int, list[np.ndarray]] = {}
-        self._session = tf.compat.v1.Session(graph=self._graph)
 
     def close(self) -> None:
         """Frees the session."""
@@ -107,16 +112,24 @@ class SwitchableModel:
         totals = [Divergence(len(self.outputs)) for _ in candidates]
         starts = [self._start(set(candidate) ^ set(base)) for candidate in candidates]
         for index, part in enumerate(self._batches):
-            if index not in self._references:
-                self._references[index] = self._run(part, (), None, self._fetches)
+            reference = self._reference(index, part)
             values: list[np.ndarray] = []
             if any(start is not None for start in starts):
                 values = self._run(part, base, None, self._values)
             for candidate, start, total in zip(candidates, starts, totals, strict=True):
                 fed = None if start is None else (start, values[start])
-                total.add(self._references[index], self._run(part, candidate, fed, self._fetches))
+                total.add(reference, self._run(part, candidate, fed, self._fetches))
                 on_progress(1)
         return [total.value for total in totals]
+
+    def _reference(self, index: int, batch: Batch) -> list[np.ndarray]:
+        """Returns the float outputs of a batch; they are kept for the next time unless they are large."""
+        if index in self._references:
+            return self._references[index]
+        outputs = self._run(batch, (), None, self._fetches)
+        if sum(output.nbytes for output in outputs) * len(self._batches) <= _LARGEST_REFERENCE:
+            self._references[index] = outputs
+        return outputs
 
     def _start(self, difference: Collection[str]) -> int | None:
         """Returns the last cut before every layer of a set; None for the beginning."""
@@ -130,13 +143,11 @@ class SwitchableModel:
         feed: dict[tf.Tensor, Any] = {gate: name in quantized for name, gate in self._gates.items()}
         feed[self._from_start] = fed is None
         for name, tensor in self._sources.items():
-            feed[tensor] = batch[name] if fed is None else batch[name][:0]
+            feed[tensor] = batch[name][:0] if fed is not None and batch[name].ndim else batch[name]
         for index, (entered, tensor) in enumerate(zip(self._entered, self._fed, strict=True)):
             is_fed = fed is not None and fed[0] == index
             feed[entered] = is_fed
-            feed[tensor] = (
-                fed[1] if fed is not None and is_fed else np.zeros([size or 0 for size in tensor.shape], np.float32)
-            )
+            feed[tensor] = fed[1] if fed is not None and is_fed else _nothing(tensor)
         return list(self._session.run(list(fetches), feed))
 
 
@@ -144,6 +155,11 @@ def _any_number(tensor: tf.Tensor) -> tf.Tensor:
     """Returns a placeholder for a tensor, of any number of images."""
     shape = tensor.shape
     return tf.compat.v1.placeholder(tensor.dtype, [None, *shape[1:]] if shape.rank else shape)
+
+
+def _nothing(tensor: tf.Tensor) -> np.ndarray:
+    """Returns a value without elements that a placeholder takes."""
+    return np.zeros([size or 0 for size in tensor.shape] if tensor.shape.rank else [0], np.float32)
 
 
 def _alive_if(condition: tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
