@@ -114,8 +114,11 @@ class ImageDataset:
             features = parse_examples(record)
             return preprocess(features[IMAGE_KEY], height, width), features[LABEL_KEY]
 
-        images = self.records().map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return images.batch(batch_size).prefetch(2)
+        # A fixed number of calls, because TensorFlow's autotuning takes seconds to stop when a session is closed.
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        images = self.records().map(load, num_parallel_calls=os.cpu_count(), deterministic=True)
+        return images.batch(batch_size).prefetch(2).with_options(options)
 
     def find_undecodable(self, start: int, height: int, width: int) -> DatasetError:
         """Looks for the first image, not before number ``start``, that ``preprocess`` refuses."""

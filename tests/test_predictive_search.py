@@ -126,10 +126,22 @@ def test_works_by_itself_like_any_other_strategy():
     assert strategy.update_quant_config((True, 0.1))["stop_flag"]
 
 
+def test_scores_that_see_no_difference_do_not_keep_it_from_ending():
+    """Only one layer moves the outputs on the calibration images, but all of them matter to the accuracy."""
+    weights = dict.fromkeys(LAYERS, 0.0) | {"layer5": 1.0}
+    model = Model(weights, loss=lambda score: 3.0, target=1.0)
+    assert model.search() == frozenset(LAYERS)
+    assert 2 < len(model.evaluated) < 10
+    assert len(set(model.evaluated)) == len(model.evaluated)
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), known=st.booleans())
 def test_ends_and_repeats_nothing_whatever_the_evaluations_say(data, known):
-    weights = {name: data.draw(st.floats(0.001, 1)) for name in LAYERS[: data.draw(st.integers(1, 12))]}
+    weights = {
+        name: data.draw(st.sampled_from([0.0, 1.0]) | st.floats(0.001, 1))
+        for name in LAYERS[: data.draw(st.integers(1, 12))]
+    }
     outcomes = {}
 
     def loss(score):

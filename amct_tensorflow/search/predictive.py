@@ -29,6 +29,9 @@ _LEAST = 0.2
 _IMPROVEMENTS = 2
 _USUAL_EVALUATIONS = 5
 
+# The score of a model whose outputs are not finite, or cannot be measured.
+_WORST = 1e30
+
 _RolledBack = frozenset[str]
 _Evaluation = tuple[bool, float]
 
@@ -78,23 +81,28 @@ def _search(
 ) -> Generator[_RolledBack, _Evaluation, _RolledBack]:
     """Yields sets of layers to roll back, is sent their evaluations, and returns the set to keep.
 
-    No set is yielded twice: each has a lower score than every set that failed, and costs less than the best so far.
+    No set is yielded twice.
     """
     best: _RolledBack = frozenset()
     if evaluation[0]:
         return best
+    tried = {best}
     curve.add(planner.score(best), evaluation)
     while not evaluation[0]:
         best = planner.plan(curve.limit())
+        while best in tried:  # the scores see no difference to what failed
+            best = planner.extend(best)
         if len(best) == len(planner.layers):
             return best
+        tried.add(best)
         _log_prediction(planner, curve, best)
         evaluation = yield best
         curve.add(planner.score(best), evaluation)
     for _ in range(_IMPROVEMENTS):
         cheaper = planner.improve(best, curve.limit())
-        if cheaper is None:
+        if cheaper is None or cheaper in tried:
             break
+        tried.add(cheaper)
         _log_prediction(planner, curve, cheaper)
         evaluation = yield cheaper
         curve.add(planner.score(cheaper), evaluation)
@@ -168,8 +176,7 @@ class _Planner:
         # How far similarities lie below 1 tells how much a layer matters where nothing better is known.
         self._weights = {name: max(1 - similarity, 1e-12) for name, similarity in ranking.items()}
         self._gains: dict[str, float] = {}
-        everything = self.score(frozenset())
-        if not (math.isfinite(everything) and everything > 0):
+        if not 0 < self.score(frozenset()) < _WORST:
             log_for("search").warning("The outputs tell nothing about the layers; their own similarities have to do.")
             self._knowledge = None
             self._scores.clear()
@@ -189,6 +196,11 @@ class _Planner:
         """Returns a set that costs less than one that is known to satisfy, None if none is within the limit."""
         cheapest = min(self._prune(rolled_back, limit), self.plan(limit), key=self._cost)
         return cheapest if self._cost(cheapest) < self._cost(rolled_back) else None
+
+    def extend(self, rolled_back: _RolledBack) -> _RolledBack:
+        """Adds half of the layers that are left, the most sensitive ones."""
+        left = sorted(self.layers - rolled_back, key=lambda name: (-self._weights[name], name))
+        return rolled_back | frozenset(left[: (len(left) + 1) // 2])
 
     def _next(self, rolled_back: _RolledBack, limit: float) -> _RolledBack:
         """Chooses layers to add: the cheapest that is enough, or the best for their cost that go half the way."""
@@ -229,4 +241,5 @@ class _Planner:
         quantized = [self.layers - rolled_back for rolled_back in candidates]
         if self._knowledge is None:
             return [math.fsum(self._weights[name] for name in names) for names in quantized]
-        return self._knowledge.divergences(quantized, self.layers - base)
+        scores = self._knowledge.divergences(quantized, self.layers - base)
+        return [score if math.isfinite(score) else _WORST for score in scores]

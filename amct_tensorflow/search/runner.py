@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,8 @@ def run_search(
         log_for().info("Accuracy of the model with all layers quantized: %s", format_metric(search.first.metric))
         if judged.satisfied:
             log_for().info("The model satisfies the requirement after all layers are quantized.")
+            if isinstance(sensitivity, OutputDivergenceSensitivity):
+                log_for().info("As nothing is rolled back, layers are ranked by their own outputs, not the model's.")
         else:
             search.roll_back(strategy)
         return search.result(start)
@@ -160,6 +162,8 @@ class _Search:
         self._knowledge = knowledge
         self._shares = knowledge.mac_shares
         self._sensitivity = sensitivity
+        # Ranking by the model's outputs takes time; nobody needs it unless layers are to be rolled back.
+        self._ranking = knowledge.local_similarities()
         self._trials: dict[frozenset[str], tuple[Trial, Evaluation]] = {}
         self._settled: frozenset[str] | None = None
 
@@ -180,13 +184,9 @@ class _Search:
             self._trials[key] = Trial(dict(configuration), judged), evaluation
         return self._trials[key][0].judged
 
-    @cached_property
-    def _ranking(self) -> dict[str, float]:
-        """Per layer, what the sensitivity says of it."""
-        return self._knowledge.ranking(self._sensitivity)
-
     def roll_back(self, strategy: AutoCalibrationStrategyBase) -> None:
         """Lets the strategy search, from the result of quantizing all layers."""
+        self._ranking = self._knowledge.ranking(self._sensitivity)
         if not self._ranking:  # only tensors are quantized
             return
         find_target = partial(self._evaluator.find_target, self._original.metric)
