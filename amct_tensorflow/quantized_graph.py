@@ -188,7 +188,11 @@ class _Builder:
         names = {*layers, *tails, *self._inserted}
         graph_def = self._editor.graph_def_of(names)
         for node in graph_def.node:
-            for index, text in enumerate(node.input):
+            # Control edges only order the float graph; here they would lead out of it.
+            data = [text for text in node.input if not text.startswith("^")]
+            del node.input[:]
+            node.input.extend(data)
+            for index, text in enumerate(data):
                 if node.op == ascend_ops.QUANT or parse_tensor_name(text).node not in names:
                     node.input[index] = f"{FLOAT_SCOPE}/{full_tensor_name(text)}"
         graph_def.library.MergeFrom(ascend_ops.function_library())

@@ -62,7 +62,7 @@ def switchable_graph(
     editor = GraphEditor(GraphView(fused.graph_def))
     entries = {cut: f"{editor.unique_name(f'{cut}/entry')}:0" for cut in cuts}
     values = {cut: _merge(editor, f"{cut}/value", [cut, entries[cut]], like=cut) for cut in cuts}
-    editor.redirect(values, exempt=values.values())
+    editor.redirect(values, exempt=values.values(), control=True)
     quantized, results = local_quantized_graph(fused, factors, corrections, share_quantizers=False)
     scope = editor.unique_scope("quantized", [node.name for node in quantized.node])
     gates, switches, merges = {}, {}, {}

@@ -25,8 +25,10 @@ def main() -> None:
         return tf.compat.v1.image.resize(image, (224, 224), tf.compat.v1.image.ResizeMethod.BILINEAR)
 
     def mapped(function: object) -> tf.data.Dataset:
-        records = dataset.records().map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return records.prefetch(2)
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        images = dataset.records().map(function, num_parallel_calls=sample.PARALLEL_IMAGES, deterministic=True)
+        return images.prefetch(2).with_options(options)
 
     pipelines = {
         "bare decode": mapped(decode),

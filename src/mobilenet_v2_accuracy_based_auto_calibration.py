@@ -55,6 +55,7 @@ CENTRAL_FRACTION = 0.875
 # Records are taken from this many files in turn, so that the first images (those used for calibration) are mixed even
 # if each file holds one class. It is no argument, because the order of the images, and so the result, depends on it.
 FILES_IN_TURN = 16
+PARALLEL_IMAGES = 2 * (os.cpu_count() or 1)  # prepared at a time; with one per core the cores would have to wait
 SCAN_BATCH_SIZE = 32
 RECORD_FRAME = 16  # bytes of a TFRecord beside its data: length and two checksums
 PLAIN_PROGRESS_SECONDS = 5.0
@@ -114,10 +115,10 @@ class ImageDataset:
             features = parse_examples(record)
             return preprocess(features[IMAGE_KEY], height, width), features[LABEL_KEY]
 
-        # A fixed number of calls, because TensorFlow's autotuning takes seconds to stop when a session is closed.
+        # TensorFlow's autotuning would take seconds to stop when the session is closed.
         options = tf.data.Options()
         options.autotune.enabled = False
-        images = self.records().map(load, num_parallel_calls=os.cpu_count(), deterministic=True)
+        images = self.records().map(load, num_parallel_calls=PARALLEL_IMAGES, deterministic=True)
         return images.batch(batch_size).prefetch(2).with_options(options)
 
     def find_undecodable(self, start: int, height: int, width: int) -> DatasetError:

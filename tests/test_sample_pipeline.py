@@ -388,8 +388,11 @@ def test_evaluate_counts_every_image_once(tmp_path):
     labels = [(level + (index in (3, 21))) % LEVELS for index, level in enumerate(levels)]  # two are wrong
     write_levels(tmp_path, levels, labels)
     seen = []
-    accuracy = sample.MobileNetV2Evaluator(scan(tmp_path), 5).evaluate(level_model(seen=seen), ["scores"])
+    evaluator = sample.MobileNetV2Evaluator(scan(tmp_path), 5)
+    accuracy = evaluator.evaluate(level_model(seen=seen), ["scores"])
     assert isinstance(accuracy, float)
+    assert sorted(evaluator.image_results()) == [0.0] * 2 + [100.0] * 20
+    assert np.mean(evaluator.image_results()) == pytest.approx(accuracy)
     assert accuracy == pytest.approx(100 * 20 / 22)
     assert [len(batch) for batch in seen] == [5, 5, 5, 5, 2]
     assert {batch.dtype for batch in seen} == {np.dtype(np.float32)}

@@ -139,14 +139,14 @@ def test_an_early_output_ends_the_cuts():
     assert "stem" in flow.cuts and "relu" not in flow.cuts
 
 
-def test_control_edges_do_not_count_as_data():
+def test_control_edges_across_forbid_a_cut():
     def make():
         x = tf1.placeholder(tf.float32, [None, 3], name="input")
-        y = tf.identity(x, name="a")
-        with tf1.get_default_graph().control_dependencies([x]):
-            tf.identity(y, name="b")
+        first = tf.identity(tf.identity(x, name="a"), name="b")
+        with tf1.get_default_graph().control_dependencies([first.op.inputs[0]]):
+            tf.identity(first, name="c")
 
-    assert find_cuts(GraphView(build(make)), {"input"}, ["b"]).cuts == ("a",)
+    assert find_cuts(GraphView(build(make)), {"input"}, ["c"]).cuts == ("a",)
 
 
 def test_unknown_shapes_and_inputs_that_are_no_images():
@@ -170,3 +170,19 @@ def test_large_outputs_are_not_kept(monkeypatch, chain):
     sets = [{name} for name in SMALL_NET_LAYERS]
     assert again.switchable.divergences(sets) == chain.switchable.divergences(sets)
     assert not again.switchable._references
+
+
+def test_control_edges_around_layers():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 12, 12, 3], name="input")
+        graph = tf1.get_default_graph()
+        first = tf.nn.conv2d(x, normal((3, 3, 3, 4), 1), 1, "SAME", name="first")
+        shifted = tf.nn.bias_add(first, normal((4,), 2), name="shifted")
+        with graph.control_dependencies([shifted]):
+            second = tf.nn.conv2d(tf.nn.relu(shifted), normal((1, 1, 4, 4), 3), 1, "SAME", name="second")
+        with graph.control_dependencies([second]):
+            tf.nn.conv2d(tf.nn.relu(second), normal((1, 1, 4, 2), 4), 1, "SAME", name="out")
+
+    prepared = Prepared(make, ["out"], [IMAGES])
+    for quantized in ({"first"}, {"second"}, {"first", "second"}, {"first", "second", "out"}):
+        assert prepared.switchable.divergences([quantized]) == [pytest.approx(prepared.expected(quantized), rel=1e-3)]

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from amct_tensorflow.graph.view import CONTROL, GraphView, parse_tensor_name, upstream
+from amct_tensorflow.graph.view import GraphView, parse_tensor_name, upstream
 
 
 class DataFlow(NamedTuple):
@@ -32,7 +32,7 @@ def find_cuts(view: GraphView, sources: Collection[str], outputs: Sequence[str])
     other_ports: set[str] = set()
     for name in order:
         for source in map(parse_tensor_name, view.nodes[name].input):
-            if source.port != CONTROL and source.node in position:
+            if source.node in position:  # by a control edge, too: what waits for a node that is not run never runs
                 last_use[source.node] = max(last_use[source.node], position[name])
             if source.port > 0:
                 other_ports.add(source.node)
@@ -51,8 +51,7 @@ def _data_nodes(view: GraphView, sources: Collection[str], outputs: Sequence[str
     needed = upstream(view.nodes, outputs)
     found: dict[str, None] = {}
     for node in view.topological():
-        inputs = map(parse_tensor_name, node.input)
-        depends = any(text.node in found for text in inputs if text.port != CONTROL)
+        depends = any(text.node in found for text in map(parse_tensor_name, node.input))
         if node.name in needed and (node.name in sources or depends):
             found[node.name] = None
     return list(found)

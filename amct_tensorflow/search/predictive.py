@@ -33,7 +33,7 @@ _USUAL_EVALUATIONS = 5
 _WORST = 1e30
 
 _RolledBack = frozenset[str]
-_Evaluation = tuple[bool, float]
+_Judged = tuple[bool, float]
 
 
 class PredictiveSearch(AutoCalibrationStrategyBase):
@@ -42,7 +42,7 @@ class PredictiveSearch(AutoCalibrationStrategyBase):
     def __init__(self) -> None:
         self._knowledge: SearchKnowledge | None = None
         self._ranking: dict[str, float] = {}
-        self._steps: Generator[_RolledBack, _Evaluation, _RolledBack] | None = None
+        self._steps: Generator[_RolledBack, _Judged, _RolledBack] | None = None
 
     def prepare(self, knowledge: SearchKnowledge) -> None:
         """Takes what is known of the model; without it the ranking alone has to do."""
@@ -76,9 +76,7 @@ class PredictiveSearch(AutoCalibrationStrategyBase):
         return OrderedDict((name, name not in rolled_back) for name in self._ranking)
 
 
-def _search(
-    planner: "_Planner", curve: "_Curve", evaluation: _Evaluation
-) -> Generator[_RolledBack, _Evaluation, _RolledBack]:
+def _search(planner: "_Planner", curve: "_Curve", evaluation: _Judged) -> Generator[_RolledBack, _Judged, _RolledBack]:
     """Yields sets of layers to roll back, is sent their evaluations, and returns the set to keep.
 
     No set is yielded twice.
@@ -126,7 +124,7 @@ class _Curve:
         self._failed: list[tuple[float, float]] = []
         self._satisfied: list[tuple[float, float]] = [(0.0, 0.0)]
 
-    def add(self, score: float, evaluation: _Evaluation) -> None:
+    def add(self, score: float, evaluation: _Judged) -> None:
         """Adds a measured point."""
         (self._satisfied if evaluation[0] else self._failed).append((score, evaluation[1]))
 
