@@ -87,6 +87,13 @@ def test_quantizes_again_what_was_not_needed():
     assert model.evaluated == [frozenset(), {"a", "b"}, {"a"}]
 
 
+def test_does_not_try_what_is_predicted_to_fail():
+    weights = {"a": 1.0, "b": 0.5, "c": 0.4, "d": 0.1}
+    model = Model(weights, loss=lambda score: score, target=0.56)
+    assert model.search() == {"a", "b"}
+    assert len(model.evaluated) == 2
+
+
 def test_steps_back_where_the_loss_is_not_monotone():
     """Rolling back the second layer makes things worse; what satisfied before is kept."""
     weights = {"a": 1.0, "b": 0.3, "c": 0.2, "d": 0.1}

@@ -136,10 +136,10 @@ class _Curve:
         rise = upper_loss - lower_loss
         fraction = (target - lower_loss) / rise if rise > 0 else 0.5
         failures = len(self._failed)
-        if failures == 1 and lower == 0:
-            fraction *= _CAUTION
+        if lower == 0:  # nothing satisfies yet
+            fraction = max(fraction * (_CAUTION if failures == 1 else 1), _LEAST)
         most = _RETREAT ** max(failures - 1, 1)
-        return lower + min(max(fraction, _LEAST), most) * (upper - lower)
+        return lower + min(max(fraction, 0.0), most) * (upper - lower)
 
     def loss(self, score: float) -> float:
         """Returns the predicted loss at a score."""
