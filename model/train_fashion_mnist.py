@@ -234,12 +234,12 @@ def accuracy(graph_def: tf.compat.v1.GraphDef, images: np.ndarray, labels: np.nd
     """Returns the top-1 accuracy of a frozen graph in percent."""
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(graph_def, name="")
-    with tf.compat.v1.Session(graph=graph) as session:
-        correct = 0
-        for start in range(0, len(images), 500):
-            feed = {"input:0": preprocess(images[start : start + 500]).numpy()}
-            scores = session.run("MobilenetV2/Predictions/Reshape_1:0", feed)
-            correct += int(np.sum(scores.argmax(axis=1) == labels[start : start + 500]))
+    session = tf.compat.v1.Session(graph=graph)
+    correct = 0
+    for start in range(0, len(images), 500):
+        feed = {"input:0": preprocess(images[start : start + 500]).numpy()}
+        scores = session.run("MobilenetV2/Predictions/Reshape_1:0", feed)
+        correct += int(np.sum(scores.argmax(axis=1) == labels[start : start + 500]))
     return 100 * correct / len(images)
 
 
