@@ -13,10 +13,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
+
+from images_to_tfrecords import serialize_example
 
 FOLDER = Path(__file__).resolve().parent / "fashion_mnist"
 CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
@@ -40,16 +43,18 @@ def choose(labels: np.ndarray) -> list[int]:
 def make_example(image: np.ndarray, label: int, index: int) -> bytes:
     """Returns the serialized example of a grayscale image, stored as PNG."""
     height, width = image.shape
-    integers = {"image/height": height, "image/width": width, "image/channels": 1, "image/class/label": label}
-    texts = {
-        "image/encoded": tf.io.encode_png(image[..., np.newaxis], compression=9).numpy(),
-        "image/format": b"PNG",
-        "image/filename": f"t10k-{index:05}.png".encode(),
-        "image/class/text": CLASSES[label].encode(),
-    }
-    features = {key: tf.train.Feature(int64_list=tf.train.Int64List(value=[value])) for key, value in integers.items()}
-    features |= {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for key, value in texts.items()}
-    return bytes(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True))
+    return serialize_example(
+        {
+            "image/encoded": tf.io.encode_png(image[..., np.newaxis], compression=9).numpy(),
+            "image/format": b"PNG",
+            "image/height": height,
+            "image/width": width,
+            "image/channels": 1,
+            "image/filename": f"t10k-{index:05}.png".encode(),
+            "image/class/label": label,
+            "image/class/text": CLASSES[label].encode(),
+        }
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

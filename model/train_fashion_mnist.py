@@ -9,17 +9,18 @@ two cores, and is not part of set-up or tests.
 """
 
 import argparse
-import gzip
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
+from make_fashion_mnist import read_idx
 
 layers = tf.keras.layers
 
@@ -66,13 +67,6 @@ def scaled(channels: int) -> int:
 
 
 # ------------------------------------------------------------------------------------------------------ Data
-
-
-def read_idx(folder: Path, name: str) -> np.ndarray:
-    """Reads the images ([n, 28, 28]) or labels ([n]) of an IDX file."""
-    data = gzip.decompress((folder / name).read_bytes())
-    shape = [int.from_bytes(data[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(data[3])]
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
 
 
 def preprocess(images: tf.Tensor) -> tf.Tensor:

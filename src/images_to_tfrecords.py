@@ -15,7 +15,7 @@ were left out; 130 interrupted.
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +105,7 @@ def make_example(image: LabelledImage) -> bytes:
     except tf.errors.OpError as error:
         raise InputError("it cannot be decoded") from error
     height, width, channels = decoded.shape
-    return _example(
+    return serialize_example(
         {
             "image/encoded": encoded,
             "image/format": b"JPEG" if encoded.startswith(b"\xff\xd8") else image.path.suffix[1:].upper().encode(),
@@ -120,14 +120,15 @@ def make_example(image: LabelledImage) -> bytes:
     )
 
 
-def _example(values: dict[str, int | bytes]) -> bytes:
+def serialize_example(values: Mapping[str, int | bytes]) -> bytes:
+    """Returns the serialized example with these features; equal values give equal bytes."""
     features = {
         key: tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
         if isinstance(value, int)
         else tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
         for key, value in values.items()
     }
-    return bytes(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+    return bytes(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True))
 
 
 def write_shards(images: Sequence[LabelledImage], output: Path, name: str, shards: int) -> list[str]:

@@ -167,17 +167,21 @@ class DivergenceEvaluator(AutoCalibrationEvaluatorBase):
         return new_metric <= self.limit, new_metric - original_metric
 
 
-def test_search_without_bias_correction(workdir, images, float_softmax):
-    """Rolls layers back; final configuration, history, ranking and saved model agree."""
+def calibrate_without_bias_correction(evaluator, **options):
     graph = import_graph(read_graph_def(MODEL), MODEL)
     amct.create_quant_config("config.json", graph)
     config = json.loads(Path("config.json").read_text())
     Path("config.json").write_text(json.dumps({**config, "bias_correction": False}))
+    return amct.accuracy_based_auto_calibration(
+        str(MODEL), [OUTPUT], "out/record.txt", "config.json", "out/net", evaluator, **options
+    )
+
+
+def test_search_without_bias_correction(workdir, images, float_softmax):
+    """Rolls layers back; final configuration, history, ranking and saved model agree."""
     evaluator = DivergenceEvaluator(images[0], float_softmax, limit=2.5)
     start = time.perf_counter()
-    result = amct.accuracy_based_auto_calibration(
-        str(MODEL), [OUTPUT], "out/record.txt", "config.json", "out/net", evaluator
-    )
+    result = calibrate_without_bias_correction(evaluator)
     engine_seconds = time.perf_counter() - start - evaluator.seconds
     rolled_back = {name for name, kept in result.roll_back_config.items() if not kept}
     assert result.target_met and 0 < len(rolled_back) < 54
@@ -198,15 +202,8 @@ def test_search_without_bias_correction(workdir, images, float_softmax):
 
 def test_predictive_search_in_hard_mode(workdir, images, float_softmax):
     """Without bias correction, 100 times the KL divergence below 1.8: few layers, few evaluations, no repetition."""
-    graph = import_graph(read_graph_def(MODEL), MODEL)
-    amct.create_quant_config("config.json", graph)
-    config = json.loads(Path("config.json").read_text())
-    Path("config.json").write_text(json.dumps({**config, "bias_correction": False}))
     evaluator = DivergenceEvaluator(images[0], float_softmax, limit=1.8)
-    result = amct.accuracy_based_auto_calibration(
-        str(MODEL), [OUTPUT], "out/record.txt", "config.json", "out/net", evaluator,
-        strategy="PredictiveSearch", sensitivity="OutputDivergence",
-    )  # fmt: skip
+    result = calibrate_without_bias_correction(evaluator, strategy="PredictiveSearch", sensitivity="OutputDivergence")
     rolled_back = {name for name, kept in result.roll_back_config.items() if not kept}
     assert result.target_met and result.saved_metric < 1.8
     assert 0 < len(rolled_back) <= 6

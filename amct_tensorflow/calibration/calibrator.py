@@ -133,13 +133,16 @@ class Calibrator:
         if not self._keeps_batches:
             return self.result
         # What only the outputs need may arrive after the last layer has been seen.
-        tensors = {
+        complete = {
             tensor: values
             for tensor, values in {**self._kept, **self._kept_for_outputs}.items()
             if len(values) == self._config.batch_num
         }
-        batches = [{name: values[index] for name, values in tensors.items()} for index in range(self._config.batch_num)]
-        return replace(self.result, batches=tuple(batches))
+        return replace(self.result, batches=self._batches_of(complete))
+
+    def _batches_of(self, kept: Mapping[str, list[np.ndarray]]) -> tuple[Batch, ...]:
+        """Turns the values of each tensor into the tensors of each batch."""
+        return tuple({name: values[index] for name, values in kept.items()} for index in range(self._config.batch_num))
 
     def _what_is_missing(self) -> str:
         layer = min(self._batches, key=lambda name: self._batches[name])
@@ -250,9 +253,7 @@ class Calibrator:
             tensor.key: LayerFactors(self._activations[tensor.key].scale, self._activations[tensor.key].offset)
             for tensor in self._config.tensor_quantize
         }
-        batches = [
-            {tensor: values[index] for tensor, values in self._kept.items()} for index in range(self._config.batch_num)
-        ]
+        batches = self._batches_of(self._kept)
         log_for("calibration").info(
             "Measuring what quantization does to each of %d layers on %d calibration batches.",
             len(layer_factors), len(batches),

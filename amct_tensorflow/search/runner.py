@@ -103,7 +103,7 @@ def run_search(
     with closing(LayerKnowledge(graph, fused, calibration, model.outputs)) as knowledge:
         search = _Search(fused, model.outputs, evaluator, original, calibration, knowledge, sensitivity)
         judged = search.judge(dict.fromkeys(config.enabled_layers(), True), "the model with all layers quantized")
-        log_for().info("Accuracy of the model with all layers quantized: %s", format_metric(search.first.metric))
+        log_for().info("Accuracy of the model with all layers quantized: %s", format_metric(search.first[1].metric))
         if judged.satisfied:
             log_for().info("The model satisfies the requirement after all layers are quantized.")
             if isinstance(sensitivity, OutputDivergenceSensitivity):
@@ -168,9 +168,9 @@ class _Search:
         self._settled: frozenset[str] | None = None
 
     @property
-    def first(self) -> Evaluation:
-        """The evaluation of the first configuration, with all layers quantized."""
-        return next(iter(self._trials.values()))[1]
+    def first(self) -> tuple[Trial, Evaluation]:
+        """The first configuration, with all layers quantized, and its evaluation."""
+        return next(iter(self._trials.values()))
 
     def judge(self, configuration: Mapping[str, bool], title: str) -> MetricEval:
         """Evaluates a configuration unless that was done before; none has to be run if all layers are in float."""
@@ -192,7 +192,7 @@ class _Search:
         find_target = partial(self._evaluator.find_target, self._original.metric)
         strategy.prepare(SearchKnowledge(self._knowledge.divergences, self._shares, find_target))
         strategy.initialize(self._ranking)
-        judged = next(iter(self._trials.values()))[0].judged
+        judged = self.first[0].judged
         while True:
             decision = check_decision(strategy, strategy.update_quant_config(judged), self._ranking)
             configuration = decision["roll_back_config"]
@@ -216,7 +216,7 @@ class _Search:
         interval = self._interval(saved, evaluation)
         return SearchResult(
             original_metric=self._original.metric,
-            global_metric=self.first.metric,
+            global_metric=self.first[1].metric,
             saved_metric=evaluation.metric,
             saved=saved,
             trials=tuple(trial for trial, _ in self._trials.values()),
@@ -263,7 +263,7 @@ class _Search:
         number = self._evaluator.evaluations + 1
         log_for().info(
             "Evaluation %d%s, about %s.",
-            number, f" of about {max(expected, number)}" if expected else "", duration(self.first.seconds),
+            number, f" of about {max(expected, number)}" if expected else "", duration(self.first[1].seconds),
         )  # fmt: skip
         pairs = [f"({name}, {quantized})" for name, quantized in configuration.items()]
         log_for().debug("quant layers:")
