@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it while it is imported
 
 import tensorflow as tf
-from tqdm import tqdm
+
+from amct_tensorflow.progress import ProgressBar
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}
 IMAGES_PER_SHARD = 1024
@@ -142,12 +143,12 @@ def write_shards(images: Sequence[LabelledImage], output: Path, name: str, shard
     output.mkdir(parents=True, exist_ok=True)
     parts = [images[index::shards] for index in range(shards)]
     files = [output / f"{name}-{index:05}-of-{shards:05}" for index in range(shards)]
-    with tqdm(total=len(images), unit=" images", disable=None) as progress, ThreadPoolExecutor() as pool:
+    with ProgressBar("writing", len(images)) as progress, ThreadPoolExecutor() as pool:
         skipped = pool.map(lambda job: list(_write_shard(*job, progress)), zip(parts, files, strict=True))
         return [line for lines in skipped for line in lines]
 
 
-def _write_shard(images: Sequence[LabelledImage], file: Path, progress: tqdm) -> Iterator[str]:
+def _write_shard(images: Sequence[LabelledImage], file: Path, progress: ProgressBar) -> Iterator[str]:
     """Writes one shard; yields what was left out."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:

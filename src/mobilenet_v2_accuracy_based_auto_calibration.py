@@ -12,6 +12,7 @@ Exit codes: 0 the quantized model meets the target; 1 an input cannot be used, o
 """
 
 import argparse
+import json
 import math
 import os
 import re
@@ -20,7 +21,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 # The package stands next to src/; this finds it even where it is not installed.
@@ -30,13 +30,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it while 
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tqdm import tqdm
 
 import amct_tensorflow as amct
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
-from amct_tensorflow.errors import AmctError, ModelError
+from amct_tensorflow.errors import AmctError, ModelError, ModelNotFoundError
 from amct_tensorflow.files import write_atomically
 from amct_tensorflow.graph.model_file import import_graph, read_graph_def
+from amct_tensorflow.progress import ProgressBar
 from amct_tensorflow.utils.log import LOGGER
 
 # ---------------------------------------------------------------------------------------------------- Constants
@@ -58,7 +58,6 @@ FILES_IN_TURN = 16
 PARALLEL_IMAGES = 2 * (os.cpu_count() or 1)  # prepared at a time; with one per core the cores would have to wait
 SCAN_BATCH_SIZE = 32
 RECORD_FRAME = 16  # bytes of a TFRecord beside its data: length and two checksums
-PLAIN_PROGRESS_SECONDS = 5.0
 
 # ------------------------------------------------------------------------------------------------ Preprocessing
 # Edit this part for another model: it must do exactly what was done to the images when the model was trained.
@@ -254,30 +253,6 @@ def _first_line(error: tf.errors.OpError) -> str:
 # ---------------------------------------------------------------------------------------------------- Evaluator
 
 
-class Progress(tqdm):
-    """A bar on a terminal; elsewhere (a file, a pipe) a line now and then, since a bar would fill it with fragments."""
-
-    def __init__(self, title: str, num_images: int) -> None:
-        self._plain = not sys.stderr.isatty()
-        super().__init__(
-            desc=title,
-            total=num_images,
-            unit=" images",
-            file=StringIO() if self._plain else sys.stderr,  # a sink for the control characters of a bar
-            mininterval=PLAIN_PROGRESS_SECONDS if self._plain else 0.1,
-            miniters=1,
-            dynamic_ncols=True,
-            bar_format="{desc}: {n_fmt} of {total_fmt} images, {rate_fmt}, {remaining} left" if self._plain else None,
-        )
-
-    def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Shows the present state."""
-        if not self._plain:
-            super().display(msg, pos)
-        elif self.n:
-            print(self, file=sys.stderr)
-
-
 @dataclass
 class MobileNetV2Evaluator(AutoCalibrationEvaluatorBase):
     """Top-1 accuracy in percent on a dataset; a quantized model must lose less than ``expected_acc_loss`` points."""
@@ -323,7 +298,7 @@ class MobileNetV2Evaluator(AutoCalibrationEvaluatorBase):
             next_batch = tf.compat.v1.data.make_one_shot_iterator(batches).get_next()
             initialize = tf.compat.v1.global_variables_initializer()
         correct = []
-        with closing(tf.compat.v1.Session(graph=graph)) as session, Progress(title, num_images) as progress:
+        with closing(tf.compat.v1.Session(graph=graph)) as session, ProgressBar(title, num_images) as progress:
             session.run(initialize)
             while progress.n < num_images:
                 try:
@@ -407,11 +382,15 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="target: lose less top-1 accuracy than this, in percentage points (default: 0.5)")  # fmt: skip
     add("--num_images", metavar="N", type=positive_int, help="use only the first N images (default: all)")
     add("--calibration_batches", metavar="N", type=positive_int, default=1, help="batches to calibrate on (default: 1)")
+    add("--config_defination", metavar="CFG",
+        help="simplified configuration of how to quantize (default: every layer, every default)")  # fmt: skip
     add("--strategy", choices=["PredictiveSearch", "BinarySearch"], default="PredictiveSearch",
         help="search strategy (default: %(default)s)")  # fmt: skip
     add("--sensitivity", choices=["OutputDivergence", "CosineSimilarity"], default="OutputDivergence",
         help="measure that ranks the layers (default: %(default)s)")  # fmt: skip
     arguments = parser.parse_args(argv)
+    if arguments.config_defination and arguments.calibration_batches != 1:
+        parser.error(f"--calibration_batches has no effect; set batch_num in {arguments.config_defination}")
     arguments.model = arguments.model or next(filter(os.path.isfile, MODEL_FILES), MODEL_FILES[-1])
     return arguments
 
@@ -422,29 +401,46 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> bool:
     """Quantizes the model; returns whether the result meets the target."""
     files = find_files(arguments.dataset, arguments.keyword)
+    if arguments.model == MODEL_FILES[-1] and not Path(arguments.model).exists():
+        raise ModelNotFoundError(
+            f"Model {arguments.model} does not exist. Fetch it with 'make model', or give a frozen model with --model."
+        )
     graph = import_graph(read_graph_def(arguments.model), arguments.model)
     dataset = scan_dataset(files, arguments.num_images, arguments.num_parallel_reads)
     LOGGER.info("%d images in %d files of %s", dataset.num_images, len(files), arguments.dataset)
-    if dataset.num_images <= (arguments.calibration_batches - 1) * arguments.batch_size:
-        raise DatasetError(
-            f"{dataset.num_images} images are too few for {arguments.calibration_batches} calibration batches of "
-            f"{arguments.batch_size}. Lower --calibration_batches or --batch_size."
-        )
     with restored_on_failure(Path(CONFIG_FILE)):
-        amct.create_quant_config(CONFIG_FILE, graph, batch_num=arguments.calibration_batches)
+        amct.create_quant_config(
+            CONFIG_FILE,
+            graph,
+            batch_num=arguments.calibration_batches,
+            config_defination=arguments.config_defination,
+        )
         result = amct.accuracy_based_auto_calibration(
             model_file=arguments.model,
             outputs=[OUTPUT],
             record_file=RECORD_FILE,
             config_file=CONFIG_FILE,
             save_dir=SAVE_DIR,
-            evaluator=MobileNetV2Evaluator(
-                dataset, arguments.batch_size, arguments.calibration_batches, arguments.expected_acc_loss
-            ),
+            evaluator=make_evaluator(dataset, arguments),
             strategy=arguments.strategy,
             sensitivity=arguments.sensitivity,
         )
     return result.target_met
+
+
+def make_evaluator(dataset: ImageDataset, arguments: argparse.Namespace) -> MobileNetV2Evaluator:
+    """Returns the evaluator, which calibrates on as many batches as the configuration says.
+
+    Raises:
+        DatasetError: there are too few images for that.
+    """
+    batches = json.loads(Path(CONFIG_FILE).read_bytes())["batch_num"]
+    if dataset.num_images <= (batches - 1) * arguments.batch_size:
+        raise DatasetError(
+            f"{dataset.num_images} images are too few for {batches} calibration batches of {arguments.batch_size}. "
+            "Lower --batch_size, or --calibration_batches (with --config_defination: batch_num)."
+        )
+    return MobileNetV2Evaluator(dataset, arguments.batch_size, batches, arguments.expected_acc_loss)
 
 
 @contextmanager

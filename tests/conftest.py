@@ -1,6 +1,9 @@
 """Fixtures shared by all tests: quiet TensorFlow, a private working directory, and the optional real inputs."""
 
+import importlib.util
 import os
+import shutil
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -9,6 +12,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("AMCT_SHARED", ROOT.parent / "shared"))
+
+
+def load_script(path):
+    """Imports a script of the project once; a relative path starts at its root."""
+    name = Path(path).stem
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, ROOT / path)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 @pytest.fixture(autouse=True)
@@ -24,3 +37,17 @@ def shared():
     if not (SHARED / "model").is_dir():
         pytest.skip(f"the real model and images are not at {SHARED} (set AMCT_SHARED)")
     return SHARED
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the project without what was installed or made in it."""
+    folder = tmp_path / "checkout"
+    wanted = ["Makefile", "pyproject.toml", "requirements.txt", "amct_tensorflow", "src", "data", "model"]
+    folder.mkdir()
+    for name in wanted:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*_1.0_*"))
+        else:
+            shutil.copy2(ROOT / name, folder / name)
+    return folder

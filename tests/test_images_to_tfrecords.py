@@ -1,24 +1,12 @@
 """Writing TFRecords from folders and lists of images, and reading them with the sample."""
 
-import importlib.util
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT
+from conftest import load_script
 
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "src" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-writer = load("images_to_tfrecords")
-sample = load("mobilenet_v2_accuracy_based_auto_calibration")
+writer = load_script("src/images_to_tfrecords.py")
+sample = load_script("src/mobilenet_v2_accuracy_based_auto_calibration.py")
 
 
 def write_image(path, level, encode=tf.io.encode_jpeg):

@@ -1,6 +1,5 @@
 """The sample on the real MobileNet V2 and 600 real images, where they are present."""
 
-import importlib.util
 import json
 import re
 import resource
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, SHARED
+from conftest import ROOT, SHARED, load_script
 from graphs import tf1
 
 import amct_tensorflow as amct
@@ -41,15 +40,6 @@ FILES = [
 
 
 @pytest.fixture(scope="module")
-def sample():
-    spec = importlib.util.spec_from_file_location("sample", SAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["sample"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Runs the sample once, as a user does."""
     folder = tmp_path_factory.mktemp("run")
@@ -60,8 +50,9 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def images(sample):
+def images():
     """The 600 preprocessed images and their labels, as the sample feeds them."""
+    sample = load_script(SAMPLE)
     dataset = sample.scan_dataset(sample.find_files(str(DATASET)))
     batches = [(x.numpy(), y.numpy()) for x, y in dataset.batches(224, 224, batch_size=50)]
     return np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches])

@@ -1,7 +1,7 @@
 """The sample's data side: which pixels and labels the model gets, and what a bad data set or argument is told."""
 
 import functools
-import importlib.util
+import json
 import operator
 import os
 import struct
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT
+from conftest import ROOT, load_script
 from graphs import tf1
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,16 +22,7 @@ from amct_tensorflow.errors import EvaluatorError, ModelError
 SAMPLE = ROOT / "src" / "mobilenet_v2_accuracy_based_auto_calibration.py"
 LEVELS = 8  # grey levels, and so classes, of the images that the level model tells apart
 
-
-def load_sample():
-    spec = importlib.util.spec_from_file_location("sample_pipeline", SAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-sample = load_sample()
+sample = load_script(SAMPLE)
 
 
 # ------------------------------------------------------------------------------------------------ Making data
@@ -503,62 +494,6 @@ def test_metric_eval(target, new, satisfied):
     assert isinstance(evaluator, AutoCalibrationEvaluatorBase)
 
 
-# --------------------------------------------------------------------------------------------------- Progress
-
-
-class Terminal:
-    """A stderr that says it is a terminal."""
-
-    encoding = "utf-8"
-
-    def __init__(self):
-        self.text = ""
-
-    def write(self, text):
-        self.text += text
-
-    def flush(self):
-        pass
-
-    def isatty(self):
-        return True
-
-    def fileno(self):
-        raise OSError
-
-
-def show_progress(title="original model", images=64, step=16):
-    with sample.Progress(title, images) as progress:
-        for _ in range(images // step):
-            progress.update(step)
-
-
-def test_progress_in_a_file_is_plain_lines(capsys, monkeypatch):
-    monkeypatch.setattr(sample, "PLAIN_PROGRESS_SECONDS", 3600.0)
-    show_progress()
-    (line,) = capsys.readouterr().err.splitlines()  # only the final one
-    assert line.startswith("original model: 64 of 64 images")
-    assert "images/s" in line
-
-
-def test_progress_in_a_file_goes_on_during_a_pass(capsys, monkeypatch):
-    monkeypatch.setattr(sample, "PLAIN_PROGRESS_SECONDS", 0.0)
-    show_progress("calibration")
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 5
-    assert lines[1].startswith("calibration: 32 of 64 images")
-    assert lines[1].endswith("left")
-
-
-def test_progress_on_a_terminal_is_a_bar(monkeypatch):
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    show_progress("quantized model")
-    assert "\r" in terminal.text
-    assert "quantized model: 100%" in terminal.text
-    assert "images/s" in terminal.text
-
-
 @pytest.mark.parametrize("quantized", [False, True])
 def test_passes_are_named(tmp_path, capsys, quantized):
     write_levels(tmp_path, [1, 2], [1, 2])
@@ -603,6 +538,7 @@ def test_defaults(workdir):
         "expected_acc_loss": 0.5,
         "num_images": None,
         "calibration_batches": 1,
+        "config_defination": None,
         "strategy": "PredictiveSearch",
         "sensitivity": "OutputDivergence",
     }
@@ -627,6 +563,7 @@ def test_defaults(workdir):
         (["--expected_acc_loss", "nan"], "'nan'"),
         (["--expected_acc_loss", "inf"], "'inf'"),
         (["--expected_acc_loss", "half"], "'half'"),
+        (["--config_defination", "my.cfg", "--calibration_batches", "2"], "set batch_num in my.cfg"),
         (["--strategy", "Guess"], "BinarySearch"),
         (["--sensitivity", "Guess"], "CosineSimilarity"),
         (["--unknown"], "--unknown"),
@@ -702,6 +639,26 @@ def test_main_on_a_small_model(workdir, conv_model, monkeypatch, capsys):
     assert "No quantized model satisfies" in capsys.readouterr().err
 
 
+def test_main_with_a_simplified_configuration(workdir, conv_model, monkeypatch, capsys):
+    """It decides how to quantize, and on how many batches to calibrate."""
+    arguments = ("--dataset", workdir / "data", "--model", conv_model, "--config_defination", "my.cfg")
+    Path("my.cfg").write_text("batch_num: 3\ncommon_config: { arq_quantize: { channel_wise: false } }")
+    assert exit_code(monkeypatch, *arguments, "--batch_size", 4) == 0
+    assert "calibration: 12 of 12 images" in capsys.readouterr().err
+    config = json.loads(Path(sample.CONFIG_FILE).read_text())
+    assert config["batch_num"] == 3
+    assert config["conv/Conv2D"]["weight_quant_params"]["channel_wise"] is False
+    assert Path(sample.RECORD_FILE).read_text().count("scale_w") == 1
+    assert exit_code(monkeypatch, *arguments, "--batch_size", 6) == 1
+    assert "too few for 3 calibration batches" in last_line(capsys)
+    Path("my.cfg").write_text("batch_numb: 3")
+    assert exit_code(monkeypatch, *arguments) == 1
+    assert "my.cfg" in last_line(capsys)
+    Path("my.cfg").unlink()
+    assert exit_code(monkeypatch, *arguments) == 1
+    assert "my.cfg" in last_line(capsys)
+
+
 def last_line(capsys):
     text = capsys.readouterr().err
     assert "Traceback" not in text
@@ -714,6 +671,8 @@ def test_main_reports_bad_input_in_one_line(workdir, conv_model, monkeypatch, ca
     assert "nowhere does not exist" in last_line(capsys)
     assert exit_code(monkeypatch, "--dataset", workdir / "data", "--model", "none.pb") == 1
     assert "none.pb" in last_line(capsys)
+    assert exit_code(monkeypatch, "--dataset", workdir / "data") == 1
+    assert "make model" in last_line(capsys)
     assert exit_code(monkeypatch, *data, "--calibration_batches", 3, "--batch_size", 6) == 1
     assert "--calibration_batches" in last_line(capsys)
     write(workdir / "data" / "zz", [example(b"no image", 1)])
