@@ -1,0 +1,57 @@
+"""The examples in docs/ are accepted by the readers of those formats."""
+
+import re
+import textwrap
+from pathlib import Path
+
+import numpy as np
+from conftest import ROOT
+
+import amct_tensorflow as amct
+from amct_tensorflow.graph.model_file import import_graph, read_graph_def
+from amct_tensorflow.record import LayerFactors, parse_record
+
+MODEL = ROOT / "model" / "mobilenet_v2_0.35_48_fashion_mnist.pb"
+FORMATS = (ROOT / "docs" / "file_formats.md").read_text()
+
+
+def example(heading):
+    """Returns the indented text of a section."""
+    section = FORMATS.split(f"## {heading}\n")[1].split("\n## ")[0]
+    return textwrap.dedent("".join(re.findall(r"(?m)^(?: {4}.*)\n", section)))
+
+
+def test_simplified_configuration(workdir):
+    Path("my.cfg").write_text(example("Simplified configuration (.cfg)"))
+    amct.create_quant_config("config.json", import_graph(read_graph_def(MODEL), MODEL), config_defination="my.cfg")
+    text = Path("config.json").read_text()
+    assert text.count('"num_of_bins":4096') == 17
+    assert '"batch_num":2' in text
+    enabled = re.findall(r'"(\S+)":{\n        "quant_enable":true', text)
+    assert len(enabled) == 52 and "MobilenetV2/Conv/Conv2D" not in enabled
+    last = text.split('"MobilenetV2/Conv_1/Conv2D":')[1]
+    assert last.index('"channel_wise":false') < last.index("quant_enable", last.index("weight_quant_params"))
+
+
+def test_record():
+    factors = parse_record(example("record.txt"), "docs/file_formats.md")
+    scale_d, scale_w = float(np.float32(0.00784313772)), float(np.float32(0.00834775344))
+    assert factors == {"MobilenetV2/Conv/Conv2D": LayerFactors(scale_d, -1, (scale_w,))}
+
+
+def test_defaults_of_the_configuration(workdir):
+    """The table of global keys is the file that create_quant_config writes."""
+    amct.create_quant_config("config.json", import_graph(read_graph_def(MODEL), MODEL))
+    written = Path("config.json").read_text()
+    table = dict(re.findall(r"(?m)^\| `(\w+)` \| (\S+) \|", FORMATS.split("## config.json")[1].split("Per layer")[0]))
+    assert table.pop("fakequant_precision_mode") == "absent" and "fakequant_precision_mode" not in written
+    assert len(table) == 8
+    for key, value in table.items():
+        assert f'    "{key}":{value},\n' in written
+
+
+def test_files_named_by_the_algorithms_exist():
+    text = (ROOT / "docs" / "algorithms.md").read_text()
+    files = set(re.findall(r"`([\w/]+\.py)`", text))
+    assert len(files) > 10
+    assert [file for file in sorted(files) if not (ROOT / "amct_tensorflow" / file).is_file()] == []
