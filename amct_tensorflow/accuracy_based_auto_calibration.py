@@ -1,33 +1,46 @@
 """The public entry of accuracy-based automatic quantization."""
 
+import json
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
+
 from amct_tensorflow.arguments import require_names, require_path, require_type
+from amct_tensorflow.calibration.calibrator import CalibrationResult
 from amct_tensorflow.config.json_file import dump_config, read_config
 from amct_tensorflow.config.schema import QuantConfig
-from amct_tensorflow.errors import EvaluatorError
-from amct_tensorflow.files import check_writable, write_atomically
+from amct_tensorflow.errors import EvaluatorError, StateError
+from amct_tensorflow.files import check_writable
 from amct_tensorflow.graph.layers import find_layers
 from amct_tensorflow.graph.model_file import import_graph
+from amct_tensorflow.locks import exclusive
 from amct_tensorflow.log import LOG_DIR, log_for
-from amct_tensorflow.quantization import leave_out_unused, save_calibration
-from amct_tensorflow.saved_model import FloatModel, ModelPaths, write_quantized_model
+from amct_tensorflow.quantization import leave_out_unused
+from amct_tensorflow.record import check_record
+from amct_tensorflow.results import finish, publish
+from amct_tensorflow.saved_model import FloatModel, ModelPaths
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase, CheckedEvaluator
-from amct_tensorflow.search.history import FINAL_CONFIG_FILE, HISTORY_FILE, RANKING_FILE, dump_history, dump_ranking
 from amct_tensorflow.search.predictive import PredictiveSearch
 from amct_tensorflow.search.report import log_report
-from amct_tensorflow.search.runner import SearchResult, run_search
+from amct_tensorflow.search.result_files import ResultFiles
+from amct_tensorflow.search.runner import own_outputs, run_search
 from amct_tensorflow.search.sensitivity import (
     CosineSimilaritySensitivity,
     OutputDivergenceSensitivity,
     SensitivityBase,
 )
+from amct_tensorflow.search.state import FOLDER as STATE_FOLDER
+from amct_tensorflow.search.state import RunKey, SearchState, digest
 from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, BinarySearchStrategy
+from amct_tensorflow.version import VERSION
 
 _NAME = "accuracy_based_auto_calibration"
+_FOLDER_NAME_LENGTH = 16
 _STRATEGIES = {"BinarySearch": BinarySearchStrategy, "PredictiveSearch": PredictiveSearch}
 _SENSITIVITIES = {
     "CosineSimilarity": CosineSimilaritySensitivity,
@@ -49,7 +62,7 @@ class AutoCalibrationResult:
         float_mac_share: share of the multiply-accumulates that the saved model does in float.
         loss_interval: 95 % confidence interval of its loss, (lower, upper); None unless the evaluator offers results
             per image.
-        evaluations: number of calls of ``evaluate``.
+        evaluations: number of evaluations, those of an earlier run that was resumed included.
         model_file: path of the saved model.
     """
 
@@ -74,8 +87,15 @@ def accuracy_based_auto_calibration(
     evaluator: AutoCalibrationEvaluatorBase,
     strategy: str | AutoCalibrationStrategyBase = "BinarySearch",
     sensitivity: str | SensitivityBase = "CosineSimilarity",
+    *,
+    resume: bool = False,
+    config_copy: str | None = None,
 ) -> AutoCalibrationResult:
     """Quantizes a model, rolling the most sensitive layers back to float until its accuracy suffices.
+
+    What is found out is kept in ``amct_log``, for a run that is resumed from the same directory. All results appear
+    together when the search has ended. If it is interrupted (KeyboardInterrupt) after a quantized model was evaluated,
+    they are those of the best one so far.
 
     Args:
         model_file: frozen float model (.pb).
@@ -88,6 +108,9 @@ def accuracy_based_auto_calibration(
             of ``AutoCalibrationStrategyBase``.
         sensitivity: ``"CosineSimilarity"`` (of each layer's own output), ``"OutputDivergence"`` (of the model's), or an
             instance of ``SensitivityBase``.
+        resume: go on with a run that was cut off; nothing is evaluated again that it had evaluated. If the model, the
+            configuration, or what the evaluator's ``identity`` tells has changed, the run starts afresh, and says why.
+        config_copy: where a copy of the configuration is to appear together with the results.
 
     Returns:
         What was found. If no configuration satisfies the requirement, the best model is saved all the same, and
@@ -96,7 +119,9 @@ def accuracy_based_auto_calibration(
     Raises:
         ArgumentTypeError: an argument has the wrong type.
         EvaluatorError: the evaluator, strategy or sensitivity is no such object, or broke its contract.
+        OutputError: a result cannot be written, or another run is writing to the same folder.
         AmctError: another input cannot be used; the results of an earlier run are then left as they are.
+        KeyboardInterrupt: it was interrupted; what was found out is kept.
     """
     require_path(_NAME, "model_file", model_file)
     require_names(_NAME, "outputs", outputs)
@@ -106,16 +131,31 @@ def accuracy_based_auto_calibration(
     checked = CheckedEvaluator(evaluator)
     chosen_strategy = _choose("strategy", strategy, _STRATEGIES, AutoCalibrationStrategyBase)
     chosen_sensitivity = _choose("sensitivity", sensitivity, _SENSITIVITIES, SensitivityBase)
+    require_type(_NAME, "resume", resume, bool)
+    if config_copy is not None:
+        require_path(_NAME, "config_copy", config_copy)
+    files = ResultFiles(ModelPaths.of(save_dir), Path(record_file), Path(config_copy) if config_copy else None)
     model = FloatModel.load(model_file, outputs)
     graph = import_graph(model.graph_def, model.path)
     config = read_config(config_file, find_layers(graph), model.view.op_types())
+    original_config = Path(config_file).read_bytes()
     config = leave_out_unused(config, model.view, outputs)
-    paths = ModelPaths.of(save_dir)
-    for folder in (paths.model.parent, Path(record_file).parent, LOG_DIR):
+    for folder in files.folders:
         check_writable(folder)
-    result = run_search(model, config, checked, chosen_strategy, chosen_sensitivity)
-    _write_results(paths, record_file, config, result)
+    with exclusive(files.folders):
+        finish(files.folder, files.paths)
+        key = _run_key(model, config, checked, chosen_sensitivity)
+        folder = LOG_DIR / STATE_FOLDER / digest(os.path.abspath(files.model.model))[:_FOLDER_NAME_LENGTH]  # noqa: PTH100
+        check = partial(_check_calibration, model, config)
+        state = SearchState.resume(folder, key, check) if resume else SearchState.begin(folder, key)
+        result = run_search(model, config, checked, chosen_strategy, chosen_sensitivity, state)
+        if files.model.model.exists():
+            log_for().warning("%s and the files beside it already exist; they will be overwritten.", files.model.model)
+        publish(files.folder, files.contents(result, config, original_config))
     log_report(result, model_dir=_folder(save_dir), record_dir=_folder(record_file))
+    if result.interruption is not None:
+        log_for().warning("The search was interrupted; this is the best model until then.")
+        raise result.interruption
     return AutoCalibrationResult(
         original_metric=result.original_metric,
         global_metric=result.global_metric,
@@ -126,7 +166,7 @@ def accuracy_based_auto_calibration(
         float_mac_share=result.float_mac_share,
         loss_interval=(result.interval.lower, result.interval.upper) if result.interval else None,
         evaluations=result.evaluations,
-        model_file=paths.model,
+        model_file=files.model.model,
     )
 
 
@@ -142,16 +182,40 @@ def _choose(argument: str, value: Any, known: dict[str, Any], base: type) -> Any
     )
 
 
-def _write_results(paths: ModelPaths, record_file: str, config: QuantConfig, result: SearchResult) -> None:
-    folder = paths.model.parent
-    if paths.model.exists():
-        log_for().warning("%s and the files beside it already exist; they will be overwritten.", paths.model)
-    save_calibration(record_file, result.calibration.restrict(result.saved.configuration))
-    write_quantized_model(paths, result.quantized, announce=False)
-    final_config = dump_config(config.with_enabled(result.saved.configuration))
-    write_atomically(folder / FINAL_CONFIG_FILE, final_config, announce=False)
-    write_atomically(folder / RANKING_FILE, dump_ranking(result.ranking), announce=False)
-    write_atomically(LOG_DIR / HISTORY_FILE, dump_history(result.trials), announce=False)
+def _run_key(
+    model: FloatModel, config: QuantConfig, evaluator: CheckedEvaluator, sensitivity: SensitivityBase
+) -> RunKey:
+    """Collects what determines the results of evaluations and of the calibration."""
+    comparison = type(own_outputs(sensitivity))
+    things = {
+        "model": model.graph_def.SerializeToString(deterministic=True),
+        "outputs": json.dumps(model.outputs),
+        "configuration": dump_config(config),
+        "sensitivity": f"{comparison.__module__}.{comparison.__qualname__}",
+        "software": f"{VERSION}, TensorFlow {tf.__version__}, NumPy {np.__version__}",
+        **evaluator.identity(),
+    }
+    return RunKey({name: digest(thing) for name, thing in things.items()})
+
+
+def _check_calibration(model: FloatModel, config: QuantConfig, calibration: CalibrationResult) -> None:
+    """Checks that a calibration from a file is one of this model with this configuration.
+
+    Raises:
+        AmctError: it is not.
+    """
+    fused = model.fuse(calibration.factors)
+    shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
+    check_record(calibration.factors, shapes, model.view.op_types(), "of the earlier run")
+    expected = {*config.enabled_layers(), *(tensor.key for tensor in config.tensor_quantize)}
+    channels = {name: len(correction) for name, correction in calibration.corrections.items()}
+    if (
+        set(calibration.factors) != expected
+        or set(calibration.analyses) != set(config.enabled_layers())
+        or any(count != fused.layers[name].channels for name, count in channels.items())
+        or (calibration.batches and len(calibration.batches) != config.batch_num)
+    ):
+        raise StateError("The calibration of the earlier run does not fit the model.")
 
 
 def _folder(path: str) -> str:

@@ -56,3 +56,7 @@ class MetricError(EvaluatorError, ValueError):
 
 class OutputError(AmctError, OSError):
     """A result cannot be written."""
+
+
+class StateError(AmctError, RuntimeError):
+    """The state of an earlier run cannot be used."""

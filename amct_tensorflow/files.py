@@ -8,7 +8,7 @@ from amct_tensorflow.errors import OutputError
 from amct_tensorflow.log import log_for
 
 _FOLDER_MODE = 0o750
-_FILE_MODE = 0o640
+FILE_MODE = 0o640
 
 
 def write_atomically(path: str | Path, data: str | bytes, *, announce: bool = True) -> None:
@@ -37,10 +37,10 @@ def write_atomically(path: str | Path, data: str | bytes, *, announce: bool = Tr
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(_FILE_MODE)
+        Path(temporary).chmod(FILE_MODE)
         Path(temporary).replace(path)
     except OSError as error:
-        raise _refusal(path, error) from error
+        raise refusal(path, error) from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
@@ -58,7 +58,7 @@ def make_folder(folder: Path) -> None:
             missing.mkdir(mode=_FOLDER_MODE, exist_ok=True)
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise _refusal(folder, error) from error
+        raise refusal(folder, error) from error
 
 
 def check_writable(folder: Path) -> None:
@@ -72,10 +72,11 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise _refusal(folder, error) from error
+        raise refusal(folder, error) from error
 
 
-def _refusal(path: Path, error: OSError) -> OutputError:
+def refusal(path: Path, error: OSError) -> OutputError:
+    """Returns the error to raise where a file or folder cannot be written."""
     return OutputError(
         f"{path} cannot be written: {error.strerror or error}. Choose another path, or make room and give permission."
     )

@@ -4,8 +4,10 @@ Lines read ``<asctime> - <LEVEL> - [AMCT]:[<module>]: <text>`` (spec section 5.1
 made, before the first message, so that importing the package leaves no trace. No other logger is ever touched.
 """
 
+import fcntl
 import logging
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -41,10 +43,13 @@ class _StderrHandler(_StreamHandler):
 
 
 class _LogFileHandler(logging.FileHandler):
-    """Opens the log file (mode 640, folder 750) when the first message arrives, replacing that of an earlier run."""
+    """Opens the log file (mode 640, folder 750) when the first message arrives, replacing that of an earlier run.
+
+    The file is locked as long as the process lives: another one logs to the console only.
+    """
 
     def __init__(self) -> None:
-        super().__init__(LOG_FILE, mode="w", encoding="utf-8", delay=True)
+        super().__init__(LOG_FILE, mode="a", encoding="utf-8", delay=True)
         self._refused = False
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -53,18 +58,51 @@ class _LogFileHandler(logging.FileHandler):
         try:
             if self.stream is None:
                 Path(self.baseFilename).parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-                self.stream = self._open()
-                Path(self.baseFilename).chmod(0o640)
+                self.stream = self._open_locked()
+        except BlockingIOError:
+            self._refused = True
+            log_for("log").warning("No log file: another run is writing to %s.", self.baseFilename)
+            return
         except OSError as error:
             self._refused = True
             log_for("log").warning("No log file: %s cannot be written (%s).", self.baseFilename, error.strerror)
             return
         super().emit(record)
 
+    def _open_locked(self) -> TextIOWrapper:
+        stream = self._open()
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.close()
+            raise
+        except OSError:  # some network file systems cannot lock
+            pass
+        stream.truncate(0)
+        Path(self.baseFilename).chmod(0o640)
+        return stream
+
+
+# What moves the cursor, colours, hides or reorders text: C0 and C1 controls, line separators, bidirectional overrides.
+_UNPRINTABLE = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in (*range(32), *range(127, 160), *range(0x200E, 0x2010), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+}
+
+
+def printable(text: str) -> str:
+    """Returns text as one line without control characters, which names in a stranger's file may hold."""
+    return text.translate(_UNPRINTABLE)
+
 
 class _Formatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s - %(levelname)s - [AMCT]:[%(amct_module)s]: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is that of the base class
+        """Formats a record whose message is one printable line."""
+        record.message = printable(record.message)
+        return super().formatMessage(record)
 
 
 class ModuleLogger(_LoggerAdapter):

@@ -69,7 +69,7 @@ def create_quant_config(
             activation_offset=activation_offset,
         )
     write_config(config_file, config)
-    log_for(name).info("The configuration of %d layers is saved in %s", len(layers), config_file)
+    log_for(name).debug("The configuration of %d layers is saved in %s", len(layers), config_file)
 
 
 def quantize_model(

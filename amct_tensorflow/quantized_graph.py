@@ -67,7 +67,7 @@ def quantize_graph(
     for name, layer in fused.layers.items():
         if name in factors:
             dequantized[layer.tail] = builder.quantize(layer, factors[name], corrections.get(name))
-    for key in factors.keys() - fused.layers.keys():
+    for key in sorted(factors.keys() - fused.layers.keys()):  # sets of names have no order that lasts
         builder.quantize_input(key, factors[key])
     return builder.finish(dequantized, outputs)
 

@@ -59,7 +59,12 @@ class FloatModel:
         return fuse(self.graph_def, keep=self.outputs, skip_fusion_layers=skipped)
 
 
-def write_quantized_model(paths: ModelPaths, quantized: QuantizedGraph, *, announce: bool = True) -> None:
+def write_quantized_model(paths: ModelPaths, quantized: QuantizedGraph) -> None:
     """Writes the model and its node map, each whole or not at all."""
-    write_atomically(paths.model, quantized.graph_def.SerializeToString(deterministic=True), announce=announce)
-    write_atomically(paths.node_map, dump_node_map(quantized), announce=announce)
+    write_atomically(paths.model, dump_model(quantized))
+    write_atomically(paths.node_map, dump_node_map(quantized))
+
+
+def dump_model(quantized: QuantizedGraph) -> bytes:
+    """Returns the model as it stands in its file; equal models give equal bytes."""
+    return bytes(quantized.graph_def.SerializeToString(deterministic=True))

@@ -26,6 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it while 
 
 import tensorflow as tf
 
+from amct_tensorflow.log import printable
 from amct_tensorflow.progress import ProgressBar
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}
@@ -199,10 +200,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("Interrupted; files that were complete are in place.", file=sys.stderr)
         return 130
     except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
     for line in skipped:
-        print(f"left out: {line}", file=sys.stderr)
+        print(f"left out: {printable(line)}", file=sys.stderr)
     print(f"{len(images) - len(skipped)} of {len(images)} images written to {shards} files in {arguments.output}")
     if len(skipped) == len(images):
         return 1

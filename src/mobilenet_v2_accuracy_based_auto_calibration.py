@@ -8,18 +8,22 @@ DIR holds ImageNet images in TFRecord files of the standard schema. To quantize 
 copy this file and edit the constants, ``preprocess`` and, if the metric differs, ``MobileNetV2Evaluator``.
 
 Exit codes: 0 the quantized model meets the target; 1 an input cannot be used, or the run failed; 2 wrong arguments;
-3 no quantized model meets the target (the best one is saved); 130 interrupted with Ctrl-C.
+3 no quantized model meets the target (the best one is saved); 130 interrupted with Ctrl-C; 143 ended by SIGTERM. A run
+that was cut off, in whatever way, goes on with --resume.
 """
 
 import argparse
+import inspect
 import json
 import math
 import os
 import re
+import signal
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +38,6 @@ from google.protobuf.message import DecodeError
 import amct_tensorflow as amct
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from amct_tensorflow.errors import AmctError, ModelError, ModelNotFoundError
-from amct_tensorflow.files import write_atomically
 from amct_tensorflow.graph.model_file import import_graph, read_graph_def
 from amct_tensorflow.progress import ProgressBar
 from amct_tensorflow.utils.log import LOGGER
@@ -278,6 +281,16 @@ class MobileNetV2Evaluator(AutoCalibrationEvaluatorBase):
         self._correct = self._classify(graph, outputs, title, num_images)
         return 100.0 * float(np.mean(self._correct))
 
+    def identity(self) -> dict[str, object]:
+        """Returns what the results depend on, so that a run is not resumed with other data."""
+        return {
+            "dataset": [
+                [Path(file).name, Path(file).stat().st_size, count] for file, count in self.dataset.counts.items()
+            ],
+            "batch size": self.batch_size,
+            "preprocessing": [CENTRAL_FRACTION, DEFAULT_IMAGE_SIZE, FILES_IN_TURN, inspect.getsource(preprocess)],
+        }
+
     def image_results(self) -> np.ndarray:
         """Returns 100 for each image of the last evaluation that was classified correctly, 0 for the others."""
         return 100.0 * self._correct
@@ -370,7 +383,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description="Quantize MobileNet V2, rolling layers back to float until its top-1 accuracy meets the target.",
         usage="%(prog)s --dataset DIR [options]",
         epilog="exit codes: 0 target met; 1 bad input or failed run; 2 wrong arguments; 3 the best quantized model "
-        "misses the target; 130 interrupted",
+        "misses the target; 130 interrupted with Ctrl-C; 143 ended by SIGTERM",
     )
     add = parser.add_argument
     add("--dataset", metavar="DIR", required=True, help=f"TFRecord files with {IMAGE_KEY} and {LABEL_KEY} (required)")
@@ -388,6 +401,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="search strategy (default: %(default)s)")  # fmt: skip
     add("--sensitivity", choices=["OutputDivergence", "CosineSimilarity"], default="OutputDivergence",
         help="measure that ranks the layers (default: %(default)s)")  # fmt: skip
+    add("--resume", action="store_true", help="go on with a run that was cut off (default: start afresh)")
     arguments = parser.parse_args(argv)
     if arguments.config_defination and arguments.calibration_batches != 1:
         parser.error(f"--calibration_batches has no effect; set batch_num in {arguments.config_defination}")
@@ -408,9 +422,10 @@ def run(arguments: argparse.Namespace) -> bool:
     graph = import_graph(read_graph_def(arguments.model), arguments.model)
     dataset = scan_dataset(files, arguments.num_images, arguments.num_parallel_reads)
     LOGGER.info("%d images in %d files of %s", dataset.num_images, len(files), arguments.dataset)
-    with restored_on_failure(Path(CONFIG_FILE)):
+    with tempfile.TemporaryDirectory() as folder:
+        config_file = str(Path(folder) / "config.json")
         amct.create_quant_config(
-            CONFIG_FILE,
+            config_file,
             graph,
             batch_num=arguments.calibration_batches,
             config_defination=arguments.config_defination,
@@ -419,22 +434,24 @@ def run(arguments: argparse.Namespace) -> bool:
             model_file=arguments.model,
             outputs=[OUTPUT],
             record_file=RECORD_FILE,
-            config_file=CONFIG_FILE,
+            config_file=config_file,
             save_dir=SAVE_DIR,
-            evaluator=make_evaluator(dataset, arguments),
+            evaluator=make_evaluator(dataset, config_file, arguments),
             strategy=arguments.strategy,
             sensitivity=arguments.sensitivity,
+            resume=arguments.resume,
+            config_copy=CONFIG_FILE,  # put in place together with the results
         )
     return result.target_met
 
 
-def make_evaluator(dataset: ImageDataset, arguments: argparse.Namespace) -> MobileNetV2Evaluator:
+def make_evaluator(dataset: ImageDataset, config_file: str, arguments: argparse.Namespace) -> MobileNetV2Evaluator:
     """Returns the evaluator, which calibrates on as many batches as the configuration says.
 
     Raises:
         DatasetError: there are too few images for that.
     """
-    batches = json.loads(Path(CONFIG_FILE).read_bytes())["batch_num"]
+    batches = json.loads(Path(config_file).read_bytes())["batch_num"]
     if dataset.num_images <= (batches - 1) * arguments.batch_size:
         raise DatasetError(
             f"{dataset.num_images} images are too few for {batches} calibration batches of {arguments.batch_size}. "
@@ -443,30 +460,25 @@ def make_evaluator(dataset: ImageDataset, arguments: argparse.Namespace) -> Mobi
     return MobileNetV2Evaluator(dataset, arguments.batch_size, batches, arguments.expected_acc_loss)
 
 
-@contextmanager
-def restored_on_failure(file: Path) -> Iterator[None]:
-    """Puts a file back as it was if the block fails, so that it goes on matching the results beside it."""
-    before = file.read_bytes() if file.is_file() else None
-    try:
-        yield
-    except BaseException:
-        if before is None:
-            with suppress(OSError):  # it may never have been made
-                file.unlink()
-        else:
-            write_atomically(file, before, announce=False)
-        raise
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM), as by a batch system that takes a machine back."""
+
+
+def terminate(*_: object) -> None:
+    """Ends the run like Ctrl-C does: the best result so far is saved."""
+    raise Terminated
 
 
 def main() -> int:
     """Runs the sample; returns its exit code."""
     arguments = parse_arguments()
     amct.set_logging_level(print_level="info", save_level="info")
+    signal.signal(signal.SIGTERM, terminate)
     try:
         return 0 if run(arguments) else 3
-    except KeyboardInterrupt:
-        LOGGER.error("Interrupted; the results of an earlier run are as they were.")
-        return 130
+    except KeyboardInterrupt as interruption:
+        LOGGER.error("Interrupted. Give the same command with --resume to go on; nothing is evaluated twice.")
+        return 143 if isinstance(interruption, Terminated) else 130
     except (AmctError, DatasetError, OSError) as error:
         # The engine wraps errors of the evaluator; for those of the dataset the original says it more plainly.
         cause = error.__cause__ if isinstance(error.__cause__, DatasetError) else error

@@ -97,7 +97,9 @@ def edit_config(arguments, **changes):
 
 
 def contents(folder):
-    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file() and path.suffix != ".log"}
+    """Returns the results under a folder; the log and the state for resuming are none."""
+    files = [path for path in Path(folder).rglob("*") if path.is_file() and path.suffix != ".log"]
+    return {path: path.read_bytes() for path in files if "accuracy_based_auto_calibration_state" not in path.parts}
 
 
 def calibrate(arguments, evaluator=None, **options):

@@ -541,6 +541,7 @@ def test_defaults(workdir):
         "config_defination": None,
         "strategy": "PredictiveSearch",
         "sensitivity": "OutputDivergence",
+        "resume": False,
     }
     (workdir / "model").mkdir()
     (workdir / "model" / "mobilenetv2_tf.pb").touch()

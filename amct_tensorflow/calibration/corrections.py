@@ -30,15 +30,22 @@ def write_corrections(
     record_file: str | Path, factors: Mapping[str, LayerFactors], corrections: Mapping[str, np.ndarray]
 ) -> None:
     """Writes the corrections of a record; with none, removes those of an earlier record."""
-    path = corrections_path(record_file)
-    if not corrections:
+    path, text = corrections_path(record_file), dump_corrections(factors, corrections)
+    if text is None:
         path.unlink(missing_ok=True)
-        return
+    else:
+        write_atomically(path, text, announce=False)
+
+
+def dump_corrections(factors: Mapping[str, LayerFactors], corrections: Mapping[str, np.ndarray]) -> str | None:
+    """Returns the corrections as JSON text; None if there are none."""
+    if not corrections:
+        return None
     layers = {
         name: {"factors": _digest(name, factors[name]), "bias_correction": correction.tolist()}
         for name, correction in corrections.items()
     }
-    write_atomically(path, json.dumps(layers, indent=4, separators=(",", ":")), announce=False)
+    return json.dumps(layers, indent=4, separators=(",", ":"))
 
 
 def read_corrections(record_file: str | Path, factors: Mapping[str, LayerFactors]) -> dict[str, np.ndarray]:

@@ -1,10 +1,11 @@
 """The user's evaluator: its base class, and calls of it whose results are checked."""
 
 import itertools
+import json
 import math
 import numbers
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -66,6 +67,17 @@ class AutoCalibrationEvaluatorBase:
         """
         return None
 
+    def identity(self) -> Mapping[str, Any] | None:
+        """Tells what the results depend on beside the model and its configuration, such as the data.
+
+        A run that is resumed uses earlier results only if this is what it was then. An evaluator may do without, if
+        whoever resumes takes care of that.
+
+        Returns:
+            Per thing that people know by name ("dataset"), anything that JSON can hold.
+        """
+        return None
+
 
 class MetricEval(NamedTuple):
     """A judged model: whether it satisfies the requirement, and its loss."""
@@ -80,12 +92,12 @@ class Evaluation:
 
     Attributes:
         metric: what ``evaluate`` returned.
-        seconds: how long it took.
+        seconds: how long it took; None if that was in an earlier run.
         image_results: what ``image_results`` returned, float64 [images]; None if it offers nothing.
     """
 
     metric: Any
-    seconds: float
+    seconds: float | None
     image_results: np.ndarray | None
 
 
@@ -93,8 +105,9 @@ class CheckedEvaluator:
     """Calls an evaluator; whatever it does wrong becomes one clear error.
 
     Attributes:
-        evaluations: number of calls of ``evaluate`` so far.
-        seconds: how long they took together.
+        evaluations: number of evaluations so far.
+        reused: number of those whose result an earlier run had found.
+        seconds: how long the others took together.
 
     Raises:
         EvaluatorError: the object is no evaluator.
@@ -109,6 +122,7 @@ class CheckedEvaluator:
         self._evaluator = evaluator
         self._name = type(evaluator).__name__
         self.evaluations = 0
+        self.reused = 0
         self.seconds = 0.0
 
     def calibrate(self, graph: tf.Graph, outputs: Sequence[str]) -> None:
@@ -137,6 +151,22 @@ class CheckedEvaluator:
         self.evaluations += 1
         self.seconds += seconds
         return Evaluation(metric, seconds, self._image_results())
+
+    def reuse(self) -> None:
+        """Counts an evaluation of an earlier run."""
+        self.evaluations += 1
+        self.reused += 1
+
+    def identity(self) -> dict[str, str]:
+        """Calls ``identity``; returns the class of the evaluator, and what it says of each thing, as JSON."""
+        try:
+            identity = self._evaluator.identity()
+            parts = {str(name): json.dumps(value, sort_keys=True) for name, value in dict(identity or {}).items()}
+        except AmctError:
+            raise
+        except Exception as error:
+            raise self._failure("identity", "its data", error) from error
+        return {"evaluator": self._name, **parts}
 
     def judge(self, original: Any, new: Any) -> MetricEval:
         """Calls ``metric_eval``."""

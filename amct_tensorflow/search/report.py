@@ -32,6 +32,7 @@ def _table(result: SearchResult) -> Iterable[str]:
     configuration = result.saved.configuration
     in_float = sum(not quantized for quantized in configuration.values())
     rest = result.seconds - result.evaluation_seconds
+    reused = f" ({result.reused} of them in the earlier run)" if result.reused else ""
     rows = [
         ("original model", format_metric(result.original_metric)),
         ("all layers quantized", format_metric(result.global_metric)),
@@ -41,7 +42,7 @@ def _table(result: SearchResult) -> Iterable[str]:
             "layers in float",
             f"{in_float} of {len(configuration)}, {100 * result.float_mac_share:.1f} % of the multiply-accumulates",
         ),
-        ("evaluations", f"{result.evaluations}, {duration(result.evaluation_seconds)}"),
+        ("evaluations", f"{result.evaluations}{reused}, {duration(result.evaluation_seconds)}"),
         ("everything else", duration(rest)),
     ]
     width = max(len(label) for label, _ in rows)

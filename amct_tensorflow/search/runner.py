@@ -1,12 +1,12 @@
 """The loop of accuracy-based auto-calibration (spec section 6).
 
 The data is calibrated once; every configuration of the search uses the same factors, because they were observed in the
-float model. Nothing is written before the search has ended, so that an error leaves the results of an earlier run
-untouched.
+float model. No result is written before the search has ended, so that an error leaves those of an earlier run as they
+are; what was found out is kept in a state, with which a run that was cut off goes on.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +31,7 @@ from amct_tensorflow.search.sensitivity import (
     OutputDivergenceSensitivity,
     SensitivityBase,
 )
+from amct_tensorflow.search.state import SearchState
 from amct_tensorflow.search.statistics import LossInterval, paired_interval
 from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, SearchKnowledge, check_decision
 
@@ -53,9 +54,11 @@ class SearchResult:
         float_mac_share: share of the multiply-accumulates that the model to save does in float.
         interval: confidence interval of its loss; None if the evaluator offers no results per image.
         target_loss: the loss up to which a model satisfies; None if it is not known, or nothing asks for it.
-        evaluations: number of calls of ``evaluate``.
-        evaluation_seconds: how long they took together.
+        evaluations: number of evaluations.
+        reused: number of those that an earlier run had done.
+        evaluation_seconds: how long the others took together.
         seconds: how long everything took.
+        interruption: what stopped the search before its end; None if nothing did.
     """
 
     original_metric: Any
@@ -70,8 +73,10 @@ class SearchResult:
     interval: LossInterval | None
     target_loss: float | None
     evaluations: int
+    reused: int
     evaluation_seconds: float
     seconds: float
+    interruption: KeyboardInterrupt | None
 
 
 def run_search(
@@ -80,28 +85,38 @@ def run_search(
     evaluator: CheckedEvaluator,
     strategy: AutoCalibrationStrategyBase,
     sensitivity: SensitivityBase,
+    state: SearchState,
 ) -> SearchResult:
     """Evaluates, calibrates, and rolls layers back until the requirement is met with as few as the strategy finds.
 
     Returns:
-        The best model found: the satisfying one that the strategy settled on, or else the one with the least loss.
+        The best model found: the satisfying one that the strategy settled on, or else the one with the least loss. If
+        the search is interrupted when a quantized model has been evaluated, the best one until then.
 
     Raises:
         AmctError: the evaluator broke its contract, or calibration failed.
+        KeyboardInterrupt: it was interrupted before that.
     """
     start = time.perf_counter()
     # Prepared first: what is wrong with the model should show before hours of evaluation.
     graph = import_graph(model.graph_def, model.path)
-    own_outputs = CosineSimilaritySensitivity() if isinstance(sensitivity, OutputDivergenceSensitivity) else sensitivity
-    calibrator = Calibrator(graph, config, own_outputs, lambda _: None, model.outputs, keep_batches=True)
-    original = evaluator.evaluate(import_graph(model.graph_def, model.path), model.outputs, "the original model")
+    calibrator = None
+    if state.calibration is None:
+        comparison = own_outputs(sensitivity)
+        calibrator = Calibrator(graph, config, comparison, lambda _: None, model.outputs, keep_batches=True)
+    evaluations = _Evaluations(evaluator, state, model.outputs)
+    original = evaluations.get(None, lambda: import_graph(model.graph_def, model.path), "the original model")
     log_for().info("Accuracy of original model: %s", format_metric(original.metric))
     evaluator.check_requirement(original.metric)
-    calibration = _calibrate(evaluator, calibrator, graph, model.outputs)
+    calibration = state.calibration
+    if calibrator is not None:
+        calibration = _calibrate(evaluator, calibrator, graph, model.outputs)
+        state.add_calibration(calibration)
+    assert calibration is not None  # one or the other
     _log_estimate(calibration, strategy, original)
     fused = model.fuse(calibration.factors)
     with closing(LayerKnowledge(graph, fused, calibration, model.outputs)) as knowledge:
-        search = _Search(fused, model.outputs, evaluator, original, calibration, knowledge, sensitivity)
+        search = _Search(fused, evaluations, original, calibration, knowledge, sensitivity)
         judged = search.judge(dict.fromkeys(config.enabled_layers(), True), "the model with all layers quantized")
         log_for().info("Accuracy of the model with all layers quantized: %s", format_metric(search.first[1].metric))
         if judged.satisfied:
@@ -109,8 +124,16 @@ def run_search(
             if isinstance(sensitivity, OutputDivergenceSensitivity):
                 log_for().info("As nothing is rolled back, layers are ranked by their own outputs, not the model's.")
         else:
-            search.roll_back(strategy)
+            try:
+                search.roll_back(strategy)
+            except KeyboardInterrupt as interruption:
+                return search.result(start, interruption)
         return search.result(start)
+
+
+def own_outputs(sensitivity: SensitivityBase) -> SensitivityBase:
+    """Returns what compares the outputs of each layer by itself, which calibration measures."""
+    return CosineSimilaritySensitivity() if isinstance(sensitivity, OutputDivergenceSensitivity) else sensitivity
 
 
 def _calibrate(
@@ -131,14 +154,41 @@ def _calibrate(
 
 def _log_estimate(calibration: CalibrationResult, strategy: AutoCalibrationStrategyBase, original: Evaluation) -> None:
     layers = len(calibration.analyses)
-    most = strategy.evaluations_to_expect(layers)
-    range_of_times = duration(2 * original.seconds)
-    if most is not None and most > 2:
-        range_of_times += f" if all layers can be quantized, else {most} in up to {duration(most * original.seconds)}"
-    log_for().info(
-        "%d layers, calibrated on %s images. One evaluation takes %s. To expect: 2 evaluations in %s.",
-        layers, calibration.images or "an unknown number of", duration(original.seconds), range_of_times,
-    )  # fmt: skip
+    times = ""
+    if original.seconds is not None:
+        times = f" One evaluation takes {duration(original.seconds)}. To expect: 2 evaluations in "
+        times += duration(2 * original.seconds)
+        most = strategy.evaluations_to_expect(layers)
+        if most is not None and most > 2:
+            times += f" if all layers can be quantized, else {most} in up to {duration(most * original.seconds)}"
+        times += "."
+    log_for().info("%d layers, calibrated on %s images.%s", layers, calibration.images or "an unknown number of", times)
+
+
+class _Evaluations:
+    """Evaluations of models, each taken from the state if it is known there."""
+
+    def __init__(self, evaluator: CheckedEvaluator, state: SearchState, outputs: Sequence[str]) -> None:
+        self.evaluator = evaluator
+        self.outputs = outputs
+        self._state = state
+
+    def get(self, quantized: Collection[str] | None, make_graph: Callable[[], tf.Graph], title: str) -> Evaluation:
+        """Returns the evaluation of a model.
+
+        Args:
+            quantized: its quantized layers; None for the original model.
+            make_graph: makes its graph.
+            title: what it is called in messages.
+        """
+        evaluation = self._state.evaluation(quantized)
+        if evaluation is not None:
+            log_for().info("The result of %s is known from the earlier run.", title)
+            self.evaluator.reuse()
+            return evaluation
+        evaluation = self.evaluator.evaluate(make_graph(), self.outputs, title)
+        self._state.add_evaluation(quantized, evaluation)
+        return evaluation
 
 
 class _Search:
@@ -147,16 +197,16 @@ class _Search:
     def __init__(
         self,
         fused: FusedGraph,
-        outputs: Sequence[str],
-        evaluator: CheckedEvaluator,
+        evaluations: _Evaluations,
         original: Evaluation,
         calibration: CalibrationResult,
         knowledge: LayerKnowledge,
         sensitivity: SensitivityBase,
     ) -> None:
         self._fused = fused
-        self._outputs = outputs
-        self._evaluator = evaluator
+        self._evaluations = evaluations
+        self._outputs = evaluations.outputs
+        self._evaluator = evaluations.evaluator
         self._original = original
         self._calibration = calibration
         self._knowledge = knowledge
@@ -178,8 +228,8 @@ class _Search:
         if key not in self._trials:
             evaluation = self._original
             if key or not self._trials:
-                graph = import_graph(self._quantize(configuration).graph_def, title)
-                evaluation = self._evaluator.evaluate(graph, self._outputs, title)
+                make_graph = partial(self._import_quantized, configuration, title)
+                evaluation = self._evaluations.get(key, make_graph, title)
             judged = self._evaluator.judge(self._original.metric, evaluation.metric)
             self._trials[key] = Trial(dict(configuration), judged), evaluation
         return self._trials[key][0].judged
@@ -210,7 +260,7 @@ class _Search:
                 break
         log_for().info("Fine search finished after %d evaluations.", self._evaluator.evaluations - 2)
 
-    def result(self, start: float) -> SearchResult:
+    def result(self, start: float, interruption: KeyboardInterrupt | None = None) -> SearchResult:
         """Returns the best quantized model among the trials; ``start`` is when everything began."""
         saved, evaluation = self._best()
         interval = self._interval(saved, evaluation)
@@ -227,8 +277,10 @@ class _Search:
             interval=interval,
             target_loss=self._evaluator.find_target(self._original.metric) if interval else None,
             evaluations=self._evaluator.evaluations,
+            reused=self._evaluator.reused,
             evaluation_seconds=self._evaluator.seconds,
             seconds=time.perf_counter() - start,
+            interruption=interruption,
         )
 
     def _best(self) -> tuple[Trial, Evaluation]:
@@ -249,6 +301,9 @@ class _Search:
         kept = self._calibration.restrict(configuration)
         return quantize_graph(self._fused, kept.factors, kept.corrections, self._outputs)
 
+    def _import_quantized(self, configuration: Mapping[str, bool], title: str) -> tf.Graph:
+        return import_graph(self._quantize(configuration).graph_def, title)
+
     def _float_share(self, configuration: Mapping[str, bool]) -> float:
         return sum(self._shares.get(name, 0.0) for name, quantized in configuration.items() if not quantized)
 
@@ -261,10 +316,9 @@ class _Search:
         )  # fmt: skip
         expected = strategy.evaluations_to_expect(len(configuration))
         number = self._evaluator.evaluations + 1
-        log_for().info(
-            "Evaluation %d%s, about %s.",
-            number, f" of about {max(expected, number)}" if expected else "", duration(self.first[1].seconds),
-        )  # fmt: skip
+        total = f" of about {max(expected, number)}" if expected else ""
+        seconds = self.first[1].seconds
+        log_for().info("Evaluation %d%s%s.", number, total, "" if seconds is None else f", about {duration(seconds)}")
         pairs = [f"({name}, {quantized})" for name, quantized in configuration.items()]
         log_for().debug("quant layers:")
         for begin in range(0, len(pairs), _NAMES_PER_LINE):

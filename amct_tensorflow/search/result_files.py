@@ -1,0 +1,70 @@
+"""The files of a run: where they go, and what stands in them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from amct_tensorflow.calibration.corrections import corrections_path, dump_corrections
+from amct_tensorflow.config.json_file import dump_config
+from amct_tensorflow.config.schema import QuantConfig
+from amct_tensorflow.log import LOG_DIR
+from amct_tensorflow.node_map import dump_node_map
+from amct_tensorflow.record import dump_record
+from amct_tensorflow.saved_model import ModelPaths, dump_model
+from amct_tensorflow.search.history import FINAL_CONFIG_FILE, HISTORY_FILE, RANKING_FILE, dump_history, dump_ranking
+from amct_tensorflow.search.runner import SearchResult
+
+
+@dataclass(frozen=True)
+class ResultFiles:
+    """Where the results of a run go; together they describe one model.
+
+    Attributes:
+        model: the quantized model and its node map.
+        record: the factors.
+        config: a copy of the configuration that was asked for; None if there is to be none.
+    """
+
+    model: ModelPaths
+    record: Path
+    config: Path | None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the model, and of whatever has no path of its own."""
+        return self.model.model.parent
+
+    @property
+    def folders(self) -> list[Path]:
+        """Every folder that something is written to."""
+        return list(dict.fromkeys(path.parent for path in self.paths))
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every file."""
+        found = [self.folder / FINAL_CONFIG_FILE, self.folder / RANKING_FILE, LOG_DIR / HISTORY_FILE]
+        named = [self.model.model, self.model.node_map, self.record, corrections_path(self.record)]
+        return [*named, *found] if self.config is None else [*named, *found, self.config]
+
+    def contents(
+        self, result: SearchResult, config: QuantConfig, original_config: bytes
+    ) -> dict[Path, str | bytes | None]:
+        """Returns what stands in each file; None where there must be none.
+
+        Args:
+            result: how the search ended.
+            config: the configuration that was asked for.
+            original_config: the same, as it stood in its file.
+        """
+        calibration = result.calibration.restrict(result.saved.configuration)
+        contents: dict[Path, str | bytes | None] = {
+            self.model.model: dump_model(result.quantized),
+            self.model.node_map: dump_node_map(result.quantized),
+            self.record: dump_record(calibration.factors),
+            corrections_path(self.record): dump_corrections(calibration.factors, calibration.corrections),
+            self.folder / FINAL_CONFIG_FILE: dump_config(config.with_enabled(result.saved.configuration)),
+            self.folder / RANKING_FILE: dump_ranking(result.ranking),
+            LOG_DIR / HISTORY_FILE: dump_history(result.trials),
+        }
+        if self.config is not None:
+            contents[self.config] = original_config
+        return contents

@@ -1,0 +1,266 @@
+"""What a search has found out so far, on disk, so that a run that was cut off can go on.
+
+The state is a folder: ``state.json``, and arrays in npz files that it names with their SHA-256. It holds the results
+of evaluations and of the calibration, not the decisions that followed from them; those are made again, by the same
+steps, when a run goes on. So what is left at the end is what an uninterrupted run would have left.
+
+A state belongs to one ``RunKey``: whatever could change a result is in it as a digest, under a name for people.
+"""
+
+import hashlib
+import io
+import json
+import math
+import shutil
+import zipfile
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amct_tensorflow.calibration.analysis import LayerAnalysis
+from amct_tensorflow.calibration.calibrator import CalibrationResult
+from amct_tensorflow.errors import AmctError, OutputError, StateError
+from amct_tensorflow.files import write_atomically
+from amct_tensorflow.log import log_for
+from amct_tensorflow.record import dump_record, parse_record
+from amct_tensorflow.search.evaluator import Evaluation
+
+FOLDER = "accuracy_based_auto_calibration_state"
+_VERSION = 1
+_FILE = "state.json"
+_CALIBRATION = "calibration"
+_RESULTS = "results"
+_FILE_NAME_LENGTH = 16
+_ORIGINAL = "original"
+
+
+def digest(value: bytes | str) -> str:
+    """Returns the SHA-256 of bytes or text, in hexadecimal."""
+    return hashlib.sha256(value.encode() if isinstance(value, str) else value).hexdigest()
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """What determines the results of a run: per thing that people know by name, a digest of it."""
+
+    parts: Mapping[str, str]
+
+    def changes(self, earlier: Mapping[str, Any]) -> list[str]:
+        """Returns the names of what differs from an earlier run's."""
+        names = [*self.parts, *(name for name in earlier if name not in self.parts)]
+        return [name for name in names if self.parts.get(name) != earlier.get(name)]
+
+
+@dataclass(eq=False)
+class SearchState:
+    """The state of a search.
+
+    Attributes:
+        folder: where it is kept.
+        key: what determines its results.
+    """
+
+    folder: Path
+    key: RunKey
+    _evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    _calibration: CalibrationResult | None = None
+    _document: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, folder: Path, key: RunKey) -> "SearchState":
+        """Begins a state; what is in the folder is replaced when there is something to keep."""
+        if (folder / _FILE).exists():
+            log_for("state").info("Starting afresh; the evaluations of the earlier run in %s are not used.", folder)
+        return cls(folder, key)
+
+    @classmethod
+    def resume(cls, folder: Path, key: RunKey, check: Callable[[CalibrationResult], None]) -> "SearchState":
+        """Takes up the state in a folder if it belongs to the same run; else begins a new one and says why.
+
+        Args:
+            folder: where it is kept.
+            key: what determines the results of this run.
+            check: raises an error if a calibration does not fit the model.
+        """
+        try:
+            state = cls._load(folder, key)
+            if state._calibration is not None:
+                check(state._calibration)
+            return state
+        except FileNotFoundError:
+            log_for("state").info("There is nothing to resume in %s; starting from the beginning.", folder)
+        except AmctError as error:
+            log_for("state").warning("%s Starting from the beginning.", error)
+        return cls(folder, key)
+
+    def evaluation(self, quantized: Collection[str] | None) -> Evaluation | None:
+        """Returns the evaluation of a set of quantized layers (None: of the original model), if it is known."""
+        return self._evaluations.get(_name(quantized))
+
+    def add_evaluation(self, quantized: Collection[str] | None, evaluation: Evaluation) -> None:
+        """Keeps an evaluation; one whose metric cannot be written exactly is left out."""
+        name = _name(quantized)
+        self._evaluations[name] = evaluation
+        if not _is_exact(evaluation.metric):
+            log_for("state").warning(
+                "evaluate() returned a %s, which cannot be kept in a file; a run that goes on evaluates again.",
+                type(evaluation.metric).__name__,
+            )
+            return
+        entry: dict[str, Any] = {"metric": evaluation.metric}
+        results = evaluation.image_results
+        arrays = {} if results is None else {_RESULTS: results}
+        self._keep("evaluations", name, entry, arrays)
+
+    @property
+    def calibration(self) -> CalibrationResult | None:
+        """The calibration, if it is known."""
+        return self._calibration
+
+    def add_calibration(self, calibration: CalibrationResult) -> None:
+        """Keeps the calibration, unless it rests on tensors of strings, which npz files cannot hold."""
+        self._calibration = calibration
+        if any(values.dtype == object for batch in calibration.batches for values in batch.values()):
+            return
+        analyses = calibration.analyses
+        arrays = {
+            f"correction {name}": analysis.correction
+            for name, analysis in analyses.items()
+            if analysis.correction is not None
+        }
+        for index, batch in enumerate(calibration.batches):
+            arrays.update({f"batch {index} {tensor}": values for tensor, values in batch.items()})
+        entry = {
+            "record": dump_record(calibration.factors),
+            "layers": {name: [float(one.similarity), int(one.multiply_accumulates)] for name, one in analyses.items()},
+            "batches": len(calibration.batches),
+        }
+        self._keep("calibration", _CALIBRATION, entry, arrays)
+
+    def _keep(self, section: str, name: str, entry: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Writes news: arrays first, then the document that names them. A full disk must not end a run of hours."""
+        try:
+            if not self._document:
+                shutil.rmtree(self.folder, ignore_errors=True)  # the state of another run
+                self._document = {"version": _VERSION, "key": dict(self.key.parts)}
+            if arrays:
+                data, file = _dump_arrays(arrays), f"{name[:_FILE_NAME_LENGTH]}.npz"
+                write_atomically(self.folder / file, data, announce=False)
+                entry["arrays"] = {"file": file, "sha256": digest(data)}
+            self._document.setdefault(section, {})[name] = entry
+            write_atomically(self.folder / _FILE, json.dumps(self._document, indent=1), announce=False)
+        except OutputError as error:
+            log_for("state").warning("%s Until then the run could not go on after an interruption.", error)
+
+    @classmethod
+    def _load(cls, folder: Path, key: RunKey) -> "SearchState":
+        """Reads a state.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StateError: it is damaged, or belongs to another run.
+        """
+        try:
+            document = json.loads((folder / _FILE).read_bytes())
+            if not isinstance(document, dict) or document.get("version") != _VERSION:
+                raise StateError(f"The state in {folder} was written by another version.")
+            changed = key.changes(dict(document["key"]))
+            if changed:
+                verb = "has" if len(changed) == 1 else "have"
+                raise StateError(f"The {', '.join(changed)} {verb} changed since the run in {folder} began.")
+            state = cls(folder, key, _document=document)
+            for name, entry in document.get("evaluations", {}).items():
+                state._evaluations[name] = _read_evaluation(folder, entry)
+            for entry in document.get("calibration", {}).values():
+                state._calibration = _read_calibration(folder, entry)
+        except FileNotFoundError:
+            raise
+        except AmctError as error:
+            raise error if isinstance(error, StateError) else _damaged(folder, error) from error
+        except (
+            OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, MemoryError,
+            OverflowError, EOFError, zipfile.BadZipFile, NotImplementedError,
+        ) as error:  # fmt: skip
+            raise _damaged(folder, error) from error
+        log_for("state").info(
+            "Going on with an earlier run, of which %d evaluations are known%s.",
+            len(state._evaluations), " and the calibration" if state._calibration else "",
+        )  # fmt: skip
+        return state
+
+
+def _damaged(folder: Path, error: Exception) -> StateError:
+    return StateError(f"The state in {folder} is damaged ({type(error).__name__}: {str(error)[:200]}).")
+
+
+def _name(quantized: Collection[str] | None) -> str:
+    return _ORIGINAL if quantized is None else digest("\n".join(sorted(quantized)))
+
+
+def _is_exact(metric: Any) -> bool:
+    """Tells whether a metric is the same, in value and type, after it was written as JSON and read."""
+    try:
+        again = json.loads(json.dumps(metric))
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return _same(metric, again)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
+    if isinstance(one, list):
+        return isinstance(other, list) and all(_same(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, float):  # also those of NumPy, which are Python floats
+        return isinstance(other, float) and (one == other or (math.isnan(one) and math.isnan(other)))
+    return type(one) is type(other) and bool(one == other)
+
+
+def _read_evaluation(folder: Path, entry: Mapping[str, Any]) -> Evaluation:
+    results = None
+    if "arrays" in entry:
+        results = _read_arrays(folder, entry["arrays"])[_RESULTS]
+        if results.ndim != 1 or results.dtype != np.float64 or not np.isfinite(results).all():
+            raise StateError(f"The results of an evaluation in {folder} are no numbers.")
+    return Evaluation(entry["metric"], None, results)
+
+
+def _read_calibration(folder: Path, entry: Mapping[str, Any]) -> CalibrationResult:
+    arrays = _read_arrays(folder, entry["arrays"]) if "arrays" in entry else {}
+    analyses = {}
+    for name, (similarity, multiply_accumulates) in entry["layers"].items():
+        correction = arrays.get(f"correction {name}")
+        if correction is not None and (correction.ndim != 1 or not np.isfinite(correction).all()):
+            raise StateError(f"The bias correction of layer {name!r} in {folder} is no list of numbers.")
+        analyses[name] = LayerAnalysis(float(similarity), correction, int(multiply_accumulates))
+    batches: list[dict[str, np.ndarray]] = [{} for _ in range(min(int(entry["batches"]), len(arrays)))]
+    for name, values in arrays.items():
+        if name.startswith("batch "):
+            _, index, tensor = name.split(" ", 2)
+            batches[int(index)][tensor] = values
+    return CalibrationResult(parse_record(entry["record"], str(folder / _FILE)), analyses, tuple(batches))
+
+
+def _dump_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
+    # Names of tensors hold slashes, which cannot stand in names of files: the arrays are numbered.
+    members: dict[str, Any] = {str(index): values for index, values in enumerate(arrays.values())}
+    stream = io.BytesIO()
+    np.savez(stream, allow_pickle=False, names=np.array(list(arrays), np.str_), **members)
+    return stream.getvalue()
+
+
+def _read_arrays(folder: Path, reference: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Reads the arrays of a file, by the names they were written under."""
+    file = folder / Path(reference["file"]).name
+    data = file.read_bytes() if file.is_file() else b""
+    if digest(data) != reference["sha256"]:
+        raise StateError(f"{file} is not the file that was written.")
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        # Compressed ones would not be ours, and could be made to fill the memory.
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise StateError(f"{file} is compressed.")
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return {str(name): arrays[str(index)] for index, name in enumerate(arrays["names"])}

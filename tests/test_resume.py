@@ -1,0 +1,298 @@
+"""Runs that are cut off, and go on: nothing is evaluated twice, and the end is that of an uninterrupted run."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, load_script
+from test_auto_calibration import Evaluator, calibrate, contents, edit_config, messages, prepare  # noqa: F401
+
+from amct_tensorflow.errors import EvaluatorError
+from amct_tensorflow.graph.model_file import import_graph, read_graph_def
+from amct_tensorflow.log import LOG_DIR
+
+STATES = "accuracy_based_auto_calibration_state"
+OPTIONS = {"strategy": "PredictiveSearch", "sensitivity": "OutputDivergence"}
+
+
+class Cut(KeyboardInterrupt):
+    """Stands for whatever ends a run."""
+
+
+class Repeatable(Evaluator):
+    """What it returns does not depend on what it was asked before. It may end the run at its so manyth evaluation."""
+
+    reference_outputs = None
+
+    def __init__(self, limit, at=None, error=None):
+        super().__init__(limit)
+        self.reference = self.reference_outputs
+        self.calibrations = 0
+        self.at, self.error = at, error
+
+    def calibration(self, graph, outputs):
+        self.calibrations += 1
+        super().calibration(graph, outputs)
+
+    def evaluate(self, graph, outputs):
+        if len(self.evaluated) == self.at:
+            raise self.error
+        return super().evaluate(graph, outputs)
+
+
+@pytest.fixture
+def task(workdir, monkeypatch):
+    """A task for which layers have to be rolled back, and the loss that is allowed."""
+    arguments = prepare(workdir)
+    edit_config(arguments, bias_correction=False)
+    float_graph = import_graph(read_graph_def(arguments["model_file"]), "net.pb")
+    monkeypatch.setattr(Repeatable, "reference_outputs", Evaluator().predict(float_graph, arguments["outputs"]))
+    loss = calibrate(arguments, Repeatable(limit=1e9)).loss
+    shutil.rmtree(LOG_DIR / STATES)
+    return arguments, loss * 0.3
+
+
+@pytest.fixture
+def reference(task):
+    """What a run leaves that nothing interrupts, and how many models it evaluates."""
+    arguments, limit = task
+    evaluator = Repeatable(limit)
+    calibrate(arguments, evaluator, **OPTIONS)
+    assert len(evaluator.evaluated) >= 4
+    shutil.rmtree(LOG_DIR / STATES)
+    return contents(Path()), evaluator.evaluated
+
+
+@pytest.mark.parametrize(
+    ("at", "error"),
+    [(0, Cut()), (1, Cut()), (2, Cut()), (3, Cut()), (2, EvaluatorError("lost connection")), (2, OSError("disk full"))],
+)
+def test_it_goes_on_where_it_was_cut_off(task, reference, at, error):
+    arguments, limit = task
+    expected, evaluated = reference
+    first = Repeatable(limit, at, error)
+    with pytest.raises((Cut, EvaluatorError)):
+        calibrate(arguments, first, **OPTIONS)
+    second = Repeatable(limit)
+    result = calibrate(arguments, second, resume=True, **OPTIONS)
+    assert first.evaluated + second.evaluated == evaluated
+    assert first.calibrations + second.calibrations == 1
+    assert result.evaluations == len(evaluated)
+    assert contents(Path()) == expected
+
+
+def test_the_best_result_so_far_is_saved_if_it_is_interrupted(task, reference, messages):  # noqa: F811
+    """From the second quantized model on; before that earlier results stay."""
+    arguments, limit = task
+    expected, _ = reference
+    for at in (0, 1):
+        with pytest.raises(Cut):
+            calibrate(arguments, Repeatable(limit, at, Cut()), **OPTIONS)
+        assert contents(Path()) == expected
+    evaluator = Repeatable(limit, 2, Cut())
+    with pytest.raises(Cut):
+        calibrate(arguments, evaluator, **OPTIONS)
+    history = json.loads((LOG_DIR / "accuracy_based_auto_calibration_record.json").read_text())
+    assert len(history) == 1
+    final = json.loads(Path("out/accuracy_based_auto_calibration_final_config.json").read_text())
+    assert all(layer["quant_enable"] for layer in final.values() if isinstance(layer, dict))
+    assert any("interrupted" in line for line in messages)
+
+
+def test_without_resume_nothing_old_is_used(task, reference):
+    arguments, limit = task
+    _, evaluated = reference
+    with pytest.raises(Cut):
+        calibrate(arguments, Repeatable(limit, 3, Cut()), **OPTIONS)
+    evaluator = Repeatable(limit)
+    calibrate(arguments, evaluator, **OPTIONS)
+    assert evaluator.evaluated == evaluated
+
+
+def test_another_target_or_strategy_uses_the_same_evaluations(task, reference):
+    """They decide which models are evaluated, not what the evaluations give."""
+    arguments, limit = task
+    with pytest.raises(Cut):
+        calibrate(arguments, Repeatable(limit, 3, Cut()), **OPTIONS)
+    evaluator = Repeatable(limit * 100)
+    result = calibrate(arguments, evaluator, resume=True)
+    assert evaluator.evaluated == [] and result.target_met and result.evaluations == 2
+
+
+class Identified(Repeatable):
+    """Says on which data it works."""
+
+    data = "one"
+
+    def identity(self):
+        return {"dataset": self.data, "batch size": 4}
+
+
+class OtherData(Identified):
+    data = "two"
+
+
+OtherData.__name__ = "Identified"
+
+
+def change_configuration(arguments):
+    edit_config(arguments, activation_offset=False)
+
+
+def change_model(arguments):
+    """Another weight in the first layer."""
+    graph_def = read_graph_def(arguments["model_file"])
+    node = next(node for node in graph_def.node if node.op == "Const" and node.attr["value"].tensor.tensor_content)
+    content = bytearray(node.attr["value"].tensor.tensor_content)
+    content[0] ^= 1
+    node.attr["value"].tensor.tensor_content = bytes(content)
+    Path(arguments["model_file"]).write_bytes(graph_def.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("change", "again", "named"),
+    [
+        (lambda arguments: None, Identified, None),
+        (change_configuration, Identified, "configuration has changed"),
+        (lambda arguments: None, OtherData, "dataset has changed"),
+        (change_model, Identified, "model has changed"),
+        (change_configuration, OtherData, "configuration, dataset have changed"),
+    ],
+)
+def test_what_has_changed_is_named_and_nothing_old_is_used(task, messages, change, again, named):  # noqa: F811
+    arguments, limit = task
+    calibrate(arguments, Identified(limit))
+    change(arguments)
+    evaluator = again(limit)
+    calibrate(arguments, evaluator, resume=True)
+    assert bool(evaluator.evaluated) == (named is not None)
+    if named:
+        assert any(named in line and "Starting from the beginning" in line for line in messages)
+
+
+def state_file(name="state.json"):
+    (found,) = (LOG_DIR / STATES).glob(f"*/{name}")
+    return found
+
+
+DAMAGE = {
+    "empty": lambda document: "",
+    "truncated": lambda document: json.dumps(document)[:-20],
+    "no object": lambda document: "[]",
+    "another version": lambda document: json.dumps({**document, "version": 99}),
+    "no key": lambda document: json.dumps({**document, "key": None}),
+    "no evaluation": lambda document: json.dumps({**document, "evaluations": {"original": []}}),
+    "no metric": lambda document: json.dumps({**document, "evaluations": {"original": {}}}),
+    "no calibration": lambda document: json.dumps({**document, "calibration": {"calibration": {}}}),
+    "deep": lambda document: "[" * 100_000,
+    "another record": lambda document: json.dumps(document).replace("conv/Conv2D", "other/Conv2D"),
+    "nan": lambda document: json.dumps(document).replace("scale_d: 0", "scale_d: nan"),
+    "other arrays": lambda document: json.dumps(document).replace('"sha256": "', '"sha256": "0'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_state_is_not_used(task, reference, damage, messages):  # noqa: F811
+    arguments, limit = task
+    expected, evaluated = reference
+    calibrate(arguments, Repeatable(limit), **OPTIONS)
+    file = state_file()
+    file.write_text(damage(json.loads(file.read_text())))
+    evaluator = Repeatable(limit)
+    calibrate(arguments, evaluator, resume=True, **OPTIONS)
+    assert evaluator.evaluated == evaluated and contents(Path()) == expected
+    assert any("Starting from the beginning" in line for line in messages)
+    assert set(json.loads(file.read_text())) == {"version", "key", "evaluations", "calibration"}
+
+
+def test_arrays_that_were_tampered_with_are_not_used(task, reference, messages):  # noqa: F811
+    arguments, limit = task
+    _, evaluated = reference
+    calibrate(arguments, Repeatable(limit), **OPTIONS)
+    arrays = state_file("calibration.npz")
+    arrays.write_bytes(arrays.read_bytes()[:-1] + b"!")
+    evaluator = Repeatable(limit)
+    calibrate(arguments, evaluator, resume=True, **OPTIONS)
+    assert evaluator.evaluated == evaluated
+
+
+class Odd(Repeatable):
+    """Returns metrics that no JSON file holds exactly."""
+
+    def evaluate(self, graph, outputs):
+        return np.float32(super().evaluate(graph, outputs))
+
+
+def test_a_metric_that_cannot_be_kept_is_measured_again(task, messages):  # noqa: F811
+    arguments, limit = task
+    calibrate(arguments, Odd(limit))
+    evaluator = Odd(limit)
+    result = calibrate(arguments, evaluator, resume=True)
+    assert len(evaluator.evaluated) == result.evaluations
+    assert any("cannot be kept in a file" in line for line in messages)
+
+
+# ------------------------------------------------------------------------------------------- The sample's process
+
+SAMPLE = ROOT / "src" / "mobilenet_v2_accuracy_based_auto_calibration.py"
+
+
+def start(*more):
+    """Starts the demo's run in this directory."""
+    bundled = ["--dataset", str(ROOT / "data" / "fashion_mnist"), "--num_images", "400", "--expected_acc_loss", "0.2",
+               "--model", str(ROOT / "model" / "mobilenet_v2_0.35_48_fashion_mnist.pb"),
+               "--config_defination", str(ROOT / "model" / "per_tensor_weights.cfg")]  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-u", str(SAMPLE), *bundled, *more], stderr=subprocess.PIPE, text=True, errors="replace"
+    )
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"])
+def test_signals(workdir, sent, code):
+    """The run stops soon, saves the best model so far, says how to resume, and resumes."""
+    with start() as process:
+        for line in process.stderr:
+            if "Ranking 54 layers" in line:
+                process.send_signal(sent)
+                break
+        text = process.communicate(timeout=20)[1]
+    assert process.returncode == code
+    assert "--resume" in text.splitlines()[-1] and "Traceback" not in text
+    assert len(json.loads((LOG_DIR / "accuracy_based_auto_calibration_record.json").read_text())) == 1
+    with start("--resume") as process:
+        text = process.communicate()[1]
+    assert process.returncode == 0, text
+    assert "(2 of them in the earlier run)" in text
+
+
+def test_a_second_run_in_the_same_directory_is_refused(workdir):
+    with start() as first:
+        for line in first.stderr:
+            if "calibrated on" in line:
+                break
+        before = contents(workdir)
+        with start() as second:
+            text = second.communicate()[1]
+        assert second.returncode == 1
+        assert "Another run is writing to" in text.splitlines()[-1]
+        assert contents(workdir) == before
+        first.communicate()
+    assert first.returncode == 0
+    log = (LOG_DIR / "amct_tensorflow.log").read_text()
+    assert "Accuracy of saved model" in log and "Another run" not in log
+
+
+def test_the_sample_notices_another_dataset(workdir, tmp_path):
+    sample = load_script("src/mobilenet_v2_accuracy_based_auto_calibration.py")
+    dataset = sample.scan_dataset(sample.find_files(str(ROOT / "data" / "fashion_mnist")))
+    fewer = sample.scan_dataset(sample.find_files(str(ROOT / "data" / "fashion_mnist")), num_images=100)
+    one, other = (sample.MobileNetV2Evaluator(each).identity() for each in (dataset, fewer))
+    assert {name for name in one if one[name] != other[name]} == {"dataset"}
+    assert json.dumps(one)
+    other = sample.MobileNetV2Evaluator(dataset, batch_size=8).identity()
+    assert {name for name in one if one[name] != other[name]} == {"batch size"}
