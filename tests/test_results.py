@@ -1,0 +1,234 @@
+"""Files that belong together appear together, or not at all; locks; printable log lines."""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from amct_tensorflow import results
+from amct_tensorflow.errors import OutputError
+from amct_tensorflow.locks import exclusive
+from amct_tensorflow.log import printable
+from amct_tensorflow.results import JOURNAL, finish, publish
+
+OLD = {"out/a": b"old a", "out/b": b"old b", "log/c": b"old c"}
+NEW = {"out/a": b"new a", "out/b": None, "log/c": "new c", "out/d": b"new d"}
+
+
+@pytest.fixture
+def files(workdir):
+    for name, content in OLD.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(content)
+
+
+def found():
+    return {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+def publish_new():
+    publish(Path("out"), {Path(name): content for name, content in NEW.items()})
+
+
+EXPECTED = {"out/a": b"new a", "log/c": b"new c", "out/d": b"new d"}
+
+
+def test_files_are_written_and_removed(files):
+    publish_new()
+    assert found() == EXPECTED
+    assert {oct(Path(name).stat().st_mode)[-3:] for name in EXPECTED} == {"640"}
+
+
+def die(step):
+    """Publishes in a copy of this process, which dies at its so manyth rename; returns whether it came to that."""
+    process = os.fork()
+    if process == 0:
+        renames = iter(range(100))
+        rename = results._rename
+
+        def dying(source, destination):
+            if next(renames) == step:
+                os._exit(9)
+            rename(source, destination)
+
+        results._rename = dying
+        try:
+            publish_new()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
+
+
+@pytest.mark.parametrize("step", range(5))
+def test_a_process_that_dies_between_leaves_all_or_nothing(files, step):
+    """Before the journal is in place the old files stay; from then on the next run completes the new ones."""
+    died = die(step)
+    assert died == (step < 4)
+    if died:
+        visible = {name: content for name, content in found().items() if "/." not in name}
+        assert all(content in (OLD.get(name), EXPECTED.get(name)) for name, content in visible.items())
+    finish(Path("out"), [Path(name) for name in NEW])
+    assert found() == (OLD if step == 0 else EXPECTED)
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_an_interruption_leaves_all_or_nothing(files, monkeypatch, step):
+    renames = iter(range(100))
+    rename = results._rename
+
+    def interrupted(source, destination):
+        if next(renames) == step:
+            raise KeyboardInterrupt
+        rename(source, destination)
+
+    monkeypatch.setattr(results, "_rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        publish_new()
+    assert found() == (OLD if step == 0 else EXPECTED)
+
+
+def test_what_cannot_be_written_leaves_everything_as_it_was(files):
+    shutil.rmtree("log")
+    Path("log").write_text("a file where the folder should be")
+    before = found()
+    with pytest.raises(OutputError):
+        publish_new()
+    assert found() == before
+
+
+@pytest.mark.parametrize(
+    "journal", ["", "[]", "{}", "[" * 100_000, '{"/etc/passwd": true, "elsewhere/x": false}', "\xff"]
+)
+def test_a_strangers_journal_touches_nothing_else(files, journal):
+    Path("elsewhere").mkdir()
+    Path("elsewhere/x").write_text("x")
+    Path("elsewhere/.x.new").write_text("y")
+    before = found()
+    Path("out", JOURNAL).write_text(journal)
+    finish(Path("out"), [Path(name) for name in NEW])
+    assert found() == before
+
+
+def test_links_are_not_written_through(files):
+    """Neither where a file goes, nor where it is prepared."""
+    Path("precious").write_text("precious")
+    Path("out/.a.new").symlink_to("../precious")
+    Path("out/a").unlink()
+    Path("out/a").symlink_to("../precious")
+    publish_new()
+    assert Path("precious").read_text() == "precious"
+    assert not Path("out/a").is_symlink()
+
+
+# ----------------------------------------------------------------------------------------------------- Disk faults
+
+
+def run_with_limit(workdir, size):
+    """Publishes where no file may become larger than so many bytes, as on a disk that is full."""
+    script = f"""
+import resource, signal, sys
+from pathlib import Path
+from amct_tensorflow.errors import OutputError
+from amct_tensorflow.results import publish
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
+try:
+    publish(Path("out"), {{Path("out/a"): b"x" * 100, Path("out/b"): b"y" * 10_000}})
+except OutputError as error:
+    print(error)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=workdir, capture_output=True, text=True, check=True, env=environment
+    )
+    return done.stdout
+
+
+def test_a_full_disk_leaves_everything_as_it_was(files, workdir):
+    assert "cannot be written: File too large" in run_with_limit(workdir, 5000)
+    assert found() == OLD
+    assert run_with_limit(workdir, 50_000) == ""
+    assert len(Path("out/b").read_bytes()) == 10_000
+
+
+def mount(*arguments):
+    return subprocess.run(["mount", *arguments], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def small_disk(workdir):
+    """A file system of 64 KiB, where mounting one is allowed."""
+    folder = workdir / "disk"
+    folder.mkdir()
+    if shutil.which("mount") is None or not mount("-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)):
+        pytest.skip("a file system cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_small_file_system(small_disk):
+    (small_disk / "a").write_bytes(b"old a")
+    with pytest.raises(OutputError, match="No space left on device"):
+        publish(small_disk, {small_disk / "a": b"new a", small_disk / "b": b"x" * 100_000})
+    assert [path.name for path in small_disk.iterdir()] == ["a"]
+    assert (small_disk / "a").read_bytes() == b"old a"
+
+
+def test_a_read_only_file_system(small_disk):
+    (small_disk / "a").write_bytes(b"old a")
+    assert mount("-o", "remount,ro", str(small_disk))
+    with pytest.raises(OutputError, match="Read-only file system"):
+        publish(small_disk, {small_disk / "a": b"new a"})
+    assert (small_disk / "a").read_bytes() == b"old a"
+
+
+# ----------------------------------------------------------------------------------------------------------- Locks
+
+
+def test_two_runs_cannot_be_in_one_folder(workdir):
+    Path("out").mkdir()
+    Path("log").mkdir()
+    again = exclusive([Path(f"../{workdir.name}/log")])  # the same folder by another name
+    with exclusive([Path("out"), Path("out"), Path("log")]), pytest.raises(OutputError, match="Another run is writing"):
+        again.__enter__()
+    with exclusive([Path("log")]):
+        pass
+    assert list(Path("out").iterdir()) == []
+
+
+def test_a_process_that_dies_leaves_no_lock(workdir):
+    process = os.fork()
+    if process == 0:
+        with exclusive([Path()]):
+            os._exit(9)
+    os.waitpid(process, 0)
+    with exclusive([Path()]):
+        pass
+
+
+# ----------------------------------------------------------------------------------------------------- Log lines
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "a\rb", "\x07", "\x9b31m", "\u202egnp.exe", "\u2028"])
+def test_no_control_character_reaches_the_terminal(text, capsys, workdir):
+    assert printable(text).isprintable()
+    logging.getLogger("amct_tensorflow").error("node %s", text, extra={"amct_module": "AMCT"})
+    error = capsys.readouterr().err
+    assert error.endswith("\n") and error[:-1].isprintable()
+
+
+def test_other_text_stays_as_it_is():
+    assert printable("Größe 层 λ/ñ:0") == "Größe 层 λ/ñ:0"
+
+
+def test_journal_lists_absolute_paths(files, monkeypatch):
+    monkeypatch.setattr(results, "finish", lambda *_: None)
+    publish_new()
+    listed = json.loads(Path("out", JOURNAL).read_text())
+    assert listed == {str(Path(name).absolute()): content is not None for name, content in NEW.items()}
