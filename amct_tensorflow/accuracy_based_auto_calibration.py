@@ -14,6 +14,7 @@ from amct_tensorflow.arguments import require_names, require_path, require_type
 from amct_tensorflow.calibration.calibrator import CalibrationResult
 from amct_tensorflow.config.json_file import dump_config, read_config
 from amct_tensorflow.config.schema import QuantConfig
+from amct_tensorflow.environment import log_environment
 from amct_tensorflow.errors import EvaluatorError, StateError
 from amct_tensorflow.files import check_writable
 from amct_tensorflow.graph.layers import find_layers
@@ -145,6 +146,9 @@ def accuracy_based_auto_calibration(
     with exclusive(files.folders):
         finish(files.folder, files.paths)
         key = _run_key(model, config, checked, chosen_sensitivity)
+        asked = {"model_file": model_file, "outputs": outputs, "save_dir": save_dir, "record_file": record_file,
+                 "strategy": strategy, "sensitivity": sensitivity, "resume": resume}  # fmt: skip
+        log_environment(asked, key.parts)
         folder = LOG_DIR / STATE_FOLDER / digest(os.path.abspath(files.model.model))[:_FOLDER_NAME_LENGTH]  # noqa: PTH100
         check = partial(_check_calibration, model, config)
         state = SearchState.resume(folder, key, check) if resume else SearchState.begin(folder, key)

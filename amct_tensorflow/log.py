@@ -33,6 +33,10 @@ LEVELS = {
 class _StderrHandler(_StreamHandler):
     """Writes to whatever ``sys.stderr`` is now, so that a redirected stream is honoured."""
 
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Leaves out what is meant for the log file only."""
+        return bool(getattr(record, "amct_console", True) and super().filter(record))
+
     @property
     def stream(self) -> TextIO:
         return sys.stderr
@@ -142,9 +146,14 @@ def _make_logger() -> logging.Logger:
 _LOGGER = _make_logger()
 
 
-def log_for(module: str = "AMCT") -> ModuleLogger:
-    """Returns the package logger; ``module`` is the name in the second pair of brackets."""
-    return ModuleLogger(_LOGGER, {"amct_module": module})
+def log_for(module: str = "AMCT", *, console: bool = True) -> ModuleLogger:
+    """Returns the package logger; ``module`` is the name in the second pair of brackets.
+
+    Args:
+        module: where the messages come from.
+        console: False for what is of use in the log file only.
+    """
+    return ModuleLogger(_LOGGER, {"amct_module": module, "amct_console": console})
 
 
 def set_logging_level(print_level: str = "info", save_level: str = "info") -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,16 @@ def test_all_layers_quantized_when_that_suffices(workdir, messages):
     assert final[0] == "INFO Accuracy of original model is         0.0"
     assert final[3] == f"INFO The generated model is stored in dir: {workdir}/out"
     assert final[4] == f"INFO The records is stored in dir: {workdir}/out"
+
+
+def test_the_log_says_with_what_it_ran(workdir, messages):
+    arguments = prepare(workdir)
+    calibrate(arguments)
+    text = "\n".join(messages)
+    for part in (f"tensorflow {tf.__version__}", f"Python {platform.python_version()}", "CPUs", "GiB of memory",
+                 repr(arguments["model_file"]), "Command: ", "SHA-256 of the model: ", "SHA-256 of the configuration: ",
+                 "SHA-256 of the evaluator: "):  # fmt: skip
+        assert part in text
 
 
 def test_search_rolls_back_and_all_files_agree(workdir):

@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT
 
 from amct_tensorflow import results
+from amct_tensorflow.environment import log_environment
 from amct_tensorflow.errors import OutputError
 from amct_tensorflow.locks import exclusive
 from amct_tensorflow.log import printable
@@ -232,3 +233,8 @@ def test_journal_lists_absolute_paths(files, monkeypatch):
     publish_new()
     listed = json.loads(Path("out", JOURNAL).read_text())
     assert listed == {str(Path(name).absolute()): content is not None for name, content in NEW.items()}
+
+
+def test_what_is_for_the_file_only_stays_off_the_console(workdir, capsys):
+    log_environment({"model_file": "net.pb"}, {"model": "0123"})
+    assert capsys.readouterr().err == ""
