@@ -1,24 +1,43 @@
 # `make help` lists the targets. Everything is installed into .venv; the user's own Python stays as it is.
 
-PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# The first Python on the path that the project supports and that can make environments; PYTHON=... chooses another.
+SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 13))
+PYTHON ?= $(firstword $(foreach python,python3 python3.12 python3.11 python3.10,\
+  $(shell $(python) -c '$(SUPPORTED)' 2>/dev/null && echo $(python))))
+# Settings of the user's that would send packages elsewhere than into .venv, or find others than those in it.
+unexport PIP_USER PIP_TARGET PIP_PREFIX PYTHONPATH PYTHONHOME
+
+SAMPLE := src/mobilenet_v2_accuracy_based_auto_calibration.py
+BUNDLED := --dataset data/fashion_mnist --model model/mobilenet_v2_0.35_48_fashion_mnist.pb
+FETCHED := model/mobilenet_v2_1.0_224_frozen.pb
+
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint format bench bench-peers clean
+.PHONY: help setup demo model test lint format dist fuzz kill bench bench-peers lock audit clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP) ## create .venv with the package and its development tools
 
 $(STAMP): pyproject.toml requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' || \
-	  { echo "Python 3.10 to 3.12 is needed; set it with: make PYTHON=python3.11 ..."; exit 1; }
+	@$(or $(PYTHON),false) -c '$(SUPPORTED)' 2>/dev/null || \
+	  { echo "Python 3.10 to 3.12 with venv is needed; say which: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@echo "Installing TensorFlow and the tools into $(VENV); this takes one to three minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e '.[dev]'
 	@touch $@
+
+demo: setup ## quantize the bundled model with one scale per layer; some layers have to stay in float
+	$(BIN)/python $(SAMPLE) $(BUNDLED) --config_defination model/per_tensor_weights.cfg --expected_acc_loss 0.2
+
+model: $(FETCHED) ## fetch MobileNet V2 for ImageNet into model/; ARCHIVE=file takes it from a file
+
+$(FETCHED): | setup
+	$(BIN)/python model/fetch_mobilenet_v2.py $(if $(ARCHIVE),--archive '$(ARCHIVE)')
 
 test: lint ## check the style, then run all tests
 	$(BIN)/python -m pytest
@@ -32,6 +51,15 @@ format: setup ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+dist: setup ## build the wheel and the source distribution into dist/
+	$(BIN)/python -m build --no-isolation
+
+fuzz: setup ## feed every parser 20,000 damaged files; CASES=n says how many
+	FUZZ_CASES=$(or $(CASES),20000) $(BIN)/python -m pytest tests/test_fuzz.py
+
+kill: setup ## kill the bundled run at 200 moments, and check what is left; MOMENTS=n says how many
+	$(BIN)/python tests/killing.py --moments $(or $(MOMENTS),200)
+
 # MODEL and DATASET say what to measure with; without them it is what the tests on the real model use.
 BENCH_INPUTS := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 
@@ -41,9 +69,21 @@ bench: setup ## measure speed, accuracy and search; MODEL=pb DATASET=dir to choo
 	$(BIN)/python benchmarks/ranking.py $(BENCH_INPUTS)
 	$(BIN)/python benchmarks/simulation.py $(BENCH_INPUTS)
 	$(BIN)/python benchmarks/pipeline.py $(BENCH_INPUTS)
+	$(BIN)/python benchmarks/endurance.py
 
 bench-peers: setup ## compare with other tools, which get an environment of their own
 	$(BIN)/python benchmarks/peers.py $(BENCH_INPUTS)
+
+LOCK := requirements-dev.lock
+
+lock: setup ## write requirements-dev.lock anew, with the versions and hashes of everything in .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-tools
+	$(BIN)/pip-compile --quiet --allow-unsafe --extra=dev --strip-extras --generate-hashes --no-annotate --no-header \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file=$(LOCK) pyproject.toml
+
+audit: setup ## look up known vulnerabilities of the locked packages; this needs internet
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --requirement $(LOCK) --disable-pip
 
 clean: ## remove .venv and caches; models, data and results stay
 	rm -rf $(VENV) benchmarks/.peers .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

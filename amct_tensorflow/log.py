@@ -73,6 +73,11 @@ class _LogFileHandler(logging.FileHandler):
             return
         super().emit(record)
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is that of the base class
+        """Gives up the file if a message cannot be written, as on a full disk; the run goes on."""
+        self._refused = True
+        log_for("log").warning("The log file %s ends here; it cannot be written any more.", self.baseFilename)
+
     def _open_locked(self) -> TextIOWrapper:
         stream = self._open()
         try:

@@ -31,6 +31,10 @@ TRIED = {
     "make lint": "CI",
     "make format": "test_readme.py::test_developers_commands",
     "make dist": "test_packaging.py::test_wheel",
+    "make fuzz": "test_readme.py::test_developers_commands",
+    "make kill": "test_readme.py::test_developers_commands",
+    "make lock": "test_readme.py::test_developers_commands",
+    "make audit": "test_readme.py::test_developers_commands",
     "make bench": "test_readme.py::test_developers_commands",
     "make bench-peers": "test_readme.py::test_developers_commands",
     "make clean": "test_readme.py::test_developers_commands",
@@ -185,7 +189,11 @@ def test_engine(checkout, monkeypatch):
     [
         ("format", "ruff format"),
         ("bench", "benchmarks/search.py"),
+        ("lock", "pip-compile"),
+        ("audit", "pip-audit"),
         ("bench-peers", "benchmarks/peers.py"),
+        ("fuzz", "tests/test_fuzz.py"),
+        ("kill", "tests/killing.py"),
         ("clean", "rm -rf .venv"),
     ],
 )
@@ -201,10 +209,10 @@ def test_arguments_are_those_of_the_sample():
     arguments = vars(sample.parse_arguments(["--dataset", "data"]))
     assert list(documented) == ["dataset", "keyword", "num_parallel_reads", "batch_size", "model", "expected_acc_loss",
                                 "num_images", "calibration_batches", "config_defination", "strategy",
-                                "sensitivity"]  # fmt: skip
+                                "sensitivity", "resume"]  # fmt: skip
     assert set(documented) == set(arguments)
     for name, default in arguments.items():
-        if default not in (None, "", "data"):
+        if default not in (None, "", "data", False):
             assert str(default) in documented[name]
 
 

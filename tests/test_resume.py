@@ -1,5 +1,6 @@
 """Runs that are cut off, and go on: nothing is evaluated twice, and the end is that of an uninterrupted run."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -12,7 +13,7 @@ import pytest
 from conftest import ROOT, load_script
 from test_auto_calibration import Evaluator, calibrate, contents, edit_config, messages, prepare  # noqa: F401
 
-from amct_tensorflow.errors import EvaluatorError
+from amct_tensorflow.errors import EvaluatorError, OutputError
 from amct_tensorflow.graph.model_file import import_graph, read_graph_def
 from amct_tensorflow.log import LOG_DIR
 
@@ -235,6 +236,61 @@ def test_a_metric_that_cannot_be_kept_is_measured_again(task, messages):  # noqa
     result = calibrate(arguments, evaluator, resume=True)
     assert len(evaluator.evaluated) == result.evaluations
     assert any("cannot be kept in a file" in line for line in messages)
+
+
+# ----------------------------------------------------------------------------------------------------- Disk faults
+
+
+class Replaces(Repeatable):
+    """Replaces the model file while it is evaluated."""
+
+    def evaluate(self, graph, outputs):
+        Path("net.pb").write_bytes(b"another model")
+        return super().evaluate(graph, outputs)
+
+
+def test_a_model_file_that_is_replaced_meanwhile_does_not_matter(task, reference):
+    arguments, limit = task
+    calibrate(arguments, Replaces(limit), **OPTIONS)
+    expected = {path: data for path, data in reference[0].items() if path.name != "net.pb"}
+    assert {path: data for path, data in contents(Path()).items() if path.name != "net.pb"} == expected
+
+
+class FillsTheDisk(Repeatable):
+    """Takes what is left of the disk when the first model is evaluated."""
+
+    def evaluate(self, graph, outputs):
+        with contextlib.suppress(OSError), open("/dev/zero", "rb") as zeros, open("rest", "ab", buffering=0) as rest:  # noqa: PTH123
+            while rest.write(zeros.read(1024)):
+                pass
+        return super().evaluate(graph, outputs)
+
+
+@pytest.fixture
+def small_disk(tmp_path, monkeypatch):
+    """This directory on a file system of 2 MiB, where mounting one is allowed."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    monkeypatch.chdir(folder)
+    yield folder
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up(small_disk, monkeypatch, messages):  # noqa: F811
+    """The run goes on without its state, and says at its end that there is no room; earlier results stay."""
+    arguments = prepare(small_disk)
+    calibrate(arguments)
+    before = contents(Path())
+    with pytest.raises(OutputError, match="No space left on device"):
+        calibrate(arguments, FillsTheDisk(1e9))
+    Path("rest").unlink()
+    assert contents(Path()) == before
+    assert any("could not be resumed from here" in line for line in messages)
+    assert calibrate(arguments).target_met
 
 
 # ------------------------------------------------------------------------------------------- The sample's process

@@ -153,7 +153,7 @@ class SearchState:
             self._document.setdefault(section, {})[name] = entry
             write_atomically(self.folder / _FILE, json.dumps(self._document, indent=1), announce=False)
         except OutputError as error:
-            log_for("state").warning("%s Until then the run could not go on after an interruption.", error)
+            log_for("state").warning("%s The run goes on, but it could not be resumed from here.", error)
 
     @classmethod
     def _load(cls, folder: Path, key: RunKey) -> "SearchState":
