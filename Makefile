@@ -31,8 +31,8 @@ $(STAMP): pyproject.toml requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e '.[dev]'
 	@touch $@
 
-demo: setup ## quantize the bundled model with one scale per layer; some layers have to stay in float
-	$(BIN)/python $(SAMPLE) $(BUNDLED) --config_defination model/per_tensor_weights.cfg --expected_acc_loss 0.2
+demo: setup ## quantize the bundled model, so coarsely that a layer has to stay in float
+	$(BIN)/python $(SAMPLE) $(BUNDLED) --config_defination model/symmetric_per_tensor.cfg --expected_acc_loss 0.2
 
 model: $(FETCHED) ## fetch MobileNet V2 for ImageNet into model/; ARCHIVE=file takes it from a file
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -141,17 +142,15 @@ def accuracy_based_auto_calibration(
     config = read_config(config_file, find_layers(graph), model.view.op_types())
     original_config = Path(config_file).read_bytes()
     config = leave_out_unused(config, model.view, outputs)
+    asked = {"model_file": model_file, "outputs": outputs, "save_dir": save_dir, "record_file": record_file,
+             "strategy": strategy, "sensitivity": sensitivity, "resume": resume}  # fmt: skip
     for folder in files.folders:
         check_writable(folder)
     with exclusive(files.folders):
         finish(files.folder, files.paths)
         key = _run_key(model, config, checked, chosen_sensitivity)
-        asked = {"model_file": model_file, "outputs": outputs, "save_dir": save_dir, "record_file": record_file,
-                 "strategy": strategy, "sensitivity": sensitivity, "resume": resume}  # fmt: skip
         log_environment(asked, key.parts)
-        folder = LOG_DIR / STATE_FOLDER / digest(os.path.abspath(files.model.model))[:_FOLDER_NAME_LENGTH]  # noqa: PTH100
-        check = partial(_check_calibration, model, config)
-        state = SearchState.resume(folder, key, check) if resume else SearchState.begin(folder, key)
+        state = _open_state(files, key, partial(_check_calibration, model, config), resume)
         result = run_search(model, config, checked, chosen_strategy, chosen_sensitivity, state)
         if files.model.model.exists():
             log_for().warning("%s and the files beside it already exist; they will be overwritten.", files.model.model)
@@ -192,14 +191,23 @@ def _run_key(
     """Collects what determines the results of evaluations and of the calibration."""
     comparison = type(own_outputs(sensitivity))
     things = {
+        **evaluator.identity(),
         "model": model.graph_def.SerializeToString(deterministic=True),
         "outputs": json.dumps(model.outputs),
         "configuration": dump_config(config),
         "sensitivity": f"{comparison.__module__}.{comparison.__qualname__}",
         "software": f"{VERSION}, TensorFlow {tf.__version__}, NumPy {np.__version__}",
-        **evaluator.identity(),
     }
     return RunKey({name: digest(thing) for name, thing in things.items()})
+
+
+def _open_state(
+    files: ResultFiles, key: RunKey, check: Callable[[CalibrationResult], None], resume: bool
+) -> SearchState:
+    """Opens the state of the run that writes these files; runs that write others have their own."""
+    name = digest(os.path.abspath(files.model.model))[:_FOLDER_NAME_LENGTH]  # noqa: PTH100 - resolve() follows links
+    folder = LOG_DIR / STATE_FOLDER / name
+    return SearchState.resume(folder, key, check) if resume else SearchState.begin(folder, key)
 
 
 def _check_calibration(model: FloatModel, config: QuantConfig, calibration: CalibrationResult) -> None:

@@ -33,8 +33,9 @@ CENTRAL_FRACTION = 0.875
 LAST_CHANNELS = 1280
 EPOCHS = 20
 BATCH = 128
-LEARNING_RATE = 4e-3
-WEIGHT_DECAY = 1e-3
+LEARNING_RATE = 0.2
+MOMENTUM = 0.9
+WEIGHT_DECAY = 4e-4  # of a step of the learning rate
 SHIFT = 1  # pixels of 28 by which images are moved at random
 BATCH_NORM_EPSILON = 1e-3
 
@@ -134,9 +135,9 @@ def activated(x: tf.Tensor, name: str) -> tf.Tensor:
 def train(model: tf.keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
     """Trains the model."""
     steps = EPOCHS * (len(images) // BATCH)
-    rate = tf.keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=LEARNING_RATE, warmup_steps=400)
+    rate = tf.keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=LEARNING_RATE, warmup_steps=1000)
     model.compile(
-        tf.keras.optimizers.AdamW(rate, weight_decay=WEIGHT_DECAY),
+        tf.keras.optimizers.SGD(rate, MOMENTUM, nesterov=True, weight_decay=WEIGHT_DECAY),
         tf.keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1),
         metrics=["accuracy"],
     )

@@ -98,7 +98,7 @@ def test_demo(checkout):
         float(re.search(rf"Accuracy of {name} model is +([\d.]+)", done.stderr)[1])
         for name in ("original", "global quantized", "saved")
     )
-    assert original - quantized > 0.5 and original - saved < 0.2
+    assert original - quantized > 0.2 > original - saved
     history = json.loads((checkout / "amct_log" / "accuracy_based_auto_calibration_record.json").read_text())
     assert len(history) > 1
     final = json.loads((checkout / RESULTS / "accuracy_based_auto_calibration_final_config.json").read_text())

@@ -162,7 +162,7 @@ def change_model(arguments):
         (change_configuration, Identified, "configuration has changed"),
         (lambda arguments: None, OtherData, "dataset has changed"),
         (change_model, Identified, "model has changed"),
-        (change_configuration, OtherData, "configuration, dataset have changed"),
+        (change_configuration, OtherData, "dataset, configuration have changed"),
     ],
 )
 def test_what_has_changed_is_named_and_nothing_old_is_used(task, messages, change, again, named):  # noqa: F811
@@ -300,9 +300,9 @@ SAMPLE = ROOT / "src" / "mobilenet_v2_accuracy_based_auto_calibration.py"
 
 def start(*more):
     """Starts the demo's run in this directory."""
-    bundled = ["--dataset", str(ROOT / "data" / "fashion_mnist"), "--num_images", "400", "--expected_acc_loss", "0.2",
+    bundled = ["--dataset", str(ROOT / "data" / "fashion_mnist"), "--num_images", "400", "--expected_acc_loss", "0.1",
                "--model", str(ROOT / "model" / "mobilenet_v2_0.35_48_fashion_mnist.pb"),
-               "--config_defination", str(ROOT / "model" / "per_tensor_weights.cfg")]  # fmt: skip
+               "--config_defination", str(ROOT / "model" / "symmetric_per_tensor.cfg")]  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-u", str(SAMPLE), *bundled, *more], stderr=subprocess.PIPE, text=True, errors="replace"
     )
