@@ -76,6 +76,24 @@ def test_cycles(workdir):
         prepare_and_convert(graph_def)
 
 
+def test_two_nodes_of_one_name(workdir):
+    graph_def = build(small_net)
+    graph_def.node.add().CopyFrom(graph_def.node[3])
+    with pytest.raises(ModelError, match="two nodes named"):
+        prepare_and_convert(graph_def)
+
+
+@pytest.mark.parametrize("name", ["AscendQuant", "AscendWeightQuant", "AscendDequant", "AscendAntiQuant"])
+def test_a_function_library_that_takes_our_names(workdir, name):
+    """Even if nothing calls the function; it would be called by the nodes that quantization adds."""
+    graph_def = build(small_net)
+    graph_def.library.function.add().signature.name = name
+    Path("record.txt").write_text('record { key: "pool/AvgPool" value { scale_d: 0.5 offset_d: 0 } }')
+    with pytest.raises(ModelError, match=f"function library .* defines '{name}'"):
+        amct.convert_model(save(graph_def), [OUTPUT], "record.txt", "net")
+    assert not Path("net_quantized.pb").exists()
+
+
 @pytest.mark.parametrize("sizes", [[2**40, 2**20], [2**62, 4, 1, 1], [-5, 3], [2**31] * 4])
 def test_gigantic_declared_shapes_take_no_memory(workdir, sizes):
     graph_def = build(small_net)
