@@ -18,7 +18,6 @@ import json
 import math
 import os
 import re
-import signal
 import sys
 import tempfile
 from collections import Counter
@@ -39,6 +38,7 @@ import amct_tensorflow as amct
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from amct_tensorflow.errors import AmctError, ModelError, ModelNotFoundError
 from amct_tensorflow.graph.model_file import import_graph, read_graph_def
+from amct_tensorflow.interruption import Terminated, raise_on_signals
 from amct_tensorflow.progress import ProgressBar
 from amct_tensorflow.utils.log import LOGGER
 
@@ -460,20 +460,11 @@ def make_evaluator(dataset: ImageDataset, config_file: str, arguments: argparse.
     return MobileNetV2Evaluator(dataset, arguments.batch_size, batches, arguments.expected_acc_loss)
 
 
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end (SIGTERM), as by a batch system that takes a machine back."""
-
-
-def terminate(*_: object) -> None:
-    """Ends the run like Ctrl-C does: the best result so far is saved."""
-    raise Terminated
-
-
 def main() -> int:
     """Runs the sample; returns its exit code."""
     arguments = parse_arguments()
     amct.set_logging_level(print_level="info", save_level="info")
-    signal.signal(signal.SIGTERM, terminate)
+    raise_on_signals()
     try:
         return 0 if run(arguments) else 3
     except KeyboardInterrupt as interruption:
