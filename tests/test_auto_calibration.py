@@ -148,7 +148,7 @@ def test_the_log_says_with_what_it_ran(workdir, messages):
     arguments = prepare(workdir)
     calibrate(arguments)
     text = "\n".join(messages)
-    for part in (f"tensorflow {tf.__version__}", f"Python {platform.python_version()}", "CPUs", "GiB of memory",
+    for part in (f" {tf.__version__}, ", f"Python {platform.python_version()}", "CPUs", "GiB of memory",
                  repr(arguments["model_file"]), "Command: ", "SHA-256 of the model: ", "SHA-256 of the configuration: ",
                  "SHA-256 of the evaluator: "):  # fmt: skip
         assert part in text
