@@ -99,14 +99,19 @@ def _write(path: Path, content: str | bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     path.chmod(FILE_MODE)
+    _sync(path.parent)
 
 
 def _rename(source: Path, destination: Path) -> None:
-    """Renames a file so that it survives a power failure."""
     source.replace(destination)
+    _sync(destination.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Makes sure that the names in a folder survive a power failure."""
     with suppress(OSError):  # not every file system can
-        folder = os.open(destination.parent, os.O_RDONLY)
+        handle = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(handle)
         finally:
-            os.close(folder)
+            os.close(handle)
