@@ -373,6 +373,7 @@ def test_list_of_images(folder, data):
 @given(data=st.data())
 @fuzz
 def test_files_of_a_run_to_draw(folder, data):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     plot = load_script("src/plot_run.py")
     history = [{"roll_back_config": {"a": True, "b": False}, "metric_eval": [True, 0.5]}]
     valid = {
