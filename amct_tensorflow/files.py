@@ -2,13 +2,14 @@
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from amct_tensorflow.errors import OutputError
 from amct_tensorflow.log import log_for
 
 _FOLDER_MODE = 0o750
-FILE_MODE = 0o640
+_FILE_MODE = 0o640
 
 
 def write_atomically(path: str | Path, data: str | bytes, *, announce: bool = True) -> None:
@@ -25,7 +26,6 @@ def write_atomically(path: str | Path, data: str | bytes, *, announce: bool = Tr
         OutputError: the file cannot be written; what was there before is then untouched.
     """
     path = Path(path)
-    content = data.encode() if isinstance(data, str) else data
     make_folder(path.parent)
     # os.path.exists, because Path.exists raises where a name is too long or a folder may not be entered.
     if announce and os.path.exists(path):  # noqa: PTH110
@@ -33,17 +33,38 @@ def write_atomically(path: str | Path, data: str | bytes, *, announce: bool = Tr
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(FILE_MODE)
-        Path(temporary).replace(path)
+        fill(handle, data)
+        rename(Path(temporary), path)
     except OSError as error:
         raise refusal(path, error) from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def fill(handle: int, data: str | bytes) -> None:
+    """Writes the content of a file that was opened for it, gives the file mode 640, and closes it."""
+    with os.fdopen(handle, "wb") as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+        file.flush()
+        os.fchmod(handle, _FILE_MODE)
+        os.fsync(handle)
+
+
+def rename(source: Path, destination: Path) -> None:
+    """Renames a file within its folder, so that the new name survives a power failure."""
+    source.replace(destination)
+    sync(destination.parent)
+
+
+def sync(folder: Path) -> None:
+    """Makes sure that the names in a folder survive a power failure."""
+    with suppress(OSError):  # not every file system can
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def make_folder(folder: Path) -> None:

@@ -1,7 +1,6 @@
 """The public steps of post-training quantization: configure, quantize (calibrate), save; and convert."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import tensorflow as tf
 
@@ -108,7 +107,8 @@ def quantize_model(
         config = leave_out_unused(config, view, calib_outputs)
 
     def write(result: CalibrationResult) -> None:
-        save_calibration(record_file, result)
+        write_corrections(record_file, result.factors, result.corrections)
+        write_record(record_file, result.factors, announce=False)
 
     Calibrator(graph, config, CosineSimilaritySensitivity(), write, tuple(calib_outputs or ()))
     write_atomically(record_file, "")
@@ -161,12 +161,6 @@ def leave_out_unused(config: QuantConfig, view: GraphView, outputs: Sequence[str
     if not restricted.enabled_layers() and not restricted.tensor_quantize:
         raise ConfigEmptyError(f"No layer that is enabled contributes to {', '.join(outputs)}. Check the output names.")
     return restricted
-
-
-def save_calibration(record_file: str | Path, result: CalibrationResult) -> None:
-    """Writes the record of a calibration and the corrections beside it."""
-    write_corrections(record_file, result.factors, result.corrections)
-    write_record(record_file, result.factors, announce=False)
 
 
 def _layers_of(graph: tf.Graph) -> tuple[list[LayerSpec], dict[str, str]]:

@@ -9,11 +9,10 @@ earlier files as they were.
 import json
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from amct_tensorflow.errors import OutputError
-from amct_tensorflow.files import FILE_MODE, make_folder, refusal
+from amct_tensorflow.files import fill, make_folder, refusal, rename, sync
 from amct_tensorflow.log import log_for
 
 JOURNAL = ".accuracy_based_auto_calibration_journal.json"
@@ -36,7 +35,7 @@ def publish(folder: Path, contents: Mapping[Path, str | bytes | None]) -> None:
                 _write(_new(path), content)
         listed = {os.path.abspath(path): content is not None for path, content in contents.items()}  # noqa: PTH100
         _write(_new(journal), json.dumps(listed))
-        _rename(_new(journal), journal)
+        rename(_new(journal), journal)
         finish(folder, contents)
     except BaseException as error:
         # Without a journal this removes what was begun; with one, it completes what an interruption broke off.
@@ -66,7 +65,7 @@ def finish(folder: Path, paths: Iterable[Path]) -> None:
             elif not listed[key]:
                 path.unlink(missing_ok=True)
             elif new.exists():  # else it has its name already
-                _rename(new, path)
+                rename(new, path)
         journal.unlink(missing_ok=True)
         _new(journal).unlink(missing_ok=True)
     except OSError as error:
@@ -90,28 +89,6 @@ def _new(path: Path) -> Path:
 
 def _write(path: Path, content: str | bytes) -> None:
     make_folder(path.parent)
-    data = content.encode() if isinstance(content, str) else content
-    # Never through a link that somebody put there.
-    path.unlink(missing_ok=True)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    path.chmod(FILE_MODE)
-    _sync(path.parent)
-
-
-def _rename(source: Path, destination: Path) -> None:
-    source.replace(destination)
-    _sync(destination.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Makes sure that the names in a folder survive a power failure."""
-    with suppress(OSError):  # not every file system can
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    path.unlink(missing_ok=True)  # never through a link that somebody put there
+    fill(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), content)
+    sync(path.parent)

@@ -51,14 +51,14 @@ def die(step):
     process = os.fork()
     if process == 0:
         renames = iter(range(100))
-        rename = results._rename
+        rename = results.rename
 
         def dying(source, destination):
             if next(renames) == step:
                 os._exit(9)
             rename(source, destination)
 
-        results._rename = dying
+        results.rename = dying
         try:
             publish_new()
         finally:
@@ -81,14 +81,14 @@ def test_a_process_that_dies_between_leaves_all_or_nothing(files, step):
 @pytest.mark.parametrize("step", range(4))
 def test_an_interruption_leaves_all_or_nothing(files, monkeypatch, step):
     renames = iter(range(100))
-    rename = results._rename
+    rename = results.rename
 
     def interrupted(source, destination):
         if next(renames) == step:
             raise KeyboardInterrupt
         rename(source, destination)
 
-    monkeypatch.setattr(results, "_rename", interrupted)
+    monkeypatch.setattr(results, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
         publish_new()
     assert found() == (OLD if step == 0 else EXPECTED)
