@@ -6,12 +6,12 @@ import tensorflow as tf
 
 from amct_tensorflow.arguments import require_graph, require_names, require_path, require_positive, require_type
 from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
-from amct_tensorflow.calibration.corrections import read_corrections, write_corrections
+from amct_tensorflow.calibration.corrections import read_corrections, remove_corrections, write_corrections
 from amct_tensorflow.config.defaults import default_config
 from amct_tensorflow.config.json_file import read_config, write_config
 from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.config.simplified import read_simplified
-from amct_tensorflow.errors import ConfigEmptyError
+from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError
 from amct_tensorflow.files import write_atomically
 from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.graph.layers import LayerSpec, find_layers
@@ -21,6 +21,7 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.quantized_graph import quantize_graph
 from amct_tensorflow.record import LayerFactors, check_record, read_record, write_record
 from amct_tensorflow.saved_model import FloatModel, ModelPaths, write_quantized_model
+from amct_tensorflow.scale_fit import fuse_as_scales_fit
 from amct_tensorflow.search.sensitivity import CosineSimilaritySensitivity
 
 
@@ -83,7 +84,9 @@ def quantize_model(
         graph: float graph in inference form; it gets calibration nodes.
         config_file: configuration written by ``create_quant_config``.
         record_file: file for the factors; it is emptied now.
-        calib_outputs: names of the output operators; they are the same afterwards, since no node is replaced.
+        calib_outputs: names of the output operators; they are the same afterwards, since no node is replaced. Give
+            them where one is read by a BatchNorm or a bias, which must not be folded into it then: what is calibrated
+            has to be what ``save_model`` quantizes, and it refuses anything else.
 
     Returns:
         The variables that were inserted: none, so that checkpoints and initializers need no special care.
@@ -107,12 +110,12 @@ def quantize_model(
         config = leave_out_unused(config, view, calib_outputs)
 
     def write(result: CalibrationResult) -> None:
-        write_corrections(record_file, result.factors, result.corrections)
+        write_corrections(record_file, result.factors, result.corrections, calibrator.fused.layers)
         write_record(record_file, result.factors, announce=False)
 
-    Calibrator(graph, config, CosineSimilaritySensitivity(), write, tuple(calib_outputs or ()))
+    calibrator = Calibrator(graph, config, CosineSimilaritySensitivity(), write, tuple(calib_outputs or ()))
     write_atomically(record_file, "")
-    write_corrections(record_file, {}, {})
+    remove_corrections(record_file)
     return []
 
 
@@ -138,7 +141,9 @@ def save_model(pb_model: str, outputs: list[str], record_file: str, save_path: s
 def convert_model(pb_model: str, outputs: list[str], record_file: str, save_path: str) -> None:
     """Writes the quantized model for factors that the user computed.
 
-    Arguments and errors are those of ``save_model``; biases are not corrected.
+    Arguments and errors are those of ``save_model``; biases are not corrected. Where the weight scales of a layer fit
+    its weights only without the BatchNorm behind it, or only with it, that is how it is taken, whatever the record's
+    ``skip_fusion`` says; a warning names such layers, and those that fit neither way.
     """
     _check_save_arguments("convert_model", pb_model, outputs, record_file, save_path)
     _save("convert_model", pb_model, outputs, record_file, save_path, corrected=False)
@@ -149,8 +154,15 @@ def leave_out_unused(config: QuantConfig, view: GraphView, outputs: Sequence[str
 
     Raises:
         ConfigEmptyError: no layer is left.
+        ConfigValueError: no output depends on a tensor of tensor_quantize, which was asked for by name.
     """
     needed = upstream(view.nodes, outputs)
+    for tensor in config.tensor_quantize:
+        if tensor.layer_name not in needed:
+            raise ConfigValueError(
+                f"tensor_quantize names {tensor.layer_name!r}, which {', '.join(outputs)} does not depend on; no data "
+                "would ever reach it. Delete it from tensor_quantize, or check the output names."
+            )
     unused = [name for name in config.enabled_layers() if name not in needed]
     if not unused:
         return config
@@ -184,7 +196,8 @@ def _save(
 ) -> None:
     model = FloatModel.load(pb_model, outputs)
     factors, fused = _load_factors(model, record_file)
-    corrections = read_corrections(record_file, factors) if corrected else {}
+    corrections = read_corrections(record_file, factors, fused.layers) if corrected else {}
+    fused = fuse_as_scales_fit(model, factors, fused)
     paths = ModelPaths.of(save_path)
     write_quantized_model(paths, quantize_graph(fused, factors, corrections, outputs))
     log_for(function).info("The model is saved in %s", paths.model)

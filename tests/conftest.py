@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: quiet TensorFlow, a private working directory, and the optional real inputs."""
 
 import importlib.util
+import logging
 import os
 import shutil
 import sys
@@ -51,3 +52,20 @@ def checkout(tmp_path):
         else:
             shutil.copy2(ROOT / name, folder / name)
     return folder
+
+
+@pytest.fixture
+def messages():
+    """Collects what is logged."""
+    from amct_tensorflow.utils.log import LOGGER  # noqa: PLC0415 - TensorFlow is to be quiet when it is imported
+
+    records = []
+
+    class Collector(logging.Handler):
+        def emit(self, record):
+            records.append(f"{record.levelname} {record.getMessage()}")
+
+    handler = Collector()
+    LOGGER.logger.addHandler(handler)
+    yield records
+    LOGGER.logger.removeHandler(handler)

@@ -1,7 +1,6 @@
 """Accuracy-based auto-calibration on a small graph: results, files, and what wrong input gets."""
 
 import json
-import logging
 import platform
 import subprocess
 import sys
@@ -32,7 +31,6 @@ from amct_tensorflow.errors import (
 )
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.record import read_record
-from amct_tensorflow.utils.log import LOGGER
 
 IMAGES = normal((16, 12, 12, 3), 50)
 OUTPUT = "probabilities"
@@ -107,21 +105,6 @@ def calibrate(arguments, evaluator=None, **options):
     return amct.accuracy_based_auto_calibration(**arguments, evaluator=evaluator or Evaluator(), **options)
 
 
-@pytest.fixture
-def messages():
-    """Collects what is logged."""
-    records = []
-
-    class Collector(logging.Handler):
-        def emit(self, record):
-            records.append(f"{record.levelname} {record.getMessage()}")
-
-    handler = Collector()
-    LOGGER.logger.addHandler(handler)
-    yield records
-    LOGGER.logger.removeHandler(handler)
-
-
 def test_all_layers_quantized_when_that_suffices(workdir, messages):
     arguments = prepare(workdir)
     before = Path(arguments["config_file"]).read_bytes()
@@ -169,7 +152,9 @@ def test_search_rolls_back_and_all_files_agree(workdir):
     assert {name for name in SMALL_NET_LAYERS if final[name]["quant_enable"]} == quantized
     assert final["bias_correction"] is False
     assert set(read_record(folder / "record.txt")) == quantized
-    assert not (folder / "record_bias_correction.json").exists()
+    found = json.loads((folder / "record_bias_correction.json").read_text())
+    assert set(found) == quantized - {"pool/AvgPool"}
+    assert not any("bias_correction" in layer for layer in found.values())
     graph_def = tf1.GraphDef.FromString((folder / "net_quantized.pb").read_bytes())
     assert sum(node.op == "AscendDequant" for node in graph_def.node) == len(quantized)
     history = json.loads((workdir / "amct_log" / "accuracy_based_auto_calibration_record.json").read_text())
@@ -250,6 +235,23 @@ def test_tensors_alone_can_be_quantized(workdir):
     assert not result.target_met and result.roll_back_config == {}
     assert list(read_record(arguments["record_file"])) == ["pool:0"]
     assert calibrate(arguments).target_met
+
+
+@pytest.mark.parametrize("name", ["branch", "conv/bias"])
+def test_faults_of_tensors_show_before_the_first_evaluation(workdir, name):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 12, 12, 3], name="input")
+        y = tf.nn.conv2d(x, normal((3, 3, 3, 4), 1), 1, "SAME", name="conv/Conv2D")
+        y = tf.raw_ops.AddV2(x=y, y=normal((4,), 2), name="conv/bias")
+        tf.nn.max_pool2d(y, 2, 2, "SAME", name="branch")
+        tf.nn.softmax(tf.reduce_mean(y, [1, 2]), name=OUTPUT)
+
+    arguments = prepare(workdir, make)
+    edit_config(arguments, tensor_quantize=[{"layer_name": name, "input_index": 0}])
+    evaluator = Evaluator()
+    with pytest.raises(ConfigValueError, match=name):
+        calibrate(arguments, evaluator)
+    assert not evaluator.evaluated
 
 
 def test_layers_that_no_output_needs_stay_float(workdir, messages):

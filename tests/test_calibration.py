@@ -1,6 +1,7 @@
 """Calibration in the caller's own session: factors, corrections and similarities, and what goes wrong."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import tensorflow as tf
 from graphs import SMALL_NET_LAYERS, build, normal, save, small_net, tf1
 
 import amct_tensorflow as amct
+from amct_tensorflow.calibration.arq import arq_scales
 from amct_tensorflow.calibration.calibrator import Calibrator
-from amct_tensorflow.calibration.corrections import corrections_path
+from amct_tensorflow.calibration.corrections import corrections_path, read_corrections
 from amct_tensorflow.config.defaults import default_config
 from amct_tensorflow.errors import (
     ArgumentTypeError,
@@ -21,10 +23,12 @@ from amct_tensorflow.errors import (
     ModelError,
     RecordError,
 )
+from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.layers import find_layers
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.record import read_record
+from amct_tensorflow.record import LayerFactors, read_record, write_record
+from amct_tensorflow.saved_model import FloatModel
 from amct_tensorflow.search.sensitivity import CosineSimilaritySensitivity
 
 IMAGES = normal((8, 12, 12, 3), 40)
@@ -85,7 +89,8 @@ def test_bias_correction_can_be_switched_off(workdir):
     content["bias_correction"] = False
     (workdir / "config.json").write_text(json.dumps(content))
     run_calibration(pb, config, record)
-    assert not corrections_path(record).exists()
+    assert "bias_correction" not in corrections_path(record).read_text()
+    assert read_corrections(record, read_record(record), FloatModel.load(pb, [OUTPUT]).fuse({}).layers) == {}
 
 
 def test_the_graph_computes_what_it_did_before():
@@ -196,21 +201,21 @@ def write_inputs(folder, make=small_net, **options):
     return pb, str(folder / "config.json"), str(folder / "record.txt")
 
 
-def run_calibration(pb, config, record, images=IMAGES):
+def run_calibration(pb, config, record, images=IMAGES, outputs=None):
     """Does what a client does: fetch, quantize, run."""
     graph = import_graph(tf1.GraphDef.FromString(Path(pb).read_bytes()), pb)
     with graph.as_default():
         fetched = graph.get_tensor_by_name(f"{OUTPUT}:0")
-        assert amct.quantize_model(graph, config, record) == []
+        assert amct.quantize_model(graph, config, record, outputs) == []
         with tf1.Session() as session:
             session.run(tf1.global_variables_initializer())
             session.run(fetched, feed_dict={"input:0": images})
 
 
-def predict(path, images=IMAGES):
+def predict(path, images=IMAGES, output=OUTPUT):
     graph = import_graph(tf1.GraphDef.FromString(path.read_bytes()), path)
     with tf1.Session(graph=graph) as session:
-        return session.run(f"{OUTPUT}:0", {"input:0": images})
+        return session.run(f"{output}:0", {"input:0": images})
 
 
 def test_the_public_steps(workdir):
@@ -241,6 +246,88 @@ def test_unfolded_batch_norm_is_remembered_in_the_record(workdir):
     assert np.abs(predict(workdir / "net.pb") - predict(workdir / "net_quantized.pb")).max() < 0.05
 
 
+def output_before_batch_norm():
+    """conv -> BatchNorm that makes it twenty times smaller -> Relu; ``conv`` is an output of its own."""
+    x = tf1.placeholder(tf.float32, [None, 12, 12, 3], name="input")
+    y = tf.nn.conv2d(x, normal((3, 3, 3, 8), 1, 0.4), 1, "SAME", name="conv")
+    ones = np.ones(8, np.float32)
+    y = tf.raw_ops.FusedBatchNormV3(
+        x=y, scale=0.05 * ones, offset=0 * ones, mean=0 * ones, variance=ones, is_training=False, name="norm"
+    )[0]
+    tf.nn.relu(y, name=OUTPUT)
+
+
+@pytest.mark.parametrize("bias_correction", [True, False])
+def test_what_is_saved_is_what_was_calibrated(workdir, bias_correction):
+    """An output inside a chain that calibration folded: the scales belong to other weights."""
+    pb, config, record = write_inputs(workdir, output_before_batch_norm)
+    content = {**json.loads(Path(config).read_text()), "bias_correction": bias_correction}
+    Path(config).write_text(json.dumps(content))
+    run_calibration(pb, config, record)
+    amct.save_model(pb, [OUTPUT], record, str(workdir / "folded"))
+    with pytest.raises(RecordError, match=r"'conv' had other weights.*calib_outputs"):
+        amct.save_model(pb, ["conv", OUTPUT], record, str(workdir / "net"))
+    assert not (workdir / "net_quantized.pb").exists()
+    run_calibration(pb, config, record, outputs=["conv", OUTPUT])
+    amct.save_model(pb, ["conv", OUTPUT], record, str(workdir / "net"))
+    for output in ("conv", OUTPUT):
+        expected = predict(workdir / "net.pb", output=output)
+        error = predict(workdir / "net_quantized.pb", output=output) - expected
+        assert np.linalg.norm(error) < 0.02 * np.linalg.norm(expected)
+
+
+def test_a_model_with_other_weights_than_calibrated(workdir):
+    pb, config, record = write_inputs(workdir)
+    run_calibration(pb, config, record)
+    graph_def = tf1.GraphDef.FromString(Path(pb).read_bytes())
+    (weights,) = (node for node in graph_def.node if node.name == "conv/weights")
+    values = tf.make_ndarray(weights.attr["value"].tensor) * np.float32(1.5)
+    weights.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(values))
+    save(graph_def, Path(pb))
+    with pytest.raises(RecordError, match="'conv/Conv2D' had other weights"):
+        amct.save_model(pb, [OUTPUT], record, str(workdir / "net"))
+
+
+def record_of_weights(pb, *, folded):
+    """Returns factors for a small net whose weight scales are those of folded weights, or of unfolded ones."""
+    fused = fuse(tf1.GraphDef.FromString(Path(pb).read_bytes()), keep=[OUTPUT], fold_batch_norm=folded)
+    scales = {
+        name: tuple(arq_scales(name, layer.op_type, layer.weights, True).tolist()) if layer.channels > 1 else ()
+        for name, layer in fused.layers.items()
+    }
+    return {name: LayerFactors(0.05, 0, scale) for name, scale in scales.items()}
+
+
+@pytest.mark.parametrize("folded", [True, False])
+@pytest.mark.parametrize("declared", [True, False])
+def test_scales_tell_whether_batch_norm_is_folded(workdir, messages, folded, declared):
+    pb, _, record = write_inputs(workdir)
+    factors = record_of_weights(pb, folded=folded)
+    write_record(record, {name: replace(layer, skip_fusion=declared) for name, layer in factors.items()})
+    amct.convert_model(pb, [OUTPUT], record, str(workdir / "net"))
+    nodes = tf1.GraphDef.FromString((workdir / "net_quantized.pb").read_bytes()).node
+    assert any(node.op.startswith("FusedBatchNorm") for node in nodes) is not folded
+    warnings = [text for text in messages if text.startswith("WARNING") and "skip_fusion" in text]
+    if declared is not folded:
+        assert not warnings
+    else:
+        (warning,) = warnings
+        named = {name for name in SMALL_NET_LAYERS if name in warning}
+        assert named == {"conv/Conv2D", "dw/depthwise", "project/Conv2D"}
+        assert f"skip_fusion: {str(not folded).lower()}" in warning
+
+
+def test_scales_that_fit_no_weights_are_named(workdir, messages):
+    pb, _, record = write_inputs(workdir)
+    factors = record_of_weights(pb, folded=True)
+    wrong = factors["dw/depthwise"]
+    factors["dw/depthwise"] = replace(wrong, scale_w=tuple(20 * scale for scale in wrong.scale_w))
+    write_record(record, factors)
+    amct.convert_model(pb, [OUTPUT], record, str(workdir / "net"))
+    (warning,) = [text for text in messages if "far off the range" in text]
+    assert "1 layers" in warning and "dw/depthwise" in warning and "skip_fusion" in warning
+
+
 def branching_net():
     x = tf1.placeholder(tf.float32, [None, 12, 12, 3], name="input")
     a = tf.nn.conv2d(x, normal((3, 3, 3, 4), 1, 0.3), 1, "SAME", name="a/Conv2D")
@@ -268,6 +355,28 @@ def test_tensors_are_quantized_too(workdir):
     assert [nodes[name].op for name in nodes["sum/add"].input] == ["AscendAntiQuant"] * 2
     assert [nodes[nodes[nodes[name].input[0]].input[0]].op for name in nodes["sum/add"].input] == ["AscendDequant"] * 2
     assert np.abs(predict(workdir / "net.pb") - predict(workdir / "net_quantized.pb")).max() < 0.05
+
+
+def test_tensors_that_cannot_be_quantized_are_refused_before_any_data_is_run(workdir):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 12, 12, 3], name="input")
+        y = tf.nn.conv2d(x, normal((3, 3, 3, 4), 1, 0.3), 1, "SAME", name="conv/Conv2D")
+        y = tf.raw_ops.AddV2(x=y, y=normal((4,), 2), name="conv/bias")
+        tf.raw_ops.AddV2(x=tf.cast(y, tf.int32), y=3, name="integers")
+        tf.nn.max_pool2d(y, 2, 2, "SAME", name="branch")
+        tf.nn.softmax(tf.reduce_mean(y, [1, 2]), name=OUTPUT)
+
+    _, config, record = write_inputs(workdir, make)
+    content = json.loads((workdir / "config.json").read_text())
+    for name, outputs, words in [
+        ("conv/bias", None, "is folded into the layer before it"),
+        ("integers", None, "int32; only float32"),
+        ("branch", [OUTPUT], "does not depend on"),
+    ]:
+        content["tensor_quantize"] = [{"layer_name": name, "input_index": 0}]
+        (workdir / "config.json").write_text(json.dumps(content))
+        with pytest.raises(ConfigValueError, match=f"'{name}'.*{words}.*Delete it"):
+            amct.quantize_model(graph_of(make), config, record, outputs)
 
 
 def test_save_before_calibration(workdir):

@@ -52,6 +52,7 @@ MODEL = GRAPH_DEF.SerializeToString(deterministic=True)
 GRAPH = import_graph(GRAPH_DEF, "small net")
 LAYERS = find_layers(GRAPH)
 OP_TYPES = GraphView(GRAPH_DEF).op_types()
+FUSED_LAYERS = fuse(GRAPH_DEF).layers
 FACTORS = {"conv/Conv2D": LayerFactors(0.5, -128, (0.25,) * 8), "pool/AvgPool": LayerFactors(0.5, 3)}
 HOSTILE = [b"\x00", b"\xff" * 9, b"NaN", b"1e999", b"-1", b"[" * 2000, b'"', b"\x1b[2J", b"../../x", b"\n", b"9" * 400]
 
@@ -237,11 +238,11 @@ def test_simplified_configuration(folder, data):
 @fuzz
 def test_corrections(folder, data):
     record = folder / "corrected.txt"
-    write_corrections(record, FACTORS, {"conv/Conv2D": np.linspace(-1, 1, 8)})
+    write_corrections(record, FACTORS, {"conv/Conv2D": np.linspace(-1, 1, 8)}, FUSED_LAYERS)
     valid = json.loads(corrections_path(record).read_text())
     corrections_path(record).write_bytes(data.draw(documents(valid)))
     with only_own_errors():
-        for correction in read_corrections(record, FACTORS).values():
+        for correction in read_corrections(record, FACTORS, FUSED_LAYERS).values():
             assert np.isfinite(correction).all()
 
 

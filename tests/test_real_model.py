@@ -125,6 +125,15 @@ def test_record_agrees_with_the_original_toolkit(run):
     assert all(ours[name].offset_d == -128 for name in relu6)
 
 
+def test_the_record_of_the_original_toolkit_is_read_as_it_was_meant(workdir, images, messages):
+    """Its scales of the 17 depthwise layers are those of weights without BatchNorm, which it does not say."""
+    amct.convert_model(str(MODEL), [OUTPUT], str(SHARED / "records" / "mobilenet_v2_record.txt"), "net")
+    (warning,) = [text for text in messages if "skip_fusion" in text]
+    assert "17 layers" in warning and warning.count("/depthwise/depthwise") == 17
+    top1 = 100 * np.mean(predict(read_graph_def("net_quantized.pb"), images[0]).argmax(axis=1) == images[1])
+    assert top1 == pytest.approx(86.33, abs=0.2)
+
+
 class DivergenceEvaluator(AutoCalibrationEvaluatorBase):
     """A smooth metric: 100 times the mean KL divergence to the float softmax; runs on ready images and takes times."""
 

@@ -1,13 +1,21 @@
 """The record file, and writing files whole."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amct_tensorflow.calibration.corrections import corrections_path, read_corrections, write_corrections
+from amct_tensorflow.calibration.corrections import (
+    corrections_path,
+    read_corrections,
+    remove_corrections,
+    write_corrections,
+)
 from amct_tensorflow.errors import OutputError, RecordError
 from amct_tensorflow.files import check_writable, write_atomically
+from amct_tensorflow.graph.fusion import FusedLayer
 from amct_tensorflow.record import LayerFactors, check_record, dump_record, parse_record, read_record, write_record
 
 FACTORS = {
@@ -156,18 +164,27 @@ def test_a_record_that_fits():
     check_record(FACTORS, LAYERS, dict.fromkeys(LAYERS, "Conv2D"), "record.txt")
 
 
+def layer_of(name):
+    weights = np.arange(54, dtype=np.float32).reshape(3, 3, 3, 2)
+    return FusedLayer(name, "Conv2D", "x", weights, None, name, "NHWC", (), False)
+
+
 def test_corrections_belong_to_their_factors(tmp_path):
     record = tmp_path / "record.txt"
     corrections = {"MobilenetV2/Conv/Conv2D": np.array([0.125, -3.5e-7])}
-    write_corrections(record, FACTORS, corrections)
+    layers = {name: layer_of(name) for name in corrections}
+    write_corrections(record, FACTORS, corrections, layers)
     assert corrections_path(record).name == "record_bias_correction.json"
-    read = read_corrections(record, FACTORS)
+    read = read_corrections(record, FACTORS, layers)
     np.testing.assert_array_equal(read["MobilenetV2/Conv/Conv2D"], corrections["MobilenetV2/Conv/Conv2D"])
     edited = {**FACTORS, "MobilenetV2/Conv/Conv2D": LayerFactors(0.5, 0, (0.1, 0.2))}
-    assert read_corrections(record, edited) == {}
-    write_corrections(record, FACTORS, {})
+    assert read_corrections(record, edited, layers) == {}
+    other = {name: replace(layer, bias=np.ones(2, np.float32)) for name, layer in layers.items()}
+    with pytest.raises(RecordError, match="another bias when it was calibrated"):
+        read_corrections(record, FACTORS, other)
+    remove_corrections(record)
     assert not corrections_path(record).exists()
-    assert read_corrections(record, FACTORS) == {}
+    assert read_corrections(record, FACTORS, layers) == {}
 
 
 @pytest.mark.parametrize(
@@ -177,7 +194,7 @@ def test_damaged_corrections(tmp_path, text):
     record = tmp_path / "record.txt"
     corrections_path(record).write_bytes(text.encode("latin-1"))
     try:
-        assert read_corrections(record, FACTORS) == {}
+        assert read_corrections(record, FACTORS, {}) == {}
     except RecordError as error:
         assert "record_bias_correction.json" in str(error)
 

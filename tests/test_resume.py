@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, load_script
-from test_auto_calibration import Evaluator, calibrate, contents, edit_config, messages, prepare  # noqa: F401
+from test_auto_calibration import Evaluator, calibrate, contents, edit_config, prepare
 
 from amct_tensorflow.errors import EvaluatorError, OutputError
 from amct_tensorflow.graph.model_file import import_graph, read_graph_def
@@ -87,7 +87,7 @@ def test_it_goes_on_where_it_was_cut_off(task, reference, at, error):
     assert contents(Path()) == expected
 
 
-def test_the_best_result_so_far_is_saved_if_it_is_interrupted(task, reference, messages):  # noqa: F811
+def test_the_best_result_so_far_is_saved_if_it_is_interrupted(task, reference, messages):
     """From the second quantized model on; before that earlier results stay."""
     arguments, limit = task
     expected, _ = reference
@@ -165,7 +165,7 @@ def change_model(arguments):
         (change_configuration, OtherData, "dataset, configuration have changed"),
     ],
 )
-def test_what_has_changed_is_named_and_nothing_old_is_used(task, messages, change, again, named):  # noqa: F811
+def test_what_has_changed_is_named_and_nothing_old_is_used(task, messages, change, again, named):
     arguments, limit = task
     calibrate(arguments, Identified(limit))
     change(arguments)
@@ -198,7 +198,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_state_is_not_used(task, reference, damage, messages):  # noqa: F811
+def test_a_damaged_state_is_not_used(task, reference, damage, messages):
     arguments, limit = task
     expected, evaluated = reference
     calibrate(arguments, Repeatable(limit), **OPTIONS)
@@ -211,7 +211,7 @@ def test_a_damaged_state_is_not_used(task, reference, damage, messages):  # noqa
     assert set(json.loads(file.read_text())) == {"version", "key", "evaluations", "calibration"}
 
 
-def test_arrays_that_were_tampered_with_are_not_used(task, reference, messages):  # noqa: F811
+def test_arrays_that_were_tampered_with_are_not_used(task, reference, messages):
     arguments, limit = task
     _, evaluated = reference
     calibrate(arguments, Repeatable(limit), **OPTIONS)
@@ -229,7 +229,7 @@ class Odd(Repeatable):
         return np.float32(super().evaluate(graph, outputs))
 
 
-def test_a_metric_that_cannot_be_kept_is_measured_again(task, messages):  # noqa: F811
+def test_a_metric_that_cannot_be_kept_is_measured_again(task, messages):
     arguments, limit = task
     calibrate(arguments, Odd(limit))
     evaluator = Odd(limit)
@@ -280,7 +280,7 @@ def small_disk(tmp_path, monkeypatch):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def test_a_disk_that_fills_up(small_disk, monkeypatch, messages):  # noqa: F811
+def test_a_disk_that_fills_up(small_disk, monkeypatch, messages):
     """The run goes on without its state, and says at its end that there is no room; earlier results stay."""
     arguments = prepare(small_disk)
     calibrate(arguments)

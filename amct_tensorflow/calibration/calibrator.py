@@ -1,7 +1,7 @@
 """One calibration: taps feed it from the caller's session, and after the last batch it has factors for every layer."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,10 +16,10 @@ from amct_tensorflow.calibration.ifmr import search_ifmr
 from amct_tensorflow.calibration.observation import Distribution, Observation
 from amct_tensorflow.calibration.sources import replay_sources
 from amct_tensorflow.calibration.taps import attach_tap
-from amct_tensorflow.config.schema import IfmrParams, QuantConfig
-from amct_tensorflow.errors import AmctError, CalibrationError
-from amct_tensorflow.graph.fusion import FusedLayer, fuse
-from amct_tensorflow.graph.view import GraphView, full_tensor_name
+from amct_tensorflow.config.schema import IfmrParams, QuantConfig, TensorQuantize
+from amct_tensorflow.errors import AmctError, CalibrationError, ConfigValueError
+from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer, fuse
+from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.record import LayerFactors
 
@@ -66,6 +66,7 @@ class Calibrator:
     """Collects ``batch_num`` batches of a live graph, then computes factors, corrections and similarities.
 
     Attributes:
+        fused: the float graph after fusion, whose layers are calibrated.
         result: the findings; None until the last batch has been seen.
         error: what went wrong inside the caller's session, where TensorFlow would turn it into text; else None.
     """
@@ -92,6 +93,7 @@ class Calibrator:
 
         Raises:
             CalibrationError: weights hold NaN or Inf.
+            ConfigValueError: a tensor of tensor_quantize cannot be quantized.
         """
         self.result: CalibrationResult | None = None
         self.error: Exception | None = None
@@ -100,13 +102,15 @@ class Calibrator:
         self._on_complete = on_complete
         self._lock = threading.Lock()
         graph_def = graph.as_graph_def()
-        self._fused = fuse(
+        self.fused = fuse(
             graph_def,
             keep=outputs,
             fold_batch_norm=config.do_fusion,
             skip_fusion_layers=config.skip_fusion_layers,
         )
-        self._layers = {name: self._fused.layers[name] for name in config.enabled_layers()}
+        view = GraphView(graph_def)
+        _check_tensors(config.tensor_quantize, view, self.fused)
+        self._layers = {name: self.fused.layers[name] for name in config.enabled_layers()}
         self._scale_w = {name: self._weight_scales(layer) for name, layer in self._layers.items()}
         self._searches = {name: config.layers[name].activation for name in self._layers}
         self._searches.update({tensor.key: tensor.activation for tensor in config.tensor_quantize})
@@ -117,7 +121,7 @@ class Calibrator:
         self._kept_for_outputs: dict[str, list[np.ndarray]] = {}
         self._keeps_batches = keep_batches
         self._is_complete = False
-        self._attach(graph, GraphView(graph_def), outputs)
+        self._attach(graph, view, outputs)
 
     def check_complete(self) -> CalibrationResult:
         """Returns the result.
@@ -173,9 +177,9 @@ class Calibrator:
                     self._kept_for_outputs[source.tensor] = []
                     look = partial(self._keep, self._kept_for_outputs, source.tensor)
                     attach_tap(graph, source.reader, source.tensor, look)
-        layers = [layer for name, layer in self._fused.layers.items() if name in self._layers]
+        layers = [layer for name, layer in self.fused.layers.items() if name in self._layers]
         tensors = {source.tensor: graph.get_tensor_by_name(source.tensor) for source in sources}
-        self._analyser = LayerAnalyser(self._fused, layers, tensors)
+        self._analyser = LayerAnalyser(self.fused, layers, tensors)
         for source in sources:
             self._kept[source.tensor] = []
             attach_tap(graph, source.reader, source.tensor, partial(self._keep, self._kept, source.tensor))
@@ -260,3 +264,23 @@ class Calibrator:
         )  # fmt: skip
         analyses = self._analyser.analyse(layer_factors, batches, self._comparison, self._config.bias_correction)
         return CalibrationResult({**layer_factors, **tensor_factors}, analyses)
+
+
+def _check_tensors(tensors: Iterable[TensorQuantize], view: GraphView, fused: FusedGraph) -> None:
+    """Checks, before any data is run, that every tensor of tensor_quantize can be quantized in the end.
+
+    Raises:
+        ConfigValueError: one vanishes in a fusion, is not float32, or belongs to a loop.
+    """
+    kept = {node.name: node.op for node in fused.graph_def.node}
+    for tensor in tensors:
+        node = view.nodes[tensor.layer_name]
+        if kept.get(node.name) != node.op:
+            problem = "is folded into the layer before it, which is quantized anyway"
+        elif attribute(node, "T").type != tf.float32.as_datatype_enum:
+            problem = f"computes {tf.dtypes.as_dtype(attribute(node, 'T').type).name}; only float32 can be quantized"
+        elif node.name in view.loop_nodes:
+            problem = "runs inside a loop, any number of times per batch, and cannot be calibrated"
+        else:
+            continue
+        raise ConfigValueError(f"tensor_quantize names {node.name!r} ({node.op}), which {problem}. Delete it.")

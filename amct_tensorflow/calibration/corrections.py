@@ -1,19 +1,22 @@
-"""The bias corrections of a calibration, in a JSON file beside the record.
+"""What a calibration found and record.txt has no place for, in a JSON file beside it.
 
-record.txt has no place for them and must stay readable by the original toolkit. A correction belongs to the very
-factors with which it was measured; a digest of those stands beside it, so that the corrections of layers whose record
-was edited afterwards, or replaced, are left out instead of applied wrongly.
+The record must stay readable by the original toolkit. A bias correction belongs to the very factors with which it was
+measured; a digest of those stands beside it, so that the corrections of layers whose record was edited afterwards, or
+replaced, are left out instead of applied wrongly. And the factors belong to the folded weights that were calibrated:
+which nodes are folded depends on the outputs asked for, so that a digest of the weights and bias stands there, too.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from amct_tensorflow.errors import RecordError
-from amct_tensorflow.files import write_atomically
+from amct_tensorflow.files import refusal, write_atomically
+from amct_tensorflow.graph.fusion import FusedLayer
 from amct_tensorflow.log import log_for
 from amct_tensorflow.record import LayerFactors, dump_record
 
@@ -26,59 +29,109 @@ def corrections_path(record_file: str | Path) -> Path:
     return path.with_name(path.stem + _SUFFIX)
 
 
-def write_corrections(
-    record_file: str | Path, factors: Mapping[str, LayerFactors], corrections: Mapping[str, np.ndarray]
-) -> None:
-    """Writes the corrections of a record; with none, removes those of an earlier record."""
-    path, text = corrections_path(record_file), dump_corrections(factors, corrections)
-    if text is None:
+def remove_corrections(record_file: str | Path) -> None:
+    """Removes the corrections of an earlier record.
+
+    Raises:
+        OutputError: they cannot be removed.
+    """
+    path = corrections_path(record_file)
+    try:
         path.unlink(missing_ok=True)
-    else:
-        write_atomically(path, text, announce=False)
+    except OSError as error:
+        raise refusal(path, error) from error
 
 
-def dump_corrections(factors: Mapping[str, LayerFactors], corrections: Mapping[str, np.ndarray]) -> str | None:
-    """Returns the corrections as JSON text; None if there are none."""
-    if not corrections:
-        return None
-    layers = {
-        name: {"factors": _digest(name, factors[name]), "bias_correction": correction.tolist()}
-        for name, correction in corrections.items()
-    }
-    return json.dumps(layers, indent=4, separators=(",", ":"))
+def dump_corrections(
+    factors: Mapping[str, LayerFactors], corrections: Mapping[str, np.ndarray], layers: Mapping[str, FusedLayer]
+) -> str:
+    """Returns as JSON text what belongs to a record.
+
+    Args:
+        factors: the record.
+        corrections: per layer name, what to add to its bias, float [Cout]; layers without a correction are left out.
+        layers: the layers that were calibrated, after fusion; at least those that the record has.
+    """
+    entries: dict[str, dict[str, Any]] = {}
+    for name, layer in layers.items():
+        if name not in factors or layer.weights is None:
+            continue
+        entries[name] = {"factors": _digest(name, factors[name]), "weights": layer.digest}
+        if name in corrections:
+            entries[name]["bias_correction"] = corrections[name].tolist()
+    return json.dumps(entries, indent=4, separators=(",", ":"), allow_nan=False)
 
 
-def read_corrections(record_file: str | Path, factors: Mapping[str, LayerFactors]) -> dict[str, np.ndarray]:
-    """Reads the corrections that belong to a record.
+def write_corrections(
+    record_file: str | Path,
+    factors: Mapping[str, LayerFactors],
+    corrections: Mapping[str, np.ndarray],
+    layers: Mapping[str, FusedLayer],
+) -> None:
+    """Writes what belongs to a record beside it; see ``dump_corrections``.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_atomically(corrections_path(record_file), dump_corrections(factors, corrections, layers), announce=False)
+
+
+def read_corrections(
+    record_file: str | Path, factors: Mapping[str, LayerFactors], layers: Mapping[str, FusedLayer]
+) -> dict[str, np.ndarray]:
+    """Reads the corrections that belong to a record, and checks that it belongs to a model.
+
+    Args:
+        record_file: the record beside which they stand.
+        factors: what it holds.
+        layers: the layers of the model, after fusion.
 
     Returns:
         Per layer name, float64 [Cout]; empty if there is no file. Layers whose factors have changed are left out.
 
     Raises:
-        RecordError: the file is damaged.
+        RecordError: the file is damaged, or what was calibrated are other weights than those of the model.
     """
     path = corrections_path(record_file)
     if not path.exists():
         return {}
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        corrections = {
-            name: np.asarray(stored[name]["bias_correction"], np.float64)
+        known = {
+            name: stored[name]
             for name, layer in factors.items()
             if name in stored and stored[name]["factors"] == _digest(name, layer)
         }
-        valid = all(value.ndim == 1 and np.isfinite(value).all() for value in corrections.values())
+        weights = {name: entry["weights"] for name, entry in known.items()}
+        corrections = {
+            name: np.asarray(entry["bias_correction"], np.float64)
+            for name, entry in known.items()
+            if "bias_correction" in entry
+        }
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise RecordError(f"{path} cannot be read ({error}). Delete it, or calibrate again.") from error
-    if not valid:
+    if any(value.ndim != 1 or not np.isfinite(value).all() for value in corrections.values()):
         raise RecordError(f"{path} holds a bias correction that is no list of numbers. Delete it, or calibrate again.")
-    outdated = set(stored) & set(factors) - set(corrections)
+    _check_weights(path, weights, layers)
+    outdated = set(stored) & set(factors) - set(known)
     if outdated:
         log_for("record").warning(
             "The factors of %d layers differ from those that %s was measured with; their biases are not corrected.",
             len(outdated), path,
         )  # fmt: skip
     return corrections
+
+
+def _check_weights(path: Path, weights: Mapping[str, Any], layers: Mapping[str, FusedLayer]) -> None:
+    """Refuses factors of other weights than those to be quantized: the channels fit, but the values would not."""
+    others = [name for name, digest in weights.items() if name not in layers or digest != layers[name].digest]
+    if others:
+        raise RecordError(
+            f"{path}: layer {others[0]!r}{f' and {len(others) - 1} more' if others[1:] else ''} had other weights or "
+            "another bias when it was calibrated. Which nodes are folded into a layer depends on the outputs: give "
+            "quantize_model the outputs of save_model as calib_outputs, and save_model the model that was calibrated; "
+            "then calibrate again."
+        )
 
 
 def _digest(name: str, factors: LayerFactors) -> str:

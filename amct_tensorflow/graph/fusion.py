@@ -6,6 +6,7 @@ A chain of them behind a layer is therefore one affine map; it is composed in fl
 whoever asks for that node as an output, finds the same value under the same name.
 """
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -76,6 +77,14 @@ class FusedLayer:
     def channels(self) -> int:
         """Number of output channels; 1 for AvgPool, which has one factor."""
         return 1 if self.weights is None else layer_rules.out_channels(self.op_type, self.weights)
+
+    @property
+    def digest(self) -> str:
+        """Tells folded weights and bias from any others; a layer calibrated and one to be saved must agree in it."""
+        hashed = hashlib.sha256()
+        for values in (self.weights, self.bias):
+            hashed.update(b"none" if values is None else f"{values.shape}".encode() + values.tobytes())
+        return hashed.hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)

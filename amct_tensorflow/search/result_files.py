@@ -60,7 +60,9 @@ class ResultFiles:
             self.model.model: dump_model(result.quantized),
             self.model.node_map: dump_node_map(result.quantized),
             self.record: dump_record(calibration.factors),
-            corrections_path(self.record): dump_corrections(calibration.factors, calibration.corrections),
+            corrections_path(self.record): dump_corrections(
+                calibration.factors, calibration.corrections, result.fused.layers
+            ),
             self.folder / FINAL_CONFIG_FILE: dump_config(config.with_enabled(result.saved.configuration)),
             self.folder / RANKING_FILE: dump_ranking(result.ranking),
             LOG_DIR / HISTORY_FILE: dump_history(result.trials),

@@ -48,6 +48,7 @@ class SearchResult:
         saved_metric: what it returned for the model to save.
         saved: the configuration to save and how it was judged.
         trials: every configuration that was judged, in order.
+        fused: the float model after fusion, as it was calibrated.
         calibration: the factors, corrections and similarities.
         ranking: per layer, its similarity by the sensitivity asked for.
         quantized: the model to save.
@@ -66,6 +67,7 @@ class SearchResult:
     saved_metric: Any
     saved: Trial
     trials: tuple[Trial, ...]
+    fused: FusedGraph
     calibration: CalibrationResult
     ranking: dict[str, float]
     quantized: QuantizedGraph
@@ -270,6 +272,7 @@ class _Search:
             saved_metric=evaluation.metric,
             saved=saved,
             trials=tuple(trial for trial, _ in self._trials.values()),
+            fused=self._fused,
             calibration=self._calibration,
             ranking=self._ranking,
             quantized=self._quantize(saved.configuration),
