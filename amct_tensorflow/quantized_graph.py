@@ -17,7 +17,6 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow import ascend_ops
 from amct_tensorflow.calibration.arq import quantize_weights
 from amct_tensorflow.errors import RecordError
-from amct_tensorflow.graph import layers as layer_rules
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, full_tensor_name, node_scope, parse_tensor_name
@@ -135,8 +134,7 @@ class _Builder:
     def quantize(self, layer: FusedLayer, factors: LayerFactors, correction: np.ndarray | None) -> str:
         """Quantizes one layer; returns the name of its AscendDequant, which its readers are yet to be given."""
         editor = self._editor
-        index = layer_rules.data_input(layer.op_type)
-        editor.replace_input(layer.name, index, self._quantizer(layer.input, layer.name, factors))
+        editor.replace_input(layer.name, layer.op.data_input, self._quantizer(layer.input, layer.name, factors))
         deq_scale = layer_deq_scale(factors)
         value = layer.name
         if layer.weights is not None:
@@ -215,7 +213,7 @@ class _Builder:
         return self._quantizers[key]
 
     def _insert_weights(self, layer: FusedLayer, factors: LayerFactors) -> None:
-        assert layer.weights is not None
+        assert layer.weights is not None and layer.op.weight_input is not None
         leaves = [ascend_ops.WEIGHT_QUANT, "weights", "offset_w"]
         scope = self._editor.unique_scope(f"{node_scope(layer.name)}weight_quant", leaves)
         scale_w = np.asarray(factors.scale_w, np.float32)
@@ -223,7 +221,7 @@ class _Builder:
         weights = self._insert(ascend_ops.make_const(f"{scope}/weights", quantized), layer.name)
         offsets = self._insert(ascend_ops.make_const(f"{scope}/offset_w", np.zeros(1, np.int8)), layer.name)
         node = ascend_ops.weight_quant_node(f"{scope}/{ascend_ops.WEIGHT_QUANT}", weights, offsets)
-        self._editor.replace_input(layer.name, layer_rules.WEIGHT_INPUT, self._insert(node, layer.name))
+        self._editor.replace_input(layer.name, layer.op.weight_input, self._insert(node, layer.name))
 
     def _insert_bias(self, layer: FusedLayer, correction: np.ndarray | None, deq_scale: np.ndarray) -> str:
         """Quantizes the bias, if there is one or a correction asks for one; returns the node that holds the sum."""
@@ -252,22 +250,13 @@ class _Builder:
             f"{scope}/{ascend_ops.DEQUANT}",
             value,
             self._insert(const, layer.name),
-            self._ksize(layer),
+            layer.op.window(self._editor.node(layer.name)),
             layer.data_format,
         )
         name = self._insert(node, layer.name)
         self._values[name] = layer.tail
         self._inside.add(name)
         return name
-
-    def _ksize(self, layer: FusedLayer) -> list[int]:
-        """The pooling window of an AvgPool, [1, 1] for every other layer (spec section 8.2)."""
-        if layer.op_type != "AvgPool":
-            return [1, 1]
-        node = self._editor.find(layer.name)
-        assert node is not None
-        window = node.attr["ksize"].list.i
-        return [int(size) for size in (window[1:3] if layer.data_format == "NHWC" else window[2:4])]
 
     def _keep_output_name(self, output: str, dequantized: str) -> None:
         """Gives a requested output's name to the dequantized value; the node of that name inside the layer moves."""

@@ -13,6 +13,7 @@ from google.protobuf import text_format
 
 from amct_tensorflow.errors import RecordError
 from amct_tensorflow.files import write_atomically
+from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.proto import ScaleOffsetRecord
 
 _SCALE_LINE = re.compile(r"^(    scale_[dw]: )(\S+)$", re.MULTILINE)
@@ -134,9 +135,10 @@ def check_record(
             raise RecordError(f"Record {source}: {key!r} {reason}. Use the record that was made for this model.")
         op_type, channels = layers[key]
         count = len(layer.scale_w)
-        if op_type == "AvgPool" and count:
-            raise _error(source, key, "scale_w is undesirable for AvgPool, which has no weights. Remove it")
-        if op_type != "AvgPool" and count not in (1, channels):
+        if OP_TYPES[op_type].weight_input is None:
+            if count:
+                raise _error(source, key, f"scale_w is undesirable for {op_type}, which has no weights. Remove it")
+        elif count not in (1, channels):
             raise _error(source, key, f"scale_w has {count} values; the layer needs 1 or {channels}")
 
 

@@ -16,8 +16,8 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow import ascend_ops
-from amct_tensorflow.graph import layers as layer_rules
 from amct_tensorflow.graph.fusion import FusedGraph
+from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 from amct_tensorflow.quantized_graph import FLOAT_SCOPE, local_quantized_graph
@@ -69,7 +69,7 @@ def switchable_graph(
     for name in factors:
         layer = fused.layers[name]
         gates[name] = _gate(editor, name)
-        switches[name] = _switch(editor, name, layer_rules.data_input(layer.op_type), gates[name])
+        switches[name] = _switch(editor, name, layer.op.data_input, gates[name])
         merges[layer.tail] = _merge(editor, f"{name}/either", [layer.tail, f"{scope}/{results[name]}"], like=name)
     editor.redirect(merges, exempt=merges.values(), control=True)
     graph_def = editor.graph_def()
@@ -102,7 +102,7 @@ def _add_quantized(graph_def: GraphDef, quantized: GraphDef, scope: str, switche
     """Adds the quantized layers under a scope, each reading the other side of its layer's switch."""
     nodes = {node.name: node for node in quantized.node}
     quantizers = {
-        parse_tensor_name(nodes[name].input[layer_rules.data_input(nodes[name].op)]).node: switch
+        parse_tensor_name(nodes[name].input[OP_TYPES[nodes[name].op].data_input]).node: switch
         for name, switch in switches.items()
     }
     for node in quantized.node:

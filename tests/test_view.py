@@ -7,7 +7,7 @@ from graphs import build, normal, small_net, tf1
 
 from amct_tensorflow.ascend_ops import make_node
 from amct_tensorflow.errors import ModelError, ModelNotFoundError
-from amct_tensorflow.graph.layers import find_layers, quantizable_nodes
+from amct_tensorflow.graph.layers import find_layers, obstacle
 from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, import_graph, read_graph_def
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 
@@ -121,7 +121,8 @@ def test_tensor_names(text, expected):
 
 
 def names(make):
-    return [node.name for node in quantizable_nodes(GraphView(build(make)))]
+    view = GraphView(build(make))
+    return [node.name for node in view.graph_def.node if obstacle(view, node) is None]
 
 
 def test_restrictions_of_the_op_types():

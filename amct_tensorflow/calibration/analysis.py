@@ -149,7 +149,7 @@ class LayerAnalyser:
             tensor = full_tensor_name(layer.input)
             output = self._graph.get_tensor_by_name(f"{FLOAT_SCOPE}/{layer.tail}:0")
             shapes = [value.shape[1:] for value in (self._float_tensor(tensor), output)]
-            if layer.op_type == "Conv2DBackpropInput" or not all(shape.is_fully_defined() for shape in shapes):
+            if layer.op.is_told_its_output_shape or not all(shape.is_fully_defined() for shape in shapes):
                 whole.add(tensor)
                 continue
             largest = max(shape.num_elements() for shape in shapes)
@@ -215,7 +215,7 @@ class _Probe:
         """Every position of the output takes each weight once; of a transposed convolution, every one of its input."""
         if self.layer.weights is None:
             return 0
-        return self._positions * self.layer.weights.size // self.layer.upsampling
+        return self._positions * self.layer.weights.size // self.layer.positions_per_weight
 
     def _correct(self, original: np.ndarray, quantized: np.ndarray) -> np.ndarray:
         """Accumulates the differences per channel; returns the output with the batch's own correction applied."""

@@ -3,7 +3,7 @@
 import numpy as np
 
 from amct_tensorflow.errors import CalibrationError
-from amct_tensorflow.graph import layers as layer_rules
+from amct_tensorflow.graph.op_types import OP_TYPES
 
 # Scales below FLT_EPSILON belong to dead channels; any scale serves those (spec section 7).
 EPSILON = 1.192092896e-7
@@ -35,7 +35,7 @@ def arq_scales(name: str, op_type: str, weights: np.ndarray, channel_wise: bool)
         )
     axes = None
     if channel_wise:
-        axes = tuple(axis for axis in range(weights.ndim) if axis not in layer_rules.channel_axes(op_type))
+        axes = tuple(axis for axis in range(weights.ndim) if axis not in OP_TYPES[op_type].channel_axes)
     above = np.atleast_1d(weights.max(axis=axes)).astype(np.float64).reshape(-1)
     below = -np.atleast_1d(weights.min(axis=axes)).astype(np.float64).reshape(-1)
     return symmetric_scale(above, below).astype(np.float32)
@@ -52,5 +52,5 @@ def symmetric_scale(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 def quantize_weights(op_type: str, weights: np.ndarray, scale_w: np.ndarray) -> np.ndarray:
     """Returns ``clip(rint(weights / scale_w), -128, 127)`` as int8 in the layout of ``weights``."""
-    scale = layer_rules.along_channels(op_type, weights, scale_w.astype(np.float64))
+    scale = OP_TYPES[op_type].along_channels(weights, scale_w.astype(np.float64))
     return np.asarray(np.clip(np.rint(weights / scale), -128, 127), np.int8)

@@ -20,7 +20,8 @@ from amct_tensorflow.config.section import Section
 from amct_tensorflow.config.validate import check_batch_num, check_hfmg, check_ifmr, check_names, check_tensor
 from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError
 from amct_tensorflow.files import write_atomically
-from amct_tensorflow.graph.layers import CHANNEL_WISE_TYPES, LayerSpec
+from amct_tensorflow.graph.layers import LayerSpec
+from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.log import log_for
 
 _IFMR_KEYS = ("max_percentile", "min_percentile", "search_range", "search_step")
@@ -188,7 +189,7 @@ def _weights(section: Section, layer: LayerSpec) -> WeightConfig:
     if algorithm != "arq_quantize":
         raise ConfigValueError(f"{section.where}: wts_algo is {algorithm!r}; only 'arq_quantize' is supported.")
     channel_wise = section.boolean("channel_wise", layer.channel_wise)
-    if channel_wise and layer.op_type not in CHANNEL_WISE_TYPES:
+    if channel_wise and not OP_TYPES[layer.op_type].per_channel:
         raise ConfigValueError(f"{section.where}: channel_wise must be false for {layer.op_type}.")
     section.refuse_unused()
     return WeightConfig(channel_wise)

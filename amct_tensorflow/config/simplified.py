@@ -20,7 +20,8 @@ from amct_tensorflow.config.schema import (
 )
 from amct_tensorflow.config.validate import check_batch_num, check_hfmg, check_ifmr, check_names, check_tensor
 from amct_tensorflow.errors import ConfigValueError
-from amct_tensorflow.graph.layers import CHANNEL_WISE_TYPES, QUANTIZABLE_TYPES, LayerSpec
+from amct_tensorflow.graph.layers import LayerSpec
+from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.log import log_for
 from amct_tensorflow.proto import AMCTConfig
 
@@ -130,8 +131,8 @@ class _Resolver:
     def _types(self, field: str, types: Collection[str]) -> tuple[str, ...]:
         where = f"{self._source}: {field}"
         for name in types:
-            if name not in QUANTIZABLE_TYPES:
-                raise ConfigValueError(f"{where} names {name!r}; use op types among {', '.join(QUANTIZABLE_TYPES)}.")
+            if name not in OP_TYPES:
+                raise ConfigValueError(f"{where} names {name!r}; use op types among {', '.join(OP_TYPES)}.")
         if len(set(types)) < len(types):
             raise ConfigValueError(f"{where} names a type twice. Delete the repeated item.")
         return tuple(types)
@@ -170,8 +171,9 @@ class _Resolver:
         if message.HasField("common_config"):
             return _Chosen(message.common_config, f"{self._source}, common_config", True)
         if not self._by_type:
-            field = "fc_calibration_config" if layer.op_type == "MatMul" else "conv_calibration_config"
-            if layer.op_type != "AvgPool" and message.HasField(field):
+            op_type = OP_TYPES[layer.op_type]
+            field = "conv_calibration_config" if op_type.weight_rank > 2 else "fc_calibration_config"
+            if op_type.weight_input is not None and message.HasField(field):
                 return _Chosen(getattr(message, field), f"{self._source}, {field}", True)
         return None
 
@@ -200,7 +202,7 @@ class _Resolver:
         arq = chosen.message.arq_quantize
         if not arq.HasField("channel_wise"):
             return WeightConfig(layer.channel_wise)
-        if arq.channel_wise and layer.op_type not in CHANNEL_WISE_TYPES:
+        if arq.channel_wise and not OP_TYPES[layer.op_type].per_channel:
             if not chosen.is_common:
                 raise ConfigValueError(f"{chosen.where}: channel_wise must be false for {layer.op_type}.")
             return WeightConfig(False)

@@ -17,13 +17,14 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.ascend_ops import make_const, make_node
-from amct_tensorflow.graph import layers as layer_rules
+from amct_tensorflow.graph.layers import layer_weights, obstacle
+from amct_tensorflow.graph.op_types import OP_TYPES
+from amct_tensorflow.graph.op_types.op_type import OpType, data_format
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, attribute, parse_tensor_name
 from amct_tensorflow.log import log_for
 
 _BATCH_NORM = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
-_BATCH_NORM_LAYERS = frozenset({"Conv2D", "DepthwiseConv2dNative"})
 _ADD = frozenset({"Add", "AddV2"})
 _DEFAULT_EPSILON = 1e-4
 
@@ -59,7 +60,7 @@ class FusedLayer:
         data_format: ``NHWC`` or ``NCHW``.
         absorbed: original nodes folded into the layer, in the order in which they stood.
         batch_norm_kept: whether a BatchNorm that could be folded was kept because the user asked so.
-        upsampling: output positions per input position of a transposed convolution; 1 for every other layer.
+        positions_per_weight: how many positions of the output share one use of a weight.
     """
 
     name: str
@@ -71,12 +72,17 @@ class FusedLayer:
     data_format: str
     absorbed: tuple[str, ...]
     batch_norm_kept: bool
-    upsampling: int = 1
+    positions_per_weight: int = 1
+
+    @property
+    def op(self) -> OpType:
+        """What is known of its op type."""
+        return OP_TYPES[self.op_type]
 
     @property
     def channels(self) -> int:
         """Number of output channels; 1 for AvgPool, which has one factor."""
-        return 1 if self.weights is None else layer_rules.out_channels(self.op_type, self.weights)
+        return 1 if self.weights is None else self.op.channels(self.weights)
 
     @property
     def digest(self) -> str:
@@ -125,11 +131,11 @@ def fuse(
     editor = GraphEditor(view)
     found: dict[str, FusedLayer] = {}
     for node in view.topological():
-        if not layer_rules.is_quantizable(view, node):
+        if obstacle(view, node) is not None:
             continue
         may_fold = fold_batch_norm and node.name not in skip_fusion_layers
         layer = _fuse_layer(view, editor, node, keep, may_fold)
-        found[node.name] = replace(layer, upsampling=layer_rules.upsampling(node))
+        found[node.name] = replace(layer, positions_per_weight=OP_TYPES[node.op].positions_per_weight(node))
     folded = sum(bool(layer.absorbed) for layer in found.values())
     log_for("fusion").debug("Folded the nodes behind %d of %d layers.", folded, len(found))
     return FusedGraph(editor.graph_def(), found)
@@ -138,30 +144,29 @@ def fuse(
 def _fuse_layer(
     view: GraphView, editor: GraphEditor, node: NodeDef, keep: Collection[str], fold_batch_norm: bool
 ) -> FusedLayer:
-    weights = layer_rules.layer_weights(view, node)
-    data_format = layer_rules.data_format(node)
-    input_text = node.input[layer_rules.data_input(node.op)]
-    if weights is None:
-        return FusedLayer(node.name, node.op, input_text, None, None, node.name, data_format, (), False)
+    op_type = OP_TYPES[node.op]
+    weights = layer_weights(view, node)
+    layout = data_format(node)
+    input_text = node.input[op_type.data_input]
+    if weights is None or op_type.weight_input is None:
+        return FusedLayer(node.name, node.op, input_text, None, None, node.name, layout, (), False)
     chain = _find_chain(view, node, weights, keep, fold_batch_norm)
     if not chain.nodes:
-        return FusedLayer(
-            node.name, node.op, input_text, weights, None, node.name, data_format, (), chain.batch_norm_kept
-        )
+        return FusedLayer(node.name, node.op, input_text, weights, None, node.name, layout, (), chain.batch_norm_kept)
     if not np.array_equal(chain.affine.scale, np.ones_like(chain.affine.scale)):
-        scale = layer_rules.along_channels(node.op, weights, chain.affine.scale)
+        scale = op_type.along_channels(weights, chain.affine.scale)
         weights = (weights * scale).astype(np.float32)
         const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_weights"), weights), like=node.name)
-        editor.replace_input(node.name, layer_rules.WEIGHT_INPUT, const)
+        editor.replace_input(node.name, op_type.weight_input, const)
     bias = chain.affine.shift.astype(np.float32)
     tail = chain.nodes[-1].name
     const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_bias"), bias), like=node.name)
     for absorbed in chain.nodes:
         editor.remove(absorbed.name)
-    editor.add(make_node(tail, "BiasAdd", [node.name, const], T=tf.float32, data_format=data_format), like=node.name)
+    editor.add(make_node(tail, "BiasAdd", [node.name, const], T=tf.float32, data_format=layout), like=node.name)
     absorbed_names = tuple(absorbed.name for absorbed in chain.nodes)
     return FusedLayer(
-        node.name, node.op, input_text, weights, bias, tail, data_format, absorbed_names, chain.batch_norm_kept
+        node.name, node.op, input_text, weights, bias, tail, layout, absorbed_names, chain.batch_norm_kept
     )
 
 
@@ -169,7 +174,7 @@ def _find_chain(
     view: GraphView, layer: NodeDef, weights: np.ndarray, keep: Collection[str], fold_batch_norm: bool
 ) -> _Chain:
     """Follows the only consumer of each node as long as it is affine, and its result representable."""
-    channels = layer_rules.out_channels(layer.op, weights)
+    channels = OP_TYPES[layer.op].channels(weights)
     composed = Affine(np.ones(channels), np.zeros(channels))
     nodes: list[NodeDef] = []
     current = layer
@@ -195,7 +200,7 @@ def _find_chain(
 def _weights_stay_finite(op_type: str, weights: np.ndarray, affine: Affine) -> bool:
     """Weights that are not finite from the start are reported elsewhere; a fold must not make them so."""
     with np.errstate(over="ignore", invalid="ignore"):
-        folded = (weights * layer_rules.along_channels(op_type, weights, affine.scale)).astype(np.float32)
+        folded = (weights * OP_TYPES[op_type].along_channels(weights, affine.scale)).astype(np.float32)
     return bool(np.isfinite(folded).all() or not np.isfinite(weights).all())
 
 
@@ -227,9 +232,9 @@ def _as_affine(view: GraphView, previous: NodeDef, node: NodeDef, layer: NodeDef
 def _batch_norm(view: GraphView, previous: NodeDef, node: NodeDef, layer: NodeDef) -> Affine | None:
     """``gamma * (x - mean) / sqrt(variance + epsilon) + beta``."""
     training = attribute(node, "is_training").b or "is_training" not in node.attr
-    if layer.op not in _BATCH_NORM_LAYERS or training or parse_tensor_name(node.input[0]).node != previous.name:
+    if not OP_TYPES[layer.op].folds_batch_norm or training or parse_tensor_name(node.input[0]).node != previous.name:
         return None
-    if layer_rules.data_format(node) != layer_rules.data_format(layer) or _reads_statistics(view, node):
+    if data_format(node) != data_format(layer) or _reads_statistics(view, node):
         return None
     constants = [view.constant(text) for text in node.input[1:5]]
     if any(value is None for value in constants):
@@ -251,7 +256,7 @@ def _bias_add(view: GraphView, previous: NodeDef, node: NodeDef, layer: NodeDef,
     bias = view.constant(node.input[1])
     if bias is None or parse_tensor_name(node.input[0]).node != previous.name:
         return None
-    if layer_rules.data_format(node) != layer_rules.data_format(layer) or bias.shape != (channels,):
+    if data_format(node) != data_format(layer) or bias.shape != (channels,):
         return None
     return Affine(np.ones(channels), bias.astype(np.float64))
 
@@ -267,10 +272,10 @@ def _add(view: GraphView, previous: NodeDef, node: NodeDef, layer: NodeDef, chan
     constant = _other_constant(view, previous, node)
     if constant is None:
         return None
-    rank = 2 if layer.op == "MatMul" else 4
+    rank = OP_TYPES[layer.op].output_rank
     if constant.ndim > rank:
         return None
-    axis = 1 if rank == 4 and layer_rules.data_format(layer) == "NCHW" else rank - 1
+    axis = OP_TYPES[layer.op].channel_axis(data_format(layer))
     shape = (1,) * (rank - constant.ndim) + constant.shape
     if any(length != 1 for index, length in enumerate(shape) if index != axis) or shape[axis] not in (1, channels):
         return None

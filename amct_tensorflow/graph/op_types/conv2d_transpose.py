@@ -1,0 +1,58 @@
+"""Conv2DBackpropInput, the transposed convolution: filters [height, width, channels out, channels in]."""
+
+import math
+
+import numpy as np
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.graph.op_types.op_type import OpType
+from amct_tensorflow.graph.op_types.sliding import from_nhwc, spatial, to_nhwc
+from amct_tensorflow.graph.view import attribute
+
+
+def _reference(node: NodeDef, data: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """Adds up a window of the output per position of the input, then cuts off what SAME padding leaves out.
+
+    The output is taken to be as large as the strides make it: ``stride * length`` with SAME padding.
+    """
+    assert weights is not None
+    nhwc = to_nhwc(node, data)
+    strides = spatial(node, "strides")
+    lengths = [(nhwc.shape[axis + 1] - 1) * strides[axis] + weights.shape[axis] for axis in (0, 1)]
+    output = np.zeros((len(nhwc), *lengths, weights.shape[2]), np.int64)
+    for row in range(weights.shape[0]):
+        for column in range(weights.shape[1]):
+            ends = (
+                row + (nhwc.shape[1] - 1) * strides[0] + 1,
+                column + (nhwc.shape[2] - 1) * strides[1] + 1,
+            )
+            output[:, row : ends[0] : strides[0], column : ends[1] : strides[1]] += nhwc @ weights[row, column].T
+    if attribute(node, "padding").s == b"SAME":
+        wanted = [nhwc.shape[axis + 1] * strides[axis] for axis in (0, 1)]
+        output = np.pad(output, [(0, 0), *((0, max(0, w - n)) for w, n in zip(wanted, lengths, strict=True)), (0, 0)])
+        starts = [max(weights.shape[axis] - strides[axis], 0) // 2 for axis in (0, 1)]
+        output = output[:, starts[0] : starts[0] + wanted[0], starts[1] : starts[1] + wanted[1]]
+    return from_nhwc(node, output)
+
+
+def _restriction(node: NodeDef) -> str | None:
+    return "it is dilated" if max(spatial(node, "dilations")) > 1 else None
+
+
+def _positions_per_weight(node: NodeDef) -> int:
+    """Every position of the *input* takes each weight once, and makes so many positions of the output."""
+    return math.prod(spatial(node, "strides"))
+
+
+CONV2D_TRANSPOSE = OpType(
+    name="Conv2DBackpropInput",
+    reference=_reference,
+    data_input=2,
+    weight_input=1,
+    weight_rank=4,
+    channel_axes=(2,),
+    per_channel=True,
+    is_told_its_output_shape=True,
+    restriction=_restriction,
+    positions_per_weight=_positions_per_weight,
+)

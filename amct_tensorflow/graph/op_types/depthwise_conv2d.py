@@ -1,0 +1,32 @@
+"""DepthwiseConv2dNative: filters [height, width, channels, multiplier]; channel c gives outputs c * multiplier + m."""
+
+import numpy as np
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.graph.op_types.op_type import OpType
+from amct_tensorflow.graph.op_types.sliding import from_nhwc, spatial, taps, to_nhwc
+
+
+def _reference(node: NodeDef, data: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    assert weights is not None
+    seen = taps(node, to_nhwc(node, data), weights.shape[:2])
+    total = np.asarray(sum(values[..., np.newaxis] * weights[position] for position, values in seen))
+    return from_nhwc(node, total.reshape(*total.shape[:3], -1))
+
+
+def _restriction(node: NodeDef) -> str | None:
+    if max(spatial(node, "dilations")) > 1 and max(spatial(node, "strides")) > 1:
+        return "it has both strides and dilations, which TensorFlow computes wrongly"
+    return None
+
+
+DEPTHWISE_CONV2D = OpType(
+    name="DepthwiseConv2dNative",
+    reference=_reference,
+    weight_input=1,
+    weight_rank=4,
+    channel_axes=(2, 3),
+    per_channel=True,
+    folds_batch_norm=True,
+    restriction=_restriction,
+)

@@ -1,0 +1,32 @@
+"""MatMul: weights [channels in, channels out]; one scale for all of them."""
+
+import numpy as np
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.graph.op_types.op_type import OpType
+from amct_tensorflow.graph.view import attribute
+
+_FLAGS = ("transpose_a", "transpose_b", "adjoint_a", "adjoint_b")
+
+
+def _reference(_node: NodeDef, data: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    assert weights is not None
+    return np.asarray(data @ weights)
+
+
+def _restriction(node: NodeDef) -> str | None:
+    for flag in _FLAGS:
+        if attribute(node, flag).b:
+            return f"it has {flag}"
+    return None
+
+
+MATMUL = OpType(
+    name="MatMul",
+    reference=_reference,
+    weight_input=1,
+    weight_rank=2,
+    channel_axes=(1,),
+    output_rank=2,
+    restriction=_restriction,
+)

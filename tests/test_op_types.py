@@ -1,0 +1,144 @@
+"""The NumPy reference of every op type against TensorFlow itself, on integers, and what cannot be quantized and why."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from graphs import build, normal, tf1
+
+from amct_tensorflow.graph.layers import obstacle
+from amct_tensorflow.graph.op_types import OP_TYPES
+from amct_tensorflow.graph.view import GraphView
+
+
+def integers(shape, seed):
+    return np.random.default_rng(seed).integers(-9, 9, shape)
+
+
+def check(op, data, weights):
+    """Compares the reference with what TensorFlow computes; ``op`` makes the node from float64 tensors."""
+    with tf.Graph().as_default() as graph, tf1.Session() as session:
+        tensors = [None if values is None else tf.constant(values.astype(np.float64)) for values in (data, weights)]
+        output = op(*tensors)
+        expected = session.run(output)
+        node = GraphView(graph.as_graph_def()).nodes[output.op.name]
+    np.testing.assert_allclose(OP_TYPES[node.op].reference(node, data, weights), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", [[0, 0], [1, 2], [0, 3], [0, 0]]])
+@pytest.mark.parametrize(("strides", "dilations"), [([1, 1], [1, 1]), ([2, 3], [1, 1]), ([1, 1], [2, 3])])
+def test_conv2d(padding, strides, dilations):
+    def op(x, w):
+        return tf.nn.conv2d(x, w, strides, padding, dilations=dilations)
+
+    check(op, integers((2, 11, 9, 3), 1), integers((3, 2, 3, 4), 2))
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
+def test_depthwise_conv2d(padding, stride, dilation):
+    def op(x, w):
+        return tf.raw_ops.DepthwiseConv2dNative(
+            input=x, filter=w, strides=[1, stride, stride, 1], padding=padding, dilations=[1, dilation, dilation, 1]
+        )
+
+    if dilation > 1:  # TensorFlow has no kernel of its own for dilations on a CPU
+        data, weights = integers((1, 7, 8, 3), 3), integers((3, 2, 3, 2), 4)
+        spread = np.zeros((5, 3, 3, 2), np.int64)
+        spread[::2, ::2] = weights
+        node = build(lambda: op(tf1.placeholder(tf.float32, [1, 7, 8, 3]), normal((3, 2, 3, 2)))).node[-1]
+        plain = build(
+            lambda: tf.raw_ops.DepthwiseConv2dNative(
+                input=tf1.placeholder(tf.float32, [1, 7, 8, 3]), filter=normal((5, 3, 3, 2)), strides=[1, 1, 1, 1],
+                padding=padding,
+            )
+        ).node[-1]  # fmt: skip
+        reference = OP_TYPES["DepthwiseConv2dNative"].reference
+        np.testing.assert_array_equal(reference(node, data, weights), reference(plain, data, spread))
+    else:
+        check(op, integers((2, 7, 8, 3), 3), integers((3, 2, 3, 2), 4))
+
+
+@pytest.mark.parametrize(("padding", "size"), [("SAME", 8), ("VALID", 9), ("VALID", 10)])
+@pytest.mark.parametrize("kernel", [1, 2, 3])
+def test_transposed_conv2d(padding, size, kernel):
+    length = size if padding == "SAME" else 3 * 2 + kernel
+
+    def op(x, w):
+        return tf.nn.conv2d_transpose(x, w, [2, length, length, 5], 2, padding)
+
+    check(op, integers((2, 4, 4, 3), 5), integers((kernel, kernel, 5, 3), 6))
+
+
+def test_matmul():
+    check(tf.matmul, integers((5, 7), 7), integers((7, 3), 8))
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_avg_pool(padding):
+    check(lambda x, _: tf.nn.avg_pool2d(x, [3, 2], [2, 1], padding), integers((2, 6, 7, 3), 9), None)
+
+
+@pytest.mark.parametrize("name", ["Conv2D", "DepthwiseConv2dNative", "AvgPool"])
+def test_nchw_is_nhwc_with_the_channels_in_front(name):
+    """TensorFlow has no NCHW kernels on a CPU to compare with."""
+
+    def node_of(data_format):
+        def make():
+            x = tf1.placeholder(tf.float32, [2, 6, 6, 6])
+            strides = [1, 2, 2, 1] if data_format == "NHWC" else [1, 1, 2, 2]
+            common = {"strides": strides, "padding": "SAME", "data_format": data_format}
+            if name == "Conv2D":
+                tf.raw_ops.Conv2D(input=x, filter=normal((3, 3, 6, 4)), **common)
+            elif name == "AvgPool":
+                window = [1, 3, 2, 1] if data_format == "NHWC" else [1, 1, 3, 2]
+                tf.raw_ops.AvgPool(value=x, ksize=window, **common)
+            else:
+                tf.raw_ops.DepthwiseConv2dNative(input=x, filter=normal((3, 3, 6, 1)), **common)
+
+        return build(make).node[-1]
+
+    data = integers((2, 6, 6, 6), 10)
+    weights = None if name == "AvgPool" else integers((3, 3, 6, 4 if name == "Conv2D" else 1), 11)
+    op_type = OP_TYPES[name]
+    expected = op_type.reference(node_of("NHWC"), np.moveaxis(data, 1, -1), weights)
+    actual = op_type.reference(node_of("NCHW"), data, weights)
+    np.testing.assert_array_equal(np.moveaxis(actual, 1, -1), expected)
+    assert op_type.window(node_of("NCHW")) == op_type.window(node_of("NHWC"))
+
+
+@pytest.mark.parametrize("op_type", OP_TYPES.values(), ids=OP_TYPES)
+def test_a_descriptor_is_whole(op_type):
+    assert OP_TYPES[op_type.name] is op_type
+    assert (op_type.weight_input is None) is (op_type.weight_rank == 0) is (not op_type.channel_axes)
+    if op_type.weight_rank:
+        weights = np.zeros(range(2, 2 + op_type.weight_rank))
+        channels = op_type.channels(weights)
+        shaped = op_type.along_channels(weights, np.arange(channels))
+        assert (weights + shaped).shape == weights.shape and shaped.size == channels
+
+
+X = [4, 6]
+IMAGE = [1, 8, 8, 4]
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: tf.nn.relu(tf1.placeholder(tf.float32, X)), "its op type Relu is none of Conv2D, "),
+        (lambda: tf.matmul(tf1.placeholder(tf.float64, X), np.ones((6, 2))), "it computes float64"),
+        (lambda: tf.matmul(tf1.placeholder(tf.float32, X), tf1.placeholder(tf.float32, [6, 2])), "are no constant"),
+        (lambda: tf.matmul(normal((4, 6)), normal((6, 2))), "its input is a constant"),
+        (lambda: tf.matmul(tf1.placeholder(tf.float32, X), normal((2, 6)), transpose_b=True), "it has transpose_b"),
+        (lambda: tf.nn.conv2d_transpose(tf1.placeholder(tf.float32, IMAGE), normal((3, 3, 5, 4)), [1, 8, 8, 5], 1,
+                                        dilations=2), "it is dilated"),
+        (lambda: tf.raw_ops.DepthwiseConv2dNative(input=tf1.placeholder(tf.float32, IMAGE), filter=normal((3, 3, 4, 1)),
+                                                  strides=[1, 2, 2, 1], padding="SAME", dilations=[1, 2, 2, 1]),
+         "both strides and dilations"),
+        (lambda: tf.matmul(tf1.placeholder(tf.float32, X), normal((6, 2))), None),
+    ],
+)  # fmt: skip
+def test_why_a_node_cannot_be_quantized(make, reason):
+    view = GraphView(build(make))
+    (node,) = [view.nodes[name] for name in view.nodes if not view.consumers(name)]
+    found = obstacle(view, node)
+    assert found is None if reason is None else found is not None and reason in found
