@@ -8,6 +8,7 @@ The bias is rounded to the accumulator's unit ``scale_d * scale_w`` and stored a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import tensorflow as tf
@@ -42,6 +43,11 @@ class QuantizedGraph:
     graph_def: GraphDef
     origins: dict[str, tuple[str, ...]]
     values: dict[str, str]
+
+    @cached_property
+    def model(self) -> bytes:
+        """The graph as it stands in its file; equal graphs give equal bytes."""
+        return bytes(self.graph_def.SerializeToString(deterministic=True))
 
 
 def quantize_graph(

@@ -61,10 +61,5 @@ class FloatModel:
 
 def write_quantized_model(paths: ModelPaths, quantized: QuantizedGraph) -> None:
     """Writes the model and its node map, each whole or not at all."""
-    write_atomically(paths.model, dump_model(quantized))
+    write_atomically(paths.model, quantized.model)
     write_atomically(paths.node_map, dump_node_map(quantized))
-
-
-def dump_model(quantized: QuantizedGraph) -> bytes:
-    """Returns the model as it stands in its file; equal models give equal bytes."""
-    return bytes(quantized.graph_def.SerializeToString(deterministic=True))

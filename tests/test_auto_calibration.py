@@ -31,6 +31,7 @@ from amct_tensorflow.errors import (
 )
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.record import read_record
+from amct_tensorflow.search import runner
 
 IMAGES = normal((16, 12, 12, 3), 50)
 OUTPUT = "probabilities"
@@ -235,6 +236,28 @@ def test_tensors_alone_can_be_quantized(workdir):
     assert not result.target_met and result.roll_back_config == {}
     assert list(read_record(arguments["record_file"])) == ["pool:0"]
     assert calibrate(arguments).target_met
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6])
+def test_the_saved_model_is_the_one_that_was_evaluated(workdir, monkeypatch, share):
+    """It is not built a second time; every configuration is built once, to be evaluated."""
+    built = []
+    build_graph = runner.quantize_graph
+
+    def recording(*arguments):
+        built.append(build_graph(*arguments))
+        return built[-1]
+
+    monkeypatch.setattr(runner, "quantize_graph", recording)
+    arguments = prepare(workdir)
+    edit_config(arguments, bias_correction=False)
+    loss = calibrate(arguments).loss
+    built.clear()
+    evaluator = Evaluator(limit=loss * share)
+    result = calibrate(arguments, evaluator)
+    assert len(built) == len(evaluator.evaluated) - 1 == result.evaluations - 1
+    saved = result.model_file.read_bytes()
+    assert sum(graph.model == saved for graph in built) == 1
 
 
 @pytest.mark.parametrize("name", ["branch", "conv/bias"])

@@ -352,3 +352,17 @@ def test_the_sample_notices_another_dataset(workdir, tmp_path):
     assert json.dumps(one)
     other = sample.MobileNetV2Evaluator(dataset, batch_size=8).identity()
     assert {name for name in one if one[name] != other[name]} == {"batch size"}
+
+
+def test_a_result_of_another_model_is_not_used(task, reference):
+    """An evaluation is that of one model, to the byte."""
+    arguments, limit = task
+    expected, evaluated = reference
+    calibrate(arguments, Repeatable(limit), **OPTIONS)
+    document = json.loads(state_file().read_text())
+    for name, entry in document["evaluations"].items():
+        entry["model"] = entry["model"] if name == "original" else "0" * 64
+    state_file().write_text(json.dumps(document))
+    evaluator = Repeatable(limit)
+    calibrate(arguments, evaluator, resume=True, **OPTIONS)
+    assert evaluator.evaluated == evaluated[1:] and contents(Path()) == expected

@@ -94,11 +94,13 @@ class Evaluation:
         metric: what ``evaluate`` returned.
         seconds: how long it took; None if that was in an earlier run.
         image_results: what ``image_results`` returned, float64 [images]; None if it offers nothing.
+        model: digest of the model that was evaluated, as it stands in its file; empty until the engine tells.
     """
 
     metric: Any
     seconds: float | None
     image_results: np.ndarray | None
+    model: str = ""
 
 
 class CheckedEvaluator:

@@ -9,7 +9,7 @@ from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.log import LOG_DIR
 from amct_tensorflow.node_map import dump_node_map
 from amct_tensorflow.record import dump_record
-from amct_tensorflow.saved_model import ModelPaths, dump_model
+from amct_tensorflow.saved_model import ModelPaths
 from amct_tensorflow.search.history import FINAL_CONFIG_FILE, HISTORY_FILE, RANKING_FILE, dump_history, dump_ranking
 from amct_tensorflow.search.runner import SearchResult
 
@@ -57,7 +57,7 @@ class ResultFiles:
         """
         calibration = result.calibration.restrict(result.saved.configuration)
         contents: dict[Path, str | bytes | None] = {
-            self.model.model: dump_model(result.quantized),
+            self.model.model: result.quantized.model,
             self.model.node_map: dump_node_map(result.quantized),
             self.record: dump_record(calibration.factors),
             corrections_path(self.record): dump_corrections(

@@ -6,9 +6,9 @@ are; what was found out is kept in a state, with which a run that was cut off go
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
 from amct_tensorflow.config.schema import QuantConfig
+from amct_tensorflow.errors import StateError
 from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.log import log_for
@@ -31,7 +32,7 @@ from amct_tensorflow.search.sensitivity import (
     OutputDivergenceSensitivity,
     SensitivityBase,
 )
-from amct_tensorflow.search.state import SearchState
+from amct_tensorflow.search.state import SearchState, digest
 from amct_tensorflow.search.statistics import LossInterval, paired_interval
 from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, SearchKnowledge, check_decision
 
@@ -107,7 +108,7 @@ def run_search(
         comparison = own_outputs(sensitivity)
         calibrator = Calibrator(graph, config, comparison, lambda _: None, model.outputs, keep_batches=True)
     evaluations = _Evaluations(evaluator, state, model.outputs)
-    original = evaluations.get(None, lambda: import_graph(model.graph_def, model.path), "the original model")
+    original = evaluations.get(None, model.graph_def.SerializeToString(deterministic=True), "the original model")
     log_for().info("Accuracy of original model: %s", format_metric(original.metric))
     evaluator.check_requirement(original.metric)
     calibration = state.calibration
@@ -175,20 +176,22 @@ class _Evaluations:
         self.outputs = outputs
         self._state = state
 
-    def get(self, quantized: Collection[str] | None, make_graph: Callable[[], tf.Graph], title: str) -> Evaluation:
-        """Returns the evaluation of a model.
+    def get(self, quantized: Collection[str] | None, model: bytes, title: str) -> Evaluation:
+        """Returns the evaluation of a model, which an earlier run may have done, of the very same bytes.
 
         Args:
             quantized: its quantized layers; None for the original model.
-            make_graph: makes its graph.
+            model: what stands in its file.
             title: what it is called in messages.
         """
+        identity = digest(model)
         evaluation = self._state.evaluation(quantized)
-        if evaluation is not None:
+        if evaluation is not None and evaluation.model == identity:
             log_for().info("The result of %s is known from the earlier run.", title)
             self.evaluator.reuse()
             return evaluation
-        evaluation = self.evaluator.evaluate(make_graph(), self.outputs, title)
+        graph = import_graph(tf.compat.v1.GraphDef.FromString(model), title)
+        evaluation = replace(self.evaluator.evaluate(graph, self.outputs, title), model=identity)
         self._state.add_evaluation(quantized, evaluation)
         return evaluation
 
@@ -218,6 +221,9 @@ class _Search:
         self._ranking = knowledge.local_similarities()
         self._trials: dict[frozenset[str], tuple[Trial, Evaluation]] = {}
         self._settled: frozenset[str] | None = None
+        # The best model so far, as it was evaluated: what is saved in the end is not built again. Only one is kept,
+        # so that memory does not grow with the number of evaluations.
+        self._built: tuple[frozenset[str], QuantizedGraph] | None = None
 
     @property
     def first(self) -> tuple[Trial, Evaluation]:
@@ -230,10 +236,12 @@ class _Search:
         if key not in self._trials:
             evaluation = self._original
             if key or not self._trials:
-                make_graph = partial(self._import_quantized, configuration, title)
-                evaluation = self._evaluations.get(key, make_graph, title)
+                quantized = self._quantize(configuration)
+                evaluation = self._evaluations.get(key, quantized.model, title)
             judged = self._evaluator.judge(self._original.metric, evaluation.metric)
             self._trials[key] = Trial(dict(configuration), judged), evaluation
+            if evaluation is not self._original and self._best() is self._trials[key]:
+                self._built = key, quantized
         return self._trials[key][0].judged
 
     def roll_back(self, strategy: AutoCalibrationStrategyBase) -> None:
@@ -275,7 +283,7 @@ class _Search:
             fused=self._fused,
             calibration=self._calibration,
             ranking=self._ranking,
-            quantized=self._quantize(saved.configuration),
+            quantized=self._model_of(saved, evaluation),
             float_mac_share=self._float_share(saved.configuration),
             interval=interval,
             target_loss=self._evaluator.find_target(self._original.metric) if interval else None,
@@ -304,8 +312,19 @@ class _Search:
         kept = self._calibration.restrict(configuration)
         return quantize_graph(self._fused, kept.factors, kept.corrections, self._outputs)
 
-    def _import_quantized(self, configuration: Mapping[str, bool], title: str) -> tf.Graph:
-        return import_graph(self._quantize(configuration).graph_def, title)
+    def _model_of(self, trial: Trial, evaluation: Evaluation) -> QuantizedGraph:
+        """Returns the model that was evaluated in a trial; one that had not been the best is built again.
+
+        Raises:
+            StateError: it is not the one that was evaluated.
+        """
+        key = _quantized_layers(trial.configuration)
+        if self._built is not None and self._built[0] == key:
+            return self._built[1]
+        quantized = self._quantize(trial.configuration)
+        if key and digest(quantized.model) != evaluation.model:
+            raise StateError("The model to save is not the one that was evaluated. Start again, without resume.")
+        return quantized
 
     def _float_share(self, configuration: Mapping[str, bool]) -> float:
         return sum(self._shares.get(name, 0.0) for name, quantized in configuration.items() if not quantized)

@@ -29,7 +29,7 @@ from amct_tensorflow.record import dump_record, parse_record
 from amct_tensorflow.search.evaluator import Evaluation
 
 FOLDER = "accuracy_based_auto_calibration_state"
-_VERSION = 1
+_VERSION = 2
 _FILE = "state.json"
 _CALIBRATION = "calibration"
 _RESULTS = "results"
@@ -110,7 +110,7 @@ class SearchState:
                 type(evaluation.metric).__name__,
             )
             return
-        entry: dict[str, Any] = {"metric": evaluation.metric}
+        entry: dict[str, Any] = {"metric": evaluation.metric, "model": evaluation.model}
         results = evaluation.image_results
         arrays = {} if results is None else {_RESULTS: results}
         self._keep("evaluations", name, entry, arrays)
@@ -225,7 +225,7 @@ def _read_evaluation(folder: Path, entry: Mapping[str, Any]) -> Evaluation:
         results = _read_arrays(folder, entry["arrays"])[_RESULTS]
         if results.ndim != 1 or results.dtype != np.float64 or not np.isfinite(results).all():
             raise StateError(f"The results of an evaluation in {folder} are no numbers.")
-    return Evaluation(entry["metric"], None, results)
+    return Evaluation(entry["metric"], None, results, str(entry["model"]))
 
 
 def _read_calibration(folder: Path, entry: Mapping[str, Any]) -> CalibrationResult:
