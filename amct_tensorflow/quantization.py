@@ -22,7 +22,6 @@ from amct_tensorflow.quantized_graph import quantize_graph
 from amct_tensorflow.record import LayerFactors, check_record, read_record, write_record
 from amct_tensorflow.saved_model import FloatModel, ModelPaths, write_quantized_model
 from amct_tensorflow.scale_fit import fuse_as_scales_fit
-from amct_tensorflow.search.sensitivity import CosineSimilaritySensitivity
 
 
 def create_quant_config(
@@ -113,7 +112,7 @@ def quantize_model(
         write_corrections(record_file, result.factors, result.corrections, calibrator.fused.layers)
         write_record(record_file, result.factors, announce=False)
 
-    calibrator = Calibrator(graph, config, CosineSimilaritySensitivity(), write, tuple(calib_outputs or ()))
+    calibrator = Calibrator(graph, config, None, write, tuple(calib_outputs or ()))
     write_atomically(record_file, "")
     remove_corrections(record_file)
     return []

@@ -1,5 +1,6 @@
 """Observation, IFMR, HFMG and ARQ against the formulas of the specification."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amct_tensorflow.calibration import observation
+from amct_tensorflow.calibration import hfmg, observation
 from amct_tensorflow.calibration.arq import arq_scales, quantize_weights
 from amct_tensorflow.calibration.factors import range_factors, round_through_float16
 from amct_tensorflow.calibration.hfmg import search_hfmg
@@ -162,6 +163,63 @@ def test_hfmg_cuts_outliers_and_keeps_what_is_dense():
     uniform = search_hfmg(observed(generator.uniform(-1, 1, 100_000)), HfmgParams(1024), False)
     assert uniform.offset == 0
     assert uniform.scale == pytest.approx(1 / 127, rel=0.03)
+
+
+def hfmg_error(counts, left, right):
+    """The error of a range by its definition: stretch by stretch between the edges of source and destination bins."""
+    width = (right + 1 - left) / 256
+    edges = np.unique(np.concatenate([np.arange(counts.size + 1.0), left + width * np.arange(1, 256)]))
+    total = 0.0
+    for start, end in itertools.pairwise(edges):
+        density = counts[int((start + end) / 2)]
+        centre = left + (min(max(math.floor(((start + end) / 2 - left) / width), 0), 255) + 0.5) * width
+        total += density * ((end - centre) ** 3 - (start - centre) ** 3) / 3
+    return total
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from([1, 3, 7]), st.data())
+def test_hfmg_errors_by_their_definition(seed, power, data):
+    generator = np.random.default_rng(seed)
+    counts = np.histogram(generator.normal(size=5000) ** power, bins=1024)[0].astype(np.float64)
+    lefts = data.draw(st.lists(st.integers(0, 600), min_size=1, max_size=3))
+    ranges = [(left, data.draw(st.integers(left + 256, 1023))) for left in lefts]
+    expected = [hfmg_error(counts, *each) for each in ranges]
+    np.testing.assert_allclose(hfmg._range_errors(counts, ranges), expected, rtol=1e-6)
+
+
+TINY = np.float32(1e-45)
+HUGE = np.float32(3e38)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    exponents=st.lists(st.integers(-149, 127), min_size=1, max_size=3),
+    size=st.sampled_from([50, 70_000]),
+    asymmetric=st.booleans(),
+    algorithm=st.sampled_from(["ifmr", "hfmg"]),
+)
+def test_values_of_any_magnitude_get_factors(exponents, size, asymmetric, algorithm):
+    """Batches of denormals, of the largest floats, and of both, one after the other."""
+    observation = Observation()
+    for seed, exponent in enumerate(exponents):
+        values = np.random.default_rng(seed).uniform(-1, 1, size)
+        assert observation.add((values * 2.0**exponent).astype(np.float32))
+    distribution = observation.distribution()
+    assert distribution.total == size * len(exponents)
+    assert np.isfinite(distribution.values).all()
+    if algorithm == "ifmr":
+        factors = search_ifmr(distribution, IfmrParams(), asymmetric)
+    else:
+        factors = search_hfmg(distribution, HfmgParams(1024), asymmetric)
+    assert np.isfinite(factors.scale) and factors.scale > 1e-7
+    assert -128 <= factors.offset <= 127
+
+
+@pytest.mark.parametrize("value", [TINY, np.float32(1e-38), np.float32(1e-35), np.float32(1e-20), HUGE])
+def test_a_batch_of_one_magnitude(value):
+    observation = observed(np.full(70_000, value, np.float32), np.zeros(70_000, np.float32))
+    assert observation.total == 140_000 and observation.highest == value
 
 
 def test_range_factors_of_the_specification():

@@ -10,6 +10,7 @@ import tensorflow as tf
 from graphs import SMALL_NET_LAYERS, build, normal, save, small_net, tf1
 
 import amct_tensorflow as amct
+from amct_tensorflow.calibration.analysis import _Probe
 from amct_tensorflow.calibration.arq import arq_scales
 from amct_tensorflow.calibration.calibrator import Calibrator
 from amct_tensorflow.calibration.corrections import corrections_path, read_corrections
@@ -44,7 +45,7 @@ def calibrate(images=IMAGES, batches=1, make=small_net, comparison=None, **optio
     graph = graph_of(make)
     view = GraphView(graph.as_graph_def())
     config = default_config(find_layers(graph), view.op_types(), batch_num=batches, **options)
-    calibrator = Calibrator(graph, config, comparison or CosineSimilaritySensitivity(), lambda _: None)
+    calibrator = Calibrator(graph, config, comparison, lambda _: None)
     with tf1.Session(graph=graph) as session:
         for batch in np.split(images, batches):
             session.run(f"{OUTPUT}:0", {"input:0": batch})
@@ -57,7 +58,51 @@ def test_the_cut_into_batches_changes_nothing():
     for name, correction in one.corrections.items():
         np.testing.assert_allclose(correction, four.corrections[name], rtol=1e-3, atol=1e-7)
     for name, analysis in one.analyses.items():
-        assert analysis.similarity == pytest.approx(four.analyses[name].similarity, abs=2e-3)
+        assert 1 - analysis.similarity == pytest.approx(1 - four.analyses[name].similarity, rel=1e-3, abs=1e-12)
+
+
+def logits_net():
+    """One row per channel and image, as a fully connected layer has."""
+    x = tf1.placeholder(tf.float32, [None, 20], name="input")
+    tf.matmul(x, normal((20, 6), 43), name=OUTPUT)
+
+
+@pytest.mark.parametrize("comparison", [None, CosineSimilaritySensitivity()], ids=["sums", "compare"])
+def test_batches_of_one_image_do_not_hide_the_error(comparison):
+    x = normal((16, 20), 44)
+    whole = calibrate(x, make=logits_net, comparison=comparison).check_complete().analyses[OUTPUT]
+    single = calibrate(x, batches=16, make=logits_net, comparison=comparison).check_complete().analyses[OUTPUT]
+    assert 1 - whole.similarity > 1e-7
+    if comparison is None:
+        assert 1 - single.similarity == pytest.approx(1 - whole.similarity, rel=1e-3)
+    else:  # a mean over batches of ratios
+        assert 0.2 < (1 - single.similarity) / (1 - whole.similarity) < 5
+
+
+def test_a_nearly_black_image_behind_sixteen_others_does_not_decide():
+    x = normal((17, 12, 12, 3), 45)
+    x[16] *= 1e-6
+    first, all_images = (calibrate(images).check_complete().analyses for images in (x[:16], x))
+    for name, analysis in first.items():
+        assert 1 - all_images[name].similarity < 3 * (1 - analysis.similarity) + 1e-9
+
+
+def test_what_a_sensitivity_says_of_parts_is_weighted_by_their_images():
+    class FirstImage(CosineSimilaritySensitivity):
+        def compare(self, data, other):
+            return float(len(data) == 1)
+
+    analyses = calibrate(normal((17, 20), 46), make=logits_net, comparison=FirstImage()).check_complete().analyses
+    assert analyses[OUTPUT].similarity == pytest.approx(1 / 17)
+
+
+def test_a_part_counts_by_its_images_where_only_some_are_measured():
+    """Of large feature maps one image per part is measured; a last part of a single image must not count as much."""
+    probe = _Probe(fuse(build(logits_net)).layers[OUTPUT], bias_correction=True)
+    sixteen, single = normal((16, 6), 47), normal((1, 6), 48)
+    probe.look(sixteen, sixteen[:1] - np.float32(0.5))
+    probe.look(single, single + np.float32(1.0))
+    np.testing.assert_allclose(probe.analysis().correction, (16 * 0.5 - 1.0) / 17, rtol=1e-5)
 
 
 def test_every_layer_gets_factors_and_a_similarity():

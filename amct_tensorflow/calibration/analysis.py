@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
+from amct_tensorflow.calibration.channel_sums import ChannelSums
 from amct_tensorflow.errors import EvaluatorError
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.graph.rewrite import subgraph
@@ -42,7 +43,8 @@ class LayerAnalysis:
     """What quantization does to one layer.
 
     Attributes:
-        similarity: mean over the batches of what the sensitivity's ``compare`` returned.
+        similarity: how alike its float and quantized outputs are: the cosine similarity of all calibration images at
+            once, or the mean over the images of what a user's sensitivity said of the parts they came in.
         correction: what to add to the bias, float64 [Cout]; None for a layer without weights, or if switched off.
         multiply_accumulates: how many the layer took for all calibration batches; 0 for a layer without weights.
     """
@@ -78,7 +80,7 @@ class LayerAnalyser:
         self,
         factors: Mapping[str, LayerFactors],
         batches: Sequence[Batch],
-        comparison: Comparison,
+        comparison: Comparison | None,
         bias_correction: bool,
     ) -> dict[str, LayerAnalysis]:
         """Measures every layer; can be called once.
@@ -86,7 +88,8 @@ class LayerAnalyser:
         Args:
             factors: per layer name, its factors.
             batches: per batch, the value of every source tensor by full tensor name.
-            comparison: the sensitivity.
+            comparison: a user's sensitivity, for which everything runs a second time, since the correction must be
+                known before; None for the cosine similarity, which follows from sums.
             bias_correction: whether to measure corrections; the similarity then is that of the corrected layer.
 
         Raises:
@@ -94,13 +97,17 @@ class LayerAnalyser:
         """
         if not self._layers:
             return {}
-        probes = {layer.name: _Probe(layer, comparison, bias_correction) for layer in self._layers}
+        probes = {layer.name: _Probe(layer, bias_correction) for layer in self._layers}
         with self._graph.as_default():
             outputs = self._import_quantized(factors)
             fetches = _attach_probes(self._graph, outputs, probes)
         parts = [part for batch in batches for part in self._split(batch)]
         feeds = [{self._sources[name]: value for name, value in part.items()} for part in parts]
         _run(self._graph, fetches, feeds, probes)
+        if comparison is not None:
+            for probe in probes.values():
+                probe.compare_by(comparison)
+            _run(self._graph, fetches, feeds, probes)
         return {name: probe.analysis() for name, probe in probes.items()}
 
     def _split(self, batch: Batch) -> list[Batch]:
@@ -170,46 +177,63 @@ def _present(sources: Mapping[str, tf.Tensor], graph_def: GraphDef) -> dict[str,
 
 
 class _Probe:
-    """Compares the two outputs of one layer, batch by batch.
+    """Measures the two outputs of one layer, part by part.
 
     Attributes:
         layer: the layer.
         error: what went wrong inside TensorFlow, which would turn it into text; else None.
     """
 
-    def __init__(self, layer: FusedLayer, comparison: Comparison, bias_correction: bool) -> None:
+    def __init__(self, layer: FusedLayer, bias_correction: bool) -> None:
         self.layer = layer
         self.error: EvaluatorError | None = None
-        self._comparison = comparison
         self._corrects = bias_correction and layer.weights is not None
-        self._difference = np.zeros(layer.channels)
-        self._rows = 0
+        self._sums = ChannelSums(layer.channels)
         self._positions = 0
-        self._similarities: list[float] = []
+        self._comparison: Comparison | None = None
+        self._similarity = 0.0
+        self._images = 0
+
+    def compare_by(self, comparison: Comparison) -> None:
+        """From now on the layer, with its correction, is compared; everything has been measured once before."""
+        self._comparison = comparison
 
     def look(self, original: np.ndarray, quantized: np.ndarray) -> np.int32:
-        """Measures one batch; ``quantized`` may be of fewer images than ``original``."""
-        self._positions += original.size // self.layer.channels
-        original = original[: len(quantized)]
+        """Takes the outputs of a part; ``quantized`` may be of fewer images than ``original``."""
+        if self._comparison is None:
+            self._positions += original.size // self.layer.channels
+            weight = len(original) / max(len(quantized), 1)
+            self._sums.add(self._channels_last(original[: len(quantized)]), self._channels_last(quantized), weight)
+        else:
+            self._compare(self._comparison, original, quantized)
+        return np.int32(0)
+
+    def analysis(self) -> LayerAnalysis:
+        """Returns what all parts say together."""
+        correction = self._sums.correction if self._corrects else None
+        if self._comparison is None:
+            similarity = self._sums.similarity(corrected=self._corrects)
+        else:
+            similarity = self._similarity / max(self._images, 1)
+        return LayerAnalysis(similarity, correction, self._multiply_accumulates())
+
+    def _compare(self, comparison: Comparison, original: np.ndarray, quantized: np.ndarray) -> None:
+        images = len(original)
         if self._corrects:
-            quantized = self._correct(original, quantized)
+            correction = self._sums.correction.astype(np.float32)
+            quantized = quantized + (correction.reshape(-1, 1, 1) if self._is_nchw(quantized) else correction)
         try:
-            similarity = float(self._comparison.compare(original, quantized))
+            similarity = float(comparison.compare(original[: len(quantized)], quantized))
             if math.isnan(similarity):
                 raise ValueError("it returned NaN")
-            self._similarities.append(similarity)
         except Exception as error:
-            name = type(self._comparison).__name__
+            name = type(comparison).__name__
             self.error = EvaluatorError(
                 f"{name}.compare failed on layer {self.layer.name!r}: {type(error).__name__}: {error}."
             )
             raise self.error from error
-        return np.int32(0)
-
-    def analysis(self) -> LayerAnalysis:
-        """Returns what all batches say together."""
-        correction = self._difference / self._rows if self._corrects else None
-        return LayerAnalysis(float(np.mean(self._similarities)), correction, self._multiply_accumulates())
+        self._similarity += images * similarity
+        self._images += images
 
     def _multiply_accumulates(self) -> int:
         """Every position of the output takes each weight once; of a transposed convolution, every one of its input."""
@@ -217,18 +241,11 @@ class _Probe:
             return 0
         return self._positions * self.layer.weights.size // self.layer.positions_per_weight
 
-    def _correct(self, original: np.ndarray, quantized: np.ndarray) -> np.ndarray:
-        """Accumulates the differences per channel; returns the output with the batch's own correction applied."""
-        nchw = self.layer.data_format == "NCHW" and original.ndim == 4
-        difference: np.ndarray = original - quantized
-        by_channel = (np.moveaxis(difference, 1, -1) if nchw else difference).reshape(-1, self.layer.channels)
-        rows = len(by_channel)
-        total = np.ones(rows, np.float32) @ by_channel  # a matrix product sums columns faster than sum() does
-        self._difference += total
-        self._rows += rows
-        difference -= (total / np.float32(rows)).reshape((-1, 1, 1) if nchw else (-1,))
-        np.subtract(original, difference, out=difference)
-        return difference
+    def _is_nchw(self, value: np.ndarray) -> bool:
+        return self.layer.data_format == "NCHW" and value.ndim == 4
+
+    def _channels_last(self, value: np.ndarray) -> np.ndarray:
+        return np.moveaxis(value, 1, -1) if self._is_nchw(value) else value
 
 
 def _attach_probes(graph: tf.Graph, outputs: Mapping[str, str], probes: Mapping[str, _Probe]) -> list[tf.Operation]:

@@ -75,7 +75,7 @@ class Calibrator:
         self,
         graph: tf.Graph,
         config: QuantConfig,
-        comparison: Comparison,
+        comparison: Comparison | None,
         on_complete: Callable[[CalibrationResult], None],
         outputs: tuple[str, ...] = (),
         *,
@@ -86,7 +86,7 @@ class Calibrator:
         Args:
             graph: the caller's float graph.
             config: which layers to calibrate, and how.
-            comparison: the sensitivity.
+            comparison: a user's sensitivity; None for the cosine similarity.
             on_complete: called with the result, still inside the caller's session.
             outputs: nodes that must not vanish in a fold.
             keep_batches: whether the result is to hold what the outputs can be computed from.

@@ -1,6 +1,7 @@
 """HFMG: the clipping range with the least error, from a histogram (spec section 7.2)."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from amct_tensorflow.config.schema import HfmgParams
 
 _DESTINATION_BINS = 256
 _SEARCH_STEPS = 100_000
+_RANGES_AT_A_TIME = 512  # a few megabytes
 
 
 def search_hfmg(distribution: Distribution, params: HfmgParams, asymmetric: bool) -> ActivationFactors:
@@ -29,8 +31,7 @@ def search_hfmg(distribution: Distribution, params: HfmgParams, asymmetric: bool
     bins = params.num_of_bins
     counts, _ = np.histogram(distribution.values, bins=bins, range=(low, high), weights=distribution.counts)
     candidates = _candidate_ranges(counts)
-    errors = [_range_error(counts, left, right) for left, right in candidates]
-    left, right = candidates[int(np.argmin(errors))]
+    left, right = candidates[int(np.argmin(_range_errors(counts, candidates)))]
     width = (high - low) / bins
     return range_factors(low + left * width, low + (right + 1) * width, asymmetric)
 
@@ -54,18 +55,43 @@ def _candidate_ranges(counts: np.ndarray) -> list[tuple[int, int]]:
     return ranges
 
 
-def _range_error(counts: np.ndarray, left: int, right: int) -> float:
-    """Returns the squared error, in bins, of mapping the histogram onto 256 equal bins that span ``[left, right]``.
+class _Moments:
+    """Integrals of a histogram, of uniform density within each bin: from 0 to any point, of 1, x and x**2.
 
-    Each bin's density is uniform; a stretch ``[a, b]`` of density ``rho`` that maps to the centre ``c`` contributes
-    ``rho * ((b - c)**3 - (a - c)**3) / 3``.
+    They are summed up once, so that a range costs its 257 edges, however many bins there are.
     """
-    width = (right + 1 - left) / _DESTINATION_BINS
-    inner = left + width * np.arange(1, _DESTINATION_BINS)
-    edges = np.unique(np.concatenate([np.arange(counts.size + 1.0), inner]))
-    start, end = edges[:-1], edges[1:]
-    middle = (start + end) / 2
-    density = counts[np.minimum(middle.astype(np.int64), counts.size - 1)]
-    destination = np.clip(np.floor((middle - left) / width), 0, _DESTINATION_BINS - 1)
-    centre = left + (destination + 0.5) * width
-    return float(np.sum(density * ((end - centre) ** 3 - (start - centre) ** 3)) / 3)
+
+    def __init__(self, counts: np.ndarray) -> None:
+        self._density = np.append(counts, 0.0)  # nothing lies beyond the last bin
+        edges = np.arange(counts.size + 1.0)
+        self._sums = [np.concatenate([[0.0], np.cumsum(counts * np.diff(edges**power / power))]) for power in (1, 2, 3)]
+
+    def up_to(self, points: np.ndarray) -> np.ndarray:
+        """Returns the three integrals at points in ``[0, bins]``, shape [3, *points.shape]."""
+        bins = points.astype(np.int64)
+        density = self._density[bins]
+        return np.stack(
+            [
+                sums[bins] + density * (points**power - bins.astype(np.float64) ** power) / power
+                for power, sums in enumerate(self._sums, start=1)
+            ]
+        )
+
+
+def _range_errors(counts: np.ndarray, ranges: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Returns per range the squared error, in bins, of mapping the histogram onto 256 equal bins that span it.
+
+    A stretch ``[a, b]`` of density ``rho`` that maps to the centre ``c`` contributes the integral of
+    ``rho * (x - c)**2``. Bins outside the range map to the first and last of the 256.
+    """
+    moments = _Moments(counts)
+    errors = []
+    for start in range(0, len(ranges), _RANGES_AT_A_TIME):
+        left, right = np.array(ranges[start : start + _RANGES_AT_A_TIME], np.float64).T[:, :, np.newaxis]
+        width = (right + 1 - left) / _DESTINATION_BINS
+        edges = left + width * np.arange(_DESTINATION_BINS + 1)
+        edges[:, 0], edges[:, -1] = 0, counts.size
+        number, total, squares = np.diff(moments.up_to(edges), axis=-1)
+        centre = left + width * (np.arange(_DESTINATION_BINS) + 0.5)
+        errors.append(np.sum(squares - 2 * centre * total + centre**2 * number, axis=-1))
+    return np.concatenate(errors)

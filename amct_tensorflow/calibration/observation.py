@@ -18,13 +18,14 @@ EXACT_LIMIT = 1 << 16
 # A batch contributes at most about this many of a tensor's values to the histogram. Minimum and maximum are always
 # exact; the error of a range is a mean over values, to which so many samples give three digits.
 SAMPLE_LIMIT = 1 << 18
+# No grid is finer: what lies below 2**-64 is nothing to a scale, of which the smallest is about 2**-23, and the factor
+# that takes it to the grid must itself be a float32.
+_SMALLEST_EXPONENT = -64
 
 
 def grid_exponent(lowest: float, highest: float) -> int:
-    """Returns the smallest ``e`` with ``max(|lowest|, |highest|) <= 2**e``; 0 if both are 0."""
+    """Returns the smallest ``e`` with ``max(|lowest|, |highest|) <= 2**e``, not both of which are 0."""
     bound = max(abs(lowest), abs(highest))
-    if bound == 0:
-        return 0
     mantissa, exponent = math.frexp(bound)
     return exponent - 1 if mantissa == 0.5 else exponent
 
@@ -86,7 +87,7 @@ class Observation:
         self._lowest = min(self._lowest, lowest)
         self._highest = max(self._highest, highest)
         stride = _sampling_stride(batch.shape)
-        exponent = grid_exponent(lowest, highest)
+        exponent = max(grid_exponent(lowest, highest), _SMALLEST_EXPONENT) if lowest or highest else _SMALLEST_EXPONENT
         self._merge(_histogram(batch.ravel()[::stride], exponent) * stride, exponent)
         self._total += batch.size
         if self._exact is not None:
