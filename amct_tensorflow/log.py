@@ -116,9 +116,17 @@ class _LogFileHandler(logging.FileHandler):
 
 
 # What moves the cursor, colours, hides or reorders text: C0 and C1 controls, line separators, bidirectional overrides.
+# And what cannot be written as UTF-8: surrogates, which stand for the bytes of names that are no text.
 _UNPRINTABLE = {
     code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-    for code in (*range(32), *range(127, 160), *range(0x200E, 0x2010), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+    for code in (
+        *range(32),
+        *range(127, 160),
+        *range(0x200E, 0x2010),
+        *range(0x2028, 0x202F),
+        *range(0x2066, 0x206A),
+        *range(0xD800, 0xE000),
+    )
 }
 
 

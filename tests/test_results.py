@@ -315,7 +315,7 @@ def test_a_process_that_dies_leaves_no_lock(workdir):
 # ----------------------------------------------------------------------------------------------------- Log lines
 
 
-@pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "a\rb", "\x07", "\x9b31m", "\u202egnp.exe", "\u2028"])
+@pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "a\rb", "\x07", "\x9b31m", "\u202egnp.exe", "\u2028", "\udcff"])
 def test_no_control_character_reaches_the_terminal(text, capsys, workdir):
     assert printable(text).isprintable()
     logging.getLogger("amct_tensorflow").error("node %s", text, extra={"amct_module": "AMCT"})
