@@ -21,7 +21,7 @@ from amct_tensorflow.files import check_writable
 from amct_tensorflow.graph.layers import find_layers
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.locks import exclusive
-from amct_tensorflow.log import LOG_DIR, log_for
+from amct_tensorflow.log import LOG_DIR, follow_directory, log_for
 from amct_tensorflow.quantization import leave_out_unused
 from amct_tensorflow.record import check_record
 from amct_tensorflow.results import finish, publish
@@ -125,6 +125,7 @@ def accuracy_based_auto_calibration(
         AmctError: another input cannot be used; the results of an earlier run are then left as they are.
         KeyboardInterrupt: it was interrupted; what was found out is kept.
     """
+    follow_directory()  # the state and the history go to it, too
     require_path(_NAME, "model_file", model_file)
     require_names(_NAME, "outputs", outputs)
     require_path(_NAME, "record_file", record_file)

@@ -23,14 +23,14 @@ def exclusive(folders: Iterable[Path]) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for folder in dict.fromkeys(folder.resolve() for folder in folders):
-            handle = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, handle)
             try:
+                handle = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, handle)
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise OutputError(
                     f"Another run is writing to {folder}. Wait until it has ended, or use another folder."
                 ) from error
-            except OSError as error:  # some network file systems cannot lock a folder
+            except OSError as error:  # some network file systems cannot lock a folder, and one may be writable only
                 log_for("files").warning("%s cannot be locked (%s); start no other run there.", folder, error.strerror)
         yield

@@ -1,11 +1,13 @@
 """The package's own logger: console and ``./amct_log/amct_tensorflow.log``.
 
 Lines read ``<asctime> - <LEVEL> - [AMCT]:[<module>]: <text>`` (spec section 5.1). Nothing is written, and no folder is
-made, before the first message, so that importing the package leaves no trace. No other logger is ever touched.
+made, before the first message, so that importing the package leaves no trace. The log file is that of the directory in
+which the first message came, or the latest run began. No other logger is ever touched.
 """
 
 import fcntl
 import logging
+import os
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -53,14 +55,27 @@ class _LogFileHandler(logging.FileHandler):
     """
 
     def __init__(self) -> None:
-        super().__init__(LOG_FILE, mode="a", encoding="utf-8", delay=True)
+        # The path is made absolute here, but the program may go to another directory before it logs anything.
+        super().__init__(os.devnull, mode="a", encoding="utf-8", delay=True)
         self._refused = False
+
+    def follow(self) -> None:
+        """Leaves the log file if the current directory has another one, which the next message opens."""
+        self.acquire()
+        try:
+            if self.stream is not None and not self._is_here():
+                self.stream.close()
+                self.stream = None
+            self._refused = self._refused and self._is_here()
+        finally:
+            self.release()
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._refused:
             return
         try:
             if self.stream is None:
+                self.baseFilename = os.path.abspath(LOG_FILE)  # noqa: PTH100
                 Path(self.baseFilename).parent.mkdir(mode=0o750, parents=True, exist_ok=True)
                 self.stream = self._open_locked()
         except BlockingIOError:
@@ -78,6 +93,14 @@ class _LogFileHandler(logging.FileHandler):
         self._refused = True
         log_for("log").warning("The log file %s ends here; it cannot be written any more.", self.baseFilename)
 
+    def _is_here(self) -> bool:
+        """Tells whether the log file is that of the current directory, and was not removed."""
+        try:
+            is_removed = self.stream is not None and not LOG_FILE.exists()
+            return self.baseFilename == os.path.abspath(LOG_FILE) and not is_removed  # noqa: PTH100
+        except OSError:  # there is no current directory any more, and so no other log file
+            return True
+
     def _open_locked(self) -> TextIOWrapper:
         stream = self._open()
         try:
@@ -93,9 +116,17 @@ class _LogFileHandler(logging.FileHandler):
 
 
 # What moves the cursor, colours, hides or reorders text: C0 and C1 controls, line separators, bidirectional overrides.
+# And what cannot be written as UTF-8: surrogates, which stand for the bytes of names that are no text.
 _UNPRINTABLE = {
     code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-    for code in (*range(32), *range(127, 160), *range(0x200E, 0x2010), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+    for code in (
+        *range(32),
+        *range(127, 160),
+        *range(0x200E, 0x2010),
+        *range(0x2028, 0x202F),
+        *range(0x2066, 0x206A),
+        *range(0xD800, 0xE000),
+    )
 }
 
 
@@ -159,6 +190,11 @@ def log_for(module: str = "AMCT", *, console: bool = True) -> ModuleLogger:
         console: False for what is of use in the log file only.
     """
     return ModuleLogger(_LOGGER, {"amct_module": module, "amct_console": console})
+
+
+def follow_directory() -> None:
+    """Logs to the file of the current directory from now on; its former content goes."""
+    _FILE.follow()
 
 
 def set_logging_level(print_level: str = "info", save_level: str = "info") -> None:

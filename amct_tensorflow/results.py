@@ -1,21 +1,29 @@
 """Files that belong together appear together, even if the process is killed in between.
 
-Every content is first written beside its destination, under the name ``.<name>.new``. Then a journal that lists the
-destinations is put in place: from that moment the new files count. Then they take their names, and the journal goes.
-Who is killed between leaves the journal behind, and ``finish`` completes what it lists; who is killed before leaves the
-earlier files as they were.
+Every content is first written beside its destination, under the name ``.<name>.new``; beside a file that is to go, an
+empty ``.<name>.gone`` is put. Then a journal that lists the destinations is put in place: from that moment the new
+files count. Then they take their names, and the journal goes. Who is killed between leaves the journal behind, and
+``finish`` completes what it lists; who is killed before leaves the earlier files as they were.
+
+A journal is a file that anybody may have put there. It is believed only where the file beside the destination bears it
+out, so that nobody reaches through it into a folder that they could not write to anyway.
 """
 
 import json
 import os
+import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from amct_tensorflow.errors import OutputError
 from amct_tensorflow.files import fill, make_folder, refusal, rename, sync
+from amct_tensorflow.locks import exclusive
 from amct_tensorflow.log import log_for
 
 JOURNAL = ".accuracy_based_auto_calibration_journal.json"
+# Far more than ours have; a stranger's could fill the memory.
+_MOST_JOURNAL_BYTES = 2**20
 
 
 def publish(folder: Path, contents: Mapping[Path, str | bytes | None]) -> None:
@@ -31,7 +39,9 @@ def publish(folder: Path, contents: Mapping[Path, str | bytes | None]) -> None:
     journal = folder / JOURNAL
     try:
         for path, content in contents.items():
-            if content is not None:
+            if content is None:
+                _write(_gone(path), b"")
+            else:
                 _write(_new(path), content)
         listed = {os.path.abspath(path): content is not None for path, content in contents.items()}  # noqa: PTH100
         _write(_new(journal), json.dumps(listed))
@@ -46,45 +56,83 @@ def publish(folder: Path, contents: Mapping[Path, str | bytes | None]) -> None:
 
 
 def finish(folder: Path, paths: Iterable[Path]) -> None:
-    """Completes what a killed process began to publish, and removes what it was about to.
+    """Completes what a killed process began to publish, and removes what this one, or its like, was about to.
+
+    That process may have published other files than this one does. Folders of theirs are locked meanwhile.
 
     Args:
-        folder: where its journal would stand.
-        paths: the files that may be touched; a journal that lists others is not ours and is left out of account.
+        folder: where its journal would stand; must be locked.
+        paths: the files that this process publishes; their folders must be locked.
 
     Raises:
-        OutputError: a file cannot be renamed.
+        OutputError: a file cannot be renamed, or another run is in its folder.
     """
-    journal = folder / JOURNAL
-    listed = _read_journal(journal)
+    paths, journal = list(paths), folder / JOURNAL
+    listed = {path: kept for path, kept in _read_journal(journal).items() if _is_file(_witness(path, kept))}
+    locked = {path.parent.resolve() for path in (journal, *paths)}
+    with exclusive({path.parent.resolve() for path in listed} - locked):
+        for path, kept in listed.items():
+            _complete(path, kept)
     try:
-        for path in paths:
-            new, key = _new(path), os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
-            if key not in listed:
-                new.unlink(missing_ok=True)
-            elif not listed[key]:
-                path.unlink(missing_ok=True)
-            elif new.exists():  # else it has its name already
-                rename(new, path)
-        journal.unlink(missing_ok=True)
-        _new(journal).unlink(missing_ok=True)
+        for leftover in (*map(_new, paths), *map(_gone, paths), journal, _new(journal)):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                leftover.unlink()
     except OSError as error:
         raise refusal(folder, error) from error
     if listed:
         log_for("results").debug("%d files are in place.", len(listed))
 
 
-def _read_journal(journal: Path) -> dict[str, bool]:
-    """Returns what a journal lists: per file, whether it is written (or else removed)."""
+def _complete(path: Path, kept: bool) -> None:
+    """Gives a new file its name, or removes one that is to go."""
     try:
-        listed = json.loads(journal.read_bytes())
+        if kept:
+            rename(_new(path), path)
+        else:
+            path.unlink(missing_ok=True)
+            sync(path.parent)
+            _gone(path).unlink()
+    except OSError as error:
+        raise refusal(path, error) from error
+
+
+def _read_journal(journal: Path) -> dict[Path, bool]:
+    """Returns what a journal lists: per file, whether it is written (or else removed)."""
+    if not _is_file(journal):
+        return {}
+    try:
+        with journal.open("rb") as file:
+            listed = json.loads(file.read(_MOST_JOURNAL_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
-    return {path: bool(kept) for path, kept in listed.items()} if isinstance(listed, dict) else {}
+    entries = listed.items() if isinstance(listed, dict) else ()
+    return {Path(path): kept for path, kept in entries if _is_plain(path) and isinstance(kept, bool)}
+
+
+def _is_plain(path: str) -> bool:
+    """Tells whether a path is absolute and ends with a name, as those that we list."""
+    return path == os.path.abspath(path) and Path(path).name != ""  # noqa: PTH100 - resolve() would follow links
+
+
+def _is_file(path: Path) -> bool:
+    """Tells whether there is a file, and not a link to one, a pipe or a folder."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (OSError, ValueError):  # also if the name is none
+        return False
+
+
+def _witness(path: Path, kept: bool) -> Path:
+    """Returns the file that bears out what a journal says of another."""
+    return _new(path) if kept else _gone(path)
 
 
 def _new(path: Path) -> Path:
     return path.with_name(f".{path.name}.new")
+
+
+def _gone(path: Path) -> Path:
+    return path.with_name(f".{path.name}.gone")
 
 
 def _write(path: Path, content: str | bytes) -> None:

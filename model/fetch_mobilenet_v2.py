@@ -28,6 +28,7 @@ from google.protobuf.message import DecodeError
 from tqdm.utils import CallbackIOWrapper
 
 from amct_tensorflow.files import write_atomically
+from amct_tensorflow.log import printable
 from amct_tensorflow.progress import ProgressBar
 
 ARCHIVE = "https://storage.googleapis.com/mobilenet_v2/checkpoints/mobilenet_v2_1.0_224.tgz"
@@ -54,15 +55,21 @@ class FetchError(ValueError):
 
 @contextmanager
 def open_archive(source: str) -> Iterator[IO[bytes]]:
-    """Opens an address or a file for reading, with a progress bar."""
+    """Opens an address or a file for reading, with a progress bar.
+
+    Raises:
+        FetchError: the address is none.
+        OSError, HTTPException: it cannot be read.
+    """
     if not source.startswith(("https://", "http://")):
         with Path(source).open("rb") as file:
             yield file
         return
-    with (
-        urlopen(source, timeout=TIMEOUT_SECONDS) as response,
-        ProgressBar(f"fetching {source}", response.length, "B") as progress,
-    ):
+    try:
+        response = urlopen(source, timeout=TIMEOUT_SECONDS)
+    except ValueError as error:
+        raise FetchError(f"{source} is no address ({error}). Give one with --archive, or a file.") from error
+    with response, ProgressBar(f"fetching {source}", response.length, "B") as progress:
         yield CallbackIOWrapper(progress.update, response, "read")
 
 
@@ -162,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("Interrupted; nothing was written.", file=sys.stderr)
         return 130
     except (FetchError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
     return 0
 

@@ -31,6 +31,7 @@ from amct_tensorflow.progress import ProgressBar
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}
 IMAGES_PER_SHARD = 1024
+MOST_DIGITS = 18  # of a label, which is stored as int64
 
 
 class InputError(ValueError):
@@ -79,7 +80,7 @@ def images_in_list(list_file: Path, folder: Path | None) -> list[LabelledImage]:
     images = []
     for number, line in enumerate(_lines(list_file), 1):
         path, _, label = line.replace(",", " ").replace("\t", " ").strip().rpartition(" ")
-        if not path.strip() or not label.isdecimal():
+        if not path.strip() or not label.isdecimal() or len(label) > MOST_DIGITS:
             raise InputError(f"{list_file}, line {number}: {line!r} is not a path and a label (a whole number).")
         images.append(LabelledImage(base / path.strip(), int(label)))
     return images
@@ -104,6 +105,8 @@ def make_example(image: LabelledImage) -> bytes:
         decoded = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     except OSError as error:
         raise InputError(error.strerror or str(error)) from error
+    except ValueError as error:  # no file can have this name
+        raise InputError(str(error)) from error
     except tf.errors.OpError as error:
         raise InputError("it cannot be decoded") from error
     height, width, channels = decoded.shape
@@ -115,9 +118,9 @@ def make_example(image: LabelledImage) -> bytes:
             "image/width": width,
             "image/channels": channels,
             "image/colorspace": b"RGB",
-            "image/filename": image.path.name.encode(),
+            "image/filename": os.fsencode(image.path.name),
             "image/class/label": image.label,
-            "image/class/text": image.text.encode(),
+            "image/class/text": os.fsencode(image.text),
         }
     )
 
@@ -153,7 +156,7 @@ def _write_shard(images: Sequence[LabelledImage], file: Path, progress: Progress
     """Writes one shard; yields what was left out."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with tf.io.TFRecordWriter(str(temporary)) as writer:
+        with tf.io.TFRecordWriter(os.fsencode(temporary)) as writer:
             for image in images:
                 try:
                     writer.write(make_example(image))
@@ -181,6 +184,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("give the images with --images or --list")
     if arguments.shards is not None and not 1 <= arguments.shards <= 99999:
         parser.error("--shards must lie between 1 and 99999")
+    if not arguments.name or arguments.name != Path(arguments.name).name or arguments.name.startswith("."):
+        parser.error(f"--name {arguments.name!r} is not the beginning of the name of a file; the folder is --output")
     return arguments
 
 
@@ -202,9 +207,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, OSError) as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
+    except tf.errors.OpError as error:
+        print(f"error: {printable(error.message)}. Choose another --output, or make room there.", file=sys.stderr)
+        return 1
     for line in skipped:
         print(f"left out: {printable(line)}", file=sys.stderr)
-    print(f"{len(images) - len(skipped)} of {len(images)} images written to {shards} files in {arguments.output}")
+    folder = printable(str(arguments.output))
+    print(f"{len(images) - len(skipped)} of {len(images)} images written to {shards} files in {folder}")
     if len(skipped) == len(images):
         return 1
     return 3 if skipped else 0

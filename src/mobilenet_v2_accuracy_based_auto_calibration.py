@@ -20,9 +20,10 @@ import os
 import re
 import sys
 import tempfile
+import traceback
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +37,10 @@ from google.protobuf.message import DecodeError
 
 import amct_tensorflow as amct
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
-from amct_tensorflow.errors import AmctError, ModelError, ModelNotFoundError
+from amct_tensorflow.errors import AmctError, EvaluatorError, ModelError, ModelNotFoundError
 from amct_tensorflow.graph.model_file import import_graph, read_graph_def
 from amct_tensorflow.interruption import Terminated, raise_on_signals
+from amct_tensorflow.log import LOG_FILE, log_for
 from amct_tensorflow.progress import ProgressBar
 from amct_tensorflow.utils.log import LOGGER
 
@@ -95,7 +97,7 @@ class ImageDataset:
     Attributes:
         counts: number of records to use, by file.
         largest_label: the largest label among them.
-        num_parallel_reads: number of files that are read at once.
+        num_parallel_reads: number of files that are read at once, at most ``FILES_IN_TURN``.
     """
 
     counts: Mapping[str, int]
@@ -122,7 +124,8 @@ class ImageDataset:
         options = tf.data.Options()
         options.autotune.enabled = False
         images = self.records().map(load, num_parallel_calls=PARALLEL_IMAGES, deterministic=True)
-        return images.batch(batch_size).prefetch(2).with_options(options)
+        # TensorFlow makes room for a whole batch, however few images there are.
+        return images.batch(min(batch_size, self.num_images)).prefetch(2).with_options(options)
 
     def find_undecodable(self, start: int, height: int, width: int) -> DatasetError:
         """Looks for the first image, not before number ``start``, that ``preprocess`` refuses."""
@@ -158,13 +161,18 @@ def find_files(directory: str, keyword: str = "") -> list[str]:
 
 def read_records(files: Sequence[str], num_parallel_reads: int, with_origin: bool = False) -> tf.data.Dataset:
     """Yields serialized examples, always in the same order; or (example, its file, its index in the file)."""
+    # Names need not be text, which TensorFlow would take them for.
+    names = [os.fsencode(file) for file in files]
 
     def read_file(file: tf.Tensor) -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(file)
         return records.enumerate().map(lambda index, record: (record, file, index)) if with_origin else records
 
-    return tf.data.Dataset.from_tensor_slices(list(files)).interleave(
-        read_file, cycle_length=FILES_IN_TURN, num_parallel_calls=num_parallel_reads, deterministic=True
+    return tf.data.Dataset.from_tensor_slices(names).interleave(
+        read_file,
+        cycle_length=FILES_IN_TURN,
+        num_parallel_calls=min(num_parallel_reads, FILES_IN_TURN),
+        deterministic=True,
     )
 
 
@@ -217,7 +225,7 @@ def find_fault(files: Sequence[str]) -> DatasetError:
     for file in files:
         index, position = 0, 0
         try:
-            for record in tf.data.TFRecordDataset(file).as_numpy_iterator():
+            for record in tf.data.TFRecordDataset(os.fsencode(file)).as_numpy_iterator():
                 if fault := _fault_of(record):
                     return DatasetError(f"{file}, record {index}: {fault}. Mend the record, or leave it out.")
                 index += 1
@@ -247,9 +255,10 @@ def _fault_of(record: bytes) -> str | None:
     return None
 
 
-def _first_line(error: tf.errors.OpError) -> str:
+def _first_line(error: Exception) -> str:
     """Returns the message of an error without what TensorFlow says of its own nodes."""
-    line = next(iter(error.message.splitlines()), type(error).__name__)
+    message = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    line = next(iter(message.splitlines()), type(error).__name__)
     return re.sub(r"{{.*?}} ?| \[Op:.*", "", line)
 
 
@@ -311,12 +320,18 @@ class MobileNetV2Evaluator(AutoCalibrationEvaluatorBase):
             next_batch = tf.compat.v1.data.make_one_shot_iterator(batches).get_next()
             initialize = tf.compat.v1.global_variables_initializer()
         correct = []
-        with closing(tf.compat.v1.Session(graph=graph)) as session, ProgressBar(title, num_images) as progress:
+        with (
+            closing(tf.compat.v1.Session(graph=graph)) as session,
+            ProgressBar(title, num_images) as progress,
+            batches_fit(self.batch_size),
+        ):
             session.run(initialize)
             while progress.n < num_images:
                 try:
                     # The pipeline prepares the next batches while the model runs on this one.
                     images, labels = session.run(next_batch)
+                except tf.errors.ResourceExhaustedError:
+                    raise
                 except tf.errors.OpError as error:
                     raise self.dataset.find_undecodable(progress.n, height, width) from error
                 predictions = session.run(scores, {model_input: images})
@@ -335,6 +350,21 @@ class MobileNetV2Evaluator(AutoCalibrationEvaluatorBase):
                 f"The dataset has the label {self.dataset.largest_label}, but the model's {classes} classes are 0 to "
                 f"{classes - 1}. Use the dataset that the model was trained for."
             )
+
+
+@contextmanager
+def batches_fit(batch_size: int) -> Iterator[None]:
+    """Says what to do if there is not enough memory.
+
+    Raises:
+        EvaluatorError: there is not.
+    """
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        raise EvaluatorError(
+            f"There is not enough memory for batches of {batch_size} images. Lower --batch_size."
+        ) from error
 
 
 def find_input(graph: tf.Graph) -> tuple[tf.Tensor, int, int]:
@@ -362,7 +392,7 @@ def find_input(graph: tf.Graph) -> tuple[tf.Tensor, int, int]:
 
 def positive_int(text: str) -> int:
     """Converts an argument to an int above 0."""
-    if not text.isdecimal() or not 0 < int(text) < 2**31:
+    if not text.isdecimal() or len(text) > 10 or not 0 < int(text) < 2**31:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {2**31 - 1}")
     return int(text)
 
@@ -388,7 +418,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--dataset", metavar="DIR", required=True, help=f"TFRecord files with {IMAGE_KEY} and {LABEL_KEY} (required)")
     add("--keyword", metavar="TEXT", default="", help="use only files whose name contains TEXT (default: all files)")
-    add("--num_parallel_reads", metavar="N", type=positive_int, default=4, help="files read at once (default: 4)")
+    add("--num_parallel_reads", metavar="N", type=positive_int, default=4,
+        help=f"files read at once, no more than {FILES_IN_TURN} (default: 4)")  # fmt: skip
     add("--batch_size", metavar="N", type=positive_int, default=32, help="images per batch (default: 32)")
     add("--model", metavar="PB", help=f"frozen model (default: {MODEL_FILES[0]} if it exists, else {MODEL_FILES[1]})")
     add("--expected_acc_loss", metavar="POINTS", type=non_negative_float, default=0.5,
@@ -420,6 +451,12 @@ def run(arguments: argparse.Namespace) -> bool:
             f"Model {arguments.model} does not exist. Fetch it with 'make model', or give a frozen model with --model."
         )
     graph = import_graph(read_graph_def(arguments.model), arguments.model)
+    if arguments.num_parallel_reads > FILES_IN_TURN:
+        LOGGER.warning(
+            "--num_parallel_reads %d: no more than %d files are read at once.",
+            arguments.num_parallel_reads,
+            FILES_IN_TURN,
+        )
     dataset = scan_dataset(files, arguments.num_images, arguments.num_parallel_reads)
     LOGGER.info("%d images in %d files of %s", dataset.num_images, len(files), arguments.dataset)
     with tempfile.TemporaryDirectory() as folder:
@@ -460,6 +497,21 @@ def make_evaluator(dataset: ImageDataset, config_file: str, arguments: argparse.
     return MobileNetV2Evaluator(dataset, arguments.batch_size, batches, arguments.expected_acc_loss)
 
 
+def report(error: Exception) -> None:
+    """Tells of an error that nobody foresaw in one line."""
+    keep_details(error)
+    LOGGER.error(
+        "The run failed: %s: %s. Check the model, the dataset and the arguments; the details are in %s.",
+        type(error).__name__, _first_line(error), LOG_FILE,
+    )  # fmt: skip
+
+
+def keep_details(error: Exception) -> None:
+    """Writes a traceback to the log file, and not to the console."""
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        log_for("sample", console=False).error("%s", line)
+
+
 def main() -> int:
     """Runs the sample; returns its exit code."""
     arguments = parse_arguments()
@@ -473,7 +525,12 @@ def main() -> int:
     except (AmctError, DatasetError, OSError) as error:
         # The engine wraps errors of the evaluator; for those of the dataset the original says it more plainly.
         cause = error.__cause__ if isinstance(error.__cause__, DatasetError) else error
+        if cause.__cause__ is not None:
+            keep_details(error)
         LOGGER.error("%s", " ".join(str(cause).split()))
+        return 1
+    except Exception as error:  # TensorFlow raises its own, and some of Python's, for bad inputs
+        report(error)
         return 1
 
 

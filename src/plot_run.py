@@ -83,7 +83,7 @@ def read_run(results: Path, logs: Path) -> Run:
         ]
         sensitivities = {layer: max(1 - float(similarity), LEAST_SENSITIVITY) for layer, similarity in ranking}
         saved = frozenset(layer for layer in sensitivities if not final[layer]["quant_enable"])
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
         raise InputError(f"{results} and {logs} do not hold the files of one run ({error}). Run it again.") from error
     return Run(evaluations, sensitivities, saved)
 
@@ -162,6 +162,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         temporary.replace(arguments.output)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, ArithmeticError) as error:  # numbers too large for the axes
+        reason = " ".join(str(error).split())
+        print(f"error: the numbers of the run cannot be drawn ({reason}). Run it again.", file=sys.stderr)
         return 1
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,10 +1,11 @@
-"""The examples in docs/ are accepted by the readers of those formats."""
+"""The examples in docs/ are accepted by the readers of those formats; tables of every page are whole."""
 
 import re
 import textwrap
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import ROOT
 
 import amct_tensorflow as amct
@@ -12,6 +13,7 @@ from amct_tensorflow.graph.model_file import import_graph, read_graph_def
 from amct_tensorflow.record import LayerFactors, parse_record
 
 MODEL = ROOT / "model" / "mobilenet_v2_0.35_48_fashion_mnist.pb"
+FOLDERS = ["docs", "benchmarks", "data", "model", "src", "tests", "amct_tensorflow"]
 FORMATS = (ROOT / "docs" / "file_formats.md").read_text()
 
 
@@ -55,3 +57,25 @@ def test_files_named_by_the_algorithms_exist():
     files = set(re.findall(r"`([\w/]+\.py)`", text))
     assert len(files) > 10
     assert [file for file in sorted(files) if not (ROOT / "amct_tensorflow" / file).is_file()] == []
+
+
+def tables(text):
+    """Returns the tables of a page, each as its rows: lines that stand together and begin with a bar."""
+    return [block.splitlines() for block in re.findall(r"(?m)(?:^ {0,3}\|.*\n?)+", re.sub(r"(?s)```.*?```", "", text))]
+
+
+def test_a_row_apart_from_its_table_is_noticed():
+    assert [
+        len(rows) for rows in tables("| a |\n| - |\n| 1 |\n\n| 2 |\n\n```\n| no table |\n```\n    | nor this |\n")
+    ] == [3, 1]
+
+
+PAGES = sorted({*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_rows_stand_under_the_head_of_their_table(page):
+    for head, *rows in tables(page.read_text()):
+        assert rows and re.fullmatch(r"\|( *:?-+:? *\|)+", rows[0].strip()), f"{head} begins no table"
+        columns = {len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", row))) for row in (head, *rows)}
+        assert len(columns) == 1, f"rows below {head} have more or fewer cells"

@@ -154,6 +154,16 @@ def test_an_address_without_it_is_named(model, address, capsys):
     assert not model.exists()
 
 
+@pytest.mark.parametrize(
+    "text", ["http://[bad", "http://" + "a" * 70 + ".org/x", "http://", "http://a:b/", "https://a b/"]
+)
+def test_what_is_no_address_is_named(model, capsys, text):
+    assert fetcher.main(["--archive", text]) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert text in error
+    assert not model.exists()
+
+
 def test_an_interrupted_fetch_leaves_nothing(tmp_path, model, monkeypatch):
     def interrupt(_):
         raise KeyboardInterrupt

@@ -309,8 +309,11 @@ def test_journal(folder, data):
     valid = {str(out / "a"): True, str(out / "b"): False, str(folder / "valid"): False}
     (folder / "valid").write_text("stays")
     (out / JOURNAL).write_bytes(data.draw(documents(valid)))
+    before = {path for path in folder.iterdir() if path.is_file()}
     finish(out, [out / "a", out / "b"])
     assert (folder / "valid").read_text() == "stays"
+    assert {path for path in folder.iterdir() if path.is_file()} == before
+    assert not (out / JOURNAL).exists()
 
 
 def png(level):

@@ -1,5 +1,7 @@
 """Writing TFRecords from folders and lists of images, and reading them with the sample."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -128,3 +130,53 @@ def test_other_formats_and_more_shards_than_images(tmp_path):
     arguments = ["--images", str(tmp_path / "images"), "--output", str(tmp_path / "out"), "--shards", "9"]
     assert writer.main(arguments) == 0
     assert read(tmp_path / "out") == [[(10, 0)], [(20, 1)]]
+
+
+@pytest.mark.parametrize("name", ["a/b", "../a", "/a", ".hidden", ""])
+def test_a_name_that_the_files_cannot_have(folders, tmp_path, capsys, name):
+    with pytest.raises(SystemExit) as error:
+        writer.main(["--images", str(folders), "--output", str(tmp_path / "out"), f"--name={name}"])
+    assert error.value.code == 2
+    assert "--name" in capsys.readouterr().err.splitlines()[-1]
+
+
+def one_line(capsys):
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_what_tensorflow_cannot_write_is_one_line(folders, tmp_path, capsys, monkeypatch):
+    def refuse(_):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left\non device")
+
+    monkeypatch.setattr(tf.io, "TFRecordWriter", refuse)
+    assert writer.main(["--images", str(folders), "--output", str(tmp_path / "out")]) == 1
+    assert "No space left" in one_line(capsys)
+
+
+@pytest.mark.parametrize("label", ["9" * 19, "9" * 5000, "-1", "1.5"])
+def test_a_label_that_is_no_number_of_a_class(folders, tmp_path, capsys, label):
+    (tmp_path / "list").write_text(f"ant/0.jpg {label}\n")
+    arguments = ["--list", str(tmp_path / "list"), "--images", str(folders), "--output", str(tmp_path / "out")]
+    assert writer.main(arguments) == 1
+    assert "list, line 1" in one_line(capsys)
+
+
+def test_a_path_that_no_file_can_have_is_left_out(folders, tmp_path, capsys):
+    (tmp_path / "list").write_text("ant/0\0.jpg 1\nant/0.jpg 2\n")
+    arguments = ["--list", str(tmp_path / "list"), "--images", str(folders), "--output", str(tmp_path / "out")]
+    assert writer.main(arguments) == 3
+    assert "left out" in capsys.readouterr().err
+
+
+def test_names_that_are_no_text(tmp_path, capsys):
+    """Of an image, its class, and the folder that is written to."""
+    odd = os.fsdecode(b"odd\xff")
+    write_image(tmp_path / "images" / odd / f"{odd}.jpg", 80)
+    assert writer.main(["--images", str(tmp_path / "images"), "--output", str(tmp_path / odd)]) == 0
+    assert capsys.readouterr().out.encode()
+    (file,) = (tmp_path / odd).iterdir()
+    record = next(iter(tf.data.TFRecordDataset(os.fsencode(file)))).numpy()
+    feature = tf.train.Example.FromString(record).features.feature
+    assert feature["image/class/text"].bytes_list.value == [b"odd\xff"]
+    assert feature["image/filename"].bytes_list.value == [b"odd\xff.jpg"]

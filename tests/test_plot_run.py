@@ -74,3 +74,16 @@ def test_what_cannot_be_drawn_is_named(run, capsys):
     with pytest.raises(SystemExit) as error:
         plot.main(["--output", "run.doc"])
     assert error.value.code == 2
+
+
+@pytest.mark.parametrize("value", ["9" * 400, "1e308", "-1e308", "1e400", "NaN"])
+def test_numbers_beyond_all_bounds(run, value, capsys):
+    """They are drawn, or refused in one line."""
+    entry = {"roll_back_config": {"last": True}, "metric_eval": [True, json.loads(value)]}
+    write(plot.LOGS / "accuracy_based_auto_calibration_record.json", [entry])
+    assert plot.main(["--output", "run.svg"]) in (0, 1)
+    write(plot.LOGS / "accuracy_based_auto_calibration_record.json", [])
+    write(plot.RESULTS / "accuracy_based_auto_calibration_ranking_information.json", [["last", json.loads(value)]])
+    assert plot.main(["--output", "run.svg"]) in (0, 1)
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) <= 2 and all(line.startswith("error: ") for line in errors)

@@ -116,6 +116,105 @@ def test_a_strangers_journal_touches_nothing_else(files, journal):
     assert found() == before
 
 
+# ------------------------------------------------------------------------------------- Runs with other file names
+
+OTHERS = {"out/x": "new x", "out/y": None, "log/c": "newest c", "more/z": "new z"}
+BOTH = {"out/a": b"new a", "log/c": b"newest c", "out/d": b"new d", "out/x": b"new x", "more/z": b"new z"}
+
+
+@pytest.mark.parametrize("step", range(1, 4))
+def test_a_run_with_other_names_completes_what_it_finds(files, step):
+    """Its own files are all new, and so are those of the run that died."""
+    assert die(step)
+    contents = {Path(name): content for name, content in OTHERS.items()}
+    finish(Path("out"), contents)
+    assert found() == EXPECTED
+    publish(Path("out"), contents)
+    assert found() == BOTH
+
+
+def test_a_removal_that_was_cut_off_is_completed(files, monkeypatch):
+    """Also if nothing but the removal was left to do."""
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "finish", lambda *_: None)
+        publish_new()
+    for name in ("out/a", "log/c", "out/d"):
+        path = Path(name)
+        path.with_name(f".{path.name}.new").replace(path)
+    finish(Path("out"), [Path("out/x")])
+    assert found() == EXPECTED
+
+
+def test_files_in_a_folder_of_another_run_have_to_wait(files):
+    """The run that died had the lock on it, and so must who goes on with its work."""
+    assert die(1)
+    before = found()
+    with exclusive([Path("log")]), pytest.raises(OutputError, match=r"Another run is writing to \S+/log"):
+        finish(Path("out"), [Path("out/x")])
+    assert found() == before
+    finish(Path("out"), [Path("out/x")])
+    assert found() == EXPECTED
+
+
+def test_what_cannot_be_completed_is_named_and_kept(files):
+    assert die(1)
+    Path("log/c").unlink()
+    Path("log/c").mkdir()
+    with pytest.raises(OutputError, match="log/c cannot be written"):
+        finish(Path("out"), [Path("out/x")])
+    Path("log/c").rmdir()
+    finish(Path("out"), [Path("out/x")])
+    assert found() == EXPECTED
+
+
+def test_a_journal_whose_folders_are_gone_does_no_harm(files):
+    assert die(1)
+    shutil.rmtree("log")
+    finish(Path("out"), [Path("out/x")])
+    assert found() == {"out/a": b"new a", "out/d": b"new d"}
+
+
+def plant(**listed):
+    Path("out", JOURNAL).write_text(json.dumps({str(Path(name).absolute()): kept for name, kept in listed.items()}))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_journal_is_believed_only_where_files_beside_bear_it_out(files, kept):
+    """Who can plant a journal in one folder must not reach files in another."""
+    Path("precious").mkdir()
+    Path("precious/x").write_text("x")
+    plant(**{"precious/x": kept, "precious/none": kept, "out/a": False})
+    before = {name: content for name, content in found().items() if JOURNAL not in name}
+    finish(Path("out"), [Path(name) for name in NEW])
+    assert found() == before
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_link_beside_bears_nothing_out(files, kept):
+    for suffix in ("new", "gone"):
+        Path(f"log/.c.{suffix}").symlink_to("../out/a")
+    plant(**{"log/c": kept})
+    finish(Path("out"), [Path("out/x")])
+    assert not Path("log/c").is_symlink() and Path("log/c").read_bytes() == b"old c"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "/", "a", "/..", "/a/../b", "/a\0b", "/" + "a" * 5000, "/\ud800", "//", "/tmp/.", "/dev/null/x"]
+)
+def test_names_that_are_none(files, name):
+    Path("out", JOURNAL).write_text(json.dumps({name: True, f"{name}x": False, "/a": "yes"}))
+    finish(Path("out"), [Path(name) for name in NEW])
+    assert found() == OLD
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+def test_a_journal_that_is_no_file_is_not_read(files, make):
+    """A pipe would keep the run waiting, and a device would fill the memory."""
+    make(Path("out", JOURNAL))
+    finish(Path("out"), [Path(name) for name in NEW])
+    assert found() == OLD
+
+
 def test_links_are_not_written_through(files):
     """Neither where a file goes, nor where it is prepared."""
     Path("precious").write_text("precious")
@@ -216,7 +315,7 @@ def test_a_process_that_dies_leaves_no_lock(workdir):
 # ----------------------------------------------------------------------------------------------------- Log lines
 
 
-@pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "a\rb", "\x07", "\x9b31m", "\u202egnp.exe", "\u2028"])
+@pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "a\rb", "\x07", "\x9b31m", "\u202egnp.exe", "\u2028", "\udcff"])
 def test_no_control_character_reaches_the_terminal(text, capsys, workdir):
     assert printable(text).isprintable()
     logging.getLogger("amct_tensorflow").error("node %s", text, extra={"amct_module": "AMCT"})

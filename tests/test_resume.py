@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT, load_script
 from test_auto_calibration import Evaluator, calibrate, contents, edit_config, prepare
 
+from amct_tensorflow import results
 from amct_tensorflow.errors import EvaluatorError, OutputError
 from amct_tensorflow.graph.model_file import import_graph, read_graph_def
 from amct_tensorflow.log import LOG_DIR
@@ -291,6 +292,31 @@ def test_a_disk_that_fills_up(small_disk, monkeypatch, messages):
     assert contents(Path()) == before
     assert any("could not be resumed from here" in line for line in messages)
     assert calibrate(arguments).target_met
+
+
+# ------------------------------------------------------------------------------------------ Other names, same folder
+
+
+def test_a_run_with_another_prefix_completes_one_that_was_killed(workdir, monkeypatch):
+    """Right after its commit, when none of its files had its name yet; one of them was to be removed."""
+    arguments = prepare(workdir)
+    arguments["record_file"] = str(workdir / "records" / "record.txt")
+    edit_config(arguments, bias_correction=False)
+    calibrate(arguments)
+    expected = contents(Path())
+    edit_config(arguments, bias_correction=True)
+    calibrate(arguments)
+    assert Path("records/record_bias_correction.json").exists()
+    edit_config(arguments, bias_correction=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "finish", lambda *_: None)
+        calibrate(arguments)
+    other = {**arguments, "save_dir": str(workdir / "out" / "other"), "record_file": str(workdir / "out" / "other.txt")}
+    calibrate(other)
+    found = contents(Path())
+    for name in ("out/other_quantized.pb", "out/other_quant.json", "out/other.txt"):
+        assert found.pop(Path(name))
+    assert found == expected
 
 
 # ------------------------------------------------------------------------------------------- The sample's process

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from amct_tensorflow.errors import EvaluatorError, ModelError
+from amct_tensorflow.log import LOG_FILE, follow_directory, printable
 
 SAMPLE = ROOT / "src" / "mobilenet_v2_accuracy_based_auto_calibration.py"
 LEVELS = 8  # grey levels, and so classes, of the images that the level model tells apart
@@ -557,6 +558,9 @@ def test_defaults(workdir):
         (["--batch_size", "-3"], "--batch_size"),
         (["--batch_size", "1.5"], "'1.5'"),
         (["--batch_size", "9" * 30], "--batch_size"),
+        (["--batch_size", "9" * 5000], "is not a whole number"),
+        (["--num_parallel_reads", "-1"], "--num_parallel_reads: '-1' is not a whole number"),
+        (["--num_parallel_reads", "2147483648"], "--num_parallel_reads"),
         (["--num_images", "none"], "--num_images: 'none'"),
         (["--num_parallel_reads", ""], "--num_parallel_reads"),
         (["--calibration_batches", "0"], "--calibration_batches"),
@@ -697,3 +701,104 @@ def test_failed_runs(monkeypatch, capsys, error, code):
     assert exit_code(monkeypatch, "--dataset", "data") == code
     if code == 1:
         assert str(error).replace("\n", " ") in last_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        tf.errors.InvalidArgumentError(None, None, "{{node a}} no\nsuch op [Op:x]"),
+        tf.errors.UnknownError(None, None, ""),
+        ValueError("Shapes must\nbe equal"),
+        MemoryError(),
+        RecursionError("too deep"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_that_nobody_foresaw_is_one_line_and_its_details_are_in_the_log(workdir, monkeypatch, capsys, error):
+    def fail(arguments):
+        raise error
+
+    follow_directory()
+    monkeypatch.setattr(sample, "run", fail)
+    assert exit_code(monkeypatch, "--dataset", "data") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert type(error).__name__ in line and str(LOG_FILE) in line
+    assert "{{" not in line and "[Op:" not in line
+    log = LOG_FILE.read_text()
+    assert "Traceback (most recent call last)" in log and f'{__file__}", line' in log
+    assert all("[AMCT]:[" in each for each in log.splitlines())
+
+
+def test_an_error_in_the_evaluator_leaves_its_details_in_the_log(workdir, conv_model, monkeypatch, capsys):
+    def broken(encoded, height, width):
+        raise TypeError("not my kind of image")
+
+    monkeypatch.setattr(sample, "preprocess", broken)
+    assert exit_code(monkeypatch, "--dataset", workdir / "data", "--model", conv_model) == 1
+    assert "not my kind of image" in last_line(capsys)
+    assert f'{__file__}", line' in LOG_FILE.read_text()
+
+
+def test_more_readers_than_files_are_read_in_turn(tmp_path):
+    for number in range(20):
+        write_labels(tmp_path, **{f"part-{number:02}": [number]})
+    orders = [labels_of(scan(tmp_path, None, readers)) for readers in (16, 17, 2**31 - 1)]
+    assert orders[0] == orders[1] == orders[2]
+
+
+def test_numbers_that_are_larger_than_of_use(workdir, conv_model, monkeypatch, capsys):
+    arguments = ("--dataset", workdir / "data", "--model", conv_model)
+    assert exit_code(monkeypatch, *arguments, "--num_parallel_reads", 17) == 0
+    assert "--num_parallel_reads 17: no more than 16 files are read at once" in capsys.readouterr().err
+    assert exit_code(monkeypatch, *arguments, "--num_parallel_reads", 16) == 0
+    assert "--num_parallel_reads" not in capsys.readouterr().err
+    most = 2**31 - 1
+    assert exit_code(monkeypatch, *arguments, "--num_parallel_reads", most, "--num_images", most) == 0
+    assert exit_code(monkeypatch, *arguments, "--calibration_batches", most) == 1
+    assert "too few" in last_line(capsys)
+
+
+def test_a_batch_larger_than_the_dataset_takes_no_more_memory(tmp_path):
+    write_levels(tmp_path, [1, 2, 3], [1, 2, 3])
+    evaluator = sample.MobileNetV2Evaluator(scan(tmp_path), 2**31 - 1)
+    seen = []
+    assert evaluator.evaluate(level_model(seen=seen), ["scores"]) == 100
+    evaluator.calibration(level_model(seen=seen), ["scores"])
+    assert [len(batch) for batch in seen] == [3, 3]
+
+
+def test_a_batch_that_does_not_fit_into_memory(tmp_path):
+    write_levels(tmp_path, [1, 2, 3], [1, 2, 3])
+    graph = level_model()
+    with graph.as_default():
+        scores = graph.get_tensor_by_name("scores:0")
+        size = tf.cast(tf.shape(scores)[0], tf.int64) * 2**45
+        tf.add(scores, tf.reduce_max(tf.random.uniform(size[tf.newaxis])), name="large")
+    with pytest.raises(EvaluatorError, match="not enough memory for batches of 2 images") as error:
+        sample.MobileNetV2Evaluator(scan(tmp_path), 2).evaluate(graph, ["large"])
+    assert_names(error, "--batch_size")
+
+
+def test_a_preprocessing_that_does_not_fit_into_memory(tmp_path, monkeypatch):
+    """The images are not to blame."""
+    write_levels(tmp_path, [1, 2, 3], [1, 2, 3])
+
+    def greedy(encoded, height, width):
+        size = tf.cast(tf.strings.length(encoded), tf.int64) * 2**45
+        return tf.zeros([height, width, 3]) + tf.reduce_max(tf.random.uniform(size[tf.newaxis]))
+
+    monkeypatch.setattr(sample, "preprocess", greedy)
+    with pytest.raises(EvaluatorError, match="not enough memory for batches of 2 images"):
+        sample.MobileNetV2Evaluator(scan(tmp_path), 2).evaluate(level_model(), ["scores"])
+
+
+def test_files_whose_names_are_no_text(tmp_path):
+    """They are read, and named in messages and in the log."""
+    write_labels(tmp_path, a=[1])
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff"))
+    (tmp_path / "a").rename(odd)
+    assert labels_of(scan(tmp_path)) == [[1]]
+    odd.write_bytes(b"no records")
+    with pytest.raises(sample.DatasetError, match="record 0") as error:
+        scan(tmp_path)
+    assert printable(str(error.value)).encode()
