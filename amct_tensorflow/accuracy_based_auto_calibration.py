@@ -38,7 +38,7 @@ from amct_tensorflow.search.sensitivity import (
 )
 from amct_tensorflow.search.state import FOLDER as STATE_FOLDER
 from amct_tensorflow.search.state import RunKey, SearchState, digest
-from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, BinarySearchStrategy
+from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, BinarySearchStrategy, CheckedStrategy
 from amct_tensorflow.version import VERSION
 
 _NAME = "accuracy_based_auto_calibration"
@@ -152,7 +152,7 @@ def accuracy_based_auto_calibration(
         key = _run_key(model, config, checked, chosen_sensitivity)
         log_environment(asked, key.parts)
         state = _open_state(files, key, partial(_check_calibration, model, config), resume)
-        result = run_search(model, config, checked, chosen_strategy, chosen_sensitivity, state)
+        result = run_search(model, config, checked, CheckedStrategy(chosen_strategy), chosen_sensitivity, state)
         if files.model.model.exists():
             log_for().warning("%s and the files beside it already exist; they will be overwritten.", files.model.model)
         publish(files.folder, files.contents(result, config, original_config))

@@ -1,9 +1,11 @@
 """Accuracy-based auto-calibration on a small graph: results, files, and what wrong input gets."""
 
 import json
+import math
 import platform
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import amct_tensorflow as amct
 from amct_tensorflow.common.auto_calibration import (
     AutoCalibrationEvaluatorBase,
     AutoCalibrationStrategyBase,
+    CosineSimilaritySensitivity,
     SensitivityBase,
 )
 from amct_tensorflow.errors import (
@@ -32,6 +35,7 @@ from amct_tensorflow.errors import (
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.record import read_record
 from amct_tensorflow.search import runner
+from amct_tensorflow.search.sensitivity import OutputDivergenceSensitivity
 
 IMAGES = normal((16, 12, 12, 3), 50)
 OUTPUT = "probabilities"
@@ -236,6 +240,141 @@ def test_tensors_alone_can_be_quantized(workdir):
     assert not result.target_met and result.roll_back_config == {}
     assert list(read_record(arguments["record_file"])) == ["pool:0"]
     assert calibrate(arguments).target_met
+
+
+def decision(names, rolled_back, stop=False):
+    return {"stop_flag": stop, "roll_back_config": OrderedDict((name, name not in rolled_back) for name in names)}
+
+
+class Scripted(AutoCalibrationStrategyBase):
+    """Decides as it was told: each time on the layers to roll back, or to raise."""
+
+    def __init__(self, decide):
+        self.decide = decide
+        self.asked = []
+
+    def initialize(self, ranking_info):
+        self.names = list(ranking_info)
+
+    def update_quant_config(self, metric_eval):
+        self.asked.append(metric_eval)
+        return self.decide(self)
+
+
+def raising(error):
+    def method(self, *arguments):
+        raise error
+
+    return method
+
+
+@pytest.mark.parametrize("method", ["prepare", "initialize", "update_quant_config", "evaluations_to_expect"])
+def test_an_error_in_a_strategy_names_it(workdir, monkeypatch, method):
+    monkeypatch.setattr(Scripted, method, raising(ValueError("out of range")), raising=False)
+    strategy = Scripted(lambda self: decision(self.names, self.names[:1], stop=True))
+    with pytest.raises(EvaluatorError, match=rf"Scripted\.{method} failed: ValueError: out of range"):
+        calibrate(prepare(workdir), Evaluator(limit=1e-9), strategy=strategy)
+
+
+def test_a_strategy_that_leaves_a_method_out(workdir):
+    with pytest.raises(EvaluatorError, match=r"does not implement initialize\(\)\. Implement it"):
+        calibrate(prepare(workdir), Evaluator(limit=1e-9), strategy=AutoCalibrationStrategyBase())
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_a_strategy_that_goes_round_in_circles_is_ended(workdir, messages, length):
+    arguments = prepare(workdir)
+    strategy = Scripted(lambda self: decision(self.names, self.names[: 1 + len(self.asked) % length]))
+    evaluator = Evaluator(limit=-1)
+    evaluator.metric_eval = lambda original, new: (new == original, new - original)
+    result = calibrate(arguments, evaluator, strategy=strategy)
+    assert not result.target_met and result.model_file.exists()
+    assert result.evaluations == 2 + length and len(strategy.asked) < 10 + 3 * length
+    assert any("Scripted asked" in line and "stop_flag" in line for line in messages)
+
+
+def test_a_decision_to_leave_all_in_float_ends_the_search(workdir):
+    strategy = Scripted(lambda self: decision(self.names, self.names[:2] if len(self.asked) == 1 else self.names))
+    evaluator = Evaluator(limit=-1)
+    evaluator.metric_eval = lambda original, new: (new == original, new - original)
+    result = calibrate(prepare(workdir), evaluator, strategy=strategy)
+    assert len(strategy.asked) == 2 and result.evaluations == 3
+    assert not result.target_met and any(result.roll_back_config.values())
+
+
+def strict(text):
+    """Parses JSON, in which there is no infinity and no NaN."""
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+class Infinite(CosineSimilaritySensitivity):
+    def compare(self, data, other):
+        return math.inf if data.shape[-1] == 16 else super().compare(data, other)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_files_are_json_whatever_the_numbers(workdir, value, messages):
+    evaluator = Evaluator()
+    evaluator.metric_eval = lambda original, new: (new == original, 0.0 if new == original else value)
+    result = calibrate(prepare(workdir), evaluator, sensitivity=Infinite())
+    assert result.loss == value and not result.target_met
+    found = {path.name: strict(path.read_text()) for path in workdir.rglob("*.json")}
+    history = found["accuracy_based_auto_calibration_record.json"]
+    assert {tuple(entry["metric_eval"]) for entry in history} <= {(False, None), (True, 0.0)}
+    ranking = found["accuracy_based_auto_calibration_ranking_information.json"]
+    assert {name for name, similarity in ranking if similarity is None} == {"project/Conv2D", "pool/AvgPool"}
+    assert "state.json" in found
+    again = Evaluator()
+    again.reference, again.metric_eval = evaluator.reference, evaluator.metric_eval
+    assert calibrate(prepare(workdir), again, sensitivity=Infinite(), resume=True).loss == value
+    assert again.evaluated == []
+
+
+def test_an_infinite_metric_is_evaluated_again(workdir, messages):
+    class Diverging(Evaluator):
+        def evaluate(self, graph, outputs):
+            super().evaluate(graph, outputs)
+            return math.inf
+
+        def metric_eval(self, original_metric, new_metric):
+            return True, 0.0
+
+    calibrate(prepare(workdir), Diverging())
+    assert all(strict(path.read_text()) is not None for path in workdir.rglob("*.json"))
+    assert any("cannot be kept in a file" in line for line in messages)
+
+
+class Asked(OutputDivergenceSensitivity):
+    """Looks at the model's outputs in its own way."""
+
+    def __init__(self):
+        self.shapes = set()
+
+    def compare(self, data, other):
+        self.shapes.add(data.shape)
+        return -float(np.abs(data - other).max())
+
+
+def test_a_subclass_that_compares_outputs_is_asked(workdir):
+    sensitivity = Asked()
+    arguments = prepare(workdir)
+    limit = calibrate(arguments).loss / 2
+    result = calibrate(arguments, Evaluator(limit=limit), sensitivity=sensitivity)
+    assert result.evaluations > 2
+    assert sensitivity.shapes == {(4, 5)}  # probabilities of a batch, and nothing of single layers
+    ranking = json.loads((workdir / "out" / "accuracy_based_auto_calibration_ranking_information.json").read_text())
+    assert [similarity < 0 for _, similarity in ranking] == [True] * 5
+
+
+def test_an_error_in_a_subclass_that_compares_outputs_names_it(workdir, monkeypatch):
+    monkeypatch.setattr(Asked, "compare", raising(ValueError("empty")))
+    arguments = prepare(workdir)
+    with pytest.raises(EvaluatorError, match=r"Asked\.compare failed on the outputs of the model: ValueError: empty"):
+        calibrate(arguments, Evaluator(limit=1e-9), sensitivity=Asked())
 
 
 @pytest.mark.parametrize("share", [1.0, 0.6])

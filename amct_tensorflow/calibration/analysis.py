@@ -5,17 +5,16 @@ mean of the difference per output channel is what local bias correction adds to 
 are is the layer's sensitivity (spec section 6.2). Neither depends on which other layers are quantized.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.calibration.channel_sums import ChannelSums
-from amct_tensorflow.errors import EvaluatorError
+from amct_tensorflow.calibration.comparison import Comparison, compare
+from amct_tensorflow.errors import AmctError
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.graph.rewrite import subgraph
 from amct_tensorflow.graph.view import full_tensor_name
@@ -29,13 +28,6 @@ IMAGES_AT_A_TIME = 16
 SAMPLE_LIMIT = 1 << 17
 
 Batch = Mapping[str, np.ndarray]
-
-
-class Comparison(Protocol):
-    """What is needed of a sensitivity: a number that tells how alike two outputs are."""
-
-    def compare(self, data: np.ndarray, other: np.ndarray) -> float:
-        """Compares the float output with the quantized one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +178,7 @@ class _Probe:
 
     def __init__(self, layer: FusedLayer, bias_correction: bool) -> None:
         self.layer = layer
-        self.error: EvaluatorError | None = None
+        self.error: AmctError | None = None
         self._corrects = bias_correction and layer.weights is not None
         self._sums = ChannelSums(layer.channels)
         self._positions = 0
@@ -223,15 +215,10 @@ class _Probe:
             correction = self._sums.correction.astype(np.float32)
             quantized = quantized + (correction.reshape(-1, 1, 1) if self._is_nchw(quantized) else correction)
         try:
-            similarity = float(comparison.compare(original[: len(quantized)], quantized))
-            if math.isnan(similarity):
-                raise ValueError("it returned NaN")
-        except Exception as error:
-            name = type(comparison).__name__
-            self.error = EvaluatorError(
-                f"{name}.compare failed on layer {self.layer.name!r}: {type(error).__name__}: {error}."
-            )
-            raise self.error from error
+            similarity = compare(comparison, original[: len(quantized)], quantized, f"layer {self.layer.name!r}")
+        except AmctError as error:
+            self.error = error
+            raise
         self._similarity += images * similarity
         self._images += images
 

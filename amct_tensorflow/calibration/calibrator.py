@@ -8,8 +8,9 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.calibration.analysis import Batch, Comparison, LayerAnalyser, LayerAnalysis
+from amct_tensorflow.calibration.analysis import Batch, LayerAnalyser, LayerAnalysis
 from amct_tensorflow.calibration.arq import arq_scales
+from amct_tensorflow.calibration.comparison import Comparison
 from amct_tensorflow.calibration.factors import ActivationFactors, round_through_float16
 from amct_tensorflow.calibration.hfmg import search_hfmg
 from amct_tensorflow.calibration.ifmr import search_ifmr

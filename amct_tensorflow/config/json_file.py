@@ -219,7 +219,7 @@ def dump_config(config: QuantConfig) -> str:
         del content["fakequant_precision_mode"]
     for name in sorted(config.layers):
         content[name] = _layer_content(config.layers[name])
-    return json.dumps(content, indent=4, separators=(",", ":"))
+    return json.dumps(content, indent=4, separators=(",", ":"), allow_nan=False)
 
 
 def _activation_content(activation: ActivationConfig) -> dict[str, Any]:

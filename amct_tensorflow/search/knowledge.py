@@ -1,16 +1,18 @@
 """What the engine finds out about the layers of a model beside the user's evaluations."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import tensorflow as tf
 
 from amct_tensorflow.calibration.calibrator import CalibrationResult
+from amct_tensorflow.errors import AmctError
 from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.log import log_for
+from amct_tensorflow.search.divergence import Divergence
 from amct_tensorflow.search.progress import Progress
 from amct_tensorflow.search.sensitivity import OutputDivergenceSensitivity, SensitivityBase
-from amct_tensorflow.search.switchable_model import SwitchableModel
+from amct_tensorflow.search.switchable_model import MeasureT, SwitchableModel
 
 
 class LayerKnowledge:
@@ -46,22 +48,36 @@ class LayerKnowledge:
         if not names or not isinstance(sensitivity, OutputDivergenceSensitivity):
             return self.local_similarities()
         log_for("search").info("Ranking %d layers by how far each moves the model's outputs.", len(names))
-        divergences = self.divergences([{name} for name in names])
-        if any(math.isnan(value) for value in divergences):
+        measures = self._compare([{name} for name in names], (), sensitivity.measure)
+        similarities = [measure.similarity for measure in measures]
+        if not similarities or any(math.isnan(value) for value in similarities):
             log_for("search").warning("Layers are ranked by their own outputs, as those of the model tell nothing.")
             return self.local_similarities()
-        return {name: sensitivity.similarity(value) for name, value in zip(names, divergences, strict=True)}
+        return dict(zip(names, similarities, strict=True))
 
     def divergences(self, candidates: Sequence[Collection[str]], base: Collection[str] = ()) -> list[float]:
         """Per set of layers, how far the outputs move when it is quantized; see ``SwitchableModel.divergences``."""
+        measures = self._compare(candidates, base, Divergence)
+        return [measure.value for measure in measures] or [math.nan] * len(candidates)
+
+    def _compare(
+        self, candidates: Sequence[Collection[str]], base: Collection[str], new_measure: Callable[[int], MeasureT]
+    ) -> list[MeasureT]:
+        """Returns a measure of each candidate; none if the model cannot be run so.
+
+        Raises:
+            EvaluatorError: a user's sensitivity failed.
+        """
         runs = len(candidates) * len(self._calibration.batches)
         progress = Progress("Measuring how quantized layers move the outputs", runs)
         try:
-            return self._switchable_model().divergences(candidates, base, progress.advance)
+            return self._switchable_model().compare(candidates, base, new_measure, progress.advance)
+        except AmctError:
+            raise
         except (ValueError, TypeError, tf.errors.OpError) as error:
             # Evaluations may have taken hours by now: do without this rather than lose them.
             log_for("search").warning("How the outputs move cannot be measured: %s", " ".join(str(error).split())[:300])
-            return [math.nan] * len(candidates)
+            return []
 
     def _switchable_model(self) -> SwitchableModel:
         """Returns the switchable model."""

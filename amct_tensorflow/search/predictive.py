@@ -134,7 +134,7 @@ class _Curve:
         # Without a known target, the middle of what is known to satisfy and what is not.
         target = (lower_loss + upper_loss) / 2 if self._target is None else self._target
         rise = upper_loss - lower_loss
-        fraction = (target - lower_loss) / rise if rise > 0 else 0.5
+        fraction = (target - lower_loss) / rise if 0 < rise < math.inf else 0.5
         failures = len(self._failed)
         if lower == 0:  # nothing satisfies yet
             fraction = max(fraction * (_CAUTION if failures == 1 else 1), _LEAST)

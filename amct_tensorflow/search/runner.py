@@ -34,7 +34,7 @@ from amct_tensorflow.search.sensitivity import (
 )
 from amct_tensorflow.search.state import SearchState, digest
 from amct_tensorflow.search.statistics import LossInterval, paired_interval
-from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, SearchKnowledge, check_decision
+from amct_tensorflow.search.strategy import CheckedStrategy, SearchKnowledge
 
 _NAMES_PER_LINE = 10
 
@@ -86,7 +86,7 @@ def run_search(
     model: FloatModel,
     config: QuantConfig,
     evaluator: CheckedEvaluator,
-    strategy: AutoCalibrationStrategyBase,
+    strategy: CheckedStrategy,
     sensitivity: SensitivityBase,
     state: SearchState,
 ) -> SearchResult:
@@ -134,9 +134,10 @@ def run_search(
         return search.result(start)
 
 
-def own_outputs(sensitivity: SensitivityBase) -> SensitivityBase:
-    """Returns what compares the outputs of each layer by itself, which calibration measures."""
-    return CosineSimilaritySensitivity() if isinstance(sensitivity, OutputDivergenceSensitivity) else sensitivity
+def own_outputs(sensitivity: SensitivityBase) -> SensitivityBase | None:
+    """Returns what compares the outputs of each layer by itself; None for the cosine similarity."""
+    is_cosine = type(sensitivity).compare is CosineSimilaritySensitivity.compare
+    return None if is_cosine or isinstance(sensitivity, OutputDivergenceSensitivity) else sensitivity
 
 
 def _calibrate(
@@ -155,7 +156,7 @@ def _calibrate(
     return calibration
 
 
-def _log_estimate(calibration: CalibrationResult, strategy: AutoCalibrationStrategyBase, original: Evaluation) -> None:
+def _log_estimate(calibration: CalibrationResult, strategy: CheckedStrategy, original: Evaluation) -> None:
     layers = len(calibration.analyses)
     times = ""
     if original.seconds is not None:
@@ -244,17 +245,17 @@ class _Search:
                 self._built = key, quantized
         return self._trials[key][0].judged
 
-    def roll_back(self, strategy: AutoCalibrationStrategyBase) -> None:
+    def roll_back(self, strategy: CheckedStrategy) -> None:
         """Lets the strategy search, from the result of quantizing all layers."""
         self._ranking = self._knowledge.ranking(self._sensitivity)
         if not self._ranking:  # only tensors are quantized
             return
         find_target = partial(self._evaluator.find_target, self._original.metric)
-        strategy.prepare(SearchKnowledge(self._knowledge.divergences, self._shares, find_target))
-        strategy.initialize(self._ranking)
+        strategy.begin(SearchKnowledge(self._knowledge.divergences, self._shares, find_target), self._ranking)
         judged = self.first[0].judged
+        repetitions = 0
         while True:
-            decision = check_decision(strategy, strategy.update_quant_config(judged), self._ranking)
+            decision = strategy.decide(judged, self._ranking)
             configuration = decision["roll_back_config"]
             self._settled = _quantized_layers(configuration)
             known = self._settled in self._trials
@@ -267,6 +268,15 @@ class _Search:
             if self._settled and not known:
                 log_for().info("metric_eval: (%s, %g)", judged.satisfied, judged.loss)
             if decision["stop_flag"] or not self._settled:
+                break
+            repetitions = repetitions + 1 if known else 0
+            if repetitions > len(self._trials):
+                log_for().warning(
+                    "%s asked %d times in a row for configurations that have been evaluated, and does not set "
+                    "stop_flag. The search ends here.",
+                    strategy.name, repetitions,
+                )  # fmt: skip
+                self._settled = None
                 break
         log_for().info("Fine search finished after %d evaluations.", self._evaluator.evaluations - 2)
 
@@ -329,7 +339,7 @@ class _Search:
     def _float_share(self, configuration: Mapping[str, bool]) -> float:
         return sum(self._shares.get(name, 0.0) for name, quantized in configuration.items() if not quantized)
 
-    def _log_step(self, step: int, configuration: Mapping[str, bool], strategy: AutoCalibrationStrategyBase) -> None:
+    def _log_step(self, step: int, configuration: Mapping[str, bool], strategy: CheckedStrategy) -> None:
         stars = "*" * 20
         rolled_back = sum(not quantized for quantized in configuration.values())
         log_for().info(

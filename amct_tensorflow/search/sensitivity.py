@@ -1,10 +1,13 @@
 """How strongly a layer reacts to quantization (spec section 6.2)."""
 
 import math
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
 from amct_tensorflow.calibration.channel_sums import ChannelSums
+from amct_tensorflow.calibration.comparison import compare
 from amct_tensorflow.search.divergence import Divergence
 
 
@@ -34,7 +37,8 @@ class CosineSimilaritySensitivity(SensitivityBase):
 class OutputDivergenceSensitivity(SensitivityBase):
     """``exp(-d)``, where ``d`` is how far the outputs of the *model* move when one layer alone is quantized.
 
-    The engine gives it the model's outputs instead of the layer's; ``d`` is described at ``Divergence``.
+    The engine gives it the model's outputs instead of the layer's; ``d`` is described at ``Divergence``. A subclass may
+    override ``compare``: it is then asked about each output and each calibration batch, and the mean counts.
     """
 
     def compare(self, data: np.ndarray, other: np.ndarray) -> float:
@@ -47,3 +51,51 @@ class OutputDivergenceSensitivity(SensitivityBase):
     def similarity(divergence: float) -> float:
         """Turns a divergence, at least 0, into a similarity in [0, 1]."""
         return math.exp(-divergence)
+
+    def measure(self, outputs: int) -> "OutputMeasure":
+        """Returns what takes the outputs of the model, so many, part by part."""
+        if type(self).compare is OutputDivergenceSensitivity.compare:
+            return _DivergedOutputs(self, outputs)
+        return _ComparedOutputs(self)
+
+
+class OutputMeasure(Protocol):
+    """Takes the outputs of the float model, and those of another, part by part."""
+
+    def add(self, reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> None:
+        """Adds the values of every output for some of the images."""
+
+    @property
+    def similarity(self) -> float:
+        """How alike all of them are; NaN if there is nothing to compare."""
+
+
+class _DivergedOutputs(Divergence):
+    """The divergence of all parts, which does not depend on how they are cut."""
+
+    def __init__(self, sensitivity: OutputDivergenceSensitivity, outputs: int) -> None:
+        super().__init__(outputs)
+        self._sensitivity = sensitivity
+
+    @property
+    def similarity(self) -> float:
+        return self._sensitivity.similarity(self.value)
+
+
+class _ComparedOutputs:
+    """Asks a user's ``compare`` about every output of every part; a part counts by its images."""
+
+    def __init__(self, sensitivity: SensitivityBase) -> None:
+        self._sensitivity = sensitivity
+        self._sum = 0.0
+        self._weight = 0
+
+    def add(self, reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> None:
+        for data, other in zip(reference, values, strict=True):
+            images = len(data) if np.ndim(data) else 1
+            self._sum += images * compare(self._sensitivity, data, other, "the outputs of the model")
+            self._weight += images
+
+    @property
+    def similarity(self) -> float:
+        return self._sum / self._weight if self._weight else math.nan

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from amct_tensorflow.errors import EvaluatorError
+from amct_tensorflow.errors import AmctError, EvaluatorError
 
 
 class StrategyDecision(TypedDict):
@@ -54,6 +54,11 @@ class AutoCalibrationStrategyBase:
 
     def update_quant_config(self, metric_eval: tuple[bool, float]) -> StrategyDecision:
         """Takes the result of the configuration evaluated last, first that of quantizing all layers.
+
+        The search ends with the first decision that has ``stop_flag`` set, or that leaves every layer in float:
+        nothing is left to evaluate then, and the best quantized model so far is saved. A configuration that was
+        evaluated before is not evaluated again, its result is given at once; a strategy that asks for such ones only,
+        more often than there are any, is not going to end by itself, and the search ends with a warning.
 
         Args:
             metric_eval: whether the result satisfies the requirement, and the loss.
@@ -103,6 +108,40 @@ class BinarySearchStrategy(AutoCalibrationStrategyBase):
 
     def _configuration(self, rolled_back: int) -> "OrderedDict[str, bool]":
         return OrderedDict((name, index >= rolled_back) for index, name in enumerate(self._ranked))
+
+
+class CheckedStrategy:
+    """Calls a strategy, perhaps the user's own; whatever it does wrong becomes one clear error."""
+
+    def __init__(self, strategy: AutoCalibrationStrategyBase) -> None:
+        self._strategy = strategy
+        self.name = type(strategy).__name__
+
+    def begin(self, knowledge: SearchKnowledge, ranking: Mapping[str, float]) -> None:
+        """Calls ``prepare`` and ``initialize``."""
+        self._call("prepare", knowledge)
+        self._call("initialize", dict(ranking))
+
+    def decide(self, judged: tuple[bool, float], layers: Mapping[str, float]) -> StrategyDecision:
+        """Calls ``update_quant_config``; returns a decision about exactly the layers of the search."""
+        return check_decision(self._strategy, self._call("update_quant_config", judged), layers)
+
+    def evaluations_to_expect(self, layers: int) -> int | None:
+        """Calls ``evaluations_to_expect``."""
+        expected = self._call("evaluations_to_expect", layers)
+        if expected is not None and not isinstance(expected, int):
+            raise EvaluatorError(f"{self.name}.evaluations_to_expect returned {expected!r}; return an int, or None.")
+        return expected
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self._strategy, method)(*arguments)
+        except AmctError:
+            raise
+        except NotImplementedError as error:
+            raise EvaluatorError(f"{self.name} does not implement {method}(). Implement it.") from error
+        except Exception as error:
+            raise EvaluatorError(f"{self.name}.{method} failed: {type(error).__name__}: {error}") from error
 
 
 def check_decision(

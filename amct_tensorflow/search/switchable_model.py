@@ -6,7 +6,7 @@ once. Only the values of one part of the images at a few cuts are held, however 
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -24,6 +24,16 @@ from amct_tensorflow.switchable_graph import SwitchableGraph, switchable_graph
 MAX_CUTS = 8
 # Float outputs up to so many bytes, all batches together, are computed once and kept.
 _LARGEST_REFERENCE = 1 << 28
+
+
+class Measure(Protocol):
+    """Takes the outputs of the float model, and those of a candidate, part by part."""
+
+    def add(self, reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> None:
+        """Adds the values of every output for some of the images."""
+
+
+MeasureT = TypeVar("MeasureT", bound=Measure)
 
 
 class SwitchableModel:
@@ -109,18 +119,28 @@ class SwitchableModel:
         Returns:
             Per candidate, how far the outputs lie from those of the float model (see ``Divergence``).
         """
-        totals = [Divergence(len(self.outputs)) for _ in candidates]
+        return [found.value for found in self.compare(candidates, base, Divergence, on_progress)]
+
+    def compare(
+        self,
+        candidates: Sequence[Collection[str]],
+        base: Collection[str],
+        new_measure: Callable[[int], MeasureT],
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> list[MeasureT]:
+        """Gives the outputs of candidate sets to measures, one each, made by ``new_measure(number of outputs)``."""
+        measures = [new_measure(len(self.outputs)) for _ in candidates]
         starts = [self._start(set(candidate) ^ set(base)) for candidate in candidates]
         for index, part in enumerate(self._batches):
             reference = self._reference(index, part)
             values: list[np.ndarray] = []
             if any(start is not None for start in starts):
                 values = self._run(part, base, None, self._values)
-            for candidate, start, total in zip(candidates, starts, totals, strict=True):
+            for candidate, start, measure in zip(candidates, starts, measures, strict=True):
                 fed = None if start is None else (start, values[start])
-                total.add(reference, self._run(part, candidate, fed, self._fetches))
+                measure.add(reference, self._run(part, candidate, fed, self._fetches))
                 on_progress(1)
-        return [total.value for total in totals]
+        return measures
 
     def _reference(self, index: int, batch: Batch) -> list[np.ndarray]:
         """Returns the float outputs of a batch; they are kept for the next time unless they are large."""
