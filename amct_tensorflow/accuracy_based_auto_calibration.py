@@ -36,6 +36,7 @@ from amct_tensorflow.search.sensitivity import (
     OutputDivergenceSensitivity,
     SensitivityBase,
 )
+from amct_tensorflow.search.source_code import code_of, parameters_of
 from amct_tensorflow.search.state import FOLDER as STATE_FOLDER
 from amct_tensorflow.search.state import RunKey, SearchState, digest
 from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, BinarySearchStrategy, CheckedStrategy
@@ -111,7 +112,8 @@ def accuracy_based_auto_calibration(
         sensitivity: ``"CosineSimilarity"`` (of each layer's own output), ``"OutputDivergence"`` (of the model's), or an
             instance of ``SensitivityBase``.
         resume: go on with a run that was cut off; nothing is evaluated again that it had evaluated. If the model, the
-            configuration, or what the evaluator's ``identity`` tells has changed, the run starts afresh, and says why.
+            configuration, the code of the evaluator, or what its ``identity`` tells has changed, the run starts afresh,
+            and says why.
         config_copy: where a copy of the configuration is to appear together with the results.
 
     Returns:
@@ -150,7 +152,7 @@ def accuracy_based_auto_calibration(
     with exclusive(files.folders):
         finish(files.folder, files.paths)
         key = _run_key(model, config, checked, chosen_sensitivity)
-        log_environment(asked, key.parts)
+        log_environment(asked, key.named)
         state = _open_state(files, key, partial(_check_calibration, model, config), resume)
         result = run_search(model, config, checked, CheckedStrategy(chosen_strategy), chosen_sensitivity, state)
         if files.model.model.exists():
@@ -189,17 +191,21 @@ def _choose(argument: str, value: Any, known: dict[str, Any], base: type) -> Any
 def _run_key(
     model: FloatModel, config: QuantConfig, evaluator: CheckedEvaluator, sensitivity: SensitivityBase
 ) -> RunKey:
-    """Collects what determines the results of evaluations and of the calibration."""
-    comparison = type(own_outputs(sensitivity))
+    """Collects what determines the results of evaluations and of the calibration; decisions are made anew."""
+    comparison = own_outputs(sensitivity)
+    kind = type(comparison)
     things = {
-        **evaluator.identity(),
+        "evaluator": evaluator.name,
+        "evaluator's code": evaluator.code(),
         "model": model.graph_def.SerializeToString(deterministic=True),
         "outputs": json.dumps(model.outputs),
         "configuration": dump_config(config),
-        "sensitivity": f"{comparison.__module__}.{comparison.__qualname__}",
+        "sensitivity": f"{kind.__module__}.{kind.__qualname__}",
+        "sensitivity's code": code_of(kind, "sensitivity") + parameters_of(comparison),
         "software": f"{VERSION}, TensorFlow {tf.__version__}, NumPy {np.__version__}",
     }
-    return RunKey({name: digest(thing) for name, thing in things.items()})
+    identity = {name: digest(thing) for name, thing in evaluator.identity().items()}
+    return RunKey({name: digest(thing) for name, thing in things.items()}, identity)
 
 
 def _open_state(

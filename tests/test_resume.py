@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import runpy
 import shutil
 import signal
 import subprocess
@@ -175,6 +176,112 @@ def test_what_has_changed_is_named_and_nothing_old_is_used(task, messages, chang
     assert bool(evaluator.evaluated) == (named is not None)
     if named:
         assert any(named in line and "Starting from the beginning" in line for line in messages)
+
+
+MINE = """
+from amct_tensorflow.common.auto_calibration import SensitivityBase
+from test_resume import Repeatable
+
+SCALE = 2.0
+
+
+def scaled(metric):
+    return metric * SCALE
+
+
+class Base(Repeatable):
+    def evaluate(self, graph, outputs):
+        return scaled(super().evaluate(graph, outputs))
+
+
+class Mine(Base):
+    offset = 1
+
+
+class Near(SensitivityBase):
+    def __init__(self, power=2):
+        self.power = power
+
+    def compare(self, data, other):
+        return -float((abs(data - other) ** self.power).mean())
+"""
+EDITS = {
+    "a method": ("super().evaluate(graph, outputs)", "1 + super().evaluate(graph, outputs)"),
+    "a helper": ("metric * SCALE", "metric + SCALE"),
+    "a constant": ("SCALE = 2.0", "SCALE = 3.0"),
+    "an attribute": ("offset = 1", "offset = 2"),
+}
+
+
+def written(text, file="mine.py"):
+    """Writes a module, and returns what stands in it."""
+    Path(file).write_text(text)
+    return runpy.run_path(file)
+
+
+def executed(text):
+    """Returns what a module holds of which there is no file, as in an interactive session."""
+    names = {"__name__": "__main__"}
+    exec(text, names)
+    return names
+
+
+@pytest.mark.parametrize("make", [written, executed])
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_an_evaluator_that_was_edited_is_noticed(task, messages, make, edit):  # noqa: F811
+    arguments, limit = task
+    calibrate(arguments, make(MINE)["Mine"](limit))
+    same = make(MINE)["Mine"](limit)
+    calibrate(arguments, same, resume=True)
+    assert same.evaluated == []
+    edited = make(MINE.replace(*edit))["Mine"](limit)
+    calibrate(arguments, edited, resume=True)
+    assert edited.evaluated
+    assert any("The evaluator's code has changed" in line for line in messages)
+    assert any("source of evaluator Base cannot be read" in line for line in messages) == (make is executed)
+
+
+def test_a_sensitivity_that_was_edited_is_noticed(task, messages):  # noqa: F811
+    """What it said of each layer is kept together with the calibration."""
+    arguments, limit = task
+    evaluator = written(MINE)["Mine"]
+    calibrate(arguments, evaluator(limit), sensitivity=written(MINE, "near.py")["Near"]())
+    text = MINE.replace("abs(data - other)", "abs(data - 2 * other)")
+    for sensitivity, again in (
+        (written(MINE, "near.py")["Near"](), False),
+        (written(text, "near.py")["Near"](), True),
+        (written(text, "near.py")["Near"](power=1), True),
+    ):
+        mine = evaluator(limit)
+        calibrate(arguments, mine, sensitivity=sensitivity, resume=True)
+        assert bool(mine.evaluated) == again
+        assert any("The sensitivity's code has changed" in line for line in messages) == again
+        messages.clear()
+
+
+class NamedLikeOurs(Repeatable):
+    """Tells of things under the names that the engine has for its own."""
+
+    told = "one"
+
+    def identity(self):
+        ours = ["evaluator", "evaluator's code", "model", "outputs", "configuration", "sensitivity", "software"]
+        return dict.fromkeys(ours, self.told)
+
+
+def test_names_that_an_evaluator_uses_do_not_hide_ours(task, messages, monkeypatch):  # noqa: F811
+    arguments, limit = task
+    calibrate(arguments, NamedLikeOurs(limit))
+    change_model(arguments)
+    evaluator = NamedLikeOurs(limit)
+    calibrate(arguments, evaluator, resume=True)
+    assert evaluator.evaluated
+    assert any("The model has changed" in line for line in messages)
+    monkeypatch.setattr(NamedLikeOurs, "told", "two")
+    evaluator = NamedLikeOurs(limit)
+    calibrate(arguments, evaluator, resume=True)
+    assert evaluator.evaluated
+    assert any("model of identity()" in line and "have changed" in line for line in messages)
 
 
 def state_file(name="state.json"):

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from amct_tensorflow.errors import AmctError, EvaluatorError, MetricError
 from amct_tensorflow.log import log_for
+from amct_tensorflow.search.source_code import code_of
 
 # From a millionth of the metric, so many doublings reach a million times the metric, and so many bisections the sixth
 # digit of what lies between the last two.
@@ -68,10 +69,11 @@ class AutoCalibrationEvaluatorBase:
         return None
 
     def identity(self) -> Mapping[str, Any] | None:
-        """Tells what the results depend on beside the model and its configuration, such as the data.
+        """Tells what the results depend on beside the model, its configuration and the code, such as the data.
 
-        A run that is resumed uses earlier results only if this is what it was then. An evaluator may do without, if
-        whoever resumes takes care of that.
+        A run that is resumed uses earlier results only if this is what it was then, and if the files are the same in
+        which the class of the evaluator and its bases are written. Attributes of the evaluator, and code in other
+        files, are told here; an evaluator may do without, if whoever resumes takes care of that.
 
         Returns:
             Per thing that people know by name ("dataset"), anything that JSON can hold.
@@ -107,6 +109,7 @@ class CheckedEvaluator:
     """Calls an evaluator; whatever it does wrong becomes one clear error.
 
     Attributes:
+        name: the name of the evaluator's class.
         evaluations: number of evaluations so far.
         reused: number of those whose result an earlier run had found.
         seconds: how long the others took together.
@@ -122,7 +125,7 @@ class CheckedEvaluator:
                 "amct_tensorflow.common.auto_calibration.AutoCalibrationEvaluatorBase."
             )
         self._evaluator = evaluator
-        self._name = type(evaluator).__name__
+        self.name = type(evaluator).__name__
         self.evaluations = 0
         self.reused = 0
         self.seconds = 0.0
@@ -147,7 +150,7 @@ class CheckedEvaluator:
             raise self._failure("evaluate", model, error) from error
         if metric is None or (isinstance(metric, numbers.Real) and math.isnan(metric)):
             raise EvaluatorError(
-                f"{self._name}.evaluate returned {metric} for {model}; return the metric that it measured."
+                f"{self.name}.evaluate returned {metric} for {model}; return the metric that it measured."
             )
         seconds = time.perf_counter() - start
         self.evaluations += 1
@@ -160,15 +163,18 @@ class CheckedEvaluator:
         self.reused += 1
 
     def identity(self) -> dict[str, str]:
-        """Calls ``identity``; returns the class of the evaluator, and what it says of each thing, as JSON."""
+        """Calls ``identity``; returns what it says of each thing, as JSON."""
         try:
             identity = self._evaluator.identity()
-            parts = {str(name): json.dumps(value, sort_keys=True) for name, value in dict(identity or {}).items()}
+            return {str(name): json.dumps(value, sort_keys=True) for name, value in dict(identity or {}).items()}
         except AmctError:
             raise
         except Exception as error:
             raise self._failure("identity", "its data", error) from error
-        return {"evaluator": self._name, **parts}
+
+    def code(self) -> str:
+        """Returns the code of the evaluator's class."""
+        return code_of(type(self._evaluator), "evaluator")
 
     def judge(self, original: Any, new: Any) -> MetricEval:
         """Calls ``metric_eval``."""
@@ -183,10 +189,10 @@ class CheckedEvaluator:
             judged = MetricEval(bool(satisfied), float(loss))
         except (TypeError, ValueError) as error:
             raise EvaluatorError(
-                f"{self._name}.metric_eval returned {result!r}; return a tuple (satisfied: bool, loss: float)."
+                f"{self.name}.metric_eval returned {result!r}; return a tuple (satisfied: bool, loss: float)."
             ) from error
         if math.isnan(judged.loss):
-            raise EvaluatorError(f"{self._name}.metric_eval returned the loss NaN for {original!r} and {new!r}.")
+            raise EvaluatorError(f"{self.name}.metric_eval returned the loss NaN for {original!r} and {new!r}.")
         return judged
 
     def check_requirement(self, original: Any) -> None:
@@ -199,7 +205,7 @@ class CheckedEvaluator:
         if not judged.satisfied:
             log_for().error("metric_eval() does not accept the original model compared with itself.")
             raise MetricError(
-                f"{self._name}.metric_eval says that the original model does not satisfy the requirement when compared "
+                f"{self.name}.metric_eval says that the original model does not satisfy the requirement when compared "
                 f"with itself (loss {judged.loss:g}); no quantized model ever will. Check metric_eval() and the "
                 "target: a loss of 0 must satisfy."
             )
@@ -230,21 +236,19 @@ class CheckedEvaluator:
         try:
             values = np.asarray(results, np.float64)
         except (TypeError, ValueError) as error:
-            raise EvaluatorError(
-                f"{self._name}.image_results returned something else than numbers: {error}."
-            ) from error
+            raise EvaluatorError(f"{self.name}.image_results returned something else than numbers: {error}.") from error
         if values.ndim != 1 or not np.isfinite(values).all():
             raise EvaluatorError(
-                f"{self._name}.image_results returned an array of shape {values.shape}; return one finite number per "
+                f"{self.name}.image_results returned an array of shape {values.shape}; return one finite number per "
                 "image, or None."
             )
         return values
 
     def _failure(self, method: str, subject: str, error: Exception) -> EvaluatorError:
         if isinstance(error, NotImplementedError):
-            return EvaluatorError(f"{self._name} does not implement {method}(). Implement it.")
+            return EvaluatorError(f"{self.name} does not implement {method}(). Implement it.")
         text = _essence(error) if isinstance(error, tf.errors.OpError) else str(error)
-        return EvaluatorError(f"{self._name}.{method} failed on {subject}: {type(error).__name__}: {text}")
+        return EvaluatorError(f"{self.name}.{method} failed on {subject}: {type(error).__name__}: {text}")
 
 
 def format_metric(metric: Any) -> str:

@@ -44,14 +44,36 @@ def digest(value: bytes | str) -> str:
 
 @dataclass(frozen=True)
 class RunKey:
-    """What determines the results of a run: per thing that people know by name, a digest of it."""
+    """What determines the results of a run: per thing that people know by name, a digest of it.
+
+    Attributes:
+        parts: what the engine knows of.
+        identity: what the evaluator's ``identity`` tells; it may use the names of ``parts`` for things of its own.
+    """
 
     parts: Mapping[str, str]
+    identity: Mapping[str, str] = field(default_factory=dict)
 
-    def changes(self, earlier: Mapping[str, Any]) -> list[str]:
-        """Returns the names of what differs from an earlier run's."""
-        names = [*self.parts, *(name for name in earlier if name not in self.parts)]
-        return [name for name in names if self.parts.get(name) != earlier.get(name)]
+    @property
+    def named(self) -> dict[str, str]:
+        """All digests, by a name for people."""
+        return {**{self._name(name): value for name, value in self.identity.items()}, **self.parts}
+
+    def dump(self) -> dict[str, dict[str, str]]:
+        """Returns it as it stands in the document."""
+        return {"parts": dict(self.parts), "identity": dict(self.identity)}
+
+    def changes(self, earlier: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Returns the names of what differs from an earlier run's, of which ``dump`` is given."""
+        told = _differences(self.identity, earlier["identity"])
+        return [*map(self._name, told), *_differences(self.parts, earlier["parts"])]
+
+    def _name(self, name: str) -> str:
+        return f"{name} of identity()" if name in self.parts else name
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    return [name for name in dict.fromkeys([*one, *other]) if one.get(name) != other.get(name)]
 
 
 @dataclass(eq=False)
@@ -145,7 +167,7 @@ class SearchState:
         try:
             if not self._document:
                 shutil.rmtree(self.folder, ignore_errors=True)  # the state of another run
-                self._document = {"version": _VERSION, "key": dict(self.key.parts)}
+                self._document = {"version": _VERSION, "key": self.key.dump()}
             if arrays:
                 data, file = _dump_arrays(arrays), f"{name[:_FILE_NAME_LENGTH]}.npz"
                 write_atomically(self.folder / file, data, announce=False)
@@ -167,7 +189,7 @@ class SearchState:
             document = json.loads((folder / _FILE).read_bytes())
             if not isinstance(document, dict) or document.get("version") != _VERSION:
                 raise StateError(f"The state in {folder} was written by another version.")
-            changed = key.changes(dict(document["key"]))
+            changed = key.changes(document["key"])
             if changed:
                 verb = "has" if len(changed) == 1 else "have"
                 raise StateError(f"The {', '.join(changed)} {verb} changed since the run in {folder} began.")
