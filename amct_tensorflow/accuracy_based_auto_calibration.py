@@ -193,7 +193,7 @@ def _run_key(
 ) -> RunKey:
     """Collects what determines the results of evaluations and of the calibration; decisions are made anew."""
     comparison = own_outputs(sensitivity)
-    kind = type(comparison)
+    kind = CosineSimilaritySensitivity if comparison is None else type(comparison)
     things = {
         "evaluator": evaluator.name,
         "evaluator's code": evaluator.code(),

@@ -10,7 +10,6 @@ A state belongs to one ``RunKey``: whatever could change a result is in it as a 
 import hashlib
 import io
 import json
-import math
 import shutil
 import zipfile
 from collections.abc import Callable, Collection, Mapping
@@ -128,9 +127,9 @@ class SearchState:
         self._evaluations[name] = evaluation
         if not _is_exact(evaluation.metric):
             log_for("state").warning(
-                "evaluate() returned a %s, which cannot be kept in a file; a run that goes on evaluates again.",
-                type(evaluation.metric).__name__,
-            )
+                "evaluate() returned %.100r (%s), which cannot be kept in a file; a run that goes on evaluates again.",
+                evaluation.metric, type(evaluation.metric).__name__,
+            )  # fmt: skip
             return
         entry: dict[str, Any] = {"metric": evaluation.metric, "model": evaluation.model}
         results = evaluation.image_results
@@ -157,7 +156,8 @@ class SearchState:
             arrays.update({f"batch {index} {tensor}": values for tensor, values in batch.items()})
         entry = {
             "record": dump_record(calibration.factors),
-            "layers": {name: [float(one.similarity), int(one.multiply_accumulates)] for name, one in analyses.items()},
+            # JSON knows no infinity, which a user's sensitivity may give; repr() and float() know all numbers.
+            "layers": {name: [repr(float(one.similarity)), one.multiply_accumulates] for name, one in analyses.items()},
             "batches": len(calibration.batches),
         }
         self._keep("calibration", _CALIBRATION, entry, arrays)
@@ -173,7 +173,7 @@ class SearchState:
                 write_atomically(self.folder / file, data, announce=False)
                 entry["arrays"] = {"file": file, "sha256": digest(data)}
             self._document.setdefault(section, {})[name] = entry
-            write_atomically(self.folder / _FILE, json.dumps(self._document, indent=1), announce=False)
+            write_atomically(self.folder / _FILE, json.dumps(self._document, indent=1, allow_nan=False), announce=False)
         except OutputError as error:
             log_for("state").warning("%s The run goes on, but it could not be resumed from here.", error)
 
@@ -225,7 +225,7 @@ def _name(quantized: Collection[str] | None) -> str:
 def _is_exact(metric: Any) -> bool:
     """Tells whether a metric is the same, in value and type, after it was written as JSON and read."""
     try:
-        again = json.loads(json.dumps(metric))
+        again = json.loads(json.dumps(metric, allow_nan=False))
     except (TypeError, ValueError, RecursionError):
         return False
     return _same(metric, again)
@@ -237,7 +237,7 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, list):
         return isinstance(other, list) and all(_same(a, b) for a, b in zip(one, other, strict=True))
     if isinstance(one, float):  # also those of NumPy, which are Python floats
-        return isinstance(other, float) and (one == other or (math.isnan(one) and math.isnan(other)))
+        return isinstance(other, float) and one == other
     return type(one) is type(other) and bool(one == other)
 
 
