@@ -15,31 +15,33 @@ from amct_tensorflow.arguments import require_names, require_path, require_type
 from amct_tensorflow.calibration.calibrator import CalibrationResult
 from amct_tensorflow.config.json_file import dump_config, read_config
 from amct_tensorflow.config.schema import QuantConfig
-from amct_tensorflow.environment import log_environment
 from amct_tensorflow.errors import EvaluatorError, StateError
-from amct_tensorflow.files import check_writable
+from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.layers import find_layers
 from amct_tensorflow.graph.model_file import import_graph
-from amct_tensorflow.locks import exclusive
 from amct_tensorflow.log import LOG_DIR, follow_directory, log_for
 from amct_tensorflow.quantization import leave_out_unused
-from amct_tensorflow.record import check_record
-from amct_tensorflow.results import finish, publish
-from amct_tensorflow.saved_model import FloatModel, ModelPaths
+from amct_tensorflow.quantized.model_files import ModelPaths
+from amct_tensorflow.record.layer_factors import unfused_layers
+from amct_tensorflow.record.record_file import check_record
+from amct_tensorflow.results.environment import log_environment
+from amct_tensorflow.results.result_files import ResultFiles
+from amct_tensorflow.results.summary import log_report
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase, CheckedEvaluator
 from amct_tensorflow.search.predictive import PredictiveSearch
-from amct_tensorflow.search.report import log_report
-from amct_tensorflow.search.result_files import ResultFiles
 from amct_tensorflow.search.runner import own_outputs, run_search
-from amct_tensorflow.search.sensitivity import (
-    CosineSimilaritySensitivity,
-    OutputDivergenceSensitivity,
-    SensitivityBase,
-)
 from amct_tensorflow.search.source_code import code_of, parameters_of
 from amct_tensorflow.search.state import FOLDER as STATE_FOLDER
 from amct_tensorflow.search.state import RunKey, SearchState, digest
 from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, BinarySearchStrategy, CheckedStrategy
+from amct_tensorflow.sensitivity.measures import (
+    CosineSimilaritySensitivity,
+    OutputDivergenceSensitivity,
+    SensitivityBase,
+)
+from amct_tensorflow.storage.files import check_writable
+from amct_tensorflow.storage.locks import exclusive
+from amct_tensorflow.storage.publishing import finish, publish
 from amct_tensorflow.version import VERSION
 
 _NAME = "accuracy_based_auto_calibration"
@@ -223,7 +225,7 @@ def _check_calibration(model: FloatModel, config: QuantConfig, calibration: Cali
     Raises:
         AmctError: it is not.
     """
-    fused = model.fuse(calibration.factors)
+    fused = model.fuse(unfused_layers(calibration.factors))
     shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
     check_record(calibration.factors, shapes, model.view.op_types(), "of the earlier run")
     expected = {*config.enabled_layers(), *(tensor.key for tensor in config.tensor_quantize)}

@@ -6,22 +6,24 @@ import tensorflow as tf
 
 from amct_tensorflow.arguments import require_graph, require_names, require_path, require_positive, require_type
 from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
-from amct_tensorflow.calibration.corrections import read_corrections, remove_corrections, write_corrections
 from amct_tensorflow.config.defaults import default_config
 from amct_tensorflow.config.json_file import read_config, write_config
 from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.config.simplified import read_simplified
 from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError
-from amct_tensorflow.files import write_atomically
+from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.graph.layers import LayerSpec, find_layers
 from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs
 from amct_tensorflow.graph.view import GraphView, upstream
 from amct_tensorflow.log import log_for
-from amct_tensorflow.quantized_graph import quantize_graph
-from amct_tensorflow.record import LayerFactors, check_record, read_record, write_record
-from amct_tensorflow.saved_model import FloatModel, ModelPaths, write_quantized_model
-from amct_tensorflow.scale_fit import fuse_as_scales_fit
+from amct_tensorflow.quantized.builder import quantize_graph
+from amct_tensorflow.quantized.model_files import ModelPaths, write_quantized_model
+from amct_tensorflow.record.corrections import read_corrections, remove_corrections, write_corrections
+from amct_tensorflow.record.layer_factors import LayerFactors, unfused_layers
+from amct_tensorflow.record.record_file import check_record, read_record, write_record
+from amct_tensorflow.record.scale_fit import fuse_as_scales_fit
+from amct_tensorflow.storage.files import write_atomically
 
 
 def create_quant_config(
@@ -209,7 +211,7 @@ def _load_factors(model: FloatModel, record_file: str) -> tuple[dict[str, LayerF
         RecordError: it is incomplete or does not belong to the model.
     """
     factors = read_record(record_file)
-    fused = model.fuse(factors)
+    fused = model.fuse(unfused_layers(factors))
     shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
     check_record(factors, shapes, model.view.op_types(), str(record_file))
     return factors, fused

@@ -26,8 +26,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it while 
 
 import tensorflow as tf
 
+from amct_tensorflow.console.progress_bar import ProgressBar
 from amct_tensorflow.log import printable
-from amct_tensorflow.progress import ProgressBar
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}
 IMAGES_PER_SHARD = 1024

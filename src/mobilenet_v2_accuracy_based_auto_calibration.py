@@ -36,11 +36,11 @@ from google.protobuf.message import DecodeError
 
 import amct_tensorflow as amct
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
+from amct_tensorflow.console.progress_bar import ProgressBar
+from amct_tensorflow.console.signals import Terminated, raise_on_signals
 from amct_tensorflow.errors import AmctError, EvaluatorError, ModelError, ModelNotFoundError
 from amct_tensorflow.graph.model_file import import_graph, read_graph_def
-from amct_tensorflow.interruption import Terminated, raise_on_signals
 from amct_tensorflow.log import LOG_FILE, log_for
-from amct_tensorflow.progress import ProgressBar
 from amct_tensorflow.utils.log import LOGGER
 
 # ---------------------------------------------------------------------------------------------------- Constants

@@ -8,14 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amct_tensorflow.calibration import hfmg, observation
-from amct_tensorflow.calibration.arq import arq_scales, quantize_weights
-from amct_tensorflow.calibration.factors import range_factors, round_through_float16
-from amct_tensorflow.calibration.hfmg import search_hfmg
-from amct_tensorflow.calibration.ifmr import search_ifmr, search_ratios
-from amct_tensorflow.calibration.observation import Distribution, Observation, grid_exponent
+from amct_tensorflow.algorithms import distribution as observation
+from amct_tensorflow.algorithms import hfmg
+from amct_tensorflow.algorithms.activation_factors import range_factors, round_through_float16
+from amct_tensorflow.algorithms.arq import arq_scales
+from amct_tensorflow.algorithms.distribution import Distribution, Observation, grid_exponent
+from amct_tensorflow.algorithms.hfmg import search_hfmg
+from amct_tensorflow.algorithms.ifmr import search_ifmr, search_ratios
 from amct_tensorflow.config.schema import HfmgParams, IfmrParams
 from amct_tensorflow.errors import CalibrationError
+from amct_tensorflow.quantized.integers import quantize_weights
 
 DEFAULTS = IfmrParams()
 

@@ -33,9 +33,9 @@ from amct_tensorflow.errors import (
     OutputError,
 )
 from amct_tensorflow.graph.model_file import import_graph
-from amct_tensorflow.record import read_record
+from amct_tensorflow.record.record_file import read_record
 from amct_tensorflow.search import runner
-from amct_tensorflow.search.sensitivity import OutputDivergenceSensitivity
+from amct_tensorflow.sensitivity.measures import OutputDivergenceSensitivity
 
 IMAGES = normal((16, 12, 12, 3), 50)
 OUTPUT = "probabilities"

@@ -10,10 +10,9 @@ import tensorflow as tf
 from graphs import SMALL_NET_LAYERS, build, normal, save, small_net, tf1
 
 import amct_tensorflow as amct
-from amct_tensorflow.calibration.analysis import _Probe
-from amct_tensorflow.calibration.arq import arq_scales
+from amct_tensorflow.algorithms.arq import arq_scales
 from amct_tensorflow.calibration.calibrator import Calibrator
-from amct_tensorflow.calibration.corrections import corrections_path, read_corrections
+from amct_tensorflow.calibration.layer_effects import _Probe
 from amct_tensorflow.config.defaults import default_config
 from amct_tensorflow.errors import (
     ArgumentTypeError,
@@ -24,13 +23,15 @@ from amct_tensorflow.errors import (
     ModelError,
     RecordError,
 )
+from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.layers import find_layers
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.record import LayerFactors, read_record, write_record
-from amct_tensorflow.saved_model import FloatModel
-from amct_tensorflow.search.sensitivity import CosineSimilaritySensitivity
+from amct_tensorflow.record.corrections import corrections_path, read_corrections
+from amct_tensorflow.record.layer_factors import LayerFactors
+from amct_tensorflow.record.record_file import read_record, write_record
+from amct_tensorflow.sensitivity.measures import CosineSimilaritySensitivity
 
 IMAGES = normal((8, 12, 12, 3), 40)
 OUTPUT = "probabilities"
@@ -135,7 +136,7 @@ def test_bias_correction_can_be_switched_off(workdir):
     (workdir / "config.json").write_text(json.dumps(content))
     run_calibration(pb, config, record)
     assert "bias_correction" not in corrections_path(record).read_text()
-    assert read_corrections(record, read_record(record), FloatModel.load(pb, [OUTPUT]).fuse({}).layers) == {}
+    assert read_corrections(record, read_record(record), FloatModel.load(pb, [OUTPUT]).fuse().layers) == {}
 
 
 def test_the_graph_computes_what_it_did_before():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from amct_tensorflow.common.auto_calibration import OutputDivergenceSensitivity
-from amct_tensorflow.search.divergence import Divergence
+from amct_tensorflow.sensitivity.divergence import Divergence
 
 
 def divergence(*pairs):

@@ -10,7 +10,8 @@ from conftest import ROOT
 
 import amct_tensorflow as amct
 from amct_tensorflow.graph.model_file import import_graph, read_graph_def
-from amct_tensorflow.record import LayerFactors, parse_record
+from amct_tensorflow.record.layer_factors import LayerFactors
+from amct_tensorflow.record.record_file import parse_record
 
 MODEL = ROOT / "model" / "mobilenet_v2_0.35_48_fashion_mnist.pb"
 FOLDERS = ["docs", "benchmarks", "data", "model", "src", "tests", "amct_tensorflow"]

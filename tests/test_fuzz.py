@@ -18,23 +18,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import amct_tensorflow as amct
-from amct_tensorflow.calibration.analysis import LayerAnalysis
 from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
-from amct_tensorflow.calibration.corrections import corrections_path, read_corrections, write_corrections
+from amct_tensorflow.calibration.layer_effects import LayerAnalysis
 from amct_tensorflow.config.json_file import read_config
 from amct_tensorflow.config.simplified import read_simplified
 from amct_tensorflow.errors import AmctError
+from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.layers import find_layers
 from amct_tensorflow.graph.model_file import import_graph, read_graph_def
 from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.quantized_graph import quantize_graph
-from amct_tensorflow.record import LayerFactors, dump_record, read_record
-from amct_tensorflow.results import JOURNAL, finish
-from amct_tensorflow.saved_model import FloatModel
+from amct_tensorflow.quantized.builder import quantize_graph
+from amct_tensorflow.record.corrections import corrections_path, read_corrections, write_corrections
+from amct_tensorflow.record.layer_factors import LayerFactors
+from amct_tensorflow.record.record_file import dump_record, read_record
 from amct_tensorflow.search.evaluator import Evaluation
-from amct_tensorflow.search.sensitivity import CosineSimilaritySensitivity
 from amct_tensorflow.search.state import RunKey, SearchState, digest
+from amct_tensorflow.sensitivity.measures import CosineSimilaritySensitivity
+from amct_tensorflow.storage.publishing import JOURNAL, finish
 
 sample = load_script("src/mobilenet_v2_accuracy_based_auto_calibration.py")
 writer = load_script("src/images_to_tfrecords.py")

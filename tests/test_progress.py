@@ -2,8 +2,8 @@
 
 import sys
 
-from amct_tensorflow import progress
-from amct_tensorflow.progress import ProgressBar
+from amct_tensorflow.console import progress_bar as progress
+from amct_tensorflow.console.progress_bar import ProgressBar
 
 
 class Terminal:

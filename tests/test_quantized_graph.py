@@ -9,15 +9,17 @@ from graphs import SMALL_NET_LAYERS, batch_norm, build, normal, run, small_net, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amct_tensorflow import ascend_ops
-from amct_tensorflow.calibration.arq import arq_scales, quantize_weights
+from amct_tensorflow.algorithms.arq import arq_scales
 from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph.fusion import fuse
+from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.op_types.avg_pool import AVG_POOL
 from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.node_map import dump_node_map
-from amct_tensorflow.quantized_graph import layer_deq_scale, quantize_bias, quantize_graph
-from amct_tensorflow.record import LayerFactors
+from amct_tensorflow.quantized import ascend_ops
+from amct_tensorflow.quantized.builder import quantize_graph
+from amct_tensorflow.quantized.integers import layer_deq_scale, quantize_bias, quantize_weights
+from amct_tensorflow.quantized.node_map import dump_node_map
+from amct_tensorflow.record.layer_factors import LayerFactors
 
 
 def quantizer_reference(x, factors):
@@ -144,7 +146,7 @@ def test_quantizer_yields_the_reference_integers(scale, offset, seed):
     x = np.concatenate([normal((200,), seed, 100 * scale), ties])
     graph_def = tf1.GraphDef()
     graph_def.node.extend(
-        [ascend_ops.make_node("x", "Placeholder", (), dtype=tf.float32), ascend_ops.quant_node("q", "x", scale, offset)]
+        [make_node("x", "Placeholder", (), dtype=tf.float32), ascend_ops.quant_node("q", "x", scale, offset)]
     )
     graph_def.library.CopyFrom(ascend_ops.function_library())
     (actual,) = run(graph_def, ["q"], {"x": x})

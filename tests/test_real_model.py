@@ -16,7 +16,7 @@ from graphs import tf1
 import amct_tensorflow as amct
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from amct_tensorflow.graph.model_file import import_graph, read_graph_def
-from amct_tensorflow.record import read_record
+from amct_tensorflow.record.record_file import read_record
 
 pytestmark = pytest.mark.skipif(
     not (SHARED / "model").is_dir(), reason=f"the real model and images are not at {SHARED} (set AMCT_SHARED)"

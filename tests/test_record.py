@@ -7,16 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amct_tensorflow.calibration.corrections import (
-    corrections_path,
-    read_corrections,
-    remove_corrections,
-    write_corrections,
-)
 from amct_tensorflow.errors import OutputError, RecordError
-from amct_tensorflow.files import check_writable, write_atomically
 from amct_tensorflow.graph.fusion import FusedLayer
-from amct_tensorflow.record import LayerFactors, check_record, dump_record, parse_record, read_record, write_record
+from amct_tensorflow.record.corrections import corrections_path, read_corrections, remove_corrections, write_corrections
+from amct_tensorflow.record.layer_factors import LayerFactors
+from amct_tensorflow.record.record_file import check_record, dump_record, parse_record, read_record, write_record
+from amct_tensorflow.storage.files import check_writable, write_atomically
 
 FACTORS = {
     "MobilenetV2/Conv/Conv2D": LayerFactors(0.0078125, 0, (0.009563312865793705, 0.027026804164052010)),

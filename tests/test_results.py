@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from amct_tensorflow import results
-from amct_tensorflow.environment import log_environment
 from amct_tensorflow.errors import OutputError
-from amct_tensorflow.locks import exclusive
 from amct_tensorflow.log import printable
-from amct_tensorflow.results import JOURNAL, finish, publish
+from amct_tensorflow.results.environment import log_environment
+from amct_tensorflow.storage import publishing as results
+from amct_tensorflow.storage.locks import exclusive
+from amct_tensorflow.storage.publishing import JOURNAL, finish, publish
 
 OLD = {"out/a": b"old a", "out/b": b"old b", "log/c": b"old c"}
 NEW = {"out/a": b"new a", "out/b": None, "log/c": "new c", "out/d": b"new d"}

@@ -14,10 +14,10 @@ import pytest
 from conftest import ROOT, load_script
 from test_auto_calibration import Evaluator, calibrate, contents, edit_config, prepare
 
-from amct_tensorflow import results
 from amct_tensorflow.errors import EvaluatorError, OutputError
 from amct_tensorflow.graph.model_file import import_graph, read_graph_def
 from amct_tensorflow.log import LOG_DIR
+from amct_tensorflow.storage import publishing as results
 
 STATES = "accuracy_based_auto_calibration_state"
 OPTIONS = {"strategy": "PredictiveSearch", "sensitivity": "OutputDivergence"}

@@ -6,8 +6,8 @@ import tensorflow as tf
 from graphs import build, normal, run, tf1
 
 from amct_tensorflow.graph.fusion import fuse
-from amct_tensorflow.quantized_graph import quantize_graph
-from amct_tensorflow.record import LayerFactors
+from amct_tensorflow.quantized.builder import quantize_graph
+from amct_tensorflow.record.layer_factors import LayerFactors
 
 X = normal((2, 5, 5, 3), 1, 6.0)
 

@@ -14,9 +14,10 @@ from amct_tensorflow.common.auto_calibration import (
     SensitivityBase,
 )
 from amct_tensorflow.errors import EvaluatorError
+from amct_tensorflow.results.history import dump_history, dump_ranking
 from amct_tensorflow.search.evaluator import MetricEval
-from amct_tensorflow.search.history import Trial, dump_history, dump_ranking
 from amct_tensorflow.search.strategy import check_decision
+from amct_tensorflow.search.trials import Trial
 
 
 def probes(count, satisfied):

@@ -14,10 +14,10 @@ from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.layers import find_layers
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.quantized_graph import quantize_graph
-from amct_tensorflow.search.divergence import Divergence
-from amct_tensorflow.search.sensitivity import CosineSimilaritySensitivity
-from amct_tensorflow.search.switchable_model import SwitchableModel
+from amct_tensorflow.quantized.builder import quantize_graph
+from amct_tensorflow.sensitivity.divergence import Divergence
+from amct_tensorflow.sensitivity.measures import CosineSimilaritySensitivity
+from amct_tensorflow.sensitivity.switchable_model import SwitchableModel
 
 IMAGES = normal((6, 12, 12, 3), 50)
 
@@ -165,7 +165,7 @@ def test_unknown_shapes_and_inputs_that_are_no_images():
 
 
 def test_large_outputs_are_not_kept(monkeypatch, chain):
-    monkeypatch.setattr("amct_tensorflow.search.switchable_model._LARGEST_REFERENCE", 0)
+    monkeypatch.setattr("amct_tensorflow.sensitivity.switchable_model._LARGEST_REFERENCE", 0)
     again = Prepared(small_net, ["probabilities"], [IMAGES])
     sets = [{name} for name in SMALL_NET_LAYERS]
     assert again.switchable.divergences(sets) == chain.switchable.divergences(sets)

@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 from graphs import build, normal, small_net, tf1
 
-from amct_tensorflow.ascend_ops import make_node
 from amct_tensorflow.errors import ModelError, ModelNotFoundError
 from amct_tensorflow.graph.layers import find_layers, obstacle
 from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, import_graph, read_graph_def
+from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 
 

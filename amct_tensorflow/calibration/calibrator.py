@@ -8,21 +8,21 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.calibration.analysis import Batch, LayerAnalyser, LayerAnalysis
-from amct_tensorflow.calibration.arq import arq_scales
+from amct_tensorflow.algorithms.activation_factors import ActivationFactors, round_through_float16
+from amct_tensorflow.algorithms.arq import arq_scales
+from amct_tensorflow.algorithms.distribution import Distribution, Observation
+from amct_tensorflow.algorithms.hfmg import search_hfmg
+from amct_tensorflow.algorithms.ifmr import search_ifmr
 from amct_tensorflow.calibration.comparison import Comparison
-from amct_tensorflow.calibration.factors import ActivationFactors, round_through_float16
-from amct_tensorflow.calibration.hfmg import search_hfmg
-from amct_tensorflow.calibration.ifmr import search_ifmr
-from amct_tensorflow.calibration.observation import Distribution, Observation
-from amct_tensorflow.calibration.sources import replay_sources
+from amct_tensorflow.calibration.layer_effects import Batch, LayerAnalyser, LayerAnalysis
+from amct_tensorflow.calibration.replay_sources import replay_sources
 from amct_tensorflow.calibration.taps import attach_tap
 from amct_tensorflow.config.schema import IfmrParams, QuantConfig, TensorQuantize
 from amct_tensorflow.errors import AmctError, CalibrationError, ConfigValueError
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer, fuse
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.log import log_for
-from amct_tensorflow.record import LayerFactors
+from amct_tensorflow.record.layer_factors import LayerFactors
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,12 +2,12 @@
 
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 from amct_tensorflow.search.predictive import PredictiveSearch
-from amct_tensorflow.search.sensitivity import (
+from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, BinarySearchStrategy, SearchKnowledge
+from amct_tensorflow.sensitivity.measures import (
     CosineSimilaritySensitivity,
     OutputDivergenceSensitivity,
     SensitivityBase,
 )
-from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, BinarySearchStrategy, SearchKnowledge
 
 __all__ = [
     "AutoCalibrationEvaluatorBase",

@@ -19,10 +19,10 @@ from amct_tensorflow.config.schema import (
 from amct_tensorflow.config.section import Section
 from amct_tensorflow.config.validate import check_batch_num, check_hfmg, check_ifmr, check_names, check_tensor
 from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError
-from amct_tensorflow.files import write_atomically
 from amct_tensorflow.graph.layers import LayerSpec
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.log import log_for
+from amct_tensorflow.storage.files import write_atomically
 
 _IFMR_KEYS = ("max_percentile", "min_percentile", "search_range", "search_step")
 

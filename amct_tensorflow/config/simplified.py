@@ -8,6 +8,7 @@ import numpy as np
 from google.protobuf import text_format
 
 from amct_tensorflow.config.defaults import check_layers, check_some_enabled
+from amct_tensorflow.config.messages import AMCTConfig
 from amct_tensorflow.config.schema import (
     FORCE_FP16_QUANT,
     ActivationConfig,
@@ -23,7 +24,6 @@ from amct_tensorflow.errors import ConfigValueError
 from amct_tensorflow.graph.layers import LayerSpec
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.log import log_for
-from amct_tensorflow.proto import AMCTConfig
 
 _INT8 = 1
 

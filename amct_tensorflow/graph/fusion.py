@@ -16,8 +16,8 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.ascend_ops import make_const, make_node
 from amct_tensorflow.graph.layers import layer_weights, obstacle
+from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.op_types.op_type import OpType, data_format
 from amct_tensorflow.graph.rewrite import GraphEditor

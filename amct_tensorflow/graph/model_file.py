@@ -8,9 +8,13 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from amct_tensorflow.ascend_ops import QUANTIZED_MARKS
 from amct_tensorflow.errors import ModelError, ModelNotFoundError
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
+
+# A model holding one of these has been quantized, or is being calibrated, already (spec section 4).
+_QUANTIZED_MARKS = frozenset(
+    {"AscendQuant", "AscendWeightQuant", "AscendDequant", "AscendAntiQuant", "QuantIfmr", "QuantArq", "SearchN"}
+)
 
 
 def read_graph_def(path: str | Path) -> GraphDef:
@@ -87,12 +91,12 @@ def check_not_quantized(view: GraphView, source: str | Path) -> None:
         ModelError: it holds one of the ops of spec section 4, or a function of such a name.
     """
     for node in view.nodes.values():
-        if node.op in QUANTIZED_MARKS:
+        if node.op in _QUANTIZED_MARKS:
             raise ModelError(
                 f"Node {node.name!r} ({node.op}) shows that {source} is quantized already. Give the original model."
             )
     for function in view.graph_def.library.function:
-        if function.signature.name in QUANTIZED_MARKS:
+        if function.signature.name in _QUANTIZED_MARKS:
             raise ModelError(
                 f"The function library of {source} defines {function.signature.name!r}, a name that the quantized "
                 "model needs for itself. Give the original float model."

@@ -17,24 +17,25 @@ import tensorflow as tf
 
 from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
 from amct_tensorflow.config.schema import QuantConfig
+from amct_tensorflow.console.progress_lines import duration
 from amct_tensorflow.errors import StateError
+from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.log import log_for
-from amct_tensorflow.quantized_graph import QuantizedGraph, quantize_graph
-from amct_tensorflow.saved_model import FloatModel
+from amct_tensorflow.quantized.builder import QuantizedGraph, quantize_graph
+from amct_tensorflow.record.layer_factors import unfused_layers
 from amct_tensorflow.search.evaluator import CheckedEvaluator, Evaluation, MetricEval, format_metric
-from amct_tensorflow.search.history import Trial
-from amct_tensorflow.search.knowledge import LayerKnowledge
-from amct_tensorflow.search.progress import duration
-from amct_tensorflow.search.sensitivity import (
+from amct_tensorflow.search.state import SearchState, digest
+from amct_tensorflow.search.statistics import LossInterval, paired_interval
+from amct_tensorflow.search.strategy import CheckedStrategy, SearchKnowledge
+from amct_tensorflow.search.trials import Trial
+from amct_tensorflow.sensitivity.layer_scores import LayerKnowledge
+from amct_tensorflow.sensitivity.measures import (
     CosineSimilaritySensitivity,
     OutputDivergenceSensitivity,
     SensitivityBase,
 )
-from amct_tensorflow.search.state import SearchState, digest
-from amct_tensorflow.search.statistics import LossInterval, paired_interval
-from amct_tensorflow.search.strategy import CheckedStrategy, SearchKnowledge
 
 _NAMES_PER_LINE = 10
 
@@ -117,7 +118,7 @@ def run_search(
         state.add_calibration(calibration)
     assert calibration is not None  # one or the other
     _log_estimate(calibration, strategy, original)
-    fused = model.fuse(calibration.factors)
+    fused = model.fuse(unfused_layers(calibration.factors))
     with closing(LayerKnowledge(graph, fused, calibration, model.outputs)) as knowledge:
         search = _Search(fused, evaluations, original, calibration, knowledge, sensitivity)
         judged = search.judge(dict.fromkeys(config.enabled_layers(), True), "the model with all layers quantized")

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from amct_tensorflow.calibration.analysis import LayerAnalysis
 from amct_tensorflow.calibration.calibrator import CalibrationResult
+from amct_tensorflow.calibration.layer_effects import LayerAnalysis
 from amct_tensorflow.errors import AmctError, OutputError, StateError
-from amct_tensorflow.files import write_atomically
 from amct_tensorflow.log import log_for
-from amct_tensorflow.record import dump_record, parse_record
+from amct_tensorflow.record.record_file import dump_record, parse_record
 from amct_tensorflow.search.evaluator import Evaluation
+from amct_tensorflow.storage.files import write_atomically
 
 FOLDER = "accuracy_based_auto_calibration_state"
 _VERSION = 2

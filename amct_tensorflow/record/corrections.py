@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from amct_tensorflow.errors import RecordError
-from amct_tensorflow.files import refusal, write_atomically
 from amct_tensorflow.graph.fusion import FusedLayer
 from amct_tensorflow.log import log_for
-from amct_tensorflow.record import LayerFactors, dump_record
+from amct_tensorflow.record.layer_factors import LayerFactors
+from amct_tensorflow.record.record_file import dump_record
+from amct_tensorflow.storage.files import refusal, write_atomically
 
 _SUFFIX = "_bias_correction.json"
 

@@ -7,7 +7,7 @@ from typing import Any
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import CONTROL, parse_tensor_name
-from amct_tensorflow.quantized_graph import QuantizedGraph
+from amct_tensorflow.quantized.builder import QuantizedGraph
 
 
 def dump_node_map(quantized: QuantizedGraph) -> str:

@@ -11,14 +11,14 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.calibration.analysis import Batch
+from amct_tensorflow.calibration.layer_effects import Batch
 from amct_tensorflow.graph.cuts import find_cuts
 from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.graph.rewrite import subgraph
 from amct_tensorflow.graph.view import GraphView, full_tensor_name, parse_tensor_name
-from amct_tensorflow.record import LayerFactors
-from amct_tensorflow.search.divergence import Divergence
-from amct_tensorflow.switchable_graph import SwitchableGraph, switchable_graph
+from amct_tensorflow.record.layer_factors import LayerFactors
+from amct_tensorflow.sensitivity.divergence import Divergence
+from amct_tensorflow.sensitivity.switchable_graph import SwitchableGraph, switchable_graph
 
 # At so many tensors the model can be entered; each costs memory, and spares at most its share of the time.
 MAX_CUTS = 8

@@ -15,13 +15,13 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from amct_tensorflow import ascend_ops
 from amct_tensorflow.graph.fusion import FusedGraph
+from amct_tensorflow.graph.nodes import Attr, make_node
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
-from amct_tensorflow.quantized_graph import FLOAT_SCOPE, local_quantized_graph
-from amct_tensorflow.record import LayerFactors
+from amct_tensorflow.quantized.builder import FLOAT_SCOPE, local_quantized_graph
+from amct_tensorflow.record.layer_factors import LayerFactors
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,22 +79,22 @@ def switchable_graph(
 
 
 def _gate(editor: GraphEditor, layer: str) -> str:
-    shape = ascend_ops.Attr(shape={})
+    shape = Attr(shape={})
     name = editor.unique_name(f"{layer}/gate")
-    return editor.add(ascend_ops.make_node(name, "Placeholder", (), dtype=tf.bool, shape=shape), like=layer)
+    return editor.add(make_node(name, "Placeholder", (), dtype=tf.bool, shape=shape), like=layer)
 
 
 def _switch(editor: GraphEditor, layer: str, index: int, gate: str) -> str:
     """Lets the float layer see its input only while its gate is closed; returns the Switch."""
     name = editor.unique_name(f"{layer}/switch")
-    editor.add(ascend_ops.make_node(name, "Switch", [editor.node(layer).input[index], gate], T=tf.float32), like=layer)
+    editor.add(make_node(name, "Switch", [editor.node(layer).input[index], gate], T=tf.float32), like=layer)
     editor.replace_input(layer, index, name)
     return name
 
 
 def _merge(editor: GraphEditor, name: str, values: Sequence[str], like: str) -> str:
     """Adds a node that yields whichever of several values is alive."""
-    node = ascend_ops.make_node(editor.unique_name(name), "Merge", values, T=tf.float32, N=len(values))
+    node = make_node(editor.unique_name(name), "Merge", values, T=tf.float32, N=len(values))
     return editor.add(node, like=like)
 
 

@@ -17,9 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from amct_tensorflow.errors import OutputError
-from amct_tensorflow.files import fill, make_folder, refusal, rename, sync
-from amct_tensorflow.locks import exclusive
 from amct_tensorflow.log import log_for
+from amct_tensorflow.storage.files import fill, make_folder, refusal, rename, sync
+from amct_tensorflow.storage.locks import exclusive
 
 JOURNAL = ".accuracy_based_auto_calibration_journal.json"
 # Far more than ours have; a stranger's could fill the memory.

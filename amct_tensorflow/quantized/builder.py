@@ -15,19 +15,18 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow import ascend_ops
-from amct_tensorflow.calibration.arq import quantize_weights
 from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
+from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, full_tensor_name, node_scope, parse_tensor_name
-from amct_tensorflow.record import LayerFactors
-from amct_tensorflow.saturation import absorb_activations
+from amct_tensorflow.quantized import ascend_ops
+from amct_tensorflow.quantized.absorbed_activations import absorb_activations
+from amct_tensorflow.quantized.integers import layer_deq_scale, quantize_bias, quantize_weights
+from amct_tensorflow.record.layer_factors import LayerFactors
 
 # Scope under which the nodes of local_quantized_graph() expect the float graph.
 FLOAT_SCOPE = "float"
-
-_INT32 = np.iinfo(np.int32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,27 +99,6 @@ def local_quantized_graph(
     corrections = corrections or {}
     outputs = {name: builder.quantize(fused.layers[name], factors[name], corrections.get(name)) for name in factors}
     return builder.quantized_layers(), outputs
-
-
-def layer_deq_scale(factors: LayerFactors) -> np.ndarray:
-    """Returns ``scale_d * scale_w`` as float32, shape [Cout] or [1]; ``scale_w`` counts as 1 where there is none."""
-    product = np.float32(factors.scale_d) * np.asarray(factors.scale_w or (1.0,), np.float32)
-    return np.asarray(product, np.float32)
-
-
-def quantize_bias(name: str, bias: np.ndarray, deq_scale: np.ndarray) -> np.ndarray:
-    """Returns ``rint(bias / deq_scale)`` as integer-valued float32 (spec section 7.5).
-
-    Raises:
-        RecordError: a value does not fit 32 bits.
-    """
-    quantized = np.rint(bias.astype(np.float64) / deq_scale.astype(np.float64))
-    if not (np.all(quantized >= _INT32.min) and np.all(quantized <= _INT32.max)):
-        raise RecordError(
-            f"The bias of layer {name!r} exceeds 32 bits at its scales. Put the layer into skip_layers, or set its "
-            "quant_enable to false in the configuration."
-        )
-    return quantized.astype(np.float32)
 
 
 class _Builder:
@@ -224,8 +202,8 @@ class _Builder:
         scope = self._editor.unique_scope(f"{node_scope(layer.name)}weight_quant", leaves)
         scale_w = np.asarray(factors.scale_w, np.float32)
         quantized = quantize_weights(layer.op_type, layer.weights, scale_w)
-        weights = self._insert(ascend_ops.make_const(f"{scope}/weights", quantized), layer.name)
-        offsets = self._insert(ascend_ops.make_const(f"{scope}/offset_w", np.zeros(1, np.int8)), layer.name)
+        weights = self._insert(make_const(f"{scope}/weights", quantized), layer.name)
+        offsets = self._insert(make_const(f"{scope}/offset_w", np.zeros(1, np.int8)), layer.name)
         node = ascend_ops.weight_quant_node(f"{scope}/{ascend_ops.WEIGHT_QUANT}", weights, offsets)
         self._editor.replace_input(layer.name, layer.op.weight_input, self._insert(node, layer.name))
 
@@ -238,12 +216,12 @@ class _Builder:
             bias = bias + correction
         scope = self._editor.unique_scope(f"{node_scope(layer.name)}bias_quant", ["bias", "BiasAdd"])
         values = quantize_bias(layer.name, bias, deq_scale)
-        const = self._insert(ascend_ops.make_const(f"{scope}/bias", values), layer.name)
+        const = self._insert(make_const(f"{scope}/bias", values), layer.name)
         if layer.bias is not None:
             self._editor.replace_input(layer.tail, 1, const)
             self._inserted.append(layer.tail)
             return layer.tail
-        node = ascend_ops.make_node(
+        node = make_node(
             f"{scope}/BiasAdd", "BiasAdd", [layer.name, const], T=tf.float32, data_format=layer.data_format
         )
         self._inside.add(node.name)
@@ -251,7 +229,7 @@ class _Builder:
 
     def _insert_dequant(self, layer: FusedLayer, value: str, deq_scale: np.ndarray) -> str:
         scope = self._editor.unique_scope(f"{node_scope(layer.name)}dequant", [ascend_ops.DEQUANT, "deq_scale"])
-        const = ascend_ops.make_const(f"{scope}/deq_scale", ascend_ops.pack_deq_scale(deq_scale))
+        const = make_const(f"{scope}/deq_scale", ascend_ops.pack_deq_scale(deq_scale))
         node = ascend_ops.dequant_node(
             f"{scope}/{ascend_ops.DEQUANT}",
             value,
@@ -270,7 +248,7 @@ class _Builder:
         inner = editor.unique_name(f"{output}/quantized")
         editor.rename(output, inner)
         editor.redirect({output: inner})
-        identity = ascend_ops.make_node(output, "Identity", [dequantized], T=tf.float32)
+        identity = make_node(output, "Identity", [dequantized], T=tf.float32)
         editor.add(identity, like=inner)
         self._origins[inner] = self._origins.pop(output, ())
         self._origins[output] = (output,)

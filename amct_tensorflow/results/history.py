@@ -3,20 +3,12 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
-from amct_tensorflow.search.evaluator import MetricEval
+from amct_tensorflow.search.trials import Trial
 
 HISTORY_FILE = "accuracy_based_auto_calibration_record.json"
 RANKING_FILE = "accuracy_based_auto_calibration_ranking_information.json"
 FINAL_CONFIG_FILE = "accuracy_based_auto_calibration_final_config.json"
-
-
-class Trial(NamedTuple):
-    """One configuration (True: quantized) and how it was judged."""
-
-    configuration: dict[str, bool]
-    judged: MetricEval
 
 
 def dump_history(trials: Sequence[Trial]) -> str:

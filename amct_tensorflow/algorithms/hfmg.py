@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from amct_tensorflow.calibration.factors import ActivationFactors, range_factors
-from amct_tensorflow.calibration.observation import Distribution
+from amct_tensorflow.algorithms.activation_factors import ActivationFactors, range_factors
+from amct_tensorflow.algorithms.distribution import Distribution
 from amct_tensorflow.config.schema import HfmgParams
 
 _DESTINATION_BINS = 256

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from amct_tensorflow.calibration.arq import arq_scales
+from amct_tensorflow.algorithms.arq import arq_scales
+from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.log import log_for
-from amct_tensorflow.record import LayerFactors
-from amct_tensorflow.saved_model import FloatModel
+from amct_tensorflow.record.layer_factors import LayerFactors, unfused_layers
 
 # In octaves, root mean square over the channels. Scales chosen for other weights were seen to lie off by 0.6 and more;
 # a search for the best clipping moves them by less than 0.2.
@@ -49,7 +49,7 @@ def fuse_as_scales_fit(model: FloatModel, factors: Mapping[str, LayerFactors], f
     if not misfits:
         return fused
     turned = {name: replace(factors[name], skip_fusion=not factors[name].skip_fusion) for name in misfits}
-    others = model.fuse({**factors, **turned})
+    others = model.fuse(unfused_layers({**factors, **turned}))
     unknown = _misfits(factors, others, misfits)
     settled = [name for name in misfits if name not in unknown]
     unfolded = [name for name in settled if turned[name].skip_fusion]
@@ -57,7 +57,7 @@ def fuse_as_scales_fit(model: FloatModel, factors: Mapping[str, LayerFactors], f
     _warn(unfolded, _UNFOLDED)
     _warn(folded, _FOLDED)
     _warn(unknown, _UNKNOWN)
-    return model.fuse({**factors, **{name: turned[name] for name in settled}})
+    return model.fuse(unfused_layers({**factors, **{name: turned[name] for name in settled}}))
 
 
 def _misfits(factors: Mapping[str, LayerFactors], fused: FusedGraph, names: Collection[str]) -> list[str]:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Sequence
 import tensorflow as tf
 
 from amct_tensorflow.calibration.calibrator import CalibrationResult
+from amct_tensorflow.console.progress_lines import Progress
 from amct_tensorflow.errors import AmctError
 from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.log import log_for
-from amct_tensorflow.search.divergence import Divergence
-from amct_tensorflow.search.progress import Progress
-from amct_tensorflow.search.sensitivity import OutputDivergenceSensitivity, SensitivityBase
-from amct_tensorflow.search.switchable_model import MeasureT, SwitchableModel
+from amct_tensorflow.sensitivity.divergence import Divergence
+from amct_tensorflow.sensitivity.measures import OutputDivergenceSensitivity, SensitivityBase
+from amct_tensorflow.sensitivity.switchable_model import MeasureT, SwitchableModel
 
 
 class LayerKnowledge:

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from amct_tensorflow.calibration.corrections import corrections_path, dump_corrections
 from amct_tensorflow.config.json_file import dump_config
 from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.log import LOG_DIR
-from amct_tensorflow.node_map import dump_node_map
-from amct_tensorflow.record import dump_record
-from amct_tensorflow.saved_model import ModelPaths
-from amct_tensorflow.search.history import FINAL_CONFIG_FILE, HISTORY_FILE, RANKING_FILE, dump_history, dump_ranking
+from amct_tensorflow.quantized.model_files import ModelPaths
+from amct_tensorflow.quantized.node_map import dump_node_map
+from amct_tensorflow.record.corrections import corrections_path, dump_corrections
+from amct_tensorflow.record.record_file import dump_record
+from amct_tensorflow.results.history import FINAL_CONFIG_FILE, HISTORY_FILE, RANKING_FILE, dump_history, dump_ranking
 from amct_tensorflow.search.runner import SearchResult
 
 

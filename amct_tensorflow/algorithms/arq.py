@@ -48,9 +48,3 @@ def symmetric_scale(above: np.ndarray, below: np.ndarray) -> np.ndarray:
         clips = np.rint(above / negative) > _STEPS_ABOVE
     scale = np.where(below > above, np.where(clips, below / _STEPS_ABOVE, negative), above / _STEPS_ABOVE)
     return np.where(scale < EPSILON, 1.0, scale)
-
-
-def quantize_weights(op_type: str, weights: np.ndarray, scale_w: np.ndarray) -> np.ndarray:
-    """Returns ``clip(rint(weights / scale_w), -128, 127)`` as int8 in the layout of ``weights``."""
-    scale = OP_TYPES[op_type].along_channels(weights, scale_w.astype(np.float64))
-    return np.asarray(np.clip(np.rint(weights / scale), -128, 127), np.int8)

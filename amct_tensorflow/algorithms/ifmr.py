@@ -9,9 +9,9 @@ import math
 
 import numpy as np
 
-from amct_tensorflow.calibration.arq import EPSILON
-from amct_tensorflow.calibration.factors import ActivationFactors, asymmetric_factors
-from amct_tensorflow.calibration.observation import Distribution
+from amct_tensorflow.algorithms.activation_factors import ActivationFactors, asymmetric_factors
+from amct_tensorflow.algorithms.arq import EPSILON
+from amct_tensorflow.algorithms.distribution import Distribution
 from amct_tensorflow.config.schema import IfmrParams
 
 _LEVELS = 255

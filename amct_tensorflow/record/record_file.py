@@ -4,7 +4,6 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +11,14 @@ import numpy as np
 from google.protobuf import text_format
 
 from amct_tensorflow.errors import RecordError
-from amct_tensorflow.files import write_atomically
 from amct_tensorflow.graph.op_types import OP_TYPES
-from amct_tensorflow.proto import ScaleOffsetRecord
+from amct_tensorflow.record.layer_factors import LayerFactors
+from amct_tensorflow.record.messages import ScaleOffsetRecord
+from amct_tensorflow.storage.files import write_atomically
 
 _SCALE_LINE = re.compile(r"^(    scale_[dw]: )(\S+)$", re.MULTILINE)
 _SMALLEST_SCALE = sys.float_info.epsilon
 _LARGEST_SCALE = 1 / sys.float_info.epsilon
-
-
-@dataclass(frozen=True)
-class LayerFactors:
-    """The factors of one layer.
-
-    Attributes:
-        scale_d: step of the quantized input; a float32 value.
-        offset_d: zero point of the input, in [-128, 127].
-        scale_w: steps of the quantized weights, float32 values: one, or one per output channel; empty for AvgPool.
-        skip_fusion: whether a BatchNorm behind the layer is kept instead of folded.
-    """
-
-    scale_d: float
-    offset_d: int
-    scale_w: tuple[float, ...] = ()
-    skip_fusion: bool = False
 
 
 def read_record(path: str | Path) -> dict[str, LayerFactors]:

@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.ascend_ops import QUANT
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import attribute, parse_tensor_name
+from amct_tensorflow.quantized.ascend_ops import QUANT
 
 _HIGHEST = 255.0
 _BOUNDS = {"Relu": np.inf, "Relu6": 6.0}

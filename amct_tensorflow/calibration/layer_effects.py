@@ -18,8 +18,8 @@ from amct_tensorflow.errors import AmctError
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.graph.rewrite import subgraph
 from amct_tensorflow.graph.view import full_tensor_name
-from amct_tensorflow.quantized_graph import FLOAT_SCOPE, local_quantized_graph
-from amct_tensorflow.record import LayerFactors
+from amct_tensorflow.quantized.builder import FLOAT_SCOPE, local_quantized_graph
+from amct_tensorflow.record.layer_factors import LayerFactors
 
 # The replay takes this many images at a time.
 IMAGES_AT_A_TIME = 16

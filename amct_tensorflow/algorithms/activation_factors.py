@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amct_tensorflow.calibration.arq import EPSILON, symmetric_scale
+from amct_tensorflow.algorithms.arq import EPSILON, symmetric_scale
 
 _QUANT_MIN = -128
 

@@ -11,54 +11,21 @@ TensorFlow uses those kernels for the nodes instead, and ignores the functions: 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import attr_value_pb2, function_pb2, op_def_pb2
+from tensorflow.core.framework import function_pb2, op_def_pb2
 from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.graph.nodes import Attr, AttrLike, attr_value, make_const, make_node
 
 QUANT = "AscendQuant"
 WEIGHT_QUANT = "AscendWeightQuant"
 DEQUANT = "AscendDequant"
 ANTI_QUANT = "AscendAntiQuant"
-ASCEND_OPS = (QUANT, WEIGHT_QUANT, DEQUANT, ANTI_QUANT)
-# A model holding one of these has been quantized, or is being calibrated, already (spec section 4).
-QUANTIZED_MARKS = frozenset({*ASCEND_OPS, "QuantIfmr", "QuantArq", "SearchN"})
-
 _QUANT_MIN, _QUANT_MAX = -128.0, 127.0
 
 _T = ("type", tf.float32)
-
-Attr: TypeAlias = attr_value_pb2.AttrValue
-AttrLike: TypeAlias = bool | int | float | str | tf.DType | np.ndarray | Sequence[int] | Attr
-
-
-def attr_value(value: AttrLike) -> Any:
-    """Wraps a Python value as a node attribute; an array becomes a tensor, a ``tf.DType`` a type."""
-    if isinstance(value, attr_value_pb2.AttrValue):
-        return value
-    if isinstance(value, tf.DType):
-        return Attr(type=value.as_datatype_enum)
-    if isinstance(value, np.ndarray):
-        return Attr(tensor=tf.make_tensor_proto(value))
-    if isinstance(value, str):
-        return Attr(s=value.encode())
-    scalar_fields = {bool: "b", int: "i", float: "f"}
-    return Attr(**{scalar_fields[type(value)]: value}) if type(value) in scalar_fields else Attr(list={"i": value})
-
-
-def make_node(name: str, op: str, inputs: Sequence[str], **attrs: AttrLike) -> NodeDef:
-    """Makes a NodeDef."""
-    node = NodeDef(name=name, op=op, input=inputs)
-    for key, value in attrs.items():
-        node.attr[key].CopyFrom(attr_value(value))
-    return node
-
-
-def make_const(name: str, value: np.ndarray) -> NodeDef:
-    """Makes a Const node holding ``value``."""
-    return make_node(name, "Const", (), dtype=tf.as_dtype(value.dtype), value=value)
 
 
 def _function(

@@ -8,7 +8,7 @@ import numpy as np
 
 from amct_tensorflow.calibration.channel_sums import ChannelSums
 from amct_tensorflow.calibration.comparison import compare
-from amct_tensorflow.search.divergence import Divergence
+from amct_tensorflow.sensitivity.divergence import Divergence
 
 
 class SensitivityBase:

@@ -1,0 +1,1 @@
+"""How scales and zero points are chosen: pure NumPy, from observed values and weights."""

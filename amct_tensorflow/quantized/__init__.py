@@ -1,0 +1,1 @@
+"""The quantized model: from a fused float graph and its factors to the files that are saved."""

@@ -1,0 +1,1 @@
+"""The factors of every layer: the record file, and what stands beside it."""
