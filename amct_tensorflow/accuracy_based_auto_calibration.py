@@ -1,38 +1,27 @@
 """The public entry of accuracy-based automatic quantization."""
 
-import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
-
 from amct_tensorflow.arguments import require_names, require_path, require_type
-from amct_tensorflow.calibration.calibrator import CalibrationResult
-from amct_tensorflow.config.json_file import dump_config, read_config
+from amct_tensorflow.config.json_file import read_config
 from amct_tensorflow.config.schema import QuantConfig
-from amct_tensorflow.errors import EvaluatorError, StateError
+from amct_tensorflow.errors import EvaluatorError
 from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.layers import find_layers
 from amct_tensorflow.graph.model_file import import_graph
-from amct_tensorflow.log import LOG_DIR, follow_directory, log_for
+from amct_tensorflow.log import follow_directory, log_for
 from amct_tensorflow.quantization import leave_out_unused
 from amct_tensorflow.quantized.model_files import ModelPaths
-from amct_tensorflow.record.layer_factors import unfused_layers
-from amct_tensorflow.record.record_file import check_record
 from amct_tensorflow.results.environment import log_environment
 from amct_tensorflow.results.result_files import ResultFiles
 from amct_tensorflow.results.summary import log_report
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase, CheckedEvaluator
 from amct_tensorflow.search.predictive import PredictiveSearch
-from amct_tensorflow.search.runner import own_outputs, run_search
-from amct_tensorflow.search.source_code import code_of, parameters_of
-from amct_tensorflow.search.state import FOLDER as STATE_FOLDER
-from amct_tensorflow.search.state import RunKey, SearchState, digest
+from amct_tensorflow.search.resuming import open_state, run_key
+from amct_tensorflow.search.runner import SearchResult, run_search
 from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, BinarySearchStrategy, CheckedStrategy
 from amct_tensorflow.sensitivity.measures import (
     CosineSimilaritySensitivity,
@@ -42,10 +31,8 @@ from amct_tensorflow.sensitivity.measures import (
 from amct_tensorflow.storage.files import check_writable
 from amct_tensorflow.storage.locks import exclusive
 from amct_tensorflow.storage.publishing import finish, publish
-from amct_tensorflow.version import VERSION
 
 _NAME = "accuracy_based_auto_calibration"
-_FOLDER_NAME_LENGTH = 16
 _STRATEGIES = {"BinarySearch": BinarySearchStrategy, "PredictiveSearch": PredictiveSearch}
 _SENSITIVITIES = {
     "CosineSimilarity": CosineSimilaritySensitivity,
@@ -81,6 +68,23 @@ class AutoCalibrationResult:
     loss_interval: tuple[float, float] | None
     evaluations: int
     model_file: Path
+
+    @classmethod
+    def of(cls, result: SearchResult, model_file: Path) -> "AutoCalibrationResult":
+        """Returns what the caller may want to know of a search that was saved."""
+        saved, interval = result.saved, result.interval
+        return cls(
+            original_metric=result.original.metric,
+            global_metric=result.global_metric,
+            saved_metric=saved.metric,
+            target_met=saved.judged.satisfied,
+            loss=saved.judged.loss,
+            roll_back_config=dict(saved.configuration),
+            float_mac_share=result.float_mac_share,
+            loss_interval=(interval.lower, interval.upper) if interval else None,
+            evaluations=result.effort.evaluations,
+            model_file=model_file,
+        )
 
 
 def accuracy_based_auto_calibration(
@@ -130,33 +134,23 @@ def accuracy_based_auto_calibration(
         KeyboardInterrupt: it was interrupted; what was found out is kept.
     """
     follow_directory()  # the state and the history go to it, too
-    require_path(_NAME, "model_file", model_file)
-    require_names(_NAME, "outputs", outputs)
-    require_path(_NAME, "record_file", record_file)
-    require_path(_NAME, "config_file", config_file)
-    require_path(_NAME, "save_dir", save_dir, may_be_empty=True)
-    checked = CheckedEvaluator(evaluator)
-    chosen_strategy = _choose("strategy", strategy, _STRATEGIES, AutoCalibrationStrategyBase)
-    chosen_sensitivity = _choose("sensitivity", sensitivity, _SENSITIVITIES, SensitivityBase)
-    require_type(_NAME, "resume", resume, bool)
-    if config_copy is not None:
-        require_path(_NAME, "config_copy", config_copy)
-    files = ResultFiles(ModelPaths.of(save_dir), Path(record_file), Path(config_copy) if config_copy else None)
-    model = FloatModel.load(model_file, outputs)
-    graph = import_graph(model.graph_def, model.path)
-    config = read_config(config_file, find_layers(graph), model.view.op_types())
-    original_config = Path(config_file).read_bytes()
-    config = leave_out_unused(config, model.view, outputs)
     asked = {"model_file": model_file, "outputs": outputs, "save_dir": save_dir, "record_file": record_file,
              "strategy": strategy, "sensitivity": sensitivity, "resume": resume}  # fmt: skip
+    files = _check_paths(model_file, outputs, record_file, config_file, save_dir, config_copy)
+    require_type(_NAME, "resume", resume, bool)
+    checked = CheckedEvaluator(evaluator)
+    checked_strategy = CheckedStrategy(_choose("strategy", strategy, _STRATEGIES, AutoCalibrationStrategyBase))
+    chosen = _choose("sensitivity", sensitivity, _SENSITIVITIES, SensitivityBase)
+    model = FloatModel.load(model_file, outputs)
+    config, original_config = _read_config(config_file, model)
     for folder in files.folders:
         check_writable(folder)
     with exclusive(files.folders):
         finish(files.folder, files.paths)
-        key = _run_key(model, config, checked, chosen_sensitivity)
+        key = run_key(model, config, checked, chosen)
         log_environment(asked, key.named)
-        state = _open_state(files, key, partial(_check_calibration, model, config), resume)
-        result = run_search(model, config, checked, CheckedStrategy(chosen_strategy), chosen_sensitivity, state)
+        state = open_state(files.model.model, key, model, config, resume=resume)
+        result = run_search(model, config, checked, checked_strategy, chosen, state)
         if files.model.model.exists():
             log_for().warning("%s and the files beside it already exist; they will be overwritten.", files.model.model)
         publish(files.folder, files.contents(result, config, original_config))
@@ -164,18 +158,27 @@ def accuracy_based_auto_calibration(
     if result.interruption is not None:
         log_for().warning("The search was interrupted; this is the best model until then.")
         raise result.interruption
-    return AutoCalibrationResult(
-        original_metric=result.original_metric,
-        global_metric=result.global_metric,
-        saved_metric=result.saved_metric,
-        target_met=result.saved.judged.satisfied,
-        loss=result.saved.judged.loss,
-        roll_back_config=result.saved.configuration,
-        float_mac_share=result.float_mac_share,
-        loss_interval=(result.interval.lower, result.interval.upper) if result.interval else None,
-        evaluations=result.evaluations,
-        model_file=files.model.model,
-    )
+    return AutoCalibrationResult.of(result, files.model.model)
+
+
+def _check_paths(
+    model_file: str, outputs: list[str], record_file: str, config_file: str, save_dir: str, config_copy: str | None
+) -> ResultFiles:
+    """Checks the arguments that name files and outputs; returns where the results go."""
+    require_path(_NAME, "model_file", model_file)
+    require_names(_NAME, "outputs", outputs)
+    require_path(_NAME, "record_file", record_file)
+    require_path(_NAME, "config_file", config_file)
+    require_path(_NAME, "save_dir", save_dir, may_be_empty=True)
+    if config_copy is not None:
+        require_path(_NAME, "config_copy", config_copy)
+    return ResultFiles(ModelPaths.of(save_dir), Path(record_file), Path(config_copy) if config_copy else None)
+
+
+def _read_config(config_file: str, model: FloatModel) -> tuple[QuantConfig, bytes]:
+    """Returns the configuration, as far as the model's outputs need its layers, and as it stands in its file."""
+    config = read_config(config_file, find_layers(import_graph(model.graph_def, model.path)), model.view.op_types())
+    return leave_out_unused(config, model.view, model.outputs), Path(config_file).read_bytes()
 
 
 def _choose(argument: str, value: Any, known: dict[str, Any], base: type) -> Any:
@@ -188,55 +191,6 @@ def _choose(argument: str, value: Any, known: dict[str, Any], base: type) -> Any
     raise EvaluatorError(
         f"{_NAME}: {argument} is {value!r}; use {' or '.join(map(repr, known))}, or an instance of {base.__name__}."
     )
-
-
-def _run_key(
-    model: FloatModel, config: QuantConfig, evaluator: CheckedEvaluator, sensitivity: SensitivityBase
-) -> RunKey:
-    """Collects what determines the results of evaluations and of the calibration; decisions are made anew."""
-    comparison = own_outputs(sensitivity)
-    kind = CosineSimilaritySensitivity if comparison is None else type(comparison)
-    things = {
-        "evaluator": evaluator.name,
-        "evaluator's code": evaluator.code(),
-        "model": model.graph_def.SerializeToString(deterministic=True),
-        "outputs": json.dumps(model.outputs),
-        "configuration": dump_config(config),
-        "sensitivity": f"{kind.__module__}.{kind.__qualname__}",
-        "sensitivity's code": code_of(kind, "sensitivity") + parameters_of(comparison),
-        "software": f"{VERSION}, TensorFlow {tf.__version__}, NumPy {np.__version__}",
-    }
-    identity = {name: digest(thing) for name, thing in evaluator.identity().items()}
-    return RunKey({name: digest(thing) for name, thing in things.items()}, identity)
-
-
-def _open_state(
-    files: ResultFiles, key: RunKey, check: Callable[[CalibrationResult], None], resume: bool
-) -> SearchState:
-    """Opens the state of the run that writes these files; runs that write others have their own."""
-    name = digest(os.path.abspath(files.model.model))[:_FOLDER_NAME_LENGTH]  # noqa: PTH100 - resolve() follows links
-    folder = LOG_DIR / STATE_FOLDER / name
-    return SearchState.resume(folder, key, check) if resume else SearchState.begin(folder, key)
-
-
-def _check_calibration(model: FloatModel, config: QuantConfig, calibration: CalibrationResult) -> None:
-    """Checks that a calibration from a file is one of this model with this configuration.
-
-    Raises:
-        AmctError: it is not.
-    """
-    fused = model.fuse(unfused_layers(calibration.factors))
-    shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
-    check_record(calibration.factors, shapes, model.view.op_types(), "of the earlier run")
-    expected = {*config.enabled_layers(), *(tensor.key for tensor in config.tensor_quantize)}
-    channels = {name: len(correction) for name, correction in calibration.corrections.items()}
-    if (
-        set(calibration.factors) != expected
-        or set(calibration.analyses) != set(config.enabled_layers())
-        or any(count != fused.layers[name].channels for name, count in channels.items())
-        or (calibration.batches and len(calibration.batches) != config.batch_num)
-    ):
-        raise StateError("The calibration of the earlier run does not fit the model.")
 
 
 def _folder(path: str) -> str:

@@ -19,6 +19,7 @@ from amct_tensorflow.graph.view import GraphView, upstream
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantized.builder import quantize_graph
 from amct_tensorflow.quantized.model_files import ModelPaths, write_quantized_model
+from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.record.corrections import read_corrections, remove_corrections, write_corrections
 from amct_tensorflow.record.layer_factors import LayerFactors, unfused_layers
 from amct_tensorflow.record.record_file import check_record, read_record, write_record
@@ -200,7 +201,7 @@ def _save(
     corrections = read_corrections(record_file, factors, fused.layers) if corrected else {}
     fused = fuse_as_scales_fit(model, factors, fused)
     paths = ModelPaths.of(save_path)
-    write_quantized_model(paths, quantize_graph(fused, factors, corrections, outputs))
+    write_quantized_model(paths, quantize_graph(QuantizationPlan(fused, factors, corrections, outputs)))
     log_for(function).info("The model is saved in %s", paths.model)
 
 

@@ -34,7 +34,7 @@ from amct_tensorflow.errors import (
 )
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.record.record_file import read_record
-from amct_tensorflow.search import runner
+from amct_tensorflow.search import roll_back
 from amct_tensorflow.sensitivity.measures import OutputDivergenceSensitivity
 
 IMAGES = normal((16, 12, 12, 3), 50)
@@ -381,13 +381,13 @@ def test_an_error_in_a_subclass_that_compares_outputs_names_it(workdir, monkeypa
 def test_the_saved_model_is_the_one_that_was_evaluated(workdir, monkeypatch, share):
     """It is not built a second time; every configuration is built once, to be evaluated."""
     built = []
-    build_graph = runner.quantize_graph
+    build_graph = roll_back.quantize_graph
 
     def recording(*arguments):
         built.append(build_graph(*arguments))
         return built[-1]
 
-    monkeypatch.setattr(runner, "quantize_graph", recording)
+    monkeypatch.setattr(roll_back, "quantize_graph", recording)
     arguments = prepare(workdir)
     edit_config(arguments, bias_correction=False)
     loss = calibrate(arguments).loss

@@ -29,6 +29,7 @@ from amct_tensorflow.graph.layers import find_layers
 from amct_tensorflow.graph.model_file import import_graph, read_graph_def
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.quantized.builder import quantize_graph
+from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.record.corrections import corrections_path, read_corrections, write_corrections
 from amct_tensorflow.record.layer_factors import LayerFactors
 from amct_tensorflow.record.record_file import dump_record, read_record
@@ -185,7 +186,8 @@ def test_graph(folder, data):
         fused = model.fuse(factors)
         weighted = {name for name, layer in fused.layers.items() if layer.weights is not None}
         factors = {name: LayerFactors(0.5, -128, (0.25,) if name in weighted else ()) for name in factors}
-        import_graph(quantize_graph(fused, factors, {}, model.outputs).graph_def, "the quantized model")
+        quantized = quantize_graph(QuantizationPlan(fused, factors, {}, model.outputs))
+        import_graph(quantized.graph_def, "the quantized model")
 
 
 @given(data=mutations(dump_record(FACTORS).encode()))

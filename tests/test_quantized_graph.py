@@ -19,6 +19,7 @@ from amct_tensorflow.quantized import ascend_ops
 from amct_tensorflow.quantized.builder import quantize_graph
 from amct_tensorflow.quantized.integers import layer_deq_scale, quantize_bias, quantize_weights
 from amct_tensorflow.quantized.node_map import dump_node_map
+from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.record.layer_factors import LayerFactors
 
 
@@ -37,7 +38,7 @@ def factors_for(op_type, weights, asymmetric, channel_wise):
 
 def quantized_output(graph_def, factors, x, output="out", corrections=None):
     fused = fuse(graph_def, keep=[output])
-    quantized = quantize_graph(fused, factors, corrections or {}, [output])
+    quantized = quantize_graph(QuantizationPlan(fused, factors, corrections or {}, [output]))
     return quantized, run(quantized.graph_def, [output], {"x": x})[0]
 
 
@@ -173,7 +174,7 @@ def all_factors(graph_def, outputs):
 
 def test_nodes_have_exactly_the_registered_shape():
     fused, factors = all_factors(build(small_net), ["probabilities"])
-    quantized = quantize_graph(fused, factors, {}, ["probabilities"])
+    quantized = quantize_graph(QuantizationPlan(fused, factors, {}, ["probabilities"]))
     expected = {
         "AscendQuant": ({"T", "quant_bits", "scale", "offset"}, 1),
         "AscendWeightQuant": ({"T"}, 2),
@@ -208,7 +209,7 @@ def test_an_output_inside_a_quantized_layer_keeps_its_name(output):
     graph_def = build(small_net)
     images = normal((2, 12, 12, 3), 31)
     fused, factors = all_factors(graph_def, [output, "probabilities"])
-    quantized = quantize_graph(fused, factors, {}, [output, "probabilities"])
+    quantized = quantize_graph(QuantizationPlan(fused, factors, {}, [output, "probabilities"]))
     (expected,) = run(graph_def, [output], {"input": images})
     (actual,) = run(quantized.graph_def, [output], {"input": images})
     assert actual.shape == expected.shape
@@ -226,18 +227,18 @@ def test_layers_that_share_an_input_share_its_quantizer():
 
     graph_def = build(make)
     fused, factors = all_factors(graph_def, ["out"])
-    shared = quantize_graph(fused, factors, {}, ["out"])
+    shared = quantize_graph(QuantizationPlan(fused, factors, {}, ["out"]))
     assert sum(node.op == "AscendQuant" for node in shared.graph_def.node) == 1
     names = {node.name for node in shared.graph_def.node}
     assert {"block/dequant/AscendDequant", "block/dequant_1/AscendDequant"} <= names
     other = {**factors, "block/b": LayerFactors(0.5, 3, factors["block/b"].scale_w)}
-    apart = quantize_graph(fused, other, {}, ["out"])
+    apart = quantize_graph(QuantizationPlan(fused, other, {}, ["out"]))
     assert sum(node.op == "AscendQuant" for node in apart.graph_def.node) == 2
 
 
 def test_layers_without_factors_stay_float():
     fused, factors = all_factors(build(small_net), ["probabilities"])
-    quantized = quantize_graph(fused, {"conv/Conv2D": factors["conv/Conv2D"]}, {}, ["probabilities"])
+    quantized = quantize_graph(QuantizationPlan(fused, {"conv/Conv2D": factors["conv/Conv2D"]}, {}, ["probabilities"]))
     assert sum(node.op == "AscendDequant" for node in quantized.graph_def.node) == 1
 
 
@@ -260,7 +261,7 @@ def test_bias_beyond_32_bits_is_refused():
 
 def test_node_map_covers_every_node():
     fused, factors = all_factors(build(small_net), ["probabilities"])
-    quantized = quantize_graph(fused, factors, {}, ["probabilities"])
+    quantized = quantize_graph(QuantizationPlan(fused, factors, {}, ["probabilities"]))
     operations = {op["name"]: op for op in json.loads(dump_node_map(quantized))["graph"][0]["op"]}
     assert set(operations) == {node.name for node in quantized.graph_def.node}
     originals = {name: op["attr"][0]["value"]["list"]["s"] for name, op in operations.items()}

@@ -15,7 +15,7 @@ from amct_tensorflow.common.auto_calibration import (
 )
 from amct_tensorflow.errors import EvaluatorError
 from amct_tensorflow.results.history import dump_history, dump_ranking
-from amct_tensorflow.search.evaluator import MetricEval
+from amct_tensorflow.search.evaluator import Evaluation, MetricEval
 from amct_tensorflow.search.strategy import check_decision
 from amct_tensorflow.search.trials import Trial
 
@@ -100,8 +100,8 @@ def test_a_strategy_that_answers_nonsense_is_named(decision):
 
 def test_history_is_one_json_array():
     trials = [
-        Trial({"a": True, "b": True}, MetricEval(False, 0.99)),
-        Trial({"b": False, "a": True}, MetricEval(True, 0.364)),
+        Trial({"a": True, "b": True}, Evaluation(0.1, None, None), MetricEval(False, 0.99)),
+        Trial({"b": False, "a": True}, Evaluation(0.2, None, None), MetricEval(True, 0.364)),
     ]
     text = dump_history(trials)
     assert json.loads(text) == [

@@ -53,15 +53,14 @@ class Prepared:
             for batch in batches:
                 session.run([f"{name}:0" for name in calibrated_outputs or outputs], {"input:0": batch})
         self.calibration = calibrator.check_complete()
-        self.fused = fuse(self.graph_def, keep=outputs)
-        found = self.calibration
-        self.switchable = SwitchableModel(graph, self.fused, found.factors, found.corrections, found.batches, outputs)
-        self.layers = list(found.factors)
+        self.plan = self.calibration.plan(fuse(self.graph_def, keep=outputs), outputs)
+        self.switchable = SwitchableModel(graph, self.plan, self.calibration.batches)
+        self.layers = list(self.plan.factors)
 
     def expected(self, quantized, images=IMAGES):
         """The divergence of the model that would be saved."""
-        found = self.calibration.restrict({name: name in quantized for name in self.layers})
-        graph_def = quantize_graph(self.fused, found.factors, found.corrections, self.outputs).graph_def
+        plan = self.plan.restrict({name: name in quantized for name in self.layers})
+        graph_def = quantize_graph(plan).graph_def
         divergence = Divergence(len(self.outputs))
         reference = run(self.graph_def, self.outputs, {"input": images})
         divergence.add(reference, run(graph_def, self.outputs, {"input": images}))

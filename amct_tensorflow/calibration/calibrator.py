@@ -1,7 +1,7 @@
 """One calibration: taps feed it from the caller's session, and after the last batch it has factors for every layer."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,6 +22,7 @@ from amct_tensorflow.errors import AmctError, CalibrationError, ConfigValueError
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer, fuse
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.log import log_for
+from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.record.layer_factors import LayerFactors
 
 
@@ -54,13 +55,9 @@ class CalibrationResult:
             return None
         return sum(min(each) for each in lengths)
 
-    def restrict(self, configuration: Mapping[str, bool]) -> "CalibrationResult":
-        """Returns the findings without those about the layers that a configuration rolls back."""
-        return CalibrationResult(
-            {name: layer for name, layer in self.factors.items() if configuration.get(name, True)},
-            {name: layer for name, layer in self.analyses.items() if configuration.get(name, True)},
-            self.batches,
-        )
+    def plan(self, fused: FusedGraph, outputs: Sequence[str]) -> QuantizationPlan:
+        """Returns how to quantize a model that is fused as it was calibrated."""
+        return QuantizationPlan(fused, self.factors, self.corrections, outputs)
 
 
 class Calibrator:
@@ -68,6 +65,7 @@ class Calibrator:
 
     Attributes:
         fused: the float graph after fusion, whose layers are calibrated.
+        outputs: nodes that did not vanish in a fold.
         result: the findings; None until the last batch has been seen.
         error: what went wrong inside the caller's session, where TensorFlow would turn it into text; else None.
     """
@@ -98,6 +96,7 @@ class Calibrator:
         """
         self.result: CalibrationResult | None = None
         self.error: Exception | None = None
+        self.outputs = outputs
         self._config = config
         self._comparison = comparison
         self._on_complete = on_complete

@@ -19,6 +19,7 @@ from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.graph.rewrite import subgraph
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.quantized.builder import FLOAT_SCOPE, local_quantized_graph
+from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.record.layer_factors import LayerFactors
 
 # The replay takes this many images at a time.
@@ -121,7 +122,7 @@ class LayerAnalyser:
         Returns:
             Per layer name, the full name of the quantized layer's output.
         """
-        quantized, outputs = local_quantized_graph(self._fused, factors)
+        quantized, outputs = local_quantized_graph(QuantizationPlan(self._fused, factors, {}, ()))
         images = self._images_to_take()
         prefix = f"{FLOAT_SCOPE}/"
         input_map = {}

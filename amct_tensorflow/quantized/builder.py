@@ -6,7 +6,7 @@ An activation in front of an AscendQuant that clips as much is left out (see ``s
 The bias is rounded to the accumulator's unit ``scale_d * scale_w`` and stored as integer-valued floats.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,13 +16,14 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import RecordError
-from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
+from amct_tensorflow.graph.fusion import FusedLayer
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, full_tensor_name, node_scope, parse_tensor_name
 from amct_tensorflow.quantized import ascend_ops
 from amct_tensorflow.quantized.absorbed_activations import absorb_activations
 from amct_tensorflow.quantized.integers import layer_deq_scale, quantize_bias, quantize_weights
+from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.record.layer_factors import LayerFactors
 
 # Scope under which the nodes of local_quantized_graph() expect the float graph.
@@ -49,65 +50,43 @@ class QuantizedGraph:
         return bytes(self.graph_def.SerializeToString(deterministic=True))
 
 
-def quantize_graph(
-    fused: FusedGraph,
-    factors: Mapping[str, LayerFactors],
-    corrections: Mapping[str, np.ndarray],
-    outputs: Sequence[str],
-) -> QuantizedGraph:
-    """Quantizes the layers that have factors; the others stay float.
-
-    Args:
-        fused: the float graph after fusion.
-        factors: per layer name, its factors; per ``op:input`` of another op, those of that input.
-        corrections: per layer name, what to add to the bias, float [Cout], in units of the layer's output.
-        outputs: requested operators; they keep their names and, up to quantization error, their values.
+def quantize_graph(plan: QuantizationPlan) -> QuantizedGraph:
+    """Quantizes the layers that a plan has factors of; the others stay float.
 
     Raises:
         RecordError: a bias does not fit 32 bits.
     """
-    builder = _Builder(fused)
-    dequantized = {}
-    for name, layer in fused.layers.items():
-        if name in factors:
-            dequantized[layer.tail] = builder.quantize(layer, factors[name], corrections.get(name))
-    for key in sorted(factors.keys() - fused.layers.keys()):  # sets of names have no order that lasts
-        builder.quantize_input(key, factors[key])
-    return builder.finish(dequantized, outputs)
+    builder = _Builder(plan)
+    layers = plan.fused.layers
+    dequantized = {layer.tail: builder.quantize(layer) for name, layer in layers.items() if name in plan.factors}
+    for key in sorted(plan.factors.keys() - layers.keys()):  # sets of names have no order that lasts
+        builder.quantize_input(key, plan.factors[key])
+    return builder.finish(dequantized)
 
 
-def local_quantized_graph(
-    fused: FusedGraph,
-    factors: Mapping[str, LayerFactors],
-    corrections: Mapping[str, np.ndarray] | None = None,
-    *,
-    share_quantizers: bool = True,
-) -> tuple[GraphDef, dict[str, str]]:
+def local_quantized_graph(plan: QuantizationPlan, *, share_quantizers: bool = True) -> tuple[GraphDef, dict[str, str]]:
     """Returns the quantized layers alone, each still reading the tensor that the float layer reads.
 
     Args:
-        fused: the float graph after fusion.
-        factors: per layer name, its factors.
-        corrections: as for ``quantize_graph``.
+        plan: its factors are those of layers only.
         share_quantizers: whether layers with the same input and factors share one AscendQuant.
 
     Returns:
         A GraphDef whose nodes read tensors ``float/name:index`` that it does not contain, and per layer name its
         AscendDequant.
     """
-    builder = _Builder(fused, share_quantizers)
-    corrections = corrections or {}
-    outputs = {name: builder.quantize(fused.layers[name], factors[name], corrections.get(name)) for name in factors}
+    builder = _Builder(plan, share_quantizers)
+    outputs = {name: builder.quantize(plan.fused.layers[name]) for name in plan.factors}
     return builder.quantized_layers(), outputs
 
 
 class _Builder:
     """Inserts the quantization nodes into a copy of the fused graph."""
 
-    def __init__(self, fused: FusedGraph, share_quantizers: bool = True) -> None:
-        self._fused = fused
+    def __init__(self, plan: QuantizationPlan, share_quantizers: bool = True) -> None:
+        self._plan = plan
         self._share_quantizers = share_quantizers
-        self._editor = GraphEditor(GraphView(fused.graph_def))
+        self._editor = GraphEditor(GraphView(plan.fused.graph_def))
         self._quantizers: dict[tuple[str, ...], str] = {}
         self._origins: dict[str, tuple[str, ...]] = {}
         self._inserted: list[str] = []
@@ -115,8 +94,9 @@ class _Builder:
         # Nodes that go on reading a quantized layer's integers when its other readers get the dequantized value.
         self._inside: set[str] = set()
 
-    def quantize(self, layer: FusedLayer, factors: LayerFactors, correction: np.ndarray | None) -> str:
+    def quantize(self, layer: FusedLayer) -> str:
         """Quantizes one layer; returns the name of its AscendDequant, which its readers are yet to be given."""
+        factors, correction = self._plan.factors[layer.name], self._plan.corrections.get(layer.name)
         editor = self._editor
         editor.replace_input(layer.name, layer.op.data_input, self._quantizer(layer.input, layer.name, factors))
         deq_scale = layer_deq_scale(factors)
@@ -144,9 +124,9 @@ class _Builder:
         )
         self._editor.replace_input(name, int(index), self._insert(anti, name))
 
-    def finish(self, dequantized: Mapping[str, str], outputs: Sequence[str]) -> QuantizedGraph:
+    def finish(self, dequantized: Mapping[str, str]) -> QuantizedGraph:
         """Rewires the readers of every quantized layer and leaves out what the outputs do not need."""
-        editor = self._editor
+        editor, outputs = self._editor, self._plan.outputs
         editor.redirect(dequantized, exempt=self._inside)
         for output in outputs:
             if output in dequantized:
@@ -166,7 +146,7 @@ class _Builder:
         The input of an AscendQuant always is the float graph's, even if it is the output of a layer quantized here.
         """
         layers = self._origins.keys()
-        tails = {self._fused.layers[name].tail for name in layers}
+        tails = {self._plan.fused.layers[name].tail for name in layers}
         names = {*layers, *tails, *self._inserted}
         graph_def = self._editor.graph_def_of(names)
         for node in graph_def.node:

@@ -55,14 +55,12 @@ class ResultFiles:
             config: the configuration that was asked for.
             original_config: the same, as it stood in its file.
         """
-        calibration = result.calibration.restrict(result.saved.configuration)
+        plan = result.plan
         contents: dict[Path, str | bytes | None] = {
             self.model.model: result.quantized.model,
             self.model.node_map: dump_node_map(result.quantized),
-            self.record: dump_record(calibration.factors),
-            corrections_path(self.record): dump_corrections(
-                calibration.factors, calibration.corrections, result.fused.layers
-            ),
+            self.record: dump_record(plan.factors),
+            corrections_path(self.record): dump_corrections(plan.factors, plan.corrections, plan.fused.layers),
             self.folder / FINAL_CONFIG_FILE: dump_config(config.with_enabled(result.saved.configuration)),
             self.folder / RANKING_FILE: dump_ranking(result.ranking),
             LOG_DIR / HISTORY_FILE: dump_history(result.trials),

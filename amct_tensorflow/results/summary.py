@@ -21,28 +21,27 @@ def log_report(result: SearchResult, model_dir: str, record_dir: str) -> None:
         )
     if result.interval is not None and result.target_loss is not None:
         _warn_if_too_few_images(result.interval, result.target_loss)
-    logger.info("Accuracy of original model is         %s", format_metric(result.original_metric))
+    logger.info("Accuracy of original model is         %s", format_metric(result.original.metric))
     logger.info("Accuracy of global quantized model is %s", format_metric(result.global_metric))
-    logger.info("Accuracy of saved model is            %s", format_metric(result.saved_metric))
+    logger.info("Accuracy of saved model is            %s", format_metric(result.saved.metric))
     logger.info("The generated model is stored in dir: %s", model_dir)
     logger.info("The records is stored in dir: %s", record_dir)
 
 
 def _table(result: SearchResult) -> Iterable[str]:
-    configuration = result.saved.configuration
-    in_float = sum(not quantized for quantized in configuration.values())
-    rest = result.seconds - result.evaluation_seconds
-    reused = f" ({result.reused} of them in the earlier run)" if result.reused else ""
+    saved, share = result.saved, 100 * result.float_mac_share
+    rest = result.effort.seconds - result.effort.evaluation_seconds
+    reused = f" ({result.effort.reused} of them in the earlier run)" if result.effort.reused else ""
     rows = [
-        ("original model", format_metric(result.original_metric)),
+        ("original model", format_metric(result.original.metric)),
         ("all layers quantized", format_metric(result.global_metric)),
-        ("saved model", format_metric(result.saved_metric)),
+        ("saved model", format_metric(result.saved.metric)),
         ("loss of the saved model", f"{result.saved.judged.loss:.4g}{_interval(result.interval)}"),
         (
             "layers in float",
-            f"{in_float} of {len(configuration)}, {100 * result.float_mac_share:.1f} % of the multiply-accumulates",
+            f"{saved.in_float} of {len(saved.configuration)}, {share:.1f} % of the multiply-accumulates",
         ),
-        ("evaluations", f"{result.evaluations}{reused}, {duration(result.evaluation_seconds)}"),
+        ("evaluations", f"{result.effort.evaluations}{reused}, {duration(result.effort.evaluation_seconds)}"),
         ("everything else", duration(rest)),
     ]
     width = max(len(label) for label, _ in rows)

@@ -1,12 +1,83 @@
-"""What a search tried."""
+"""What a search tried: history, best model, report and result are views of this one list."""
 
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from amct_tensorflow.search.evaluator import MetricEval
+from amct_tensorflow.search.evaluator import Evaluation, MetricEval
+
+Configuration = Mapping[str, bool]
 
 
-class Trial(NamedTuple):
-    """One configuration (True: quantized) and how it was judged."""
+def quantized_layers(configuration: Configuration) -> frozenset[str]:
+    """Returns the layers that a configuration quantizes; two configurations are one if these are."""
+    return frozenset(name for name, quantized in configuration.items() if quantized)
 
-    configuration: dict[str, bool]
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A configuration, how its model was evaluated, and how that was judged.
+
+    Attributes:
+        configuration: per layer, True if it is quantized, False if it was rolled back to float.
+        evaluation: what the evaluator gave for the model.
+        judged: whether that satisfies the requirement, and the loss.
+    """
+
+    configuration: Configuration
+    evaluation: Evaluation
     judged: MetricEval
+
+    @property
+    def quantized(self) -> frozenset[str]:
+        """The quantized layers."""
+        return quantized_layers(self.configuration)
+
+    @property
+    def in_float(self) -> int:
+        """Number of layers in float."""
+        return len(self.configuration) - len(self.quantized)
+
+    @property
+    def metric(self) -> Any:
+        """What ``evaluate`` returned."""
+        return self.evaluation.metric
+
+    @property
+    def rank(self) -> tuple[bool, float, float]:
+        """Orders trials from best to worst: satisfying ones by their layers in float, the others by loss."""
+        satisfied, loss = self.judged
+        return not satisfied, self.in_float if satisfied else loss, loss
+
+
+class Trials:
+    """Every configuration that was judged, in order; the first is the one with all layers quantized."""
+
+    def __init__(self) -> None:
+        self._trials: dict[frozenset[str], Trial] = {}
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def __iter__(self) -> Iterator[Trial]:
+        return iter(self._trials.values())
+
+    @property
+    def first(self) -> Trial:
+        """The trial with all layers quantized."""
+        return next(iter(self))
+
+    def find(self, quantized: frozenset[str]) -> Trial | None:
+        """Returns the trial of a set of quantized layers, None if it has not been judged."""
+        return self._trials.get(quantized)
+
+    def add(self, trial: Trial) -> None:
+        """Adds a trial of a configuration that was not judged before."""
+        self._trials[trial.quantized] = trial
+
+    def best(self, settled: frozenset[str] = frozenset()) -> Trial:
+        """Returns the trial of ``settled`` layers, if there are any and it satisfies; else the best quantized one."""
+        wanted = self._trials.get(settled)
+        if settled and wanted is not None and wanted.judged.satisfied:
+            return wanted
+        return min([trial for trial in self if trial.quantized] or list(self), key=lambda trial: trial.rank)

@@ -8,27 +8,24 @@ import tensorflow as tf
 from amct_tensorflow.calibration.calibrator import CalibrationResult
 from amct_tensorflow.console.progress_lines import Progress
 from amct_tensorflow.errors import AmctError
-from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.log import log_for
+from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.sensitivity.divergence import Divergence
-from amct_tensorflow.sensitivity.measures import OutputDivergenceSensitivity, SensitivityBase
+from amct_tensorflow.sensitivity.measures import SensitivityBase
 from amct_tensorflow.sensitivity.switchable_model import MeasureT, SwitchableModel
 
 
-class LayerKnowledge:
+class LayerScores:
     """Multiply-accumulates, similarities, and the divergence of the outputs for any set of quantized layers.
 
     The switchable model is built when it is first asked for, and not at all if it never is.
     """
 
-    def __init__(
-        self, graph: tf.Graph, fused: FusedGraph, calibration: CalibrationResult, outputs: Sequence[str]
-    ) -> None:
-        """Takes the float model, as TensorFlow sees it and after fusion, and what its calibration found."""
+    def __init__(self, graph: tf.Graph, plan: QuantizationPlan, calibration: CalibrationResult) -> None:
+        """Takes the float model as TensorFlow sees it, how to quantize it, and what its calibration found."""
         self._graph = graph
-        self._fused = fused
+        self._plan = plan
         self._calibration = calibration
-        self._outputs = outputs
         self._switchable: SwitchableModel | None = None
 
     @property
@@ -45,10 +42,10 @@ class LayerKnowledge:
     def ranking(self, sensitivity: SensitivityBase) -> dict[str, float]:
         """Per layer, what the sensitivity says of it."""
         names = list(self._calibration.analyses)
-        if not names or not isinstance(sensitivity, OutputDivergenceSensitivity):
+        if not names or not sensitivity.scores_outputs:
             return self.local_similarities()
         log_for("search").info("Ranking %d layers by how far each moves the model's outputs.", len(names))
-        measures = self._compare([{name} for name in names], (), sensitivity.measure)
+        measures = self._compare([{name} for name in names], (), sensitivity.output_measure)
         similarities = [measure.similarity for measure in measures]
         if not similarities or any(math.isnan(value) for value in similarities):
             log_for("search").warning("Layers are ranked by their own outputs, as those of the model tell nothing.")
@@ -82,16 +79,8 @@ class LayerKnowledge:
     def _switchable_model(self) -> SwitchableModel:
         """Returns the switchable model."""
         if self._switchable is None:
-            layers = {name: self._calibration.factors[name] for name in self._calibration.analyses}
-            self._switchable = SwitchableModel(
-                self._graph,
-                self._fused,
-                layers,
-                self._calibration.corrections,
-                self._calibration.batches,
-                self._outputs,
-            )
-            missing = sorted(set(self._outputs) - set(self._switchable.outputs))
+            self._switchable = SwitchableModel(self._graph, self._plan, self._calibration.batches)
+            missing = sorted(set(self._plan.outputs) - set(self._switchable.outputs))
             if missing:
                 log_for("search").warning(
                     "Output %s does not follow from what calibration() ran, and is not compared.", ", ".join(missing)

@@ -7,12 +7,19 @@ from typing import Protocol
 import numpy as np
 
 from amct_tensorflow.calibration.channel_sums import ChannelSums
-from amct_tensorflow.calibration.comparison import compare
+from amct_tensorflow.calibration.comparison import Comparison, compare
 from amct_tensorflow.sensitivity.divergence import Divergence
 
 
 class SensitivityBase:
-    """Base class of sensitivities: compares the float output of a layer with the quantized one."""
+    """Base class of sensitivities, of which there are two kinds.
+
+    One compares the two outputs of each layer, float and quantized: calibration asks its ``compare``. The other looks
+    at the outputs of the model when one layer is quantized (``scores_outputs``): the search gives them to what its
+    ``output_measure`` makes, once layers are to be rolled back.
+    """
+
+    scores_outputs = False
 
     def compare(self, data: np.ndarray, other: np.ndarray) -> float:
         """Tells how alike two outputs are; the layers with the smallest values are rolled back first.
@@ -21,6 +28,14 @@ class SensitivityBase:
             data: output of the float layer.
             other: output of the quantized layer, same shape.
         """
+        raise NotImplementedError
+
+    def layer_comparison(self) -> Comparison | None:
+        """Returns what calibration is to ask about each layer; None for the cosine similarity."""
+        return self
+
+    def output_measure(self, outputs: int) -> "OutputMeasure":
+        """Returns what takes the outputs of the model, so many, part by part."""
         raise NotImplementedError
 
 
@@ -33,6 +48,10 @@ class CosineSimilaritySensitivity(SensitivityBase):
         sums.add(data, other, 1.0)
         return sums.similarity(corrected=False)
 
+    def layer_comparison(self) -> Comparison | None:
+        """Returns None, unless a subclass compares in its own way."""
+        return None if type(self).compare is CosineSimilaritySensitivity.compare else self
+
 
 class OutputDivergenceSensitivity(SensitivityBase):
     """``exp(-d)``, where ``d`` is how far the outputs of the *model* move when one layer alone is quantized.
@@ -40,6 +59,8 @@ class OutputDivergenceSensitivity(SensitivityBase):
     The engine gives it the model's outputs instead of the layer's; ``d`` is described at ``Divergence``. A subclass may
     override ``compare``: it is then asked about each output and each calibration batch, and the mean counts.
     """
+
+    scores_outputs = True
 
     def compare(self, data: np.ndarray, other: np.ndarray) -> float:
         """Returns 1 for equal outputs, less the further ``other`` lies from ``data``."""
@@ -52,8 +73,12 @@ class OutputDivergenceSensitivity(SensitivityBase):
         """Turns a divergence, at least 0, into a similarity in [0, 1]."""
         return math.exp(-divergence)
 
-    def measure(self, outputs: int) -> "OutputMeasure":
-        """Returns what takes the outputs of the model, so many, part by part."""
+    def layer_comparison(self) -> Comparison | None:
+        """Returns None: until layers are rolled back, the cosine similarity of each ranks them."""
+        return None
+
+    def output_measure(self, outputs: int) -> "OutputMeasure":
+        """Returns what accumulates the divergence, or asks a subclass that compares in its own way."""
         if type(self).compare is OutputDivergenceSensitivity.compare:
             return _DivergedOutputs(self, outputs)
         return _ComparedOutputs(self)

@@ -11,17 +11,15 @@ graph of its own, and layers late in the model are tried without running it from
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.graph.nodes import Attr, make_node
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 from amct_tensorflow.quantized.builder import FLOAT_SCOPE, local_quantized_graph
-from amct_tensorflow.record.layer_factors import LayerFactors
+from amct_tensorflow.quantized.plan import QuantizationPlan
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,31 +41,22 @@ class SwitchableGraph:
     outputs: dict[str, str]
 
 
-def switchable_graph(
-    fused: FusedGraph,
-    factors: Mapping[str, LayerFactors],
-    corrections: Mapping[str, np.ndarray],
-    cuts: Sequence[str],
-    outputs: Sequence[str],
-) -> SwitchableGraph:
+def switchable_graph(plan: QuantizationPlan, cuts: Sequence[str]) -> SwitchableGraph:
     """Builds the switchable form of a model.
 
     Args:
-        fused: the float graph after fusion.
-        factors: per layer to be given a gate, its factors.
-        corrections: as for ``quantize_graph``.
+        plan: its factors are those of the layers to be given a gate.
         cuts: nodes at which the graph can be entered.
-        outputs: requested operators.
     """
-    editor = GraphEditor(GraphView(fused.graph_def))
+    editor = GraphEditor(GraphView(plan.fused.graph_def))
     entries = {cut: f"{editor.unique_name(f'{cut}/entry')}:0" for cut in cuts}
     values = {cut: _merge(editor, f"{cut}/value", [cut, entries[cut]], like=cut) for cut in cuts}
     editor.redirect(values, exempt=values.values(), control=True)
-    quantized, results = local_quantized_graph(fused, factors, corrections, share_quantizers=False)
+    quantized, results = local_quantized_graph(plan, share_quantizers=False)
     scope = editor.unique_scope("quantized", [node.name for node in quantized.node])
     gates, switches, merges = {}, {}, {}
-    for name in factors:
-        layer = fused.layers[name]
+    for name in plan.factors:
+        layer = plan.fused.layers[name]
         gates[name] = _gate(editor, name)
         switches[name] = _switch(editor, name, layer.op.data_input, gates[name])
         merges[layer.tail] = _merge(editor, f"{name}/either", [layer.tail, f"{scope}/{results[name]}"], like=name)
@@ -75,7 +64,7 @@ def switchable_graph(
     graph_def = editor.graph_def()
     graph_def.library.MergeFrom(quantized.library)
     _add_quantized(graph_def, quantized, scope, switches)
-    return SwitchableGraph(graph_def, gates, entries, values, {name: merges.get(name, name) for name in outputs})
+    return SwitchableGraph(graph_def, gates, entries, values, {name: merges.get(name, name) for name in plan.outputs})
 
 
 def _gate(editor: GraphEditor, layer: str) -> str:

@@ -16,7 +16,7 @@ from amct_tensorflow.graph.cuts import find_cuts
 from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.graph.rewrite import subgraph
 from amct_tensorflow.graph.view import GraphView, full_tensor_name, parse_tensor_name
-from amct_tensorflow.record.layer_factors import LayerFactors
+from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.sensitivity.divergence import Divergence
 from amct_tensorflow.sensitivity.switchable_graph import SwitchableGraph, switchable_graph
 
@@ -43,40 +43,31 @@ class SwitchableModel:
         outputs: the outputs that are compared: those which follow from what calibration has seen.
     """
 
-    def __init__(
-        self,
-        graph: tf.Graph,
-        fused: FusedGraph,
-        factors: Mapping[str, LayerFactors],
-        corrections: Mapping[str, np.ndarray],
-        batches: Sequence[Batch],
-        outputs: Sequence[str],
-    ) -> None:
+    def __init__(self, graph: tf.Graph, plan: QuantizationPlan, batches: Sequence[Batch]) -> None:
         """Builds the graph.
 
         Args:
             graph: the float model as TensorFlow sees it; it tells the shapes of tensors.
-            fused: the model after fusion.
-            factors: per layer, its factors.
-            corrections: per layer, what to add to its bias.
+            plan: the model with every layer quantized of which this is to be tried.
             batches: per calibration batch, the values of the tensors from which the outputs follow.
-            outputs: the model's outputs.
         """
         self._batches = batches
         sources = {name: graph.get_tensor_by_name(name) for name in batches[0]}
-        needed = FusedGraph(subgraph(fused.graph_def, outputs), fused.layers)
+        fused = plan.fused
+        needed = FusedGraph(subgraph(fused.graph_def, plan.outputs), fused.layers)
         view = GraphView(needed.graph_def)
-        self.outputs = tuple(output for output in outputs if _follows(view, output, sources))
+        self.outputs = tuple(output for output in plan.outputs if _follows(view, output, sources))
         flow = find_cuts(view, {parse_tensor_name(name).node for name in sources}, self.outputs)
         position = {name: index for index, name in enumerate(flow.order)}
-        layers = {name: layer for name, layer in factors.items() if name in position}
+        layers = {name: layer for name, layer in plan.factors.items() if name in position and name in fused.layers}
         self._position = {name: position[name] for name in layers}
         # A layer with a bias is one unit: between its two nodes there is a value only while it is not quantized.
         inside = {name for name in layers if fused.layers[name].tail != name}
         cuts = [cut for cut in flow.cuts if cut not in inside and _is_float(graph, cut)]
         self._cuts = _choose_cuts(cuts, position, sorted(self._position.values()))
         self._cut_positions = [position[cut] for cut in self._cuts]
-        self._import(switchable_graph(needed, layers, corrections, self._cuts, self.outputs), graph, sources)
+        switchable = QuantizationPlan(needed, layers, plan.corrections, self.outputs)
+        self._import(switchable_graph(switchable, self._cuts), graph, sources)
         self._references: dict[int, list[np.ndarray]] = {}
         self._session = tf.compat.v1.Session(graph=self._graph)
 

@@ -1,0 +1,137 @@
+"""Rolling layers back to float, as a strategy asks for it, until the model satisfies (spec section 6.3)."""
+
+from functools import partial
+
+from amct_tensorflow.console.progress_lines import duration
+from amct_tensorflow.errors import StateError
+from amct_tensorflow.log import log_for
+from amct_tensorflow.quantized.builder import QuantizedGraph, quantize_graph
+from amct_tensorflow.quantized.plan import QuantizationPlan
+from amct_tensorflow.search.evaluations import Evaluations
+from amct_tensorflow.search.evaluator import Evaluation
+from amct_tensorflow.search.state import digest
+from amct_tensorflow.search.strategy import CheckedStrategy, SearchKnowledge
+from amct_tensorflow.search.trials import Configuration, Trial, Trials, quantized_layers
+from amct_tensorflow.sensitivity.layer_scores import LayerScores
+from amct_tensorflow.sensitivity.measures import SensitivityBase
+
+_NAMES_PER_LINE = 10
+
+
+class RollBack:
+    """Judges configurations, each once, and keeps the best.
+
+    Attributes:
+        trials: the configurations judged so far.
+        ranking: per layer, its similarity; by the sensitivity asked for once a search has begun.
+        settled: the layers that the strategy quantizes in its latest decision.
+    """
+
+    def __init__(
+        self, plan: QuantizationPlan, original: Evaluation, evaluations: Evaluations, scores: LayerScores
+    ) -> None:
+        """Takes how to quantize all layers, how the original model did, and what tells of models and layers."""
+        self.trials = Trials()
+        # Ranking by the model's outputs takes time; nobody needs it unless layers are to be rolled back.
+        self.ranking = scores.local_similarities()
+        self.settled: frozenset[str] = frozenset()
+        self._plan = plan
+        self._original = original
+        self._evaluations = evaluations
+        self._evaluator = evaluations.evaluator
+        self._scores = scores
+        # The best model so far, as it was evaluated: what is saved in the end is not built again. Only one is kept,
+        # so that memory does not grow with the number of evaluations.
+        self._built: tuple[Trial, QuantizedGraph] | None = None
+
+    def judge(self, configuration: Configuration, title: str) -> Trial:
+        """Evaluates a configuration unless that was done before; none has to be run if all layers are in float."""
+        key = quantized_layers(configuration)
+        known = self.trials.find(key)
+        if known is not None:
+            return known
+        is_float = not key and len(self.trials) > 0
+        quantized = None if is_float else quantize_graph(self._plan.restrict(configuration))
+        evaluation = self._original if quantized is None else self._evaluations.get(key, quantized.model, title)
+        judged = self._evaluator.judge(self._original.metric, evaluation.metric)
+        trial = Trial(dict(configuration), evaluation, judged)
+        self.trials.add(trial)
+        if quantized is not None and self.trials.best(self.settled) is trial:
+            self._built = trial, quantized
+        return trial
+
+    def search(self, strategy: CheckedStrategy, sensitivity: SensitivityBase) -> None:
+        """Lets the strategy search, from the result of quantizing all layers."""
+        self.ranking = self._scores.ranking(sensitivity)
+        if not self.ranking:  # only tensors are quantized
+            return
+        find_target = partial(self._evaluator.find_target, self._original.metric)
+        strategy.begin(SearchKnowledge(self._scores.divergences, self._scores.mac_shares, find_target), self.ranking)
+        judged = self.trials.first.judged
+        repetitions = 0
+        while repetitions <= len(self.trials):
+            decision = strategy.decide(judged, self.ranking)
+            configuration = decision["roll_back_config"]
+            self.settled = quantized_layers(configuration)
+            is_known = self.trials.find(self.settled) is not None
+            repetitions = repetitions + 1 if is_known else 0
+            judged = self._try(configuration, strategy).judged
+            if decision["stop_flag"] or not self.settled:
+                break
+        else:
+            log_for().warning(
+                "%s asked %d times in a row for configurations that have been evaluated, and does not set "
+                "stop_flag. The search ends here.",
+                strategy.name, repetitions,
+            )  # fmt: skip
+            self.settled = frozenset()
+        log_for().info("Fine search finished after %d evaluations.", self._evaluator.evaluations - 2)
+
+    def model_of(self, trial: Trial) -> QuantizedGraph:
+        """Returns the model that was evaluated in a trial; one that had not been the best is built again.
+
+        Raises:
+            StateError: it is not the one that was evaluated.
+        """
+        if self._built is not None and self._built[0] is trial:
+            return self._built[1]
+        quantized = quantize_graph(self._plan.restrict(trial.configuration))
+        if digest(quantized.model) != trial.evaluation.model:
+            raise StateError("The model to save is not the one that was evaluated. Start again, without resume.")
+        return quantized
+
+    def float_share(self, configuration: Configuration) -> float:
+        """Returns the share of the multiply-accumulates that a configuration leaves in float."""
+        shares = self._scores.mac_shares
+        return sum(shares.get(name, 0.0) for name, quantized in configuration.items() if not quantized)
+
+    def _try(self, configuration: Configuration, strategy: CheckedStrategy) -> Trial:
+        """Judges what the strategy decided, and logs it if it is new."""
+        step = len(self.trials)
+        key = quantized_layers(configuration)
+        is_new = bool(key) and self.trials.find(key) is None
+        if not key:
+            log_for().info("Every layer would have to be rolled back.")
+        elif is_new:
+            self._log_step(step, configuration, strategy)
+        trial = self.judge(configuration, f"the model of fine search step {step}")
+        if is_new:
+            log_for().info("metric_eval: (%s, %g)", trial.judged.satisfied, trial.judged.loss)
+        return trial
+
+    def _log_step(self, step: int, configuration: Configuration, strategy: CheckedStrategy) -> None:
+        stars = "*" * 20
+        rolled_back = sum(not quantized for quantized in configuration.values())
+        log_for().info(
+            "%s fine search step %d: %d of %d layers (%.1f %% of the multiply-accumulates) in float %s",
+            stars, step, rolled_back, len(configuration), 100 * self.float_share(configuration), stars,
+        )  # fmt: skip
+        expected = strategy.evaluations_to_expect(len(configuration))
+        number = self._evaluator.evaluations + 1
+        total = f" of about {max(expected, number)}" if expected else ""
+        seconds = self.trials.first.evaluation.seconds
+        log_for().info("Evaluation %d%s%s.", number, total, "" if seconds is None else f", about {duration(seconds)}")
+        pairs = [f"({name}, {quantized})" for name, quantized in configuration.items()]
+        log_for().debug("quant layers:")
+        for begin in range(0, len(pairs), _NAMES_PER_LINE):
+            log_for().debug("%s", " ".join(pairs[begin : begin + _NAMES_PER_LINE]))
