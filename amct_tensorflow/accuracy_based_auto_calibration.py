@@ -6,14 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from amct_tensorflow.arguments import require_names, require_path, require_type
-from amct_tensorflow.config.json_file import read_config
-from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.errors import EvaluatorError
 from amct_tensorflow.graph.float_model import FloatModel
-from amct_tensorflow.graph.layers import find_layers
-from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.log import follow_directory, log_for
-from amct_tensorflow.quantization import leave_out_unused
+from amct_tensorflow.quantization import read_config_for
 from amct_tensorflow.quantized.model_files import ModelPaths
 from amct_tensorflow.results.environment import log_environment
 from amct_tensorflow.results.result_files import ResultFiles
@@ -142,7 +138,7 @@ def accuracy_based_auto_calibration(
     checked_strategy = CheckedStrategy(_choose("strategy", strategy, _STRATEGIES, AutoCalibrationStrategyBase))
     chosen = _choose("sensitivity", sensitivity, _SENSITIVITIES, SensitivityBase)
     model = FloatModel.load(model_file, outputs)
-    config, original_config = _read_config(config_file, model)
+    config, original_config = read_config_for(model, config_file), Path(config_file).read_bytes()
     for folder in files.folders:
         check_writable(folder)
     with exclusive(files.folders):
@@ -173,12 +169,6 @@ def _check_paths(
     if config_copy is not None:
         require_path(_NAME, "config_copy", config_copy)
     return ResultFiles(ModelPaths.of(save_dir), Path(record_file), Path(config_copy) if config_copy else None)
-
-
-def _read_config(config_file: str, model: FloatModel) -> tuple[QuantConfig, bytes]:
-    """Returns the configuration, as far as the model's outputs need its layers, and as it stands in its file."""
-    config = read_config(config_file, find_layers(import_graph(model.graph_def, model.path)), model.view.op_types())
-    return leave_out_unused(config, model.view, model.outputs), Path(config_file).read_bytes()
 
 
 def _choose(argument: str, value: Any, known: dict[str, Any], base: type) -> Any:

@@ -13,8 +13,6 @@ from amct_tensorflow.config.simplified import read_simplified
 from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError
 from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.fusion import FusedGraph
-from amct_tensorflow.graph.layers import LayerSpec, find_layers
-from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs
 from amct_tensorflow.graph.view import GraphView, upstream
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantized.builder import quantize_graph
@@ -58,7 +56,8 @@ def create_quant_config(
         require_names(name, "skip_layers", skip_layers, may_be_empty=True)
     require_positive(name, "batch_num", batch_num)
     require_type(name, "activation_offset", activation_offset, bool)
-    layers, op_types = _layers_of(graph)
+    model = FloatModel.of_graph(graph)
+    layers, op_types = model.layers, model.view.op_types()
     if config_defination is not None:
         require_path(name, "config_defination", config_defination)
         config = read_simplified(config_defination, layers, op_types)
@@ -105,17 +104,14 @@ def quantize_model(
     require_path(name, "record_file", record_file)
     if calib_outputs is not None:
         require_names(name, "calib_outputs", calib_outputs)
-    config = read_config(config_file, *_layers_of(graph))
-    if calib_outputs is not None:
-        view = GraphView(graph.as_graph_def())
-        check_outputs(view, calib_outputs, "the graph")
-        config = leave_out_unused(config, view, calib_outputs)
+    model = FloatModel.of_graph(graph, calib_outputs or ())
+    config = read_config_for(model, config_file)
 
     def write(result: CalibrationResult) -> None:
         write_corrections(record_file, result.factors, result.corrections, calibrator.fused.layers)
         write_record(record_file, result.factors, announce=False)
 
-    calibrator = Calibrator(graph, config, None, write, tuple(calib_outputs or ()))
+    calibrator = Calibrator(model, config, write)
     write_atomically(record_file, "")
     remove_corrections(record_file)
     return []
@@ -151,13 +147,21 @@ def convert_model(pb_model: str, outputs: list[str], record_file: str, save_path
     _save("convert_model", pb_model, outputs, record_file, save_path, corrected=False)
 
 
-def leave_out_unused(config: QuantConfig, view: GraphView, outputs: Sequence[str]) -> QuantConfig:
-    """Disables the layers that no output depends on, such as those of an auxiliary head: they never see data.
+def read_config_for(model: FloatModel, config_file: str) -> QuantConfig:
+    """Reads the configuration of a model, as far as its outputs need the layers.
+
+    Those that no output depends on, such as an auxiliary head's, never see data, and are disabled.
 
     Raises:
         ConfigEmptyError: no layer is left.
-        ConfigValueError: no output depends on a tensor of tensor_quantize, which was asked for by name.
+        ConfigValueError: the configuration does not fit the model, or no output depends on a tensor of tensor_quantize,
+            which was asked for by name.
     """
+    config = read_config(config_file, model.layers, model.view.op_types())
+    return _leave_out_unused(config, model.view, model.outputs) if model.outputs else config
+
+
+def _leave_out_unused(config: QuantConfig, view: GraphView, outputs: Sequence[str]) -> QuantConfig:
     needed = upstream(view.nodes, outputs)
     for tensor in config.tensor_quantize:
         if tensor.layer_name not in needed:
@@ -175,13 +179,6 @@ def leave_out_unused(config: QuantConfig, view: GraphView, outputs: Sequence[str
     if not restricted.enabled_layers() and not restricted.tensor_quantize:
         raise ConfigEmptyError(f"No layer that is enabled contributes to {', '.join(outputs)}. Check the output names.")
     return restricted
-
-
-def _layers_of(graph: tf.Graph) -> tuple[list[LayerSpec], dict[str, str]]:
-    """Returns the quantizable layers of a graph, and the op type of every node."""
-    view = GraphView(graph.as_graph_def())
-    check_not_quantized(view, "the graph")
-    return find_layers(graph), view.op_types()
 
 
 def _check_save_arguments(

@@ -8,7 +8,7 @@ import time
 import numpy as np
 from measuring import OUTPUT, Inputs, parse_inputs, report, scratch_folder
 
-from amct_tensorflow.graph.model_file import import_graph, read_graph_def
+from amct_tensorflow.graph.model_file import import_graph, read_model
 
 ROUNDS = 3
 
@@ -42,7 +42,7 @@ def evaluate(inputs: Inputs) -> float:
     """Returns the seconds of one evaluation of the float model by the sample's evaluator."""
     dataset = inputs.sample.scan_dataset(inputs.sample.find_files(str(inputs.dataset)))
     evaluator = inputs.sample.MobileNetV2Evaluator(dataset)
-    graph = import_graph(read_graph_def(inputs.model), inputs.model)
+    graph = import_graph(read_model(inputs.model).graph_def, inputs.model)
     start = time.perf_counter()
     evaluator.evaluate(graph, [OUTPUT])
     return time.perf_counter() - start

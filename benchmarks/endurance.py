@@ -18,7 +18,7 @@ from measuring import OUTPUT, ROOT, Inputs, report, scratch_folder
 
 import amct_tensorflow as amct
 from amct_tensorflow.common.auto_calibration import AutoCalibrationStrategyBase
-from amct_tensorflow.graph.model_file import import_graph, read_graph_def
+from amct_tensorflow.graph.model_file import import_graph, read_model
 
 MODEL = ROOT / "model" / "mobilenet_v2_0.35_48_fashion_mnist.pb"
 DATASET = ROOT / "data" / "fashion_mnist"
@@ -72,7 +72,7 @@ def evaluate(images: int) -> None:
         sample = INPUTS.sample
         dataset = sample.scan_dataset(sample.find_files(str(repeated_images(folder, images // IMAGES))))
         assert dataset.num_images == images
-        sample.MobileNetV2Evaluator(dataset).evaluate(import_graph(read_graph_def(MODEL), MODEL), [OUTPUT])
+        sample.MobileNetV2Evaluator(dataset).evaluate(import_graph(read_model(MODEL).graph_def, MODEL), [OUTPUT])
 
 
 def search(evaluations: int, candidates: int = 0) -> None:
@@ -82,7 +82,7 @@ def search(evaluations: int, candidates: int = 0) -> None:
         dataset = sample.scan_dataset(sample.find_files(str(DATASET)), 100)
         evaluator = sample.MobileNetV2Evaluator(dataset, expected_acc_loss=0.0)
         evaluator.metric_eval = lambda original, new: (original is new, 1.0)
-        amct.create_quant_config("config.json", import_graph(read_graph_def(MODEL), MODEL))
+        amct.create_quant_config("config.json", import_graph(read_model(MODEL).graph_def, MODEL))
         result = amct.accuracy_based_auto_calibration(
             str(MODEL), [OUTPUT], "record.txt", "config.json", "net", evaluator,
             strategy=ManySteps(evaluations, candidates), sensitivity="CosineSimilarity",
@@ -95,7 +95,7 @@ def calibrate(batches: int, layers: int = 54) -> None:
     with scratch_folder():
         sample = INPUTS.sample
         dataset = sample.scan_dataset(sample.find_files(str(DATASET)))
-        graph = import_graph(read_graph_def(MODEL), MODEL)
+        graph = import_graph(read_model(MODEL).graph_def, MODEL)
         amct.create_quant_config("config.json", graph, batch_num=batches)
         config = json.loads(Path("config.json").read_text())
         names = [name for name, layer in config.items() if isinstance(layer, dict)]

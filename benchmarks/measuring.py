@@ -24,7 +24,7 @@ import tensorflow as tf
 
 import amct_tensorflow as amct
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
-from amct_tensorflow.graph.model_file import import_graph, read_graph_def
+from amct_tensorflow.graph.model_file import import_graph, read_model
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("AMCT_SHARED", ROOT.parent / "shared"))
@@ -160,7 +160,7 @@ def quantize(
     inputs: Inputs, evaluator: ReadyImages, *, bias_correction: bool, **options: str
 ) -> amct.AutoCalibrationResult:
     """Runs the tool in the current folder."""
-    amct.create_quant_config("config.json", import_graph(read_graph_def(inputs.model), inputs.model))
+    amct.create_quant_config("config.json", import_graph(read_model(inputs.model).graph_def, inputs.model))
     config = json.loads(Path("config.json").read_text())
     Path("config.json").write_text(json.dumps({**config, "bias_correction": bias_correction}))
     return amct.accuracy_based_auto_calibration(

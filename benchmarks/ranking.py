@@ -8,7 +8,6 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import tensorflow as tf
 from measuring import BATCH, INPUT, OUTPUT, Inputs, parse_inputs, predict, report, scratch_folder
@@ -17,10 +16,9 @@ import amct_tensorflow as amct
 from amct_tensorflow.calibration.calibrator import Calibrator
 from amct_tensorflow.config.json_file import read_config
 from amct_tensorflow.graph.float_model import FloatModel
-from amct_tensorflow.graph.layers import find_layers
 from amct_tensorflow.graph.model_file import import_graph
-from amct_tensorflow.sensitivity.layer_scores import LayerKnowledge
-from amct_tensorflow.sensitivity.measures import CosineSimilaritySensitivity, OutputDivergenceSensitivity
+from amct_tensorflow.sensitivity.layer_scores import LayerScores
+from amct_tensorflow.sensitivity.measures import OutputDivergenceSensitivity
 
 
 def main() -> None:
@@ -44,24 +42,23 @@ def measure(inputs: Inputs, layers: int) -> dict[str, float]:
     """Evaluates the float model, then calibrates and ranks."""
     images = inputs.images[0]
     model = FloatModel.load(inputs.model, [OUTPUT])
-    graph = import_graph(model.graph_def, model.path)
     start = time.perf_counter()
-    predict(import_graph(model.graph_def, model.path), images)
+    predict(import_graph(model.graph_def, inputs.model), images)
     evaluation = time.perf_counter() - start
     with scratch_folder():
-        amct.create_quant_config("config.json", graph)
-        config = read_config(str(Path("config.json")), find_layers(graph), model.view.op_types())
+        amct.create_quant_config("config.json", model.graph)
+        config = read_config("config.json", model.layers, model.view.op_types())
     kept = config.enabled_layers()[:layers] if layers else config.enabled_layers()
     config = config.with_enabled({name: name in kept for name in config.enabled_layers()})
-    calibrator = Calibrator(graph, config, CosineSimilaritySensitivity(), lambda _: None, (OUTPUT,), keep_batches=True)
-    with tf.compat.v1.Session(graph=graph) as session:
+    calibrator = Calibrator(model, config, lambda _: None, for_search=True)
+    with tf.compat.v1.Session(graph=model.graph) as session:
         session.run(f"{OUTPUT}:0", {INPUT: images[:BATCH]})
     calibration = calibrator.check_complete()
-    knowledge = LayerKnowledge(graph, model.fuse(calibration.factors), calibration, model.outputs)
+    scores = LayerScores(model.graph, calibration.plan(calibrator.fused, model.outputs), calibration)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     if layers:
-        knowledge.ranking(OutputDivergenceSensitivity())
+        scores.ranking(OutputDivergenceSensitivity())
     seconds = time.perf_counter() - start
     return {
         "layers": layers,

@@ -20,7 +20,7 @@ from measuring import (
     scratch_folder,
 )
 
-from amct_tensorflow.graph.model_file import import_graph, read_graph_def
+from amct_tensorflow.graph.model_file import import_graph, read_model
 
 ROUNDS = 30
 SHOWN_OPS = 8
@@ -32,8 +32,8 @@ def main() -> None:
     with scratch_folder():
         quantize(inputs, ReadyImages(inputs, "top-1", 100.0), bias_correction=True)
         graphs = {
-            "original": import_graph(read_graph_def(inputs.model), inputs.model),
-            "quantized": import_graph(read_graph_def("net_quantized.pb"), "net_quantized.pb"),
+            "original": import_graph(read_model(inputs.model).graph_def, inputs.model),
+            "quantized": import_graph(read_model("net_quantized.pb").graph_def, "net_quantized.pb"),
         }
     batch = inputs.images[0][:BATCH]
     sessions = {name: tf.compat.v1.Session(graph=graph) for name, graph in graphs.items()}

@@ -39,7 +39,7 @@ from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from amct_tensorflow.console.progress_bar import ProgressBar
 from amct_tensorflow.console.signals import Terminated, raise_on_signals
 from amct_tensorflow.errors import AmctError, EvaluatorError, ModelError, ModelNotFoundError
-from amct_tensorflow.graph.model_file import import_graph, read_graph_def
+from amct_tensorflow.graph.model_file import import_graph, read_model
 from amct_tensorflow.log import LOG_FILE, log_for
 from amct_tensorflow.utils.log import LOGGER
 
@@ -448,7 +448,7 @@ def run(arguments: argparse.Namespace) -> bool:
         raise ModelNotFoundError(
             f"Model {arguments.model} does not exist. Fetch it with 'make model', or give a frozen model with --model."
         )
-    graph = import_graph(read_graph_def(arguments.model), arguments.model)
+    graph = import_graph(read_model(arguments.model).graph_def, arguments.model)
     if arguments.num_parallel_reads > FILES_IN_TURN:
         LOGGER.warning(
             "--num_parallel_reads %d: no more than %d files are read at once.",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, load_script
 
-from amct_tensorflow.graph.model_file import import_graph, read_graph_def
+from amct_tensorflow.graph.model_file import import_graph, read_model
 from amct_tensorflow.graph.view import attribute
 
 sample = load_script("src/mobilenet_v2_accuracy_based_auto_calibration.py")
@@ -18,7 +18,7 @@ DESCRIBED = (ROOT / "model" / "README.md").read_text(encoding="utf-8")
 
 def test_it_has_the_names_and_the_topology_of_the_official_one():
     """Every node that tells the official model has its counterpart, with the same op; no layer is left over."""
-    nodes = {node.name: node for node in read_graph_def(MODEL).node}
+    nodes = {node.name: node for node in read_model(MODEL).graph_def.node}
     expected = fetcher.expected_ops()
     assert {name: nodes[name].op for name in expected if name in nodes} == expected
     layers = {name for name, node in nodes.items() if node.op in ("Conv2D", "DepthwiseConv2dNative", "AvgPool")}
@@ -36,7 +36,7 @@ def test_size():
 def test_accuracy_on_the_bundled_images():
     dataset = sample.scan_dataset(sample.find_files(str(ROOT / "data" / "fashion_mnist")))
     evaluator = sample.MobileNetV2Evaluator(dataset, 100)
-    accuracy = evaluator.evaluate(import_graph(read_graph_def(MODEL), MODEL), [sample.OUTPUT])
+    accuracy = evaluator.evaluate(import_graph(read_model(MODEL).graph_def, MODEL), [sample.OUTPUT])
     described = float(re.search(r"([\d.]+) % on the 2,000 bundled", DESCRIBED)[1])
     assert accuracy == pytest.approx(described, abs=0.2)
     assert float(np.mean(evaluator.image_results())) == pytest.approx(accuracy)

@@ -25,7 +25,6 @@ from amct_tensorflow.errors import (
 )
 from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.fusion import fuse
-from amct_tensorflow.graph.layers import find_layers
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.record.corrections import corrections_path, read_corrections
@@ -41,13 +40,16 @@ def graph_of(make=small_net):
     return import_graph(build(make), "test")
 
 
+def config_of(model, **options):
+    return default_config(model.layers, model.view.op_types(), **options)
+
+
 def calibrate(images=IMAGES, batches=1, make=small_net, comparison=None, **options):
-    """Runs a calibration of a small graph; returns the calibrator."""
-    graph = graph_of(make)
-    view = GraphView(graph.as_graph_def())
-    config = default_config(find_layers(graph), view.op_types(), batch_num=batches, **options)
-    calibrator = Calibrator(graph, config, comparison, lambda _: None)
-    with tf1.Session(graph=graph) as session:
+    """Runs a calibration of a small graph, for a search; returns the calibrator."""
+    model = FloatModel.of_graph(graph_of(make))
+    config = config_of(model, batch_num=batches, **options)
+    calibrator = Calibrator(model, config, lambda _: None, for_search=True, comparison=comparison)
+    with tf1.Session(graph=model.graph) as session:
         for batch in np.split(images, batches):
             session.run(f"{OUTPUT}:0", {"input:0": batch})
     return calibrator
@@ -99,11 +101,11 @@ def test_what_a_sensitivity_says_of_parts_is_weighted_by_their_images():
 
 def test_a_part_counts_by_its_images_where_only_some_are_measured():
     """Of large feature maps one image per part is measured; a last part of a single image must not count as much."""
-    probe = _Probe(fuse(build(logits_net)).layers[OUTPUT], bias_correction=True)
+    probe = _Probe(fuse(GraphView(build(logits_net))).layers[OUTPUT], bias_correction=True, for_search=False)
     sixteen, single = normal((16, 6), 47), normal((1, 6), 48)
     probe.look(sixteen, sixteen[:1] - np.float32(0.5))
     probe.look(single, single + np.float32(1.0))
-    np.testing.assert_allclose(probe.analysis().correction, (16 * 0.5 - 1.0) / 17, rtol=1e-5)
+    np.testing.assert_allclose(probe.correction, (16 * 0.5 - 1.0) / 17, rtol=1e-5)
 
 
 def test_every_layer_gets_factors_and_a_similarity():
@@ -143,24 +145,44 @@ def test_the_graph_computes_what_it_did_before():
     graph = graph_of()
     with tf1.Session(graph=graph) as session:
         before = session.run(f"{OUTPUT}:0", {"input:0": IMAGES})
-    graph = graph_of()
+    model = FloatModel.of_graph(graph_of())
+    graph = model.graph
     fetched = graph.get_tensor_by_name(f"{OUTPUT}:0")
-    config = default_config(find_layers(graph), {node.name: node.op for node in graph.as_graph_def().node})
-    Calibrator(graph, config, CosineSimilaritySensitivity(), lambda _: None)
+    config = config_of(model)
+    Calibrator(model, config, lambda _: None)
     with tf1.Session(graph=graph) as session:
         np.testing.assert_allclose(session.run(fetched, {"input:0": IMAGES}), before, rtol=1e-4, atol=1e-6)
 
 
 def test_batches_beyond_the_last_are_ignored():
-    graph = graph_of()
-    config = default_config(find_layers(graph), {node.name: node.op for node in graph.as_graph_def().node})
+    model = FloatModel.of_graph(graph_of())
+    graph = model.graph
+    config = config_of(model)
     results = []
-    Calibrator(graph, config, CosineSimilaritySensitivity(), results.append)
+    Calibrator(model, config, results.append)
     with tf1.Session(graph=graph) as session:
         for scale in (1, 100, 1000):
             session.run(f"{OUTPUT}:0", {"input:0": IMAGES * scale})
     assert len(results) == 1
     assert results[0].factors == calibrate().check_complete().factors
+
+
+@pytest.mark.parametrize("bias_correction", [True, False])
+def test_without_a_search_only_what_is_saved_is_measured(bias_correction):
+    """The corrections are those of a search; similarities, which nobody reads then, are left out."""
+    model = FloatModel.of_graph(graph_of())
+    config = replace(config_of(model), bias_correction=bias_correction)
+    calibrator = Calibrator(model, config, lambda _: None)
+    taps = sum(op.type == "PyFunc" for op in model.graph.get_operations())
+    with tf1.Session(graph=model.graph) as session:
+        session.run(f"{OUTPUT}:0", {"input:0": IMAGES})
+    result, expected = calibrator.check_complete(), calibrate().check_complete()
+    assert result.factors == expected.factors
+    assert (result.analyses, result.batches) == ({}, ())
+    assert set(result.corrections) == (set(expected.corrections) if bias_correction else set())
+    for name, correction in result.corrections.items():
+        np.testing.assert_array_equal(correction, expected.corrections[name])
+    assert taps == len(config.enabled_layers()) + bias_correction  # one more keeps the input of the replay
 
 
 def test_layers_may_depend_on_further_sources():
@@ -191,9 +213,10 @@ def test_transposed_convolution_and_fully_convolutional_nets():
 def test_activations_that_are_not_finite_name_the_layer(value):
     images = IMAGES.copy()
     images[3, 4, 5, 1] = value
-    graph = graph_of()
-    config = default_config(find_layers(graph), {node.name: node.op for node in graph.as_graph_def().node})
-    calibrator = Calibrator(graph, config, CosineSimilaritySensitivity(), lambda _: None)
+    model = FloatModel.of_graph(graph_of())
+    graph = model.graph
+    config = config_of(model)
+    calibrator = Calibrator(model, config, lambda _: None)
     with tf1.Session(graph=graph) as session, pytest.raises(tf.errors.OpError, match="inf or nan"):
         session.run(f"{OUTPUT}:0", {"input:0": images})
     with pytest.raises(CalibrationError, match="'conv/Conv2D' have invalid value inf or nan"):
@@ -201,9 +224,10 @@ def test_activations_that_are_not_finite_name_the_layer(value):
 
 
 def test_too_few_batches_say_how_many():
-    graph = graph_of()
-    config = default_config(find_layers(graph), {node.name: node.op for node in graph.as_graph_def().node}, batch_num=3)
-    calibrator = Calibrator(graph, config, CosineSimilaritySensitivity(), lambda _: None)
+    model = FloatModel.of_graph(graph_of())
+    graph = model.graph
+    config = config_of(model, batch_num=3)
+    calibrator = Calibrator(model, config, lambda _: None)
     with tf1.Session(graph=graph) as session:
         session.run(f"{OUTPUT}:0", {"input:0": IMAGES})
     with pytest.raises(CalibrationError, match=r"needs 3 batches, but layer .* saw 1"):
@@ -216,9 +240,10 @@ def test_feeding_between_the_sources_and_the_layers_is_named():
         y = tf.matmul(x, normal((4, 4), 1), name="first")
         tf.matmul(y + tf1.placeholder(tf.float32, [4], name="more"), normal((4, 2), 2), name=OUTPUT)
 
-    graph = graph_of(make)
-    config = default_config(find_layers(graph), {node.name: node.op for node in graph.as_graph_def().node})
-    calibrator = Calibrator(graph, config, CosineSimilaritySensitivity(), lambda _: None)
+    model = FloatModel.of_graph(graph_of(make))
+    graph = model.graph
+    config = config_of(model)
+    calibrator = Calibrator(model, config, lambda _: None)
     with tf1.Session(graph=graph) as session:
         session.run("first:0", {"input:0": normal((3, 4), 2)})
         session.run(f"{OUTPUT}:0", {"input:0": normal((3, 4), 2), "add:0": normal((3, 4), 3)})
@@ -231,9 +256,10 @@ def test_a_sensitivity_that_fails_is_named():
         def compare(self, data, other):
             raise KeyError("nothing here")
 
-    graph = graph_of()
-    config = default_config(find_layers(graph), {node.name: node.op for node in graph.as_graph_def().node})
-    calibrator = Calibrator(graph, config, Broken(), lambda _: None)
+    model = FloatModel.of_graph(graph_of())
+    graph = model.graph
+    config = config_of(model)
+    calibrator = Calibrator(model, config, lambda _: None, for_search=True, comparison=Broken())
     with tf1.Session(graph=graph) as session, pytest.raises(tf.errors.OpError):
         session.run(f"{OUTPUT}:0", {"input:0": IMAGES})
     with pytest.raises(EvaluatorError, match=r"Broken\.compare failed on layer"):
@@ -336,7 +362,8 @@ def test_a_model_with_other_weights_than_calibrated(workdir):
 
 def record_of_weights(pb, *, folded):
     """Returns factors for a small net whose weight scales are those of folded weights, or of unfolded ones."""
-    fused = fuse(tf1.GraphDef.FromString(Path(pb).read_bytes()), keep=[OUTPUT], fold_batch_norm=folded)
+    model = FloatModel.load(pb, [OUTPUT])
+    fused = model.fuse([] if folded else [layer.name for layer in model.layers])
     scales = {
         name: tuple(arq_scales(name, layer.op_type, layer.weights, True).tolist()) if layer.channels > 1 else ()
         for name, layer in fused.layers.items()

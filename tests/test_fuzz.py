@@ -26,7 +26,7 @@ from amct_tensorflow.errors import AmctError
 from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.layers import find_layers
-from amct_tensorflow.graph.model_file import import_graph, read_graph_def
+from amct_tensorflow.graph.model_file import import_graph, read_model
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.quantized.builder import quantize_graph
 from amct_tensorflow.quantized.plan import QuantizationPlan
@@ -35,7 +35,6 @@ from amct_tensorflow.record.layer_factors import LayerFactors
 from amct_tensorflow.record.record_file import dump_record, read_record
 from amct_tensorflow.search.evaluator import Evaluation
 from amct_tensorflow.search.state import RunKey, SearchState, digest
-from amct_tensorflow.sensitivity.measures import CosineSimilaritySensitivity
 from amct_tensorflow.storage.publishing import JOURNAL, finish
 
 sample = load_script("src/mobilenet_v2_accuracy_based_auto_calibration.py")
@@ -52,9 +51,10 @@ slow_fuzz = settings(fuzz, max_examples=max(CASES // 8, 20))  # each case builds
 GRAPH_DEF = build(small_net)
 MODEL = GRAPH_DEF.SerializeToString(deterministic=True)
 GRAPH = import_graph(GRAPH_DEF, "small net")
-LAYERS = find_layers(GRAPH)
-OP_TYPES = GraphView(GRAPH_DEF).op_types()
-FUSED_LAYERS = fuse(GRAPH_DEF).layers
+VIEW = GraphView(GRAPH_DEF)
+LAYERS = find_layers(GRAPH, VIEW)
+OP_TYPES = VIEW.op_types()
+FUSED_LAYERS = fuse(VIEW).layers
 FACTORS = {"conv/Conv2D": LayerFactors(0.5, -128, (0.25,) * 8), "pool/AvgPool": LayerFactors(0.5, 3)}
 HOSTILE = [b"\x00", b"\xff" * 9, b"NaN", b"1e999", b"-1", b"[" * 2000, b'"', b"\x1b[2J", b"../../x", b"\n", b"9" * 400]
 
@@ -124,10 +124,10 @@ def folder(tmp_path_factory):
 def test_graph_def(folder, data):
     (folder / "net.pb").write_bytes(data)
     with only_own_errors():
-        graph_def = read_graph_def(folder / "net.pb")
+        graph_def = read_model(folder / "net.pb").graph_def
         graph = import_graph(graph_def, "net.pb")
         amct.create_quant_config(str(folder / "from_graph.json"), graph)
-        fuse(graph_def, keep=["probabilities"])
+        fuse(GraphView(graph_def), keep=["probabilities"])
 
 
 OPS = ["Conv2D", "MatMul", "AvgPool", "Const", "Identity", "Placeholder", "BiasAdd", "FusedBatchNorm", "Relu6", "Add",
@@ -178,10 +178,9 @@ def test_graph(folder, data):
     (folder / "graph.pb").write_bytes(data)
     with only_own_errors():
         model = FloatModel.load(folder / "graph.pb", ["probabilities"])
-        graph = import_graph(model.graph_def, "graph.pb")
-        amct.create_quant_config(str(folder / "of_graph.json"), graph)
-        config = read_config(folder / "of_graph.json", find_layers(graph), model.view.op_types())
-        Calibrator(graph, config, CosineSimilaritySensitivity(), lambda _: None, ("probabilities",), keep_batches=True)
+        amct.create_quant_config(str(folder / "of_graph.json"), model.graph)
+        config = read_config(folder / "of_graph.json", model.layers, model.view.op_types())
+        Calibrator(model, config, lambda _: None, for_search=True)
         factors = {name: LayerFactors(0.5, -128, (0.25,)) for name in config.enabled_layers()}
         fused = model.fuse(factors)
         weighted = {name for name, layer in fused.layers.items() if layer.weights is not None}
@@ -257,8 +256,11 @@ def state(folder):
     """A folder with the state of a run."""
     found = SearchState.begin(folder / "state", KEY)
     found.add_evaluation(None, Evaluation(0.5, 1.0, np.array([0.0, 1.0])))
-    analyses = {name: LayerAnalysis(0.9, np.zeros(8), 10) for name in FACTORS}
-    found.add_calibration(CalibrationResult(FACTORS, analyses, ({"input:0": np.ones((2, 3), np.float32)},)))
+    analyses = {name: LayerAnalysis(0.9, 10) for name in FACTORS}
+    corrections = {name: np.zeros(8) for name in FACTORS}
+    found.add_calibration(
+        CalibrationResult(FACTORS, corrections, analyses, ({"input:0": np.ones((2, 3), np.float32)},))
+    )
     found.add_evaluation(["conv/Conv2D"], Evaluation({"top1": 1.5}, 1.0, None))
     return folder / "state"
 

@@ -37,14 +37,14 @@ def factors_for(op_type, weights, asymmetric, channel_wise):
 
 
 def quantized_output(graph_def, factors, x, output="out", corrections=None):
-    fused = fuse(graph_def, keep=[output])
+    fused = fuse(GraphView(graph_def), keep=[output])
     quantized = quantize_graph(QuantizationPlan(fused, factors, corrections or {}, [output]))
     return quantized, run(quantized.graph_def, [output], {"x": x})[0]
 
 
 def check_layer(graph_def, x, asymmetric, channel_wise):
     """Compares the simulated layer ``layer`` with an accumulator computed in integers."""
-    layer = fuse(graph_def, keep=["out"]).layers["layer"]
+    layer = fuse(GraphView(graph_def), keep=["out"]).layers["layer"]
     factors = factors_for(layer.op_type, layer.weights, asymmetric, channel_wise)
     quantized, actual = quantized_output(graph_def, {"layer": factors}, x)
     q = quantizer_reference(x, factors)
@@ -165,7 +165,7 @@ def test_ties_go_to_even():
 
 
 def all_factors(graph_def, outputs):
-    fused = fuse(graph_def, keep=outputs)
+    fused = fuse(GraphView(graph_def), keep=outputs)
     return fused, {
         name: factors_for(layer.op_type, layer.weights, True, layer.op_type != "MatMul")
         for name, layer in fused.layers.items()

@@ -15,7 +15,7 @@ from graphs import tf1
 
 import amct_tensorflow as amct
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
-from amct_tensorflow.graph.model_file import import_graph, read_graph_def
+from amct_tensorflow.graph.model_file import import_graph, read_model
 from amct_tensorflow.record.record_file import read_record
 
 pytestmark = pytest.mark.skipif(
@@ -60,7 +60,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def float_softmax(images):
-    return predict(read_graph_def(MODEL), images[0])
+    return predict(read_model(MODEL).graph_def, images[0])
 
 
 def predict(graph_def, images):
@@ -96,7 +96,7 @@ def test_all_layers_are_quantized_with_little_loss(run, images, float_softmax):
     folder, done, _ = run
     path = folder / RESULTS / "mobilenet_v2_quantized.pb"
     assert path.stat().st_size < 4.2e6
-    graph_def = read_graph_def(path)
+    graph_def = read_model(path).graph_def
     assert sum(node.op == "AscendDequant" for node in graph_def.node) == 54
     softmax = predict(graph_def, images[0])
     top1 = 100 * np.mean(softmax.argmax(axis=1) == images[1])
@@ -130,7 +130,7 @@ def test_the_record_of_the_original_toolkit_is_read_as_it_was_meant(workdir, ima
     amct.convert_model(str(MODEL), [OUTPUT], str(SHARED / "records" / "mobilenet_v2_record.txt"), "net")
     (warning,) = [text for text in messages if "skip_fusion" in text]
     assert "17 layers" in warning and warning.count("/depthwise/depthwise") == 17
-    top1 = 100 * np.mean(predict(read_graph_def("net_quantized.pb"), images[0]).argmax(axis=1) == images[1])
+    top1 = 100 * np.mean(predict(read_model("net_quantized.pb").graph_def, images[0]).argmax(axis=1) == images[1])
     assert top1 == pytest.approx(86.33, abs=0.2)
 
 
@@ -168,7 +168,7 @@ class DivergenceEvaluator(AutoCalibrationEvaluatorBase):
 
 
 def calibrate_without_bias_correction(evaluator, **options):
-    graph = import_graph(read_graph_def(MODEL), MODEL)
+    graph = import_graph(read_model(MODEL).graph_def, MODEL)
     amct.create_quant_config("config.json", graph)
     config = json.loads(Path("config.json").read_text())
     Path("config.json").write_text(json.dumps({**config, "bias_correction": False}))
@@ -191,7 +191,7 @@ def test_search_without_bias_correction(workdir, images, float_softmax):
     ranking = json.loads(Path("out/accuracy_based_auto_calibration_ranking_information.json").read_text())
     assert {name for name, _ in ranking[: len(rolled_back)]} == rolled_back
     assert set(read_record("out/record.txt")) == set(result.roll_back_config) - rolled_back
-    graph_def = read_graph_def("out/net_quantized.pb")
+    graph_def = read_model("out/net_quantized.pb").graph_def
     assert sum(node.op == "AscendDequant" for node in graph_def.node) == 54 - len(rolled_back)
     assert 100 * mean_kl(float_softmax, predict(graph_def, images[0])) == pytest.approx(result.saved_metric, rel=1e-3)
     print(

@@ -15,7 +15,7 @@ from conftest import ROOT, load_script
 from test_auto_calibration import Evaluator, calibrate, contents, edit_config, prepare
 
 from amct_tensorflow.errors import EvaluatorError, OutputError
-from amct_tensorflow.graph.model_file import import_graph, read_graph_def
+from amct_tensorflow.graph.model_file import import_graph, read_model
 from amct_tensorflow.log import LOG_DIR
 from amct_tensorflow.storage import publishing as results
 
@@ -53,7 +53,7 @@ def task(workdir, monkeypatch):
     """A task for which layers have to be rolled back, and the loss that is allowed."""
     arguments = prepare(workdir)
     edit_config(arguments, bias_correction=False)
-    float_graph = import_graph(read_graph_def(arguments["model_file"]), "net.pb")
+    float_graph = import_graph(read_model(arguments["model_file"]).graph_def, "net.pb")
     monkeypatch.setattr(Repeatable, "reference_outputs", Evaluator().predict(float_graph, arguments["outputs"]))
     loss = calibrate(arguments, Repeatable(limit=1e9)).loss
     shutil.rmtree(LOG_DIR / STATES)
@@ -149,7 +149,7 @@ def change_configuration(arguments):
 
 def change_model(arguments):
     """Another weight in the first layer."""
-    graph_def = read_graph_def(arguments["model_file"])
+    graph_def = read_model(arguments["model_file"]).graph_def
     node = next(node for node in graph_def.node if node.op == "Const" and node.attr["value"].tensor.tensor_content)
     content = bytearray(node.attr["value"].tensor.tensor_content)
     content[0] ^= 1

@@ -6,6 +6,7 @@ import tensorflow as tf
 from graphs import build, normal, run, tf1
 
 from amct_tensorflow.graph.fusion import fuse
+from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.quantized.builder import quantize_graph
 from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.record.layer_factors import LayerFactors
@@ -33,7 +34,7 @@ def quantize(graph_def, scale_d, offset_d=-128, outputs=("second",)):
         "first": LayerFactors(0.15, 3, (0.02,)),
         "second": LayerFactors(scale_d, offset_d, (0.02,)),
     }
-    return quantize_graph(QuantizationPlan(fuse(graph_def, keep=outputs), factors, {}, outputs))
+    return quantize_graph(QuantizationPlan(fuse(GraphView(graph_def), keep=outputs), factors, {}, outputs))
 
 
 def ops(quantized):

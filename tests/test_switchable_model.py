@@ -10,13 +10,11 @@ from hypothesis import strategies as st
 from amct_tensorflow.calibration.calibrator import Calibrator
 from amct_tensorflow.config.defaults import default_config
 from amct_tensorflow.graph.cuts import find_cuts
-from amct_tensorflow.graph.fusion import fuse
-from amct_tensorflow.graph.layers import find_layers
+from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.quantized.builder import quantize_graph
 from amct_tensorflow.sensitivity.divergence import Divergence
-from amct_tensorflow.sensitivity.measures import CosineSimilaritySensitivity
 from amct_tensorflow.sensitivity.switchable_model import SwitchableModel
 
 IMAGES = normal((6, 12, 12, 3), 50)
@@ -41,20 +39,15 @@ class Prepared:
     def __init__(self, make, outputs, batches, calibrated_outputs=None):
         self.outputs = outputs
         self.graph_def = build(make)
-        graph = import_graph(self.graph_def, "test")
-        view = GraphView(self.graph_def)
-        config = default_config(
-            find_layers(graph), view.op_types(), skip_layers=(), batch_num=len(batches), activation_offset=True
-        )
-        calibrator = Calibrator(
-            graph, config, CosineSimilaritySensitivity(), lambda _: None, tuple(outputs), keep_batches=True
-        )
-        with tf1.Session(graph=graph) as session:
+        model = FloatModel.of_graph(import_graph(self.graph_def, "test"), outputs)
+        config = default_config(model.layers, model.view.op_types(), batch_num=len(batches))
+        calibrator = Calibrator(model, config, lambda _: None, for_search=True)
+        with tf1.Session(graph=model.graph) as session:
             for batch in batches:
                 session.run([f"{name}:0" for name in calibrated_outputs or outputs], {"input:0": batch})
         self.calibration = calibrator.check_complete()
-        self.plan = self.calibration.plan(fuse(self.graph_def, keep=outputs), outputs)
-        self.switchable = SwitchableModel(graph, self.plan, self.calibration.batches)
+        self.plan = self.calibration.plan(calibrator.fused, outputs)
+        self.switchable = SwitchableModel(model.graph, self.plan, self.calibration.batches)
         self.layers = list(self.plan.factors)
 
     def expected(self, quantized, images=IMAGES):

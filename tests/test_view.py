@@ -7,7 +7,7 @@ from graphs import build, normal, small_net, tf1
 
 from amct_tensorflow.errors import ModelError, ModelNotFoundError
 from amct_tensorflow.graph.layers import find_layers, obstacle
-from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, import_graph, read_graph_def
+from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, import_graph, read_model
 from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 
@@ -15,7 +15,7 @@ from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 def test_reads_a_model(tmp_path):
     graph_def = build(small_net)
     (tmp_path / "net.pb").write_bytes(graph_def.SerializeToString())
-    assert read_graph_def(tmp_path / "net.pb") == graph_def
+    assert read_model(tmp_path / "net.pb").graph_def == graph_def
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_a_file_that_is_no_model(tmp_path, content, words):
     path = tmp_path / "net.pb"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=words) as caught:
-        read_graph_def(path)
+        read_model(path)
     assert str(path) in str(caught.value)
 
 
@@ -41,15 +41,15 @@ def test_a_truncated_model(tmp_path, share):
     path = tmp_path / "net.pb"
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(ModelError):
-        read_graph_def(path)
+        read_model(path)
 
 
 def test_missing_file_and_directory(tmp_path):
     with pytest.raises(ModelNotFoundError, match="does not exist") as caught:
-        read_graph_def(tmp_path / "net.pb")
+        read_model(tmp_path / "net.pb")
     assert isinstance(caught.value, FileNotFoundError)
     with pytest.raises(ModelError, match="cannot be read"):
-        read_graph_def(tmp_path)
+        read_model(tmp_path)
 
 
 def test_a_node_cut_off_from_its_input():
@@ -167,6 +167,6 @@ def test_a_filter_as_large_as_its_input_is_fully_connected():
         tf.nn.conv2d(x, normal((1, 1, 4, 3), 1), 1, "VALID", name="point")
         unknown = tf1.placeholder(tf.float32, [None, None, None, 4])
         tf.nn.conv2d(unknown, normal((1, 1, 4, 3), 1), 1, "VALID", name="unknown")
-    assert {layer.name: layer.channel_wise for layer in find_layers(graph)} == {
+    assert {layer.name: layer.channel_wise for layer in find_layers(graph, GraphView(graph.as_graph_def()))} == {
         "whole": False, "point": True, "unknown": True,
     }  # fmt: skip

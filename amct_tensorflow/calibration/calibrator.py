@@ -14,12 +14,13 @@ from amct_tensorflow.algorithms.distribution import Distribution, Observation
 from amct_tensorflow.algorithms.hfmg import search_hfmg
 from amct_tensorflow.algorithms.ifmr import search_ifmr
 from amct_tensorflow.calibration.comparison import Comparison
-from amct_tensorflow.calibration.layer_effects import Batch, LayerAnalyser, LayerAnalysis
-from amct_tensorflow.calibration.replay_sources import replay_sources
+from amct_tensorflow.calibration.layer_effects import Batch, LayerAnalyser, LayerAnalysis, LayerEffects
+from amct_tensorflow.calibration.replay_sources import Source, replay_sources
 from amct_tensorflow.calibration.taps import attach_tap
 from amct_tensorflow.config.schema import IfmrParams, QuantConfig, TensorQuantize
 from amct_tensorflow.errors import AmctError, CalibrationError, ConfigValueError
-from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer, fuse
+from amct_tensorflow.graph.float_model import FloatModel
+from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantized.plan import QuantizationPlan
@@ -32,20 +33,16 @@ class CalibrationResult:
 
     Attributes:
         factors: per layer name, its factors; per ``op:input`` of tensor_quantize, those of the tensor.
-        analyses: per layer name, what quantization does to it.
+        corrections: per layer name, what to add to its bias, float64 [Cout]; layers without one are left out.
+        analyses: per layer name, what a search wants to know; empty if none follows.
         batches: per calibration batch, the values of the tensors from which the outputs follow, by full tensor name;
-            empty unless asked for.
+            empty if no search follows.
     """
 
     factors: dict[str, LayerFactors]
+    corrections: dict[str, np.ndarray]
     analyses: dict[str, LayerAnalysis]
     batches: tuple[Batch, ...] = ()
-
-    @property
-    def corrections(self) -> dict[str, np.ndarray]:
-        """Per layer name, what to add to its bias; layers without a correction are left out."""
-        found = {name: analysis.correction for name, analysis in self.analyses.items()}
-        return {name: correction for name, correction in found.items() if correction is not None}
 
     @property
     def images(self) -> int | None:
@@ -64,31 +61,29 @@ class Calibrator:
     """Collects ``batch_num`` batches of a live graph, then computes factors, corrections and similarities.
 
     Attributes:
-        fused: the float graph after fusion, whose layers are calibrated.
-        outputs: nodes that did not vanish in a fold.
+        fused: the float model after fusion, whose layers are calibrated.
         result: the findings; None until the last batch has been seen.
         error: what went wrong inside the caller's session, where TensorFlow would turn it into text; else None.
     """
 
     def __init__(
         self,
-        graph: tf.Graph,
+        model: FloatModel,
         config: QuantConfig,
-        comparison: Comparison | None,
         on_complete: Callable[[CalibrationResult], None],
-        outputs: tuple[str, ...] = (),
         *,
-        keep_batches: bool = False,
+        for_search: bool = False,
+        comparison: Comparison | None = None,
     ) -> None:
-        """Edits ``graph``: adds a tap to each enabled layer, and what keeps the inputs of the replay.
+        """Edits the model's graph: adds a tap to each enabled layer, and what keeps the inputs of the replay.
 
         Args:
-            graph: the caller's float graph.
+            model: the float model.
             config: which layers to calibrate, and how.
-            comparison: a user's sensitivity; None for the cosine similarity.
             on_complete: called with the result, still inside the caller's session.
-            outputs: nodes that must not vanish in a fold.
-            keep_batches: whether the result is to hold what the outputs can be computed from.
+            for_search: whether a search follows, which needs to know what quantization does to each layer, and the
+                batches from which the outputs can be computed.
+            comparison: a user's sensitivity to tell it by; None for the cosine similarity.
 
         Raises:
             CalibrationError: weights hold NaN or Inf.
@@ -96,20 +91,13 @@ class Calibrator:
         """
         self.result: CalibrationResult | None = None
         self.error: Exception | None = None
-        self.outputs = outputs
         self._config = config
+        self._for_search = for_search
         self._comparison = comparison
         self._on_complete = on_complete
         self._lock = threading.Lock()
-        graph_def = graph.as_graph_def()
-        self.fused = fuse(
-            graph_def,
-            keep=outputs,
-            fold_batch_norm=config.do_fusion,
-            skip_fusion_layers=config.skip_fusion_layers,
-        )
-        view = GraphView(graph_def)
-        _check_tensors(config.tensor_quantize, view, self.fused)
+        self.fused = model.fuse(config.unfused_layers())
+        _check_tensors(config.tensor_quantize, model.view, self.fused)
         self._layers = {name: self.fused.layers[name] for name in config.enabled_layers()}
         self._scale_w = {name: self._weight_scales(layer) for name, layer in self._layers.items()}
         self._searches = {name: config.layers[name].activation for name in self._layers}
@@ -119,9 +107,11 @@ class Calibrator:
         self._activations: dict[str, ActivationFactors] = {}
         self._kept: dict[str, list[np.ndarray]] = {}
         self._kept_for_outputs: dict[str, list[np.ndarray]] = {}
-        self._keeps_batches = keep_batches
+        self._analyser: LayerAnalyser | None = None
         self._is_complete = False
-        self._attach(graph, view, outputs)
+        if for_search or config.bias_correction:
+            self._prepare_replay(model)
+        self._attach_observers(model)
 
     def check_complete(self) -> CalibrationResult:
         """Returns the result.
@@ -134,7 +124,7 @@ class Calibrator:
             raise self.error
         if self.result is None:
             raise CalibrationError(self._what_is_missing())
-        if not self._keeps_batches:
+        if not self._for_search:
             return self.result
         # What only the outputs need may arrive after the last layer has been seen.
         complete = {
@@ -167,27 +157,32 @@ class Calibrator:
         channel_wise = self._config.layers[layer.name].weights.channel_wise
         return tuple(arq_scales(layer.name, layer.op_type, layer.weights, channel_wise).tolist())
 
-    def _attach(self, graph: tf.Graph, view: GraphView, outputs: tuple[str, ...]) -> None:
+    def _prepare_replay(self, model: FloatModel) -> None:
+        """Prepares to compute the layers again, and keeps the tensors from which that is done."""
+        graph = model.graph
         inputs = {name: layer.input for name, layer in self._layers.items()}
-        sources = replay_sources(graph, view, inputs)
-        if self._keeps_batches:
+        sources = replay_sources(graph, model.view, inputs)
+        if self._for_search:
             known = {source.tensor for source in sources}
-            for source in replay_sources(graph, view, inputs, outputs):
+            for source in replay_sources(graph, model.view, inputs, model.outputs):
                 if source.tensor not in known:
-                    self._kept_for_outputs[source.tensor] = []
-                    look = partial(self._keep, self._kept_for_outputs, source.tensor)
-                    attach_tap(graph, source.reader, source.tensor, look)
+                    self._attach_keeper(graph, source, self._kept_for_outputs)
         layers = [layer for name, layer in self.fused.layers.items() if name in self._layers]
         tensors = {source.tensor: graph.get_tensor_by_name(source.tensor) for source in sources}
         self._analyser = LayerAnalyser(self.fused, layers, tensors)
         for source in sources:
-            self._kept[source.tensor] = []
-            attach_tap(graph, source.reader, source.tensor, partial(self._keep, self._kept, source.tensor))
-        for name, text in inputs.items():
-            attach_tap(graph, name, full_tensor_name(text), partial(self._observe, name))
+            self._attach_keeper(graph, source, self._kept)
+
+    def _attach_keeper(self, graph: tf.Graph, source: Source, kept: dict[str, list[np.ndarray]]) -> None:
+        kept[source.tensor] = []
+        attach_tap(graph, source.reader, source.tensor, partial(self._keep, kept, source.tensor))
+
+    def _attach_observers(self, model: FloatModel) -> None:
+        for name, layer in self._layers.items():
+            attach_tap(model.graph, name, full_tensor_name(layer.input), partial(self._observe, name))
         for tensor in self._config.tensor_quantize:
-            text = view.nodes[tensor.layer_name].input[tensor.input_index]
-            attach_tap(graph, tensor.layer_name, full_tensor_name(text), partial(self._observe, tensor.key))
+            text = model.view.nodes[tensor.layer_name].input[tensor.input_index]
+            attach_tap(model.graph, tensor.layer_name, full_tensor_name(text), partial(self._observe, tensor.key))
 
     def _keep(self, kept: Mapping[str, list[np.ndarray]], tensor: str, value: np.ndarray) -> None:
         """Keeps a source tensor of the replay; batches beyond ``batch_num`` do not count."""
@@ -240,7 +235,7 @@ class Calibrator:
             self.error = error
             raise
         finally:
-            if not self._keeps_batches:
+            if not self._for_search:
                 self._kept.clear()
 
     def _finish(self) -> CalibrationResult:
@@ -257,13 +252,22 @@ class Calibrator:
             tensor.key: LayerFactors(self._activations[tensor.key].scale, self._activations[tensor.key].offset)
             for tensor in self._config.tensor_quantize
         }
+        effects = LayerEffects({}, {}) if self._analyser is None else self._replay(self._analyser, layer_factors)
+        return CalibrationResult({**layer_factors, **tensor_factors}, effects.corrections, effects.analyses)
+
+    def _replay(self, analyser: LayerAnalyser, factors: Mapping[str, LayerFactors]) -> LayerEffects:
         batches = self._batches_of(self._kept)
         log_for("calibration").info(
             "Measuring what quantization does to each of %d layers on %d calibration batches.",
-            len(layer_factors), len(batches),
+            len(factors), len(batches),
         )  # fmt: skip
-        analyses = self._analyser.analyse(layer_factors, batches, self._comparison, self._config.bias_correction)
-        return CalibrationResult({**layer_factors, **tensor_factors}, analyses)
+        return analyser.analyse(
+            factors,
+            batches,
+            bias_correction=self._config.bias_correction,
+            for_search=self._for_search,
+            comparison=self._comparison,
+        )
 
 
 def _check_tensors(tensors: Iterable[TensorQuantize], view: GraphView, fused: FusedGraph) -> None:

@@ -25,7 +25,9 @@ _BLOCK = 4096
 class ChannelSums:
     """Sums over the positions of a layer's output."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, correction_only: bool = False) -> None:
+        """Starts at zero; ``correction_only`` leaves out what the similarity follows from, most of the work."""
+        self._correction_only = correction_only
         self._weight = 0.0
         self._original = np.zeros(channels)
         self._difference = np.zeros(channels)
@@ -45,8 +47,10 @@ class ChannelSums:
         # A matrix product sums columns faster than sum() does.
         ones = np.full(len(original), weight, np.float32)
         self._weight += weight * len(original)
-        self._original += ones @ original
         self._difference += ones @ difference
+        if self._correction_only:
+            return
+        self._original += ones @ original
         self._original_square += weight * dot(original, original)
         self._quantized_square += weight * dot(quantized, quantized)
         self._product += weight * dot(original, difference)

@@ -31,20 +31,32 @@ SAMPLE_LIMIT = 1 << 17
 Batch = Mapping[str, np.ndarray]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class LayerAnalysis:
-    """What quantization does to one layer.
+    """What a search wants to know of one layer.
 
     Attributes:
         similarity: how alike its float and quantized outputs are: the cosine similarity of all calibration images at
             once, or the mean over the images of what a user's sensitivity said of the parts they came in.
-        correction: what to add to the bias, float64 [Cout]; None for a layer without weights, or if switched off.
         multiply_accumulates: how many the layer took for all calibration batches; 0 for a layer without weights.
     """
 
     similarity: float
-    correction: np.ndarray | None
     multiply_accumulates: int
+
+
+@dataclass(frozen=True, eq=False)
+class LayerEffects:
+    """What quantization does to the layers.
+
+    Attributes:
+        corrections: per layer name, what to add to its bias, float64 [Cout]; none for a layer without weights, or if
+            switched off.
+        analyses: per layer name, what a search wants to know; empty if none follows.
+    """
+
+    corrections: dict[str, np.ndarray]
+    analyses: dict[str, LayerAnalysis]
 
 
 class LayerAnalyser:
@@ -73,24 +85,27 @@ class LayerAnalyser:
         self,
         factors: Mapping[str, LayerFactors],
         batches: Sequence[Batch],
-        comparison: Comparison | None,
+        *,
         bias_correction: bool,
-    ) -> dict[str, LayerAnalysis]:
+        for_search: bool,
+        comparison: Comparison | None = None,
+    ) -> LayerEffects:
         """Measures every layer; can be called once.
 
         Args:
             factors: per layer name, its factors.
             batches: per batch, the value of every source tensor by full tensor name.
+            bias_correction: whether to measure corrections; the similarity then is that of the corrected layer.
+            for_search: whether to analyse the layers for a search.
             comparison: a user's sensitivity, for which everything runs a second time, since the correction must be
                 known before; None for the cosine similarity, which follows from sums.
-            bias_correction: whether to measure corrections; the similarity then is that of the corrected layer.
 
         Raises:
             EvaluatorError: the sensitivity failed, or returned something else than a number.
         """
         if not self._layers:
-            return {}
-        probes = {layer.name: _Probe(layer, bias_correction) for layer in self._layers}
+            return LayerEffects({}, {})
+        probes = {layer.name: _Probe(layer, bias_correction, for_search) for layer in self._layers}
         with self._graph.as_default():
             outputs = self._import_quantized(factors)
             fetches = _attach_probes(self._graph, outputs, probes)
@@ -101,7 +116,11 @@ class LayerAnalyser:
             for probe in probes.values():
                 probe.compare_by(comparison)
             _run(self._graph, fetches, feeds, probes)
-        return {name: probe.analysis() for name, probe in probes.items()}
+        corrections = {name: probe.correction for name, probe in probes.items()}
+        return LayerEffects(
+            {name: correction for name, correction in corrections.items() if correction is not None},
+            {name: probe.analysis() for name, probe in probes.items()} if for_search else {},
+        )
 
     def _split(self, batch: Batch) -> list[Batch]:
         """Cuts a batch into parts of a few images, if the graph takes any number of them: it needs less memory so."""
@@ -177,11 +196,11 @@ class _Probe:
         error: what went wrong inside TensorFlow, which would turn it into text; else None.
     """
 
-    def __init__(self, layer: FusedLayer, bias_correction: bool) -> None:
+    def __init__(self, layer: FusedLayer, bias_correction: bool, for_search: bool) -> None:
         self.layer = layer
         self.error: AmctError | None = None
         self._corrects = bias_correction and layer.weights is not None
-        self._sums = ChannelSums(layer.channels)
+        self._sums = ChannelSums(layer.channels, correction_only=not for_search)
         self._positions = 0
         self._comparison: Comparison | None = None
         self._similarity = 0.0
@@ -201,19 +220,23 @@ class _Probe:
             self._compare(self._comparison, original, quantized)
         return np.int32(0)
 
+    @property
+    def correction(self) -> np.ndarray | None:
+        """What to add to the layer's bias, as all parts say together; None if it is to get nothing."""
+        return self._sums.correction if self._corrects else None
+
     def analysis(self) -> LayerAnalysis:
         """Returns what all parts say together."""
-        correction = self._sums.correction if self._corrects else None
         if self._comparison is None:
             similarity = self._sums.similarity(corrected=self._corrects)
         else:
             similarity = self._similarity / max(self._images, 1)
-        return LayerAnalysis(similarity, correction, self._multiply_accumulates())
+        return LayerAnalysis(similarity, self._multiply_accumulates())
 
     def _compare(self, comparison: Comparison, original: np.ndarray, quantized: np.ndarray) -> None:
         images = len(original)
-        if self._corrects:
-            correction = self._sums.correction.astype(np.float32)
+        if self.correction is not None:
+            correction = self.correction.astype(np.float32)
             quantized = quantized + (correction.reshape(-1, 1, 1) if self._is_nchw(quantized) else correction)
         try:
             similarity = compare(comparison, original[: len(quantized)], quantized, f"layer {self.layer.name!r}")

@@ -104,6 +104,10 @@ class QuantConfig:
         """Returns the names of the layers to quantize."""
         return [name for name, layer in self.layers.items() if layer.quant_enable]
 
+    def unfused_layers(self) -> list[str]:
+        """Returns the names of the layers to quantize behind which a BatchNorm is kept."""
+        return [name for name in self.enabled_layers() if not self.do_fusion or name in self.skip_fusion_layers]
+
     def with_enabled(self, configuration: Mapping[str, bool]) -> "QuantConfig":
         """Returns the configuration with another decision for the layers given."""
         layers = {

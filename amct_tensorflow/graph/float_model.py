@@ -1,24 +1,38 @@
 """The float model that everything starts from."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.graph.fusion import FusedGraph, fuse
-from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, read_graph_def
+from amct_tensorflow.graph.layers import LayerSpec, find_layers
+from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, import_graph, read_model
 from amct_tensorflow.graph.view import GraphView
 
 
-@dataclass(frozen=True, eq=False)
 class FloatModel:
-    """The original model, checked, and what its layers are."""
+    """A float model in inference form, checked: read once, indexed once, and imported at most once.
 
-    path: Path
-    graph_def: GraphDef
-    view: GraphView
-    outputs: tuple[str, ...]
+    Attributes:
+        view: index of its nodes.
+        outputs: the operators asked for.
+    """
+
+    def __init__(self, view: GraphView, outputs: Sequence[str], source: str | Path, graph: tf.Graph | None) -> None:
+        """Takes a graph that ``source`` names in messages; ``load`` and ``of_graph`` are the ways to get here.
+
+        Raises:
+            ModelError: it is quantized already, or does not have one of ``outputs``.
+        """
+        check_not_quantized(view, source)
+        check_outputs(view, outputs, source)
+        self.view = view
+        self.outputs = tuple(outputs)
+        self._source = source
+        self._given = graph
 
     @classmethod
     def load(cls, path: str | Path, outputs: Sequence[str]) -> "FloatModel":
@@ -27,12 +41,36 @@ class FloatModel:
         Raises:
             ModelError: the file is no float model, or does not have one of ``outputs``.
         """
-        graph_def = read_graph_def(path)
-        view = GraphView(graph_def)
-        check_not_quantized(view, path)
-        check_outputs(view, outputs, path)
-        return cls(Path(path), graph_def, view, tuple(outputs))
+        return cls(read_model(path), outputs, path, None)
+
+    @classmethod
+    def of_graph(cls, graph: tf.Graph, outputs: Sequence[str] = ()) -> "FloatModel":
+        """Takes a live graph of the caller's.
+
+        Raises:
+            ModelError: it is quantized already, or does not have one of ``outputs``.
+        """
+        return cls(GraphView(graph.as_graph_def()), outputs, "the graph", graph)
+
+    @property
+    def graph_def(self) -> GraphDef:
+        """The model as its file has it."""
+        return self.view.graph_def
+
+    @cached_property
+    def graph(self) -> tf.Graph:
+        """The model as TensorFlow sees it. There is one, to which calibration adds its taps.
+
+        Raises:
+            ModelError: TensorFlow refuses the model.
+        """
+        return self._given or import_graph(self.graph_def, self._source)
+
+    @cached_property
+    def layers(self) -> list[LayerSpec]:
+        """Its quantizable layers, in its order."""
+        return find_layers(self.graph, self.view)
 
     def fuse(self, unfused: Collection[str] = ()) -> FusedGraph:
         """Fuses the layers with what follows them, but for the BatchNorm behind ``unfused`` ones."""
-        return fuse(self.graph_def, keep=self.outputs, skip_fusion_layers=unfused)
+        return fuse(self.view, keep=self.outputs, unfused=unfused)

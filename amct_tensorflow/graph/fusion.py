@@ -95,10 +95,15 @@ class FusedLayer:
 
 @dataclass(frozen=True, eq=False)
 class FusedGraph:
-    """A float graph after fusion, and its quantizable layers by name, in topological order."""
+    """A float graph after fusion, indexed, and its quantizable layers by name, in topological order."""
 
-    graph_def: GraphDef
+    view: GraphView
     layers: dict[str, FusedLayer]
+
+    @property
+    def graph_def(self) -> GraphDef:
+        """The fused graph; nodes that nothing reads any more are still in it."""
+        return self.view.graph_def
 
 
 class _Chain(NamedTuple):
@@ -109,36 +114,24 @@ class _Chain(NamedTuple):
     batch_norm_kept: bool
 
 
-def fuse(
-    graph_def: GraphDef,
-    *,
-    keep: Collection[str] = (),
-    fold_batch_norm: bool = True,
-    skip_fusion_layers: Collection[str] = (),
-) -> FusedGraph:
+def fuse(view: GraphView, *, keep: Collection[str] = (), unfused: Collection[str] = ()) -> FusedGraph:
     """Folds every affine chain behind a quantizable layer.
 
     Args:
-        graph_def: a float graph in inference form; it is not changed.
+        view: a float graph in inference form; it is not changed.
         keep: nodes whose own value is requested, so that they cannot vanish inside a chain.
-        fold_batch_norm: False keeps every BatchNorm (``do_fusion`` of config.json).
-        skip_fusion_layers: layers behind which a BatchNorm is kept.
-
-    Returns:
-        The fused graph. Nodes that nothing reads any more are still in it.
+        unfused: layers behind which a BatchNorm is kept.
     """
-    view = GraphView(graph_def)
     editor = GraphEditor(view)
     found: dict[str, FusedLayer] = {}
     for node in view.topological():
         if obstacle(view, node) is not None:
             continue
-        may_fold = fold_batch_norm and node.name not in skip_fusion_layers
-        layer = _fuse_layer(view, editor, node, keep, may_fold)
+        layer = _fuse_layer(view, editor, node, keep, node.name not in unfused)
         found[node.name] = replace(layer, positions_per_weight=OP_TYPES[node.op].positions_per_weight(node))
     folded = sum(bool(layer.absorbed) for layer in found.values())
     log_for("fusion").debug("Folded the nodes behind %d of %d layers.", folded, len(found))
-    return FusedGraph(editor.graph_def(), found)
+    return FusedGraph(GraphView(editor.graph_def()), found)
 
 
 def _fuse_layer(

@@ -55,12 +55,13 @@ def obstacle(view: GraphView, node: NodeDef) -> str | None:
     return op_type.restriction(node)
 
 
-def find_layers(graph: tf.Graph) -> list[LayerSpec]:
-    """Finds the quantizable layers of a live graph, in its order.
+def find_layers(graph: tf.Graph, view: GraphView) -> list[LayerSpec]:
+    """Finds the quantizable layers of a graph, in its order.
 
-    The live graph is needed for its static shapes: they tell a fully connected 1x1 convolution from a regular one.
+    Args:
+        graph: the live graph; its static shapes tell a fully connected 1x1 convolution from a regular one.
+        view: index of the same graph.
     """
-    view = GraphView(graph.as_graph_def())
     return [
         LayerSpec(node.name, node.op, OP_TYPES[node.op].per_channel and not _covers_feature_map(graph, view, node))
         for node in view.graph_def.node

@@ -17,14 +17,14 @@ _QUANTIZED_MARKS = frozenset(
 )
 
 
-def read_graph_def(path: str | Path) -> GraphDef:
+def read_model(path: str | Path) -> GraphView:
     """Reads a frozen model.
 
     Args:
         path: a binary GraphDef (``.pb``).
 
     Returns:
-        The GraphDef; it has at least one node, unique names, and no dangling input.
+        The graph, indexed; it has at least one node, unique names, and no dangling input.
 
     Raises:
         ModelNotFoundError: there is no such file.
@@ -49,8 +49,7 @@ def read_graph_def(path: str | Path) -> GraphDef:
         ) from error
     if not graph_def.node or any(not node.name or not node.op for node in graph_def.node):
         raise ModelError(f"Model {path} holds no TensorFlow graph. Give a frozen model (binary GraphDef).")
-    GraphView(graph_def)
-    return graph_def
+    return GraphView(graph_def)
 
 
 def import_graph(graph_def: GraphDef, source: str | Path) -> tf.Graph:

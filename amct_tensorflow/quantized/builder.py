@@ -19,7 +19,7 @@ from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph.fusion import FusedLayer
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, full_tensor_name, node_scope, parse_tensor_name
+from amct_tensorflow.graph.view import full_tensor_name, node_scope, parse_tensor_name
 from amct_tensorflow.quantized import ascend_ops
 from amct_tensorflow.quantized.absorbed_activations import absorb_activations
 from amct_tensorflow.quantized.integers import layer_deq_scale, quantize_bias, quantize_weights
@@ -86,7 +86,7 @@ class _Builder:
     def __init__(self, plan: QuantizationPlan, share_quantizers: bool = True) -> None:
         self._plan = plan
         self._share_quantizers = share_quantizers
-        self._editor = GraphEditor(GraphView(plan.fused.graph_def))
+        self._editor = GraphEditor(plan.fused.view)
         self._quantizers: dict[tuple[str, ...], str] = {}
         self._origins: dict[str, tuple[str, ...]] = {}
         self._inserted: list[str] = []

@@ -6,18 +6,14 @@ are; what was found out is kept in a state, with which a run that was cut off go
 """
 
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
-
-import tensorflow as tf
 
 from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
 from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.console.progress_lines import duration
 from amct_tensorflow.graph.float_model import FloatModel
-from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantized.builder import QuantizedGraph
 from amct_tensorflow.quantized.plan import QuantizationPlan
@@ -107,13 +103,12 @@ def run_search(
     start = time.perf_counter()
     evaluations = Evaluations(evaluator, state, model.outputs)
     # Before hours of evaluation: what is wrong with the model or its configuration shows now.
-    graph = import_graph(model.graph_def, model.path)
-    calibrator = None if state.calibration else _prepare_calibration(graph, config, sensitivity, model.outputs)
+    calibrator = None if state.calibration else _prepare_calibration(model, config, sensitivity)
     original = _evaluate_original(model, evaluations)
-    calibration = state.calibration or _calibrate(calibrator, evaluator, graph, state)
+    calibration = state.calibration or _calibrate(calibrator, evaluator, model, state)
     _log_estimate(calibration, strategy, original)
     plan = calibration.plan(model.fuse(unfused_layers(calibration.factors)), model.outputs)
-    with closing(LayerScores(graph, plan, calibration)) as scores:
+    with closing(LayerScores(model.graph, plan, calibration)) as scores:
         search = RollBack(plan, original, evaluations, scores)
         interruption = _roll_back(search, config, strategy, sensitivity)
     saved = search.trials.best(search.settled)
@@ -133,11 +128,9 @@ def run_search(
     )
 
 
-def _prepare_calibration(
-    graph: tf.Graph, config: QuantConfig, sensitivity: SensitivityBase, outputs: Sequence[str]
-) -> Calibrator:
+def _prepare_calibration(model: FloatModel, config: QuantConfig, sensitivity: SensitivityBase) -> Calibrator:
     comparison = sensitivity.layer_comparison()
-    return Calibrator(graph, config, comparison, lambda _: None, tuple(outputs), keep_batches=True)
+    return Calibrator(model, config, lambda _: None, for_search=True, comparison=comparison)
 
 
 def _evaluate_original(model: FloatModel, evaluations: Evaluations) -> Evaluation:
@@ -148,11 +141,11 @@ def _evaluate_original(model: FloatModel, evaluations: Evaluations) -> Evaluatio
 
 
 def _calibrate(
-    calibrator: Calibrator | None, evaluator: CheckedEvaluator, graph: tf.Graph, state: SearchState
+    calibrator: Calibrator | None, evaluator: CheckedEvaluator, model: FloatModel, state: SearchState
 ) -> CalibrationResult:
     assert calibrator is not None  # it was prepared, since the state knows no calibration
     try:
-        evaluator.calibrate(graph, calibrator.outputs)
+        evaluator.calibrate(model.graph, model.outputs)
     except Exception:
         # The evaluator only sees what TensorFlow made of an error inside a tap.
         if calibrator.error is not None:

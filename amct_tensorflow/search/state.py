@@ -147,11 +147,7 @@ class SearchState:
         if any(values.dtype == object for batch in calibration.batches for values in batch.values()):
             return
         analyses = calibration.analyses
-        arrays = {
-            f"correction {name}": analysis.correction
-            for name, analysis in analyses.items()
-            if analysis.correction is not None
-        }
+        arrays = {f"correction {name}": correction for name, correction in calibration.corrections.items()}
         for index, batch in enumerate(calibration.batches):
             arrays.update({f"batch {index} {tensor}": values for tensor, values in batch.items()})
         entry = {
@@ -252,18 +248,22 @@ def _read_evaluation(folder: Path, entry: Mapping[str, Any]) -> Evaluation:
 
 def _read_calibration(folder: Path, entry: Mapping[str, Any]) -> CalibrationResult:
     arrays = _read_arrays(folder, entry["arrays"]) if "arrays" in entry else {}
-    analyses = {}
+    factors = parse_record(entry["record"], str(folder / _FILE))
+    corrections, analyses = {}, {}
     for name, (similarity, multiply_accumulates) in entry["layers"].items():
+        analyses[name] = LayerAnalysis(float(similarity), int(multiply_accumulates))
         correction = arrays.get(f"correction {name}")
-        if correction is not None and (correction.ndim != 1 or not np.isfinite(correction).all()):
+        if correction is None:
+            continue
+        if correction.ndim != 1 or not np.isfinite(correction).all():
             raise StateError(f"The bias correction of layer {name!r} in {folder} is no list of numbers.")
-        analyses[name] = LayerAnalysis(float(similarity), correction, int(multiply_accumulates))
+        corrections[name] = correction
     batches: list[dict[str, np.ndarray]] = [{} for _ in range(min(int(entry["batches"]), len(arrays)))]
     for name, values in arrays.items():
         if name.startswith("batch "):
             _, index, tensor = name.split(" ", 2)
             batches[int(index)][tensor] = values
-    return CalibrationResult(parse_record(entry["record"], str(folder / _FILE)), analyses, tuple(batches))
+    return CalibrationResult(factors, corrections, analyses, tuple(batches))
 
 
 def _dump_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:

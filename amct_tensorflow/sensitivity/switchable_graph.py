@@ -17,7 +17,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from amct_tensorflow.graph.nodes import Attr, make_node
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, parse_tensor_name
+from amct_tensorflow.graph.view import parse_tensor_name
 from amct_tensorflow.quantized.builder import FLOAT_SCOPE, local_quantized_graph
 from amct_tensorflow.quantized.plan import QuantizationPlan
 
@@ -48,7 +48,7 @@ def switchable_graph(plan: QuantizationPlan, cuts: Sequence[str]) -> SwitchableG
         plan: its factors are those of the layers to be given a gate.
         cuts: nodes at which the graph can be entered.
     """
-    editor = GraphEditor(GraphView(plan.fused.graph_def))
+    editor = GraphEditor(plan.fused.view)
     entries = {cut: f"{editor.unique_name(f'{cut}/entry')}:0" for cut in cuts}
     values = {cut: _merge(editor, f"{cut}/value", [cut, entries[cut]], like=cut) for cut in cuts}
     editor.redirect(values, exempt=values.values(), control=True)

@@ -54,8 +54,7 @@ class SwitchableModel:
         self._batches = batches
         sources = {name: graph.get_tensor_by_name(name) for name in batches[0]}
         fused = plan.fused
-        needed = FusedGraph(subgraph(fused.graph_def, plan.outputs), fused.layers)
-        view = GraphView(needed.graph_def)
+        view = GraphView(subgraph(fused.graph_def, plan.outputs))
         self.outputs = tuple(output for output in plan.outputs if _follows(view, output, sources))
         flow = find_cuts(view, {parse_tensor_name(name).node for name in sources}, self.outputs)
         position = {name: index for index, name in enumerate(flow.order)}
@@ -66,7 +65,7 @@ class SwitchableModel:
         cuts = [cut for cut in flow.cuts if cut not in inside and _is_float(graph, cut)]
         self._cuts = _choose_cuts(cuts, position, sorted(self._position.values()))
         self._cut_positions = [position[cut] for cut in self._cuts]
-        switchable = QuantizationPlan(needed, layers, plan.corrections, self.outputs)
+        switchable = QuantizationPlan(FusedGraph(view, fused.layers), layers, plan.corrections, self.outputs)
         self._import(switchable_graph(switchable, self._cuts), graph, sources)
         self._references: dict[int, list[np.ndarray]] = {}
         self._session = tf.compat.v1.Session(graph=self._graph)
