@@ -13,13 +13,12 @@ from amct_tensorflow.algorithms import hfmg
 from amct_tensorflow.algorithms.activation_factors import range_factors, round_through_float16
 from amct_tensorflow.algorithms.arq import arq_scales
 from amct_tensorflow.algorithms.distribution import Distribution, Observation, grid_exponent
-from amct_tensorflow.algorithms.hfmg import search_hfmg
-from amct_tensorflow.algorithms.ifmr import search_ifmr, search_ratios
-from amct_tensorflow.config.schema import HfmgParams, IfmrParams
+from amct_tensorflow.algorithms.hfmg import Hfmg
+from amct_tensorflow.algorithms.ifmr import Ifmr
 from amct_tensorflow.errors import CalibrationError
 from amct_tensorflow.quantized.integers import quantize_weights
 
-DEFAULTS = IfmrParams()
+DEFAULTS = Ifmr()
 
 
 def observed(*batches):
@@ -51,7 +50,7 @@ def naive_ifmr(x, asymmetric):
 
 
 def test_61_ratios_by_default():
-    ratios = search_ratios(DEFAULTS)
+    ratios = DEFAULTS.ratios()
     assert len(ratios) == 61
     assert ratios[0] == 0.7 and ratios[30] == 1.0 and ratios[-1] == 1.3
 
@@ -67,7 +66,7 @@ def test_ifmr_equals_the_naive_search(asymmetric, shape):
         "laplace": generator.laplace(size=3000) * 7,
         "constant": np.full(3000, 2.5),
     }[shape].astype(np.float32)
-    factors = search_ifmr(observed(x), DEFAULTS, asymmetric)
+    factors = DEFAULTS.search(observed(x), asymmetric)
     scale, offset = naive_ifmr(x, asymmetric)
     assert factors.scale == pytest.approx(scale, rel=1e-6)
     assert factors.offset == offset
@@ -75,7 +74,7 @@ def test_ifmr_equals_the_naive_search(asymmetric, shape):
 
 def test_ifmr_on_a_histogram_is_as_good_as_exact():
     x = np.random.default_rng(6).laplace(size=400_000).astype(np.float32)
-    factors = search_ifmr(observed(x), DEFAULTS, True)
+    factors = DEFAULTS.search(observed(x), True)
 
     def loss(scale, offset):
         q = np.clip(np.rint(x / np.float32(scale)) + offset, -128, 127) - offset
@@ -87,23 +86,23 @@ def test_ifmr_on_a_histogram_is_as_good_as_exact():
 def test_first_layer_of_the_original_record():
     # Images scaled by /128 - 1: the example of spec section 12.1.
     x = np.linspace(-1, 0.9921875, 256, dtype=np.float32)
-    params = IfmrParams(search_start=0.999, search_end=1.001, search_step=0.001)
-    factors = search_ifmr(observed(x), params, True)
+    params = Ifmr(search_range=(0.999, 1.001), search_step=0.001)
+    factors = params.search(observed(x), True)
     assert factors.scale == pytest.approx(0.0078125)
     assert factors.offset == 0
 
 
 @pytest.mark.parametrize(("asymmetric", "offset"), [(True, -128), (False, 0)])
 def test_all_zero_input(asymmetric, offset):
-    factors = search_ifmr(observed(np.zeros(50)), DEFAULTS, asymmetric)
+    factors = DEFAULTS.search(observed(np.zeros(50)), asymmetric)
     assert (factors.scale, factors.offset) == (1.0, offset)
 
 
 def test_percentiles_leave_out_the_extremes():
     x = np.concatenate([np.linspace(0, 1, 998), [50, 100]])
-    params = IfmrParams(max_percentile=0.998, search_start=0.999, search_end=1.001, search_step=0.01)
+    params = Ifmr(max_percentile=0.998, search_range=(0.999, 1.001), search_step=0.01)
     # L - int(0.998 * 1000) = 2: the second largest value.
-    assert search_ifmr(observed(x), params, True).scale == pytest.approx(0.999 * 50 / 255)
+    assert params.search(observed(x), True).scale == pytest.approx(0.999 * 50 / 255)
 
 
 @settings(max_examples=50, deadline=None)
@@ -159,10 +158,10 @@ def test_hfmg_cuts_outliers_and_keeps_what_is_dense():
     values = np.append(np.linspace(0, 1, 1000), 4.0)
     counts = np.append(np.full(1000, 2000.0), 1.0)
     outlier = Distribution(values, counts, lowest=0.0, highest=4.0, half_width=0.0)
-    factors = search_hfmg(outlier, HfmgParams(4096), True)
+    factors = Hfmg(4096).search(outlier, True)
     assert 0.95 < (127 - factors.offset) * factors.scale < 2.0
     generator = np.random.default_rng(8)
-    uniform = search_hfmg(observed(generator.uniform(-1, 1, 100_000)), HfmgParams(1024), False)
+    uniform = Hfmg(1024).search(observed(generator.uniform(-1, 1, 100_000)), False)
     assert uniform.offset == 0
     assert uniform.scale == pytest.approx(1 / 127, rel=0.03)
 
@@ -211,9 +210,9 @@ def test_values_of_any_magnitude_get_factors(exponents, size, asymmetric, algori
     assert distribution.total == size * len(exponents)
     assert np.isfinite(distribution.values).all()
     if algorithm == "ifmr":
-        factors = search_ifmr(distribution, IfmrParams(), asymmetric)
+        factors = Ifmr().search(distribution, asymmetric)
     else:
-        factors = search_hfmg(distribution, HfmgParams(1024), asymmetric)
+        factors = Hfmg(1024).search(distribution, asymmetric)
     assert np.isfinite(factors.scale) and factors.scale > 1e-7
     assert -128 <= factors.offset <= 127
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from amct_tensorflow.algorithms.hfmg import Hfmg
+from amct_tensorflow.algorithms.ifmr import Ifmr
 from amct_tensorflow.config.defaults import default_config
 from amct_tensorflow.config.json_file import dump_config, parse_config, read_config, write_config
-from amct_tensorflow.config.schema import HfmgParams, IfmrParams
 from amct_tensorflow.config.simplified import parse_simplified, read_simplified
 from amct_tensorflow.errors import AmctError, ConfigEmptyError, ConfigTypeError, ConfigValueError
 from amct_tensorflow.graph.layers import LayerSpec
@@ -97,8 +98,8 @@ def parse(content, layers=LAYERS):
 def test_example_of_the_specification_survives_reading_and_writing():
     config = parse(EXAMPLE)
     assert dump_config(config) == EXAMPLE
-    assert config.layers[DEPTHWISE.name].activation.algorithm == HfmgParams(4096)
-    assert config.layers[CONV.name].activation.algorithm == IfmrParams()
+    assert config.layers[DEPTHWISE.name].activation.algorithm == Hfmg(4096)
+    assert config.layers[CONV.name].activation.algorithm == Ifmr()
 
 
 def test_default_config_lists_every_layer_sorted():
@@ -300,7 +301,7 @@ def test_a_client_s_simplified_configuration():
                               max_percentile : 0.999999 min_percentile : 0.999999 }
         }""")
     assert config.batch_num == 2
-    assert config.layers[CONV.name].activation.algorithm == IfmrParams()
+    assert config.layers[CONV.name].activation.algorithm == Ifmr()
     assert config.layers[CONV.name].weights.channel_wise
     assert not config.layers[FC.name].weights.channel_wise
     assert "0.7," in dump_config(config)
@@ -315,12 +316,12 @@ def test_the_most_specific_message_applies_as_a_whole():
         override_layer_configs : {{
             layer_name : "{CONV.name}"
             calibration_config : {{ hfmg_quantize : {{ num_of_bins : 8192 }} }} }}""")
-    assert config.layers[POOL.name].activation.algorithm == HfmgParams(1024)
-    assert config.layers[CONV.name].activation.algorithm == HfmgParams(8192)
+    assert config.layers[POOL.name].activation.algorithm == Hfmg(1024)
+    assert config.layers[CONV.name].activation.algorithm == Hfmg(8192)
     # Same algorithm as common_config, hence its asymmetric; another algorithm, hence activation_offset.
     assert config.layers[CONV.name].activation.asymmetric is False
     assert config.layers[DEPTHWISE.name].activation.asymmetric is True
-    assert config.layers[DEPTHWISE.name].activation.algorithm == IfmrParams()
+    assert config.layers[DEPTHWISE.name].activation.algorithm == Ifmr()
     assert not config.layers[DEPTHWISE.name].weights.channel_wise
 
 
@@ -330,8 +331,8 @@ def test_skips_and_deprecated_fields():
         conv_calibration_config : { ifmr_quantize : { search_range_start : 0.8 } }
         fc_calibration_config : { ifmr_quantize : { search_range_start : 0.9 } }""")
     assert config.enabled_layers() == [CONV.name, DEPTHWISE.name]
-    assert config.layers[CONV.name].activation.algorithm.search_start == 0.8
-    assert config.layers[FC.name].activation.algorithm.search_start == 0.9
+    assert config.layers[CONV.name].activation.algorithm.search_range == (0.8, 1.3)
+    assert config.layers[FC.name].activation.algorithm.search_range == (0.9, 1.3)
     assert not config.do_fusion
 
 

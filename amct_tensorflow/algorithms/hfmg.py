@@ -2,38 +2,47 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from amct_tensorflow.algorithms.activation_algorithm import ActivationAlgorithm
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors, range_factors
 from amct_tensorflow.algorithms.distribution import Distribution
-from amct_tensorflow.config.schema import HfmgParams
 
+_NUM_OF_BINS = (1024, 2048, 4096, 8192)
 _DESTINATION_BINS = 256
 _SEARCH_STEPS = 100_000
 _RANGES_AT_A_TIME = 512  # a few megabytes
 
 
-def search_hfmg(distribution: Distribution, params: HfmgParams, asymmetric: bool) -> ActivationFactors:
-    """Chooses the factors of an activation by shrinking its histogram from both ends.
+@dataclass(frozen=True)
+class Hfmg(ActivationAlgorithm):
+    """HFMG and its parameter: the number of equal bins over the observed range."""
 
-    Args:
-        distribution: the values observed at the layer's input.
-        params: number of equal bins over the observed range.
-        asymmetric: with a zero point; else symmetric around 0.
+    name: ClassVar[str] = "hfmg"
+    message: ClassVar[str] = "HFMGQuantize"
 
-    Returns:
-        The factors that cover the range with the least error.
-    """
-    low, high = distribution.lowest, distribution.highest
-    if low == high:
-        return range_factors(low, high, asymmetric)
-    bins = params.num_of_bins
-    counts, _ = np.histogram(distribution.values, bins=bins, range=(low, high), weights=distribution.counts)
-    candidates = _candidate_ranges(counts)
-    left, right = candidates[int(np.argmin(_range_errors(counts, candidates)))]
-    width = (high - low) / bins
-    return range_factors(low + left * width, low + (right + 1) * width, asymmetric)
+    num_of_bins: int = 4096
+
+    def fault(self) -> str | None:
+        """Returns what is wrong with the number of bins, as a sentence; None if it is allowed."""
+        if self.num_of_bins not in _NUM_OF_BINS:
+            return f"num_of_bins is {self.num_of_bins}; use one of {_NUM_OF_BINS}."
+        return None
+
+    def search(self, distribution: Distribution, asymmetric: bool) -> ActivationFactors:
+        """Returns the factors that cover the range with the least error, found by shrinking it from both ends."""
+        low, high = distribution.lowest, distribution.highest
+        if low == high:
+            return range_factors(low, high, asymmetric)
+        bins = self.num_of_bins
+        counts, _ = np.histogram(distribution.values, bins=bins, range=(low, high), weights=distribution.counts)
+        candidates = _candidate_ranges(counts)
+        left, right = candidates[int(np.argmin(_range_errors(counts, candidates)))]
+        width = (high - low) / bins
+        return range_factors(low + left * width, low + (right + 1) * width, asymmetric)
 
 
 def _candidate_ranges(counts: np.ndarray) -> list[tuple[int, int]]:

@@ -6,58 +6,96 @@ of a candidate from its 255 edges, ``sum(x**2) - 2*q*s*sum(x) + (q*s)**2*n`` per
 """
 
 import math
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, ClassVar
 
 import numpy as np
 
+from amct_tensorflow.algorithms.activation_algorithm import ActivationAlgorithm
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors, asymmetric_factors
 from amct_tensorflow.algorithms.arq import EPSILON
 from amct_tensorflow.algorithms.distribution import Distribution
-from amct_tensorflow.config.schema import IfmrParams
 
 _LEVELS = 255
 _SYMMETRIC_STEPS_BELOW, _SYMMETRIC_STEPS_ABOVE = 128, 127
+_MOST_RATIOS = 10_000  # the search looks at all of them at once
 
 
-def search_ifmr(distribution: Distribution, params: IfmrParams, asymmetric: bool) -> ActivationFactors:
-    """Chooses the factors of an activation.
+@dataclass(frozen=True)
+class Ifmr(ActivationAlgorithm):
+    """IFMR and its parameters.
 
-    Args:
-        distribution: the values observed at the layer's input.
-        params: percentiles and search range.
-        asymmetric: with a zero point; else symmetric around 0.
-
-    Returns:
-        The factors with the least mean squared error; the first of equals.
+    Attributes:
+        search_range: first ratio of the upper bound to try, above 0, and end of the ratios to try.
+        search_step: step between ratios, in (0, end - start].
+        max_percentile: share of values that the initial upper bound covers, in (0.5, 1].
+        min_percentile: likewise for the lower bound.
     """
-    highest, lowest = _initial_bounds(distribution, params)
-    ratios = search_ratios(params)
-    if asymmetric:
-        uppers = ratios * highest
-        lowers = np.full_like(uppers, lowest)
-        scales = (uppers - lowest) / _LEVELS
-    else:
-        uppers = ratios * max(highest, -lowest)
-        lowers = -uppers
-        scales = uppers / (_SYMMETRIC_STEPS_BELOW if highest < -lowest else _SYMMETRIC_STEPS_ABOVE)
-    scales = np.where(scales < EPSILON, 1.0, scales).astype(np.float32).astype(np.float64)
-    best = int(np.argmin(_squared_errors(distribution, lowers, uppers, scales)))
-    if asymmetric:
-        return asymmetric_factors(lowest, float(scales[best]))
-    return ActivationFactors(float(scales[best]), 0)
 
+    name: ClassVar[str] = "ifmr"
+    message: ClassVar[str] = "FMRQuantize"
 
-def search_ratios(params: IfmrParams) -> np.ndarray:
-    """Returns the ratios of the upper bound to try, float64; 61 of them by default, 0.7 to 1.3."""
-    count = math.ceil((params.search_end - params.search_start) / params.search_step)
-    ratios = params.search_start + params.search_step * np.arange(max(count, 1))
-    return np.asarray(np.round(ratios, 9))
+    search_range: tuple[float, float] = (0.7, 1.3)
+    search_step: float = 0.01
+    max_percentile: float = 0.999999
+    min_percentile: float = 0.999999
 
+    def content(self) -> dict[str, Any]:
+        """Returns what config.json says of it, in the order of the original."""
+        content = super().content()
+        order = ("max_percentile", "min_percentile", "search_range", "search_step", "act_algo")
+        return {key: content[key] for key in order}
 
-def _initial_bounds(distribution: Distribution, params: IfmrParams) -> tuple[float, float]:
-    """Returns the percentiles that the search starts from, widened to include 0."""
-    highest = distribution.kth_largest(_percentile_rank(params.max_percentile, distribution.total))
-    lowest = distribution.kth_smallest(_percentile_rank(params.min_percentile, distribution.total))
-    return max(highest, 0.0), min(lowest, 0.0)
+    def fault(self) -> str | None:
+        """Returns which parameter is out of range, as a sentence; None if all are in range."""
+        for key, value in (("max_percentile", self.max_percentile), ("min_percentile", self.min_percentile)):
+            if not 0.5 < value <= 1:
+                return f"{key} is {value}; it must lie in (0.5, 1]."
+        start, end = self.search_range
+        if not 0 < start < end:
+            return f"search_range is [{start}, {end}]; it must be [start, end] with 0 < start < end."
+        # Decimal, because 1.3 - 0.7 in binary is a little less than 0.6.
+        span, step = Decimal(str(end)) - Decimal(str(start)), Decimal(str(self.search_step))
+        if not 0 < step <= span:
+            return f"search_step is {self.search_step}; it must lie in (0, {span}]."
+        if span / step > _MOST_RATIOS:
+            return (
+                f"search_step is {self.search_step}; that makes more than {_MOST_RATIOS} ranges to try per layer. Use "
+                "a larger step."
+            )
+        return None
+
+    def search(self, distribution: Distribution, asymmetric: bool) -> ActivationFactors:
+        """Returns the factors with the least mean squared error; the first of equals."""
+        highest, lowest = self._initial_bounds(distribution)
+        ratios = self.ratios()
+        if asymmetric:
+            uppers = ratios * highest
+            lowers = np.full_like(uppers, lowest)
+            scales = (uppers - lowest) / _LEVELS
+        else:
+            uppers = ratios * max(highest, -lowest)
+            lowers = -uppers
+            scales = uppers / (_SYMMETRIC_STEPS_BELOW if highest < -lowest else _SYMMETRIC_STEPS_ABOVE)
+        scales = np.where(scales < EPSILON, 1.0, scales).astype(np.float32).astype(np.float64)
+        best = int(np.argmin(_squared_errors(distribution, lowers, uppers, scales)))
+        if asymmetric:
+            return asymmetric_factors(lowest, float(scales[best]))
+        return ActivationFactors(float(scales[best]), 0)
+
+    def ratios(self) -> np.ndarray:
+        """Returns the ratios of the upper bound to try, float64; 61 of them by default, 0.7 to 1.3."""
+        start, end = self.search_range
+        count = math.ceil((end - start) / self.search_step)
+        ratios = start + self.search_step * np.arange(max(count, 1))
+        return np.asarray(np.round(ratios, 9))
+
+    def _initial_bounds(self, distribution: Distribution) -> tuple[float, float]:
+        """Returns the percentiles that the search starts from, widened to include 0."""
+        highest = distribution.kth_largest(_percentile_rank(self.max_percentile, distribution.total))
+        lowest = distribution.kth_smallest(_percentile_rank(self.min_percentile, distribution.total))
+        return max(highest, 0.0), min(lowest, 0.0)
 
 
 def _percentile_rank(percentile: float, total: int) -> int:

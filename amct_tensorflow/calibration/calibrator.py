@@ -11,13 +11,11 @@ import tensorflow as tf
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors, round_through_float16
 from amct_tensorflow.algorithms.arq import arq_scales
 from amct_tensorflow.algorithms.distribution import Distribution, Observation
-from amct_tensorflow.algorithms.hfmg import search_hfmg
-from amct_tensorflow.algorithms.ifmr import search_ifmr
 from amct_tensorflow.calibration.comparison import Comparison
 from amct_tensorflow.calibration.layer_effects import Batch, LayerAnalyser, LayerAnalysis, LayerEffects
 from amct_tensorflow.calibration.replay_sources import Source, replay_sources
 from amct_tensorflow.calibration.taps import attach_tap
-from amct_tensorflow.config.schema import IfmrParams, QuantConfig, TensorQuantize
+from amct_tensorflow.config.schema import QuantConfig, TensorQuantize
 from amct_tensorflow.errors import AmctError, CalibrationError, ConfigValueError
 from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
@@ -209,10 +207,7 @@ class Calibrator:
 
     def _search(self, name: str, distribution: Distribution) -> ActivationFactors:
         activation = self._searches[name]
-        if isinstance(activation.algorithm, IfmrParams):
-            factors = search_ifmr(distribution, activation.algorithm, activation.asymmetric)
-        else:
-            factors = search_hfmg(distribution, activation.algorithm, activation.asymmetric)
+        factors = activation.algorithm.search(distribution, activation.asymmetric)
         if self._config.fakequant_precision_mode == "FORCE_FP16_QUANT":
             factors = ActivationFactors(round_through_float16(factors.scale), factors.offset)
         log_for("calibration").debug(

@@ -5,26 +5,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from amct_tensorflow.algorithms.activation_algorithm import ActivationAlgorithm
+from amct_tensorflow.algorithms.registry import ACTIVATION_ALGORITHMS, DEFAULT_ALGORITHM
 from amct_tensorflow.config.defaults import check_layers, default_layer
 from amct_tensorflow.config.schema import (
     FORCE_FP16_QUANT,
     ActivationConfig,
-    HfmgParams,
-    IfmrParams,
     LayerConfig,
     QuantConfig,
     TensorQuantize,
     WeightConfig,
 )
 from amct_tensorflow.config.section import Section
-from amct_tensorflow.config.validate import check_batch_num, check_hfmg, check_ifmr, check_names, check_tensor
+from amct_tensorflow.config.validate import check_algorithm, check_batch_num, check_names, check_tensor
 from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError
 from amct_tensorflow.graph.layers import LayerSpec
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.log import log_for
 from amct_tensorflow.storage.files import write_atomically
-
-_IFMR_KEYS = ("max_percentile", "min_percentile", "search_range", "search_step")
 
 
 def read_config(path: str | Path, layers: Sequence[LayerSpec], op_types: Mapping[str, str]) -> QuantConfig:
@@ -150,37 +148,29 @@ def _check_bits(section: Section) -> None:
 
 def _activation(section: Section, activation_offset: bool) -> ActivationConfig:
     _check_bits(section)
-    algorithm = section.string("act_algo", "ifmr")
-    params: IfmrParams | HfmgParams
-    if algorithm == "ifmr":
-        if section.has("num_of_bins"):
-            raise ConfigValueError(
-                f"{section.where}: num_of_bins belongs to act_algo hfmg. Delete it, or set act_algo."
-            )
-        params = _ifmr(section)
-    elif algorithm == "hfmg":
-        mixed = [key for key in _IFMR_KEYS if section.has(key)]
-        if mixed:
-            raise ConfigValueError(f"{section.where}: {', '.join(mixed)} belong to act_algo ifmr. Delete them.")
-        params = check_hfmg(HfmgParams(section.integer("num_of_bins", HfmgParams().num_of_bins)), section.where)
-    else:
-        raise ConfigValueError(f"{section.where}: act_algo is {algorithm!r}; use 'ifmr' or 'hfmg'.")
-    config = ActivationConfig(params, section.boolean("asymmetric", activation_offset))
+    name = section.string("act_algo", DEFAULT_ALGORITHM.name)
+    if name not in ACTIVATION_ALGORITHMS:
+        known = " or ".join(map(repr, ACTIVATION_ALGORITHMS))
+        raise ConfigValueError(f"{section.where}: act_algo is {name!r}; use {known}.")
+    algorithm = ACTIVATION_ALGORITHMS[name]
+    _refuse_parameters_of_others(section, algorithm)
+    parameters = {key: section.parameter(key, default) for key, default in algorithm.parameters().items()}
+    config = ActivationConfig(
+        check_algorithm(algorithm(**parameters), section.where), section.boolean("asymmetric", activation_offset)
+    )
     section.refuse_unused()
     return config
 
 
-def _ifmr(section: Section) -> IfmrParams:
-    defaults = IfmrParams()
-    start, end = section.pair("search_range", (defaults.search_start, defaults.search_end))
-    params = IfmrParams(
-        max_percentile=section.number("max_percentile", defaults.max_percentile),
-        min_percentile=section.number("min_percentile", defaults.min_percentile),
-        search_start=start,
-        search_end=end,
-        search_step=section.number("search_step", defaults.search_step),
-    )
-    return check_ifmr(params, section.where)
+def _refuse_parameters_of_others(section: Section, algorithm: type[ActivationAlgorithm]) -> None:
+    for other in ACTIVATION_ALGORITHMS.values():
+        foreign = [key for key in other.parameters() if section.has(key) and key not in algorithm.parameters()]
+        if foreign:
+            belong, them = ("belongs", "it") if len(foreign) == 1 else ("belong", "them")
+            raise ConfigValueError(
+                f"{section.where}: {', '.join(foreign)} {belong} to act_algo {other.name}. Delete {them}, or set "
+                "act_algo."
+            )
 
 
 def _weights(section: Section, layer: LayerSpec) -> WeightConfig:
@@ -223,19 +213,7 @@ def dump_config(config: QuantConfig) -> str:
 
 
 def _activation_content(activation: ActivationConfig) -> dict[str, Any]:
-    params = activation.algorithm
-    if isinstance(params, HfmgParams):
-        content: dict[str, Any] = {"num_bits": 8, "act_algo": "hfmg", "num_of_bins": params.num_of_bins}
-    else:
-        content = {
-            "num_bits": 8,
-            "max_percentile": params.max_percentile,
-            "min_percentile": params.min_percentile,
-            "search_range": [params.search_start, params.search_end],
-            "search_step": params.search_step,
-            "act_algo": "ifmr",
-        }
-    return {**content, "asymmetric": activation.asymmetric}
+    return {"num_bits": 8, **activation.algorithm.content(), "asymmetric": activation.asymmetric}
 
 
 def _layer_content(layer: LayerConfig) -> dict[str, Any]:

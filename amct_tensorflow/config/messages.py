@@ -1,5 +1,9 @@
 """The message of a simplified configuration: spec section 3."""
 
+from typing import Any
+
+from amct_tensorflow.algorithms.activation_algorithm import ActivationAlgorithm, Parameter
+from amct_tensorflow.algorithms.registry import ACTIVATION_ALGORITHMS
 from amct_tensorflow.storage.text_messages import message_class
 
 # Enumerations are listed with their values; the numbers of TensorFlow's own fields are free.
@@ -38,34 +42,48 @@ _CONFIG = {
     "CalibrationConfig": {
         "arq_quantize": (13, "optional ARQuantize"),
         "nuq_quantize": (14, "optional NUQuantize"),
-        "ifmr_quantize": (100, "optional FMRQuantize"),
-        "hfmg_quantize": (101, "optional HFMGQuantize"),
         "dmq_balancer": (200, "optional DMQBalancer"),
     },
     "ARQuantize": {"channel_wise": (1, "optional bool")},
     "NUQuantize": {"num_steps": (1, "optional uint32"), "num_of_iteration": (2, "optional uint32")},
     "NuqConfig": {"mapping_file": (1, "optional string"), "nuq_quantize": (2, "optional NUQuantize")},
-    "FMRQuantize": {
-        "search_range_start": (1, "optional float"),
-        "search_range_end": (2, "optional float"),
-        "search_step": (3, "optional float"),
-        "max_percentile": (4, "optional float"),
-        "min_percentile": (5, "optional float"),
-        "asymmetric": (6, "optional bool"),
-        "dst_type": (10, "optional DataType"),
-    },
-    "HFMGQuantize": {
-        "num_of_bins": (1, "optional uint32"),
-        "asymmetric": (2, "optional bool"),
-        "dst_type": (10, "optional DataType"),
-    },
     "DMQBalancer": {"migration_strength": (1, "optional float")},
     "TensorQuantize": {
         "layer_name": (1, "optional string"),
         "input_index": (2, "optional uint32"),
-        "ifmr_quantize": (3, "optional FMRQuantize"),
-        "hfmg_quantize": (4, "optional HFMGQuantize"),
     },
 }
 
-AMCTConfig = message_class("AMCTTensorflowConfig", _CONFIG, _ENUMS, "AMCTConfig")
+_FIRST_ALGORITHM = {"CalibrationConfig": 100, "TensorQuantize": 3}
+
+
+def new_config() -> Any:
+    """Returns an empty AMCTConfig, which knows every algorithm for activations."""
+    messages = {**_CONFIG, **{one.message: _fields(one) for one in ACTIVATION_ALGORITHMS.values()}}
+    for message, first in _FIRST_ALGORITHM.items():
+        choices = {
+            algorithm_field(name): (number, f"optional {one.message}")
+            for number, (name, one) in enumerate(ACTIVATION_ALGORITHMS.items(), first)
+        }
+        messages[message] = {**messages[message], **choices}
+    return message_class("AMCTTensorflowConfig", messages, _ENUMS, "AMCTConfig")()
+
+
+def algorithm_field(name: str) -> str:
+    """Returns the field that chooses an algorithm for activations."""
+    return f"{name}_quantize"
+
+
+def parameter_fields(name: str, default: Parameter) -> list[str]:
+    """Returns the fields that hold a parameter of an algorithm: two for a pair, else one."""
+    return [f"{name}_start", f"{name}_end"] if isinstance(default, tuple) else [name]
+
+
+def _fields(algorithm: type[ActivationAlgorithm]) -> dict[str, tuple[int, str]]:
+    fields = [
+        (field, "optional uint32" if isinstance(default, int) else "optional float")
+        for name, default in algorithm.parameters().items()
+        for field in parameter_fields(name, default)
+    ]
+    numbered = enumerate([*fields, ("asymmetric", "optional bool")], 1)
+    return {**{field: (number, kind) for number, (field, kind) in numbered}, "dst_type": (10, "optional DataType")}

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-NUM_OF_BINS = (1024, 2048, 4096, 8192)
+from amct_tensorflow.algorithms.activation_algorithm import ActivationAlgorithm
+from amct_tensorflow.algorithms.registry import DEFAULT_ALGORITHM
+
 FORCE_FP16_QUANT = "FORCE_FP16_QUANT"
 GLOBAL_KEYS = (
     "version",
@@ -19,36 +21,10 @@ GLOBAL_KEYS = (
 
 
 @dataclass(frozen=True)
-class IfmrParams:
-    """Parameters of IFMR (spec section 7.1).
-
-    Attributes:
-        max_percentile: share of values that the initial upper bound covers, in (0.5, 1].
-        min_percentile: likewise for the lower bound.
-        search_start: first ratio of the upper bound to try, above 0.
-        search_end: end of the ratios to try.
-        search_step: step between ratios, in (0, search_end - search_start].
-    """
-
-    max_percentile: float = 0.999999
-    min_percentile: float = 0.999999
-    search_start: float = 0.7
-    search_end: float = 1.3
-    search_step: float = 0.01
-
-
-@dataclass(frozen=True)
-class HfmgParams:
-    """Parameters of HFMG (spec section 7.2): the number of histogram bins, one of ``NUM_OF_BINS``."""
-
-    num_of_bins: int = 4096
-
-
-@dataclass(frozen=True)
 class ActivationConfig:
     """How the input of a layer is quantized: by which algorithm, and with a zero point (asymmetric) or without."""
 
-    algorithm: IfmrParams | HfmgParams = field(default_factory=IfmrParams)
+    algorithm: ActivationAlgorithm = field(default_factory=DEFAULT_ALGORITHM)
     asymmetric: bool = True
 
 

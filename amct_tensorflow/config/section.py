@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from amct_tensorflow.algorithms.activation_algorithm import Parameter
 from amct_tensorflow.errors import ConfigTypeError, ConfigValueError
 
 
@@ -87,6 +88,12 @@ class Section:
             raise self._wrong_type(key, values, "an array of two numbers")
         first, second = (self._number(key, value) for value in values)
         return first, second
+
+    def parameter(self, key: str, default: Parameter) -> Parameter:
+        """Takes a value of the type of its default."""
+        if isinstance(default, tuple):
+            return self.pair(key, default)
+        return self.integer(key, default) if isinstance(default, int) else self.number(key, default)
 
     def _take(self, key: str, default: Any) -> Any:
         self._used.add(key)

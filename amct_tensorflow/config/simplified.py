@@ -1,5 +1,6 @@
 """The simplified configuration: a short text-format protobuf (.cfg) instead of config.json (spec section 3)."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,19 +8,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from google.protobuf import text_format
 
+from amct_tensorflow.algorithms.activation_algorithm import Parameter
+from amct_tensorflow.algorithms.registry import ACTIVATION_ALGORITHMS, DEFAULT_ALGORITHM
 from amct_tensorflow.config.defaults import check_layers, check_some_enabled
-from amct_tensorflow.config.messages import AMCTConfig
+from amct_tensorflow.config.messages import algorithm_field, new_config, parameter_fields
 from amct_tensorflow.config.schema import (
     FORCE_FP16_QUANT,
     ActivationConfig,
-    HfmgParams,
-    IfmrParams,
     LayerConfig,
     QuantConfig,
     TensorQuantize,
     WeightConfig,
 )
-from amct_tensorflow.config.validate import check_batch_num, check_hfmg, check_ifmr, check_names, check_tensor
+from amct_tensorflow.config.validate import check_algorithm, check_batch_num, check_names, check_tensor
 from amct_tensorflow.errors import ConfigValueError
 from amct_tensorflow.graph.layers import LayerSpec
 from amct_tensorflow.graph.op_types import OP_TYPES
@@ -58,7 +59,7 @@ def read_simplified(path: str | Path, layers: Sequence[LayerSpec], op_types: Map
 
 def parse_simplified(text: str, source: str, layers: Sequence[LayerSpec], op_types: Mapping[str, str]) -> QuantConfig:
     """Parses the text of a simplified configuration; ``source`` names the file in messages."""
-    message = AMCTConfig()
+    message = new_config()
     try:
         text_format.Parse(text, message)
     except (text_format.ParseError, ValueError, RecursionError) as error:
@@ -178,22 +179,27 @@ class _Resolver:
         return None
 
     def _activation(self, chosen: _Chosen) -> ActivationConfig:
-        message = chosen.message
-        if message.HasField("ifmr_quantize") and message.HasField("hfmg_quantize"):
-            raise ConfigValueError(f"{chosen.where}: give either ifmr_quantize or hfmg_quantize, not both.")
-        field = "hfmg_quantize" if message.HasField("hfmg_quantize") else "ifmr_quantize"
-        activation = getattr(message, field)
+        given = _given_algorithms(chosen.message)
+        if len(given) > 1:
+            raise ConfigValueError(f"{chosen.where}: give either {' or '.join(map(algorithm_field, given))}, not both.")
+        name = given[0] if given else DEFAULT_ALGORITHM.name
+        field = algorithm_field(name)
+        activation = getattr(chosen.message, field)
         if activation.HasField("dst_type") and activation.dst_type != _INT8:
             raise ConfigValueError(f"{chosen.where}: dst_type must be INT8; no other is supported.")
-        params = _hfmg(activation, chosen.where) if field == "hfmg_quantize" else _ifmr(activation, chosen.where)
+        parameters = {
+            key: _parameter(activation, key, default, f"{chosen.where}: {field}")
+            for key, default in ACTIVATION_ALGORITHMS[name].parameters().items()
+        }
+        algorithm = check_algorithm(ACTIVATION_ALGORITHMS[name](**parameters), chosen.where)
         if activation.HasField("asymmetric"):
-            return ActivationConfig(params, activation.asymmetric)
-        return ActivationConfig(params, self._fallback_asymmetric(field))
+            return ActivationConfig(algorithm, activation.asymmetric)
+        return ActivationConfig(algorithm, self._fallback_asymmetric(name))
 
-    def _fallback_asymmetric(self, field: str) -> bool:
+    def _fallback_asymmetric(self, name: str) -> bool:
         """common_config decides for layers of its own algorithm, activation_offset for all others."""
-        common = self._message.common_config
-        uses_same = common.HasField(field) or (field == "ifmr_quantize" and not common.HasField("hfmg_quantize"))
+        common, field = self._message.common_config, algorithm_field(name)
+        uses_same = name in (_given_algorithms(common) or [DEFAULT_ALGORITHM.name])
         if self._message.HasField("common_config") and uses_same and getattr(common, field).HasField("asymmetric"):
             return bool(getattr(common, field).asymmetric)
         return bool(_given(self._message, "activation_offset", True))
@@ -214,28 +220,22 @@ def _given(message: Any, field: str, default: Any) -> Any:
     return getattr(message, field) if message.HasField(field) else default
 
 
-def _shortest(value: float) -> float:
-    """Returns the shortest decimal that stands for a float32: 0.7, not 0.699999988."""
-    return float(str(np.float32(value)))
+def _given_algorithms(message: Any) -> list[str]:
+    """Returns which algorithms for activations a message chooses; there should be at most one."""
+    return [name for name in ACTIVATION_ALGORITHMS if message.HasField(algorithm_field(name))]
 
 
-def _ifmr(message: Any, where: str) -> IfmrParams:
-    defaults = IfmrParams()
-    names: Mapping[str, str] = {
-        "max_percentile": "max_percentile",
-        "min_percentile": "min_percentile",
-        "search_start": "search_range_start",
-        "search_end": "search_range_end",
-        "search_step": "search_step",
-    }
-    values = {
-        name: _shortest(getattr(message, field)) if message.HasField(field) else getattr(defaults, name)
-        for name, field in names.items()
-    }
-    if not all(np.isfinite(value) for value in values.values()):
-        raise ConfigValueError(f"{where}: ifmr_quantize holds a value that is not finite. Correct it.")
-    return check_ifmr(IfmrParams(**values), where)
+def _parameter(message: Any, name: str, default: Parameter, where: str) -> Parameter:
+    if isinstance(default, tuple):
+        start, end = parameter_fields(name, default)
+        return _number(message, start, default[0], where), _number(message, end, default[1], where)
+    return _number(message, name, default, where)
 
 
-def _hfmg(message: Any, where: str) -> HfmgParams:
-    return check_hfmg(HfmgParams(_given(message, "num_of_bins", HfmgParams().num_of_bins)), where)
+def _number(message: Any, field: str, default: float, where: str) -> float:
+    value: float = _given(message, field, default)
+    if isinstance(value, int) or not message.HasField(field):
+        return value
+    if not math.isfinite(value):
+        raise ConfigValueError(f"{where} holds a value that is not finite. Correct it.")
+    return float(str(np.float32(value)))  # the shortest decimal that stands for the float32: 0.7, not 0.699999988

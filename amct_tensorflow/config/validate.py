@@ -1,12 +1,9 @@
 """Range rules shared by config.json and the simplified configuration (spec section 2.1)."""
 
 from collections.abc import Collection, Iterable, Mapping
-from decimal import Decimal
 
-from amct_tensorflow.config.schema import NUM_OF_BINS, HfmgParams, IfmrParams
+from amct_tensorflow.algorithms.activation_algorithm import ActivationAlgorithm
 from amct_tensorflow.errors import ConfigValueError
-
-_MOST_RATIOS = 10_000  # the search looks at all of them at once
 
 # Op types whose inputs can be quantized by tensor_quantize, and how many inputs each has (spec section 10).
 _TENSOR_TYPES = {"MaxPool": 1, "Add": 2, "AddV2": 2}
@@ -28,42 +25,16 @@ def check_tensor(layer_name: str, input_index: int, op_types: Mapping[str, str],
         raise ConfigValueError(f"{where}: input_index of {layer_name!r} is {input_index}; it must be below {inputs}.")
 
 
-def check_ifmr(params: IfmrParams, where: str) -> IfmrParams:
-    """Returns ``params`` if every value is in range; ``where`` names file and layer in messages.
+def check_algorithm(algorithm: ActivationAlgorithm, where: str) -> ActivationAlgorithm:
+    """Returns ``algorithm`` if every parameter is in range; ``where`` names file and layer in messages.
 
     Raises:
-        ConfigValueError: a value is not.
+        ConfigValueError: one is not.
     """
-    for key in ("max_percentile", "min_percentile"):
-        value = getattr(params, key)
-        if not 0.5 < value <= 1:
-            raise ConfigValueError(f"{where}: {key} is {value}; it must lie in (0.5, 1].")
-    if not 0 < params.search_start < params.search_end:
-        raise ConfigValueError(
-            f"{where}: search_range is [{params.search_start}, {params.search_end}]; it must be [start, end] with "
-            "0 < start < end."
-        )
-    # Decimal, because 1.3 - 0.7 in binary is a little less than 0.6.
-    span = Decimal(str(params.search_end)) - Decimal(str(params.search_start))
-    if not 0 < Decimal(str(params.search_step)) <= span:
-        raise ConfigValueError(f"{where}: search_step is {params.search_step}; it must lie in (0, {span}].")
-    if span / Decimal(str(params.search_step)) > _MOST_RATIOS:
-        raise ConfigValueError(
-            f"{where}: search_step is {params.search_step}; that makes more than {_MOST_RATIOS} ranges to try per "
-            "layer. Use a larger step."
-        )
-    return params
-
-
-def check_hfmg(params: HfmgParams, where: str) -> HfmgParams:
-    """Returns ``params`` if the number of bins is allowed.
-
-    Raises:
-        ConfigValueError: it is not.
-    """
-    if params.num_of_bins not in NUM_OF_BINS:
-        raise ConfigValueError(f"{where}: num_of_bins is {params.num_of_bins}; use one of {NUM_OF_BINS}.")
-    return params
+    fault = algorithm.fault()
+    if fault is not None:
+        raise ConfigValueError(f"{where}: {fault}")
+    return algorithm
 
 
 def check_batch_num(batch_num: int, where: str) -> int:
