@@ -14,13 +14,14 @@ from amct_tensorflow.calibration.calibrator import Calibrator
 from amct_tensorflow.config.json_file import dump_config, parse_config
 from amct_tensorflow.config.simplified import parse_simplified
 from amct_tensorflow.errors import ConfigTypeError, ConfigValueError
+from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.layers import find_layers
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.view import GraphView
 
 GRAPH_DEF = build(small_net)
-LAYERS = find_layers(import_graph(GRAPH_DEF, "small net"))
 OP_TYPES = GraphView(GRAPH_DEF).op_types()
+LAYERS = find_layers(import_graph(GRAPH_DEF, "small net"), GraphView(GRAPH_DEF))
 
 
 @pytest.mark.parametrize("algorithm", ACTIVATION_ALGORITHMS.values(), ids=ACTIVATION_ALGORITHMS)
@@ -85,7 +86,7 @@ def test_a_new_algorithm_from_a_configuration_to_factors(margin, form):
     assert parse_config(dump_config(config), "again.json", LAYERS, OP_TYPES) == config
 
     graph = import_graph(GRAPH_DEF, "small net")
-    calibrator = Calibrator(graph, config, None, lambda _: None, ("probabilities",))
+    calibrator = Calibrator(FloatModel.of_graph(graph, ["probabilities"]), config, lambda _: None)
     (placeholder,) = (node for node in graph.get_operations() if node.type == "Placeholder")
     images = np.linspace(-1, 3, 2 * 12 * 12 * 3, dtype=np.float32).reshape(2, 12, 12, 3)
     with tf1.Session(graph=graph) as session:

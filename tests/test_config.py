@@ -1,6 +1,7 @@
 """config.json and the simplified configuration."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -379,3 +380,12 @@ def test_any_text_as_simplified_configuration(text):
         simplified(text)
     except AmctError:
         pass
+
+
+def test_layers_behind_which_batch_norm_is_kept():
+    config = parse_config(EXAMPLE, "config.json", LAYERS, OPS)
+    first, *_ = names = config.enabled_layers()
+    assert config.unfused_layers() == []
+    assert replace(config, do_fusion=False).unfused_layers() == names
+    assert replace(config, skip_fusion_layers=(first,)).unfused_layers() == [first]
+    assert replace(config.with_enabled({first: False}), do_fusion=False).unfused_layers() == names[1:]
