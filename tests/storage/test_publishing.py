@@ -235,7 +235,7 @@ def run_with_limit(workdir, size):
 import resource, signal, sys
 from pathlib import Path
 from amct_tensorflow.errors import OutputError
-from amct_tensorflow.results import publish
+from amct_tensorflow.storage.publishing import publish
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
 try:
