@@ -45,10 +45,8 @@ class ResultFiles:
         named = [self.model.model, self.model.node_map, self.record, corrections_path(self.record)]
         return [*named, *found] if self.config is None else [*named, *found, self.config]
 
-    def contents(
-        self, result: SearchResult, config: QuantConfig, original_config: bytes
-    ) -> dict[Path, str | bytes | None]:
-        """Returns what stands in each file; None where there must be none.
+    def contents(self, result: SearchResult, config: QuantConfig, original_config: bytes) -> dict[Path, str | bytes]:
+        """Returns what stands in each file.
 
         Args:
             result: how the search ended.
@@ -56,7 +54,7 @@ class ResultFiles:
             original_config: the same, as it stood in its file.
         """
         plan = result.plan
-        contents: dict[Path, str | bytes | None] = {
+        contents: dict[Path, str | bytes] = {
             self.model.model: result.quantized.model,
             self.model.node_map: dump_node_map(result.quantized),
             self.record: dump_record(plan.factors),

@@ -1,9 +1,9 @@
 """Files that belong together appear together, even if the process is killed in between.
 
-Every content is first written beside its destination, under the name ``.<name>.new``; beside a file that is to go, an
-empty ``.<name>.gone`` is put. Then a journal that lists the destinations is put in place: from that moment the new
-files count. Then they take their names, and the journal goes. Who is killed between leaves the journal behind, and
-``finish`` completes what it lists; who is killed before leaves the earlier files as they were.
+Every content is first written beside its destination, under the name ``.<name>.new``. Then a journal that lists the
+destinations is put in place: from that moment the new files count. Then they take their names, and the journal goes.
+Who is killed between leaves the journal behind, and ``finish`` completes what it lists; who is killed before leaves the
+earlier files as they were.
 
 A journal is a file that anybody may have put there. It is believed only where the file beside the destination bears it
 out, so that nobody reaches through it into a folder that they could not write to anyway.
@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from amct_tensorflow.errors import OutputError
 from amct_tensorflow.log import log_for
@@ -26,12 +27,12 @@ JOURNAL = ".accuracy_based_auto_calibration_journal.json"
 _MOST_JOURNAL_BYTES = 2**20
 
 
-def publish(folder: Path, contents: Mapping[Path, str | bytes | None]) -> None:
+def publish(folder: Path, contents: Mapping[Path, str | bytes]) -> None:
     """Writes files that belong together.
 
     Args:
         folder: where the journal stands meanwhile; only one process at a time may publish there.
-        contents: per file, its content; None removes the file.
+        contents: per file, its content.
 
     Raises:
         OutputError: one cannot be written; all are then as they were.
@@ -39,11 +40,8 @@ def publish(folder: Path, contents: Mapping[Path, str | bytes | None]) -> None:
     journal = folder / JOURNAL
     try:
         for path, content in contents.items():
-            if content is None:
-                _write(_gone(path), b"")
-            else:
-                _write(_new(path), content)
-        listed = {os.path.abspath(path): content is not None for path, content in contents.items()}  # noqa: PTH100
+            _write(_new(path), content)
+        listed = [os.path.abspath(path) for path in contents]  # noqa: PTH100 - resolve() would follow links
         _write(_new(journal), json.dumps(listed))
         rename(_new(journal), journal)
         finish(folder, contents)
@@ -68,13 +66,16 @@ def finish(folder: Path, paths: Iterable[Path]) -> None:
         OutputError: a file cannot be renamed, or another run is in its folder.
     """
     paths, journal = list(paths), folder / JOURNAL
-    listed = {path: kept for path, kept in _read_journal(journal).items() if _is_file(_witness(path, kept))}
+    listed = [path for path in _read_journal(journal) if _is_file(_new(path))]
     locked = {path.parent.resolve() for path in (journal, *paths)}
     with exclusive({path.parent.resolve() for path in listed} - locked):
-        for path, kept in listed.items():
-            _complete(path, kept)
+        for path in listed:
+            try:
+                rename(_new(path), path)
+            except OSError as error:
+                raise refusal(path, error) from error
     try:
-        for leftover in (*map(_new, paths), *map(_gone, paths), journal, _new(journal)):
+        for leftover in (*map(_new, paths), journal, _new(journal)):
             with suppress(FileNotFoundError, NotADirectoryError):
                 leftover.unlink()
     except OSError as error:
@@ -83,35 +84,23 @@ def finish(folder: Path, paths: Iterable[Path]) -> None:
         log_for("results").debug("%d files are in place.", len(listed))
 
 
-def _complete(path: Path, kept: bool) -> None:
-    """Gives a new file its name, or removes one that is to go."""
-    try:
-        if kept:
-            rename(_new(path), path)
-        else:
-            path.unlink(missing_ok=True)
-            sync(path.parent)
-            _gone(path).unlink()
-    except OSError as error:
-        raise refusal(path, error) from error
-
-
-def _read_journal(journal: Path) -> dict[Path, bool]:
-    """Returns what a journal lists: per file, whether it is written (or else removed)."""
+def _read_journal(journal: Path) -> list[Path]:
+    """Returns the files that a journal lists, each once; none if it is no journal of ours."""
     if not _is_file(journal):
-        return {}
+        return []
     try:
         with journal.open("rb") as file:
             listed = json.loads(file.read(_MOST_JOURNAL_BYTES))
     except (OSError, ValueError, RecursionError):
-        return {}
-    entries = listed.items() if isinstance(listed, dict) else ()
-    return {Path(path): kept for path, kept in entries if _is_plain(path) and isinstance(kept, bool)}
+        return []
+    entries = listed if isinstance(listed, list) else []
+    return list(dict.fromkeys(Path(entry) for entry in entries if _is_plain(entry)))
 
 
-def _is_plain(path: str) -> bool:
-    """Tells whether a path is absolute and ends with a name, as those that we list."""
-    return path == os.path.abspath(path) and Path(path).name != ""  # noqa: PTH100 - resolve() would follow links
+def _is_plain(entry: Any) -> bool:
+    """Tells whether an entry of a journal is an absolute path that ends with a name, as those that we list."""
+    # Not resolve(), which would follow links.
+    return isinstance(entry, str) and entry == os.path.abspath(entry) and Path(entry).name != ""  # noqa: PTH100
 
 
 def _is_file(path: Path) -> bool:
@@ -122,17 +111,8 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _witness(path: Path, kept: bool) -> Path:
-    """Returns the file that bears out what a journal says of another."""
-    return _new(path) if kept else _gone(path)
-
-
 def _new(path: Path) -> Path:
     return path.with_name(f".{path.name}.new")
-
-
-def _gone(path: Path) -> Path:
-    return path.with_name(f".{path.name}.gone")
 
 
 def _write(path: Path, content: str | bytes) -> None:

@@ -19,7 +19,7 @@ from amct_tensorflow.storage.locks import exclusive
 from amct_tensorflow.storage.publishing import JOURNAL, finish, publish
 
 OLD = {"out/a": b"old a", "out/b": b"old b", "log/c": b"old c"}
-NEW = {"out/a": b"new a", "out/b": None, "log/c": "new c", "out/d": b"new d"}
+NEW = {"out/a": b"new a", "log/c": "new c", "out/d": b"new d"}
 
 
 @pytest.fixture
@@ -37,13 +37,13 @@ def publish_new():
     publish(Path("out"), {Path(name): content for name, content in NEW.items()})
 
 
-EXPECTED = {"out/a": b"new a", "log/c": b"new c", "out/d": b"new d"}
+EXPECTED = {"out/a": b"new a", "out/b": b"old b", "log/c": b"new c", "out/d": b"new d"}
 
 
-def test_files_are_written_and_removed(files):
+def test_files_are_written(files):
     publish_new()
     assert found() == EXPECTED
-    assert {oct(Path(name).stat().st_mode)[-3:] for name in EXPECTED} == {"640"}
+    assert {oct(Path(name).stat().st_mode)[-3:] for name in NEW} == {"640"}
 
 
 def die(step):
@@ -104,7 +104,7 @@ def test_what_cannot_be_written_leaves_everything_as_it_was(files):
 
 
 @pytest.mark.parametrize(
-    "journal", ["", "[]", "{}", "[" * 100_000, '{"/etc/passwd": true, "elsewhere/x": false}', "\xff"]
+    "journal", ["", "[]", "{}", "[" * 100_000, '["/etc/passwd", "elsewhere/x", 1, ["/a"]]', "\xff"]
 )
 def test_a_strangers_journal_touches_nothing_else(files, journal):
     Path("elsewhere").mkdir()
@@ -118,8 +118,8 @@ def test_a_strangers_journal_touches_nothing_else(files, journal):
 
 # ------------------------------------------------------------------------------------- Runs with other file names
 
-OTHERS = {"out/x": "new x", "out/y": None, "log/c": "newest c", "more/z": "new z"}
-BOTH = {"out/a": b"new a", "log/c": b"newest c", "out/d": b"new d", "out/x": b"new x", "more/z": b"new z"}
+OTHERS = {"out/x": "new x", "log/c": "newest c", "more/z": "new z"}
+BOTH = {**EXPECTED, "log/c": b"newest c", "out/x": b"new x", "more/z": b"new z"}
 
 
 @pytest.mark.parametrize("step", range(1, 4))
@@ -131,18 +131,6 @@ def test_a_run_with_other_names_completes_what_it_finds(files, step):
     assert found() == EXPECTED
     publish(Path("out"), contents)
     assert found() == BOTH
-
-
-def test_a_removal_that_was_cut_off_is_completed(files, monkeypatch):
-    """Also if nothing but the removal was left to do."""
-    with monkeypatch.context() as patch:
-        patch.setattr(results, "finish", lambda *_: None)
-        publish_new()
-    for name in ("out/a", "log/c", "out/d"):
-        path = Path(name)
-        path.with_name(f".{path.name}.new").replace(path)
-    finish(Path("out"), [Path("out/x")])
-    assert found() == EXPECTED
 
 
 def test_files_in_a_folder_of_another_run_have_to_wait(files):
@@ -171,29 +159,26 @@ def test_a_journal_whose_folders_are_gone_does_no_harm(files):
     assert die(1)
     shutil.rmtree("log")
     finish(Path("out"), [Path("out/x")])
-    assert found() == {"out/a": b"new a", "out/d": b"new d"}
+    assert found() == {name: content for name, content in EXPECTED.items() if name != "log/c"}
 
 
-def plant(**listed):
-    Path("out", JOURNAL).write_text(json.dumps({str(Path(name).absolute()): kept for name, kept in listed.items()}))
+def plant(*listed):
+    Path("out", JOURNAL).write_text(json.dumps([str(Path(name).absolute()) for name in listed]))
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_a_journal_is_believed_only_where_files_beside_bear_it_out(files, kept):
+def test_a_journal_is_believed_only_where_files_beside_bear_it_out(files):
     """Who can plant a journal in one folder must not reach files in another."""
     Path("precious").mkdir()
     Path("precious/x").write_text("x")
-    plant(**{"precious/x": kept, "precious/none": kept, "out/a": False})
+    plant("precious/x", "precious/none", "out/a")
     before = {name: content for name, content in found().items() if JOURNAL not in name}
     finish(Path("out"), [Path(name) for name in NEW])
     assert found() == before
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_a_link_beside_bears_nothing_out(files, kept):
-    for suffix in ("new", "gone"):
-        Path(f"log/.c.{suffix}").symlink_to("../out/a")
-    plant(**{"log/c": kept})
+def test_a_link_beside_bears_nothing_out(files):
+    Path("log/.c.new").symlink_to("../out/a")
+    plant("log/c")
     finish(Path("out"), [Path("out/x")])
     assert not Path("log/c").is_symlink() and Path("log/c").read_bytes() == b"old c"
 
@@ -202,7 +187,7 @@ def test_a_link_beside_bears_nothing_out(files, kept):
     "name", ["", "/", "a", "/..", "/a/../b", "/a\0b", "/" + "a" * 5000, "/\ud800", "//", "/tmp/.", "/dev/null/x"]
 )
 def test_names_that_are_none(files, name):
-    Path("out", JOURNAL).write_text(json.dumps({name: True, f"{name}x": False, "/a": "yes"}))
+    Path("out", JOURNAL).write_text(json.dumps([name, f"{name}x", "/a"]))
     finish(Path("out"), [Path(name) for name in NEW])
     assert found() == OLD
 
@@ -331,7 +316,7 @@ def test_journal_lists_absolute_paths(files, monkeypatch):
     monkeypatch.setattr(results, "finish", lambda *_: None)
     publish_new()
     listed = json.loads(Path("out", JOURNAL).read_text())
-    assert listed == {str(Path(name).absolute()): content is not None for name, content in NEW.items()}
+    assert listed == [str(Path(name).absolute()) for name in NEW]
 
 
 def test_what_is_for_the_file_only_stays_off_the_console(workdir, capsys):
