@@ -58,5 +58,9 @@ class OutputError(AmctError, OSError):
     """A result cannot be written."""
 
 
+class ContentError(AmctError, ValueError):
+    """A file of our own holds something else than what was written; whoever reads it says which, and what to do."""
+
+
 class StateError(AmctError, RuntimeError):
     """The state of an earlier run cannot be used."""

@@ -295,15 +295,64 @@ def test_state(folder, state, data):
 @fuzz
 def test_arrays_of_a_state(folder, state, data):
     """Whoever sends them sends the matching digests as well."""
-    copy = folder / "damaged arrays"
+    arrays = data.draw(mutations((state / "calibration.npz").read_bytes()))
+    resume(replace_arrays(state, folder / "damaged arrays", arrays))
+
+
+def replace_arrays(state, copy, arrays):
+    """Copies a state, with other arrays of the calibration and the digest that belongs to them."""
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(state, copy)
-    arrays = data.draw(mutations((state / "calibration.npz").read_bytes()))
     (copy / "calibration.npz").write_bytes(arrays)
     document = (copy / "state.json").read_text()
     old = digest((state / "calibration.npz").read_bytes())
     (copy / "state.json").write_text(document.replace(old, digest(arrays)))
-    resume(copy)
+    return copy
+
+
+def packed(compress=False, **members):
+    stream = io.BytesIO()
+    (np.savez_compressed if compress else np.savez)(stream, **members)
+    return stream.getvalue()
+
+
+def encrypted(data):
+    """Sets the flag of every member that says that a password is needed."""
+    for header, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        parts = data.split(header)
+        flagged = [part[: offset - 4] + bytes([part[offset - 4] | 1]) + part[offset - 3 :] for part in parts[1:]]
+        data = header.join([parts[0], *flagged])
+    return data
+
+
+ARRAYS = {
+    "encrypted": (encrypted, "password required"),
+    "compressed": (lambda data: packed(True, names=np.array(["a"]), **{"0": np.zeros(1)}), "is compressed"),
+    "no archive": (lambda data: b"PK", "BadZipFile"),
+    "no names": (lambda data: packed(**{"0": np.zeros(1)}), "does not hold the arrays"),
+    "fewer": (lambda data: packed(names=np.array(["a", "b"]), **{"0": np.zeros(1)}), "does not hold the arrays"),
+    "objects": (lambda data: packed(names=np.array(["a"]), **{"0": np.array([{}])}), "allow_pickle"),
+    "text": (
+        lambda data: packed(names=np.array(["correction conv/Conv2D"]), **{"0": np.array(["1.0"])}),
+        "no list of numbers",
+    ),
+    "a batch too many": (
+        lambda data: packed(names=np.array(["batch -1 input:0"]), **{"0": np.zeros(1)}), "other batches",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("damage", "words"), ARRAYS.values(), ids=ARRAYS)
+def test_arrays_that_are_not_used(folder, state, messages, damage, words):
+    copy = replace_arrays(state, folder / "other arrays", damage((state / "calibration.npz").read_bytes()))
+    assert resume(copy).calibration is None
+    assert any(words in line and str(copy) in line and "Starting from the beginning" in line for line in messages)
+
+
+def test_a_fault_of_our_own_does_not_pass_for_a_damaged_state(state, monkeypatch):
+    monkeypatch.setattr(amct.search.state, "parse_record", lambda text, source: {}["renamed"])
+    with pytest.raises(KeyError):
+        resume(state)
 
 
 @given(data=st.data())

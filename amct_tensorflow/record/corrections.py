@@ -8,18 +8,20 @@ which nodes are folded depends on the outputs asked for, so that a digest of the
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from amct_tensorflow.errors import RecordError
+from amct_tensorflow.errors import ContentError, RecordError
 from amct_tensorflow.graph.fusion import FusedLayer
 from amct_tensorflow.log import log_for
 from amct_tensorflow.record.layer_factors import LayerFactors
 from amct_tensorflow.record.record_file import dump_record
 from amct_tensorflow.storage.files import refusal, write_atomically
+from amct_tensorflow.storage.json_text import expect, parse_json
 
 _SUFFIX = "_bias_correction.json"
 
@@ -97,33 +99,42 @@ def read_corrections(
     if not path.exists():
         return {}
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        known = {
-            name: stored[name]
-            for name, layer in factors.items()
-            if name in stored and stored[name]["factors"] == _digest(name, layer)
-        }
-        weights = {name: entry["weights"] for name, entry in known.items()}
-        corrections = {
-            name: np.asarray(entry["bias_correction"], np.float64)
-            for name, entry in known.items()
-            if "bias_correction" in entry
-        }
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        stored = expect(dict, parse_json(path.read_bytes()), "the file")
+        entries = {name: _entry(name, stored[name]) for name in factors if name in stored}
+    except (OSError, ContentError) as error:
         raise RecordError(f"{path} cannot be read ({error}). Delete it, or calibrate again.") from error
-    if any(value.ndim != 1 or not np.isfinite(value).all() for value in corrections.values()):
-        raise RecordError(f"{path} holds a bias correction that is no list of numbers. Delete it, or calibrate again.")
-    _check_weights(path, weights, layers)
-    outdated = set(stored) & set(factors) - set(known)
-    if outdated:
+    known = {name: entry for name, entry in entries.items() if entry.factors == _digest(name, factors[name])}
+    _check_weights(path, {name: entry.weights for name, entry in known.items()}, layers)
+    if len(known) < len(entries):
         log_for("record").warning(
             "The factors of %d layers differ from those that %s was measured with; their biases are not corrected.",
-            len(outdated), path,
+            len(entries) - len(known), path,
         )  # fmt: skip
-    return corrections
+    return {name: entry.correction for name, entry in known.items() if entry.correction is not None}
 
 
-def _check_weights(path: Path, weights: Mapping[str, Any], layers: Mapping[str, FusedLayer]) -> None:
+class _Entry(NamedTuple):
+    """What stands in the file for a layer."""
+
+    factors: str
+    weights: str
+    correction: np.ndarray | None
+
+
+def _entry(name: str, content: object) -> _Entry:
+    """Raises ContentError if what stands there for a layer is not what ``dump_corrections`` writes."""
+    entry = expect(dict, content, f"layer {name!r}")
+    factors, weights = (expect(str, entry.get(key), f"{key!r} of layer {name!r}") for key in ("factors", "weights"))
+    if "bias_correction" not in entry:
+        return _Entry(factors, weights, None)
+    values = expect(list, entry["bias_correction"], f"the bias correction of layer {name!r}")
+    # Of integers some are too large for a float; NaN is not within the limits, either.
+    if not all(type(value) in (float, int) and abs(value) <= sys.float_info.max for value in values):
+        raise ContentError(f"the bias correction of layer {name!r} is no list of numbers")
+    return _Entry(factors, weights, np.array(values, np.float64))
+
+
+def _check_weights(path: Path, weights: Mapping[str, str], layers: Mapping[str, FusedLayer]) -> None:
     """Refuses factors of other weights than those to be quantized: the channels fit, but the values would not."""
     others = [name for name, digest in weights.items() if name not in layers or digest != layers[name].digest]
     if others:

@@ -21,11 +21,12 @@ import numpy as np
 
 from amct_tensorflow.calibration.calibrator import CalibrationResult
 from amct_tensorflow.calibration.layer_effects import LayerAnalysis
-from amct_tensorflow.errors import AmctError, OutputError, StateError
+from amct_tensorflow.errors import AmctError, ContentError, OutputError, RecordError, StateError
 from amct_tensorflow.log import log_for
 from amct_tensorflow.record.record_file import dump_record, parse_record
 from amct_tensorflow.search.evaluator import Evaluation
 from amct_tensorflow.storage.files import write_atomically
+from amct_tensorflow.storage.json_text import expect, parse_json
 
 FOLDER = "accuracy_based_auto_calibration_state"
 _VERSION = 2
@@ -182,36 +183,32 @@ class SearchState:
             StateError: it is damaged, or belongs to another run.
         """
         try:
-            document = json.loads((folder / _FILE).read_bytes())
-            if not isinstance(document, dict) or document.get("version") != _VERSION:
-                raise StateError(f"The state in {folder} was written by another version.")
-            changed = key.changes(document["key"])
-            if changed:
-                verb = "has" if len(changed) == 1 else "have"
-                raise StateError(f"The {', '.join(changed)} {verb} changed since the run in {folder} began.")
-            state = cls(folder, key, _document=document)
-            for name, entry in document.get("evaluations", {}).items():
-                state._evaluations[name] = _read_evaluation(folder, entry)
-            for entry in document.get("calibration", {}).values():
-                state._calibration = _read_calibration(folder, entry)
+            state = cls._read(folder, key)
         except FileNotFoundError:
             raise
-        except AmctError as error:
-            raise error if isinstance(error, StateError) else _damaged(folder, error) from error
-        except (
-            OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, MemoryError,
-            OverflowError, EOFError, zipfile.BadZipFile, NotImplementedError,
-        ) as error:  # fmt: skip
-            raise _damaged(folder, error) from error
+        except (OSError, ContentError, RecordError) as error:
+            raise StateError(f"The state in {folder} is damaged ({str(error)[:200]}).") from error
         log_for("state").info(
             "Going on with an earlier run, of which %d evaluations are known%s.",
             len(state._evaluations), " and the calibration" if state._calibration else "",
         )  # fmt: skip
         return state
 
-
-def _damaged(folder: Path, error: Exception) -> StateError:
-    return StateError(f"The state in {folder} is damaged ({type(error).__name__}: {str(error)[:200]}).")
+    @classmethod
+    def _read(cls, folder: Path, key: RunKey) -> "SearchState":
+        document = parse_json((folder / _FILE).read_bytes())
+        if not isinstance(document, dict) or document.get("version") != _VERSION:
+            raise StateError(f"The state in {folder} was written by another version.")
+        changed = key.changes(_read_key(document))
+        if changed:
+            verb = "has" if len(changed) == 1 else "have"
+            raise StateError(f"The {', '.join(changed)} {verb} changed since the run in {folder} began.")
+        state = cls(folder, key, _document=document)
+        for name, entry in expect(dict, document.get("evaluations", {}), "the evaluations").items():
+            state._evaluations[name] = _read_evaluation(folder, expect(dict, entry, "an evaluation"))
+        for entry in expect(dict, document.get("calibration", {}), "the section of the calibration").values():
+            state._calibration = _read_calibration(folder, expect(dict, entry, "the calibration"))
+        return state
 
 
 def _name(quantized: Collection[str] | None) -> str:
@@ -237,33 +234,56 @@ def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
+def _read_key(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    key = expect(dict, document.get("key"), "the key")
+    return {name: expect(dict, key.get(name), f"{name!r} of the key") for name in ("parts", "identity")}
+
+
 def _read_evaluation(folder: Path, entry: Mapping[str, Any]) -> Evaluation:
+    if "metric" not in entry:
+        raise ContentError("the metric of an evaluation is missing")
     results = None
     if "arrays" in entry:
-        results = _read_arrays(folder, entry["arrays"])[_RESULTS]
-        if results.ndim != 1 or results.dtype != np.float64 or not np.isfinite(results).all():
-            raise StateError(f"The results of an evaluation in {folder} are no numbers.")
-    return Evaluation(entry["metric"], None, results, str(entry["model"]))
+        results = _read_arrays(folder, entry["arrays"]).get(_RESULTS)
+        if results is None or not _is_list_of_numbers(results):
+            raise ContentError("the results of an evaluation are no numbers")
+    return Evaluation(entry["metric"], None, results, expect(str, entry.get("model"), "the model of an evaluation"))
 
 
 def _read_calibration(folder: Path, entry: Mapping[str, Any]) -> CalibrationResult:
     arrays = _read_arrays(folder, entry["arrays"]) if "arrays" in entry else {}
-    factors = parse_record(entry["record"], str(folder / _FILE))
-    corrections, analyses = {}, {}
-    for name, (similarity, multiply_accumulates) in entry["layers"].items():
-        analyses[name] = LayerAnalysis(float(similarity), int(multiply_accumulates))
-        correction = arrays.get(f"correction {name}")
-        if correction is None:
-            continue
-        if correction.ndim != 1 or not np.isfinite(correction).all():
-            raise StateError(f"The bias correction of layer {name!r} in {folder} is no list of numbers.")
-        corrections[name] = correction
-    batches: list[dict[str, np.ndarray]] = [{} for _ in range(min(int(entry["batches"]), len(arrays)))]
-    for name, values in arrays.items():
-        if name.startswith("batch "):
-            _, index, tensor = name.split(" ", 2)
-            batches[int(index)][tensor] = values
-    return CalibrationResult(factors, corrections, analyses, tuple(batches))
+    layers = expect(dict, entry.get("layers"), "the layers")
+    analyses = {name: _read_analysis(name, content) for name, content in layers.items()}
+    corrections = _under("correction ", arrays)
+    for name, correction in corrections.items():
+        if not _is_list_of_numbers(correction):
+            raise ContentError(f"the bias correction of layer {name!r} is no list of numbers")
+    count = min(expect(int, entry.get("batches"), "the number of batches"), len(arrays))
+    batches = tuple(_under(f"batch {index} ", arrays) for index in range(count))
+    if sum(map(len, batches)) != len(_under("batch ", arrays)):
+        raise ContentError(f"there are values of other batches than {count}")
+    record = expect(str, entry.get("record"), "the record")
+    return CalibrationResult(parse_record(record, str(folder / _FILE)), corrections, analyses, batches)
+
+
+def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
+
+
+def _read_analysis(name: str, content: object) -> LayerAnalysis:
+    values = expect(list, content, f"layer {name!r}")
+    if len(values) != 2:
+        raise ContentError(f"layer {name!r} has {len(values)} values instead of 2")
+    text = expect(str, values[0], f"the similarity of layer {name!r}")
+    try:
+        similarity = float(text)
+    except ValueError as error:
+        raise ContentError(f"the similarity of layer {name!r} is {text[:20]!r}") from error
+    return LayerAnalysis(similarity, expect(int, values[1], f"the count of layer {name!r}"))
+
+
+def _is_list_of_numbers(values: np.ndarray) -> bool:
+    return values.ndim == 1 and values.dtype == np.float64 and bool(np.isfinite(values).all())
 
 
 def _dump_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -274,15 +294,29 @@ def _dump_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
     return stream.getvalue()
 
 
-def _read_arrays(folder: Path, reference: Mapping[str, str]) -> dict[str, np.ndarray]:
+def _read_arrays(folder: Path, reference: object) -> dict[str, np.ndarray]:
     """Reads the arrays of a file, by the names they were written under."""
-    file = folder / Path(reference["file"]).name
+    named = expect(dict, reference, "the reference to arrays")
+    name, expected = (expect(str, named.get(key), f"{key!r} of arrays") for key in ("file", "sha256"))
+    file = folder / Path(name).name
     data = file.read_bytes() if file.is_file() else b""
-    if digest(data) != reference["sha256"]:
-        raise StateError(f"{file} is not the file that was written.")
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        # Compressed ones would not be ours, and could be made to fill the memory.
-        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise StateError(f"{file} is compressed.")
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        return {str(name): arrays[str(index)] for index, name in enumerate(arrays["names"])}
+    if digest(data) != expected:
+        raise ContentError(f"{file} is not the file that was written")
+    members = _unpack(file, data)
+    names = members.pop("names", np.array(0))
+    if names.ndim != 1 or set(members) != set(map(str, range(names.size))):
+        raise ContentError(f"{file} does not hold the arrays that it names")
+    return {str(name): members[str(index)] for index, name in enumerate(names)}
+
+
+def _unpack(file: Path, data: bytes) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            is_compressed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+        if not is_compressed:  # compressed ones would not be ours, and could be made to fill the memory
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                return {name: np.asarray(values) for name, values in arrays.items()}
+    # Everything above is zipfile's and NumPy's, and damaged bytes lead them to errors of many kinds.
+    except Exception as error:
+        raise ContentError(f"{file}: {type(error).__name__}: {error}") from error
+    raise ContentError(f"{file} is compressed")

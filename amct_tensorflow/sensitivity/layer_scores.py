@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from amct_tensorflow.calibration.calibrator import CalibrationResult
 from amct_tensorflow.console.progress_lines import Progress
-from amct_tensorflow.errors import AmctError
+from amct_tensorflow.errors import ModelError
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.sensitivity.divergence import Divergence
@@ -69,9 +69,7 @@ class LayerScores:
         progress = Progress("Measuring how quantized layers move the outputs", runs)
         try:
             return self._switchable_model().compare(candidates, base, new_measure, progress.advance)
-        except AmctError:
-            raise
-        except (ValueError, TypeError, tf.errors.OpError) as error:
+        except ModelError as error:
             # Evaluations may have taken hours by now: do without this rather than lose them.
             log_for("search").warning("How the outputs move cannot be measured: %s", " ".join(str(error).split())[:300])
             return []

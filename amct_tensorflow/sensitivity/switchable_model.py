@@ -5,13 +5,15 @@ from the last cut before the first layer in which it differs from a base set, wh
 once. Only the values of one part of the images at a few cuts are held, however many layers there are.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.calibration.layer_effects import Batch
+from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.cuts import find_cuts
 from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.graph.rewrite import subgraph
@@ -50,6 +52,9 @@ class SwitchableModel:
             graph: the float model as TensorFlow sees it; it tells the shapes of tensors.
             plan: the model with every layer quantized of which this is to be tried.
             batches: per calibration batch, the values of the tensors from which the outputs follow.
+
+        Raises:
+            ModelError: TensorFlow does not take it.
         """
         self._batches = batches
         sources = {name: graph.get_tensor_by_name(name) for name in batches[0]}
@@ -83,7 +88,8 @@ class SwitchableModel:
                 external[switchable.entries[cut]] = _alive_if(entered, fed)
             read = {full_tensor_name(text) for node in switchable.graph_def.node for text in node.input}
             input_map = {name: tensor for name, tensor in external.items() if name in read}
-            tf.import_graph_def(switchable.graph_def, name="model", input_map=input_map)
+            with _told_as_model_error():
+                tf.import_graph_def(switchable.graph_def, name="model", input_map=input_map)
         find = self._graph.get_tensor_by_name
         self._gates = {name: find(f"model/{gate}:0") for name, gate in switchable.gates.items()}
         self._fetches = [find(f"model/{switchable.outputs[output]}:0") for output in self.outputs]
@@ -118,7 +124,12 @@ class SwitchableModel:
         new_measure: Callable[[int], MeasureT],
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> list[MeasureT]:
-        """Gives the outputs of candidate sets to measures, one each, made by ``new_measure(number of outputs)``."""
+        """Gives the outputs of candidate sets to measures, one each, made by ``new_measure(number of outputs)``.
+
+        Raises:
+            ModelError: TensorFlow cannot run one.
+            EvaluatorError: a user's sensitivity failed.
+        """
         measures = [new_measure(len(self.outputs)) for _ in candidates]
         starts = [self._start(set(candidate) ^ set(base)) for candidate in candidates]
         for index, part in enumerate(self._batches):
@@ -158,7 +169,17 @@ class SwitchableModel:
             is_fed = fed is not None and fed[0] == index
             feed[entered] = is_fed
             feed[tensor] = fed[1] if fed is not None and is_fed else _nothing(tensor)
-        return list(self._session.run(list(fetches), feed))
+        with _told_as_model_error():
+            return list(self._session.run(list(fetches), feed))
+
+
+@contextmanager
+def _told_as_model_error() -> Iterator[None]:
+    """Turns TensorFlow's refusal to take or run the model into a ModelError; nothing of ours may run inside."""
+    try:
+        yield
+    except (ValueError, tf.errors.OpError) as error:  # ValueError: what the import or a placeholder does not take
+        raise ModelError(f"TensorFlow cannot run the switchable model: {error}") from error
 
 
 def _any_number(tensor: tf.Tensor) -> tf.Tensor:

@@ -17,9 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from amct_tensorflow.errors import OutputError
+from amct_tensorflow.errors import ContentError, OutputError
 from amct_tensorflow.log import log_for
 from amct_tensorflow.storage.files import fill, make_folder, refusal, rename, sync
+from amct_tensorflow.storage.json_text import expect, parse_json
 from amct_tensorflow.storage.locks import exclusive
 
 JOURNAL = ".accuracy_based_auto_calibration_journal.json"
@@ -90,11 +91,10 @@ def _read_journal(journal: Path) -> list[Path]:
         return []
     try:
         with journal.open("rb") as file:
-            listed = json.loads(file.read(_MOST_JOURNAL_BYTES))
-    except (OSError, ValueError, RecursionError):
+            listed = expect(list, parse_json(file.read(_MOST_JOURNAL_BYTES)), "the journal")
+    except (OSError, ContentError):
         return []
-    entries = listed if isinstance(listed, list) else []
-    return list(dict.fromkeys(Path(entry) for entry in entries if _is_plain(entry)))
+    return list(dict.fromkeys(Path(entry) for entry in listed if _is_plain(entry)))
 
 
 def _is_plain(entry: Any) -> bool:

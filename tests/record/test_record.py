@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from amct_tensorflow.errors import OutputError, RecordError
 from amct_tensorflow.graph.fusion import FusedLayer
+from amct_tensorflow.record import corrections
 from amct_tensorflow.record.corrections import corrections_path, read_corrections, remove_corrections, write_corrections
 from amct_tensorflow.record.layer_factors import LayerFactors
 from amct_tensorflow.record.record_file import check_record, dump_record, parse_record, read_record, write_record
@@ -167,12 +168,12 @@ def layer_of(name):
 
 def test_corrections_belong_to_their_factors(tmp_path):
     record = tmp_path / "record.txt"
-    corrections = {"MobilenetV2/Conv/Conv2D": np.array([0.125, -3.5e-7])}
-    layers = {name: layer_of(name) for name in corrections}
-    write_corrections(record, FACTORS, corrections, layers)
+    measured = {"MobilenetV2/Conv/Conv2D": np.array([0.125, -3.5e-7])}
+    layers = {name: layer_of(name) for name in measured}
+    write_corrections(record, FACTORS, measured, layers)
     assert corrections_path(record).name == "record_bias_correction.json"
     read = read_corrections(record, FACTORS, layers)
-    np.testing.assert_array_equal(read["MobilenetV2/Conv/Conv2D"], corrections["MobilenetV2/Conv/Conv2D"])
+    np.testing.assert_array_equal(read["MobilenetV2/Conv/Conv2D"], measured["MobilenetV2/Conv/Conv2D"])
     edited = {**FACTORS, "MobilenetV2/Conv/Conv2D": LayerFactors(0.5, 0, (0.1, 0.2))}
     assert read_corrections(record, edited, layers) == {}
     other = {name: replace(layer, bias=np.ones(2, np.float32)) for name, layer in layers.items()}
@@ -193,6 +194,42 @@ def test_damaged_corrections(tmp_path, text):
         assert read_corrections(record, FACTORS, {}) == {}
     except RecordError as error:
         assert "record_bias_correction.json" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "JSONDecodeError"),
+        ("\xff", "UnicodeDecodeError"),
+        ("[" * 100_000, "RecursionError"),
+        ("[]", "the file is no dict"),
+        ('{"MobilenetV2/Conv/Conv2D": 3}', "layer 'MobilenetV2/Conv/Conv2D' is no dict"),
+        ('{"MobilenetV2/Conv/Conv2D": {"factors": 1}}', "'factors' of layer 'MobilenetV2/Conv/Conv2D' is no str"),
+        ('{"MobilenetV2/Conv/Conv2D": {"factors": "a"}}', "'weights' of layer 'MobilenetV2/Conv/Conv2D' is missing"),
+        *(
+            (
+                f'{{"MobilenetV2/Conv/Conv2D": {{"factors": "a", "weights": "b", "bias_correction": {values}}}}}',
+                "the bias correction of layer 'MobilenetV2/Conv/Conv2D' is no",
+            )
+            for values in ("{}", "[[1.0]]", '["1.0"]', "[true]", "[NaN]", "[-Infinity]", "[1e400]", f"[1{'0' * 400}]")
+        ),
+    ],
+)
+def test_what_is_wrong_with_corrections_is_named(tmp_path, text, words):
+    record = tmp_path / "record.txt"
+    corrections_path(record).write_bytes(text.encode("latin-1"))
+    with pytest.raises(RecordError, match="Delete it, or calibrate again") as caught:
+        read_corrections(record, FACTORS, {})
+    assert words in str(caught.value) and str(corrections_path(record)) in str(caught.value)
+
+
+def test_a_fault_of_our_own_does_not_pass_for_damage(tmp_path, monkeypatch):
+    record = tmp_path / "record.txt"
+    layers = {name: layer_of(name) for name in FACTORS}
+    write_corrections(record, FACTORS, {}, layers)
+    monkeypatch.setattr(corrections, "_digest", lambda name, factors: factors.no_such_attribute)
+    with pytest.raises(AttributeError):
+        read_corrections(record, FACTORS, layers)
 
 
 def test_files_are_written_whole_with_their_modes(tmp_path):

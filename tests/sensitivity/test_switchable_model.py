@@ -1,5 +1,7 @@
 """One graph for every set of quantized layers: it must compute what the saved model of each set computes."""
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,6 +17,8 @@ from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.quantized.builder import quantize_graph
 from amct_tensorflow.sensitivity.divergence import Divergence
+from amct_tensorflow.sensitivity.layer_scores import LayerScores
+from amct_tensorflow.sensitivity.measures import OutputDivergenceSensitivity
 from amct_tensorflow.sensitivity.switchable_model import SwitchableModel
 
 IMAGES = normal((6, 12, 12, 3), 50)
@@ -178,3 +182,32 @@ def test_control_edges_around_layers():
     prepared = Prepared(make, ["out"], [IMAGES])
     for quantized in ({"first"}, {"second"}, {"first", "second"}, {"first", "second", "out"}):
         assert prepared.switchable.divergences([quantized]) == [pytest.approx(prepared.expected(quantized), rel=1e-3)]
+
+
+def test_what_tensorflow_cannot_run_is_done_without(chain, monkeypatch, messages):
+    """Evaluations may have taken hours by then. A fault of our own is not taken for TensorFlow's."""
+    graph = import_graph(chain.graph_def, "test")
+
+    def refuse(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "no memory\nleft")
+
+    with closing(LayerScores(graph, chain.plan, chain.calibration)) as scores:
+        with monkeypatch.context() as patch:
+            patch.setattr(tf1.Session, "run", refuse)
+            assert np.isnan(scores.divergences([{"conv/Conv2D"}, set()])).all()
+        assert any("cannot be measured" in line and "no memory left" in line for line in messages)
+        monkeypatch.setattr(Divergence, "add", lambda self, reference, values: {}[0])
+        with pytest.raises(KeyError):
+            scores.divergences([{"conv/Conv2D"}])
+
+
+def test_a_graph_that_tensorflow_does_not_take(chain, monkeypatch, messages):
+    graph = import_graph(chain.graph_def, "test")
+
+    def refuse(*_, **__):
+        raise ValueError("NodeDef mentions an attribute that is not in the op")
+
+    monkeypatch.setattr(tf, "import_graph_def", refuse)
+    with closing(LayerScores(graph, chain.plan, chain.calibration)) as scores:
+        assert scores.ranking(OutputDivergenceSensitivity()) == scores.local_similarities()
+    assert any("cannot be measured" in line for line in messages)

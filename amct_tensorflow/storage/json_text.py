@@ -1,0 +1,35 @@
+"""Reading JSON files that we wrote, and that anybody may have changed since.
+
+Whatever stands there, nothing but ``ContentError`` comes out; so a reader catches that one, and no error of our own
+code passes for a damaged file.
+"""
+
+import json
+from typing import Any, TypeVar
+
+from amct_tensorflow.errors import ContentError
+
+T = TypeVar("T")
+
+
+def parse_json(data: bytes) -> Any:
+    """Parses JSON text.
+
+    Raises:
+        ContentError: it is none, is nested too deeply, or holds a number too long to be read.
+    """
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:  # also that it is no text (UnicodeDecodeError)
+        raise ContentError(f"{type(error).__name__}: {str(error)[:200]}") from error
+
+
+def expect(kind: type[T], value: object, name: str) -> T:
+    """Returns ``value`` if it is of a type; true and false are no integers.
+
+    Raises:
+        ContentError: it is not, perhaps because it is missing; ``name`` says in the message what.
+    """
+    if type(value) is not kind:
+        raise ContentError(f"{name} is missing" if value is None else f"{name} is no {kind.__name__}")
+    return value
