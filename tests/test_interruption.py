@@ -9,7 +9,7 @@ from conftest import ROOT
 
 SCRIPT = """
 import os, signal, time
-from amct_tensorflow.interruption import Terminated, raise_on_signals
+from amct_tensorflow.console.signals import Terminated, raise_on_signals
 raise_on_signals()
 
 class Slow:
