@@ -40,7 +40,7 @@ def run(inputs: Inputs) -> float:
 
 def evaluate(inputs: Inputs) -> float:
     """Returns the seconds of one evaluation of the float model by the sample's evaluator."""
-    dataset = inputs.sample.scan_dataset(inputs.sample.find_files(str(inputs.dataset)))
+    dataset = inputs.scan()
     evaluator = inputs.sample.MobileNetV2Evaluator(dataset)
     graph = import_graph(read_graph_def(inputs.model), inputs.model)
     start = time.perf_counter()

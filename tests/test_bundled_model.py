@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, load_script
 
+from amct_tensorflow.data import find_files, scan_records
 from amct_tensorflow.graph.model_file import import_graph, read_graph_def
 from amct_tensorflow.graph.view import attribute
 
@@ -34,7 +35,7 @@ def test_size():
 
 
 def test_accuracy_on_the_bundled_images():
-    dataset = sample.scan_dataset(sample.find_files(str(ROOT / "data" / "fashion_mnist")))
+    dataset = scan_records(find_files(ROOT / "data" / "fashion_mnist"), sample.FEATURES)
     evaluator = sample.MobileNetV2Evaluator(dataset, 100)
     accuracy = evaluator.evaluate(import_graph(read_graph_def(MODEL), MODEL), [sample.OUTPUT])
     described = float(re.search(r"([\d.]+) % on the 2,000 bundled", DESCRIBED)[1])
