@@ -1,12 +1,20 @@
 """Accuracy-based post-training quantization of frozen TensorFlow models.
 
-The names here, and those in ``common`` and ``utils``, are those of the original toolkit; see the README.
+The names here, and those in ``common`` and ``utils``, are those of the original toolkit; see the README. They are
+imported when they are first used: TensorFlow takes seconds, and a program that wants it quiet has to say so before.
 """
 
-from amct_tensorflow.accuracy_based_auto_calibration import AutoCalibrationResult, accuracy_based_auto_calibration
-from amct_tensorflow.errors import AmctError
-from amct_tensorflow.log import set_logging_level
-from amct_tensorflow.quantization import convert_model, create_quant_config, quantize_model, save_model
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from amct_tensorflow.accuracy_based_auto_calibration import AutoCalibrationResult, accuracy_based_auto_calibration
+    from amct_tensorflow.errors import AmctError
+    from amct_tensorflow.graph.model_file import load_graph
+    from amct_tensorflow.log import set_logging_level
+    from amct_tensorflow.quantization import convert_model, create_quant_config, quantize_model, save_model
 
 __all__ = [
     "AmctError",
@@ -14,7 +22,49 @@ __all__ = [
     "accuracy_based_auto_calibration",
     "convert_model",
     "create_quant_config",
+    "load_graph",
     "quantize_model",
     "save_model",
     "set_logging_level",
 ]
+
+_HOMES = {
+    "AmctError": "errors",
+    "AutoCalibrationResult": "accuracy_based_auto_calibration",
+    "accuracy_based_auto_calibration": "accuracy_based_auto_calibration",
+    "convert_model": "quantization",
+    "create_quant_config": "quantization",
+    "load_graph": "graph.model_file",
+    "quantize_model": "quantization",
+    "save_model": "quantization",
+    "set_logging_level": "log",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    if not name.startswith("_"):  # amct.errors and the like, without an import of their own
+        try:
+            return import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{name}":
+                raise
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps a function where Python would put the module of the same name, as soon as somebody imports that."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        is_module = isinstance(value, ModuleType) and _HOMES.get(name) == name
+        super().__setattr__(name, getattr(value, name) if is_module else value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -5,6 +5,8 @@ original toolkit raises in the same place, so that existing clients' handlers ke
 wrong, where (file, node or key) and what to do about it.
 """
 
+import re
+
 
 class AmctError(Exception):
     """Base class of all errors raised by amct_tensorflow."""
@@ -46,6 +48,10 @@ class CalibrationError(AmctError, RuntimeError):
     """Calibration did not see the data it needs, or saw NaN or Inf."""
 
 
+class DatasetError(AmctError, ValueError):
+    """A dataset cannot be used; the message says which file and record, and what to do."""
+
+
 class EvaluatorError(AmctError, RuntimeError):
     """The user's evaluator (or strategy, or sensitivity) broke its contract."""
 
@@ -64,3 +70,10 @@ class ContentError(AmctError, ValueError):
 
 class StateError(AmctError, RuntimeError):
     """The state of an earlier run cannot be used."""
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, without what TensorFlow says of its own nodes."""
+    message = getattr(error, "message", None)  # TensorFlow's, of which str() also tells where each node was made
+    line = next(iter((message if isinstance(message, str) else str(error)).splitlines()), type(error).__name__)
+    return re.sub(r"{{.*?}} ?| \[Op:.*", "", line)

@@ -71,22 +71,26 @@ class _LogFileHandler(logging.FileHandler):
             self.release()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._refused:
-            return
+        if self.begin():
+            super().emit(record)
+
+    def begin(self) -> bool:
+        """Opens the file unless that was done; tells whether it can be written to."""
+        self.acquire()
         try:
-            if self.stream is None:
+            if self.stream is None and not self._refused:
                 self.baseFilename = os.path.abspath(LOG_FILE)  # noqa: PTH100
                 Path(self.baseFilename).parent.mkdir(mode=0o750, parents=True, exist_ok=True)
                 self.stream = self._open_locked()
         except BlockingIOError:
             self._refused = True
             log_for("log").warning("No log file: another run is writing to %s.", self.baseFilename)
-            return
         except OSError as error:
             self._refused = True
             log_for("log").warning("No log file: %s cannot be written (%s).", self.baseFilename, error.strerror)
-            return
-        super().emit(record)
+        finally:
+            self.release()
+        return not self._refused
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is that of the base class
         """Gives up the file if a message cannot be written, as on a full disk; the run goes on."""
@@ -165,14 +169,26 @@ class ModuleLogger(_LoggerAdapter):
         log_for(module_name).error("%s", message)
 
 
-_CONSOLE, _FILE = _StderrHandler(), _LogFileHandler()
+def make_record(level: int, module: str, text: str) -> logging.LogRecord:
+    """Returns a message for one of the handlers here."""
+    record = logging.LogRecord("amct_tensorflow", level, "", 0, text, None, None)
+    record.amct_module = module
+    return record
+
+
+def format_line(level: int, module: str, text: str) -> str:
+    """Returns a message as it stands in the log."""
+    return _Formatter().format(make_record(level, module, text))
+
+
+_CONSOLE, LOG_FILE_HANDLER = _StderrHandler(), _LogFileHandler()
 
 
 def _make_logger() -> logging.Logger:
     logger = logging.getLogger("amct_tensorflow")
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
-    for handler in (_CONSOLE, _FILE):
+    for handler in (_CONSOLE, LOG_FILE_HANDLER):
         handler.setLevel(logging.INFO)
         handler.setFormatter(_Formatter())
         logger.addHandler(handler)
@@ -194,7 +210,7 @@ def log_for(module: str = "AMCT", *, console: bool = True) -> ModuleLogger:
 
 def follow_directory() -> None:
     """Logs to the file of the current directory from now on; its former content goes."""
-    _FILE.follow()
+    LOG_FILE_HANDLER.follow()
 
 
 def set_logging_level(print_level: str = "info", save_level: str = "info") -> None:
@@ -216,4 +232,4 @@ def set_logging_level(print_level: str = "info", save_level: str = "info") -> No
             raise ArgumentValueError(f"set_logging_level: {argument} is {level!r}; use one of {', '.join(LEVELS)}.")
         levels.append(LEVELS[level.lower()])
     _CONSOLE.setLevel(levels[0])
-    _FILE.setLevel(levels[1])
+    LOG_FILE_HANDLER.setLevel(levels[1])

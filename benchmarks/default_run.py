@@ -8,7 +8,7 @@ import time
 import numpy as np
 from measuring import OUTPUT, Inputs, parse_inputs, report, scratch_folder
 
-from amct_tensorflow.graph.model_file import import_graph, read_model
+from amct_tensorflow.graph.model_file import load_graph
 
 ROUNDS = 3
 
@@ -40,9 +40,9 @@ def run(inputs: Inputs) -> float:
 
 def evaluate(inputs: Inputs) -> float:
     """Returns the seconds of one evaluation of the float model by the sample's evaluator."""
-    dataset = inputs.sample.scan_dataset(inputs.sample.find_files(str(inputs.dataset)))
+    dataset = inputs.scan()
     evaluator = inputs.sample.MobileNetV2Evaluator(dataset)
-    graph = import_graph(read_model(inputs.model).graph_def, inputs.model)
+    graph = load_graph(inputs.model)
     start = time.perf_counter()
     evaluator.evaluate(graph, [OUTPUT])
     return time.perf_counter() - start

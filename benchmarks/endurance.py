@@ -18,7 +18,8 @@ from measuring import OUTPUT, ROOT, Inputs, report, scratch_folder
 
 import amct_tensorflow as amct
 from amct_tensorflow.common.auto_calibration import AutoCalibrationStrategyBase
-from amct_tensorflow.graph.model_file import import_graph, read_model
+from amct_tensorflow.data import find_files, scan_records
+from amct_tensorflow.graph.model_file import load_graph
 
 MODEL = ROOT / "model" / "mobilenet_v2_0.35_48_fashion_mnist.pb"
 DATASET = ROOT / "data" / "fashion_mnist"
@@ -70,19 +71,19 @@ def evaluate(images: int) -> None:
     """Evaluates the float model on so many images."""
     with scratch_folder() as folder:
         sample = INPUTS.sample
-        dataset = sample.scan_dataset(sample.find_files(str(repeated_images(folder, images // IMAGES))))
-        assert dataset.num_images == images
-        sample.MobileNetV2Evaluator(dataset).evaluate(import_graph(read_model(MODEL).graph_def, MODEL), [OUTPUT])
+        dataset = scan_records(find_files(repeated_images(folder, images // IMAGES)), sample.FEATURES)
+        assert dataset.num_records == images
+        sample.MobileNetV2Evaluator(dataset).evaluate(load_graph(MODEL), [OUTPUT])
 
 
 def search(evaluations: int, candidates: int = 0) -> None:
     """Searches with so many evaluations on 100 images, and candidate sets for each."""
     with scratch_folder():
         sample = INPUTS.sample
-        dataset = sample.scan_dataset(sample.find_files(str(DATASET)), 100)
+        dataset = scan_records(find_files(DATASET), sample.FEATURES, 100)
         evaluator = sample.MobileNetV2Evaluator(dataset, expected_acc_loss=0.0)
         evaluator.metric_eval = lambda original, new: (original is new, 1.0)
-        amct.create_quant_config("config.json", import_graph(read_model(MODEL).graph_def, MODEL))
+        amct.create_quant_config("config.json", load_graph(MODEL))
         result = amct.accuracy_based_auto_calibration(
             str(MODEL), [OUTPUT], "record.txt", "config.json", "net", evaluator,
             strategy=ManySteps(evaluations, candidates), sensitivity="CosineSimilarity",
@@ -94,8 +95,8 @@ def calibrate(batches: int, layers: int = 54) -> None:
     """Calibrates so many layers on so many batches of 32 images."""
     with scratch_folder():
         sample = INPUTS.sample
-        dataset = sample.scan_dataset(sample.find_files(str(DATASET)))
-        graph = import_graph(read_model(MODEL).graph_def, MODEL)
+        dataset = scan_records(find_files(DATASET), sample.FEATURES)
+        graph = load_graph(MODEL)
         amct.create_quant_config("config.json", graph, batch_num=batches)
         config = json.loads(Path("config.json").read_text())
         names = [name for name, layer in config.items() if isinstance(layer, dict)]

@@ -24,7 +24,8 @@ import tensorflow as tf
 
 import amct_tensorflow as amct
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
-from amct_tensorflow.graph.model_file import import_graph, read_model
+from amct_tensorflow.data import ScannedRecords, find_files, scan_records
+from amct_tensorflow.graph.model_file import load_graph
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("AMCT_SHARED", ROOT.parent / "shared"))
@@ -52,11 +53,15 @@ class Inputs:
         spec.loader.exec_module(module)
         return module
 
+    def scan(self) -> ScannedRecords:
+        """Returns the dataset as the sample reads it."""
+        return scan_records(find_files(self.dataset), self.sample.FEATURES)
+
     @cached_property
     def images(self) -> tuple[np.ndarray, np.ndarray]:
         """All images as the sample prepares them, float32 [n, 224, 224, 3], and their labels."""
-        dataset = self.sample.scan_dataset(self.sample.find_files(str(self.dataset)))
-        batches = [(images.numpy(), labels.numpy()) for images, labels in dataset.batches(224, 224, BATCH)]
+        data = self.sample.MobileNetV2Evaluator(self.scan(), BATCH).batches(224, 224)
+        batches = [(images.numpy(), labels.numpy()) for images, labels in data]
         return np.concatenate([images for images, _ in batches]), np.concatenate([labels for _, labels in batches])
 
 
@@ -160,7 +165,7 @@ def quantize(
     inputs: Inputs, evaluator: ReadyImages, *, bias_correction: bool, **options: str
 ) -> amct.AutoCalibrationResult:
     """Runs the tool in the current folder."""
-    amct.create_quant_config("config.json", import_graph(read_model(inputs.model).graph_def, inputs.model))
+    amct.create_quant_config("config.json", load_graph(inputs.model))
     config = json.loads(Path("config.json").read_text())
     Path("config.json").write_text(json.dumps({**config, "bias_correction": bias_correction}))
     return amct.accuracy_based_auto_calibration(

@@ -7,6 +7,9 @@ nothing else. The sample's own also crops, resizes, scales and batches. Both are
 import tensorflow as tf
 from measuring import BATCH, interleaved, parse_inputs, ratio, report
 
+from amct_tensorflow.data import parse_records
+from amct_tensorflow.data.scanned_records import PARALLEL_RECORDS
+
 ROUNDS = 7
 REPEATS = 5  # one pass over a few hundred images would be too short to time
 
@@ -15,10 +18,10 @@ def main() -> None:
     """Measures and reports."""
     inputs, _ = parse_inputs("images per second of the input pipeline against a bare decode")
     sample = inputs.sample
-    dataset = sample.scan_dataset(sample.find_files(str(inputs.dataset)))
+    dataset = inputs.scan()
 
     def decode(record: tf.Tensor) -> tf.Tensor:
-        return tf.io.decode_jpeg(sample.parse_examples(record)[sample.IMAGE_KEY], channels=3)
+        return tf.io.decode_jpeg(parse_records(record, sample.FEATURES)[sample.IMAGE_KEY], channels=3)
 
     def crop_and_resize(record: tf.Tensor) -> tf.Tensor:
         image = tf.image.central_crop(decode(record), sample.CENTRAL_FRACTION)
@@ -27,18 +30,18 @@ def main() -> None:
     def mapped(function: object) -> tf.data.Dataset:
         options = tf.data.Options()
         options.autotune.enabled = False
-        images = dataset.records().map(function, num_parallel_calls=sample.PARALLEL_IMAGES, deterministic=True)
+        images = dataset.records().map(function, num_parallel_calls=PARALLEL_RECORDS, deterministic=True)
         return images.prefetch(2).with_options(options)
 
     pipelines = {
         "bare decode": mapped(decode),
         "decode, crop": mapped(lambda record: tf.image.central_crop(decode(record), sample.CENTRAL_FRACTION)),
         "decode, crop, resize": mapped(crop_and_resize),
-        "the sample's": dataset.batches(224, 224, BATCH),
+        "the sample's": sample.MobileNetV2Evaluator(dataset, BATCH).batches(224, 224),
     }
     actions = {name: lambda data=data: exhaust(data.repeat(REPEATS)) for name, data in pipelines.items()}
     seconds = interleaved(actions, ROUNDS)
-    images = dataset.num_images * REPEATS
+    images = dataset.num_records * REPEATS
     rows = [
         {
             "pipeline": name,
@@ -47,7 +50,7 @@ def main() -> None:
         }
         for name, values in seconds.items()
     ]
-    report("pipeline", rows, f"{dataset.num_images} images {REPEATS} times, {ROUNDS} rounds.")
+    report("pipeline", rows, f"{dataset.num_records} images {REPEATS} times, {ROUNDS} rounds.")
 
 
 def exhaust(data: tf.data.Dataset) -> None:

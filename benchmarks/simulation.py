@@ -20,7 +20,7 @@ from measuring import (
     scratch_folder,
 )
 
-from amct_tensorflow.graph.model_file import import_graph, read_model
+from amct_tensorflow.graph.model_file import import_graph, load_graph, read_model
 
 ROUNDS = 30
 SHOWN_OPS = 8
@@ -32,7 +32,7 @@ def main() -> None:
     with scratch_folder():
         quantize(inputs, ReadyImages(inputs, "top-1", 100.0), bias_correction=True)
         graphs = {
-            "original": import_graph(read_model(inputs.model).graph_def, inputs.model),
+            "original": load_graph(inputs.model),
             "quantized": import_graph(read_model("net_quantized.pb").graph_def, "net_quantized.pb"),
         }
     batch = inputs.images[0][:BATCH]

@@ -9,7 +9,6 @@ Exit codes: 0 the model is there; 1 it could not be fetched, or is another model
 """
 
 import argparse
-import os
 import sys
 import tarfile
 import zlib
@@ -21,13 +20,16 @@ from typing import IO
 from urllib.request import urlopen
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from amct_tensorflow.console import ProgressBar, quiet_tensorflow
+
+if __name__ == "__main__":
+    quiet_tensorflow()  # before it is imported
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tqdm.utils import CallbackIOWrapper
 
-from amct_tensorflow.console.progress_bar import ProgressBar
 from amct_tensorflow.log import printable
 from amct_tensorflow.storage.files import write_atomically
 

@@ -22,11 +22,14 @@ from pathlib import Path
 
 # The package stands next to src/; this finds it even where it is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it while it is imported
+
+from amct_tensorflow.console import ProgressBar, quiet_tensorflow
+
+if __name__ == "__main__":
+    quiet_tensorflow()  # before it is imported
 
 import tensorflow as tf
 
-from amct_tensorflow.console.progress_bar import ProgressBar
 from amct_tensorflow.log import printable
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}

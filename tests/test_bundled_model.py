@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, load_script
 
-from amct_tensorflow.graph.model_file import import_graph, read_model
+from amct_tensorflow.data import find_files, scan_records
+from amct_tensorflow.graph.model_file import load_graph, read_model
 from amct_tensorflow.graph.view import attribute
 
 sample = load_script("src/mobilenet_v2_accuracy_based_auto_calibration.py")
@@ -34,9 +35,9 @@ def test_size():
 
 
 def test_accuracy_on_the_bundled_images():
-    dataset = sample.scan_dataset(sample.find_files(str(ROOT / "data" / "fashion_mnist")))
+    dataset = scan_records(find_files(ROOT / "data" / "fashion_mnist"), sample.FEATURES)
     evaluator = sample.MobileNetV2Evaluator(dataset, 100)
-    accuracy = evaluator.evaluate(import_graph(read_model(MODEL).graph_def, MODEL), [sample.OUTPUT])
+    accuracy = evaluator.evaluate(load_graph(MODEL), [sample.OUTPUT])
     described = float(re.search(r"([\d.]+) % on the 2,000 bundled", DESCRIBED)[1])
     assert accuracy == pytest.approx(described, abs=0.2)
     assert float(np.mean(evaluator.image_results())) == pytest.approx(accuracy)

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 import amct_tensorflow as amct
-from amct_tensorflow.graph.model_file import import_graph, read_model
+from amct_tensorflow.graph.model_file import load_graph
 from amct_tensorflow.record.layer_factors import LayerFactors
 from amct_tensorflow.record.record_file import parse_record
 
@@ -26,7 +26,7 @@ def example(heading):
 
 def test_simplified_configuration(workdir):
     Path("my.cfg").write_text(example("Simplified configuration (.cfg)"))
-    graph = import_graph(read_model(MODEL).graph_def, MODEL)
+    graph = load_graph(MODEL)
     amct.create_quant_config("config.json", graph, config_defination="my.cfg")
     text = Path("config.json").read_text()
     assert text.count('"num_of_bins":4096') == 17
@@ -45,7 +45,7 @@ def test_record():
 
 def test_defaults_of_the_configuration(workdir):
     """The table of global keys is the file that create_quant_config writes."""
-    amct.create_quant_config("config.json", import_graph(read_model(MODEL).graph_def, MODEL))
+    amct.create_quant_config("config.json", load_graph(MODEL))
     written = Path("config.json").read_text()
     table = dict(re.findall(r"(?m)^\| `(\w+)` \| (\S+) \|", FORMATS.split("## config.json")[1].split("Per layer")[0]))
     assert table.pop("fakequant_precision_mode") == "absent" and "fakequant_precision_mode" not in written

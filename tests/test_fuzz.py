@@ -22,6 +22,7 @@ from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
 from amct_tensorflow.calibration.layer_effects import LayerAnalysis
 from amct_tensorflow.config.json_file import read_config
 from amct_tensorflow.config.simplified import read_simplified
+from amct_tensorflow.data import DatasetError, scan_records
 from amct_tensorflow.errors import AmctError
 from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.fusion import fuse
@@ -385,9 +386,9 @@ def test_example(folder, data):
     file.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as records:
         records.write(data)
-    with contextlib.suppress(sample.DatasetError):
-        dataset = sample.scan_dataset([str(file)])
-        error = dataset.find_undecodable(0, 4, 4)
+    with contextlib.suppress(DatasetError):
+        dataset = scan_records([str(file)], sample.FEATURES)
+        error = dataset.find_undecodable(lambda features: sample.preprocess(features["image/encoded"], 4, 4))
         assert str(file) in str(error) or "did it change" in str(error)
 
 
@@ -400,8 +401,8 @@ def test_tfrecord_file(folder, data):
         for _ in range(2):
             records.write(EXAMPLE)
     file.write_bytes(data.draw(mutations(file.read_bytes())))
-    with contextlib.suppress(sample.DatasetError):
-        sample.scan_dataset([str(file)])
+    with contextlib.suppress(DatasetError):
+        scan_records([str(file)], sample.FEATURES)
 
 
 WORDS = ["--dataset", "--model", "--keyword", "--batch_size", "--num_images", "--expected_acc_loss", "--resume", "d",

@@ -14,7 +14,7 @@ from graphs import build, normal, small_net, tf1
 
 import amct_tensorflow as amct
 from amct_tensorflow.errors import AmctError, ModelError, RecordError
-from amct_tensorflow.graph.model_file import import_graph, read_model
+from amct_tensorflow.graph.model_file import import_graph, load_graph, read_model
 from amct_tensorflow.record.record_file import read_record
 
 OUTPUT = "probabilities"
@@ -28,7 +28,7 @@ def save(graph_def):
 def prepare_and_convert(graph_def):
     """Does everything that does not need data."""
     model = save(graph_def)
-    graph = import_graph(read_model(model).graph_def, model)
+    graph = load_graph(model)
     amct.create_quant_config("config.json", graph)
     amct.quantize_model(graph, "config.json", "taps.txt")
     record = ""

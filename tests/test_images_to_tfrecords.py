@@ -7,6 +7,8 @@ import pytest
 import tensorflow as tf
 from conftest import load_script
 
+from amct_tensorflow.data import find_files, scan_records
+
 writer = load_script("src/images_to_tfrecords.py")
 sample = load_script("src/mobilenet_v2_accuracy_based_auto_calibration.py")
 
@@ -27,7 +29,7 @@ def folders(tmp_path):
 def read(folder):
     """Returns (level, label) of every record, file by file."""
     result = []
-    for file in sample.find_files(str(folder)):
+    for file in find_files(folder):
         examples = [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(file)]
         result.append([decode(example) for example in examples])
     return result
@@ -43,8 +45,8 @@ def test_folders_become_records_that_the_sample_reads(folders, tmp_path, capsys)
     assert writer.main(["--images", str(folders), "--output", str(tmp_path / "out"), "--shards", "2"]) == 0
     shards = read(tmp_path / "out")
     assert [sorted(shard) for shard in shards] == [[(0, 0)] * 2 + [(80, 1)] * 2 + [(160, 2)] * 2] * 2
-    dataset = sample.scan_dataset(sample.find_files(str(tmp_path / "out")))
-    assert dataset.num_images == 12 and dataset.largest_label == 2
+    dataset = scan_records(find_files(tmp_path / "out"), sample.FEATURES)
+    assert dataset.num_records == 12 and dataset.largest[sample.LABEL_KEY] == 2
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "validation-00000-of-00002", "validation-00001-of-00002",
     ]  # fmt: skip
@@ -53,7 +55,7 @@ def test_folders_become_records_that_the_sample_reads(folders, tmp_path, capsys)
 
 def test_the_whole_schema_is_there(folders, tmp_path):
     writer.main(["--images", str(folders), "--output", str(tmp_path / "out")])
-    (file,) = sample.find_files(str(tmp_path / "out"))
+    (file,) = find_files(tmp_path / "out")
     record = next(iter(tf.data.TFRecordDataset(file))).numpy()
     feature = tf.train.Example.FromString(record).features.feature
     assert feature["image/format"].bytes_list.value == [b"JPEG"]

@@ -12,6 +12,8 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT, load_script
 
+from amct_tensorflow.data import find_files, parse_records, read_records, scan_records
+
 sample = load_script("src/mobilenet_v2_accuracy_based_auto_calibration.py")
 
 ENGLISH = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -111,9 +113,9 @@ def test_images_become_records(checkout):
     (checkout / "CLASSES").write_text("cat\nant\n")
     done = run(checkout, command_of("images_to_tfrecords.py"))
     assert done.returncode == 0, done.stderr
-    dataset = sample.scan_dataset(sample.find_files(str(checkout / "DATASET")))
-    assert dataset.num_images == 2 and dataset.largest_label == 2
-    images, labels = next(iter(dataset.batches(4, 4, 2)))
+    dataset = scan_records(find_files(checkout / "DATASET"), sample.FEATURES)
+    assert dataset.num_records == 2 and dataset.largest[sample.LABEL_KEY] == 2
+    images, labels = next(iter(sample.MobileNetV2Evaluator(dataset, 2).batches(4, 4)))
     assert dict(zip(labels.numpy().tolist(), np.sign(images.numpy()[:, 0, 0, 0]), strict=True)) == {1: -1, 2: 1}
 
 
@@ -134,8 +136,8 @@ def make_keras_model(file):
     )
     scope = {"tf": tf}
     exec(PREPROCESS, scope)
-    records = sample.read_records(sample.find_files(str(ROOT / "data" / "fashion_mnist")), 1)
-    examples = [sample.parse_examples(record) for record in records]
+    records = read_records(find_files(ROOT / "data" / "fashion_mnist"))
+    examples = [parse_records(record, sample.FEATURES) for record in records]
     images = np.stack([scope["preprocess"](example[sample.IMAGE_KEY], 28, 28) for example in examples])
     labels = np.stack([example[sample.LABEL_KEY] for example in examples])
     model.compile(tf.keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")

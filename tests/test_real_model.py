@@ -15,7 +15,8 @@ from graphs import tf1
 
 import amct_tensorflow as amct
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
-from amct_tensorflow.graph.model_file import import_graph, read_model
+from amct_tensorflow.data import find_files, scan_records
+from amct_tensorflow.graph.model_file import import_graph, load_graph, read_model
 from amct_tensorflow.record.record_file import read_record
 
 pytestmark = pytest.mark.skipif(
@@ -53,8 +54,8 @@ def run(tmp_path_factory):
 def images():
     """The 600 preprocessed images and their labels, as the sample feeds them."""
     sample = load_script(SAMPLE)
-    dataset = sample.scan_dataset(sample.find_files(str(DATASET)))
-    batches = [(x.numpy(), y.numpy()) for x, y in dataset.batches(224, 224, batch_size=50)]
+    dataset = scan_records(find_files(DATASET), sample.FEATURES)
+    batches = [(x.numpy(), y.numpy()) for x, y in sample.MobileNetV2Evaluator(dataset, 50).batches(224, 224)]
     return np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches])
 
 
@@ -168,7 +169,7 @@ class DivergenceEvaluator(AutoCalibrationEvaluatorBase):
 
 
 def calibrate_without_bias_correction(evaluator, **options):
-    graph = import_graph(read_model(MODEL).graph_def, MODEL)
+    graph = load_graph(MODEL)
     amct.create_quant_config("config.json", graph)
     config = json.loads(Path("config.json").read_text())
     Path("config.json").write_text(json.dumps({**config, "bias_correction": False}))

@@ -1,10 +1,7 @@
 """The sample's data side: which pixels and labels the model gets, and what a bad data set or argument is told."""
 
-import functools
 import json
-import operator
 import os
-import struct
 import sys
 from pathlib import Path
 
@@ -15,70 +12,21 @@ from conftest import ROOT, load_script
 from graphs import tf1
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tfrecords import LEVELS, assert_names, example, jpeg, level_png, pixels, png, write
 
+from amct_tensorflow.classification import find_input
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
+from amct_tensorflow.data import DatasetError, find_files, parse_records, scan_records
 from amct_tensorflow.errors import EvaluatorError, ModelError
-from amct_tensorflow.log import LOG_FILE, follow_directory, printable
+from amct_tensorflow.log import LOG_FILE, follow_directory
 
 SAMPLE = ROOT / "src" / "mobilenet_v2_accuracy_based_auto_calibration.py"
-LEVELS = 8  # grey levels, and so classes, of the images that the level model tells apart
 
 sample = load_script(SAMPLE)
 
 
-# ------------------------------------------------------------------------------------------------ Making data
-
-
-def pixels(height, width, channels=3, seed=0):
-    """Smooth colours with some noise, so that JPEG keeps and blurs something."""
-    rows, columns = np.mgrid[0:height, 0:width]
-    waves = [128 + 90 * np.sin(rows / (3 + k) + seed) * np.cos(columns / (5 - k)) for k in range(channels)]
-    noise = np.random.default_rng(seed).normal(0, 12, (height, width, channels))
-    return np.clip(np.stack(waves, -1) + noise, 0, 255).astype(np.uint8)
-
-
-def png(image):
-    return tf.io.encode_png(image).numpy()
-
-
-def jpeg(image, **options):
-    kind = "grayscale" if image.shape[2] == 1 else "rgb"
-    return tf.io.encode_jpeg(image, format=kind, quality=90, **options).numpy()
-
-
-def level_png(level, size=(9, 9)):
-    return png(np.full((*size, 3), level * 255 // (LEVELS - 1), np.uint8))
-
-
-def example(encoded=None, label=None, **others):
-    """A serialized record; ``others`` are further features, as tf.train.Feature."""
-    feature = dict(others)
-    if encoded is not None:
-        feature["image/encoded"] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))
-    if label is not None:
-        feature["image/class/label"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
-    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
-
-
-def write(path, records):
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for record in records:
-            writer.write(record)
-    return str(path)
-
-
-def write_labels(folder, **files):
-    """Writes files of records whose label is their identity; returns the file names."""
-    image = level_png(0)
-    return [write(folder / name, [example(image, label) for label in labels]) for name, labels in files.items()]
-
-
-def scan(folder, *arguments, keyword=""):
-    return sample.scan_dataset(sample.find_files(str(folder), keyword), *arguments)
-
-
-def labels_of(dataset, batch_size=4):
-    return [labels.numpy().tolist() for _, labels in dataset.batches(2, 2, batch_size)]
+def scan(folder, *arguments):
+    return scan_records(find_files(str(folder)), sample.FEATURES, *arguments)
 
 
 # ----------------------------------------------------------------------------------------------------- Pixels
@@ -153,11 +101,11 @@ def test_transparency_is_dropped():
 
 def test_real_images_are_cropped_exactly(shared):
     dataset = scan(shared / "imagenet_sample")
-    assert dataset.num_images == 600
+    assert dataset.num_records == 600
     assert set(dataset.counts.values()) == {150}
     checked = 0
     for record in dataset.records().take(64):
-        encoded = sample.parse_examples(record)[sample.IMAGE_KEY]
+        encoded = parse_records(record, sample.FEATURES)[sample.IMAGE_KEY]
         cropped = crop_reference(tf.io.decode_jpeg(encoded, channels=3).numpy())
         result = sample.preprocess(encoded, *cropped.shape[:2]).numpy()
         assert np.array_equal(result, cropped.astype(np.float32) / np.float32(127.5) - 1)
@@ -165,188 +113,13 @@ def test_real_images_are_cropped_exactly(shared):
     assert checked == 64
 
 
-# ---------------------------------------------------------------------------------------------------- Records
-
-
-def test_every_image_once_and_a_partial_last_batch(tmp_path):
-    write_labels(tmp_path, a=range(1, 6), b=range(6, 8), c=[], d=range(8, 19))
-    dataset = scan(tmp_path)
-    assert dict(dataset.counts) == {
-        str(tmp_path / name): count for name, count in zip("abcd", (5, 2, 0, 11), strict=False)
-    }
-    assert (dataset.num_images, dataset.largest_label) == (18, 18)
-    batches = labels_of(dataset, 4)
-    assert [len(batch) for batch in batches] == [4, 4, 4, 4, 2]
-    assert sorted(functools.reduce(operator.iadd, batches, [])) == list(range(1, 19))
-
-
-def test_order_follows_the_sorted_names_and_not_the_number_of_readers(tmp_path):
-    lengths = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4]  # more files than are read in turn
-    for number, length in enumerate(lengths):
-        write_labels(tmp_path, **{f"part-{number:02}": [100 * number + index for index in range(length)]})
-    orders = [functools.reduce(operator.iadd, labels_of(scan(tmp_path, None, readers)), []) for readers in (1, 2, 4, 7)]
-    assert all(order == orders[0] for order in orders[1:])
-    assert len(set(orders[0])) == sum(lengths)
-    assert orders[0][:16] == [100 * number for number in range(16)]
-    for number, length in enumerate(lengths):
-        assert [label % 100 for label in orders[0] if label // 100 == number] == list(range(length))
-
-
-@pytest.mark.parametrize("num_images", [1, 4, 7, 10, 99])
-def test_num_images_takes_the_first(tmp_path, num_images):
-    write_labels(tmp_path, a=range(4), b=range(4, 10))
-    everything = functools.reduce(operator.iadd, labels_of(scan(tmp_path)), [])
-    dataset = scan(tmp_path, num_images)
-    assert dataset.num_images == min(num_images, 10)
-    assert functools.reduce(operator.iadd, labels_of(dataset), []) == everything[:num_images]
-    assert dataset.largest_label == max(everything[:num_images])
-
-
-def test_keyword_chooses_files(tmp_path):
-    write_labels(tmp_path, **{"validation-0": [1], "validation-1": [2], "train-0": [3]})
-    (tmp_path / ".hidden-validation").write_bytes(b"not a record")
-    (tmp_path / "validation-folder").mkdir()
-    assert [Path(file).name for file in sample.find_files(str(tmp_path), "validation")] == [
-        "validation-0",
-        "validation-1",
-    ]
-    assert sorted(functools.reduce(operator.iadd, labels_of(scan(tmp_path, keyword="validation")), [])) == [1, 2]
-
-
 def test_formats_may_be_mixed_in_a_batch(tmp_path):
     encoded = [png(pixels(31, 20)), jpeg(pixels(64, 48)), jpeg(pixels(17, 90, 1)), png(pixels(5, 5, 1))]
     write(tmp_path / "mixed", [example(image, label) for label, image in enumerate(encoded)])
-    ((images, labels),) = scan(tmp_path).batches(6, 10, 32)
+    ((images, labels),) = sample.MobileNetV2Evaluator(scan(tmp_path)).batches(6, 10)
     assert (images.dtype, images.shape, labels.numpy().tolist()) == (tf.float32, (4, 6, 10, 3), [0, 1, 2, 3])
     for image, source in zip(images, encoded, strict=True):
         assert np.array_equal(image, sample.preprocess(tf.constant(source), 6, 10))
-
-
-# ------------------------------------------------------------------------------------------------ Bad datasets
-
-
-def assert_names(error, *parts):
-    for part in parts:
-        assert str(part) in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-@pytest.fixture
-def good(tmp_path):
-    """A sound file, before and after the bad one in the order of names."""
-    for name in ("a-good", "z-good"):
-        write_labels(tmp_path, **{name: range(3)})
-    return level_png(0)
-
-
-IMAGE_IN_WRONG_TYPE = tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))
-LABEL_IN_WRONG_TYPE = tf.train.Feature(float_list=tf.train.FloatList(value=[1.0]))
-TWO_LABELS = tf.train.Feature(int64_list=tf.train.Int64List(value=[1, 2]))
-
-
-@pytest.mark.parametrize(
-    ("make", "part"),
-    [
-        (lambda image: b"\xff\xd8 no example at all \x00\x01", "no tf.train.Example"),
-        (lambda image: b"", "image/encoded"),
-        (lambda image: example(None, 1), "image/encoded"),
-        (lambda image: example(b"", 1), "image/encoded"),
-        (lambda image: example(None, 1, **{"image/encoded": IMAGE_IN_WRONG_TYPE}), "image/encoded"),
-        (lambda image: example(image, None), "image/class/label"),
-        (lambda image: example(image, -5), "image/class/label (one integer, at least 0) is -5"),
-        (lambda image: example(image, None, **{"image/class/label": LABEL_IN_WRONG_TYPE}), "image/class/label"),
-        (lambda image: example(image, None, **{"image/class/label": TWO_LABELS}), "is 1, 2"),
-    ],
-    ids=["no example", "empty", "no image", "empty image", "image type", "no label", "negative", "label type", "two"],
-)
-def test_bad_record_is_named(tmp_path, good, make, part):
-    bad = write(tmp_path / "bad", [example(good, 1)] * 40 + [make(good)] + [example(good, 1)] * 3)
-    with pytest.raises(sample.DatasetError) as error:
-        scan(tmp_path)
-    assert_names(error, bad, "record 40:", part)
-
-
-def test_file_that_is_no_tfrecord(tmp_path, good):
-    (tmp_path / "labels.txt").write_text("tench\ngoldfish\n" * 20)
-    with pytest.raises(sample.DatasetError) as error:
-        scan(tmp_path)
-    assert_names(error, tmp_path / "labels.txt", "record 0:", "no TFRecord file", "--keyword")
-    assert scan(tmp_path, keyword="good").num_images == 6
-
-
-@pytest.mark.parametrize("kept", [5, 11, 13], ids=["in the length", "in its checksum", "in the data"])
-def test_file_truncated_in_its_first_record(tmp_path, good, kept):
-    bad = Path(write(tmp_path / "bad", [example(good, 1)]))
-    bad.write_bytes(bad.read_bytes()[:kept])
-    with pytest.raises(sample.DatasetError) as error:
-        scan(tmp_path)
-    assert_names(error, bad, "record 0:")
-
-
-def damaged(path, index, change):
-    """Applies ``change`` to the file's bytes, given the offset at which record ``index`` starts."""
-    data = bytearray(path.read_bytes())
-    offset = 0
-    for _ in range(index):
-        offset += 16 + struct.unpack_from("<Q", data, offset)[0]
-    path.write_bytes(change(data, offset))
-
-
-def flip(data, offset):
-    data[offset + 30] ^= 0xFF
-    return data
-
-
-@pytest.mark.parametrize(
-    "change",
-    [lambda data, offset: data[: offset + 40], lambda data, offset: data[: offset + 6], flip],
-    ids=["cut in the data", "cut in the length", "flipped byte"],
-)
-def test_damaged_record_is_named(tmp_path, good, change):
-    bad = Path(write(tmp_path / "bad", [example(good, 1)] * 9))
-    damaged(bad, 6, change)
-    with pytest.raises(sample.DatasetError) as error:
-        scan(tmp_path)
-    assert_names(error, bad, "record 6:", "truncated or corrupt")
-
-
-def test_fault_after_the_images_to_use_does_not_matter(tmp_path):
-    image = level_png(0)
-    write(tmp_path / "file", [example(image, 1)] * 3 + [b"no example \xff"])
-    assert scan(tmp_path, 3).num_images == 3
-    with pytest.raises(sample.DatasetError):
-        scan(tmp_path, 4)
-
-
-def test_missing_directory_and_file_as_directory(tmp_path):
-    with pytest.raises(sample.DatasetError) as error:
-        sample.find_files(str(tmp_path / "nowhere"))
-    assert_names(error, tmp_path / "nowhere", "does not exist")
-    (tmp_path / "file").touch()
-    with pytest.raises(sample.DatasetError) as error:
-        sample.find_files(str(tmp_path / "file"))
-    assert_names(error, tmp_path / "file", "is a file")
-
-
-def test_no_matching_file(tmp_path):
-    with pytest.raises(sample.DatasetError) as error:
-        sample.find_files(str(tmp_path))
-    assert_names(error, tmp_path, "no file")
-    write_labels(tmp_path, train=[1])
-    with pytest.raises(sample.DatasetError) as error:
-        sample.find_files(str(tmp_path), "validation")
-    assert_names(error, tmp_path, "'validation'")
-
-
-def test_no_records_at_all(tmp_path):
-    write_labels(tmp_path, a=[], b=[])
-    with pytest.raises(sample.DatasetError) as error:
-        scan(tmp_path)
-    assert_names(error, tmp_path, "no records")
-
-
-def test_dataset_error_is_a_value_error():
-    assert issubclass(sample.DatasetError, ValueError)
 
 
 # -------------------------------------------------------------------------------------------------- Evaluator
@@ -405,7 +178,7 @@ def test_calibration_runs_the_first_batches(tmp_path, batches, expected):
             tf.identity(graph.get_tensor_by_name("scores:0"), name="calibrated")
     assert sample.MobileNetV2Evaluator(dataset, 5, batches).calibration(graph, ["calibrated"]) is None
     assert [len(batch) for batch in seen] == expected
-    first, _ = next(iter(dataset.batches(4, 4, 5)))
+    first, _ = next(iter(sample.MobileNetV2Evaluator(dataset, 5).batches(4, 4)))
     assert np.array_equal(seen[0], first)
 
 
@@ -415,25 +188,25 @@ def test_size_of_the_input_is_that_of_the_placeholder():
             tf1.placeholder(dtype, shape, name="images")
         return graph
 
-    assert sample.find_input(graph_of([None, 96, 128, 3]))[1:] == (96, 128)
-    assert sample.find_input(graph_of([None, None, None, 3]))[1:] == (224, 224)
-    assert sample.find_input(graph_of(None))[1:] == (224, 224)
+    assert find_input(graph_of([None, 96, 128, 3]), 224)[1:] == (96, 128)
+    assert find_input(graph_of([None, None, None, 3]), 224)[1:] == (224, 224)
+    assert find_input(graph_of(None), 224)[1:] == (224, 224)
     bad = [([None, 3, 224, 224],), ([None, 10],), ([8, 224, 224, 3],), ([None, 224, 224, 3], tf.uint8)]
     for arguments in bad:
         with pytest.raises(ModelError, match="images"):
-            sample.find_input(graph_of(*arguments))
+            find_input(graph_of(*arguments), 224)
 
 
 def test_input_must_be_the_only_placeholder():
     with tf.Graph().as_default() as graph:
         pass
     with pytest.raises(ModelError, match="exactly one placeholder"):
-        sample.find_input(graph)
+        find_input(graph, 224)
     with graph.as_default():
         tf1.placeholder(tf.float32, name="first")
         tf1.placeholder(tf.bool, name="second")
     with pytest.raises(ModelError, match="first, second"):
-        sample.find_input(graph)
+        find_input(graph, 224)
 
 
 @pytest.mark.parametrize("known_shape", [True, False])
@@ -441,7 +214,7 @@ def test_label_that_the_model_has_no_class_for(tmp_path, known_shape):
     write_levels(tmp_path, [1, 2, 3], [1, 2, 7], per_file=1)
     evaluator = sample.MobileNetV2Evaluator(scan(tmp_path), 2)
     seen = []
-    with pytest.raises(sample.DatasetError) as error:
+    with pytest.raises(DatasetError) as error:
         evaluator.evaluate(level_model(7, seen=seen, known_shape=known_shape), ["scores"])
     assert_names(error, "label 7", "7 classes", "0 to 6")
     assert len(seen) == (0 if known_shape else 1)  # no pass over the data for nothing
@@ -465,7 +238,7 @@ def test_undecodable_image_is_named(tmp_path, broken):
     write(tmp_path / "b", [example(image, 1)] * 5 + [example(bad, 1)] + [example(image, 1)] * 5)
     dataset = scan(tmp_path)
     for batch_size in (1, 4, 64):
-        with pytest.raises(sample.DatasetError) as error:
+        with pytest.raises(DatasetError) as error:
             sample.MobileNetV2Evaluator(dataset, batch_size).evaluate(level_model(), ["scores"])
         assert_names(error, tmp_path / "b", "record 5:", "cannot be decoded")
     before = scan(tmp_path, 9)  # the tenth in the order of reading
@@ -476,11 +249,11 @@ def test_dataset_that_changes_after_the_scan(tmp_path):
     write_levels(tmp_path, [1, 2, 3, 4], [1, 2, 3, 4], per_file=2)
     dataset = scan(tmp_path)
     os.truncate(tmp_path / "part-002", 50)
-    with pytest.raises(sample.DatasetError) as error:
+    with pytest.raises(DatasetError) as error:
         sample.MobileNetV2Evaluator(dataset).evaluate(level_model(), ["scores"])
     assert_names(error, tmp_path / "part-002", "record 0:")
     (tmp_path / "part-002").write_bytes(b"")
-    with pytest.raises(sample.DatasetError, match="change"):
+    with pytest.raises(DatasetError, match="change"):
         sample.MobileNetV2Evaluator(dataset).evaluate(level_model(), ["scores"])
 
 
@@ -739,13 +512,6 @@ def test_an_error_in_the_evaluator_leaves_its_details_in_the_log(workdir, conv_m
     assert f'{__file__}", line' in LOG_FILE.read_text()
 
 
-def test_more_readers_than_files_are_read_in_turn(tmp_path):
-    for number in range(20):
-        write_labels(tmp_path, **{f"part-{number:02}": [number]})
-    orders = [labels_of(scan(tmp_path, None, readers)) for readers in (16, 17, 2**31 - 1)]
-    assert orders[0] == orders[1] == orders[2]
-
-
 def test_numbers_that_are_larger_than_of_use(workdir, conv_model, monkeypatch, capsys):
     arguments = ("--dataset", workdir / "data", "--model", conv_model)
     assert exit_code(monkeypatch, *arguments, "--num_parallel_reads", 17) == 0
@@ -790,15 +556,3 @@ def test_a_preprocessing_that_does_not_fit_into_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(sample, "preprocess", greedy)
     with pytest.raises(EvaluatorError, match="not enough memory for batches of 2 images"):
         sample.MobileNetV2Evaluator(scan(tmp_path), 2).evaluate(level_model(), ["scores"])
-
-
-def test_files_whose_names_are_no_text(tmp_path):
-    """They are read, and named in messages and in the log."""
-    write_labels(tmp_path, a=[1])
-    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff"))
-    (tmp_path / "a").rename(odd)
-    assert labels_of(scan(tmp_path)) == [[1]]
-    odd.write_bytes(b"no records")
-    with pytest.raises(sample.DatasetError, match="record 0") as error:
-        scan(tmp_path)
-    assert printable(str(error.value)).encode()

@@ -67,6 +67,19 @@ def import_graph(graph_def: GraphDef, source: str | Path) -> tf.Graph:
     return graph
 
 
+def load_graph(model_file: str | Path) -> tf.Graph:
+    """Reads a frozen model into a fresh graph.
+
+    Args:
+        model_file: a binary GraphDef (``.pb``).
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        ModelError: it is no frozen model.
+    """
+    return import_graph(read_model(model_file).graph_def, model_file)
+
+
 def check_outputs(view: GraphView, outputs: Sequence[str], source: str | Path) -> None:
     """Checks that every requested output is a node of the model.
 

@@ -14,6 +14,7 @@ import pytest
 from conftest import ROOT, load_script
 from test_auto_calibration import Evaluator, calibrate, contents, edit_config, prepare
 
+from amct_tensorflow.data import find_files, scan_records
 from amct_tensorflow.errors import EvaluatorError, OutputError
 from amct_tensorflow.graph.model_file import import_graph, read_model
 from amct_tensorflow.log import LOG_DIR
@@ -474,8 +475,8 @@ def test_a_second_run_in_the_same_directory_is_refused(workdir):
 
 def test_the_sample_notices_another_dataset(workdir, tmp_path):
     sample = load_script("src/mobilenet_v2_accuracy_based_auto_calibration.py")
-    dataset = sample.scan_dataset(sample.find_files(str(ROOT / "data" / "fashion_mnist")))
-    fewer = sample.scan_dataset(sample.find_files(str(ROOT / "data" / "fashion_mnist")), num_images=100)
+    dataset = scan_records(find_files(ROOT / "data" / "fashion_mnist"), sample.FEATURES)
+    fewer = scan_records(find_files(ROOT / "data" / "fashion_mnist"), sample.FEATURES, 100)
     one, other = (sample.MobileNetV2Evaluator(each).identity() for each in (dataset, fewer))
     assert {name for name in one if one[name] != other[name]} == {"dataset"}
     assert json.dumps(one)

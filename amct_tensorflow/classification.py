@@ -1,0 +1,178 @@
+"""What evaluators of image classifiers have in common; derive yours from ``ClassifierEvaluator``, or write your own.
+
+Your class says what a record holds for the model::
+
+    class MyEvaluator(ClassifierEvaluator):
+        def load(self, features, height, width):
+            return preprocess(features["image/encoded"], height, width), features["image/class/label"]
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
+from amct_tensorflow.console.progress_bar import ProgressBar
+from amct_tensorflow.data import DatasetError, ScannedRecords
+from amct_tensorflow.errors import EvaluatorError, ModelError
+
+
+@dataclass
+class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
+    """Top-1 accuracy in percent on a dataset; a quantized model must lose less than ``expected_acc_loss`` points.
+
+    The next batches are prepared while the model runs on one, and progress is shown.
+
+    Attributes:
+        label_key: the feature that holds the label.
+        first_label: the label of the model's first class.
+        image_size: height and width where the model leaves them open.
+        dataset: the records to evaluate with.
+        batch_size: images per batch.
+        calibration_batches: number of batches to calibrate with.
+        expected_acc_loss: the loss must stay below this, in percentage points.
+    """
+
+    label_key: ClassVar[str] = "image/class/label"
+    first_label: ClassVar[int] = 0
+    image_size: ClassVar[int] = 224
+
+    dataset: ScannedRecords
+    batch_size: int = 32
+    calibration_batches: int = 1
+    expected_acc_loss: float = 0.5
+
+    def __post_init__(self) -> None:
+        self._correct = np.zeros(0, bool)
+
+    def load(self, features: dict[str, tf.Tensor], height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns a record's image as the model takes it, float32 [height, width, 3], and its label; to be overridden.
+
+        Args:
+            features: the features of the record, by key.
+            height: height of the model's input.
+            width: width of the model's input.
+        """
+        raise NotImplementedError
+
+    def batches(self, height: int, width: int) -> tf.data.Dataset:
+        """Yields (images, labels); the last batch holds what is left."""
+        return self.dataset.batches(lambda features: self.load(features, height, width), self.batch_size)
+
+    def calibration(self, graph: tf.Graph, outputs: list[str]) -> None:
+        """Runs the first batches of the data."""
+        num_images = min(self.calibration_batches * self.batch_size, self.dataset.num_records)
+        self._classify(graph, outputs, "calibration", num_images)
+
+    def evaluate(self, graph: tf.Graph, outputs: list[str]) -> float:
+        """Returns the top-1 accuracy in percent."""
+        quantized = any(op.type.startswith("Ascend") for op in graph.get_operations())
+        title = "quantized model" if quantized else "original model"
+        self._correct = self._classify(graph, outputs, title, self.dataset.num_records)
+        return 100.0 * float(np.mean(self._correct))
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what the results depend on beside the file of the class, so that a run is not resumed otherwise."""
+        return {
+            "dataset": [
+                [Path(file).name, Path(file).stat().st_size, count] for file, count in self.dataset.counts.items()
+            ],
+            "batch size": self.batch_size,
+        }
+
+    def image_results(self) -> Sequence[float]:
+        """Returns 100 for each image of the last evaluation that was classified correctly, 0 for the others."""
+        return [100.0 * correct for correct in self._correct.tolist()]
+
+    def metric_eval(self, original_metric: float, new_metric: float) -> tuple[bool, float]:
+        """Returns whether the loss is small enough, and the loss in percentage points."""
+        loss = original_metric - new_metric
+        # Without the second condition a target of 0 would refuse even the original model itself.
+        return loss < self.expected_acc_loss or loss <= 0, loss
+
+    def _classify(self, graph: tf.Graph, outputs: list[str], title: str, num_images: int) -> np.ndarray:
+        """Runs the model; returns for each image whether its label gets the highest score."""
+        model_input, height, width = find_input(graph, self.image_size)
+        scores = graph.get_tensor_by_name(f"{outputs[0]}:0")
+        self._check_scores(scores.shape)
+        with graph.as_default():
+            next_batch = tf.compat.v1.data.make_one_shot_iterator(self.batches(height, width)).get_next()
+            initialize = tf.compat.v1.global_variables_initializer()
+        correct = []
+        with (
+            closing(tf.compat.v1.Session(graph=graph)) as session,
+            ProgressBar(title, num_images) as progress,
+            _batches_fit(self.batch_size),
+        ):
+            session.run(initialize)
+            while progress.n < num_images:
+                try:
+                    # The pipeline prepares the next batches while the model runs on this one.
+                    images, labels = session.run(next_batch)
+                except tf.errors.ResourceExhaustedError:
+                    raise
+                except tf.errors.OpError as error:
+                    raise self.dataset.find_undecodable(
+                        lambda features: self.load(features, height, width), int(progress.n)
+                    ) from error
+                predictions = session.run(scores, {model_input: images})
+                self._check_scores(tf.TensorShape(predictions.shape))
+                correct.append(np.argmax(predictions, axis=1) == labels - self.first_label)
+                progress.update(len(labels))
+        return np.concatenate(correct)
+
+    def _check_scores(self, shape: tf.TensorShape) -> None:
+        """Checks that the model's output has a score for every label, as far as its shape is known."""
+        if shape.rank not in (None, 2):
+            raise ModelError(f"The model's output has the shape {shape}; it must be [images, classes].")
+        classes = shape[1] if shape.rank else None
+        largest = self.dataset.largest.get(self.label_key)
+        if classes is not None and largest is not None and largest >= self.first_label + classes:
+            raise DatasetError(
+                f"The dataset has the label {largest}, but the model's {classes} classes are {self.first_label} to "
+                f"{self.first_label + classes - 1}. Use the dataset that the model was trained for."
+            )
+
+
+@contextmanager
+def _batches_fit(batch_size: int) -> Iterator[None]:
+    """Says what to do if there is not enough memory.
+
+    Raises:
+        EvaluatorError: there is not.
+    """
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        raise EvaluatorError(
+            f"There is not enough memory for batches of {batch_size} images. Lower --batch_size."
+        ) from error
+
+
+def find_input(graph: tf.Graph, image_size: int) -> tuple[tf.Tensor, int, int]:
+    """Finds the model's only placeholder, and the height and width of the images it takes.
+
+    Args:
+        graph: the model.
+        image_size: height and width where the model leaves them open.
+
+    Raises:
+        ModelError: there is not exactly one, or it does not take batches of RGB images.
+    """
+    placeholders = [op.outputs[0] for op in graph.get_operations() if op.type == "Placeholder"]
+    if len(placeholders) != 1:
+        names = ", ".join(tensor.op.name for tensor in placeholders) or "none"
+        raise ModelError(f"The model must have exactly one placeholder, for the images; it has: {names}.")
+    tensor = placeholders[0]
+    images, height, width, channels = tensor.shape if tensor.shape.rank == 4 else [None] * 4
+    if tensor.dtype != tf.float32 or tensor.shape.rank not in (None, 4) or images or channels not in (None, 3):
+        raise ModelError(
+            f"Input {tensor.op.name!r} takes {tensor.dtype.name} {tensor.shape}; it must take batches of any size, "
+            "float32 [None, height, width, 3]."
+        )
+    return tensor, height or image_size, width or image_size

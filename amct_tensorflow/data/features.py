@@ -1,0 +1,70 @@
+"""What the records of a dataset must hold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+_KINDS = {tf.string: "bytes_list", tf.int64: "int64_list", tf.float32: "float_list"}
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A feature that every record must have.
+
+    Attributes:
+        key: its name in the ``tf.train.Example``.
+        dtype: ``tf.string`` (bytes, which must not be empty), ``tf.int64`` or ``tf.float32``.
+        meaning: what messages call it, such as "the bytes of one image".
+        size: number of its values; None for any number of them, even none.
+        minimum: the smallest value that a number may have; None for any.
+    """
+
+    key: str
+    dtype: tf.DType
+    meaning: str
+    size: int | None = 1
+    minimum: float | None = None
+
+    @property
+    def ragged(self) -> tf.io.RaggedFeature:
+        """How to parse it where it may be missing, or have another number of values."""
+        return tf.io.RaggedFeature(self.dtype)
+
+    @property
+    def exact(self) -> tf.io.FixedLenFeature | tf.io.RaggedFeature:
+        """How to parse it where it is known to be sound."""
+        if self.size is None:
+            return self.ragged
+        return tf.io.FixedLenFeature([] if self.size == 1 else [self.size], self.dtype)
+
+    def is_sound(self, rows: tf.RaggedTensor) -> tf.Tensor:
+        """Tells whether all rows of a batch that was parsed as ``ragged`` are as they must be."""
+        sizes_fit = tf.reduce_all(rows.row_lengths() == self.size) if self.size is not None else tf.constant(True)
+        return sizes_fit & tf.reduce_all(self._allowed(rows.flat_values))
+
+    def fault(self, example: tf.train.Example) -> str | None:
+        """Says what is wrong with the feature of one record, if anything."""
+        feature = example.features.feature
+        values = list(getattr(feature[self.key], _KINDS[self.dtype]).value) if self.key in feature else []
+        if self.size in (None, len(values)) and all(map(self._is_allowed, values)):
+            return None
+        # Bytes cannot be shown; and without any there is nothing to show.
+        state = "missing" if self.dtype == tf.string or not values else ", ".join(map(str, values))
+        return f"{self.key} ({self.meaning}) is {state}"
+
+    def _allowed(self, values: tf.Tensor) -> tf.Tensor:
+        if self.dtype == tf.string:
+            return tf.strings.length(values) > 0
+        return tf.constant(True) if self.minimum is None else values >= tf.cast(self.minimum, self.dtype)
+
+    def _is_allowed(self, value: bytes | float) -> bool:
+        if isinstance(value, bytes):
+            return bool(value)
+        return self.minimum is None or value >= self.minimum
+
+
+def parse_records(records: tf.Tensor, features: Sequence[Feature]) -> dict[str, tf.Tensor]:
+    """Parses a sound record, or a batch of them, into its features by key."""
+    parsed: dict[str, tf.Tensor] = tf.io.parse_example(records, {each.key: each.exact for each in features})
+    return parsed

@@ -1,0 +1,130 @@
+"""A dataset whose records were counted and checked, and the pipeline that prepares them."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from amct_tensorflow.data.faults import RECORD_FRAME, fault_of, find_fault
+from amct_tensorflow.data.features import Feature, parse_records
+from amct_tensorflow.data.files import read_records
+from amct_tensorflow.errors import DatasetError, first_line
+
+# Turns the features of a record, by key, into what the model and the metric need.
+Load = Callable[[dict[str, tf.Tensor]], Any]
+
+PARALLEL_RECORDS = 2 * (os.cpu_count() or 1)  # prepared at a time; with one per core the cores would have to wait
+_SCAN_BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class ScannedRecords:
+    """A dataset that was scanned.
+
+    Attributes:
+        features: what each of its records has.
+        counts: number of records to use, by file.
+        largest: the largest value of each feature of numbers, by key.
+        num_parallel_reads: number of files that are read at once, at most ``FILES_IN_TURN``.
+    """
+
+    features: Sequence[Feature]
+    counts: Mapping[str, int]
+    largest: Mapping[str, float]
+    num_parallel_reads: int
+
+    @property
+    def num_records(self) -> int:
+        """Number of records to use."""
+        return sum(self.counts.values())
+
+    def records(self, with_origin: bool = False) -> tf.data.Dataset:
+        """Yields what ``read_records`` does, for the records to use."""
+        return read_records(list(self.counts), self.num_parallel_reads, with_origin).take(self.num_records)
+
+    def batches(self, load: Load, batch_size: int) -> tf.data.Dataset:
+        """Yields batches of what ``load`` returns, prepared ahead; the last batch holds what is left."""
+        # TensorFlow's autotuning would take seconds to stop when the session is closed.
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        loaded = self.records().map(
+            lambda record: load(parse_records(record, self.features)),
+            num_parallel_calls=PARALLEL_RECORDS,
+            deterministic=True,
+        )
+        # TensorFlow makes room for a whole batch, however few records there are.
+        return loaded.batch(min(batch_size, self.num_records)).prefetch(2).with_options(options)
+
+    def find_undecodable(self, load: Load, start: int = 0) -> DatasetError:
+        """Looks for the first record, not before number ``start``, that ``load`` refuses.
+
+        Returns:
+            The error to raise; it names the file and the record.
+        """
+        with suppress(tf.errors.OpError):  # an error of the iteration itself is left to find_fault
+            for record, file, index in self.records(with_origin=True).skip(start):
+                if fault_of(record.numpy(), self.features):  # the files have changed
+                    break
+                try:
+                    load(parse_records(record, self.features))
+                except tf.errors.OpError as error:
+                    return DatasetError(
+                        f"{os.fsdecode(file.numpy())}, record {index}: the image cannot be decoded "
+                        f"({first_line(error)}). Replace the image, or leave the record out."
+                    )
+        return find_fault(list(self.counts), self.features)
+
+
+def scan_records(
+    files: Sequence[str], features: Sequence[Feature], num_records: int | None = None, num_parallel_reads: int = 4
+) -> ScannedRecords:
+    """Counts and checks the records of every file, without decoding what they hold.
+
+    Args:
+        files: paths of TFRecord files.
+        features: what each record must have.
+        num_records: use only the first so many, in the order of ``read_records``.
+        num_parallel_reads: number of files that are read at once, at most ``FILES_IN_TURN``.
+
+    Raises:
+        DatasetError: a file is damaged, a record lacks a feature, or there is no record.
+    """
+    numbers = [each for each in features if each.dtype != tf.string]
+
+    def summarize(records: tf.Tensor, file: tf.Tensor, _index: tf.Tensor) -> tuple[Any, ...]:
+        parsed = tf.io.parse_example(records, {each.key: each.ragged for each in features})
+        sound = tf.reduce_all([each.is_sound(parsed[each.key]) for each in features])
+        largest = [tf.reduce_max(parsed[each.key].flat_values) for each in numbers]
+        return file, tf.strings.length(records), sound, tuple(largest)
+
+    counts = Counter(dict.fromkeys(files, 0))
+    sizes = Counter(dict.fromkeys(files, 0))
+    most: dict[str, float] = {}
+    records = read_records(files, num_parallel_reads, with_origin=True).take(
+        num_records or tf.data.INFINITE_CARDINALITY
+    )
+    try:
+        for names, lengths, sound, largest in (
+            records.batch(_SCAN_BATCH_SIZE).map(summarize).prefetch(2).as_numpy_iterator()
+        ):
+            if not sound:
+                raise find_fault(files, features)
+            decoded = [os.fsdecode(name) for name in names]
+            counts.update(decoded)
+            for name, length in zip(decoded, lengths, strict=True):
+                sizes[name] += RECORD_FRAME + int(length)
+            for each, value in zip(numbers, largest, strict=True):
+                most[each.key] = max(most.get(each.key, value.item()), value.item())
+    except (tf.errors.OpError, UnicodeDecodeError) as error:  # TensorFlow's message may quote a record's bytes
+        raise find_fault(files, features) from error
+    # A file that is cut off within the frame of a record just ends, as far as TensorFlow is concerned.
+    if num_records is None and any(Path(file).stat().st_size != sizes[file] for file in files):
+        raise find_fault(files, features)
+    if not any(counts.values()):
+        raise DatasetError(f"{files[0]} and the files beside it hold no records. Give TFRecord files with images.")
+    return ScannedRecords(tuple(features), counts, most, num_parallel_reads)
