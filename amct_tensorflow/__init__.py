@@ -12,17 +12,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from amct_tensorflow.accuracy_based_auto_calibration import AutoCalibrationResult, accuracy_based_auto_calibration
     from amct_tensorflow.errors import AmctError
-    from amct_tensorflow.graph.model_file import load_graph
+    from amct_tensorflow.graph.float_model import FloatModel
     from amct_tensorflow.log import set_logging_level
-    from amct_tensorflow.quantization import convert_model, create_quant_config, quantize_model, save_model
+    from amct_tensorflow.quantization import (
+        convert_model,
+        create_quant_config,
+        make_quant_config,
+        quantize_model,
+        save_model,
+    )
 
 __all__ = [
     "AmctError",
     "AutoCalibrationResult",
+    "FloatModel",
     "accuracy_based_auto_calibration",
     "convert_model",
     "create_quant_config",
-    "load_graph",
+    "make_quant_config",
     "quantize_model",
     "save_model",
     "set_logging_level",
@@ -31,10 +38,11 @@ __all__ = [
 _HOMES = {
     "AmctError": "errors",
     "AutoCalibrationResult": "accuracy_based_auto_calibration",
+    "FloatModel": "graph.float_model",
     "accuracy_based_auto_calibration": "accuracy_based_auto_calibration",
     "convert_model": "quantization",
     "create_quant_config": "quantization",
-    "load_graph": "graph.model_file",
+    "make_quant_config": "quantization",
     "quantize_model": "quantization",
     "save_model": "quantization",
     "set_logging_level": "log",

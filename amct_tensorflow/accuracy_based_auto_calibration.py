@@ -1,12 +1,13 @@
 """The public entry of accuracy-based automatic quantization."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from amct_tensorflow.arguments import require_names, require_path, require_type
-from amct_tensorflow.errors import EvaluatorError
+from amct_tensorflow.config.schema import QuantConfig
+from amct_tensorflow.errors import ArgumentValueError, EvaluatorError
 from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.log import follow_directory, log_for
 from amct_tensorflow.quantization import read_config_for
@@ -84,7 +85,7 @@ class AutoCalibrationResult:
 
 
 def accuracy_based_auto_calibration(
-    model_file: str,
+    model_file: str | FloatModel,
     outputs: list[str],
     record_file: str,
     config_file: str,
@@ -94,7 +95,7 @@ def accuracy_based_auto_calibration(
     sensitivity: str | SensitivityBase = "CosineSimilarity",
     *,
     resume: bool = False,
-    config_copy: str | None = None,
+    config: QuantConfig | None = None,
 ) -> AutoCalibrationResult:
     """Quantizes a model, rolling the most sensitive layers back to float until its accuracy suffices.
 
@@ -103,10 +104,10 @@ def accuracy_based_auto_calibration(
     they are those of the best one so far.
 
     Args:
-        model_file: frozen float model (.pb).
+        model_file: frozen float model (.pb), or one that ``FloatModel.load`` has read.
         outputs: output operators, without ``:0``.
         record_file: file for the factors of the saved model.
-        config_file: configuration from ``create_quant_config``; it is left as it is.
+        config_file: configuration from ``create_quant_config``; it is left as it is, unless ``config`` is given.
         save_dir: folder and prefix of the results.
         evaluator: runs and judges the model.
         strategy: ``"BinarySearch"``, ``"PredictiveSearch"`` (fewer evaluations, fewer layers in float), or an instance
@@ -116,7 +117,8 @@ def accuracy_based_auto_calibration(
         resume: go on with a run that was cut off; nothing is evaluated again that it had evaluated. If the model, the
             configuration, the code of the evaluator, or what its ``identity`` tells has changed, the run starts afresh,
             and says why.
-        config_copy: where a copy of the configuration is to appear together with the results.
+        config: a configuration from ``make_quant_config``, instead of that in ``config_file``, which is not read then,
+            but written together with the results.
 
     Returns:
         What was found. If no configuration satisfies the requirement, the best model is saved all the same, and
@@ -124,21 +126,27 @@ def accuracy_based_auto_calibration(
 
     Raises:
         ArgumentTypeError: an argument has the wrong type.
+        ArgumentValueError: an argument holds something wrong.
         EvaluatorError: the evaluator, strategy or sensitivity is no such object, or broke its contract.
         OutputError: a result cannot be written, or another run is writing to the same folder.
         AmctError: another input cannot be used; the results of an earlier run are then left as they are.
         KeyboardInterrupt: it was interrupted; what was found out is kept.
     """
     follow_directory()  # the state and the history go to it, too
-    asked = {"model_file": model_file, "outputs": outputs, "save_dir": save_dir, "record_file": record_file,
+    source = model_file.source if isinstance(model_file, FloatModel) else model_file
+    asked = {"model_file": str(source), "outputs": outputs, "save_dir": save_dir, "record_file": record_file,
              "strategy": strategy, "sensitivity": sensitivity, "resume": resume}  # fmt: skip
-    files = _check_paths(model_file, outputs, record_file, config_file, save_dir, config_copy)
+    files = _check_paths(source, outputs, record_file, config_file, save_dir)
     require_type(_NAME, "resume", resume, bool)
     checked = CheckedEvaluator(evaluator)
     checked_strategy = CheckedStrategy(_choose("strategy", strategy, _STRATEGIES, AutoCalibrationStrategyBase))
     chosen = _choose("sensitivity", sensitivity, _SENSITIVITIES, SensitivityBase)
-    model = FloatModel.load(model_file, outputs)
-    config, original_config = read_config_for(model, config_file), Path(config_file).read_bytes()
+    model = _load(model_file, outputs)
+    if config is None:
+        config = read_config_for(model, config_file)
+    else:
+        require_type(_NAME, "config", config, QuantConfig)
+        files = replace(files, config=Path(config_file))
     for folder in files.folders:
         check_writable(folder)
     with exclusive(files.folders):
@@ -149,7 +157,7 @@ def accuracy_based_auto_calibration(
         result = run_search(model, config, checked, checked_strategy, chosen, state)
         if files.model.model.exists():
             log_for().warning("%s and the files beside it already exist; they will be overwritten.", files.model.model)
-        publish(files.folder, files.contents(result, config, original_config))
+        publish(files.folder, files.contents(result, config))
     log_report(result, model_dir=_folder(save_dir), record_dir=_folder(record_file))
     if result.interruption is not None:
         log_for().warning("The search was interrupted; this is the best model until then.")
@@ -157,8 +165,24 @@ def accuracy_based_auto_calibration(
     return AutoCalibrationResult.of(result, files.model.model)
 
 
+def _load(model_file: str | FloatModel, outputs: list[str]) -> FloatModel:
+    """Returns the model to quantize.
+
+    Raises:
+        ArgumentValueError: it was loaded with other outputs.
+        ModelError: it cannot be used.
+    """
+    if not isinstance(model_file, FloatModel):
+        return FloatModel.load(model_file, outputs)
+    if model_file.outputs != tuple(outputs):
+        raise ArgumentValueError(
+            f"{_NAME}: outputs is {outputs}, but model_file was loaded with {list(model_file.outputs)}. Give the same."
+        )
+    return model_file
+
+
 def _check_paths(
-    model_file: str, outputs: list[str], record_file: str, config_file: str, save_dir: str, config_copy: str | None
+    model_file: str | Path, outputs: list[str], record_file: str, config_file: str, save_dir: str
 ) -> ResultFiles:
     """Checks the arguments that name files and outputs; returns where the results go."""
     require_path(_NAME, "model_file", model_file)
@@ -166,9 +190,7 @@ def _check_paths(
     require_path(_NAME, "record_file", record_file)
     require_path(_NAME, "config_file", config_file)
     require_path(_NAME, "save_dir", save_dir, may_be_empty=True)
-    if config_copy is not None:
-        require_path(_NAME, "config_copy", config_copy)
-    return ResultFiles(ModelPaths.of(save_dir), Path(record_file), Path(config_copy) if config_copy else None)
+    return ResultFiles(ModelPaths.of(save_dir), Path(record_file), None)
 
 
 def _choose(argument: str, value: Any, known: dict[str, Any], base: type) -> Any:

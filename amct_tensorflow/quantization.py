@@ -52,25 +52,61 @@ def create_quant_config(
     name = "create_quant_config"
     require_path(name, "config_file", config_file)
     require_graph(name, graph)
+    model = FloatModel.of_graph(graph)
+    config = _make_config(name, model, skip_layers, batch_num, activation_offset, config_defination)
+    write_config(config_file, config)
+    log_for(name).debug("The configuration of %d layers is saved in %s", len(config.layers), config_file)
+
+
+def make_quant_config(
+    model: FloatModel,
+    skip_layers: list[str] | None = None,
+    batch_num: int = 1,
+    activation_offset: bool = True,
+    config_defination: str | None = None,
+) -> QuantConfig:
+    """Returns what ``create_quant_config`` writes, for a model that has been loaded.
+
+    Args:
+        model: the float model.
+        skip_layers: as for ``create_quant_config``.
+        batch_num: as for ``create_quant_config``.
+        activation_offset: as for ``create_quant_config``.
+        config_defination: as for ``create_quant_config``.
+
+    Raises:
+        ArgumentTypeError: an argument has the wrong type.
+        ConfigValueError: a name or value is wrong, or nothing is left to quantize.
+    """
+    name = "make_quant_config"
+    require_type(name, "model", model, FloatModel)
+    return _make_config(name, model, skip_layers, batch_num, activation_offset, config_defination)
+
+
+def _make_config(
+    name: str,
+    model: FloatModel,
+    skip_layers: list[str] | None,
+    batch_num: int,
+    activation_offset: bool,
+    config_defination: str | None,
+) -> QuantConfig:
+    """Checks the arguments of the function of a name, and does what both of them do."""
     if skip_layers is not None:
         require_names(name, "skip_layers", skip_layers, may_be_empty=True)
     require_positive(name, "batch_num", batch_num)
     require_type(name, "activation_offset", activation_offset, bool)
-    model = FloatModel.of_graph(graph)
     layers, op_types = model.layers, model.view.op_types()
     if config_defination is not None:
         require_path(name, "config_defination", config_defination)
-        config = read_simplified(config_defination, layers, op_types)
-    else:
-        config = default_config(
-            layers,
-            op_types,
-            skip_layers=skip_layers or (),
-            batch_num=batch_num,
-            activation_offset=activation_offset,
-        )
-    write_config(config_file, config)
-    log_for(name).debug("The configuration of %d layers is saved in %s", len(layers), config_file)
+        return read_simplified(config_defination, layers, op_types)
+    return default_config(
+        layers,
+        op_types,
+        skip_layers=skip_layers or (),
+        batch_num=batch_num,
+        activation_offset=activation_offset,
+    )
 
 
 def quantize_model(

@@ -13,11 +13,9 @@ that was cut off, in whatever way, goes on with --resume.
 """
 
 import argparse
-import json
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -157,7 +155,10 @@ def run(arguments: argparse.Namespace) -> bool:
         raise ModelNotFoundError(
             f"Model {arguments.model} does not exist. Fetch it with 'make model', or give a frozen model with --model."
         )
-    graph = amct.load_graph(arguments.model)
+    model = amct.FloatModel.load(arguments.model, [OUTPUT])
+    config = amct.make_quant_config(
+        model, batch_num=arguments.calibration_batches, config_defination=arguments.config_defination
+    )
     if arguments.num_parallel_reads > FILES_IN_TURN:
         LOGGER.warning(
             "--num_parallel_reads %d: no more than %d files are read at once.",
@@ -166,42 +167,36 @@ def run(arguments: argparse.Namespace) -> bool:
         )
     dataset = scan_records(files, FEATURES, arguments.num_images, arguments.num_parallel_reads)
     LOGGER.info("%d images in %d files of %s", dataset.num_records, len(files), arguments.dataset)
-    with tempfile.TemporaryDirectory() as folder:
-        config_file = str(Path(folder) / "config.json")
-        amct.create_quant_config(
-            config_file,
-            graph,
-            batch_num=arguments.calibration_batches,
-            config_defination=arguments.config_defination,
-        )
-        result = amct.accuracy_based_auto_calibration(
-            model_file=arguments.model,
-            outputs=[OUTPUT],
-            record_file=RECORD_FILE,
-            config_file=config_file,
-            save_dir=SAVE_DIR,
-            evaluator=make_evaluator(dataset, config_file, arguments),
-            strategy=arguments.strategy,
-            sensitivity=arguments.sensitivity,
-            resume=arguments.resume,
-            config_copy=CONFIG_FILE,  # put in place together with the results
-        )
+    result = amct.accuracy_based_auto_calibration(
+        model_file=model,
+        outputs=[OUTPUT],
+        record_file=RECORD_FILE,
+        config_file=CONFIG_FILE,
+        save_dir=SAVE_DIR,
+        evaluator=make_evaluator(dataset, config.batch_num, arguments),
+        strategy=arguments.strategy,
+        sensitivity=arguments.sensitivity,
+        resume=arguments.resume,
+        config=config,  # put in place together with the results
+    )
     return result.target_met
 
 
-def make_evaluator(dataset: ScannedRecords, config_file: str, arguments: argparse.Namespace) -> MobileNetV2Evaluator:
-    """Returns the evaluator, which calibrates on as many batches as the configuration says.
+def make_evaluator(
+    dataset: ScannedRecords, calibration_batches: int, arguments: argparse.Namespace
+) -> MobileNetV2Evaluator:
+    """Returns the evaluator.
 
     Raises:
-        DatasetError: there are too few images for that.
+        DatasetError: there are too few images for so many batches to calibrate on.
     """
-    batches = json.loads(Path(config_file).read_bytes())["batch_num"]
-    if dataset.num_records <= (batches - 1) * arguments.batch_size:
+    if dataset.num_records <= (calibration_batches - 1) * arguments.batch_size:
         raise DatasetError(
-            f"{dataset.num_records} images are too few for {batches} calibration batches of {arguments.batch_size}. "
-            "Lower --batch_size, or --calibration_batches (with --config_defination: batch_num)."
+            f"{dataset.num_records} images are too few for {calibration_batches} calibration batches of "
+            f"{arguments.batch_size}. Lower --batch_size, or --calibration_batches (with --config_defination: "
+            "batch_num)."
         )
-    return MobileNetV2Evaluator(dataset, arguments.batch_size, batches, arguments.expected_acc_loss)
+    return MobileNetV2Evaluator(dataset, arguments.batch_size, calibration_batches, arguments.expected_acc_loss)
 
 
 def main() -> int:

@@ -3,9 +3,10 @@
 import json
 import math
 import platform
+import shutil
 import subprocess
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from amct_tensorflow.common.auto_calibration import (
 from amct_tensorflow.errors import (
     AmctError,
     ArgumentTypeError,
+    ArgumentValueError,
     CalibrationError,
     ConfigTypeError,
     ConfigValueError,
@@ -130,6 +132,50 @@ def test_all_layers_quantized_when_that_suffices(workdir, messages):
     assert final[0] == "INFO Accuracy of original model is         0.0"
     assert final[3] == f"INFO The generated model is stored in dir: {workdir}/out"
     assert final[4] == f"INFO The records is stored in dir: {workdir}/out"
+
+
+def test_model_and_configuration_as_objects(workdir):
+    """The configuration then appears with the results; all of them are those of a run that reads files."""
+    arguments = prepare(workdir, batch_num=2)
+    calibrate(arguments, Evaluator(batches=2))
+    expected = contents(workdir / "out")
+    shutil.rmtree(workdir / "out")
+    model = amct.FloatModel.load(arguments["model_file"], [OUTPUT])
+    config = amct.make_quant_config(model, batch_num=2)
+    objects = {**arguments, "model_file": model}
+    for _ in range(2):
+        calibrate(objects, Evaluator(batches=2), config=config)
+        assert contents(workdir / "out") == expected
+        shutil.rmtree(workdir / "out")
+    with pytest.raises(ArgumentValueError, match="was loaded with"):
+        calibrate({**arguments, "model_file": amct.FloatModel.load(arguments["model_file"], ["conv/Conv2D"])})
+    with pytest.raises(ArgumentTypeError, match="config must be QuantConfig"):
+        calibrate(arguments, config="config.json")
+    with pytest.raises(ArgumentTypeError, match="make_quant_config: model must be FloatModel"):
+        amct.make_quant_config(arguments["model_file"])
+
+
+def test_data_goes_one_way(workdir, monkeypatch):
+    """The model is read once, indexed once (and so is its fused graph), and imported once to be calibrated."""
+    arguments = prepare(workdir)
+    counts = Counter()
+
+    def count(owner, name, counted=lambda *_, **__: True):
+        original = getattr(owner, name)
+
+        def counting(*args, **kwargs):
+            counts[name] += counted(*args, **kwargs)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    count(Path, "read_bytes", lambda path: path.suffix == ".pb")
+    count(amct.graph.view.GraphView, "__init__")
+    count(tf, "import_graph_def")
+    model = amct.FloatModel.load(arguments["model_file"], [OUTPUT])
+    calibrate({**arguments, "model_file": model}, config=amct.make_quant_config(model))
+    # The other imports: the layers in float and quantized that calibration compares, and the two models to evaluate.
+    assert counts == {"read_bytes": 1, "__init__": 2, "import_graph_def": 1 + 2 + 2}
 
 
 def test_the_log_says_with_what_it_ran(workdir, messages):

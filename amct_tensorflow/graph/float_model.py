@@ -19,6 +19,7 @@ class FloatModel:
     Attributes:
         view: index of its nodes.
         outputs: the operators asked for.
+        source: what messages call it: its path, if it has one.
     """
 
     def __init__(self, view: GraphView, outputs: Sequence[str], source: str | Path, graph: tf.Graph | None) -> None:
@@ -31,14 +32,20 @@ class FloatModel:
         check_outputs(view, outputs, source)
         self.view = view
         self.outputs = tuple(outputs)
-        self._source = source
+        self.source = source
         self._given = graph
+        self._fused: dict[frozenset[str], FusedGraph] = {}
 
     @classmethod
     def load(cls, path: str | Path, outputs: Sequence[str]) -> "FloatModel":
         """Reads a frozen float model.
 
+        Args:
+            path: a binary GraphDef (``.pb``).
+            outputs: output operators, without ``:0``.
+
         Raises:
+            ModelNotFoundError: there is no such file.
             ModelError: the file is no float model, or does not have one of ``outputs``.
         """
         return cls(read_model(path), outputs, path, None)
@@ -64,7 +71,7 @@ class FloatModel:
         Raises:
             ModelError: TensorFlow refuses the model.
         """
-        return self._given or import_graph(self.graph_def, self._source)
+        return self._given or import_graph(self.graph_def, self.source)
 
     @cached_property
     def layers(self) -> list[LayerSpec]:
@@ -73,4 +80,7 @@ class FloatModel:
 
     def fuse(self, unfused: Collection[str] = ()) -> FusedGraph:
         """Fuses the layers with what follows them, but for the BatchNorm behind ``unfused`` ones."""
-        return fuse(self.view, keep=self.outputs, unfused=unfused)
+        kept = frozenset(unfused)
+        if kept not in self._fused:
+            self._fused[kept] = fuse(self.view, keep=self.outputs, unfused=kept)
+        return self._fused[kept]

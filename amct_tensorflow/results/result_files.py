@@ -21,7 +21,7 @@ class ResultFiles:
     Attributes:
         model: the quantized model and its node map.
         record: the factors.
-        config: a copy of the configuration that was asked for; None if there is to be none.
+        config: the configuration that was asked for; None if it is in a file of the user's.
     """
 
     model: ModelPaths
@@ -45,13 +45,12 @@ class ResultFiles:
         named = [self.model.model, self.model.node_map, self.record, corrections_path(self.record)]
         return [*named, *found] if self.config is None else [*named, *found, self.config]
 
-    def contents(self, result: SearchResult, config: QuantConfig, original_config: bytes) -> dict[Path, str | bytes]:
+    def contents(self, result: SearchResult, config: QuantConfig) -> dict[Path, str | bytes]:
         """Returns what stands in each file.
 
         Args:
             result: how the search ended.
             config: the configuration that was asked for.
-            original_config: the same, as it stood in its file.
         """
         plan = result.plan
         contents: dict[Path, str | bytes] = {
@@ -64,5 +63,5 @@ class ResultFiles:
             LOG_DIR / HISTORY_FILE: dump_history(result.trials),
         }
         if self.config is not None:
-            contents[self.config] = original_config
+            contents[self.config] = dump_config(config)
         return contents
