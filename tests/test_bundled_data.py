@@ -6,16 +6,18 @@ import tensorflow as tf
 from conftest import ROOT
 from test_images_to_tfrecords import sample
 
+from amct_tensorflow.data import find_files, scan_records
+
 FOLDER = ROOT / "data" / "fashion_mnist"
 
 
 def test_bundled_images():
-    files = sample.find_files(str(FOLDER))
+    files = find_files(FOLDER)
     assert sum((FOLDER / file).stat().st_size for file in files) < 2e6
-    dataset = sample.scan_dataset(files)
-    assert dataset.num_images == 2000 and dataset.largest_label == 9
+    dataset = scan_records(files, sample.FEATURES)
+    assert dataset.num_records == 2000 and dataset.largest[sample.LABEL_KEY] == 9
     labels = Counter()
-    for images, batch in dataset.batches(48, 48, 500):
+    for images, batch in sample.MobileNetV2Evaluator(dataset, 500).batches(48, 48):
         labels.update(batch.numpy().tolist())
         assert images.shape == (500, 48, 48, 3)
         # Gray: the three channels are the same.
