@@ -7,8 +7,8 @@ whoever asks for that node as an output, finds the same value under the same nam
 """
 
 import hashlib
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -95,10 +95,17 @@ class FusedLayer:
 
 @dataclass(frozen=True, eq=False)
 class FusedGraph:
-    """A float graph after fusion, indexed, and its quantizable layers by name, in topological order."""
+    """A float graph after fusion.
+
+    Attributes:
+        view: the graph, indexed.
+        layers: its quantizable layers by name, in topological order.
+        origins: per node that is none of the model's file, the nodes of the file that it stands for.
+    """
 
     view: GraphView
     layers: dict[str, FusedLayer]
+    origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def graph_def(self) -> GraphDef:
@@ -114,13 +121,20 @@ class _Chain(NamedTuple):
     batch_norm_kept: bool
 
 
-def fuse(view: GraphView, *, keep: Collection[str] = (), unfused: Collection[str] = ()) -> FusedGraph:
+def fuse(
+    view: GraphView,
+    *,
+    keep: Collection[str] = (),
+    unfused: Collection[str] = (),
+    origins: Mapping[str, tuple[str, ...]] | None = None,
+) -> FusedGraph:
     """Folds every affine chain behind a quantizable layer.
 
     Args:
         view: a float graph in inference form; it is not changed.
         keep: nodes whose own value is requested, so that they cannot vanish inside a chain.
         unfused: layers behind which a BatchNorm is kept.
+        origins: per node of the graph that is none of the model's file, the nodes of the file that it stands for.
     """
     editor = GraphEditor(view)
     found: dict[str, FusedLayer] = {}
@@ -131,7 +145,7 @@ def fuse(view: GraphView, *, keep: Collection[str] = (), unfused: Collection[str
         found[node.name] = replace(layer, positions_per_weight=OP_TYPES[node.op].positions_per_weight(node))
     folded = sum(bool(layer.absorbed) for layer in found.values())
     log_for("fusion").debug("Folded the nodes behind %d of %d layers.", folded, len(found))
-    return FusedGraph(GraphView(editor.graph_def()), found)
+    return FusedGraph(GraphView(editor.graph_def()), found, origins or {})
 
 
 def _fuse_layer(
