@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.graph.fusion import FusedGraph, fuse
+from amct_tensorflow.graph.fusion_before import fold_before
 from amct_tensorflow.graph.layers import LayerSpec, find_layers
 from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, import_graph, read_model
 from amct_tensorflow.graph.view import GraphView, upstream
@@ -77,7 +78,7 @@ class FloatModel:
 
     @cached_property
     def _prepared(self) -> PreparedGraph:
-        return prepare(self.original, self.outputs, self.source)
+        return prepare(self.original, self.outputs)
 
     @property
     def view(self) -> GraphView:
@@ -107,7 +108,8 @@ class FloatModel:
         """Fuses the layers with what stands around them, but for the BatchNorms next to ``unfused`` ones."""
         kept = frozenset(unfused)
         if kept not in self._fused:
-            self._fused[kept] = fuse(self.view, keep=self.outputs, unfused=kept, origins=self._prepared.origins)
+            behind = fuse(self.view, keep=self.outputs, unfused=kept, origins=self._prepared.origins)
+            self._fused[kept] = fold_before(behind, self.outputs, kept)
         return self._fused[kept]
 
     def original_upstream(self, names: Iterable[str]) -> set[str]:

@@ -1,12 +1,44 @@
 """Bringing a float graph into the one form that fusion and quantization know, whatever wrote it."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.log import log_for
+from amct_tensorflow.preparation.cancel_reshapes import cancel_reshapes
+from amct_tensorflow.preparation.decide_branches import decide_branches, decide_flags
+from amct_tensorflow.preparation.drop_ordering import drop_ordering
+from amct_tensorflow.preparation.fold_constants import fold_constants
+from amct_tensorflow.preparation.inline_functions import inline_functions
 from amct_tensorflow.preparation.prepared import PreparedGraph
+from amct_tensorflow.preparation.skip_identities import skip_identities
+
+# One rewrite can make room for another, so that they are repeated until nothing changes any more.
+_REWRITES: tuple[Callable[[PreparedGraph], PreparedGraph], ...] = (
+    drop_ordering,
+    decide_flags,
+    inline_functions,
+    fold_constants,
+    decide_branches,
+    skip_identities,
+    cancel_reshapes,
+)
 
 
-def prepare(view: GraphView, outputs: Sequence[str], source: str | Path) -> PreparedGraph:
-    """Prepares a graph."""
-    return PreparedGraph(view, {})
+def prepare(view: GraphView, outputs: Sequence[str]) -> PreparedGraph:
+    """Prepares a graph.
+
+    Args:
+        view: a float graph in inference form; it is not changed.
+        outputs: nodes that are asked for, and keep their names; so do all that nothing reads.
+
+    Raises:
+        ModelError: functions call each other without end, or TensorFlow cannot compute a constant.
+    """
+    graph = PreparedGraph.of(view, outputs)
+    before = None
+    while before is not graph:
+        before = graph
+        for rewrite in _REWRITES:
+            graph = rewrite(graph)
+    log_for("preparation").debug("The graph has %d nodes, prepared %d.", len(view.nodes), len(graph.view.nodes))
+    return graph

@@ -1,25 +1,58 @@
-"""A float graph in canonical form, and what its nodes stand for."""
+"""A float graph on its way to canonical form, and what its nodes stand for."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.graph.rewrite import GraphEditor
+from amct_tensorflow.graph.view import GraphView, upstream
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedGraph:
-    """A float graph in canonical form.
+    """A float graph, as far as it is prepared.
 
-    A node that has the name of an original node has the same value.
+    A node that has the name of an original node has the same values.
 
     Attributes:
         view: the graph, indexed.
+        kept: nodes that must stay, with their names: the outputs asked for, and those that nothing reads.
         origins: per node that is no original one, the original nodes it stands for.
     """
 
     view: GraphView
-    origins: Mapping[str, tuple[str, ...]]
+    kept: frozenset[str]
+    origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, view: GraphView, outputs: Sequence[str]) -> "PreparedGraph":
+        """Returns a graph of which nothing is prepared yet."""
+        unread = (name for name in view.nodes if not view.consumers(name))
+        return cls(view, frozenset([*outputs, *unread]))
 
     def original_names(self, name: str) -> tuple[str, ...]:
         """Returns the original nodes that a node stands for."""
         return self.origins.get(name, (name,))
+
+    def originals_of(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Returns the original nodes that several nodes stand for together, each once."""
+        return tuple(dict.fromkeys(original for name in names for original in self.original_names(name)))
+
+    def edited(self, editor: GraphEditor, origins: Mapping[str, tuple[str, ...]] | None = None) -> "PreparedGraph":
+        """Returns the graph after an edit, without the nodes that have lost their last reader by it.
+
+        Args:
+            editor: holds the edited graph.
+            origins: per new node, the original nodes it stands for.
+        """
+        view = GraphView(editor.graph_def())
+        sources = (name for name, node in view.nodes.items() if node.op in ("Placeholder", "PlaceholderWithDefault"))
+        needed = upstream(view.nodes, [*(name for name in self.kept if name in view.nodes), *sources])
+        if len(needed) < len(view.nodes):
+            view = GraphView(editor.graph_def_of(needed))
+        together = {**self.origins, **(origins or {})}
+        return replace(self, view=view, origins={name: each for name, each in together.items() if name in view.nodes})
+
+
+def data_inputs(inputs: Iterable[str]) -> list[str]:
+    """Returns those inputs of a node that carry data."""
+    return [text for text in inputs if not text.startswith("^")]

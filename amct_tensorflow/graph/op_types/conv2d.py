@@ -4,7 +4,7 @@ import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.op_types.op_type import OpType
-from amct_tensorflow.graph.op_types.sliding import from_nhwc, taps, to_nhwc
+from amct_tensorflow.graph.op_types.sliding import from_nhwc, pads, taps, to_nhwc
 
 
 def _reference(node: NodeDef, data: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
@@ -18,7 +18,8 @@ CONV2D = OpType(
     reference=_reference,
     weight_input=1,
     weight_rank=4,
+    input_axis=2,
     channel_axes=(3,),
     per_channel=True,
-    folds_batch_norm=True,
+    pads=pads,
 )

@@ -1,7 +1,7 @@
 """What the tool has to know of an op type to quantize it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,16 @@ def once_per_output(_node: NodeDef) -> int:
     return 1
 
 
+def never_pads(_node: NodeDef, _weights: Sequence[int]) -> bool:
+    """Every weight meets a value of the data at every position."""
+    return False
+
+
+def always_pads(_node: NodeDef, _weights: Sequence[int]) -> bool:
+    """At some positions some weights meet nothing."""
+    return True
+
+
 def no_window(_node: NodeDef) -> list[int]:
     """The op pools nothing."""
     return [1, 1]
@@ -40,12 +50,13 @@ class OpType:
         data_input: which input carries the activations.
         weight_input: which input carries the weights; None for an op without.
         weight_rank: number of axes of the weights.
+        input_axis: the axis of the weights that counts the channels of the data.
         channel_axes: the axes of the weights that make up the output channels (spec section 7.3).
         output_rank: number of axes of the output; the channels are the last of them, or axis 1 of NCHW.
         per_channel: whether the weights may have one scale per output channel; the default then, too.
-        folds_batch_norm: whether a BatchNorm behind the op is folded into it.
         is_told_its_output_shape: whether an input says how large the output is, number of images included.
         restriction: returns why a node of the type cannot be quantized, None if it can.
+        pads: tells from the shape of the weights whether some of them meet no data at some positions of a node.
         positions_per_weight: returns how many positions of the output share one use of a weight.
         window: returns the pooling window that AscendDequant is told (spec section 8.2).
     """
@@ -55,12 +66,13 @@ class OpType:
     data_input: int = 0
     weight_input: int | None = None
     weight_rank: int = 0
+    input_axis: int | None = None
     channel_axes: tuple[int, ...] = ()
     output_rank: int = 4
     per_channel: bool = False
-    folds_batch_norm: bool = False
     is_told_its_output_shape: bool = False
     restriction: Callable[[NodeDef], str | None] = unrestricted
+    pads: Callable[[NodeDef, Sequence[int]], bool] = never_pads
     positions_per_weight: Callable[[NodeDef], int] = once_per_output
     window: Callable[[NodeDef], list[int]] = no_window
 

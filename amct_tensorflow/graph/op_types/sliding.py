@@ -1,6 +1,6 @@
 """What the references of the ops that slide a window over an image have in common."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -43,6 +43,14 @@ def taps(node: NodeDef, data: np.ndarray, window: Pair) -> Iterator[tuple[Pair, 
                 for start, count, stride in zip(starts, counts, strides, strict=True)
             )
             yield (row, column), padded[:, rows, columns]
+
+
+def pads(node: NodeDef, weights: Sequence[int]) -> bool:
+    """Tells whether filters of a shape, [height, width, ...], reach beyond the data."""
+    padding = attribute(node, "padding").s.decode()
+    if padding == "EXPLICIT":
+        return any(attribute(node, "explicit_paddings").list.i)
+    return padding == "SAME" and max(weights[:2]) > 1
 
 
 def _pads(node: NodeDef, axis: int, length: int, reach: int, stride: int) -> Pair:
