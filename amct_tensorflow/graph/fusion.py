@@ -213,7 +213,7 @@ def _find_chain(
 ) -> _Chain:
     """Follows the only consumer of each node as long as it is affine or moves channels."""
     op_type = OP_TYPES[layer.op]
-    channels = _channels_of(layer, weights)
+    channels = output_channels(layer, weights)
     chain = best = _Chain(Affine.identity(channels.number))
     current = layer
     while current.name not in keep:
@@ -245,7 +245,8 @@ def _find_chain(
     return best
 
 
-def _channels_of(layer: NodeDef, weights: np.ndarray) -> Channels:
+def output_channels(layer: NodeDef, weights: np.ndarray) -> Channels:
+    """Returns where the output of a layer with such weights has its channels."""
     op_type, layout = OP_TYPES[layer.op], data_format(layer)
     axis = op_type.channel_axis(layout) - op_type.output_rank
     return Channels(op_type.channels(weights), axis, op_type.output_rank)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from amct_tensorflow.errors import ModelError, first_line
 from amct_tensorflow.graph.nodes import make_const
-from amct_tensorflow.graph.op_definitions import is_stateful, output_arguments
+from amct_tensorflow.graph.op_definitions import is_stateful
 from amct_tensorflow.graph.rewrite import GraphEditor, subgraph
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 from amct_tensorflow.preparation.prepared import PreparedGraph
@@ -44,22 +44,29 @@ def fold_constants(graph: PreparedGraph) -> PreparedGraph:
     if not values:
         return graph
     editor = GraphEditor(graph.view)
-    for name, value in values.items():
-        editor.replace_node(make_const(name, value))
-    return graph.edited(editor)
+    origins: dict[str, tuple[str, ...]] = {}
+    for tensor, value in values.items():
+        name, _, port = tensor.rpartition(":")
+        if port == "0":
+            editor.replace_node(make_const(name, value))
+        else:
+            other = editor.add(make_const(editor.unique_name(f"{name}/output_{port}"), value), like=name)
+            editor.replace_tensors({tensor: other})
+            origins[other] = graph.original_names(name)
+    return graph.edited(editor, origins)
 
 
 def _constant_nodes(view: GraphView) -> dict[str, None]:
     """Returns the nodes that depend on constants alone, in topological order."""
     found: dict[str, None] = {}
-    library = view.graph_def.library
     for node in view.topological():
-        if node.op == "Const" and not node.input:
+        if node.op == "Const":
+            is_constant = not node.input
+        else:
+            follows = bool(node.input) and all(parse_tensor_name(text).node in found for text in node.input)
+            is_constant = follows and node.op not in _NEVER and not is_stateful(node.op, view.graph_def.library)
+        if is_constant and node.name not in view.loop_nodes:
             found[node.name] = None
-        elif node.input and node.op not in _NEVER and all(parse_tensor_name(text).node in found for text in node.input):
-            names = list(output_arguments(node, library))
-            if len(names) == 1 and not is_stateful(node.op, library) and node.name not in view.loop_nodes:
-                found[node.name] = None
     return found
 
 
@@ -68,13 +75,14 @@ def _readers(view: GraphView, name: str) -> set[str]:
 
 
 def _compute(graph: PreparedGraph, names: list[str]) -> dict[str, np.ndarray]:
-    """Computes nodes, but for those of kinds of which there are no constants, and those that would need much space."""
+    """Computes the outputs of nodes, by full name; none of a node of which one cannot or should not be a constant."""
     part = subgraph(graph.view.graph_def, names)
     with tf.Graph().as_default() as live:
         try:
             tf.import_graph_def(part, name="")
-            tensors = {name: live.get_tensor_by_name(f"{name}:0") for name in names}
-            tensors = {name: tensor for name, tensor in tensors.items() if _fits(tensor)}
+            operations = [live.get_operation_by_name(name) for name in names]
+            fitting = [operation for operation in operations if all(map(_fits, operation.outputs))]
+            tensors = {tensor.name: tensor for operation in fitting for tensor in operation.outputs}
             options = tf.compat.v1.ConfigProto()
             options.graph_options.rewrite_options.disable_meta_optimizer = True  # everything is computed once
             with tf.compat.v1.Session(graph=live, config=options) as session:
@@ -83,7 +91,7 @@ def _compute(graph: PreparedGraph, names: list[str]) -> dict[str, np.ndarray]:
             raise ModelError(
                 f"TensorFlow cannot compute the constants of the model: {first_line(error)} Freeze it again."
             ) from error
-    return {name: np.asarray(value) for name, value in values.items()}
+    return {tensor: np.asarray(value) for tensor, value in values.items()}
 
 
 def _fits(tensor: tf.Tensor) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.log import log_for
+from amct_tensorflow.preparation.affine_before_concat import affine_before_concat
 from amct_tensorflow.preparation.cancel_reshapes import cancel_reshapes
 from amct_tensorflow.preparation.decide_branches import decide_branches, decide_flags
 from amct_tensorflow.preparation.drop_ordering import drop_ordering
@@ -21,6 +22,7 @@ _REWRITES: tuple[Callable[[PreparedGraph], PreparedGraph], ...] = (
     decide_branches,
     skip_identities,
     cancel_reshapes,
+    affine_before_concat,
 )
 
 

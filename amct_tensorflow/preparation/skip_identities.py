@@ -7,7 +7,7 @@ from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, full_tensor_name
 from amct_tensorflow.preparation.prepared import PreparedGraph
 
-_PASSES_ON = frozenset({"Identity", "StopGradient", "PreventGradient"})
+_PASSES_ON = frozenset({"Identity", "StopGradient", "PreventGradient", "CheckNumerics"})
 # What reads one of these is told by it whether, or how often, it runs; others may wait for it to know.
 _TELLS_WHETHER = frozenset({"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"})
 
