@@ -39,11 +39,12 @@ def fold_before(fused: FusedGraph, keep: Collection[str], unfused: Collection[st
     """
     editor = GraphEditor(fused.view)
     layers = dict(fused.layers)
+    fixed = {*keep, *(layer.tail for layer in fused.layers.values() if layer.bias is not None)}
     for tensor in dict.fromkeys(full_tensor_name(layer.input) for layer in fused.layers.values()):
         readers = _readers(fused, tensor)
         if not readers or any(reader.name in unfused for reader in readers):
             continue
-        front = _front(fused.view, tensor, readers, keep)
+        front = _front(fused.view, tensor, readers, fixed)
         if front is not None:
             originals = fused.originals(str(node.name) for node in front.nodes)
             for reader in readers:
@@ -64,8 +65,11 @@ def _readers(fused: FusedGraph, tensor: str) -> list[FusedLayer]:
     return found
 
 
-def _front(view: GraphView, tensor: str, readers: list[FusedLayer], keep: Collection[str]) -> _Front | None:
-    """Returns the longest affine chain that ends in a tensor and can be folded into all of its readers."""
+def _front(view: GraphView, tensor: str, readers: list[FusedLayer], fixed: Collection[str]) -> _Front | None:
+    """Returns the longest affine chain that ends in a tensor and can be folded into all of its readers.
+
+    Nodes that are ``fixed`` stay: those asked for, and the biases of other layers.
+    """
     channels = _input_channels(readers[0])
     if channels is None or any(_input_channels(reader) != channels for reader in readers):
         return None
@@ -73,14 +77,14 @@ def _front(view: GraphView, tensor: str, readers: list[FusedLayer], keep: Collec
     while True:
         name = parse_tensor_name(front.tensor)
         node = view.nodes[name.node]
-        if name.port != 0 or node.name in keep or (front.nodes and len(view.consumers(node.name)) > 1):
+        if name.port != 0 or node.name in fixed or (front.nodes and len(view.consumers(node.name)) > 1):
             break
         found = _affine_of(view, node, channels)
         if found is None:
             break
         affine, source = found
         front = _Front(affine.then(front.affine), (node, *front.nodes), source)
-        if all(_is_exact(view, reader, front.affine, keep) for reader in readers):
+        if all(_is_exact(view, reader, front.affine, fixed) for reader in readers):
             best = front
     return best if best.nodes else None
 
@@ -104,14 +108,14 @@ def _input_channels(layer: FusedLayer) -> Channels | None:
     return Channels(weights.shape[axis], at, rank)
 
 
-def _is_exact(view: GraphView, layer: FusedLayer, affine: Affine, keep: Collection[str]) -> bool:
+def _is_exact(view: GraphView, layer: FusedLayer, affine: Affine, fixed: Collection[str]) -> bool:
     weights, bias = _folded(layer, affine)
     if not (np.isfinite(weights).all() and np.isfinite(bias).all()):
         return False
     if not np.any(affine.shift):
         return True
     pads = layer.weights is None or layer.op.pads(view.nodes[layer.name], layer.weights.shape)
-    return not pads and not (layer.bias is None and layer.name in keep)
+    return not pads and not (layer.bias is None and layer.name in fixed)
 
 
 def _folded(layer: FusedLayer, affine: Affine) -> tuple[np.ndarray, np.ndarray]:
