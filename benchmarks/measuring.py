@@ -189,17 +189,23 @@ def quantize(
 
 def report(name: str, rows: Sequence[Mapping[str, Any]], note: str = "") -> None:
     """Prints a table, and writes it with date, machine and versions to ``outputs/benchmarks/<name>.json``."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[_text(row.get(key, "")) for key in columns] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    print(f"\n{name}")
-    for line in (columns, ["-" * width for width in widths], *cells):
-        print("| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |")
+    print(f"\n{name}", *table(rows), sep="\n")
     if note:
         print(note)
     RESULTS.mkdir(parents=True, exist_ok=True)
     content = {"benchmark": name, **environment(), "rows": list(rows), "note": note}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the lines of a table in Markdown; a row may lack columns of others."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[_text(row.get(key, "")) for key in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    return [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |"
+        for line in (columns, ["-" * width for width in widths], *cells)
+    ]
 
 
 def environment() -> dict[str, Any]:

@@ -24,18 +24,18 @@ SEED = 12
 STATISTICS_IMAGES = 8
 SIGNED = (-1.0, 1.0)
 BYTES = (0.0, 255.0)
-KERAS: dict[str, tuple[float, float]] = {  # the range of values that the preprocessing of each gives
-    "MobileNet": SIGNED,
-    "MobileNetV2": SIGNED,
-    "MobileNetV3Small": BYTES,
-    "ResNet50": (-124.0, 151.0),
-    "DenseNet121": (-2.1, 2.6),
-    "InceptionV3": SIGNED,
-    "EfficientNetB0": BYTES,
-    "EfficientNetV2B0": BYTES,
-    "Xception": SIGNED,
-    "NASNetMobile": SIGNED,
-    "ConvNeXtTiny": BYTES,
+KERAS: dict[str, tuple[int, float, float]] = {  # the size of its images, and the range of its preprocessing
+    "MobileNet": (224, *SIGNED),
+    "MobileNetV2": (224, *SIGNED),
+    "MobileNetV3Small": (224, *BYTES),
+    "ResNet50": (224, -124.0, 151.0),
+    "DenseNet121": (224, -2.1, 2.6),
+    "InceptionV3": (299, *SIGNED),
+    "EfficientNetB0": (224, *BYTES),
+    "EfficientNetV2B0": (224, *BYTES),
+    "Xception": (299, *SIGNED),
+    "NASNetMobile": (224, *SIGNED),
+    "ConvNeXtTiny": (224, *BYTES),
 }
 
 
@@ -127,9 +127,9 @@ def make(name: str, cache: Path) -> None:
     """Makes a network of Keras, and writes it and what there is to know of it into the cache."""
     tf.keras.utils.set_random_seed(SEED)
     tf.config.experimental.enable_op_determinism()
-    low, high = KERAS[name]
-    model = getattr(tf.keras.applications, name)(weights=None, classifier_activation=None)
-    size = model.input_shape[1]
+    size, low, high = KERAS[name]
+    application = getattr(tf.keras.applications, name)
+    model = application(weights=None, input_shape=(size, size, 3), classifier_activation=None)
     randomize(model, smooth_images(STATISTICS_IMAGES, size, low, high, SEED))
     graph, output = freeze(model, size)
     cache.mkdir(parents=True, exist_ok=True)
