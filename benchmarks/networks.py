@@ -53,8 +53,9 @@ class Network:
         low: the least value of an image.
         high: the greatest.
         batch_norms: its BatchNorms.
-        foldable: those of them, and LayerScales, right behind a convolution or dense layer without an activation, and
-            read by nothing else: a layer that computes as much has other weights and a bias, and no more.
+        foldable: those of them, and LayerScales, that scale what a convolution or dense layer without an activation
+            gives to nobody else, or what several such layers give side by side: with other weights and a bias those
+            layers compute the same.
     """
 
     name: str
@@ -184,12 +185,20 @@ def set_statistics(model: tf.keras.Model, images: np.ndarray) -> None:
 
 
 def is_foldable(layer: tf.keras.layers.Layer) -> bool:
-    """Tells whether a layer scales per channel what a layer with weights alone gives it."""
-    if not (isinstance(layer, tf.keras.layers.BatchNormalization) or is_layer_scale(layer)):
+    """Tells whether a layer scales per channel what layers with weights alone give it."""
+    scales = isinstance(layer, tf.keras.layers.BatchNormalization) or is_layer_scale(layer)
+    return scales and is_of_weights(layer.input)
+
+
+def is_of_weights(tensor: tf.keras.KerasTensor) -> bool:
+    """Tells whether a value is that of a layer with weights, or of several side by side, and is read once."""
+    producer = tensor._keras_history.operation
+    if len(producer._outbound_nodes) != 1:
         return False
-    producer = layer.input._keras_history.operation
+    if isinstance(producer, tf.keras.layers.Concatenate):
+        return all(map(is_of_weights, producer.input))
     has_weights = isinstance(producer, tf.keras.layers.Dense) or hasattr(producer, "kernel_size")
-    return has_weights and producer.activation is tf.keras.activations.linear and len(producer._outbound_nodes) == 1
+    return has_weights and producer.activation is tf.keras.activations.linear
 
 
 def is_layer_scale(layer: tf.keras.layers.Layer) -> bool:
