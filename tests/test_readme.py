@@ -193,6 +193,7 @@ def test_engine(checkout, monkeypatch):
         ("bench", "benchmarks/search.py"),
         ("lock", "pip-compile"),
         ("audit", "pip-audit"),
+        ("bench-models", "benchmarks/models.py"),
         ("bench-peers", "benchmarks/peers.py"),
         ("fuzz", "tests/test_fuzz.py"),
         ("kill", "tests/killing.py"),
