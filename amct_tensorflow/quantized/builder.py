@@ -2,7 +2,7 @@
 
     x -> AscendQuant -> layer(AscendWeightQuant(int8 weights)) -> [BiasAdd] -> AscendDequant -> the layer's readers
 
-An activation in front of an AscendQuant that clips as much is left out (see ``saturation``).
+An activation in front of an AscendQuant that clips as much is left out (see ``absorbed_activations``).
 The bias is rounded to the accumulator's unit ``scale_d * scale_w`` and stored as integer-valued floats.
 """
 
