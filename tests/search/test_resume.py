@@ -461,13 +461,16 @@ def test_a_second_run_in_the_same_directory_is_refused(workdir):
         for line in first.stderr:
             if "calibrated on" in line:
                 break
+        first.send_signal(signal.SIGSTOP)  # else it may end while the other starts
         before = contents(workdir)
         with start() as second:
             text = second.communicate()[1]
-        assert second.returncode == 1
-        assert "Another run is writing to" in text.splitlines()[-1]
-        assert contents(workdir) == before
+        after = contents(workdir)
+        first.send_signal(signal.SIGCONT)
         first.communicate()
+    assert second.returncode == 1
+    assert "Another run is writing to" in text.splitlines()[-1]
+    assert after == before
     assert first.returncode == 0
     log = (LOG_DIR / "amct_tensorflow.log").read_text()
     assert "Accuracy of saved model" in log and "Another run" not in log
