@@ -21,9 +21,11 @@ from amct_tensorflow.quantized.model_files import ModelPaths
 from amct_tensorflow.results.environment import log_environment
 from amct_tensorflow.results.result_files import ResultFiles
 from amct_tensorflow.results.summary import log_report
-from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase, CheckedEvaluator
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
+from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 from amct_tensorflow.search.predictive import PredictiveSearch
-from amct_tensorflow.search.resuming import open_state, run_key
+from amct_tensorflow.search.resuming import open_state
+from amct_tensorflow.search.run_key import run_key
 from amct_tensorflow.search.runner import run_search
 from amct_tensorflow.search.search_result import SearchResult
 from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, BinarySearchStrategy, CheckedStrategy

@@ -19,8 +19,9 @@ from amct_tensorflow.console.progress_lines import duration
 from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.log import log_for
 from amct_tensorflow.record.layer_factors import unfused_layers
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator, format_metric
 from amct_tensorflow.search.evaluations import Evaluations
-from amct_tensorflow.search.evaluator import CheckedEvaluator, Evaluation, format_metric
+from amct_tensorflow.search.evaluator import Evaluation
 from amct_tensorflow.search.roll_back import RollBack
 from amct_tensorflow.search.search_result import Effort, SearchResult
 from amct_tensorflow.search.state import SearchState
