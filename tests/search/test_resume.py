@@ -18,7 +18,7 @@ from amct_tensorflow.data import find_files, scan_records
 from amct_tensorflow.errors import EvaluatorError, OutputError
 from amct_tensorflow.graph.model_file import import_graph, read_model
 from amct_tensorflow.log import LOG_DIR
-from amct_tensorflow.storage import publishing as results
+from amct_tensorflow.storage import publishing
 
 STATES = "accuracy_based_auto_calibration_state"
 OPTIONS = {"strategy": "PredictiveSearch", "sensitivity": "OutputDivergence"}
@@ -413,7 +413,7 @@ def test_a_run_with_another_prefix_completes_one_that_was_killed(workdir, monkey
     assert contents(Path()) != expected
     edit_config(arguments, bias_correction=False)
     with monkeypatch.context() as patch:
-        patch.setattr(results, "finish", lambda *_: None)
+        patch.setattr(publishing, "finish", lambda *_: None)
         calibrate(arguments)
     other = {**arguments, "save_dir": str(workdir / "out" / "other"), "record_file": str(workdir / "out" / "other.txt")}
     calibrate(other)
