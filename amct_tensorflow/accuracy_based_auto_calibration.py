@@ -1,7 +1,13 @@
-"""The public entry of accuracy-based automatic quantization."""
+"""The public entry of accuracy-based automatic quantization.
+
+Its five steps: check what is asked for, read model and configuration, take up the state of the run, search, and publish
+what was found.
+"""
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +21,13 @@ from amct_tensorflow.quantized.model_files import ModelPaths
 from amct_tensorflow.results.environment import log_environment
 from amct_tensorflow.results.result_files import ResultFiles
 from amct_tensorflow.results.summary import log_report
-from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase, CheckedEvaluator
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
+from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 from amct_tensorflow.search.predictive import PredictiveSearch
-from amct_tensorflow.search.resuming import open_state, run_key
-from amct_tensorflow.search.runner import SearchResult, run_search
+from amct_tensorflow.search.resuming import open_state
+from amct_tensorflow.search.run_key import run_key
+from amct_tensorflow.search.runner import run_search
+from amct_tensorflow.search.search_result import SearchResult
 from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, BinarySearchStrategy, CheckedStrategy
 from amct_tensorflow.sensitivity.measures import (
     CosineSimilaritySensitivity,
@@ -133,36 +142,58 @@ def accuracy_based_auto_calibration(
         KeyboardInterrupt: it was interrupted; what was found out is kept.
     """
     follow_directory()  # the state and the history go to it, too
-    source = model_file.source if isinstance(model_file, FloatModel) else model_file
-    asked = {"model_file": str(source), "outputs": outputs, "save_dir": save_dir, "record_file": record_file,
-             "strategy": strategy, "sensitivity": sensitivity, "resume": resume}  # fmt: skip
-    files = _check_paths(source, outputs, record_file, config_file, save_dir)
-    require_type(_NAME, "resume", resume, bool)
+    files = _check_arguments(model_file, outputs, record_file, config_file, save_dir, resume, config)
+    asked = {"model_file": str(_source(model_file)), "outputs": outputs, "save_dir": save_dir,
+             "record_file": record_file, "strategy": strategy, "sensitivity": sensitivity,
+             "resume": resume}  # fmt: skip
     checked = CheckedEvaluator(evaluator)
     checked_strategy = CheckedStrategy(_choose("strategy", strategy, _STRATEGIES, AutoCalibrationStrategyBase))
     chosen = _choose("sensitivity", sensitivity, _SENSITIVITIES, SensitivityBase)
     model = _load(model_file, outputs)
-    if config is None:
-        config = read_config_for(model, config_file)
-    else:
-        require_type(_NAME, "config", config, QuantConfig)
-        files = replace(files, config=Path(config_file))
-    for folder in files.folders:
-        check_writable(folder)
-    with exclusive(files.folders):
-        finish(files.folder, files.paths)
+    config = config or read_config_for(model, config_file)
+    with _writing(files):
         key = run_key(model, config, checked, chosen)
         log_environment(asked, key.named)
         state = open_state(files.model.model, key, model, config, resume=resume)
         result = run_search(model, config, checked, checked_strategy, chosen, state)
-        if files.model.model.exists():
-            log_for().warning("%s and the files beside it already exist; they will be overwritten.", files.model.model)
-        publish(files.folder, files.contents(result, config))
+        _publish(files, result, config)
     log_report(result, model_dir=_folder(save_dir), record_dir=_folder(record_file))
     if result.interruption is not None:
         log_for().warning("The search was interrupted; this is the best model until then.")
         raise result.interruption
     return AutoCalibrationResult.of(result, files.model.model)
+
+
+def _check_arguments(
+    model_file: str | FloatModel,
+    outputs: list[str],
+    record_file: str,
+    config_file: str,
+    save_dir: str,
+    resume: bool,
+    config: QuantConfig | None,
+) -> ResultFiles:
+    """Checks the arguments other than the user's own objects; returns where the results go."""
+    require_path(_NAME, "model_file", _source(model_file))
+    require_names(_NAME, "outputs", outputs)
+    require_path(_NAME, "record_file", record_file)
+    require_path(_NAME, "config_file", config_file)
+    require_path(_NAME, "save_dir", save_dir, may_be_empty=True)
+    require_type(_NAME, "resume", resume, bool)
+    if config is not None:
+        require_type(_NAME, "config", config, QuantConfig)
+    return ResultFiles(ModelPaths.of(save_dir), Path(record_file), None if config is None else Path(config_file))
+
+
+def _choose(argument: str, value: Any, known: dict[str, Any], base: type) -> Any:
+    """Returns the instance that a name stands for, or the instance given."""
+    if isinstance(value, base):
+        return value
+    if isinstance(value, str) and value in known:
+        return known[value]()
+    raise EvaluatorError(
+        f"{_NAME}: {argument} is {value!r}; use {' or '.join(map(repr, known))}, or an instance of {base.__name__}."
+    )
 
 
 def _load(model_file: str | FloatModel, outputs: list[str]) -> FloatModel:
@@ -181,28 +212,29 @@ def _load(model_file: str | FloatModel, outputs: list[str]) -> FloatModel:
     return model_file
 
 
-def _check_paths(
-    model_file: str | Path, outputs: list[str], record_file: str, config_file: str, save_dir: str
-) -> ResultFiles:
-    """Checks the arguments that name files and outputs; returns where the results go."""
-    require_path(_NAME, "model_file", model_file)
-    require_names(_NAME, "outputs", outputs)
-    require_path(_NAME, "record_file", record_file)
-    require_path(_NAME, "config_file", config_file)
-    require_path(_NAME, "save_dir", save_dir, may_be_empty=True)
-    return ResultFiles(ModelPaths.of(save_dir), Path(record_file), None)
+def _source(model_file: str | FloatModel) -> str | Path:
+    """Returns what messages call the model: its path, if it has one."""
+    return model_file.source if isinstance(model_file, FloatModel) else model_file
 
 
-def _choose(argument: str, value: Any, known: dict[str, Any], base: type) -> Any:
-    """Returns the instance that a name stands for, or the instance given."""
-    require_type(_NAME, argument, value, object)
-    if isinstance(value, base):
-        return value
-    if isinstance(value, str) and value in known:
-        return known[value]()
-    raise EvaluatorError(
-        f"{_NAME}: {argument} is {value!r}; use {' or '.join(map(repr, known))}, or an instance of {base.__name__}."
-    )
+@contextmanager
+def _writing(files: ResultFiles) -> Iterator[None]:
+    """Keeps other runs out of the folders of the results, and completes what a killed run began to publish there.
+
+    Raises:
+        OutputError: nothing can be written there, or another run does.
+    """
+    for folder in files.folders:
+        check_writable(folder)
+    with exclusive(files.folders):
+        finish(files.folder, files.paths)
+        yield
+
+
+def _publish(files: ResultFiles, result: SearchResult, config: QuantConfig) -> None:
+    if files.model.model.exists():
+        log_for().warning("%s and the files beside it already exist; they will be overwritten.", files.model.model)
+    publish(files.folder, files.contents(result, config))
 
 
 def _folder(path: str) -> str:

@@ -22,7 +22,7 @@ PUBLIC = {
     "amct_tensorflow.errors",
     "amct_tensorflow.utils.log",
 }
-# Another size and scaling of the images, labels that start at the first class, another name of the output.
+# Another scaling of the images, labels that start at the first class, another name of the output.
 LITE0 = {
     'OUTPUT = "MobilenetV2/Predictions/Reshape_1"': 'OUTPUT = "Identity"',
     "auto_calibration/mobilenet_v2": "auto_calibration/efficientnet_lite0",

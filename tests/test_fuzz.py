@@ -35,7 +35,8 @@ from amct_tensorflow.record.corrections import corrections_path, read_correction
 from amct_tensorflow.record.layer_factors import LayerFactors
 from amct_tensorflow.record.record_file import dump_record, read_record
 from amct_tensorflow.search.evaluator import Evaluation
-from amct_tensorflow.search.state import RunKey, SearchState, digest
+from amct_tensorflow.search.run_key import RunKey, digest
+from amct_tensorflow.search.state import SearchState
 from amct_tensorflow.storage.publishing import JOURNAL, finish
 
 sample = load_script("src/mobilenet_v2_accuracy_based_auto_calibration.py")

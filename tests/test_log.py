@@ -1,5 +1,6 @@
-"""Where the log goes: to the directory in which the program is when it logs, or in which a run begins."""
+"""The log file is that of the directory in which the program logs, or a run begins; lines show no control character."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from conftest import ROOT
 from test_auto_calibration import calibrate, prepare
 
-from amct_tensorflow.log import LOG_DIR, LOG_FILE, follow_directory, log_for
+from amct_tensorflow.log import LOG_DIR, LOG_FILE, follow_directory, log_for, printable
 
 HISTORY = "accuracy_based_auto_calibration_record.json"
 STATES = "accuracy_based_auto_calibration_state"
@@ -91,3 +92,15 @@ def test_without_a_current_directory_there_is_no_log(workdir, when):
     steps = [leave, load] if when == "before" else [load, leave]
     error = execute("; ".join([*steps, "follow_directory()", "log_for().info('said')"]), workdir)
     assert "said" in error and "No log file" in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "a\rb", "\x07", "\x9b31m", "\u202egnp.exe", "\u2028", "\udcff"])
+def test_no_control_character_reaches_the_terminal(text, capsys, workdir):
+    assert printable(text).isprintable()
+    logging.getLogger("amct_tensorflow").error("node %s", text, extra={"amct_module": "AMCT"})
+    first, *_ = capsys.readouterr().err.split("\n")
+    assert "node " in first and first.isprintable()
+
+
+def test_other_text_stays_as_it_is():
+    assert printable("Größe 层 λ/ñ:0") == "Größe 层 λ/ñ:0"

@@ -6,6 +6,7 @@ from amct_tensorflow.config.schema import GLOBAL_KEYS, ActivationConfig, LayerCo
 from amct_tensorflow.config.validate import check_names
 from amct_tensorflow.errors import ConfigValueError
 from amct_tensorflow.graph.layers import LayerSpec
+from amct_tensorflow.graph.op_types import OP_TYPES
 
 
 def default_layer(layer: LayerSpec, *, enabled: bool, asymmetric: bool) -> LayerConfig:
@@ -50,9 +51,11 @@ def default_config(
 def check_layers(layers: Sequence[LayerSpec]) -> None:
     """Raises ConfigValueError if a graph has nothing to quantize, or a layer named like a key of config.json."""
     if not layers:
+        kinds = [name for name, op_type in OP_TYPES.items() if op_type.weight_input is not None]
+        others = [name for name in OP_TYPES if name not in kinds]
         raise ConfigValueError(
-            "The graph has no layer that can be quantized: no Conv2D, DepthwiseConv2dNative, MatMul or "
-            "Conv2DBackpropInput with constant float32 weights, and no AvgPool. Freeze the model for inference first."
+            f"The graph has no layer that can be quantized: no {', '.join(kinds)} with constant float32 weights, and "
+            f"no {', '.join(others)}. Freeze the model for inference first."
         )
     for layer in layers:
         if layer.name in GLOBAL_KEYS:

@@ -23,6 +23,7 @@ from amct_tensorflow.graph.layers import LayerSpec
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.log import log_for
 from amct_tensorflow.storage.files import write_atomically
+from amct_tensorflow.storage.text_file import read_text
 
 
 def read_config(path: str | Path, layers: Sequence[LayerSpec], op_types: Mapping[str, str]) -> QuantConfig:
@@ -38,16 +39,7 @@ def read_config(path: str | Path, layers: Sequence[LayerSpec], op_types: Mapping
         ConfigTypeError: a value has the wrong type.
         ConfigEmptyError: no layer is enabled.
     """
-    try:
-        text = Path(path).read_bytes().decode("utf-8")
-    except OSError as error:
-        raise ConfigValueError(
-            f"Configuration {path} cannot be read: {error.strerror}. Write one with create_quant_config."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigValueError(
-            f"Configuration {path} is not UTF-8 text. Write one with create_quant_config."
-        ) from error
+    text = read_text(path, f"Configuration {path}", ConfigValueError, "Write one with create_quant_config.")
     return parse_config(text, str(path), layers, op_types)
 
 
@@ -64,11 +56,11 @@ def parse_config(text: str, source: str, layers: Sequence[LayerSpec], op_types: 
 
     try:
         content = json.loads(text, object_pairs_hook=unique)
+    except ConfigValueError:
+        raise
     except (json.JSONDecodeError, RecursionError) as error:
         raise ConfigValueError(f"{source} is not valid JSON: {error}. Correct it, or write a new one.") from error
     except ValueError as error:
-        if isinstance(error, ConfigValueError):
-            raise
         raise ConfigValueError(f"{source} holds a number that cannot be read: {error}. Correct it.") from error
     check_layers(layers)
     return _whole(Section(content, source), {layer.name: layer for layer in layers}, op_types)

@@ -25,6 +25,7 @@ from amct_tensorflow.errors import ConfigValueError
 from amct_tensorflow.graph.layers import LayerSpec
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.log import log_for
+from amct_tensorflow.storage.text_file import read_text
 
 _INT8 = 1
 
@@ -48,12 +49,7 @@ def read_simplified(path: str | Path, layers: Sequence[LayerSpec], op_types: Map
     Raises:
         ConfigValueError: the file cannot be read, or names or holds something wrong.
     """
-    try:
-        text = Path(path).read_bytes().decode("utf-8")
-    except OSError as error:
-        raise ConfigValueError(f"{path} cannot be read: {error.strerror}. Give a simplified configuration.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigValueError(f"{path} is not UTF-8 text. Give a simplified configuration (.cfg).") from error
+    text = read_text(path, str(path), ConfigValueError, "Give a simplified configuration (.cfg).")
     return parse_simplified(text, str(path), layers, op_types)
 
 

@@ -15,6 +15,7 @@ from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.record.layer_factors import LayerFactors
 from amct_tensorflow.record.messages import ScaleOffsetRecord
 from amct_tensorflow.storage.files import write_atomically
+from amct_tensorflow.storage.text_file import read_text
 
 _SCALE_LINE = re.compile(r"^(    scale_[dw]: )(\S+)$", re.MULTILINE)
 _SMALLEST_SCALE = sys.float_info.epsilon
@@ -27,14 +28,7 @@ def read_record(path: str | Path) -> dict[str, LayerFactors]:
     Raises:
         RecordError: it is missing, empty, malformed, or holds a value out of range.
     """
-    try:
-        text = Path(path).read_bytes().decode("utf-8")
-    except OSError as error:
-        raise RecordError(
-            f"Record {path} cannot be read: {error.strerror}. Give the file that calibration wrote."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise RecordError(f"Record {path} is not text. Give the file that calibration wrote.") from error
+    text = read_text(path, f"Record {path}", RecordError, "Give the file that calibration wrote.")
     return parse_record(text, str(path))
 
 

@@ -11,7 +11,7 @@ from amct_tensorflow.quantized.node_map import dump_node_map
 from amct_tensorflow.record.corrections import corrections_path, dump_corrections
 from amct_tensorflow.record.record_file import dump_record
 from amct_tensorflow.results.history import FINAL_CONFIG_FILE, HISTORY_FILE, RANKING_FILE, dump_history, dump_ranking
-from amct_tensorflow.search.runner import SearchResult
+from amct_tensorflow.search.search_result import SearchResult
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from amct_tensorflow.console.progress_lines import duration
 from amct_tensorflow.log import log_for
-from amct_tensorflow.search.evaluator import format_metric
-from amct_tensorflow.search.runner import SearchResult
+from amct_tensorflow.search.checked_evaluator import format_metric
+from amct_tensorflow.search.search_result import SearchResult
 from amct_tensorflow.search.statistics import CONFIDENCE, LossInterval
 
 

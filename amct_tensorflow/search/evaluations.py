@@ -7,8 +7,10 @@ import tensorflow as tf
 
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.log import log_for
-from amct_tensorflow.search.evaluator import CheckedEvaluator, Evaluation
-from amct_tensorflow.search.state import SearchState, digest
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
+from amct_tensorflow.search.evaluator import Evaluation
+from amct_tensorflow.search.run_key import digest
+from amct_tensorflow.search.state import SearchState
 
 
 class Evaluations:

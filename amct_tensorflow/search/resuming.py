@@ -1,48 +1,20 @@
-"""What a run must have in common with an earlier one to go on from its state."""
+"""Going on from the state of an earlier run."""
 
-import json
 import os
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import tensorflow as tf
-
 from amct_tensorflow.calibration.calibrator import CalibrationResult
-from amct_tensorflow.config.json_file import dump_config
 from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.errors import StateError
 from amct_tensorflow.log import LOG_DIR
 from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.record.layer_factors import unfused_layers
 from amct_tensorflow.record.record_file import check_record
-from amct_tensorflow.search.evaluator import CheckedEvaluator
-from amct_tensorflow.search.source_code import code_of, parameters_of
-from amct_tensorflow.search.state import FOLDER, RunKey, SearchState, digest
-from amct_tensorflow.sensitivity.measures import CosineSimilaritySensitivity, SensitivityBase
-from amct_tensorflow.version import VERSION
+from amct_tensorflow.search.run_key import RunKey, digest
+from amct_tensorflow.search.state import FOLDER, SearchState
 
 _FOLDER_NAME_LENGTH = 16
-
-
-def run_key(
-    model: FloatModel, config: QuantConfig, evaluator: CheckedEvaluator, sensitivity: SensitivityBase
-) -> RunKey:
-    """Collects what determines the results of evaluations and of the calibration; decisions are made anew."""
-    comparison = sensitivity.layer_comparison()
-    kind = CosineSimilaritySensitivity if comparison is None else type(comparison)
-    things = {
-        "evaluator": evaluator.name,
-        "evaluator's code": evaluator.code(),
-        "model": model.graph_def.SerializeToString(deterministic=True),
-        "outputs": json.dumps(model.outputs),
-        "configuration": dump_config(config),
-        "sensitivity": f"{kind.__module__}.{kind.__qualname__}",
-        "sensitivity's code": code_of(kind, "sensitivity") + parameters_of(comparison),
-        "software": f"{VERSION}, TensorFlow {tf.__version__}, NumPy {np.__version__}",
-    }
-    identity = {name: digest(thing) for name, thing in evaluator.identity().items()}
-    return RunKey({name: digest(thing) for name, thing in things.items()}, identity)
 
 
 def open_state(model_file: Path, key: RunKey, model: FloatModel, config: QuantConfig, *, resume: bool) -> SearchState:

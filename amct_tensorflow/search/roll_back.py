@@ -9,7 +9,7 @@ from amct_tensorflow.quantized.builder import QuantizedGraph, quantize_graph
 from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.search.evaluations import Evaluations
 from amct_tensorflow.search.evaluator import Evaluation
-from amct_tensorflow.search.state import digest
+from amct_tensorflow.search.run_key import digest
 from amct_tensorflow.search.strategy import CheckedStrategy, SearchKnowledge
 from amct_tensorflow.search.trials import Configuration, Trial, Trials, quantized_layers
 from amct_tensorflow.sensitivity.layer_scores import LayerScores

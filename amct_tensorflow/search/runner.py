@@ -1,85 +1,35 @@
 """Accuracy-based auto-calibration in five steps (spec section 6).
 
-The data is calibrated once; every configuration of the search uses the same factors, because they were observed in the
-float model. No result is written before the search has ended, so that an error leaves those of an earlier run as they
-are; what was found out is kept in a state, with which a run that was cut off goes on.
+What is wrong with the model or its configuration shows first, before hours of evaluation. Then the original model is
+evaluated, and the data calibrated, once: every configuration of the search uses the same factors, because they were
+observed in the float model. Layers are rolled back until the model satisfies, and what was found is summed up.
+
+No result is written before the search has ended, so that an error leaves those of an earlier run as they are; what was
+found out is kept in a state, with which a run that was cut off goes on.
 """
 
 import time
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
 from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.console.progress_lines import duration
 from amct_tensorflow.log import log_for
 from amct_tensorflow.models.float_model import FloatModel
-from amct_tensorflow.quantized.builder import QuantizedGraph
-from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.record.layer_factors import unfused_layers
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator, format_metric
 from amct_tensorflow.search.evaluations import Evaluations
-from amct_tensorflow.search.evaluator import CheckedEvaluator, Evaluation, format_metric
+from amct_tensorflow.search.evaluator import Evaluation
 from amct_tensorflow.search.roll_back import RollBack
+from amct_tensorflow.search.search_result import Effort, SearchResult
 from amct_tensorflow.search.state import SearchState
 from amct_tensorflow.search.statistics import LossInterval, paired_interval
 from amct_tensorflow.search.strategy import CheckedStrategy
 from amct_tensorflow.search.trials import Trial
 from amct_tensorflow.sensitivity.layer_scores import LayerScores
 from amct_tensorflow.sensitivity.measures import SensitivityBase
-
-
-@dataclass(frozen=True)
-class Effort:
-    """What a run took.
-
-    Attributes:
-        evaluations: number of evaluations.
-        reused: number of those that an earlier run had done.
-        evaluation_seconds: how long the others took together.
-        seconds: how long everything took.
-    """
-
-    evaluations: int
-    reused: int
-    evaluation_seconds: float
-    seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class SearchResult:
-    """How a search ended.
-
-    Attributes:
-        original: the evaluation of the original model.
-        trials: every configuration that was judged, in order, first that with all layers quantized.
-        saved: the one to save.
-        plan: how its model is quantized.
-        quantized: that model, as it was evaluated.
-        ranking: per layer, its similarity by the sensitivity asked for.
-        float_mac_share: share of the multiply-accumulates that the model does in float.
-        interval: confidence interval of its loss; None if the evaluator offers no results per image.
-        target_loss: the loss up to which a model satisfies; None if it is not known, or nothing asks for it.
-        effort: what it took.
-        interruption: what stopped the search before its end; None if nothing did.
-    """
-
-    original: Evaluation
-    trials: tuple[Trial, ...]
-    saved: Trial
-    plan: QuantizationPlan
-    quantized: QuantizedGraph
-    ranking: dict[str, float]
-    float_mac_share: float
-    interval: LossInterval | None
-    target_loss: float | None
-    effort: Effort
-    interruption: KeyboardInterrupt | None
-
-    @property
-    def global_metric(self) -> Any:
-        """What ``evaluate`` returned with every enabled layer quantized."""
-        return self.trials[0].metric
 
 
 def run_search(
@@ -102,10 +52,9 @@ def run_search(
     """
     start = time.perf_counter()
     evaluations = Evaluations(evaluator, state, model.outputs)
-    # Before hours of evaluation: what is wrong with the model or its configuration shows now.
-    calibrator = None if state.calibration else _prepare_calibration(model, config, sensitivity)
+    calibrate = _prepare_calibration(model, config, evaluator, sensitivity, state)
     original = _evaluate_original(model, evaluations)
-    calibration = state.calibration or _calibrate(calibrator, evaluator, model, state)
+    calibration = calibrate()
     _log_estimate(calibration, strategy, original)
     plan = calibration.plan(model.fuse(unfused_layers(calibration.factors)), model.outputs)
     with closing(LayerScores(model.prepared_graph, plan, calibration)) as scores:
@@ -128,22 +77,25 @@ def run_search(
     )
 
 
-def _prepare_calibration(model: FloatModel, config: QuantConfig, sensitivity: SensitivityBase) -> Calibrator:
+def _prepare_calibration(
+    model: FloatModel,
+    config: QuantConfig,
+    evaluator: CheckedEvaluator,
+    sensitivity: SensitivityBase,
+    state: SearchState,
+) -> Callable[[], CalibrationResult]:
+    """Returns what calibrates, or gives the calibration of an earlier run."""
+    known = state.calibration
+    if known is not None:
+        return lambda: known
     comparison = sensitivity.layer_comparison()
-    return Calibrator(model, config, lambda _: None, for_search=True, comparison=comparison)
-
-
-def _evaluate_original(model: FloatModel, evaluations: Evaluations) -> Evaluation:
-    original = evaluations.get(None, model.graph_def.SerializeToString(deterministic=True), "the original model")
-    log_for().info("Accuracy of original model: %s", format_metric(original.metric))
-    evaluations.evaluator.check_requirement(original.metric)
-    return original
+    calibrator = Calibrator(model, config, lambda _: None, for_search=True, comparison=comparison)
+    return partial(_calibrate, calibrator, model, evaluator, state)
 
 
 def _calibrate(
-    calibrator: Calibrator | None, evaluator: CheckedEvaluator, model: FloatModel, state: SearchState
+    calibrator: Calibrator, model: FloatModel, evaluator: CheckedEvaluator, state: SearchState
 ) -> CalibrationResult:
-    assert calibrator is not None  # it was prepared, since the state knows no calibration
     try:
         evaluator.calibrate(model.graph, model.outputs)
     except Exception:
@@ -156,6 +108,13 @@ def _calibrate(
         log_for().debug("Layer %s: similarity %.9g", name, analysis.similarity)
     state.add_calibration(calibration)
     return calibration
+
+
+def _evaluate_original(model: FloatModel, evaluations: Evaluations) -> Evaluation:
+    original = evaluations.get(None, model.graph_def.SerializeToString(deterministic=True), "the original model")
+    log_for().info("Accuracy of original model: %s", format_metric(original.metric))
+    evaluations.evaluator.check_requirement(original.metric)
+    return original
 
 
 def _roll_back(

@@ -7,11 +7,8 @@ steps, when a run goes on. So what is left at the end is what an uninterrupted r
 A state belongs to one ``RunKey``: whatever could change a result is in it as a digest, under a name for people.
 """
 
-import hashlib
-import io
 import json
 import shutil
-import zipfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +22,8 @@ from amct_tensorflow.errors import AmctError, ContentError, OutputError, RecordE
 from amct_tensorflow.log import log_for
 from amct_tensorflow.record.record_file import dump_record, parse_record
 from amct_tensorflow.search.evaluator import Evaluation
+from amct_tensorflow.search.run_key import RunKey, digest
+from amct_tensorflow.storage.arrays import dump_arrays, parse_arrays
 from amct_tensorflow.storage.files import write_atomically
 from amct_tensorflow.storage.json_text import expect, parse_json
 
@@ -35,45 +34,6 @@ _CALIBRATION = "calibration"
 _RESULTS = "results"
 _FILE_NAME_LENGTH = 16
 _ORIGINAL = "original"
-
-
-def digest(value: bytes | str) -> str:
-    """Returns the SHA-256 of bytes or text, in hexadecimal."""
-    return hashlib.sha256(value.encode() if isinstance(value, str) else value).hexdigest()
-
-
-@dataclass(frozen=True)
-class RunKey:
-    """What determines the results of a run: per thing that people know by name, a digest of it.
-
-    Attributes:
-        parts: what the engine knows of.
-        identity: what the evaluator's ``identity`` tells; it may use the names of ``parts`` for things of its own.
-    """
-
-    parts: Mapping[str, str]
-    identity: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def named(self) -> dict[str, str]:
-        """All digests, by a name for people."""
-        return {**{self._name(name): value for name, value in self.identity.items()}, **self.parts}
-
-    def dump(self) -> dict[str, dict[str, str]]:
-        """Returns it as it stands in the document."""
-        return {"parts": dict(self.parts), "identity": dict(self.identity)}
-
-    def changes(self, earlier: Mapping[str, Mapping[str, Any]]) -> list[str]:
-        """Returns the names of what differs from an earlier run's, of which ``dump`` is given."""
-        told = _differences(self.identity, earlier["identity"])
-        return [*map(self._name, told), *_differences(self.parts, earlier["parts"])]
-
-    def _name(self, name: str) -> str:
-        return f"{name} of identity()" if name in self.parts else name
-
-
-def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    return [name for name in dict.fromkeys([*one, *other]) if one.get(name) != other.get(name)]
 
 
 @dataclass(eq=False)
@@ -166,7 +126,7 @@ class SearchState:
                 shutil.rmtree(self.folder, ignore_errors=True)  # the state of another run
                 self._document = {"version": _VERSION, "key": self.key.dump()}
             if arrays:
-                data, file = _dump_arrays(arrays), f"{name[:_FILE_NAME_LENGTH]}.npz"
+                data, file = dump_arrays(arrays), f"{name[:_FILE_NAME_LENGTH]}.npz"
                 write_atomically(self.folder / file, data, announce=False)
                 entry["arrays"] = {"file": file, "sha256": digest(data)}
             self._document.setdefault(section, {})[name] = entry
@@ -286,14 +246,6 @@ def _is_list_of_numbers(values: np.ndarray) -> bool:
     return values.ndim == 1 and values.dtype == np.float64 and bool(np.isfinite(values).all())
 
 
-def _dump_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
-    # Names of tensors hold slashes, which cannot stand in names of files: the arrays are numbered.
-    members: dict[str, Any] = {str(index): values for index, values in enumerate(arrays.values())}
-    stream = io.BytesIO()
-    np.savez(stream, allow_pickle=False, names=np.array(list(arrays), np.str_), **members)
-    return stream.getvalue()
-
-
 def _read_arrays(folder: Path, reference: object) -> dict[str, np.ndarray]:
     """Reads the arrays of a file, by the names they were written under."""
     named = expect(dict, reference, "the reference to arrays")
@@ -302,21 +254,4 @@ def _read_arrays(folder: Path, reference: object) -> dict[str, np.ndarray]:
     data = file.read_bytes() if file.is_file() else b""
     if digest(data) != expected:
         raise ContentError(f"{file} is not the file that was written")
-    members = _unpack(file, data)
-    names = members.pop("names", np.array(0))
-    if names.ndim != 1 or set(members) != set(map(str, range(names.size))):
-        raise ContentError(f"{file} does not hold the arrays that it names")
-    return {str(name): members[str(index)] for index, name in enumerate(names)}
-
-
-def _unpack(file: Path, data: bytes) -> dict[str, np.ndarray]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            is_compressed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
-        if not is_compressed:  # compressed ones would not be ours, and could be made to fill the memory
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                return {name: np.asarray(values) for name, values in arrays.items()}
-    # Everything above is zipfile's and NumPy's, and damaged bytes lead them to errors of many kinds.
-    except Exception as error:
-        raise ContentError(f"{file}: {type(error).__name__}: {error}") from error
-    raise ContentError(f"{file} is compressed")
+    return parse_arrays(data, str(file))

@@ -18,7 +18,7 @@ from amct_tensorflow.data import find_files, scan_records
 from amct_tensorflow.errors import EvaluatorError, OutputError
 from amct_tensorflow.graph.model_file import import_graph, read_model
 from amct_tensorflow.log import LOG_DIR
-from amct_tensorflow.storage import publishing as results
+from amct_tensorflow.storage import publishing
 
 STATES = "accuracy_based_auto_calibration_state"
 OPTIONS = {"strategy": "PredictiveSearch", "sensitivity": "OutputDivergence"}
@@ -413,7 +413,7 @@ def test_a_run_with_another_prefix_completes_one_that_was_killed(workdir, monkey
     assert contents(Path()) != expected
     edit_config(arguments, bias_correction=False)
     with monkeypatch.context() as patch:
-        patch.setattr(results, "finish", lambda *_: None)
+        patch.setattr(publishing, "finish", lambda *_: None)
         calibrate(arguments)
     other = {**arguments, "save_dir": str(workdir / "out" / "other"), "record_file": str(workdir / "out" / "other.txt")}
     calibrate(other)
@@ -461,13 +461,16 @@ def test_a_second_run_in_the_same_directory_is_refused(workdir):
         for line in first.stderr:
             if "calibrated on" in line:
                 break
+        first.send_signal(signal.SIGSTOP)  # else it may end while the other starts
         before = contents(workdir)
         with start() as second:
             text = second.communicate()[1]
-        assert second.returncode == 1
-        assert "Another run is writing to" in text.splitlines()[-1]
-        assert contents(workdir) == before
+        after = contents(workdir)
+        first.send_signal(signal.SIGCONT)
         first.communicate()
+    assert second.returncode == 1
+    assert "Another run is writing to" in text.splitlines()[-1]
+    assert after == before
     assert first.returncode == 0
     log = (LOG_DIR / "amct_tensorflow.log").read_text()
     assert "Accuracy of saved model" in log and "Another run" not in log

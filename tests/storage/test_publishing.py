@@ -1,7 +1,6 @@
-"""Files that belong together appear together, or not at all; locks; printable log lines."""
+"""Files that belong together appear together, or not at all; locks."""
 
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -12,9 +11,7 @@ import pytest
 from conftest import ROOT
 
 from amct_tensorflow.errors import OutputError
-from amct_tensorflow.log import printable
-from amct_tensorflow.results.environment import log_environment
-from amct_tensorflow.storage import publishing as results
+from amct_tensorflow.storage import publishing
 from amct_tensorflow.storage.locks import exclusive
 from amct_tensorflow.storage.publishing import JOURNAL, finish, publish
 
@@ -51,14 +48,14 @@ def die(step):
     process = os.fork()
     if process == 0:
         renames = iter(range(100))
-        rename = results.rename
+        rename = publishing.rename
 
         def dying(source, destination):
             if next(renames) == step:
                 os._exit(9)
             rename(source, destination)
 
-        results.rename = dying
+        publishing.rename = dying
         try:
             publish_new()
         finally:
@@ -81,14 +78,14 @@ def test_a_process_that_dies_between_leaves_all_or_nothing(files, step):
 @pytest.mark.parametrize("step", range(4))
 def test_an_interruption_leaves_all_or_nothing(files, monkeypatch, step):
     renames = iter(range(100))
-    rename = results.rename
+    rename = publishing.rename
 
     def interrupted(source, destination):
         if next(renames) == step:
             raise KeyboardInterrupt
         rename(source, destination)
 
-    monkeypatch.setattr(results, "rename", interrupted)
+    monkeypatch.setattr(publishing, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
         publish_new()
     assert found() == (OLD if step == 0 else EXPECTED)
@@ -273,6 +270,13 @@ def test_a_read_only_file_system(small_disk):
     assert (small_disk / "a").read_bytes() == b"old a"
 
 
+def test_journal_lists_absolute_paths(files, monkeypatch):
+    monkeypatch.setattr(publishing, "finish", lambda *_: None)
+    publish_new()
+    listed = json.loads(Path("out", JOURNAL).read_text())
+    assert listed == [str(Path(name).absolute()) for name in NEW]
+
+
 # ----------------------------------------------------------------------------------------------------------- Locks
 
 
@@ -295,30 +299,3 @@ def test_a_process_that_dies_leaves_no_lock(workdir):
     os.waitpid(process, 0)
     with exclusive([Path()]):
         pass
-
-
-# ----------------------------------------------------------------------------------------------------- Log lines
-
-
-@pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "a\rb", "\x07", "\x9b31m", "\u202egnp.exe", "\u2028", "\udcff"])
-def test_no_control_character_reaches_the_terminal(text, capsys, workdir):
-    assert printable(text).isprintable()
-    logging.getLogger("amct_tensorflow").error("node %s", text, extra={"amct_module": "AMCT"})
-    first, *_ = capsys.readouterr().err.split("\n")
-    assert "node " in first and first.isprintable()
-
-
-def test_other_text_stays_as_it_is():
-    assert printable("Größe 层 λ/ñ:0") == "Größe 层 λ/ñ:0"
-
-
-def test_journal_lists_absolute_paths(files, monkeypatch):
-    monkeypatch.setattr(results, "finish", lambda *_: None)
-    publish_new()
-    listed = json.loads(Path("out", JOURNAL).read_text())
-    assert listed == [str(Path(name).absolute()) for name in NEW]
-
-
-def test_what_is_for_the_file_only_stays_off_the_console(workdir, capsys):
-    log_environment({"model_file": "net.pb"}, {"model": "0123"})
-    assert capsys.readouterr().err == ""

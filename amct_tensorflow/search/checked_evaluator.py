@@ -1,0 +1,201 @@
+"""Calls of the user's evaluator, whose results are checked."""
+
+import itertools
+import json
+import math
+import numbers
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from amct_tensorflow.errors import AmctError, EvaluatorError, MetricError
+from amct_tensorflow.log import log_for
+from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase, Evaluation, MetricEval
+from amct_tensorflow.search.source_code import code_of
+
+# From a millionth of the metric, so many doublings reach a million times the metric, and so many bisections the sixth
+# digit of what lies between the last two.
+_MOST_DOUBLINGS = 40
+_BISECTIONS = 20
+
+
+class CheckedEvaluator:
+    """Calls an evaluator; whatever it does wrong becomes one clear error.
+
+    Attributes:
+        name: the name of the evaluator's class.
+        evaluations: number of evaluations so far.
+        reused: number of those whose result an earlier run had found.
+        seconds: how long the others took together.
+
+    Raises:
+        EvaluatorError: the object is no evaluator.
+    """
+
+    def __init__(self, evaluator: object) -> None:
+        if not isinstance(evaluator, AutoCalibrationEvaluatorBase):
+            raise EvaluatorError(
+                f"evaluator is a {type(evaluator).__name__}; derive its class from "
+                "amct_tensorflow.common.auto_calibration.AutoCalibrationEvaluatorBase."
+            )
+        self._evaluator = evaluator
+        self.name = type(evaluator).__name__
+        self.evaluations = 0
+        self.reused = 0
+        self.seconds = 0.0
+
+    def calibrate(self, graph: tf.Graph, outputs: Sequence[str]) -> None:
+        """Calls ``calibration``."""
+        try:
+            self._evaluator.calibration(graph, list(outputs))
+        except AmctError:
+            raise
+        except Exception as error:
+            raise self._failure("calibration", "the model prepared for calibration", error) from error
+
+    def evaluate(self, graph: tf.Graph, outputs: Sequence[str], model: str) -> Evaluation:
+        """Calls ``evaluate``; ``model`` says in messages which one it is."""
+        start = time.perf_counter()
+        try:
+            metric = self._evaluator.evaluate(graph, list(outputs))
+        except AmctError:
+            raise
+        except Exception as error:
+            raise self._failure("evaluate", model, error) from error
+        if metric is None or (isinstance(metric, numbers.Real) and math.isnan(metric)):
+            raise EvaluatorError(
+                f"{self.name}.evaluate returned {metric} for {model}; return the metric that it measured."
+            )
+        seconds = time.perf_counter() - start
+        self.evaluations += 1
+        self.seconds += seconds
+        return Evaluation(metric, seconds, self._image_results())
+
+    def reuse(self) -> None:
+        """Counts an evaluation of an earlier run."""
+        self.evaluations += 1
+        self.reused += 1
+
+    def identity(self) -> dict[str, str]:
+        """Calls ``identity``; returns what it says of each thing, as JSON."""
+        try:
+            identity = self._evaluator.identity()
+            return {str(name): json.dumps(value, sort_keys=True) for name, value in dict(identity or {}).items()}
+        except AmctError:
+            raise
+        except Exception as error:
+            raise self._failure("identity", "its data", error) from error
+
+    def code(self) -> str:
+        """Returns the code of the evaluator's class."""
+        return code_of(type(self._evaluator), "evaluator")
+
+    def judge(self, original: Any, new: Any) -> MetricEval:
+        """Calls ``metric_eval``."""
+        try:
+            result = self._evaluator.metric_eval(original, new)
+        except AmctError:
+            raise
+        except Exception as error:
+            raise self._failure("metric_eval", f"{original!r} and {new!r}", error) from error
+        try:
+            satisfied, loss = result
+            judged = MetricEval(bool(satisfied), float(loss))
+        except (TypeError, ValueError) as error:
+            raise EvaluatorError(
+                f"{self.name}.metric_eval returned {result!r}; return a tuple (satisfied: bool, loss: float)."
+            ) from error
+        if math.isnan(judged.loss):
+            raise EvaluatorError(f"{self.name}.metric_eval returned the loss NaN for {original!r} and {new!r}.")
+        return judged
+
+    def check_requirement(self, original: Any) -> None:
+        """Makes sure that the requirement can be met at all.
+
+        Raises:
+            MetricError: not even the original model, compared with itself, satisfies it.
+        """
+        judged = self.judge(original, original)
+        if not judged.satisfied:
+            log_for().error("metric_eval() does not accept the original model compared with itself.")
+            raise MetricError(
+                f"{self.name}.metric_eval says that the original model does not satisfy the requirement when compared "
+                f"with itself (loss {judged.loss:g}); no quantized model ever will. Check metric_eval() and the "
+                "target: a loss of 0 must satisfy."
+            )
+
+    def find_target(self, original: Any) -> float | None:
+        """Finds the loss up to which a model satisfies, by asking ``metric_eval`` about metrics that might be.
+
+        Returns:
+            The loss; None if the metric is no plain number, or no loss seems to be too much.
+        """
+        if isinstance(original, bool) or not isinstance(original, numbers.Real):
+            return None
+        try:
+            return _find_target(lambda metric: self.judge(original, metric), float(original))
+        except AmctError:  # it does not take numbers that no model has given
+            return None
+
+    def _image_results(self) -> np.ndarray | None:
+        """Calls ``image_results``."""
+        try:
+            results = self._evaluator.image_results()
+        except AmctError:
+            raise
+        except Exception as error:
+            raise self._failure("image_results", "the model evaluated last", error) from error
+        if results is None:
+            return None
+        try:
+            values = np.asarray(results, np.float64)
+        except (TypeError, ValueError) as error:
+            raise EvaluatorError(f"{self.name}.image_results returned something else than numbers: {error}.") from error
+        if values.ndim != 1 or not np.isfinite(values).all():
+            raise EvaluatorError(
+                f"{self.name}.image_results returned an array of shape {values.shape}; return one finite number per "
+                "image, or None."
+            )
+        return values
+
+    def _failure(self, method: str, subject: str, error: Exception) -> EvaluatorError:
+        if isinstance(error, NotImplementedError):
+            return EvaluatorError(f"{self.name} does not implement {method}(). Implement it.")
+        text = _essence(error) if isinstance(error, tf.errors.OpError) else str(error)
+        return EvaluatorError(f"{self.name}.{method} failed on {subject}: {type(error).__name__}: {text}")
+
+
+def format_metric(metric: Any) -> str:
+    """Returns a metric for the log; floats without the noise of their last digits."""
+    return str(float(f"{metric:.9g}")) if isinstance(metric, float) else str(metric)
+
+
+def _find_target(judge: Callable[[float], MetricEval], original: float) -> float | None:
+    """Walks away from the original metric, to the side on which the loss grows, until a model no longer satisfies."""
+    step = max(abs(original), 1.0) * 1e-6
+    worse = max((original + step, original - step), key=lambda metric: judge(metric).loss) - original
+    satisfied, failed = 0.0, 0.0
+    for doubling in range(_MOST_DOUBLINGS):
+        failed = worse * 2.0**doubling
+        if not judge(original + failed).satisfied:
+            break
+        satisfied = failed
+    else:
+        return None
+    for _ in range(_BISECTIONS):
+        middle = (satisfied + failed) / 2
+        if judge(original + middle).satisfied:
+            satisfied = middle
+        else:
+            failed = middle
+    return judge(original + satisfied).loss
+
+
+def _essence(error: tf.errors.OpError) -> str:
+    """Returns the line of TensorFlow's message that says what happened; the rest tells where each node was made."""
+    lines = [line.strip() for line in error.message.splitlines() if line.strip()]
+    after_node = [line for before, line in itertools.pairwise(lines) if before.startswith("Node: ")]
+    return next(iter([*after_node, *lines]), "no message")

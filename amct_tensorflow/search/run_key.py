@@ -1,0 +1,77 @@
+"""What determines the results of a run: who resumes one must have all of it in common with that run."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from amct_tensorflow.config.json_file import dump_config
+from amct_tensorflow.config.schema import QuantConfig
+from amct_tensorflow.models.float_model import FloatModel
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
+from amct_tensorflow.search.source_code import code_of, parameters_of
+from amct_tensorflow.sensitivity.measures import CosineSimilaritySensitivity, SensitivityBase
+from amct_tensorflow.version import VERSION
+
+
+def digest(value: bytes | str) -> str:
+    """Returns the SHA-256 of bytes or text, in hexadecimal."""
+    return hashlib.sha256(value.encode() if isinstance(value, str) else value).hexdigest()
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """What determines the results of a run: per thing that people know by name, a digest of it.
+
+    Attributes:
+        parts: what the engine knows of.
+        identity: what the evaluator's ``identity`` tells; it may use the names of ``parts`` for things of its own.
+    """
+
+    parts: Mapping[str, str]
+    identity: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def named(self) -> dict[str, str]:
+        """All digests, by a name for people."""
+        return {**{self._name(name): value for name, value in self.identity.items()}, **self.parts}
+
+    def dump(self) -> dict[str, dict[str, str]]:
+        """Returns it as it stands in the document."""
+        return {"parts": dict(self.parts), "identity": dict(self.identity)}
+
+    def changes(self, earlier: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Returns the names of what differs from an earlier run's, of which ``dump`` is given."""
+        told = _differences(self.identity, earlier["identity"])
+        return [*map(self._name, told), *_differences(self.parts, earlier["parts"])]
+
+    def _name(self, name: str) -> str:
+        return f"{name} of identity()" if name in self.parts else name
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    return [name for name in dict.fromkeys([*one, *other]) if one.get(name) != other.get(name)]
+
+
+def run_key(
+    model: FloatModel, config: QuantConfig, evaluator: CheckedEvaluator, sensitivity: SensitivityBase
+) -> RunKey:
+    """Collects what determines the results of evaluations and of the calibration; decisions are made anew."""
+    comparison = sensitivity.layer_comparison()
+    kind = CosineSimilaritySensitivity if comparison is None else type(comparison)
+    things = {
+        "evaluator": evaluator.name,
+        "evaluator's code": evaluator.code(),
+        "model": model.graph_def.SerializeToString(deterministic=True),
+        "outputs": json.dumps(model.outputs),
+        "configuration": dump_config(config),
+        "sensitivity": f"{kind.__module__}.{kind.__qualname__}",
+        "sensitivity's code": code_of(kind, "sensitivity") + parameters_of(comparison),
+        "software": f"{VERSION}, TensorFlow {tf.__version__}, NumPy {np.__version__}",
+    }
+    identity = {name: digest(thing) for name, thing in evaluator.identity().items()}
+    return RunKey({name: digest(thing) for name, thing in things.items()}, identity)

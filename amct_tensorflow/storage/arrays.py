@@ -1,0 +1,45 @@
+"""Named arrays as the bytes of a file (npz, without compression), which anybody may have changed since."""
+
+import io
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from amct_tensorflow.errors import ContentError
+
+
+def dump_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Returns arrays, of any type but objects, as bytes."""
+    # Names of tensors hold slashes, which cannot stand in names of files: the arrays are numbered.
+    members: dict[str, Any] = {str(index): values for index, values in enumerate(arrays.values())}
+    stream = io.BytesIO()
+    np.savez(stream, allow_pickle=False, names=np.array(list(arrays), np.str_), **members)
+    return stream.getvalue()
+
+
+def parse_arrays(data: bytes, source: str) -> dict[str, np.ndarray]:
+    """Returns the arrays that ``dump_arrays`` was given; ``source`` names the file in messages.
+
+    Raises:
+        ContentError: they are not there.
+    """
+    members = _unpack(data, source)
+    names = members.pop("names", np.array(0))
+    if names.ndim != 1 or set(members) != set(map(str, range(names.size))):
+        raise ContentError(f"{source} does not hold the arrays that it names")
+    return {str(name): members[str(index)] for index, name in enumerate(names)}
+
+
+def _unpack(data: bytes, source: str) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            is_compressed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+        if not is_compressed:  # compressed ones would not be ours, and could be made to fill the memory
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                return {name: np.asarray(values) for name, values in arrays.items()}
+    # Everything above is zipfile's and NumPy's, and damaged bytes lead them to errors of many kinds.
+    except Exception as error:
+        raise ContentError(f"{source}: {type(error).__name__}: {error}") from error
+    raise ContentError(f"{source} is compressed")
