@@ -128,7 +128,9 @@ def fuse(view: GraphView, *, keep: Collection[str] = (), unfused: Collection[str
         if obstacle(view, node) is not None:
             continue
         layer = _fuse_layer(view, editor, node, keep, node.name not in unfused)
-        found[node.name] = replace(layer, positions_per_weight=OP_TYPES[node.op].positions_per_weight(node))
+        if layer.weights is not None:
+            layer = replace(layer, positions_per_weight=layer.op.positions_per_weight(node, layer.weights))
+        found[node.name] = layer
     folded = sum(bool(layer.absorbed) for layer in found.values())
     log_for("fusion").debug("Folded the nodes behind %d of %d layers.", folded, len(found))
     return FusedGraph(GraphView(editor.graph_def()), found)
@@ -265,12 +267,12 @@ def _add(view: GraphView, previous: NodeDef, node: NodeDef, layer: NodeDef, chan
     constant = _other_constant(view, previous, node)
     if constant is None:
         return None
-    rank = OP_TYPES[layer.op].output_rank
+    rank = OP_TYPES[layer.op].output_rank or 2
     if constant.ndim > rank:
         return None
     axis = OP_TYPES[layer.op].channel_axis(data_format(layer))
-    shape = (1,) * (rank - constant.ndim) + constant.shape
-    if any(length != 1 for index, length in enumerate(shape) if index != axis) or shape[axis] not in (1, channels):
+    lengths = [*(1,) * (rank - constant.ndim), *constant.shape]
+    if lengths.pop(axis) not in (1, channels) or any(length != 1 for length in lengths):
         return None
     return Affine(np.ones(channels), np.broadcast_to(constant.reshape(-1), channels).astype(np.float64))
 

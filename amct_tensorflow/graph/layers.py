@@ -7,7 +7,6 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.op_types import OP_TYPES
-from amct_tensorflow.graph.op_types.op_type import data_format
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 
 
@@ -63,19 +62,16 @@ def find_layers(graph: tf.Graph, view: GraphView) -> list[LayerSpec]:
         view: index of the same graph.
     """
     return [
-        LayerSpec(node.name, node.op, OP_TYPES[node.op].per_channel and not _covers_feature_map(graph, view, node))
+        LayerSpec(node.name, node.op, OP_TYPES[node.op].per_channel and not _is_fully_connected(graph, view, node))
         for node in view.graph_def.node
         if obstacle(view, node) is None
     ]
 
 
-def _covers_feature_map(graph: tf.Graph, view: GraphView, node: NodeDef) -> bool:
-    """Tells whether a Conv2D's filter is as large as its input, so that it is a fully connected layer (spec 12.1)."""
+def _is_fully_connected(graph: tf.Graph, view: GraphView, node: NodeDef) -> bool:
+    op_type = OP_TYPES[node.op]
     weights = layer_weights(view, node)
-    if node.op != "Conv2D" or weights is None:
+    data = graph.get_tensor_by_name(full_tensor_name(node.input[op_type.data_input])).shape
+    if weights is None or data.rank is None:
         return False
-    shape = graph.get_tensor_by_name(full_tensor_name(node.input[0])).shape
-    if shape.rank != 4:
-        return False
-    height_axis = 1 if data_format(node) == "NHWC" else 2
-    return tuple(shape[height_axis : height_axis + 2]) == weights.shape[:2]
+    return op_type.is_fully_connected(node, weights.shape, tuple(data))

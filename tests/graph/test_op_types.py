@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from graphs import build, normal, tf1
 
-from amct_tensorflow.graph.layers import obstacle
+from amct_tensorflow.graph.layers import find_layers, obstacle
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.view import GraphView
 
@@ -31,6 +31,16 @@ def test_conv2d(padding, strides, dilations):
         return tf.nn.conv2d(x, w, strides, padding, dilations=dilations)
 
     check(op, integers((2, 11, 9, 3), 1), integers((3, 2, 3, 4), 2))
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", [[0, 0], [1, 2], [0, 3], [0, 0]]])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("groups", [2, 6])
+def test_grouped_conv2d(padding, stride, dilation, groups):
+    def op(x, w):
+        return tf.nn.conv2d(x, w, stride, padding, dilations=dilation)
+
+    check(op, integers((2, 9, 8, 6), 12), integers((3, 2, 6 // groups, 12), 13))
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
@@ -115,6 +125,29 @@ def test_a_descriptor_is_whole(op_type):
         channels = op_type.channels(weights)
         shaped = op_type.along_channels(weights, np.arange(channels))
         assert (weights + shaped).shape == weights.shape and shaped.size == channels
+
+
+@pytest.mark.parametrize(
+    ("filter_shape", "image", "data_format", "expected"),
+    [
+        ((6, 6, 4, 5), [None, 6, 6, 4], "NHWC", True),
+        ((6, 6, 4, 5), [None, 7, 6, 4], "NHWC", False),
+        ((6, 6, 4, 5), [None, None, None, 4], "NHWC", False),
+        ((6, 6, 4, 5), [None, 4, 6, 6], "NCHW", True),
+        ((6, 6, 2, 6), [None, 6, 6, 4], "NHWC", False),  # grouped: no filter sees all channels
+    ],
+)
+def test_which_convolution_is_a_fully_connected_layer(filter_shape, image, data_format, expected):
+    """Section 12.1 of the specification."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, image)
+        tf.nn.conv2d(x, normal(filter_shape), 1, "VALID", data_format=data_format, name="layer")
+
+    with tf.Graph().as_default() as graph:
+        make()
+    (layer,) = find_layers(graph, GraphView(graph.as_graph_def()))
+    assert layer.channel_wise is not expected
 
 
 X = [4, 6]
