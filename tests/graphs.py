@@ -1,7 +1,13 @@
 """Small float graphs that tests quantize, and ways to run a GraphDef."""
 
+from pathlib import Path
+
 import numpy as np
 import tensorflow as tf
+
+import amct_tensorflow as amct
+from amct_tensorflow.graph.rewrite import GraphEditor
+from amct_tensorflow.graph.view import GraphView, static_shapes
 
 tf1 = tf.compat.v1
 
@@ -20,6 +26,47 @@ def run(graph_def, fetches, feeds):
         tf.import_graph_def(graph_def, name="")
     with tf1.Session(graph=graph) as session:
         return session.run([f"{name}:0" for name in fetches], {f"{name}:0": value for name, value in feeds.items()})
+
+
+def prepared(graph_def, rewrite, keep=("out",)):
+    """Returns a graph rewritten, without what ``keep`` does not need, and what the rewrite says of the nodes added."""
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.import_graph_def(graph_def, name="")
+    view = GraphView(graph_def, static_shapes(graph))
+    editor = GraphEditor(view)
+    added = rewrite(editor, view, keep)
+    return editor.graph_def_for(keep), added
+
+
+def run_unoptimized(graph_def, fetch, x):
+    """Runs a graph whose placeholder is ``x`` node by node, as it is."""
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.import_graph_def(graph_def, name="")
+    options = tf1.ConfigProto()
+    options.graph_options.rewrite_options.disable_meta_optimizer = True
+    with tf1.Session(graph=graph, config=options) as session:
+        return session.run(f"{fetch}:0", {"x:0": x})
+
+
+def calibrate_and_save(graph_def, x, output="out"):
+    """Takes a graph whose placeholder is ``x`` through the public steps; returns the quantized graph."""
+    model = save(graph_def, Path("float.pb"))
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.import_graph_def(graph_def, name="")
+    amct.create_quant_config("config.json", graph)
+    amct.quantize_model(graph, "config.json", "record.txt", [output])
+    with tf1.Session(graph=graph) as session:
+        session.run(f"{output}:0", {"x:0": x})
+    amct.save_model(model, [output], "record.txt", "results/net")
+    return tf1.GraphDef.FromString(Path("results/net_quantized.pb").read_bytes())
+
+
+def signal_to_noise(signal, noisy):
+    """Returns the ratio in decibels."""
+    return 10 * np.log10(np.sum(np.square(signal)) / np.sum(np.square(noisy - signal)))
 
 
 def rng(seed=0):

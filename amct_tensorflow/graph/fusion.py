@@ -16,6 +16,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.barrier import behind_barrier
 from amct_tensorflow.graph.layers import layer_weights, obstacle
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.op_types import OP_TYPES
@@ -56,7 +57,8 @@ class FusedLayer:
         input: the activations it reads, as GraphDef writes the input.
         weights: folded weights, float32 in the op's own layout; None for AvgPool.
         bias: folded bias, float32 [Cout]; None when no BiasAdd follows.
-        tail: the node whose output 0 is the layer's value: the BiasAdd, or the layer itself.
+        accumulator: the node whose output 0 is the layer's sum of products: the layer itself, or the barrier behind it.
+        tail: the node whose output 0 is the layer's value: the BiasAdd, or the accumulator.
         data_format: ``NHWC`` or ``NCHW``.
         absorbed: original nodes folded into the layer, in the order in which they stood.
         batch_norm_kept: whether a BatchNorm that could be folded was kept because the user asked so.
@@ -68,6 +70,7 @@ class FusedLayer:
     input: str
     weights: np.ndarray | None
     bias: np.ndarray | None
+    accumulator: str
     tail: str
     data_format: str
     absorbed: tuple[str, ...]
@@ -142,12 +145,24 @@ def _fuse_layer(
     op_type = OP_TYPES[node.op]
     weights = layer_weights(view, node)
     layout = data_format(node)
-    input_text = node.input[op_type.data_input]
+    accumulator = node if node.name in keep else behind_barrier(view, node)
+    plain = FusedLayer(
+        name=node.name,
+        op_type=node.op,
+        input=node.input[op_type.data_input],
+        weights=weights,
+        bias=None,
+        accumulator=accumulator.name,
+        tail=accumulator.name,
+        data_format=layout,
+        absorbed=(),
+        batch_norm_kept=False,
+    )
     if weights is None or op_type.weight_input is None:
-        return FusedLayer(node.name, node.op, input_text, None, None, node.name, layout, (), False)
-    chain = _find_chain(view, node, weights, keep, fold_batch_norm)
+        return plain
+    chain = _find_chain(view, node, accumulator, weights, keep, fold_batch_norm)
     if not chain.nodes:
-        return FusedLayer(node.name, node.op, input_text, weights, None, node.name, layout, (), chain.batch_norm_kept)
+        return replace(plain, batch_norm_kept=chain.batch_norm_kept)
     if not np.array_equal(chain.affine.scale, np.ones_like(chain.affine.scale)):
         scale = op_type.along_channels(weights, chain.affine.scale)
         weights = (weights * scale).astype(np.float32)
@@ -158,21 +173,30 @@ def _fuse_layer(
     const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_bias"), bias), like=node.name)
     for absorbed in chain.nodes:
         editor.remove(absorbed.name)
-    editor.add(make_node(tail, "BiasAdd", [node.name, const], T=tf.float32, data_format=layout), like=node.name)
-    absorbed_names = tuple(absorbed.name for absorbed in chain.nodes)
-    return FusedLayer(
-        node.name, node.op, input_text, weights, bias, tail, layout, absorbed_names, chain.batch_norm_kept
+    editor.add(make_node(tail, "BiasAdd", [accumulator.name, const], T=tf.float32, data_format=layout), like=node.name)
+    return replace(
+        plain,
+        weights=weights,
+        bias=bias,
+        tail=tail,
+        absorbed=tuple(absorbed.name for absorbed in chain.nodes),
+        batch_norm_kept=chain.batch_norm_kept,
     )
 
 
 def _find_chain(
-    view: GraphView, layer: NodeDef, weights: np.ndarray, keep: Collection[str], fold_batch_norm: bool
+    view: GraphView,
+    layer: NodeDef,
+    accumulator: NodeDef,
+    weights: np.ndarray,
+    keep: Collection[str],
+    fold_batch_norm: bool,
 ) -> _Chain:
     """Follows the only consumer of each node as long as it is affine, and its result representable."""
     channels = OP_TYPES[layer.op].channels(weights)
     composed = Affine(np.ones(channels), np.zeros(channels))
     nodes: list[NodeDef] = []
-    current = layer
+    current = accumulator
     while current.name not in keep:
         following = _only_consumer(view, current, vanishes=bool(nodes))
         affine = None if following is None else _as_affine(view, current, following, layer, channels)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import SMALL_NET_LAYERS, batch_norm, build, normal, run, small_net, tf1
+from graphs import SMALL_NET_LAYERS, batch_norm, build, normal, prepared, run, small_net, tf1
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +15,7 @@ from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.op_types.avg_pool import AVG_POOL
 from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.preparation.grouped_conv2d import rewrite_grouped_conv2d
 from amct_tensorflow.quantized import ascend_ops
 from amct_tensorflow.quantized.builder import quantize_graph
 from amct_tensorflow.quantized.integers import layer_deq_scale, quantize_bias, quantize_weights
@@ -79,6 +80,20 @@ def test_conv2d_is_integer_exact(asymmetric, channel_wise, stride, padding, dila
 
     x = normal((2, 7, 9, 5), 3, 2.0)
     check_layer(build(make), x, asymmetric, channel_wise)
+
+
+@BOTH
+@PER_CHANNEL
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("groups", [2, 3])
+def test_grouped_conv2d_is_integer_exact(asymmetric, channel_wise, stride, groups):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 7, 9, 6], name="x")
+        y = tf.nn.conv2d(x, normal((3, 3, 6 // groups, 12), 1, 0.3), stride, "SAME", name="layer")
+        tf.nn.bias_add(y, normal((12,), 2, 3.0), name="out")
+
+    graph_def, _ = prepared(build(make), rewrite_grouped_conv2d)
+    check_layer(graph_def, normal((2, 7, 9, 6), 3, 2.0), asymmetric, channel_wise)
 
 
 @BOTH

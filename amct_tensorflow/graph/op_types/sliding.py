@@ -1,4 +1,4 @@
-"""What the references of the ops that slide a window over an image, or over a volume, have in common."""
+"""What ops that slide a window over an image, or over a volume, have in common, and convolution itself."""
 
 import math
 from collections.abc import Iterator, Sequence
