@@ -6,11 +6,13 @@ from amct_tensorflow.config.schema import GLOBAL_KEYS, ActivationConfig, LayerCo
 from amct_tensorflow.config.validate import check_names
 from amct_tensorflow.errors import ConfigValueError
 from amct_tensorflow.graph.layers import LayerSpec
+from amct_tensorflow.graph.op_types import OP_TYPES
 
 
 def default_layer(layer: LayerSpec, *, enabled: bool, asymmetric: bool) -> LayerConfig:
-    """Returns the default configuration of a layer."""
-    return LayerConfig(enabled, ActivationConfig(asymmetric=asymmetric), WeightConfig(layer.channel_wise))
+    """Returns the default configuration of a layer; it is asymmetric only if its op type can be."""
+    activation = ActivationConfig(asymmetric=asymmetric and layer.op.zero_point)
+    return LayerConfig(enabled, activation, WeightConfig(layer.channel_wise))
 
 
 def default_config(
@@ -51,8 +53,8 @@ def check_layers(layers: Sequence[LayerSpec]) -> None:
     """Raises ConfigValueError if a graph has nothing to quantize, or a layer named like a key of config.json."""
     if not layers:
         raise ConfigValueError(
-            "The graph has no layer that can be quantized: no Conv2D, DepthwiseConv2dNative, MatMul or "
-            "Conv2DBackpropInput with constant float32 weights, and no AvgPool. Freeze the model for inference first."
+            f"The graph has no layer that can be quantized: no {', '.join(OP_TYPES)} that computes float32, with "
+            "constant weights if it has any. Freeze the model for inference first."
         )
     for layer in layers:
         if layer.name in GLOBAL_KEYS:

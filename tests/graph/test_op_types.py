@@ -83,6 +83,44 @@ def test_matmul():
     check(tf.matmul, integers((5, 7), 7), integers((7, 3), 8))
 
 
+@pytest.mark.parametrize("op", [tf.raw_ops.BatchMatMul, tf.raw_ops.BatchMatMulV2])
+def test_batch_matmul_of_two_matrices(op):
+    check(lambda x, w: op(x=x, y=w), integers((5, 7), 7), integers((7, 3), 8))
+
+
+@pytest.mark.parametrize("batch", [(4,), (2, 3), (2, 1, 3)])
+def test_batch_matmul_with_one_matrix_of_weights(batch):
+    check(lambda x, w: tf.raw_ops.BatchMatMulV2(x=x, y=w), integers((*batch, 5, 7), 7), integers((7, 3), 8))
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("strides", [[1, 1, 1], [2, 1, 3]])
+def test_conv3d(padding, strides):
+    def op(x, w):
+        return tf.nn.conv3d(x, w, [1, *strides, 1], padding)
+
+    # TensorFlow's own kernel shifts the window where a stride is longer than it, with SAME padding.
+    check(op, integers((2, 5, 7, 6, 3), 14), integers((2, 1, 3, 3, 4), 15))
+
+
+def test_conv3d_may_be_dilated_in_height_and_width():
+    """TensorFlow has no kernel for it on a CPU to compare with; spread filters compute the same."""
+
+    def node_of(dilation, shape):
+        def make():
+            x = tf1.placeholder(tf.float32, [1, 4, 7, 7, 2])
+            tf.nn.conv3d(x, normal(shape), [1] * 5, "SAME", dilations=[1, 1, dilation, dilation, 1])
+
+        return build(make).node[-1]
+
+    data, weights = integers((1, 4, 7, 7, 2), 16), integers((3, 3, 3, 2, 3), 17)
+    spread = np.zeros((3, 5, 5, 2, 3), np.int64)
+    spread[:, ::2, ::2] = weights
+    reference = OP_TYPES["Conv3D"].reference
+    dilated = reference(node_of(2, weights.shape), data, weights)
+    np.testing.assert_array_equal(dilated, reference(node_of(1, spread.shape), data, spread))
+
+
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 def test_avg_pool(padding):
     check(lambda x, _: tf.nn.avg_pool2d(x, [3, 2], [2, 1], padding), integers((2, 6, 7, 3), 9), None)
@@ -151,7 +189,9 @@ def test_which_convolution_is_a_fully_connected_layer(filter_shape, image, data_
 
 
 X = [4, 6]
+BATCH = [3, 4, 6]
 IMAGE = [1, 8, 8, 4]
+VOLUME = [1, 4, 8, 8, 3]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +208,24 @@ IMAGE = [1, 8, 8, 4]
                                                   strides=[1, 2, 2, 1], padding="SAME", dilations=[1, 2, 2, 1]),
          "both strides and dilations"),
         (lambda: tf.matmul(tf1.placeholder(tf.float32, X), normal((6, 2))), None),
+        (lambda: tf.matmul(normal((4, 6)), tf1.placeholder(tf.float32, [6, 2])), "computed, and its input is a const"),
+        (lambda: tf.matmul(tf1.placeholder(tf.float32, BATCH), tf1.placeholder(tf.float32, BATCH), transpose_b=True),
+         "are no constant, but computed"),
+        (lambda: tf.matmul(tf1.placeholder(tf.float32, BATCH), normal((3, 6, 2))), "3 axes, and only 2 can be"),
+        (lambda: tf.matmul(tf1.placeholder(tf.float32, BATCH), normal((2, 6)), transpose_b=True), "it has adj_y"),
+        (lambda: tf.matmul(tf1.placeholder(tf.float32, BATCH), normal((4, 2)), transpose_a=True), "it has adj_x"),
+        (lambda: tf.raw_ops.BatchMatMulV3(x=tf1.placeholder(tf.float32, BATCH), y=normal((6, 2)), Tout=tf.float32),
+         "types of its operands may differ"),
+        (lambda: tf.raw_ops.Einsum(inputs=[tf1.placeholder(tf.float32, X), tf1.placeholder(tf.float32, X)],
+                                   equation="ab,cb->ac"), "are no constant, but computed"),
+        (lambda: tf.raw_ops.Einsum(inputs=[tf1.placeholder(tf.float32, X), normal((4, 6, 2))],
+                                   equation="ab,abc->ac"), "its equation is no product"),
+        (lambda: tf.nn.conv3d(tf1.placeholder(tf.float32, VOLUME), normal((2, 2, 2, 3, 4)), [1] * 5, "SAME",
+                              dilations=[1, 2, 1, 1, 1]), "dilated along its depth"),
+        (lambda: tf.nn.conv3d(tf1.placeholder(tf.float32, VOLUME), normal((2, 2, 2, 3, 4)), [1] * 5, "SAME",
+                              dilations=[1, 1, 2, 2, 1]), None),
+        (lambda: tf.nn.conv3d(tf1.placeholder(tf.float32, [1, 3, 4, 4, 4]), normal((2, 2, 2, 3, 4)), [1] * 5, "SAME",
+                              data_format="NCDHW"), "data format is NCDHW"),
     ],
 )  # fmt: skip
 def test_why_a_node_cannot_be_quantized(make, reason):

@@ -133,6 +133,34 @@ def test_matmul_is_integer_exact(asymmetric):
 
 
 @BOTH
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_batch_matmul_is_integer_exact(asymmetric, batch, with_bias):
+    def make():
+        x = tf1.placeholder(tf.float32, [*batch, 5, 33], name="x")
+        y = tf.raw_ops.BatchMatMulV2(x=x, y=normal((33, 10), 10), name="layer")
+        tf.identity(tf.add(y, normal((10,), 11)) if with_bias else y, name="out")
+
+    check_layer(build(make), normal((*batch, 5, 33), 12, 2.0), asymmetric, False)
+
+
+@PER_CHANNEL
+@pytest.mark.parametrize(("stride", "padding"), [(1, "SAME"), (2, "SAME"), (2, "VALID")])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_conv3d_is_integer_exact(channel_wise, stride, padding, with_bias):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 5, 6, 7, 3], name="x")
+        strides = [1, stride, stride, stride, 1]
+        y = tf.nn.conv3d(x, normal((3, 3, 3, 3, 4), 1, 0.3), strides, padding, name="layer")
+        tf.identity(batch_norm(y, 4, "bn", data_format="NDHWC") if with_bias else y, name="out")
+
+    quantized = check_layer(build(make), normal((2, 5, 6, 7, 3), 3, 2.0), False, channel_wise)
+    (dequant,) = [node for node in quantized.graph_def.node if node.op == "AscendDequant"]
+    assert dequant.attr["data_format"].s == b"NHWC" and list(dequant.attr["ksize"].list.i) == [1, 1]
+    assert "FusedBatchNormV3" not in {node.op for node in quantized.graph_def.node}
+
+
+@BOTH
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 def test_avg_pool_is_integer_exact(asymmetric, padding):
     def make():
