@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 import amct_tensorflow as amct
 from amct_tensorflow.graph.rewrite import GraphEditor
@@ -19,12 +20,12 @@ def build(make):
     return graph.as_graph_def()
 
 
-def run(graph_def, fetches, feeds):
+def run(graph_def, fetches, feeds, options=None):
     """Imports and runs a GraphDef; names without ``:0`` are completed."""
     graph = tf.Graph()
     with graph.as_default():
         tf.import_graph_def(graph_def, name="")
-    with tf1.Session(graph=graph) as session:
+    with tf1.Session(graph=graph, config=options) as session:
         return session.run([f"{name}:0" for name in fetches], {f"{name}:0": value for name, value in feeds.items()})
 
 
@@ -39,15 +40,18 @@ def prepared(graph_def, rewrite, keep=("out",)):
     return editor.graph_def_for(keep), added
 
 
-def run_unoptimized(graph_def, fetch, x):
-    """Runs a graph whose placeholder is ``x`` node by node, as it is."""
-    graph = tf.Graph()
-    with graph.as_default():
-        tf.import_graph_def(graph_def, name="")
+def unoptimized():
+    """Options of a session that runs a graph node by node, as it is."""
     options = tf1.ConfigProto()
     options.graph_options.rewrite_options.disable_meta_optimizer = True
-    with tf1.Session(graph=graph, config=options) as session:
-        return session.run(f"{fetch}:0", {"x:0": x})
+    return options
+
+
+def nchw_on_cpu():
+    """Options of a session that turns NCHW into NHWC, for which alone TensorFlow has kernels on a CPU."""
+    options = tf1.ConfigProto()
+    options.graph_options.rewrite_options.cpu_layout_conversion = RewriterConfig.NCHW_TO_NHWC
+    return options
 
 
 def calibrate_and_save(graph_def, x, output="out"):

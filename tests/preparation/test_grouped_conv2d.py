@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import batch_norm, build, calibrate_and_save, normal, prepared, run, run_unoptimized, signal_to_noise, tf1
+from graphs import batch_norm, build, calibrate_and_save, normal, prepared, run, signal_to_noise, tf1, unoptimized
 
 from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.view import GraphView
@@ -43,7 +43,7 @@ def test_a_bias_behind_a_grouped_convolution_needs_the_barrier(behind):
     rewritten, added = prepared(graph_def, rewrite_grouped_conv2d)
     assert added == {"layer/Snapshot": "layer"}
     (actual,) = run(rewritten, ["out"], {"x": X})
-    np.testing.assert_allclose(actual, run_unoptimized(graph_def, "out", X), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(actual, run(graph_def, ["out"], {"x": X}, unoptimized())[0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("groups", [2, 3])
@@ -90,7 +90,7 @@ def test_what_the_depthwise_op_does_not_know_stays_grouped(stride, dilation):
     rewritten, _ = prepared(graph_def, rewrite_grouped_conv2d)
     assert {"Conv2D", "Snapshot"} <= set(ops(rewritten))
     (actual,) = run(rewritten, ["out"], {"x": X})
-    np.testing.assert_allclose(actual, run_unoptimized(graph_def, "out", X), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(actual, run(graph_def, ["out"], {"x": X}, unoptimized())[0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -108,5 +108,6 @@ def test_the_value_of_a_grouped_convolution_that_is_requested_keeps_its_name():
     rewritten, added = prepared(graph_def, rewrite_grouped_conv2d, ["layer", "out"])
     assert added == {"layer/Conv2D": "layer"}
     quantized = calibrate_and_save(rewritten, X, "layer")
-    expected, (actual,) = run_unoptimized(graph_def, "layer", X), run(quantized, ["layer"], {"x": X})
+    (expected,) = run(graph_def, ["layer"], {"x": X}, unoptimized())
+    (actual,) = run(quantized, ["layer"], {"x": X})
     assert signal_to_noise(expected, actual) > 30

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import SMALL_NET_LAYERS, batch_norm, build, normal, prepared, run, small_net, tf1
+from graphs import SMALL_NET_LAYERS, batch_norm, build, nchw_on_cpu, normal, prepared, run, small_net, tf1
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -121,6 +121,34 @@ def test_transposed_conv_is_integer_exact(asymmetric, channel_wise):
         tf.nn.bias_add(y, normal((3,), 8), name="out")
 
     check_layer(build(make), normal((2, 4, 4, 5), 9, 2.0), asymmetric, channel_wise)
+
+
+@pytest.mark.parametrize("kind", ["plain", "grouped", "depthwise", "transposed"])
+def test_nchw_computes_what_nhwc_does(kind):
+    """TensorFlow runs NCHW on a CPU if it is told to convert the layout itself."""
+
+    def make(data_format):
+        x = tf1.placeholder(tf.float32, [2, 8, 9, 6] if data_format == "NHWC" else [2, 6, 8, 9], name="x")
+        options = {"data_format": data_format, "name": "layer"}
+        if kind == "depthwise":
+            y = tf.nn.depthwise_conv2d(x, normal((3, 3, 6, 2), 1), [1, 1, 1, 1], "SAME", **options)
+        elif kind == "transposed":
+            shape = [2, 16, 18, 12] if data_format == "NHWC" else [2, 12, 16, 18]
+            y = tf.nn.conv2d_transpose(x, normal((3, 3, 12, 6), 1), shape, 2, "SAME", **options)
+        else:
+            y = tf.nn.conv2d(x, normal((3, 3, 6 if kind == "plain" else 2, 12), 1), 1, "SAME", **options)
+        tf.nn.bias_add(y, normal((12,), 2, 3.0), data_format=data_format, name="out")
+
+    x = normal((2, 8, 9, 6), 3, 2.0)
+    outputs = []
+    for data_format, data in (("NHWC", x), ("NCHW", np.moveaxis(x, -1, 1))):
+        graph_def, _ = prepared(build(lambda data_format=data_format: make(data_format)), rewrite_grouped_conv2d)
+        fused = fuse(GraphView(graph_def), keep=["out"])
+        (layer,) = fused.layers.values()
+        factors = {"layer": factors_for(layer.op_type, layer.weights, True, True)}
+        quantized = quantize_graph(QuantizationPlan(fused, factors, {}, ["out"]))
+        outputs += run(quantized.graph_def, ["out"], {"x": data}, nchw_on_cpu())
+    np.testing.assert_allclose(np.moveaxis(outputs[1], 1, -1), outputs[0], rtol=1e-6)
 
 
 @BOTH
