@@ -8,8 +8,8 @@ from typing import Any
 from amct_tensorflow.arguments import require_names, require_path, require_type
 from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.errors import ArgumentValueError, EvaluatorError
-from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.log import follow_directory, log_for
+from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.quantization import read_config_for
 from amct_tensorflow.quantized.model_files import ModelPaths
 from amct_tensorflow.results.environment import log_environment

@@ -11,10 +11,10 @@ from amct_tensorflow.config.json_file import read_config, write_config
 from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.config.simplified import read_simplified
 from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError
-from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.graph.view import GraphView, upstream
 from amct_tensorflow.log import log_for
+from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.quantized.builder import quantize_graph
 from amct_tensorflow.quantized.model_files import ModelPaths, write_quantized_model
 from amct_tensorflow.quantized.plan import QuantizationPlan
@@ -96,7 +96,7 @@ def _make_config(
         require_names(name, "skip_layers", skip_layers, may_be_empty=True)
     require_positive(name, "batch_num", batch_num)
     require_type(name, "activation_offset", activation_offset, bool)
-    layers, op_types = model.layers, model.view.op_types()
+    layers, op_types = model.layers, model.op_types
     if config_defination is not None:
         require_path(name, "config_defination", config_defination)
         return read_simplified(config_defination, layers, op_types)
@@ -193,7 +193,7 @@ def read_config_for(model: FloatModel, config_file: str) -> QuantConfig:
         ConfigValueError: the configuration does not fit the model, or no output depends on a tensor of tensor_quantize,
             which was asked for by name.
     """
-    config = read_config(config_file, model.layers, model.view.op_types())
+    config = read_config(config_file, model.layers, model.op_types)
     return _leave_out_unused(config, model.view, model.outputs) if model.outputs else config
 
 
@@ -247,5 +247,5 @@ def _load_factors(model: FloatModel, record_file: str) -> tuple[dict[str, LayerF
     factors = read_record(record_file)
     fused = model.fuse(unfused_layers(factors))
     shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
-    check_record(factors, shapes, model.view.op_types(), str(record_file))
+    check_record(factors, shapes, model.op_types, str(record_file))
     return factors, fused

@@ -7,8 +7,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 import amct_tensorflow as amct
-from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, static_shapes
+from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.preparation.prepared import PreparedGraph
 
 tf1 = tf.compat.v1
 
@@ -30,14 +30,9 @@ def run(graph_def, fetches, feeds, options=None):
 
 
 def prepared(graph_def, rewrite, keep=("out",)):
-    """Returns a graph rewritten, without what ``keep`` does not need, and what the rewrite says of the nodes added."""
-    graph = tf.Graph()
-    with graph.as_default():
-        tf.import_graph_def(graph_def, name="")
-    view = GraphView(graph_def, static_shapes(graph))
-    editor = GraphEditor(view)
-    added = rewrite(editor, view, keep)
-    return editor.graph_def_for(keep), added
+    """Returns a graph as one rewrite prepares it, and of its new nodes which original one each stands for."""
+    graph = rewrite(PreparedGraph.of(GraphView(graph_def), keep, "test"))
+    return graph.view.graph_def, {name: original for name, (original,) in graph.origins.items()}
 
 
 def unoptimized():

@@ -24,11 +24,11 @@ from amct_tensorflow.config.json_file import read_config
 from amct_tensorflow.config.simplified import read_simplified
 from amct_tensorflow.data import DatasetError, scan_records
 from amct_tensorflow.errors import AmctError
-from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.layers import find_layers
 from amct_tensorflow.graph.model_file import import_graph, read_model
 from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.quantized.builder import quantize_graph
 from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.record.corrections import corrections_path, read_corrections, write_corrections
@@ -180,7 +180,7 @@ def test_graph(folder, data):
     with only_own_errors():
         model = FloatModel.load(folder / "graph.pb", ["probabilities"])
         amct.create_quant_config(str(folder / "of_graph.json"), model.graph)
-        config = read_config(folder / "of_graph.json", model.layers, model.view.op_types())
+        config = read_config(folder / "of_graph.json", model.layers, model.op_types)
         Calibrator(model, config, lambda _: None, for_search=True)
         factors = {name: LayerFactors(0.5, -128, (0.25,)) for name in config.enabled_layers()}
         fused = model.fuse(factors)

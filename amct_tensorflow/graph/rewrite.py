@@ -1,11 +1,11 @@
 """Editing a GraphDef: the few primitive edits that fusion and quantization are made of."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.graph.view import CONTROL, GraphView, parse_tensor_name, upstream
+from amct_tensorflow.graph.view import CONTROL, GraphView, full_tensor_name, parse_tensor_name, upstream
 
 
 def subgraph(graph_def: GraphDef, outputs: Iterable[str]) -> GraphDef:
@@ -77,7 +77,7 @@ class GraphEditor:
     def add(self, node: NodeDef, like: str) -> str:
         """Adds a node on the device of node ``like``; returns its name."""
         node.device = self._nodes[like].device
-        return self._put(node)
+        return self.put(node)
 
     def remove(self, name: str) -> None:
         """Removes a node."""
@@ -102,12 +102,43 @@ class GraphEditor:
                     mark = "^" if source.port == CONTROL else ""
                     self.replace_input(name, index, mark + replacements[source.node])
 
+    def replace_tensors(self, replacements: Mapping[str, str]) -> None:
+        """Makes every reader of a tensor read another one; control edges stay as they are.
+
+        Args:
+            replacements: per full name of a tensor, the other one as GraphDef writes an input. None of the others may
+                be replaced itself.
+        """
+        for name in list(self._nodes):
+            for index, text in enumerate(self._nodes[name].input):
+                if not text.startswith("^") and (other := replacements.get(full_tensor_name(text))) is not None:
+                    self.replace_input(name, index, other)
+
+    def replace_waits(self, name: str, others: Collection[str]) -> None:
+        """Makes every node that waits for a node, by a control edge, wait for other nodes instead."""
+        edges = [f"^{other}" for other in others]
+        for reader in list(self._nodes):
+            inputs = list(self._nodes[reader].input)
+            if f"^{name}" in inputs:
+                kept = [text for text in inputs if text != f"^{name}"]
+                self.replace_inputs(reader, list(dict.fromkeys([*kept, *edges])))
+
+    def replace_inputs(self, name: str, texts: Sequence[str]) -> None:
+        """Sets all inputs of a node."""
+        node = self._editable(name)
+        del node.input[:]
+        node.input.extend(texts)
+
+    def replace_node(self, node: NodeDef) -> None:
+        """Puts a node, on the same device, in the place of the one of its name."""
+        self.add(node, like=node.name)
+
     def rename(self, old: str, new: str) -> None:
         """Renames a node; its readers keep the old name."""
         node = self._editable(old)
         del self._nodes[old]
         node.name = new
-        self._put(node)
+        self.put(node)
 
     def graph_def(self) -> GraphDef:
         """Returns the edited graph."""
@@ -121,7 +152,8 @@ class GraphEditor:
         """Returns the nodes named, whatever they read."""
         return _assemble(self._original, self._nodes, names)
 
-    def _put(self, node: NodeDef) -> str:
+    def put(self, node: NodeDef) -> str:
+        """Adds a node, in the place of one of its name if there is one; returns its name."""
         name = str(node.name)
         self._taken.add(name)
         self._copied.add(name)

@@ -8,12 +8,10 @@ convolution, which computes the same. That one knows no dilations on a CPU, and 
 convolutions stay as they are. What the Snapshot is for is told in ``graph/barrier.py``.
 """
 
-from collections.abc import Collection
-
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.graph.barrier import BARRIER, make_barrier
+from amct_tensorflow.graph.barrier import BARRIER, behind_barrier, make_barrier
 from amct_tensorflow.graph.layers import layer_weights, obstacle
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.op_types.conv2d import CONV2D
@@ -21,45 +19,43 @@ from amct_tensorflow.graph.op_types.op_type import data_format
 from amct_tensorflow.graph.op_types.sliding import spatial
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.preparation.prepared import PreparedGraph
 
 _SHARED_ATTRIBUTES = ("T", "strides", "padding", "explicit_paddings", "data_format", "dilations")
 
 
-def rewrite_grouped_conv2d(editor: GraphEditor, view: GraphView, keep: Collection[str]) -> dict[str, str]:
+def rewrite_grouped_conv2d(graph: PreparedGraph) -> PreparedGraph:
     """Rewrites every Conv2D whose constant filters see a part of the channels each.
 
-    A convolution of which it is not known how many channels it has is left alone.
-
-    Args:
-        editor: the graph.
-        view: the same graph, indexed with its shapes.
-        keep: nodes whose own value is requested. If such a one gets a barrier, the barrier takes its name.
-
-    Returns:
-        Per node added, the node it stands for.
+    A convolution of which it is not known how many channels it has is left alone. If one that must keep its name gets
+    a barrier, the barrier takes the name, since it has the value.
     """
-    added: dict[str, str] = {}
+    editor = GraphEditor(graph.view)
+    new: dict[str, str] = {}
     barriers: dict[str, str] = {}
-    for node in view.graph_def.node:
-        if node.op != "Conv2D" or obstacle(view, node) is not None:
+    for node in graph.view.graph_def.node:
+        if node.op != "Conv2D" or obstacle(graph.view, node) is not None:
             continue
-        filters = layer_weights(view, node)
+        filters = layer_weights(graph.view, node)
         assert filters is not None
-        groups = _groups(view, node, filters)
-        if groups == 1:
+        groups = _groups(graph.shaped, node, filters)
+        if groups == 1 or behind_barrier(graph.view, node) is not node:
             continue
         if _can_be_depthwise(node, filters):
-            added[_make_depthwise(editor, node, filters, groups)] = node.name
-        elif node.name in keep:
+            new[_make_depthwise(editor, node, filters, groups)] = node.name
+        elif node.name in graph.kept:
             inner = editor.unique_name(f"{node.name}/{node.op}")
             editor.rename(node.name, inner)
             editor.add(make_barrier(node.name, inner), like=inner)
-            added[inner] = node.name
+            new[inner] = node.name
         else:
             name = editor.unique_name(f"{node.name}/{BARRIER}")
             barriers[node.name] = editor.add(make_barrier(name, node.name), like=node.name)
+            new[name] = node.name
+    if not new:
+        return graph
     editor.redirect(barriers, exempt=barriers.values())
-    return {**added, **{barrier: name for name, barrier in barriers.items()}}
+    return graph.edited(editor, {name: graph.original_names(node) for name, node in new.items()})
 
 
 def _groups(view: GraphView, node: NodeDef, filters: np.ndarray) -> int:
@@ -81,5 +77,5 @@ def _make_depthwise(editor: GraphEditor, node: NodeDef, filters: np.ndarray, cha
     const = editor.add(make_const(editor.unique_name(f"{node.name}/depthwise_filters"), shaped), like=node.name)
     inputs = [node.input[0], const, *node.input[2:]]
     attributes = {key: node.attr[key] for key in _SHARED_ATTRIBUTES if key in node.attr}
-    editor.add(make_node(node.name, "DepthwiseConv2dNative", inputs, **attributes), like=node.name)
+    editor.replace_node(make_node(node.name, "DepthwiseConv2dNative", inputs, **attributes))
     return const

@@ -12,8 +12,8 @@ from amct_tensorflow.calibration.calibrator import CalibrationResult
 from amct_tensorflow.config.json_file import dump_config
 from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.errors import StateError
-from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.log import LOG_DIR
+from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.record.layer_factors import unfused_layers
 from amct_tensorflow.record.record_file import check_record
 from amct_tensorflow.search.evaluator import CheckedEvaluator
@@ -62,7 +62,7 @@ def _check_calibration(model: FloatModel, config: QuantConfig, calibration: Cali
     """
     fused = model.fuse(unfused_layers(calibration.factors))
     shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
-    check_record(calibration.factors, shapes, model.view.op_types(), "of the earlier run")
+    check_record(calibration.factors, shapes, model.op_types, "of the earlier run")
     expected = {*config.enabled_layers(), *(tensor.key for tensor in config.tensor_quantize)}
     channels = {name: len(correction) for name, correction in calibration.corrections.items()}
     if (

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.calibration.layer_effects import Batch
+from amct_tensorflow.calibration.replay import Batch
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.cuts import find_cuts
 from amct_tensorflow.graph.fusion import FusedGraph

@@ -37,6 +37,7 @@ BATCH_MATMUL = OpType(
     reference=_reference,
     weight_input=1,
     weight_rank=2,
+    input_axis=0,
     channel_axes=(1,),
     output_rank=None,
     restriction=_restriction,

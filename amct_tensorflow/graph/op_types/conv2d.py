@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.op_types.op_type import OpType, data_format
-from amct_tensorflow.graph.op_types.sliding import convolve, products_of_convolution
+from amct_tensorflow.graph.op_types.sliding import convolve, pads, products_of_convolution
 
 
 def _is_fully_connected(node: NodeDef, weights: Sequence[int], data: Sequence[int | None]) -> bool:
@@ -20,9 +20,10 @@ CONV2D = OpType(
     reference=convolve,
     weight_input=1,
     weight_rank=4,
+    input_axis=2,
     channel_axes=(3,),
     per_channel=True,
-    folds_batch_norm=True,
+    pads=pads,
     products=products_of_convolution,
     is_fully_connected=_is_fully_connected,
 )

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.graph.op_types.op_type import OpType
+from amct_tensorflow.graph.op_types.op_type import OpType, always_pads
 from amct_tensorflow.graph.op_types.sliding import from_channels_last, spatial, to_channels_last
 from amct_tensorflow.graph.view import attribute
 
@@ -52,9 +52,11 @@ CONV2D_TRANSPOSE = OpType(
     data_input=2,
     weight_input=1,
     weight_rank=4,
+    input_axis=3,
     channel_axes=(2,),
     per_channel=True,
     is_told_its_output_shape=True,
     restriction=_restriction,
+    pads=always_pads,
     products=_products,
 )

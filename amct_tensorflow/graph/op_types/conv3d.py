@@ -8,7 +8,7 @@ be right in simulation, and wrong on the device. In NCDHW the channel axis of As
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.op_types.op_type import OpType, data_format
-from amct_tensorflow.graph.op_types.sliding import convolve, products_of_convolution, spatial
+from amct_tensorflow.graph.op_types.sliding import convolve, pads, products_of_convolution, spatial
 
 
 def _restriction(node: NodeDef) -> str | None:
@@ -24,11 +24,12 @@ CONV3D = OpType(
     reference=convolve,
     weight_input=1,
     weight_rank=5,
+    input_axis=3,
     channel_axes=(4,),
     output_rank=5,
     per_channel=True,
     zero_point=False,
-    folds_batch_norm=True,
     restriction=_restriction,
+    pads=pads,
     products=products_of_convolution,
 )

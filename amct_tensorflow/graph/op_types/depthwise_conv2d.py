@@ -8,7 +8,7 @@ import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.op_types.op_type import OpType
-from amct_tensorflow.graph.op_types.sliding import from_channels_last, spatial, taps, to_channels_last
+from amct_tensorflow.graph.op_types.sliding import from_channels_last, pads, spatial, taps, to_channels_last
 
 
 def _reference(node: NodeDef, data: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
@@ -33,9 +33,10 @@ DEPTHWISE_CONV2D = OpType(
     reference=_reference,
     weight_input=1,
     weight_rank=4,
+    input_axis=2,
     channel_axes=(2, 3),
     per_channel=True,
-    folds_batch_norm=True,
     restriction=_restriction,
+    pads=pads,
     products=_products,
 )

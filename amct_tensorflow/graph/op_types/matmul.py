@@ -33,6 +33,7 @@ MATMUL = OpType(
     reference=_reference,
     weight_input=1,
     weight_rank=2,
+    input_axis=0,
     channel_axes=(1,),
     output_rank=2,
     restriction=_restriction,

@@ -34,6 +34,16 @@ def never(_node: NodeDef, _weights: Sequence[int], _data: Sequence[int | None]) 
     return False
 
 
+def never_pads(_node: NodeDef, _weights: Sequence[int]) -> bool:
+    """Every weight meets a value of the data at every position."""
+    return False
+
+
+def always_pads(_node: NodeDef, _weights: Sequence[int]) -> bool:
+    """At some positions some weights meet nothing."""
+    return True
+
+
 def no_window(_node: NodeDef) -> list[int]:
     """The op pools nothing."""
     return [1, 1]
@@ -50,13 +60,14 @@ class OpType:
         data_input: which input carries the activations.
         weight_input: which input carries the weights; None for an op without.
         weight_rank: number of axes of the weights.
+        input_axis: the axis of the weights that counts the channels of the data, those of a group where there are some.
         channel_axes: the axes of the weights that make up the output channels (spec section 7.3).
         output_rank: number of axes of the output; None if it has as many as the data, two at least.
         per_channel: whether the weights may have one scale per output channel; the default then, too.
         zero_point: whether the activations may have a zero point.
-        folds_batch_norm: whether a BatchNorm behind the op is folded into it.
         is_told_its_output_shape: whether an input says how large the output is, number of images included.
         restriction: returns why a node of the type cannot be quantized, None if it can.
+        pads: tells from the shape of the weights whether some of them meet no data at some positions of a node.
         products: returns how many products each value of the output sums up on average, from the shape of the weights.
         is_fully_connected: tells from the shapes of weights and data whether a node is a fully connected layer, which
             has one scale for all of its weights by default (spec section 12.1).
@@ -68,13 +79,14 @@ class OpType:
     data_input: int = 0
     weight_input: int | None = None
     weight_rank: int = 0
+    input_axis: int | None = None
     channel_axes: tuple[int, ...] = ()
     output_rank: int | None = 4
     per_channel: bool = False
     zero_point: bool = True
-    folds_batch_norm: bool = False
     is_told_its_output_shape: bool = False
     restriction: Callable[[NodeDef], str | None] = unrestricted
+    pads: Callable[[NodeDef, Sequence[int]], bool] = never_pads
     products: Callable[[NodeDef, Sequence[int]], Fraction] = no_products
     is_fully_connected: Callable[[NodeDef, Sequence[int], Sequence[int | None]], bool] = never
     window: Callable[[NodeDef], list[int]] = no_window
@@ -84,8 +96,8 @@ class OpType:
         return math.prod(weights.shape[axis] for axis in self.channel_axes)
 
     def channel_axis(self, data_format: str) -> int:
-        """Returns which axis of the output counts the channels: 1, or -1 for the last one."""
-        return 1 if data_format == "NCHW" else -1
+        """Returns which axis of data and output counts the channels, from the end: -1 is the last."""
+        return 1 - self.output_rank if data_format == "NCHW" and self.output_rank is not None else -1
 
     def positions_per_weight(self, node: NodeDef, weights: np.ndarray) -> int:
         """Returns how many positions of the output share one use of a weight: 1, more for a transposed convolution."""

@@ -75,6 +75,14 @@ def taps(node: NodeDef, data: np.ndarray, window: Sequence[int]) -> Iterator[tup
         yield position, padded[(slice(None), *seen)]
 
 
+def pads(node: NodeDef, weights: Sequence[int]) -> bool:
+    """Tells whether filters of a shape, ``[*window, ., .]``, reach beyond the data."""
+    padding = attribute(node, "padding").s.decode()
+    if padding == "EXPLICIT":
+        return any(attribute(node, "explicit_paddings").list.i)
+    return padding == "SAME" and max(weights[:-2]) > 1
+
+
 def _pads(node: NodeDef, axis: int, length: int, reach: int, stride: int) -> tuple[int, int]:
     """Returns the zeros before and behind an axis, counted without that of the images."""
     padding = attribute(node, "padding").s.decode()

@@ -1,6 +1,6 @@
 """The float model that everything starts from."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -8,16 +8,19 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.graph.fusion import FusedGraph, fuse
+from amct_tensorflow.graph.fusion_before import fold_before
 from amct_tensorflow.graph.layers import LayerSpec, find_layers
 from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, import_graph, read_model
-from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.graph.view import GraphView, upstream
+from amct_tensorflow.preparation.prepare import prepare
+from amct_tensorflow.preparation.prepared import PreparedGraph
 
 
 class FloatModel:
-    """A float model in inference form, checked: read once, indexed once, and imported at most once.
+    """A float model in inference form, checked: read, indexed, prepared and imported once each.
 
     Attributes:
-        view: index of its nodes.
+        original: index of the nodes that its file has.
         outputs: the operators asked for.
         source: what messages call it: its path, if it has one.
     """
@@ -30,7 +33,7 @@ class FloatModel:
         """
         check_not_quantized(view, source)
         check_outputs(view, outputs, source)
-        self.view = view
+        self.original = view
         self.outputs = tuple(outputs)
         self.source = source
         self._given = graph
@@ -62,11 +65,11 @@ class FloatModel:
     @property
     def graph_def(self) -> GraphDef:
         """The model as its file has it."""
-        return self.view.graph_def
+        return self.original.graph_def
 
     @cached_property
     def graph(self) -> tf.Graph:
-        """The model as TensorFlow sees it. There is one, to which calibration adds its taps.
+        """The model as its file has it, as TensorFlow sees it. There is one, to which calibration adds its taps.
 
         Raises:
             ModelError: TensorFlow refuses the model.
@@ -74,13 +77,42 @@ class FloatModel:
         return self._given or import_graph(self.graph_def, self.source)
 
     @cached_property
+    def _prepared(self) -> PreparedGraph:
+        return prepare(self.original, self.outputs, self.source)
+
+    @property
+    def view(self) -> GraphView:
+        """Index of the prepared model: the graph in whose layers and nodes everything else thinks.
+
+        Raises:
+            ModelError: the model cannot be prepared.
+        """
+        return self._prepared.view
+
+    @property
+    def prepared_graph(self) -> tf.Graph:
+        """The prepared model as TensorFlow sees it; it tells static shapes, and is never run."""
+        return self._prepared.graph
+
+    @cached_property
+    def op_types(self) -> dict[str, str]:
+        """The op type of every node, by name, those of the file that preparation took away included."""
+        return {**self.original.op_types(), **self.view.op_types()}
+
+    @cached_property
     def layers(self) -> list[LayerSpec]:
         """Its quantizable layers, in its order."""
-        return find_layers(self.graph, self.view)
+        return find_layers(self.prepared_graph, self.view)
 
     def fuse(self, unfused: Collection[str] = ()) -> FusedGraph:
-        """Fuses the layers with what follows them, but for the BatchNorm behind ``unfused`` ones."""
+        """Fuses the layers with what stands around them, but for the BatchNorms next to ``unfused`` ones."""
         kept = frozenset(unfused)
         if kept not in self._fused:
-            self._fused[kept] = fuse(self.view, keep=self.outputs, unfused=kept)
+            behind = fuse(self.view, keep=self.outputs, unfused=kept, origins=self._prepared.origins)
+            self._fused[kept] = fold_before(behind, self.outputs, kept)
         return self._fused[kept]
+
+    def original_upstream(self, names: Iterable[str]) -> set[str]:
+        """Returns the nodes of the file on which nodes of the prepared model depend."""
+        originals = {original for name in names for original in self._prepared.original_names(name)}
+        return upstream(self.original.nodes, originals & self.original.nodes.keys())
