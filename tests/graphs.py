@@ -30,9 +30,9 @@ def run(graph_def, fetches, feeds, options=None):
 
 
 def prepared(graph_def, rewrite, keep=("out",)):
-    """Returns a graph as one rewrite prepares it, and of its new nodes which original one each stands for."""
+    """Returns a graph as one rewrite prepares it, and per new node the original nodes it stands for."""
     graph = rewrite(PreparedGraph.of(GraphView(graph_def), keep, "test"))
-    return graph.view.graph_def, {name: original for name, (original,) in graph.origins.items()}
+    return graph.view.graph_def, graph.origins
 
 
 def unoptimized():

@@ -223,7 +223,7 @@ def _find_chain(
 ) -> _Chain:
     """Follows the only consumer of each node as long as it is affine or moves channels."""
     op_type = OP_TYPES[layer.op]
-    channels = output_channels(layer, weights)
+    channels = output_channels(view, layer, weights)
     chain = best = _Chain(Affine.identity(channels.number))
     current = accumulator
     while current.name not in keep:
@@ -255,10 +255,11 @@ def _find_chain(
     return best
 
 
-def output_channels(layer: NodeDef, weights: np.ndarray) -> Channels:
+def output_channels(view: GraphView, layer: NodeDef, weights: np.ndarray) -> Channels:
     """Returns where the output of a layer with such weights has its channels."""
-    op_type, layout = OP_TYPES[layer.op], data_format(layer)
-    return Channels(op_type.channels(weights), op_type.channel_axis(layout), op_type.output_rank)
+    op_type, shape = OP_TYPES[layer.op], view.shape(layer.name)
+    rank = len(shape) if op_type.output_rank is None and shape is not None else op_type.output_rank
+    return Channels(op_type.channels(weights), op_type.channel_axis(data_format(layer)), rank)
 
 
 def _weights_stay_finite(op_type: str, weights: np.ndarray, affine: Affine) -> bool:

@@ -82,12 +82,12 @@ class FloatModel:
 
     @property
     def view(self) -> GraphView:
-        """Index of the prepared model: the graph in whose layers and nodes everything else thinks.
+        """Index of the prepared model, with shapes: the graph in whose layers and nodes everything else thinks.
 
         Raises:
             ModelError: the model cannot be prepared.
         """
-        return self._prepared.view
+        return self._prepared.shaped
 
     @property
     def prepared_graph(self) -> tf.Graph:

@@ -41,7 +41,7 @@ def test_a_bias_behind_a_grouped_convolution_needs_the_barrier(behind):
     with pytest.raises(tf.errors.UnimplementedError, match="does not support grouped"):
         run(graph_def, ["out"], {"x": X})
     rewritten, added = prepared(graph_def, rewrite_grouped_conv2d)
-    assert added == {"layer/Snapshot": "layer"}
+    assert added == {"layer/Snapshot": ("layer",)}
     (actual,) = run(rewritten, ["out"], {"x": X})
     np.testing.assert_allclose(actual, run(graph_def, ["out"], {"x": X}, unoptimized())[0], rtol=1e-5, atol=1e-5)
 
@@ -72,7 +72,7 @@ def test_groups_of_one_channel_become_depthwise(outputs, padding, stride):
     graph_def = grouped(6, outputs, stride, padding)
     rewritten, added = prepared(graph_def, rewrite_grouped_conv2d)
     (node,) = [node for node in rewritten.node if node.name == "layer"]
-    assert node.op == "DepthwiseConv2dNative" and added == {node.input[1]: "layer"}
+    assert node.op == "DepthwiseConv2dNative" and added == {node.input[1]: ("layer",)}
     (expected,), (actual,) = (run(definition, ["out"], {"x": X}) for definition in (graph_def, rewritten))
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
@@ -106,7 +106,7 @@ def test_other_convolutions_are_left_alone(graph_def):
 def test_the_value_of_a_grouped_convolution_that_is_requested_keeps_its_name():
     graph_def = grouped(2, 12, behind=with_bias)
     rewritten, added = prepared(graph_def, rewrite_grouped_conv2d, ["layer", "out"])
-    assert added == {"layer/Conv2D": "layer"}
+    assert added == {"layer/Conv2D": ("layer",)}
     quantized = calibrate_and_save(rewritten, X, "layer")
     (expected,) = run(graph_def, ["layer"], {"x": X}, unoptimized())
     (actual,) = run(quantized, ["layer"], {"x": X})
