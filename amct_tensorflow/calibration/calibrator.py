@@ -239,7 +239,12 @@ def _check_tensors(tensors: Iterable[TensorQuantize], view: GraphView, fused: Fu
     """
     kept = {node.name: node.op for node in fused.graph_def.node}
     for tensor in tensors:
-        node = view.nodes[tensor.layer_name]
+        node = view.nodes.get(tensor.layer_name)
+        if node is None or tensor.input_index >= len(node.input):
+            raise ConfigValueError(
+                f"tensor_quantize names input {tensor.key!r}, which the model does not need: it passes its input on, "
+                "follows from constants, or belongs to a branch that is never taken. Delete it."
+            )
         if kept.get(node.name) != node.op:
             problem = "is folded into the layer before it, which is quantized anyway"
         elif attribute(node, "T").type != tf.float32.as_datatype_enum:

@@ -13,7 +13,7 @@ and the last of them takes the name of the chain's last node.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -96,6 +96,10 @@ class FusedGraph:
     view: GraphView
     layers: dict[str, FusedLayer]
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def originals(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Returns the nodes of the model's file that nodes of this graph stand for together, each once."""
+        return tuple(dict.fromkeys(original for name in names for original in self.origins.get(name, (name,))))
 
     @property
     def graph_def(self) -> GraphDef:
@@ -183,6 +187,7 @@ def _fuse_layer(
     const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_bias"), bias), like=node.name)
     last = chain.folded[-1].name
     tail = editor.unique_name(f"{node.name}/BiasAdd") if chain.paths else last
+    absorbed = tuple(original for folded in chain.folded for original in origins.get(folded.name, (folded.name,)))
     for folded in chain.folded:
         editor.remove(folded.name)
     bias_add = make_node(tail, "BiasAdd", [accumulator.name, const], T=tf.float32, data_format=plain.data_format)
@@ -195,7 +200,7 @@ def _fuse_layer(
         weights=weights,
         bias=bias,
         tail=tail,
-        absorbed=tuple(folded.name for folded in chain.folded),
+        absorbed=absorbed,
         batch_norm_kept=chain.batch_norm_kept,
     )
 

@@ -6,7 +6,7 @@ Zeros that a layer pads with do not go through what stands before it. So a shift
 not pad; a factor alone into any. It takes all readers: if one of them needs the BatchNorm, it is computed anyway.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -45,8 +45,9 @@ def fold_before(fused: FusedGraph, keep: Collection[str], unfused: Collection[st
             continue
         front = _front(fused.view, tensor, readers, keep)
         if front is not None:
+            originals = fused.originals(str(node.name) for node in front.nodes)
             for reader in readers:
-                layers[reader.name] = _fold(editor, reader, front)
+                layers[reader.name] = _fold(editor, reader, front, originals)
     if layers == fused.layers:
         return fused
     return replace(fused, view=GraphView(editor.graph_def()), layers=layers)
@@ -123,13 +124,13 @@ def _folded(layer: FusedLayer, affine: Affine) -> tuple[np.ndarray, np.ndarray]:
         return (weights * affine.scale.reshape(shape)).astype(np.float32), bias.astype(np.float32)
 
 
-def _fold(editor: GraphEditor, layer: FusedLayer, front: _Front) -> FusedLayer:
+def _fold(editor: GraphEditor, layer: FusedLayer, front: _Front, originals: Iterable[str]) -> FusedLayer:
     weights, bias = _folded(layer, front.affine)
     assert layer.op.weight_input is not None
     const = editor.add(make_const(editor.unique_name(f"{layer.name}/folded_weights"), weights), like=layer.name)
     editor.replace_input(layer.name, layer.op.weight_input, const)
     editor.replace_input(layer.name, layer.op.data_input, front.tensor)
-    absorbed = (*(str(node.name) for node in front.nodes), *layer.absorbed)
+    absorbed = (*originals, *layer.absorbed)
     folded = replace(layer, input=front.tensor, weights=weights, absorbed=absorbed)
     if layer.bias is None and not np.any(front.affine.shift):
         return folded

@@ -16,6 +16,16 @@ _QUANTIZED_MARKS = frozenset(
     {"AscendQuant", "AscendWeightQuant", "AscendDequant", "AscendAntiQuant", "QuantIfmr", "QuantArq", "SearchN"}
 )
 
+# Kernels of TensorFlow's that compute with integers, and what training inserts to fake them.
+_QUANTIZED_PREFIXES = (
+    "QuantizedConv2D",
+    "QuantizedDepthwiseConv2D",
+    "QuantizedMatMul",
+    "_FusedQuantized",
+    "UniformQuant",
+)
+_FAKE_QUANTIZED_PREFIXES = ("FakeQuantWithMinMax", "QuantizeAndDequantize")
+
 
 def read_model(path: str | Path) -> GraphView:
     """Reads a frozen model.
@@ -97,15 +107,20 @@ def check_outputs(view: GraphView, outputs: Sequence[str], source: str | Path) -
 
 
 def check_not_quantized(view: GraphView, source: str | Path) -> None:
-    """Refuses a model that is quantized, or being calibrated, already.
+    """Refuses a model that is quantized, being calibrated, or trained for it, already.
 
     Raises:
-        ModelError: it holds one of the ops of spec section 4, or a function of such a name.
+        ModelError: it holds one of the ops of spec section 4, or a function of such a name, or fakes quantization.
     """
     for node in view.nodes.values():
-        if node.op in _QUANTIZED_MARKS:
+        if node.op in _QUANTIZED_MARKS or node.op.startswith(_QUANTIZED_PREFIXES):
             raise ModelError(
                 f"Node {node.name!r} ({node.op}) shows that {source} is quantized already. Give the original model."
+            )
+        if node.op.startswith(_FAKE_QUANTIZED_PREFIXES):
+            raise ModelError(
+                f"Node {node.name!r} ({node.op}) shows that {source} was trained for quantization: it holds ranges of "
+                "its own, which a calibration would contradict. Give the float model without them."
             )
     for function in view.graph_def.library.function:
         if function.signature.name in _QUANTIZED_MARKS:

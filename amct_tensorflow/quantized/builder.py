@@ -2,7 +2,7 @@
 
     x -> AscendQuant -> layer(AscendWeightQuant(int8 weights)) -> [BiasAdd] -> AscendDequant -> the layer's readers
 
-An activation in front of an AscendQuant that clips as much is left out (see ``saturation``).
+An activation in front of an AscendQuant that clips as much is left out (see ``absorbed_activations``).
 The bias is rounded to the accumulator's unit ``scale_d * scale_w`` and stored as integer-valued floats.
 """
 
@@ -104,7 +104,7 @@ class _Builder:
         if layer.weights is not None:
             self._insert_weights(layer, factors)
             value = self._insert_bias(layer, correction, deq_scale)
-        self._origins[layer.name] = (layer.name, *layer.absorbed)
+        self._origins[layer.name] = (*self._plan.fused.originals([layer.name]), *layer.absorbed)
         return self._insert_dequant(layer, value, deq_scale)
 
     def quantize_input(self, key: str, factors: LayerFactors) -> None:
@@ -135,10 +135,18 @@ class _Builder:
         graph_def = editor.graph_def_for(outputs)
         graph_def.library.MergeFrom(ascend_ops.function_library())
         kept = {node.name for node in graph_def.node}
-        origins: dict[str, tuple[str, ...]] = {name: () for name in self._inserted if name in kept}
-        origins.update({name: (activation,) for name, activation in absorbed.items() if name in kept})
-        origins.update({name: source for name, source in self._origins.items() if name in kept})
-        return QuantizedGraph(graph_def, origins, {k: v for k, v in self._values.items() if k in kept})
+        fused = self._plan.fused
+        origins = {
+            **{name: fused.originals([name]) for name in kept if name in fused.origins},
+            **dict.fromkeys(self._inserted, ()),
+            **{name: fused.originals([activation]) for name, activation in absorbed.items()},
+            **self._origins,
+        }
+        return QuantizedGraph(
+            graph_def,
+            {name: each for name, each in origins.items() if name in kept},
+            {name: value for name, value in self._values.items() if name in kept and value not in fused.origins},
+        )
 
     def quantized_layers(self) -> GraphDef:
         """Returns the nodes of the quantized layers alone; what they read of the float graph is named ``float/...``.
