@@ -20,7 +20,6 @@ from amct_tensorflow.config.section import Section
 from amct_tensorflow.config.validate import check_algorithm, check_batch_num, check_names, check_tensor
 from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError
 from amct_tensorflow.graph.layers import LayerSpec
-from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.log import log_for
 from amct_tensorflow.storage.files import write_atomically
 from amct_tensorflow.storage.text_file import read_text
@@ -125,10 +124,17 @@ def _layer(section: Section, layer: LayerSpec, activation_offset: bool) -> Layer
         raise ConfigValueError(f"{section.where}: dmq_balancer_param is not supported. Delete it.")
     config = LayerConfig(
         section.boolean("quant_enable", True),
-        _activation(section.section("activation_quant_params"), activation_offset),
+        _layer_activation(section.section("activation_quant_params"), layer, activation_offset),
         _weights(section.section("weight_quant_params"), layer),
     )
     section.refuse_unused()
+    return config
+
+
+def _layer_activation(section: Section, layer: LayerSpec, activation_offset: bool) -> ActivationConfig:
+    config = _activation(section, activation_offset and layer.op.zero_point)
+    if config.asymmetric and not layer.op.zero_point:
+        raise ConfigValueError(f"{section.where}: asymmetric must be false for {layer.op_type}.")
     return config
 
 
@@ -171,7 +177,7 @@ def _weights(section: Section, layer: LayerSpec) -> WeightConfig:
     if algorithm != "arq_quantize":
         raise ConfigValueError(f"{section.where}: wts_algo is {algorithm!r}; only 'arq_quantize' is supported.")
     channel_wise = section.boolean("channel_wise", layer.channel_wise)
-    if channel_wise and not OP_TYPES[layer.op_type].per_channel:
+    if channel_wise and not layer.op.per_channel:
         raise ConfigValueError(f"{section.where}: channel_wise must be false for {layer.op_type}.")
     section.refuse_unused()
     return WeightConfig(channel_wise)

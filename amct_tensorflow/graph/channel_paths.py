@@ -6,9 +6,6 @@ That is how Conv1D is written (Squeeze), dilated convolution (BatchToSpaceND), B
 graphs that come from a framework with another order of axes (Transpose).
 """
 
-import math
-
-import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.affine import Channels
@@ -69,19 +66,7 @@ def _batch_to_space(view: GraphView, node: NodeDef, channels: Channels) -> Chann
 
 def _reshape(view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
     """The last axis stays as it is if it keeps its length."""
-    lengths = _wanted_shape(view, node)
-    if lengths is None or channels.axis != -1 or not lengths or lengths[-1] != channels.number:
+    shape = view.shape(node.name)
+    if channels.axis != -1 or not shape or shape[-1] != channels.number:
         return None
-    return channels._replace(rank=len(lengths))
-
-
-def _wanted_shape(view: GraphView, node: NodeDef) -> list[float] | None:
-    """Returns the shape that a Reshape is told; NaN stands for what a run tells."""
-    whole = view.constant(node.input[1])
-    if whole is not None:
-        return [float(length) for length in whole]
-    pack = view.producer(node.input[1])
-    if pack.op != "Pack":
-        return None
-    parts = [view.constant(text) for text in pack.input if not text.startswith("^")]
-    return [math.nan if part is None else float(np.asarray(part).reshape(-1)[0]) for part in parts]
+    return channels._replace(rank=len(shape))

@@ -23,6 +23,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.affine import BATCH_NORM, Affine, Channels, as_affine
+from amct_tensorflow.graph.barrier import behind_barrier
 from amct_tensorflow.graph.channel_paths import channels_behind
 from amct_tensorflow.graph.layers import layer_weights, obstacle
 from amct_tensorflow.graph.nodes import make_const, make_node
@@ -43,7 +44,8 @@ class FusedLayer:
         input: the activations it reads, as GraphDef writes the input.
         weights: folded weights, float32 in the op's own layout; None for AvgPool.
         bias: folded bias, float32 [Cout]; None when no BiasAdd follows.
-        tail: the node whose output 0 is the layer's value: the BiasAdd, or the layer itself.
+        accumulator: the node whose output 0 is the layer's sum of products: the layer itself, or the barrier behind it.
+        tail: the node whose output 0 is the layer's value: the BiasAdd, or the accumulator.
         data_format: ``NHWC`` or ``NCHW``.
         absorbed: original nodes folded into the layer, in the order in which they stood.
         batch_norm_kept: whether a BatchNorm that could be folded was kept because the user asked so.
@@ -55,6 +57,7 @@ class FusedLayer:
     input: str
     weights: np.ndarray | None
     bias: np.ndarray | None
+    accumulator: str
     tail: str
     data_format: str
     absorbed: tuple[str, ...]
@@ -156,21 +159,23 @@ def _fuse_layer(
 ) -> FusedLayer:
     op_type = OP_TYPES[node.op]
     weights = layer_weights(view, node)
+    accumulator = node if node.name in keep else behind_barrier(view, node)
     plain = FusedLayer(
         name=node.name,
         op_type=node.op,
         input=node.input[op_type.data_input],
         weights=weights,
         bias=None,
-        tail=node.name,
+        accumulator=accumulator.name,
+        tail=accumulator.name,
         data_format=data_format(node),
         absorbed=(),
         batch_norm_kept=False,
-        positions_per_weight=op_type.positions_per_weight(node),
+        positions_per_weight=1 if weights is None else op_type.positions_per_weight(node, weights),
     )
     if weights is None or op_type.weight_input is None:
         return plain
-    chain = _find_chain(view, node, weights, keep, fold_batch_norm)
+    chain = _find_chain(view, node, accumulator, weights, keep, fold_batch_norm)
     if not chain.folded:
         return replace(plain, batch_norm_kept=chain.batch_norm_kept)
     if not np.array_equal(chain.affine.scale, np.ones_like(chain.affine.scale)):
@@ -185,8 +190,8 @@ def _fuse_layer(
     absorbed = tuple(original for folded in chain.folded for original in origins.get(folded.name, (folded.name,)))
     for folded in chain.folded:
         editor.remove(folded.name)
-    data_format_of_bias = plain.data_format
-    editor.add(make_node(tail, "BiasAdd", [node.name, const], T=tf.float32, data_format=data_format_of_bias), node.name)
+    bias_add = make_node(tail, "BiasAdd", [accumulator.name, const], T=tf.float32, data_format=plain.data_format)
+    editor.add(bias_add, like=node.name)
     if chain.paths:
         origins[tail] = ()
         _put_behind(editor, tail, chain.paths, last, origins)
@@ -214,15 +219,20 @@ def _put_behind(
 
 
 def _find_chain(
-    view: GraphView, layer: NodeDef, weights: np.ndarray, keep: Collection[str], fold_batch_norm: bool
+    view: GraphView,
+    layer: NodeDef,
+    accumulator: NodeDef,
+    weights: np.ndarray,
+    keep: Collection[str],
+    fold_batch_norm: bool,
 ) -> _Chain:
     """Follows the only consumer of each node as long as it is affine or moves channels."""
     op_type = OP_TYPES[layer.op]
-    channels = output_channels(layer, weights)
+    channels = output_channels(view, layer, weights)
     chain = best = _Chain(Affine.identity(channels.number))
-    current = layer
+    current = accumulator
     while current.name not in keep:
-        following = _only_consumer(view, current, vanishes=current is not layer)
+        following = _only_consumer(view, current, vanishes=current is not accumulator)
         if following is None:
             break
         affine = as_affine(view, following, current.name, channels)
@@ -250,11 +260,11 @@ def _find_chain(
     return best
 
 
-def output_channels(layer: NodeDef, weights: np.ndarray) -> Channels:
+def output_channels(view: GraphView, layer: NodeDef, weights: np.ndarray) -> Channels:
     """Returns where the output of a layer with such weights has its channels."""
-    op_type, layout = OP_TYPES[layer.op], data_format(layer)
-    axis = op_type.channel_axis(layout) - op_type.output_rank
-    return Channels(op_type.channels(weights), axis, op_type.output_rank)
+    op_type, shape = OP_TYPES[layer.op], view.shape(layer.name)
+    rank = len(shape) if op_type.output_rank is None and shape is not None else op_type.output_rank
+    return Channels(op_type.channels(weights), op_type.channel_axis(data_format(layer)), rank)
 
 
 def _weights_stay_finite(op_type: str, weights: np.ndarray, affine: Affine) -> bool:

@@ -103,9 +103,7 @@ def _input_channels(layer: FusedLayer) -> Channels | None:
     axis, weights = layer.op.input_axis, layer.weights
     if axis is None or weights is None:
         return None
-    rank = layer.op.output_rank
-    at = 1 - rank if layer.data_format == "NCHW" and rank > 2 else -1
-    return Channels(weights.shape[axis], at, rank)
+    return Channels(weights.shape[axis], layer.op.channel_axis(layer.data_format), layer.op.output_rank)
 
 
 def _is_exact(view: GraphView, layer: FusedLayer, affine: Affine, fixed: Collection[str]) -> bool:
@@ -115,7 +113,7 @@ def _is_exact(view: GraphView, layer: FusedLayer, affine: Affine, fixed: Collect
     if not np.any(affine.shift):
         return True
     pads = layer.weights is None or layer.op.pads(view.nodes[layer.name], layer.weights.shape)
-    return not pads and not (layer.bias is None and layer.name in fixed)
+    return not pads and not (layer.bias is None and layer.tail in fixed)
 
 
 def _folded(layer: FusedLayer, affine: Affine) -> tuple[np.ndarray, np.ndarray]:
@@ -145,7 +143,7 @@ def _fold(editor: GraphEditor, layer: FusedLayer, front: _Front, originals: Iter
         editor.replace_input(layer.tail, 1, const)
         return replace(folded, bias=bias)
     tail = editor.unique_name(f"{layer.name}/BiasAdd")
-    node = make_node(tail, "BiasAdd", [layer.name, const], T=tf.float32, data_format=layer.data_format)
+    node = make_node(tail, "BiasAdd", [layer.accumulator, const], T=tf.float32, data_format=layer.data_format)
     editor.add(node, like=layer.name)
-    editor.redirect({layer.name: tail}, exempt=[tail])
+    editor.redirect({layer.accumulator: tail}, exempt=[tail])
     return replace(folded, bias=bias, tail=tail)

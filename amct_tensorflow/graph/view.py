@@ -15,6 +15,9 @@ from amct_tensorflow.errors import ModelError
 
 CONTROL = -1
 
+# A static shape; None stands for a length that only a run tells.
+Shape = tuple[int | None, ...]
+
 
 class TensorName(NamedTuple):
     """A node's output, or a control edge when ``port`` is ``CONTROL``."""
@@ -69,6 +72,12 @@ def attribute(node: NodeDef, name: str) -> AttrValue:
     return node.attr[name] if name in node.attr else AttrValue()
 
 
+def static_shapes(graph: tf.Graph) -> dict[str, Shape]:
+    """Returns what TensorFlow knows of the shapes of a graph, by full tensor name; tensors of any rank are left out."""
+    tensors = [tensor for operation in graph.get_operations() for tensor in operation.outputs]
+    return {tensor.name: tuple(tensor.shape) for tensor in tensors if tensor.shape.rank is not None}
+
+
 class GraphView:
     """A read-only index of a GraphDef.
 
@@ -80,8 +89,15 @@ class GraphView:
         ModelError: two nodes have the same name, or an input names a node that is not there.
     """
 
-    def __init__(self, graph_def: GraphDef) -> None:
+    def __init__(self, graph_def: GraphDef, shapes: Mapping[str, Shape] | None = None) -> None:
+        """Indexes a graph.
+
+        Args:
+            graph_def: the graph.
+            shapes: what is known of the shapes of its tensors, by full name.
+        """
         self.graph_def = graph_def
+        self._shapes = shapes or {}
         self.nodes: dict[str, NodeDef] = {}
         self._consumers: dict[str, list[Consumer]] = defaultdict(list)
         for node in graph_def.node:
@@ -113,6 +129,10 @@ class GraphView:
     def producer(self, text: str) -> NodeDef:
         """Returns the node that computes the input ``text``."""
         return self.nodes[parse_tensor_name(text).node]
+
+    def shape(self, text: str) -> Shape | None:
+        """Returns the static shape of input ``text``; None if it may have any rank."""
+        return self._shapes.get(full_tensor_name(text))
 
     def constant(self, text: str) -> np.ndarray | None:
         """Returns the value of input ``text`` if it is a Const, perhaps behind Identity nodes; else None."""

@@ -78,21 +78,21 @@ class FloatModel:
 
     @cached_property
     def _prepared(self) -> PreparedGraph:
-        return prepare(self.original, self.outputs)
+        return prepare(self.original, self.outputs, self.source)
 
     @property
     def view(self) -> GraphView:
-        """Index of the prepared model: the graph in whose layers and nodes everything else thinks.
+        """Index of the prepared model, with shapes: the graph in whose layers and nodes everything else thinks.
 
         Raises:
             ModelError: the model cannot be prepared.
         """
-        return self._prepared.view
+        return self._prepared.shaped
 
-    @cached_property
+    @property
     def prepared_graph(self) -> tf.Graph:
         """The prepared model as TensorFlow sees it; it tells static shapes, and is never run."""
-        return import_graph(self.view.graph_def, self.source)
+        return self._prepared.graph
 
     @cached_property
     def op_types(self) -> dict[str, str]:

@@ -69,7 +69,7 @@ def _layer_channels(view: GraphView, text: str) -> Channels | None:
     node = view.producer(text)
     if node.op in OP_TYPES:
         weights = layer_weights(view, node)
-        return None if weights is None else output_channels(node, weights)
+        return None if weights is None else output_channels(view, node, weights)
     data = [source for source in data_inputs(node.input) if view.constant(source) is None]
     return _layer_channels(view, data[0]) if node.op in _AFFINE and len(data) == 1 else None
 

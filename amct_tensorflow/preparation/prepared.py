@@ -2,9 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 
+import tensorflow as tf
+
+from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, upstream
+from amct_tensorflow.graph.view import GraphView, static_shapes, upstream
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,17 +22,33 @@ class PreparedGraph:
         view: the graph, indexed.
         kept: nodes that must stay, with their names: the outputs asked for, and those that nothing reads.
         origins: per node that is no original one, the original nodes it stands for.
+        source: what messages call the model.
     """
 
     view: GraphView
     kept: frozenset[str]
+    source: str | Path
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, view: GraphView, outputs: Sequence[str]) -> "PreparedGraph":
+    def of(cls, view: GraphView, outputs: Sequence[str], source: str | Path) -> "PreparedGraph":
         """Returns a graph of which nothing is prepared yet."""
         unread = (name for name in view.nodes if not view.consumers(name))
-        return cls(view, frozenset([*outputs, *unread]))
+        return cls(view, frozenset([*outputs, *unread]), source)
+
+    @cached_property
+    def graph(self) -> tf.Graph:
+        """The graph as TensorFlow sees it.
+
+        Raises:
+            ModelError: TensorFlow refuses it.
+        """
+        return import_graph(self.view.graph_def, self.source)
+
+    @cached_property
+    def shaped(self) -> GraphView:
+        """The index of the graph with the static shapes that TensorFlow infers."""
+        return GraphView(self.view.graph_def, static_shapes(self.graph))
 
     def original_names(self, name: str) -> tuple[str, ...]:
         """Returns the original nodes that a node stands for."""

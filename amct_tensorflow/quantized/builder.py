@@ -100,7 +100,7 @@ class _Builder:
         editor = self._editor
         editor.replace_input(layer.name, layer.op.data_input, self._quantizer(layer.input, layer.name, factors))
         deq_scale = layer_deq_scale(factors)
-        value = layer.name
+        value = layer.accumulator
         if layer.weights is not None:
             self._insert_weights(layer, factors)
             value = self._insert_bias(layer, correction, deq_scale)
@@ -153,9 +153,9 @@ class _Builder:
 
         The input of an AscendQuant always is the float graph's, even if it is the output of a layer quantized here.
         """
-        layers = self._origins.keys()
-        tails = {self._plan.fused.layers[name].tail for name in layers}
-        names = {*layers, *tails, *self._inserted}
+        layers = [self._plan.fused.layers[name] for name in self._origins]
+        own = {name for layer in layers for name in (layer.name, layer.accumulator, layer.tail)}
+        names = {*own, *self._inserted}
         graph_def = self._editor.graph_def_of(names)
         for node in graph_def.node:
             # Control edges only order the float graph; here they would lead out of it.
@@ -198,7 +198,7 @@ class _Builder:
     def _insert_bias(self, layer: FusedLayer, correction: np.ndarray | None, deq_scale: np.ndarray) -> str:
         """Quantizes the bias, if there is one or a correction asks for one; returns the node that holds the sum."""
         if layer.bias is None and correction is None:
-            return layer.name
+            return layer.accumulator
         bias = np.zeros(layer.channels) if layer.bias is None else layer.bias.astype(np.float64)
         if correction is not None:
             bias = bias + correction
@@ -210,7 +210,7 @@ class _Builder:
             self._inserted.append(layer.tail)
             return layer.tail
         node = make_node(
-            f"{scope}/BiasAdd", "BiasAdd", [layer.name, const], T=tf.float32, data_format=layer.data_format
+            f"{scope}/BiasAdd", "BiasAdd", [layer.accumulator, const], T=tf.float32, data_format=layer.data_format
         )
         self._inside.add(node.name)
         return self._insert(node, layer.name)

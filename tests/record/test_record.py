@@ -157,13 +157,20 @@ def test_a_record_of_another_model(factors, words):
         check_record(factors, LAYERS, {**dict.fromkeys(LAYERS, "Conv2D"), "relu": "Relu"}, "record.txt")
 
 
+def test_a_zero_point_where_the_type_has_none():
+    layers = {"volume": ("Conv3D", 1)}
+    check_record({"volume": LayerFactors(1.0, 0, (1.0,))}, layers, {"volume": "Conv3D"}, "record.txt")
+    with pytest.raises(RecordError, match="must be 0 for Conv3D"):
+        check_record({"volume": LayerFactors(1.0, -128, (1.0,))}, layers, {"volume": "Conv3D"}, "record.txt")
+
+
 def test_a_record_that_fits():
     check_record(FACTORS, LAYERS, dict.fromkeys(LAYERS, "Conv2D"), "record.txt")
 
 
 def layer_of(name):
     weights = np.arange(54, dtype=np.float32).reshape(3, 3, 3, 2)
-    return FusedLayer(name, "Conv2D", "x", weights, None, name, "NHWC", (), False)
+    return FusedLayer(name, "Conv2D", "x", weights, None, name, name, "NHWC", (), False)
 
 
 def test_corrections_belong_to_their_factors(tmp_path):

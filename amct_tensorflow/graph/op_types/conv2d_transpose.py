@@ -1,12 +1,14 @@
 """Conv2DBackpropInput, the transposed convolution: filters [height, width, channels out, channels in]."""
 
 import math
+from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.op_types.op_type import OpType, always_pads
-from amct_tensorflow.graph.op_types.sliding import from_nhwc, spatial, to_nhwc
+from amct_tensorflow.graph.op_types.sliding import from_channels_last, spatial, to_channels_last
 from amct_tensorflow.graph.view import attribute
 
 
@@ -16,7 +18,7 @@ def _reference(node: NodeDef, data: np.ndarray, weights: np.ndarray | None) -> n
     The output is taken to be as large as the strides make it: ``stride * length`` with SAME padding.
     """
     assert weights is not None
-    nhwc = to_nhwc(node, data)
+    nhwc = to_channels_last(node, data)
     strides = spatial(node, "strides")
     lengths = [(nhwc.shape[axis + 1] - 1) * strides[axis] + weights.shape[axis] for axis in (0, 1)]
     output = np.zeros((len(nhwc), *lengths, weights.shape[2]), np.int64)
@@ -32,16 +34,16 @@ def _reference(node: NodeDef, data: np.ndarray, weights: np.ndarray | None) -> n
         output = np.pad(output, [(0, 0), *((0, max(0, w - n)) for w, n in zip(wanted, lengths, strict=True)), (0, 0)])
         starts = [max(weights.shape[axis] - strides[axis], 0) // 2 for axis in (0, 1)]
         output = output[:, starts[0] : starts[0] + wanted[0], starts[1] : starts[1] + wanted[1]]
-    return from_nhwc(node, output)
+    return from_channels_last(node, output)
 
 
 def _restriction(node: NodeDef) -> str | None:
     return "it is dilated" if max(spatial(node, "dilations")) > 1 else None
 
 
-def _positions_per_weight(node: NodeDef) -> int:
+def _products(node: NodeDef, weights: Sequence[int]) -> Fraction:
     """Every position of the *input* takes each weight once, and makes so many positions of the output."""
-    return math.prod(spatial(node, "strides"))
+    return Fraction(weights[0] * weights[1] * weights[3], math.prod(spatial(node, "strides")))
 
 
 CONV2D_TRANSPOSE = OpType(
@@ -56,5 +58,5 @@ CONV2D_TRANSPOSE = OpType(
     is_told_its_output_shape=True,
     restriction=_restriction,
     pads=always_pads,
-    positions_per_weight=_positions_per_weight,
+    products=_products,
 )

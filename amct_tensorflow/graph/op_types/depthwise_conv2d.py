@@ -1,23 +1,31 @@
 """DepthwiseConv2dNative: filters [height, width, channels, multiplier]; channel c gives outputs c * multiplier + m."""
 
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.op_types.op_type import OpType
-from amct_tensorflow.graph.op_types.sliding import from_nhwc, pads, spatial, taps, to_nhwc
+from amct_tensorflow.graph.op_types.sliding import from_channels_last, pads, spatial, taps, to_channels_last
 
 
 def _reference(node: NodeDef, data: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     assert weights is not None
-    seen = taps(node, to_nhwc(node, data), weights.shape[:2])
+    seen = taps(node, to_channels_last(node, data), weights.shape[:2])
     total = np.asarray(sum(values[..., np.newaxis] * weights[position] for position, values in seen))
-    return from_nhwc(node, total.reshape(*total.shape[:3], -1))
+    return from_channels_last(node, total.reshape(*total.shape[:3], -1))
 
 
 def _restriction(node: NodeDef) -> str | None:
     if max(spatial(node, "dilations")) > 1 and max(spatial(node, "strides")) > 1:
         return "it has both strides and dilations, which TensorFlow computes wrongly"
     return None
+
+
+def _products(_node: NodeDef, weights: Sequence[int]) -> Fraction:
+    return Fraction(math.prod(weights[:2]))
 
 
 DEPTHWISE_CONV2D = OpType(
@@ -30,4 +38,5 @@ DEPTHWISE_CONV2D = OpType(
     per_channel=True,
     restriction=_restriction,
     pads=pads,
+    products=_products,
 )

@@ -1,5 +1,8 @@
 """MatMul: weights [channels in, channels out]; one scale for all of them."""
 
+from collections.abc import Sequence
+from fractions import Fraction
+
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
@@ -21,6 +24,10 @@ def _restriction(node: NodeDef) -> str | None:
     return None
 
 
+def _products(node: NodeDef, weights: Sequence[int]) -> Fraction:
+    return Fraction(weights[1 if attribute(node, "transpose_b").b else 0])
+
+
 MATMUL = OpType(
     name="MatMul",
     reference=_reference,
@@ -30,4 +37,5 @@ MATMUL = OpType(
     channel_axes=(1,),
     output_rank=2,
     restriction=_restriction,
+    products=_products,
 )

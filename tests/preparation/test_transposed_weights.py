@@ -1,0 +1,42 @@
+"""Weights that are taken transposed are transposed once."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from graphs import build, calibrate_and_save, normal, prepared, run, signal_to_noise, tf1
+
+from amct_tensorflow.preparation.transposed_weights import transpose_weights
+
+
+def product(shape, weights, **flags):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, *shape[1:]], name="x")
+        tf.nn.relu(tf.matmul(x, weights, name="layer", **flags), name="out")
+
+    return build(make)
+
+
+@pytest.mark.parametrize("shape", [(4, 20), (4, 3, 20)])
+def test_transposed_weights_are_quantized(shape):
+    graph_def, x = product(shape, normal((5, 20), 1), transpose_b=True), normal(shape, 2)
+    rewritten, added = prepared(graph_def, transpose_weights)
+    assert added == {"layer/transposed_weights": ("layer",)}
+    assert {node.name for node in rewritten.node} == {"x", "layer", "layer/transposed_weights", "out"}
+    quantized = calibrate_and_save(graph_def, x)
+    expected, same, actual = (run(each, ["out"], {"x": x})[0] for each in (graph_def, rewritten, quantized))
+    np.testing.assert_allclose(same, expected, rtol=1e-6, atol=1e-6)
+    assert signal_to_noise(expected, actual) > 30
+
+
+@pytest.mark.parametrize(
+    "graph_def",
+    [
+        product((4, 20), normal((20, 5)), transpose_b=False),
+        product((4, 20), normal((4, 5)), transpose_a=True),
+        product((4, 3, 20), normal((4, 5, 20)), transpose_b=True),
+    ],
+    ids=["straight", "transposed data", "a matrix per image"],
+)
+def test_other_products_stay(graph_def):
+    rewritten, added = prepared(graph_def, transpose_weights)
+    assert added == {} and rewritten == graph_def
