@@ -29,7 +29,7 @@ OPS = {layer.name: layer.op_type for layer in (*LAYERS, FC, VOLUME)} | {
     "add": "AddV2",
 }
 
-# The example of spec section 2.2, with the one key that is ours.
+# The example of spec section 2.2, with the keys that are ours.
 EXAMPLE = """{
     "version":1,
     "batch_num":1,
@@ -39,6 +39,8 @@ EXAMPLE = """{
     "skip_fusion_layers":[],
     "tensor_quantize":[],
     "bias_correction":true,
+    "gain_correction":true,
+    "weight_rounding":"second_moments",
     "MobilenetV2/Conv/Conv2D":{
         "quant_enable":true,
         "activation_quant_params":{
