@@ -9,13 +9,26 @@ from amct_tensorflow.errors import ModelError, ModelNotFoundError
 from amct_tensorflow.graph.layers import find_layers, obstacle
 from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, import_graph, read_model
 from amct_tensorflow.graph.nodes import make_node
-from amct_tensorflow.graph.view import GraphView, parse_tensor_name
+from amct_tensorflow.graph.view import GraphView, parse_tensor_name, static_shapes
 
 
 def test_reads_a_model(tmp_path):
     graph_def = build(small_net)
     (tmp_path / "net.pb").write_bytes(graph_def.SerializeToString())
     assert read_model(tmp_path / "net.pb").graph_def == graph_def
+
+
+def test_shapes_as_tensorflow_knows_them():
+    with tf.Graph().as_default() as graph:
+        image = tf1.placeholder(tf.float32, [None, 4, 6], name="image")
+        tf.split(image, 2, axis=2, name="halves")
+        tf1.placeholder(tf.float32, name="anything")
+    view = GraphView(graph.as_graph_def(), static_shapes(graph))
+    assert view.shape("image") == (None, 4, 6)
+    assert view.shape("halves:1") == (None, 4, 3)
+    assert view.shape("halves/split_dim") == ()
+    assert view.shape("anything") is None
+    assert GraphView(graph.as_graph_def()).shape("image") is None
 
 
 @pytest.mark.parametrize(
