@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.op_types import OP_TYPES, UNQUANTIZED, OpType
-from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
+from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, full_tensor_name
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ def _obstacle_of_type(view: GraphView, node: NodeDef) -> str:
     unquantized = UNQUANTIZED.get(node.op)
     if unquantized is None:
         return f"its op type {node.op} is none of {', '.join(OP_TYPES)}"
-    if view.constant(node.input[unquantized.weight_input]) is None and view.constant(node.input[0]) is None:
+    inputs = data_inputs(node.input)
+    factors = [*inputs[:1], *inputs[unquantized.weight_input : unquantized.weight_input + 1]]
+    if len(factors) == 2 and all(view.constant(text) is None for text in factors):
         return "its weights are no constant, but computed"
     return unquantized.reason
 

@@ -8,7 +8,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.einsum import parse_equation
 from amct_tensorflow.graph.op_types import OP_TYPES, UNQUANTIZED
-from amct_tensorflow.graph.view import GraphView, attribute
+from amct_tensorflow.graph.view import GraphView, attribute, data_inputs
 
 # The op types that carry any.
 CARRIERS = frozenset(
@@ -49,8 +49,10 @@ def _products(view: GraphView, node: NodeDef) -> Fraction | None:
 
 
 def _einsum_products(view: GraphView, node: NodeDef) -> int | None:
-    """The same for an Einsum: the product of the lengths of all axes that are summed up."""
-    shapes = [view.shape(text) or () for text in node.input if not text.startswith("^")]
+    """The same for an Einsum: the product of the lengths of all axes that are summed up; 0 for one operand alone."""
+    shapes = [view.shape(text) or () for text in data_inputs(node.input)]
+    if len(shapes) < 2:
+        return 0  # it moves or sums up the axes of one operand
     equation = parse_equation(attribute(node, "equation").s.decode(), [len(shape) for shape in shapes])
     if equation is None:
         return None

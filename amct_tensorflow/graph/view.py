@@ -49,6 +49,11 @@ def full_tensor_name(text: str) -> str:
     return f"{name.node}:{name.port}"
 
 
+def data_inputs(inputs: Iterable[str]) -> list[str]:
+    """Returns those inputs of a node that carry data."""
+    return [text for text in inputs if not text.startswith("^")]
+
+
 def node_scope(name: str) -> str:
     """Returns the scope of a node name, with a trailing slash unless it is empty."""
     head, slash, _ = name.rpartition("/")

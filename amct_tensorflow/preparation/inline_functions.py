@@ -18,8 +18,8 @@ from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.op_definitions import output_arguments
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, attribute, parse_tensor_name
-from amct_tensorflow.preparation.prepared import PreparedGraph, data_inputs
+from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, parse_tensor_name
+from amct_tensorflow.preparation.prepared import PreparedGraph
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _DEEPEST = 50

@@ -73,6 +73,7 @@ def attention(**flags):
         (lambda: einsum("aecd,abcd->acbe", (None, 6, 2, 7), (None, 5, 2, 7)), 6 * 2 * 7 * 5),
         (lambda: einsum("...ab,bc->...ac", (None, 4, 5, 7), (7, 3)), 4 * 5 * 7 * 3),
         (lambda: einsum("ab,bc->ac", (None, None), (None, 3)), None),
+        (lambda: einsum("abc->ab", (None, 4, 5)), 0),
         (lambda: tf.nn.relu(placeholder(2, 3)), 0),
         (lambda: tf.nn.avg_pool2d(placeholder(1, 4, 4, 3), 2, 2, "SAME"), 0),
     ],
