@@ -9,6 +9,10 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.graph.op_types import OP_TYPES, UNQUANTIZED, OpType
 from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, full_tensor_name
 
+# Why what stands in a loop, or in a branch of a cond, cannot be quantized.
+IN_LOOP = "it runs inside a loop, any number of times per batch"
+IN_BRANCH = "it stands in a branch that is taken or not as a value in the graph says"
+
 
 @dataclass(frozen=True)
 class LayerSpec:
@@ -51,7 +55,9 @@ def obstacle(view: GraphView, node: NodeDef) -> str | None:
         name = tf.dtypes.as_dtype(dtype).name if dtype else "no type that the graph tells"
         return f"it computes {name}, and only float32 can be quantized"
     if node.name in view.loop_nodes:
-        return "it runs inside a loop, any number of times per batch"
+        return IN_LOOP
+    if node.name in view.branch_nodes:
+        return IN_BRANCH
     if op_type.weight_input is not None:
         reason = _obstacle_of_weights(view, node, op_type)
         if reason is not None:
