@@ -54,10 +54,9 @@ def obstacle(view: GraphView, node: NodeDef) -> str | None:
     if dtype != tf.float32.as_datatype_enum:
         name = tf.dtypes.as_dtype(dtype).name if dtype else "no type that the graph tells"
         return f"it computes {name}, and only float32 can be quantized"
-    if node.name in view.loop_nodes:
-        return IN_LOOP
-    if node.name in view.branch_nodes:
-        return IN_BRANCH
+    place = _obstacle_of_place(view, node)
+    if place is not None:
+        return place
     if op_type.weight_input is not None:
         reason = _obstacle_of_weights(view, node, op_type)
         if reason is not None:
@@ -65,6 +64,12 @@ def obstacle(view: GraphView, node: NodeDef) -> str | None:
     if view.constant(node.input[op_type.data_input]) is not None:
         return "its input is a constant"
     return op_type.restriction(node)
+
+
+def _obstacle_of_place(view: GraphView, node: NodeDef) -> str | None:
+    if node.name in view.loop_nodes:
+        return IN_LOOP
+    return IN_BRANCH if node.name in view.branch_nodes else None
 
 
 def _obstacle_of_type(view: GraphView, node: NodeDef) -> str:

@@ -43,7 +43,8 @@ def _products(view: GraphView, node: NodeDef) -> Fraction | None:
     """Returns how many products each value of the output sums up."""
     op_type = OP_TYPES.get(node.op) or UNQUANTIZED[node.op]
     assert op_type.weight_input is not None
-    weights = view.shape(node.input[op_type.weight_input])
+    inputs = data_inputs(node.input)
+    weights = view.shape(inputs[op_type.weight_input]) if op_type.weight_input < len(inputs) else None
     lengths = [length for length in (weights or ())[-op_type.weight_rank :] if length is not None]
     return op_type.products(node, lengths) if len(lengths) == op_type.weight_rank else None
 
