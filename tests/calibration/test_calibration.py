@@ -216,6 +216,17 @@ def test_layers_may_depend_on_further_sources():
     assert result.analyses[OUTPUT].similarity > 0.999
 
 
+def test_layers_in_a_branch_that_is_not_taken():
+    def make():
+        tf1.disable_control_flow_v2()
+        x = tf1.placeholder(tf.float32, [None, 4], name="input")
+        y = tf.matmul(x, normal((4, 4), 1), name="first")
+        y = tf1.cond(tf.reduce_sum(x) > 1e9, lambda: tf.matmul(y, normal((4, 4), 2)), lambda: y)
+        tf.identity(y, name=OUTPUT)
+
+    assert list(calibrate(normal((16, 4), 3), make=make).check_complete().factors) == ["first"]
+
+
 def test_transposed_convolution_and_fully_convolutional_nets():
     def make():
         x = tf1.placeholder(tf.float32, [None, None, None, 3], name="input")

@@ -173,6 +173,23 @@ def test_loop_bodies_are_left_alone():
     assert names(make) == ["after"]
 
 
+def in_branch(x, condition, name):
+    tf1.disable_control_flow_v2()
+    return tf1.cond(condition, lambda: tf.nn.avg_pool2d(tf.nn.avg_pool2d(x, 2, 1, "SAME"), 2, 1, "SAME"), lambda: x,
+                    name=name)  # fmt: skip
+
+
+def test_branches_that_a_run_decides_are_left_alone():
+    def make():
+        x = tf1.placeholder(tf.float32, [2, 4, 4, 3], name="x")
+        is_dark = tf.reduce_sum(x) < 9
+        y = in_branch(tf.nn.avg_pool2d(x, 2, 1, "SAME", name="before"), is_dark, "cond")
+        y = tf1.cond(is_dark, lambda: tf.nn.avg_pool2d(in_branch(y, is_dark, "inner"), 2, 1, "SAME"), lambda: y)
+        tf.nn.avg_pool2d(y, 2, 1, "SAME", name="after")
+
+    assert names(make) == ["before", "after"]
+
+
 def test_a_filter_as_large_as_its_input_is_fully_connected():
     with tf.Graph().as_default() as graph:
         x = tf1.placeholder(tf.float32, [None, 7, 7, 4])
