@@ -108,6 +108,15 @@ def test_unknown_op_is_our_error():
         import_graph(graph_def, "net.pb")
 
 
+def test_importing_leaves_the_graph_as_it_is():
+    """TensorFlow adds attributes that are left out because they have their default, as exporters may do."""
+    graph_def = build(small_net)
+    del next(node for node in graph_def.node if node.op == "Conv2D").attr["dilations"]
+    before = graph_def.SerializeToString(deterministic=True)
+    import_graph(graph_def, "net.pb")
+    assert graph_def.SerializeToString(deterministic=True) == before
+
+
 def test_output_names():
     view = GraphView(build(small_net))
     check_outputs(view, ["probabilities"], "net.pb")
