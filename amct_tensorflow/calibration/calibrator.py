@@ -17,13 +17,15 @@ from amct_tensorflow.calibration.observers import ActivationObservers
 from amct_tensorflow.calibration.replay import Batch, Replay
 from amct_tensorflow.calibration.replay_sources import readers_of, replay_sources
 from amct_tensorflow.calibration.taps import attach_tap
-from amct_tensorflow.config.schema import QuantConfig, TensorQuantize
+from amct_tensorflow.calibration.weight_rounding import WeightRounding
+from amct_tensorflow.config.schema import NEAREST, QuantConfig, TensorQuantize
 from amct_tensorflow.errors import ConfigValueError
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.quantized.plan import QuantizationPlan
+from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.layer_factors import LayerFactors
 
 
@@ -33,14 +35,14 @@ class CalibrationResult:
 
     Attributes:
         factors: per layer name, its factors; per ``op:input`` of tensor_quantize, those of the tensor.
-        corrections: per layer name, what to add to its bias, float64 [Cout]; layers without one are left out.
+        corrections: per layer name, what brings it closer to the float one; layers without are left out.
         analyses: per layer name, what a search wants to know; empty if none follows.
         batches: per calibration batch, the values of the tensors from which the outputs follow, by full tensor name;
             empty if no search follows.
     """
 
     factors: dict[str, LayerFactors]
-    corrections: dict[str, np.ndarray]
+    corrections: dict[str, LayerCorrection]
     analyses: dict[str, LayerAnalysis]
     batches: tuple[Batch, ...] = ()
 
@@ -211,20 +213,29 @@ class Calibrator:
         return factors
 
     def _measure_effects(self, factors: Mapping[str, LayerFactors]) -> LayerEffects:
-        if not (self._for_search or self._config.bias_correction):
-            return LayerEffects({}, {})
+        config = self._config
+        layers = [layer for name, layer in self.fused.layers.items() if name in self._layers]
+        weights = self._round_weights(layers, factors)
+        corrects = config.bias_correction or config.gain_correction
+        if not layers or not (self._for_search or corrects):
+            return LayerEffects({name: LayerCorrection(weights=each) for name, each in weights.items()}, {})
         log_for("calibration").info(
             "Measuring what quantization does to each of %d layers on %d calibration batches.",
-            len(factors), self._config.batch_num,
+            len(layers), config.batch_num,
         )  # fmt: skip
-        layers = [layer for name, layer in self.fused.layers.items() if name in self._layers]
         return LayerAnalyser(self._replay, self.fused, layers).analyse(
-            factors,
-            self._parts,
-            bias_correction=self._config.bias_correction,
-            for_search=self._for_search,
-            comparison=self._comparison,
+            factors, weights, self._parts, config=config, for_search=self._for_search, comparison=self._comparison
         )
+
+    def _round_weights(
+        self, layers: Sequence[FusedLayer], factors: Mapping[str, LayerFactors]
+    ) -> dict[str, np.ndarray]:
+        """Returns per layer the integers of its weights, of those that are not rounded to the nearest."""
+        if self._config.weight_rounding == NEAREST:
+            return {}
+        rounding = WeightRounding(self._replay, self.fused, layers, factors)
+        rounding.observe(self._parts)
+        return rounding.integers()
 
 
 def _input_of(view: GraphView, tensor: TensorQuantize) -> str:

@@ -1,37 +1,38 @@
 """What quantization takes from a layer's output, summed up so that it does not matter how the images come.
 
-From these sums follow the mean difference per output channel, which is what local bias correction adds to the bias, and
-the cosine similarity of the float output to the quantized one, *with that one correction applied to all of it*. A
-correction measured on each part by itself would hide the error: of a part with one position per channel, all of it.
+From these sums follow, per output channel, the gain and the shift that bring the quantized output closest to the float
+one, and the cosine similarity of the two outputs *with that one correction applied to all of it*. A correction measured
+on each part by itself would hide the error: of a part with one position per channel, all of it.
 
-With ``a`` the float output, ``b`` the quantized one, ``d = a - b``, and ``m`` the mean of ``d`` per channel, the
-corrected output is ``b + m``, and
-
-    sum((d - m) ** 2)   = sum(d ** 2) - sum(n * m ** 2)
-    sum(a * (d - m))    = sum(a * d) - sum(m * sum(a))
-    sum((b + m) ** 2)   = sum(b ** 2) + sum(2 * m * sum(b)) + sum(n * m ** 2)
-
-The similarity is close to 1, and what matters is how far below; it is computed from the sine, which keeps all digits.
+With ``a`` the float output, ``b`` the quantized one and ``d = a - b``, the corrected output ``g * b + m`` misses ``a``
+by ``r = d - (g - 1) * b - m``. Everything is computed from sums of ``a``, ``d`` and their products, in which the digits
+of a small difference are kept.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-# float32 products are summed in blocks, and the blocks in float64: as fast as BLAS, exact to about 1e-7.
-_BLOCK = 4096
+# A channel that hardly varies tells nothing of a gain, and no sound layer asks for a large one.
+_LEAST_VARIANCE = 1e-6
+_LARGEST_EXCESS = 0.25
+
+
+class OutputCorrection(NamedTuple):
+    """What brings a quantized output closer to the float one: ``gain * b + shift`` per channel, float64 [Cout]."""
+
+    gain: np.ndarray
+    shift: np.ndarray
 
 
 class ChannelSums:
-    """Sums over the positions of a layer's output."""
+    """Sums over the positions of a layer's output, per channel."""
 
-    def __init__(self, channels: int, *, correction_only: bool = False) -> None:
-        """Starts at zero; ``correction_only`` leaves out what the similarity follows from, most of the work."""
-        self._correction_only = correction_only
-        self._weight = 0.0
-        self._original = np.zeros(channels)
-        self._difference = np.zeros(channels)
-        self._original_square = self._quantized_square = self._product = self._square = 0.0
+    def __init__(self, channels: int) -> None:
+        """Starts at zero."""
+        self._count = 0.0
+        self._a, self._d, self._aa, self._ad, self._dd = np.zeros((5, channels))
 
     def add(self, original: np.ndarray, quantized: np.ndarray, weight: float) -> None:
         """Adds the outputs of some images.
@@ -41,58 +42,53 @@ class ChannelSums:
             quantized: quantized output, same shape.
             weight: how many images each of these stands for.
         """
-        channels = len(self._original)
-        original, quantized = original.reshape(-1, channels), quantized.reshape(-1, channels)
-        difference = original - quantized
-        # A matrix product sums columns faster than sum() does.
-        ones = np.full(len(original), weight, np.float32)
-        self._weight += weight * len(original)
-        self._difference += ones @ difference
-        if self._correction_only:
-            return
-        self._original += ones @ original
-        self._original_square += weight * dot(original, original)
-        self._quantized_square += weight * dot(quantized, quantized)
-        self._product += weight * dot(original, difference)
-        self._square += weight * dot(difference, difference)
+        a = original.reshape(-1, len(self._a)).astype(np.float64)
+        d = a - quantized.reshape(a.shape)
+        ones = np.full(len(a), weight)  # a matrix product sums columns faster than sum() does
+        self._count += weight * len(a)
+        self._a += ones @ a
+        self._d += ones @ d
+        self._aa += ones @ (a * a)
+        self._ad += ones @ (a * d)
+        self._dd += ones @ (d * d)
 
-    @property
-    def correction(self) -> np.ndarray:
-        """Mean of the float output less the quantized one, float64 [Cout]."""
-        return self._difference / max(self._weight, 1.0)
+    def correction(self, *, gain: bool, shift: bool) -> OutputCorrection:
+        """Returns the correction with the least squared error, of the parts asked for."""
+        count = max(self._count, 1.0)
+        a, d = (self._a / count, self._d / count) if shift else (np.zeros_like(self._a), np.zeros_like(self._d))
+        b = a - d
+        excess = np.zeros_like(self._a)  # of the gain over 1
+        if gain:
+            # Moments about the mean if a shift takes that, else about 0.
+            variance = (self._aa - 2 * self._ad + self._dd) / count - b * b
+            covariance = (self._ad - self._dd) / count - b * d
+            enough = variance > _LEAST_VARIANCE * (self._aa / count)
+            excess = np.where(enough, covariance / np.where(enough, variance, 1.0), 0.0)
+            excess = np.where(np.abs(excess) <= _LARGEST_EXCESS, excess, 0.0)
+        return OutputCorrection(1 + excess, d - excess * b)
 
-    def similarity(self, *, corrected: bool) -> float:
-        """Returns ``0.5 + 0.5 * cos`` of the two outputs (spec section 6.2).
-
-        Args:
-            corrected: whether the quantized output is the one with the correction added.
+    def similarity(self, correction: OutputCorrection) -> float:
+        """Returns ``0.5 + 0.5 * cos`` of the two outputs, the quantized one corrected (spec section 6.2).
 
         Returns:
             A value in [0, 1]; 1 if the float output is all zero, 0 if only the quantized one is.
         """
-        shift = self.correction if corrected else np.zeros_like(self._difference)
-        shift_square = self._weight * float(np.sum(shift**2))
-        original_square = self._original_square
-        product = self._product - float(np.sum(shift * self._original))
-        square = max(self._square - shift_square, 0.0) if corrected else self._square
-        shifted = 2 * float(np.sum(shift * (self._original - self._difference)))
-        quantized_square = max(self._quantized_square + shifted + shift_square, 0.0)
-        if original_square == 0:
+        excess, shift = correction.gain - 1, correction.shift
+        b, ab, bd = self._a - self._d, self._aa - self._ad, self._ad - self._dd
+        bb = ab - bd
+        square = float(np.sum(self._aa))
+        # Sums of a * r and of r * r.
+        product = float(np.sum(self._ad - excess * ab - shift * self._a))
+        rest = self._dd + excess**2 * bb + shift**2 * self._count
+        rest += 2 * (excess * shift * b - excess * bd - shift * self._d)
+        error = max(float(np.sum(rest)), 0.0)
+        other = max(square - 2 * product + error, 0.0)
+        if square == 0:
             return 1.0
-        if quantized_square == 0:
+        if other == 0:
             return 0.0
-        both = original_square * quantized_square
-        cosine = (original_square - product) / math.sqrt(both)
+        cosine = (square - product) / math.sqrt(square * other)
         if cosine <= 0:
             return 0.5 + 0.5 * max(cosine, -1.0)
-        sine_square = max(original_square * square - product**2, 0.0) / both
+        sine_square = max(square * error - product**2, 0.0) / (square * other)
         return 1 - 0.5 * sine_square / (1 + math.sqrt(max(1 - sine_square, 0.0)))
-
-
-def dot(left: np.ndarray, right: np.ndarray) -> float:
-    """Returns the sum of the products of two float32 arrays of the same shape."""
-    left, right = np.ravel(left), np.ravel(right)
-    whole = left.size - left.size % _BLOCK
-    blocks = np.matmul(left[:whole].reshape(-1, 1, _BLOCK), right[:whole].reshape(-1, _BLOCK, 1))
-    rest = np.dot(left[whole:].astype(np.float64), right[whole:].astype(np.float64))
-    return float(np.sum(blocks, dtype=np.float64) + rest)

@@ -6,18 +6,20 @@ are is the layer's sensitivity (spec section 6.2). Neither depends on which othe
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.calibration.channel_sums import ChannelSums
+from amct_tensorflow.calibration.channel_sums import ChannelSums, OutputCorrection
 from amct_tensorflow.calibration.comparison import Comparison, compare
 from amct_tensorflow.calibration.replay import Batch, Replay
+from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.quantized.builder import FLOAT_SCOPE, local_quantized_graph
 from amct_tensorflow.quantized.plan import QuantizationPlan
+from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.layer_factors import LayerFactors
 
 # Of the images of a part, each layer is measured on as many as keep its input and output below this many values: all of
@@ -44,12 +46,12 @@ class LayerEffects:
     """What quantization does to the layers.
 
     Attributes:
-        corrections: per layer name, what to add to its bias, float64 [Cout]; none for a layer without weights, or if
-            switched off.
+        corrections: per layer name, what brings it closer to the float one, the integers of its weights included; none
+            for a layer of which there is nothing to correct.
         analyses: per layer name, what a search wants to know; empty if none follows.
     """
 
-    corrections: dict[str, np.ndarray]
+    corrections: dict[str, LayerCorrection]
     analyses: dict[str, LayerAnalysis]
 
 
@@ -65,9 +67,10 @@ class LayerAnalyser:
     def analyse(
         self,
         factors: Mapping[str, LayerFactors],
+        weights: Mapping[str, np.ndarray],
         parts: Sequence[Batch],
         *,
-        bias_correction: bool,
+        config: QuantConfig,
         for_search: bool,
         comparison: Comparison | None = None,
     ) -> LayerEffects:
@@ -75,8 +78,9 @@ class LayerAnalyser:
 
         Args:
             factors: per layer name, its factors.
+            weights: per layer name, the integers of its weights; layers without are rounded to the nearest.
             parts: the calibration batches, cut into parts; see ``Replay``.
-            bias_correction: whether to measure corrections; the similarity then is that of the corrected layer.
+            config: says what is corrected; the similarity then is that of the corrected layer.
             for_search: whether to analyse the layers for a search.
             comparison: a user's sensitivity, for which everything runs a second time, since the correction must be
                 known before; None for the cosine similarity, which follows from sums.
@@ -84,18 +88,18 @@ class LayerAnalyser:
         Raises:
             EvaluatorError: the sensitivity failed, or returned something else than a number.
         """
-        if not self._layers:
-            return LayerEffects({}, {})
-        probes = {layer.name: _Probe(layer, bias_correction, for_search) for layer in self._layers}
-        operations = self._attach(probes, self._import_quantized(factors))
+        rounded = {name: LayerCorrection(weights=integers) for name, integers in weights.items()}
+        probes = {layer.name: _Probe(layer, config) for layer in self._layers}
+        quantized = self._import_quantized(QuantizationPlan(self._fused, factors, rounded, ()))
+        operations = self._attach(probes, quantized)
         self._run(operations, parts)
         if comparison is not None:
             for probe in probes.values():
                 probe.compare_by(comparison)
             self._run(operations, parts)
-        corrections = {name: probe.correction for name, probe in probes.items()}
+        corrections = {name: replace(probe.correction, weights=weights.get(name)) for name, probe in probes.items()}
         return LayerEffects(
-            {name: correction for name, correction in corrections.items() if correction is not None},
+            {name: correction for name, correction in corrections.items() if correction.parts()},
             {name: probe.analysis() for name, probe in probes.items()} if for_search else {},
         )
 
@@ -103,9 +107,9 @@ class LayerAnalyser:
         for part in parts:
             self._replay.run(operations, part)
 
-    def _import_quantized(self, factors: Mapping[str, LayerFactors]) -> dict[str, tf.Tensor]:
+    def _import_quantized(self, plan: QuantizationPlan) -> dict[str, tf.Tensor]:
         """Imports every quantized layer, reading the float model's tensors; returns its output per layer name."""
-        quantized, outputs = local_quantized_graph(QuantizationPlan(self._fused, factors, {}, ()))
+        quantized, outputs = local_quantized_graph(plan)
         images = self._images_to_take()
         prefix = f"{FLOAT_SCOPE}/"
         with self._replay.graph.as_default():
@@ -153,10 +157,12 @@ class _Probe:
         layer: the layer.
     """
 
-    def __init__(self, layer: FusedLayer, bias_correction: bool, for_search: bool) -> None:
+    def __init__(self, layer: FusedLayer, config: QuantConfig) -> None:
         self.layer = layer
-        self._corrects = bias_correction and layer.weights is not None
-        self._sums = ChannelSums(layer.channels, correction_only=not for_search)
+        has_weights = layer.weights is not None
+        self._shifts = config.bias_correction and has_weights
+        self._gains = config.gain_correction and has_weights
+        self._sums = ChannelSums(layer.channels)
         self._positions = 0
         self._comparison: Comparison | None = None
         self._similarity = 0.0
@@ -176,23 +182,27 @@ class _Probe:
             self._compare(self._comparison, original, quantized)
 
     @property
-    def correction(self) -> np.ndarray | None:
-        """What to add to the layer's bias, as all parts say together; None if it is to get nothing."""
-        return self._sums.correction if self._corrects else None
+    def correction(self) -> LayerCorrection:
+        """What brings the layer closer to the float one, as all parts say together."""
+        found = self._found()
+        return LayerCorrection(found.shift if self._shifts else None, found.gain if self._gains else None)
+
+    def _found(self) -> OutputCorrection:
+        return self._sums.correction(gain=self._gains, shift=self._shifts)
 
     def analysis(self) -> LayerAnalysis:
         """Returns what all parts say together."""
         if self._comparison is None:
-            similarity = self._sums.similarity(corrected=self._corrects)
+            similarity = self._sums.similarity(self._found())
         else:
             similarity = self._similarity / max(self._images, 1)
         return LayerAnalysis(similarity, self._multiply_accumulates())
 
     def _compare(self, comparison: Comparison, original: np.ndarray, quantized: np.ndarray) -> None:
         images = len(original)
-        if self.correction is not None:
-            correction = self.correction.astype(np.float32)
-            quantized = quantized + (correction.reshape(-1, 1, 1) if self._is_nchw(quantized) else correction)
+        axes = [1] * (quantized.ndim - 2) if self._is_nchw(quantized) else []
+        gain, shift = (values.astype(np.float32).reshape([-1, *axes]) for values in self._found())
+        quantized = gain * quantized + shift
         similarity = compare(comparison, original[: len(quantized)], quantized, f"layer {self.layer.name!r}")
         self._similarity += images * similarity
         self._images += images

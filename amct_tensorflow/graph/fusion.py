@@ -48,6 +48,7 @@ class FusedLayer:
         tail: the node whose output 0 is the layer's value: the BiasAdd, or the accumulator.
         data_format: ``NHWC`` or ``NCHW``.
         absorbed: original nodes folded into the layer, in the order in which they stood.
+        absorbed_types: op types of the prepared nodes that were folded, in the same order.
         batch_norm_kept: whether a BatchNorm that could be folded was kept because the user asked so.
         positions_per_weight: how many positions of the output share one use of a weight.
     """
@@ -63,6 +64,7 @@ class FusedLayer:
     absorbed: tuple[str, ...]
     batch_norm_kept: bool
     positions_per_weight: int = 1
+    absorbed_types: tuple[str, ...] = ()
 
     @property
     def op(self) -> OpType:
@@ -201,6 +203,7 @@ def _fuse_layer(
         bias=bias,
         tail=tail,
         absorbed=absorbed,
+        absorbed_types=tuple(str(folded.op) for folded in chain.folded),
         batch_norm_kept=chain.batch_norm_kept,
     )
 

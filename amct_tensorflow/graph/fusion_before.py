@@ -134,8 +134,13 @@ def _fold(editor: GraphEditor, layer: FusedLayer, front: _Front, originals: Iter
     const = editor.add(make_const(editor.unique_name(f"{layer.name}/folded_weights"), weights), like=layer.name)
     editor.replace_input(layer.name, layer.op.weight_input, const)
     editor.replace_input(layer.name, layer.op.data_input, front.tensor)
-    absorbed = (*originals, *layer.absorbed)
-    folded = replace(layer, input=front.tensor, weights=weights, absorbed=absorbed)
+    folded = replace(
+        layer,
+        input=front.tensor,
+        weights=weights,
+        absorbed=(*originals, *layer.absorbed),
+        absorbed_types=(*(str(node.op) for node in front.nodes), *layer.absorbed_types),
+    )
     if layer.bias is None and not np.any(front.affine.shift):
         return folded
     const = editor.add(make_const(editor.unique_name(f"{layer.name}/folded_bias"), bias), like=layer.name)

@@ -69,9 +69,11 @@ def import_graph(graph_def: GraphDef, source: str | Path) -> tf.Graph:
         ModelError: TensorFlow refuses the graph; ``source`` names it in the message.
     """
     graph = tf.Graph()
+    imported = GraphDef()
+    imported.CopyFrom(graph_def)  # TensorFlow adds the attributes that are left out because they have their default
     with graph.as_default():
         try:
-            tf.import_graph_def(graph_def, name="")
+            tf.import_graph_def(imported, name="")
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
             raise ModelError(f"TensorFlow cannot import {source}: {error}") from error
     return graph

@@ -11,7 +11,7 @@ from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.einsum import parse_equation
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.op_types import OP_TYPES, UNQUANTIZED
-from amct_tensorflow.graph.view import GraphView, attribute, static_shapes
+from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, static_shapes
 
 # The op types that carry any.
 CARRIERS = frozenset(
@@ -64,14 +64,17 @@ def _products(view: GraphView, node: NodeDef) -> Fraction | None:
     """Returns how many products each value of the output sums up."""
     op_type = OP_TYPES.get(node.op) or UNQUANTIZED[node.op]
     assert op_type.weight_input is not None
-    weights = view.shape(node.input[op_type.weight_input])
+    inputs = data_inputs(node.input)
+    weights = view.shape(inputs[op_type.weight_input]) if op_type.weight_input < len(inputs) else None
     lengths = [length for length in (weights or ())[-op_type.weight_rank :] if length is not None]
     return op_type.products(node, lengths) if len(lengths) == op_type.weight_rank else None
 
 
 def _einsum_products(view: GraphView, node: NodeDef) -> int | None:
-    """The same for an Einsum: the product of the lengths of all axes that are summed up."""
-    shapes = [view.shape(text) or () for text in node.input if not text.startswith("^")]
+    """The same for an Einsum: the product of the lengths of all axes that are summed up; 0 for one operand alone."""
+    shapes = [view.shape(text) or () for text in data_inputs(node.input)]
+    if len(shapes) < 2:
+        return 0  # it moves or sums up the axes of one operand
     equation = parse_equation(attribute(node, "equation").s.decode(), [len(shape) for shape in shapes])
     if equation is None:
         return None

@@ -15,6 +15,9 @@ from amct_tensorflow.errors import ModelError
 
 CONTROL = -1
 
+# How much deeper a node leads into the branches of conds.
+_BRANCHING = {"Switch": 1, "RefSwitch": 1, "Merge": -1, "RefMerge": -1}
+
 # A static shape; None stands for a length that only a run tells.
 Shape = tuple[int | None, ...]
 
@@ -47,6 +50,11 @@ def full_tensor_name(text: str) -> str:
     """Returns ``name:index`` for an input as GraphDef writes it."""
     name = parse_tensor_name(text)
     return f"{name.node}:{name.port}"
+
+
+def data_inputs(inputs: Iterable[str]) -> list[str]:
+    """Returns those inputs of a node that carry data."""
+    return [text for text in inputs if not text.startswith("^")]
 
 
 def node_scope(name: str) -> str:
@@ -178,6 +186,16 @@ class GraphView:
                 inside.add(name)
                 waiting.extend(consumer.node.name for consumer in self.consumers(name))
         return frozenset(inside)
+
+    @cached_property
+    def branch_nodes(self) -> frozenset[str]:
+        """Names of the nodes that run only if a value says so: those between the Switch and Merge nodes of a cond."""
+        depths: dict[str, int] = {}
+        for node in self.topological():
+            step = 0 if node.name in self.loop_nodes else _BRANCHING.get(node.op, 0)  # a loop has a Switch of its own
+            depth = max((depths.get(parse_tensor_name(text).node, 0) for text in node.input), default=0)
+            depths[node.name] = max(depth + step, 0)
+        return frozenset(name for name, depth in depths.items() if depth > 0)
 
     def _closes_loop(self, merge: NodeDef) -> bool:
         return any(self.producer(text).op == "NextIteration" for text in merge.input)

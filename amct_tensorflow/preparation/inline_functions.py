@@ -11,15 +11,15 @@ is one of the function that a constant chooses; where none does, the call stays.
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from tensorflow.core.framework.function_pb2 import FunctionDef, FunctionDefLibrary
+from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import ModelError
+from amct_tensorflow.graph.function_body import FunctionBody
 from amct_tensorflow.graph.nodes import make_node
-from amct_tensorflow.graph.op_definitions import output_arguments
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, attribute, parse_tensor_name
-from amct_tensorflow.preparation.prepared import PreparedGraph, data_inputs
+from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, parse_tensor_name
+from amct_tensorflow.preparation.prepared import PreparedGraph
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _DEEPEST = 50
@@ -82,7 +82,9 @@ def _inline(graph: PreparedGraph, calls: list[_Call]) -> PreparedGraph:
     editor = GraphEditor(graph.view)
     origins: dict[str, tuple[str, ...]] = {}
     for call in calls:
-        body = _Body(editor, graph.view.graph_def.library, call)
+        caller = editor.node(call.name)
+        arguments = data_inputs(caller.input)[call.first_argument :]
+        body = FunctionBody(editor, graph.view.graph_def.library, caller, call.function, arguments)
         for node in body.nodes():
             origins[editor.add(node, like=call.name)] = graph.original_names(call.name)
         results = body.results()
@@ -102,70 +104,3 @@ def _stand_in(call: _Call, results: list[str]) -> NodeDef:
     node = make_node(call.name, "Identity", [results[0]])
     node.attr["T"].type = call.function.signature.output_arg[0].type
     return node
-
-
-class _Body:
-    """The nodes of a function as they stand in the graph that calls it."""
-
-    def __init__(self, editor: GraphEditor, library: FunctionDefLibrary, call: _Call) -> None:
-        self._function = call.function
-        self._call = editor.node(call.name)
-        names = [str(node.name) for node in call.function.node_def]
-        scope = editor.unique_scope(call.name, names)
-        self._names = {name: f"{scope}/{name}" for name in names}
-        arguments = [str(argument.name) for argument in call.function.signature.input_arg]
-        given = data_inputs(self._call.input)[call.first_argument :]
-        self._arguments = dict(zip(arguments, given, strict=False))
-        self._waits_for = [text for text in self._call.input if text.startswith("^")]
-        self._ports = {
-            f"{node.name}:{argument}:{index}": f"{self._names[node.name]}:{port}"
-            for node in call.function.node_def
-            for port, argument, index in _numbered(output_arguments(node, library))
-        }
-
-    def nodes(self) -> Iterator[NodeDef]:
-        """Yields the nodes, each named and wired for the graph."""
-        for original in self._function.node_def:
-            node = NodeDef()
-            node.CopyFrom(original)
-            node.name = self._names[original.name]
-            del node.input[:]
-            node.input.extend(map(self._outside, original.input))
-            if not original.input:
-                node.input.extend(self._waits_for)
-            for value in node.attr.values():
-                if value.placeholder:
-                    value.CopyFrom(self._call.attr[value.placeholder])
-            yield node
-
-    def results(self) -> list[str]:
-        """Returns the tensors that the function returns."""
-        return [self._outside(self._function.ret[output.name]) for output in self._function.signature.output_arg]
-
-    def side_effects(self) -> list[str]:
-        """Returns the nodes that run even if nothing needs what they compute."""
-        return [self._names[name] for name in self._function.control_ret.values()]
-
-    def _outside(self, text: str) -> str:
-        """Translates an input as a function writes it: ``argument``, ``node:output:index`` or ``^node``."""
-        if text.startswith("^"):
-            inner = text[1:]
-            other = self._arguments.get(inner)
-            return f"^{parse_tensor_name(other).node}" if other is not None else f"^{self._names.get(inner, inner)}"
-        if text in self._arguments:
-            return self._arguments[text]
-        try:
-            return self._ports[text]
-        except KeyError as error:
-            raise ModelError(
-                f"Function {self._function.signature.name!r} reads {text!r}, which it does not contain. Export the "
-                "model again."
-            ) from error
-
-
-def _numbered(arguments: Iterator[str]) -> Iterator[tuple[int, str, int]]:
-    """Yields port, argument, and index within the argument."""
-    seen: dict[str, int] = {}
-    for port, argument in enumerate(arguments):
-        seen[argument] = seen.get(argument, -1) + 1
-        yield port, argument, seen[argument]

@@ -72,8 +72,3 @@ class PreparedGraph:
             view = GraphView(editor.graph_def_of(needed))
         together = {**self.origins, **(origins or {})}
         return replace(self, view=view, origins={name: each for name, each in together.items() if name in view.nodes})
-
-
-def data_inputs(inputs: Iterable[str]) -> list[str]:
-    """Returns those inputs of a node that carry data."""
-    return [text for text in inputs if not text.startswith("^")]

@@ -8,7 +8,7 @@ from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.log import LOG_DIR
 from amct_tensorflow.quantized.model_files import ModelPaths
 from amct_tensorflow.quantized.node_map import dump_node_map
-from amct_tensorflow.record.corrections import corrections_path, dump_corrections
+from amct_tensorflow.record.corrections import correction_paths, dump_corrections
 from amct_tensorflow.record.record_file import dump_record
 from amct_tensorflow.results.history import FINAL_CONFIG_FILE, HISTORY_FILE, RANKING_FILE, dump_history, dump_ranking
 from amct_tensorflow.search.search_result import SearchResult
@@ -42,7 +42,7 @@ class ResultFiles:
     def paths(self) -> list[Path]:
         """Every file."""
         found = [self.folder / FINAL_CONFIG_FILE, self.folder / RANKING_FILE, LOG_DIR / HISTORY_FILE]
-        named = [self.model.model, self.model.node_map, self.record, corrections_path(self.record)]
+        named = [self.model.model, self.model.node_map, self.record, *correction_paths(self.record)]
         return [*named, *found] if self.config is None else [*named, *found, self.config]
 
     def contents(self, result: SearchResult, config: QuantConfig) -> dict[Path, str | bytes]:
@@ -57,7 +57,7 @@ class ResultFiles:
             self.model.model: result.quantized.model,
             self.model.node_map: dump_node_map(result.quantized),
             self.record: dump_record(plan.factors),
-            corrections_path(self.record): dump_corrections(plan.factors, plan.corrections, plan.fused.layers),
+            **dump_corrections(self.record, plan.factors, plan.corrections, plan.fused.layers),
             self.folder / FINAL_CONFIG_FILE: dump_config(config.with_enabled(result.saved.configuration)),
             self.folder / RANKING_FILE: dump_ranking(result.ranking),
             LOG_DIR / HISTORY_FILE: dump_history(result.trials),

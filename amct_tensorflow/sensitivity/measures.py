@@ -46,7 +46,7 @@ class CosineSimilaritySensitivity(SensitivityBase):
         """Returns the similarity, in [0, 1]; 1 if ``data`` is all zero, 0 if only ``other`` is."""
         sums = ChannelSums(1)
         sums.add(data, other, 1.0)
-        return sums.similarity(corrected=False)
+        return sums.similarity(sums.correction(gain=False, shift=False))
 
     def layer_comparison(self) -> Comparison | None:
         """Returns None, unless a subclass compares in its own way."""

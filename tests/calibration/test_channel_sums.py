@@ -39,9 +39,10 @@ def test_it_is_the_definition_for_any_cut(seed, rows, channels, error, corrected
     for a, b in zip(np.split(original, sorted(cuts)), np.split(quantized, sorted(cuts)), strict=True):
         sums.add(a, b, 1.0)
     mean = (original.astype(np.float64) - quantized).mean(axis=0)
-    np.testing.assert_allclose(sums.correction, mean, atol=1e-6 * max(error, 1e-3) + 1e-7)
+    found = sums.correction(gain=False, shift=corrected)
+    np.testing.assert_allclose(found.shift, mean if corrected else 0 * mean, atol=1e-6 * max(error, 1e-3) + 1e-7)
     expected = deficit(original, quantized, corrected)
-    assert 1 - sums.similarity(corrected=corrected) == pytest.approx(expected, rel=2e-3, abs=1e-10)
+    assert 1 - sums.similarity(found) == pytest.approx(expected, rel=2e-3, abs=1e-10)
 
 
 def test_a_weight_is_that_many_repetitions():
@@ -51,8 +52,9 @@ def test_a_weight_is_that_many_repetitions():
     weighted.add(*b, 1.0)
     for part in (a, a, a, b):
         repeated.add(*part, 1.0)
-    np.testing.assert_allclose(weighted.correction, repeated.correction, rtol=1e-5)
-    assert weighted.similarity(corrected=True) == pytest.approx(repeated.similarity(corrected=True), abs=1e-9)
+    one, other = (sums.correction(gain=True, shift=True) for sums in (weighted, repeated))
+    np.testing.assert_allclose(one, other, rtol=1e-9)
+    assert weighted.similarity(one) == pytest.approx(repeated.similarity(other), abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -62,13 +64,41 @@ def test_a_weight_is_that_many_repetitions():
 def test_special_cases_of_the_specification(original, quantized, expected):
     sums = ChannelSums(1)
     sums.add(np.array(original, np.float32), np.array(quantized, np.float32), 1.0)
-    assert sums.similarity(corrected=False) == pytest.approx(expected, abs=1e-7)
+    assert sums.similarity(sums.correction(gain=False, shift=False)) == pytest.approx(expected, abs=1e-7)
 
 
 def test_an_error_that_a_correction_removes_is_none():
     original = outputs(5, 50, 3, 0)[0]
     sums = ChannelSums(3)
     sums.add(original, original - np.array([0.5, -0.25, 1], np.float32), 1.0)
-    np.testing.assert_allclose(sums.correction, [0.5, -0.25, 1], rtol=1e-6)
-    assert 1 - sums.similarity(corrected=True) < 1e-7
-    assert 1 - sums.similarity(corrected=False) > 1e-2
+    correction = sums.correction(gain=False, shift=True)
+    np.testing.assert_allclose(correction.shift, [0.5, -0.25, 1], rtol=1e-6)
+    assert 1 - sums.similarity(correction) < 1e-7
+    assert 1 - sums.similarity(sums.correction(gain=False, shift=False)) > 1e-2
+
+
+@pytest.mark.parametrize("shift", [False, True])
+def test_gain_and_shift_are_those_of_least_squares(shift):
+    original, quantized = outputs(7, 500, 4, 0.05)
+    quantized = (1.1 * quantized).astype(np.float32)
+    sums = ChannelSums(4)
+    sums.add(original, quantized, 1.0)
+    found = sums.correction(gain=True, shift=shift)
+    for channel in range(4):
+        columns = [quantized[:, channel], np.ones(500)] if shift else [quantized[:, channel]]
+        solution, *_ = np.linalg.lstsq(np.stack(columns, 1).astype(np.float64), original[:, channel], rcond=None)
+        expected = [*solution, 0.0][:2]
+        np.testing.assert_allclose([found.gain[channel], found.shift[channel]], expected, rtol=1e-6, atol=1e-7)
+    corrected = found.gain * quantized + found.shift
+    assert 1 - sums.similarity(found) == pytest.approx(deficit(original, corrected, corrected=False), rel=1e-6)
+
+
+def test_no_gain_is_told_by_a_channel_that_hardly_varies_or_has_nothing_to_do_with_it():
+    generator = np.random.default_rng(3)
+    original = np.stack([np.full(50, 3.0), generator.normal(size=50)], 1).astype(np.float32)
+    quantized = np.stack([original[:, 0] - 0.5, generator.normal(size=50).astype(np.float32)], 1)
+    sums = ChannelSums(2)
+    sums.add(original, quantized, 1.0)
+    found = sums.correction(gain=True, shift=True)
+    np.testing.assert_array_equal(found.gain, 1)
+    np.testing.assert_allclose(found.shift, (original - quantized).mean(axis=0), rtol=1e-6)

@@ -108,6 +108,15 @@ def test_unknown_op_is_our_error():
         import_graph(graph_def, "net.pb")
 
 
+def test_importing_leaves_the_graph_as_it_is():
+    """TensorFlow adds attributes that are left out because they have their default, as exporters may do."""
+    graph_def = build(small_net)
+    del next(node for node in graph_def.node if node.op == "Conv2D").attr["dilations"]
+    before = graph_def.SerializeToString(deterministic=True)
+    import_graph(graph_def, "net.pb")
+    assert graph_def.SerializeToString(deterministic=True) == before
+
+
 def test_output_names():
     view = GraphView(build(small_net))
     check_outputs(view, ["probabilities"], "net.pb")
@@ -171,6 +180,23 @@ def test_loop_bodies_are_left_alone():
         tf.nn.avg_pool2d(y, 2, 1, "SAME", name="after")
 
     assert names(make) == ["after"]
+
+
+def in_branch(x, condition, name):
+    tf1.disable_control_flow_v2()
+    return tf1.cond(condition, lambda: tf.nn.avg_pool2d(tf.nn.avg_pool2d(x, 2, 1, "SAME"), 2, 1, "SAME"), lambda: x,
+                    name=name)  # fmt: skip
+
+
+def test_branches_that_a_run_decides_are_left_alone():
+    def make():
+        x = tf1.placeholder(tf.float32, [2, 4, 4, 3], name="x")
+        is_dark = tf.reduce_sum(x) < 9
+        y = in_branch(tf.nn.avg_pool2d(x, 2, 1, "SAME", name="before"), is_dark, "cond")
+        y = tf1.cond(is_dark, lambda: tf.nn.avg_pool2d(in_branch(y, is_dark, "inner"), 2, 1, "SAME"), lambda: y)
+        tf.nn.avg_pool2d(y, 2, 1, "SAME", name="after")
+
+    assert names(make) == ["before", "after"]
 
 
 def test_a_filter_as_large_as_its_input_is_fully_connected():
