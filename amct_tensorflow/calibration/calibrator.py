@@ -12,13 +12,13 @@ from amct_tensorflow.algorithms.activation_factors import ActivationFactors, rou
 from amct_tensorflow.algorithms.arq import arq_scales
 from amct_tensorflow.calibration.comparison import Comparison
 from amct_tensorflow.calibration.kept_batches import KeptBatches
-from amct_tensorflow.calibration.layer_effects import LayerAnalyser, LayerAnalysis, LayerEffects
+from amct_tensorflow.calibration.layer_analysis import LayerAnalyser, LayerAnalysis
+from amct_tensorflow.calibration.layer_moments import LayerMoments
 from amct_tensorflow.calibration.observers import ActivationObservers
 from amct_tensorflow.calibration.replay import Batch, Replay
 from amct_tensorflow.calibration.replay_sources import readers_of, replay_sources
 from amct_tensorflow.calibration.taps import attach_tap
-from amct_tensorflow.calibration.weight_rounding import WeightRounding
-from amct_tensorflow.config.schema import NEAREST, QuantConfig, TensorQuantize
+from amct_tensorflow.config.schema import QuantConfig, TensorQuantize
 from amct_tensorflow.errors import ConfigValueError
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
@@ -198,8 +198,13 @@ class Calibrator:
             tensor.key: LayerFactors(activations[tensor.key].scale, activations[tensor.key].offset)
             for tensor in self._config.tensor_quantize
         }
-        effects = self._measure_effects(layer_factors)
-        return CalibrationResult({**layer_factors, **tensor_factors}, effects.corrections, effects.analyses)
+        layers = [layer for name, layer in self.fused.layers.items() if name in self._layers]
+        moments = LayerMoments(self._replay, self.fused, layers, layer_factors, self._config)
+        moments.observe(self._parts)
+        corrections = moments.corrections()
+        return CalibrationResult(
+            {**layer_factors, **tensor_factors}, corrections, self._analyse(layer_factors, corrections)
+        )
 
     def _search(self, name: str) -> ActivationFactors:
         activation, distribution = self._searches[name], self._observers.distribution(name)
@@ -212,30 +217,17 @@ class Calibrator:
         )  # fmt: skip
         return factors
 
-    def _measure_effects(self, factors: Mapping[str, LayerFactors]) -> LayerEffects:
-        config = self._config
-        layers = [layer for name, layer in self.fused.layers.items() if name in self._layers]
-        weights = self._round_weights(layers, factors)
-        corrects = config.bias_correction or config.gain_correction
-        if not layers or not (self._for_search or corrects):
-            return LayerEffects({name: LayerCorrection(weights=each) for name, each in weights.items()}, {})
+    def _analyse(
+        self, factors: Mapping[str, LayerFactors], corrections: Mapping[str, LayerCorrection]
+    ) -> dict[str, LayerAnalysis]:
+        if not self._for_search:
+            return {}
         log_for("calibration").info(
             "Measuring what quantization does to each of %d layers on %d calibration batches.",
-            len(layers), config.batch_num,
+            len(factors), self._config.batch_num,
         )  # fmt: skip
-        return LayerAnalyser(self._replay, self.fused, layers).analyse(
-            factors, weights, self._parts, config=config, for_search=self._for_search, comparison=self._comparison
-        )
-
-    def _round_weights(
-        self, layers: Sequence[FusedLayer], factors: Mapping[str, LayerFactors]
-    ) -> dict[str, np.ndarray]:
-        """Returns per layer the integers of its weights, of those that are not rounded to the nearest."""
-        if self._config.weight_rounding == NEAREST:
-            return {}
-        rounding = WeightRounding(self._replay, self.fused, layers, factors)
-        rounding.observe(self._parts)
-        return rounding.integers()
+        plan = QuantizationPlan(self.fused, factors, corrections, ())
+        return LayerAnalyser(self._replay, plan).analyse(self._parts, self._comparison)
 
 
 def _input_of(view: GraphView, tensor: TensorQuantize) -> str:

@@ -89,7 +89,6 @@ def _whole(section: Section, layers: dict[str, LayerSpec], op_types: Mapping[str
         skip_fusion_layers=check_names(skip_fusion_layers, layers, op_types, f"{section.where}: skip_fusion_layers"),
         tensor_quantize=_tensors(section, op_types, activation_offset),
         bias_correction=section.boolean("bias_correction", True),
-        gain_correction=section.boolean("gain_correction", True),
         weight_rounding=rounding,
         layers={
             name: _layer(section.section(name), layers[name], activation_offset)
@@ -210,7 +209,6 @@ def dump_config(config: QuantConfig) -> str:
             for tensor in config.tensor_quantize
         ],
         "bias_correction": config.bias_correction,
-        "gain_correction": config.gain_correction,
         "weight_rounding": config.weight_rounding,
     }
     if config.fakequant_precision_mode is None:

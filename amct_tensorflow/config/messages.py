@@ -32,8 +32,7 @@ _CONFIG = {
         "skip_fusion_layers": (201, "repeated string"),
         "tensor_quantize": (202, "repeated TensorQuantize"),
         "bias_correction": (300, "optional bool"),
-        "gain_correction": (301, "optional bool"),
-        "weight_rounding": (302, "optional WeightRounding"),
+        "weight_rounding": (301, "optional WeightRounding"),
     },
     "OverrideLayerType": {
         "layer_type": (1, "required string"),

@@ -17,7 +17,6 @@ GLOBAL_KEYS = (
     "skip_fusion_layers",
     "tensor_quantize",
     "bias_correction",
-    "gain_correction",
     "weight_rounding",
 )
 
@@ -67,7 +66,7 @@ class TensorQuantize:
 class QuantConfig:
     """A whole configuration; ``layers`` holds every quantizable layer, sorted by name.
 
-    ``bias_correction``, ``gain_correction`` and ``weight_rounding`` are extensions of the original format.
+    ``bias_correction`` and ``weight_rounding`` are extensions of the original format.
     """
 
     layers: Mapping[str, LayerConfig]
@@ -79,7 +78,6 @@ class QuantConfig:
     skip_fusion_layers: tuple[str, ...] = ()
     tensor_quantize: tuple[TensorQuantize, ...] = ()
     bias_correction: bool = True
-    gain_correction: bool = True
     weight_rounding: str = SECOND_MOMENTS
     version: int = 1
 

@@ -99,7 +99,6 @@ class _Resolver:
             skip_fusion_layers=self._names("skip_fusion_layers", message.skip_fusion_layers),
             tensor_quantize=self._tensors(),
             bias_correction=_given(message, "bias_correction", True),
-            gain_correction=_given(message, "gain_correction", True),
             weight_rounding=_rounding(message),
             layers={
                 name: self._layer(layer, name not in skipped and layer.op_type not in skipped_types)

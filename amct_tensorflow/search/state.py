@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from amct_tensorflow.calibration.calibrator import CalibrationResult
-from amct_tensorflow.calibration.layer_effects import LayerAnalysis
+from amct_tensorflow.calibration.layer_analysis import LayerAnalysis
 from amct_tensorflow.errors import AmctError, ContentError, OutputError, RecordError, StateError
 from amct_tensorflow.log import log_for
 from amct_tensorflow.record.layer_correction import LayerCorrection

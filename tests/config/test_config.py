@@ -39,7 +39,6 @@ EXAMPLE = """{
     "skip_fusion_layers":[],
     "tensor_quantize":[],
     "bias_correction":true,
-    "gain_correction":true,
     "weight_rounding":"second_moments",
     "MobilenetV2/Conv/Conv2D":{
         "quant_enable":true,
@@ -421,13 +420,13 @@ def test_layers_behind_which_batch_norm_is_kept():
 @pytest.mark.parametrize("rounding", ["NEAREST", "SECOND_MOMENTS"])
 def test_our_own_fields_of_the_simplified_configuration(tmp_path, rounding):
     path = tmp_path / "ours.cfg"
-    path.write_text(f"bias_correction: false gain_correction: false weight_rounding: {rounding}")
+    path.write_text(f"bias_correction: false  weight_rounding: {rounding}")
     config = read_simplified(str(path), LAYERS, OPS)
-    assert (config.bias_correction, config.gain_correction) == (False, False)
+    assert config.bias_correction is False
     assert config.weight_rounding == rounding.lower()
     path.write_text("batch_num: 1")
     config = read_simplified(str(path), LAYERS, OPS)
-    assert config.bias_correction and config.gain_correction and config.weight_rounding == "second_moments"
+    assert config.bias_correction and config.weight_rounding == "second_moments"
 
 
 @pytest.mark.parametrize("value", ['"stochastic"', "null", "true"])

@@ -184,14 +184,13 @@ def layer_of(name):
 def test_corrections_belong_to_their_factors(tmp_path):
     record = tmp_path / "record.txt"
     name = "MobilenetV2/Conv/Conv2D"
-    measured = {name: LayerCorrection(np.array([0.125, -3.5e-7]), np.array([1.0, 0.99]))}
+    measured = {name: LayerCorrection(np.array([0.125, -3.5e-7]))}
     layers = {name: layer_of(name)}
     write_corrections(record, FACTORS, measured, layers)
     assert corrections_path(record).name == "record_bias_correction.json"
     read = read_corrections(record, FACTORS, layers)
-    assert set(read[name].parts()) == {"bias", "gain"}
+    assert set(read[name].parts()) == {"bias"}
     np.testing.assert_array_equal(read[name].bias, measured[name].bias)
-    np.testing.assert_array_equal(read[name].gain, measured[name].gain)
     edited = {**FACTORS, name: LayerFactors(0.5, 0, (0.1, 0.2))}
     assert read_corrections(record, edited, layers) == {}
     other = {name: replace(layer, bias=np.ones(2, np.float32)) for name, layer in layers.items()}
@@ -206,7 +205,7 @@ def test_corrections_belong_to_their_factors(tmp_path):
 def test_corrections_belong_to_their_integers(tmp_path, messages, damage):
     record, name = tmp_path / "record.txt", "MobilenetV2/Conv/Conv2D"
     integers = np.arange(-27, 27, dtype=np.int8).reshape(3, 3, 3, 2)
-    measured = {name: LayerCorrection(np.array([0.125, -3.5e-7]), None, integers)}
+    measured = {name: LayerCorrection(np.array([0.125, -3.5e-7]), integers)}
     layers = {name: layer_of(name)}
     write_corrections(record, FACTORS, measured, layers)
     np.testing.assert_array_equal(read_corrections(record, FACTORS, layers)[name].weights, integers)
