@@ -52,6 +52,8 @@ def obstacle(view: GraphView, node: NodeDef) -> str | None:
         return f"it computes {name}, and only float32 can be quantized"
     if node.name in view.loop_nodes:
         return "it runs inside a loop, any number of times per batch"
+    if node.name in view.branch_nodes:
+        return "it runs in one of two branches, and nothing but a run tells in which"
     if op_type.weight_input is not None:
         reason = _obstacle_of_weights(view, node, op_type)
         if reason is not None:
