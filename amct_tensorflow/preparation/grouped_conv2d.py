@@ -30,7 +30,7 @@ def rewrite_grouped_conv2d(graph: PreparedGraph) -> PreparedGraph:
     A convolution of which it is not known how many channels it has is left alone. If one that must keep its name gets
     a barrier, the barrier takes the name, since it has the value.
     """
-    editor = GraphEditor(graph.view)
+    editor = graph.editor()
     new: dict[str, str] = {}
     barriers: dict[str, str] = {}
     for node in graph.view.graph_def.node:

@@ -8,7 +8,7 @@ from graphs import batch_norm, build, normal, prepared, run, tf1
 from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.fusion_before import fold_before
 from amct_tensorflow.graph.model_file import import_graph
-from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.graph.view import GraphView, static_shapes
 from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.preparation.grouped_conv2d import rewrite_grouped_conv2d
 
@@ -24,7 +24,8 @@ def front(make_layer, shift=True):
 
 
 def fold(graph_def, keep=("out",), unfused=()):
-    return fold_before(fuse(GraphView(graph_def), keep=keep, unfused=unfused), keep, unfused)
+    view = GraphView(graph_def, static_shapes(import_graph(graph_def, "test")))
+    return fold_before(fuse(view, keep=keep, unfused=unfused), keep, unfused)
 
 
 def conv(x, padding="VALID", name="conv", size=3):
@@ -122,3 +123,25 @@ def test_the_bias_of_the_layer_before_is_its_own():
     layers = model.fuse().layers
     assert layers["conv"].absorbed == ("bn",) and layers["conv"].tail == "bn"
     assert layers["next"].absorbed == () and layers["next"].input == "bn"
+
+
+@pytest.mark.parametrize("constant", [normal((4,), 15), normal((1, 1, 1, 4), 15)])
+@pytest.mark.parametrize("op", [tf.multiply, tf.add, tf.subtract])
+def test_a_grey_image_that_is_broadcast_to_the_channels_stays_as_it_is(op, constant):
+    """Without the node in front the layer would get one channel instead of four."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 6, 6, 1], name="x")
+        tf.nn.relu(conv(op(x, constant, name="front")), name="out")
+
+    graph_def = build(make)
+    fused = fold(graph_def)
+    assert fused.layers["conv"].absorbed == () and fused.layers["conv"].input == "front"
+
+
+def test_a_matrix_that_gets_an_axis_more_stays_as_it_is():
+    def make():
+        x = tf1.placeholder(tf.float32, [6, 6, 4], name="x")
+        tf.nn.relu(conv(tf.multiply(x, normal((1, 1, 1, 4), 15), name="front")), name="out")
+
+    assert fold(build(make)).layers["conv"].input == "front"
