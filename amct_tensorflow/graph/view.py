@@ -157,10 +157,7 @@ class GraphView:
         Raises:
             ModelError: the graph has a cycle outside loops.
         """
-        waiting = {
-            node.name: 0 if node.op == "Merge" and self._closes_loop(node) else len(node.input)
-            for node in self.graph_def.node
-        }
+        waiting = {node.name: 0 if self.closes_loop(node) else len(node.input) for node in self.graph_def.node}
         ready = [name for name, count in waiting.items() if count == 0]
         emitted = 0
         while ready:
@@ -197,8 +194,9 @@ class GraphView:
             depths[node.name] = max(depth + step, 0)
         return frozenset(name for name, depth in depths.items() if depth > 0)
 
-    def _closes_loop(self, merge: NodeDef) -> bool:
-        return any(self.producer(text).op == "NextIteration" for text in merge.input)
+    def closes_loop(self, node: NodeDef) -> bool:
+        """Tells whether a node is the Merge that values of a loop come back to after each round."""
+        return node.op == "Merge" and any(self.producer(text).op == "NextIteration" for text in node.input)
 
 
 def const_value(node: NodeDef) -> np.ndarray:
