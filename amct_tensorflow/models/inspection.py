@@ -69,6 +69,10 @@ class Share:
     of: str
     is_upper_bound: bool
 
+    def __str__(self) -> str:
+        """Tells the share in percent, and of what."""
+        return f"{'at most ' if self.is_upper_bound else ''}{100 * self.value:.1f} % of the {self.of}"
+
 
 @dataclass(frozen=True)
 class Inspection:
