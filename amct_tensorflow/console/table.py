@@ -1,45 +1,60 @@
 """Tables of text, as a console shows them."""
 
 from collections.abc import Collection, Sequence
+from itertools import takewhile
 
 _GAP = "  "
 _DOTS = "..."
-_FEWEST = 20
+# What is left of a name tells it from others.
+_FEWEST = 40
 
 
 def format_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = (), width: int | None = None
 ) -> list[str]:
-    """Returns the lines of a table; the last column holds what may be long, such as names.
+    """Returns the lines of a table whose last column holds names.
 
     Args:
         header: what stands above the columns.
         rows: the cells of each row.
         right: those of ``header`` whose columns are flush right, as numbers are.
-        width: what of the last column would go beyond so many characters is cut out in the middle, as long as that
-            leaves something to read; None for cells as they are.
+        width: names are shortened where they would go beyond so many characters, as long as enough of them is left;
+            None for whole names.
     """
     lines = [header, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header) - 1)]
-    used = sum(widths) + len(_GAP) * len(widths)
-    room = None if width is None else max(width - used, _FEWEST)
+    room = None if width is None else max(width - sum(widths) - len(_GAP) * len(widths), _FEWEST)
+    names = [header[-1], *shortened([row[-1] for row in rows], room)]
     return [
         _GAP.join([
             *(cell.rjust(size) if title in right else cell.ljust(size)
               for title, cell, size in zip(header[:-1], line[:-1], widths, strict=True)),
-            shortened(line[-1], room),
+            name,
         ])
-        for line in lines
+        for line, name in zip(lines, names, strict=True)
     ]  # fmt: skip
 
 
-def shortened(text: str, length: int | None) -> str:
-    """Returns text of no more than so many characters, of which the middle is left out; None for all of it."""
-    if length is None or len(text) <= length:
-        return text
+def shortened(names: Sequence[str], length: int | None) -> list[str]:
+    """Returns names of no more than so many characters each; None for whole names.
+
+    The scopes that all of them have in common go first, then what is in their middle.
+    """
+    if length is None or all(len(name) <= length for name in names):
+        return list(names)
+    parts = [name.split("/") for name in names]
+    scopes = list(takewhile(lambda level: len(set(level)) == 1, zip(*(each[:-1] for each in parts), strict=False)))
+    inner = [
+        "/".join([_DOTS, *each[len(scopes) :]]) if scopes else name for each, name in zip(parts, names, strict=True)
+    ]
+    return [_cut(name, length) for name in inner]
+
+
+def _cut(name: str, length: int) -> str:
+    if len(name) <= length:
+        return name
     end = (length - len(_DOTS) + 1) // 2
-    start = length - len(_DOTS) - end
-    return text[:start] + _DOTS + text[len(text) - end :]
+    return name[: length - len(_DOTS) - end] + _DOTS + name[len(name) - end :]
 
 
 def abbreviated(number: int) -> str:

@@ -170,7 +170,7 @@ class _Neighbours:
             return ", and ".join(found)
         before = self._view.producer(str(_affine_data(self._view, chain[0]))).op
         readers = sorted({str(edge.node.op) for edge in self._view.consumers(chain[-1].name)})
-        return f"no layer stands before or behind it, but {before} and {', '.join(readers) or 'nothing'}"
+        return f"no layer stands next to it, but {before} before it and {', '.join(readers) or 'nothing'} behind it"
 
     def _why_not_behind(self, chain: list[NodeDef]) -> str | None:
         """Returns why the layer that a chain stands behind did not take it in; None if it stands behind none."""

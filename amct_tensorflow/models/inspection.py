@@ -111,6 +111,12 @@ class Inspection:
         known = [count for count in counts if count is not None]
         return sum(known) if len(known) == len(counts) else None
 
+    @property
+    def images(self) -> int:
+        """Number of images for which everything is counted: one, unless inputs and outputs have another, fixed one."""
+        lengths = [{each.shape[0] for each in ends if each.shape} for ends in (self.inputs, self.outputs)]
+        return max((length for length in lengths[0] & lengths[1] if length is not None), default=1)
+
     def share(self, names: Collection[str]) -> Share:
         """Returns how much of the model layers are."""
         counts = {layer.name: layer.multiply_accumulates for layer in self.layers}

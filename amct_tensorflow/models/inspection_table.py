@@ -1,6 +1,7 @@
 """An inspection as text for a person: inputs and outputs, a table of the layers, what stays in float, and the sums."""
 
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 
 from amct_tensorflow.console.table import abbreviated, format_table
 from amct_tensorflow.graph.affine import BATCH_NORM
@@ -8,10 +9,11 @@ from amct_tensorflow.graph.view import Shape
 from amct_tensorflow.log import printable
 from amct_tensorflow.models.endpoints import Endpoint
 from amct_tensorflow.models.inspection import InspectedLayer, Inspection
-from amct_tensorflow.models.inspection_notes import few, notes
+from amct_tensorflow.models.inspection_notes import few, notes, plural
 
-_HEADER = ("type", "output", "parameters", "MACs", "share", "int8", "folded", "name")
-_NUMBERS = ("parameters", "MACs", "share")
+_WIDTH = 120
+_HEADER = ("type", "output", "params", "MACs", "share", "int8", "folded", "name")
+_NUMBERS = ("params", "MACs", "share")
 _SCALES = frozenset({"Mul", "RealDiv"})
 
 
@@ -23,13 +25,14 @@ def format_inspection(inspection: Inspection, width: int | None = None) -> str:
         width: names of layers that would go beyond so many characters are shortened; None for whole names.
     """
     reasons = list(dict.fromkeys(layer.obstacle for layer in inspection.layers if layer.obstacle is not None))
+    rows = [_row(inspection, layer, reasons) for layer in inspection.layers]
     blocks = [
         [f"model    {inspection.source}", *_endpoints("input ", inspection.inputs),
          *_endpoints("output", inspection.outputs)],
-        format_table(_HEADER, [_row(inspection, layer, reasons) for layer in inspection.layers], _NUMBERS, width),
-        [line for number, reason in enumerate(reasons, 1) for line in _obstacle(inspection, number, reason)],
+        format_table(_HEADER, rows, _NUMBERS, width) if rows else [],
+        [_obstacle(inspection, number, reason) for number, reason in enumerate(reasons, 1)],
         list(_scalings(inspection)),
-        [f"note: {note}" for note in notes(inspection)],
+        [line for note in notes(inspection) for line in wrap(f"note: {note}", width or _WIDTH)],
         _sums(inspection),
     ]  # fmt: skip
     return "\n\n".join("\n".join(map(printable, block)) for block in blocks if block)
@@ -70,35 +73,30 @@ def _folded(layer: InspectedLayer) -> str:
     return "scale" if scales else "bias" if shifts else "-"
 
 
-def _obstacle(inspection: Inspection, number: int, reason: str) -> Iterator[str]:
+def _obstacle(inspection: Inspection, number: int, reason: str) -> str:
     names = [layer.name for layer in inspection.layers if layer.obstacle == reason]
-    share = inspection.share(names)
-    yield f"[{number}] {reason}: {len(names)} of {len(inspection.layers)} layers, {100 * share.value:.1f} %"
+    return f"[{number}] {plural(len(names), 'layer')}, {100 * inspection.share(names).value:.1f} %: {reason}"
 
 
 def _scalings(inspection: Inspection) -> Iterator[str]:
     """Yields what stays in float beside the layers, by the reason why."""
     found = inspection.float_scalings
     if found:
-        yield f"BatchNorms and other scalings of channels that stay in float: {len(found)}"
+        yield "BatchNorms and other scalings of channels that stay in float:"
     for reason in dict.fromkeys(each.reason for each in found):
         names = [each.name for each in found if each.reason == reason]
-        yield f"  {reason}: {few(names)}"
+        yield f"  {len(names)}: {reason}"
+        yield f"     {few(names)}"
 
 
 def _sums(inspection: Inspection) -> list[str]:
-    layers, quantizable = len(inspection.layers), len(inspection.quantizable)
-    if not layers:
+    if not inspection.layers:
         return ["No layer: nothing in the model multiplies and accumulates, or could be quantized."]
-    count = inspection.multiply_accumulates
+    count, quantizable = inspection.multiply_accumulates, len(inspection.quantizable)
+    images = "per image" if inspection.images == 1 else f"for {inspection.images} images"
     counted = "an unknown number of" if count is None else abbreviated(count)
-    if not quantizable:
-        return [
-            f"{layers} layers with {abbreviated(inspection.parameters)} parameters and {counted} "
-            "multiply-accumulates (MACs) per image; none can be quantized."
-        ]
     return [
-        f"{layers} layers, {quantizable} quantizable; {abbreviated(inspection.parameters)} parameters, "
-        f"{counted} multiply-accumulates (MACs) per image",
+        f"{plural(len(inspection.layers), 'layer')}, {quantizable or 'none'} quantizable; "
+        f"{abbreviated(inspection.parameters)} parameters, {counted} multiply-accumulates (MACs) {images}",
         f"in int8: {inspection.share(inspection.quantizable)}",
     ]
