@@ -61,7 +61,7 @@ def abbreviated(number: int) -> str:
     """Returns a number with three digits: ``896``, ``35.8k``, ``1.28M``, ``3.86G``."""
     if number < 1000:
         return str(number)
-    value, prefixes = number / 1000, "kMGTP"
+    value, prefixes = number / 1000, "kMGTPE"
     while value >= 999.5 and len(prefixes) > 1:
         value, prefixes = value / 1000, prefixes[1:]
     return f"{value:#.3g}".rstrip(".") + prefixes[0]

@@ -2,6 +2,7 @@
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.op_definitions import is_stateful
 from amct_tensorflow.graph.view import GraphView, data_inputs
 
 
@@ -24,7 +25,10 @@ def varying_nodes(view: GraphView) -> frozenset[str]:
 def _is_source(view: GraphView, node: NodeDef) -> bool:
     if node.op == "NextIteration":
         return not _hands_on(view, node)
-    return node.op == "PlaceholderWithDefault" or (node.op != "Const" and not data_inputs(node.input))
+    if node.op == "Const":
+        return False
+    is_fed = node.op == "PlaceholderWithDefault"
+    return is_fed or not data_inputs(node.input) or is_stateful(node.op, view.graph_def.library)
 
 
 def _hands_on(view: GraphView, next_iteration: NodeDef) -> bool:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.op_definitions import op_definition
 from amct_tensorflow.graph.varying import varying_nodes
-from amct_tensorflow.graph.view import GraphView, Shape, full_tensor_name, upstream
+from amct_tensorflow.graph.view import GraphView, Shape, upstream
 from amct_tensorflow.models.float_model import FloatModel
 
 _INPUTS = frozenset({"Placeholder", "PlaceholderWithDefault"})
@@ -47,6 +48,9 @@ def find_outputs(model: FloatModel) -> list[Endpoint]:
 
     These are the values that follow from data and that nothing reads. Conditions, and what only checks, or ends a
     loop, are left out.
+
+    Raises:
+        ModelError: an output yields nothing.
     """
     if model.outputs:
         return [_endpoint(model.prepared_graph, name) for name in model.outputs]
@@ -68,6 +72,9 @@ def _is_end(view: GraphView, name: str) -> bool:
 
 
 def _endpoint(graph: tf.Graph, name: str, *, has_default: bool = False) -> Endpoint:
-    tensor = graph.get_tensor_by_name(full_tensor_name(name))
+    tensors = graph.get_operation_by_name(name).outputs
+    if not tensors:
+        raise ModelError(f"Output {name!r} yields nothing. Give operators whose values are wanted.")
+    tensor = tensors[0]
     shape = None if tensor.shape.rank is None else tuple(tensor.shape)
     return Endpoint(name, tensor.dtype.base_dtype.name, shape, has_default)

@@ -62,7 +62,8 @@ class Share:
     Attributes:
         value: their share, from 0 to 1; 1 of a model of which nothing is to be counted.
         of: what is shared: ``multiply-accumulates``, or ``parameters`` where those of a layer are not known.
-        is_upper_bound: whether other layers, which run any number of times, were counted once.
+        is_upper_bound: whether other layers count for more than is known: those in loops, which are counted for one
+            round, and those of which nothing is known.
     """
 
     value: float
@@ -125,8 +126,12 @@ class Inspection:
             counts, of = {layer.name: layer.parameters for layer in self.layers}, "parameters"
         whole = sum(count or 0 for count in counts.values())
         part = sum(counts[name] or 0 for name in names if name in counts)
-        repeats = any(layer.in_loop and layer.name not in names for layer in self.layers)
-        return Share(part / whole if whole else 1.0, of, repeats and of != "parameters")
+        others = [layer for layer in self.layers if layer.name not in names]
+        if of == "parameters":
+            more = any(layer.multiply_accumulates is None and not layer.parameters for layer in others)
+        else:
+            more = any(layer.in_loop for layer in others)
+        return Share(part / whole if whole else 1.0, of, more)
 
 
 def inspect_model(model: FloatModel, unfused: Collection[str] = ()) -> Inspection:
@@ -175,7 +180,7 @@ def _layer(graph: OpenGraph, node: NodeDef, fused: FusedLayer | None, varying: C
     return InspectedLayer(
         name=name,
         op_type=str(node.op),
-        input_shape=view.shape(_data(view, node, varying)),
+        input_shape=None if (data := _data(view, node, varying)) is None else view.shape(data),
         weights_shape=view.shape(constants[0]) if constants else None,
         output_shape=view.shape(name),
         parameters=sum(_elements(view.shape(text)) for text in constants) + bias,
@@ -188,12 +193,12 @@ def _layer(graph: OpenGraph, node: NodeDef, fused: FusedLayer | None, varying: C
     )
 
 
-def _data(view: GraphView, node: NodeDef, varying: Collection[str]) -> str:
-    """Returns the input of a node that carries its data."""
+def _data(view: GraphView, node: NodeDef, varying: Collection[str]) -> str | None:
+    """Returns the input of a node that carries its data; None if none of them does."""
     inputs = data_inputs(node.input)
     if node.op in OP_TYPES:
         return inputs[OP_TYPES[node.op].data_input]
-    return next((text for text in inputs if view.producer(text).name in varying), inputs[0])
+    return next((text for text in inputs if view.producer(text).name in varying), None)
 
 
 def _weights(node: NodeDef) -> list[str]:
