@@ -16,8 +16,10 @@ from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.errors import ArgumentValueError, EvaluatorError
 from amct_tensorflow.log import follow_directory, log_for
 from amct_tensorflow.models.float_model import FloatModel
+from amct_tensorflow.models.inspection import inspect_model
 from amct_tensorflow.quantization import read_config_for
 from amct_tensorflow.quantized.model_files import ModelPaths
+from amct_tensorflow.results.coverage import log_coverage
 from amct_tensorflow.results.environment import log_environment
 from amct_tensorflow.results.result_files import ResultFiles
 from amct_tensorflow.results.summary import log_report
@@ -154,6 +156,7 @@ def accuracy_based_auto_calibration(
     with _writing(files):
         key = run_key(model, config, checked, chosen)
         log_environment(asked, key.named)
+        log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers())
         state = open_state(files.model.model, key, model, config, resume=resume)
         result = run_search(model, config, checked, checked_strategy, chosen, state)
         _publish(files, result, config)

@@ -15,6 +15,7 @@ from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.graph.view import GraphView, upstream
 from amct_tensorflow.log import log_for
 from amct_tensorflow.models.float_model import FloatModel
+from amct_tensorflow.models.inspection import inspect_model
 from amct_tensorflow.quantized.builder import quantize_graph
 from amct_tensorflow.quantized.model_files import ModelPaths, write_quantized_model
 from amct_tensorflow.quantized.plan import QuantizationPlan
@@ -22,6 +23,7 @@ from amct_tensorflow.record.corrections import read_corrections, remove_correcti
 from amct_tensorflow.record.layer_factors import LayerFactors, unfused_layers
 from amct_tensorflow.record.record_file import check_record, read_record, write_record
 from amct_tensorflow.record.scale_fit import fuse_as_scales_fit
+from amct_tensorflow.results.coverage import log_coverage
 from amct_tensorflow.storage.files import write_atomically
 
 
@@ -147,6 +149,7 @@ def quantize_model(
         write_corrections(record_file, result.factors, result.corrections, calibrator.fused.layers)
         write_record(record_file, result.factors, announce=False)
 
+    log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers())
     calibrator = Calibrator(model, config, write)
     write_atomically(record_file, "")
     remove_corrections(record_file)
@@ -233,6 +236,9 @@ def _save(
     factors, fused = _load_factors(model, record_file)
     corrections = read_corrections(record_file, factors, fused.layers) if corrected else {}
     fused = fuse_as_scales_fit(model, factors, fused)
+    if not corrected:
+        kept = [name for name, layer in fused.layers.items() if layer.batch_norm_kept]
+        log_coverage(inspect_model(model, kept), factors.keys())
     paths = ModelPaths.of(save_path)
     write_quantized_model(paths, quantize_graph(QuantizationPlan(fused, factors, corrections, outputs)))
     log_for(function).info("The model is saved in %s", paths.model)

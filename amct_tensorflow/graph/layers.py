@@ -54,7 +54,7 @@ def obstacle(view: GraphView, node: NodeDef) -> str | None:
     if dtype != tf.float32.as_datatype_enum:
         name = tf.dtypes.as_dtype(dtype).name if dtype else "no type that the graph tells"
         return f"it computes {name}, and only float32 can be quantized"
-    place = _obstacle_of_place(view, node)
+    place = obstacle_of_place(view, node)
     if place is not None:
         return place
     if op_type.weight_input is not None:
@@ -66,7 +66,8 @@ def obstacle(view: GraphView, node: NodeDef) -> str | None:
     return op_type.restriction(node)
 
 
-def _obstacle_of_place(view: GraphView, node: NodeDef) -> str | None:
+def obstacle_of_place(view: GraphView, node: NodeDef) -> str | None:
+    """Returns why where it stands keeps a node in float, as the rest of a sentence about it; None if it does not."""
     if node.name in view.loop_nodes:
         return IN_LOOP
     return IN_BRANCH if node.name in view.branch_nodes else None

@@ -15,8 +15,6 @@ from amct_tensorflow.errors import ModelError
 
 CONTROL = -1
 
-# How much deeper a node leads into the branches of conds.
-
 # A static shape; None stands for a length that only a run tells.
 Shape = tuple[int | None, ...]
 
@@ -216,6 +214,10 @@ class GraphView:
         if node.op == "Switch":
             return bool(self.producer(node.input[1]).op == "LoopCond")
         return any(self._goes_round(node, text) for text in node.input)
+
+    def closes_loop(self, node: NodeDef) -> bool:
+        """Tells whether a node is the Merge that values of a loop come back to after each round."""
+        return node.op in ("Merge", "RefMerge") and self.is_of_loop(node)
 
     def _between(self, opened: Collection[str], closed: Collection[str]) -> frozenset[str]:
         """Returns the nodes behind those that open something, which may be nested, up to those that close it."""
