@@ -104,8 +104,9 @@ def accuracy_based_auto_calibration(
     they are those of the best one so far.
 
     Args:
-        model_file: frozen float model (.pb), or one that ``FloatModel.load`` has read.
-        outputs: output operators, without ``:0``.
+        model_file: frozen float model (.pb), the directory of a SavedModel, a Keras model (.keras, .h5), or what
+            ``FloatModel.load`` has made of one. What is not frozen is; the frozen graph appears among the results.
+        outputs: output operators of the frozen graph, without ``:0``.
         record_file: file for the factors of the saved model.
         config_file: configuration from ``create_quant_config``; it is left as it is, unless ``config`` is given.
         save_dir: folder and prefix of the results.
@@ -142,6 +143,7 @@ def accuracy_based_auto_calibration(
     checked_strategy = CheckedStrategy(_choose("strategy", strategy, _STRATEGIES, AutoCalibrationStrategyBase))
     chosen = _choose("sensitivity", sensitivity, _SENSITIVITIES, SensitivityBase)
     model = _load(model_file, outputs)
+    files = replace(files, frozen=model.frozen)
     if config is None:
         config = read_config_for(model, config_file)
     else:
@@ -155,8 +157,8 @@ def accuracy_based_auto_calibration(
         log_environment(asked, key.named)
         state = open_state(files.model.model, key, model, config, resume=resume)
         result = run_search(model, config, checked, checked_strategy, chosen, state)
-        if files.model.model.exists():
-            log_for().warning("%s and the files beside it already exist; they will be overwritten.", files.model.model)
+        if existing := next(filter(Path.exists, files.models), None):
+            log_for().warning("%s and the files beside it already exist; they will be overwritten.", existing)
         publish(files.folder, files.contents(result, config))
     log_report(result, model_dir=_folder(save_dir), record_dir=_folder(record_file))
     if result.interruption is not None:
@@ -190,7 +192,7 @@ def _check_paths(
     require_path(_NAME, "record_file", record_file)
     require_path(_NAME, "config_file", config_file)
     require_path(_NAME, "save_dir", save_dir, may_be_empty=True)
-    return ResultFiles(ModelPaths.of(save_dir), Path(record_file), None)
+    return ResultFiles(ModelPaths.of(save_dir), Path(record_file), config=None, frozen=None)
 
 
 def _choose(argument: str, value: Any, known: dict[str, Any], base: type) -> Any:
