@@ -7,13 +7,13 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from amct_tensorflow.graph.float_model import FloatModel
 from conftest import ROOT
 from graphs import build, normal, save, small_net
 from saved_models import IMAGES, Module, compute, loop, network, save_as_tensorflow_1, two_ways
 
 from amct_tensorflow.graph.layers import find_layers
 from amct_tensorflow.loading.load import load_frozen
+from amct_tensorflow.models.float_model import FloatModel
 
 FORMS = ["network.keras", "network_exported", "loop.keras", "tf1_reference"]
 
