@@ -70,8 +70,8 @@ def _front(view: GraphView, tensor: str, readers: list[FusedLayer], fixed: Colle
 
     Nodes that are ``fixed`` stay: those asked for, and the biases of other layers.
     """
-    channels = _input_channels(readers[0])
-    if channels is None or any(_input_channels(reader) != channels for reader in readers):
+    channels = readers[0].input_channels
+    if channels is None or any(reader.input_channels != channels for reader in readers):
         return None
     front = best = _Front(Affine.identity(channels.number), (), tensor)
     while True:
@@ -96,14 +96,6 @@ def _affine_of(view: GraphView, node: NodeDef, channels: Channels) -> tuple[Affi
             affine = as_affine(view, node, parse_tensor_name(text).node, channels)
             return (affine, str(text)) if affine is not None else None
     return None
-
-
-def _input_channels(layer: FusedLayer) -> Channels | None:
-    """Returns where the data of a layer has its channels, those of one group if they are divided into groups."""
-    axis, weights = layer.op.input_axis, layer.weights
-    if axis is None or weights is None:
-        return None
-    return Channels(weights.shape[axis], layer.op.channel_axis(layer.data_format), layer.op.output_rank)
 
 
 def _is_exact(view: GraphView, layer: FusedLayer, affine: Affine, fixed: Collection[str]) -> bool:
