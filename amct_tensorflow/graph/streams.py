@@ -138,15 +138,17 @@ class _Finder:
             if not edges:
                 return f"{name!r} is an output of the model"
             for edge in edges:
-                if not (edge.node.name in self._channels and name in _sources(edge.node)) and not self._takes(
-                    edge.node, edge.input_index, self._channels[name]
-                ):
+                if not (self._passes_on(edge.node, name) or self._takes(edge.node, edge.input_index, name)):
                     return f"{edge.node.name!r} ({edge.node.op}) reads {name!r}, and takes no factors per channel"
         return None
 
-    def _takes(self, node: NodeDef, index: int, channels: Channels) -> bool:
-        """Tells whether a node is a layer that can take factors of its input into its weights."""
-        layer = self._layers.get(node.name)
+    def _passes_on(self, node: NodeDef, name: str) -> bool:
+        """Tells whether the output of a node is tied to that of node ``name``, which it reads."""
+        return node.name not in self._tails and node.name in self._channels and name in _sources(node)
+
+    def _takes(self, node: NodeDef, index: int, name: str) -> bool:
+        """Tells whether a node is a layer that can take factors of node ``name``, which it reads, into its weights."""
+        layer, channels = self._layers.get(node.name), self._channels[name]
         if layer is None or layer.weights is None or index != layer.op.data_input:
             return False
         taken = layer.input_channels
