@@ -104,11 +104,15 @@ def _affine_of(view: GraphView, node: NodeDef, channels: Channels) -> tuple[Affi
 
 
 def _has_channels(view: GraphView, text: str, channels: Channels) -> bool:
-    """Tells whether a tensor has all the channels itself: it may have a single one, or no axis for them."""
+    """Tells whether a tensor has all the channels itself, in each of its groups if they are divided into groups.
+
+    It may have a single one, or no axis for them.
+    """
     shape = view.shape(text)
     if shape is None or len(shape) < -channels.axis or channels.rank not in (None, len(shape)):
         return False
-    return shape[channels.axis] == channels.number
+    length = shape[channels.axis]
+    return length is not None and length % channels.number == 0
 
 
 def _is_exact(view: GraphView, layer: FusedLayer, affine: Affine, fixed: Collection[str]) -> bool:
