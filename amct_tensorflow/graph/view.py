@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import NamedTuple
 
@@ -121,6 +122,12 @@ class GraphView:
                         "incomplete. Freeze the model again."
                     )
                 self._consumers[name.node].append(Consumer(node, index))
+
+    def with_shapes(self, shapes: Mapping[str, Shape]) -> "GraphView":
+        """Returns an index of the same graph that knows other shapes."""
+        other = copy(self)
+        other._shapes = shapes
+        return other
 
     def op_types(self) -> dict[str, str]:
         """Returns the op type of every node, by name."""

@@ -169,7 +169,7 @@ def _with_shapes(graph: OpenGraph, model: FloatModel) -> OpenGraph:
     shapes = one_image_shapes(graph.view, graph.names)
     if shapes is None:
         shapes = static_shapes(model.prepared_graph)
-    return graph._replace(view=GraphView(graph.view.graph_def, shapes))
+    return graph._replace(view=graph.view.with_shapes(shapes))
 
 
 def _layer(graph: OpenGraph, node: NodeDef, fused: FusedLayer | None, varying: Collection[str]) -> InspectedLayer:
