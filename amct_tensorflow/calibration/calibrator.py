@@ -114,9 +114,8 @@ class Calibrator:
         """Prepares to run the model again, and keeps what that takes."""
         find = partial(replay_sources, model.prepared_graph, model.view, model.original.nodes, nodes)
         sources = find()
-        self._batches = KeptBatches(self._config.batch_num, sources)
-        for_outputs = [source for source in find(model.outputs) if source not in sources] if self._for_search else []
-        self._for_outputs = KeptBatches(self._config.batch_num, for_outputs)
+        late = [source for source in find(model.outputs) if source not in sources] if self._for_search else []
+        self._batches = KeptBatches(self._config.batch_num, sources, late)
         tensors = {source: model.graph.get_tensor_by_name(source) for source in sources}
         tails = [layer.tail for layer in self._layers.values()]
         self._replay = Replay(self.fused, [*tails, *nodes], tensors)
@@ -124,11 +123,8 @@ class Calibrator:
         self._parts: list[Batch] = []
         self._observed = 0
         needed = model.original_upstream([*nodes, *model.outputs])
-        for source in sources:
+        for source in (*sources, *late):
             attach_tap(model.graph, readers_of(model.original, source, needed), source, partial(self._keep, source))
-        for source in for_outputs:
-            readers = readers_of(model.original, source, needed)
-            attach_tap(model.graph, readers, source, partial(self._for_outputs.keep, source))
 
     def check_complete(self) -> CalibrationResult:
         """Returns the result.
@@ -145,9 +141,7 @@ class Calibrator:
         if not self._for_search:
             return self.result
         # What only the outputs need may arrive after the last layer has been seen.
-        rest = self._for_outputs.batches_of_all_tensors()
-        batches = self._batches.batches_of_all_tensors()
-        return replace(self.result, batches=tuple({**one, **more} for one, more in zip(batches, rest, strict=True)))
+        return replace(self.result, batches=self._batches.batches())
 
     def _weight_scales(self, layer: FusedLayer) -> tuple[float, ...]:
         if layer.weights is None:
@@ -158,13 +152,16 @@ class Calibrator:
     def _keep(self, tensor: str, value: np.ndarray) -> None:
         """Takes a tensor of the caller's session; whichever comes last of a batch starts what the batch is for."""
         with self._lock:
-            if self.result is not None or self.error is not None:
+            if self.error is not None:
                 return
-            self._batches.keep(tensor, value)
             try:
-                self._go_on()
+                self._batches.keep(tensor, value)
+                if self.result is None:
+                    self._go_on()
             except Exception as error:
                 self.error = error
+                self._batches.forget()
+                self._release()
                 raise
 
     def _go_on(self) -> None:
@@ -175,11 +172,15 @@ class Calibrator:
             self._observed += 1
         if self._observed == self._config.batch_num:
             self.result = self._finish()
-            self._replay.close()
-            self._parts.clear()
             if not self._for_search:
                 self._batches.forget()
             self._on_complete(self.result)
+            self._release()
+
+    def _release(self) -> None:
+        """Frees what is not needed any more: the caller's graph holds the taps, and these hold the calibrator."""
+        self._replay.close()
+        del self._replay, self._observers, self._parts
 
     def _finish(self) -> CalibrationResult:
         activations = {name: self._search(name) for name in self._searches}

@@ -50,10 +50,8 @@ def obstacle(view: GraphView, node: NodeDef) -> str | None:
     if dtype != tf.float32.as_datatype_enum:
         name = tf.dtypes.as_dtype(dtype).name if dtype else "no type that the graph tells"
         return f"it computes {name}, and only float32 can be quantized"
-    if node.name in view.loop_nodes:
-        return "it runs inside a loop, any number of times per batch"
-    if node.name in view.branch_nodes:
-        return "it runs in one of two branches, and nothing but a run tells in which"
+    if node.name in view.uncertain_nodes:
+        return _obstacle_of_place(view, node)
     if op_type.weight_input is not None:
         reason = _obstacle_of_weights(view, node, op_type)
         if reason is not None:
@@ -70,6 +68,12 @@ def _obstacle_of_type(view: GraphView, node: NodeDef) -> str:
     if view.constant(node.input[unquantized.weight_input]) is None and view.constant(node.input[0]) is None:
         return "its weights are no constant, but computed"
     return unquantized.reason
+
+
+def _obstacle_of_place(view: GraphView, node: NodeDef) -> str:
+    if node.name in view.loop_nodes:
+        return "it runs inside a loop, any number of times per batch"
+    return "it stands in one of two branches, of which only a run tells which is taken"
 
 
 def _obstacle_of_weights(view: GraphView, node: NodeDef, op_type: OpType) -> str | None:
