@@ -97,10 +97,14 @@ class SwitchableModel:
             input_map = {name: tensor for name, tensor in external.items() if name in read}
             with _told_as_model_error():
                 tf.import_graph_def(switchable.graph_def, name="model", input_map=input_map)
-        find = self._graph.get_tensor_by_name
-        self._gates = {name: find(f"model/{gate}:0") for name, gate in switchable.gates.items()}
-        self._fetches = [find(f"model/{switchable.outputs[output]}:0") for output in self.outputs]
-        self._values = [find(f"model/{switchable.values[cut]}:0") for cut in self._cuts]
+        self._gates = {name: self._tensor(gate) for name, gate in switchable.gates.items()}
+        with self._graph.as_default():
+            # TensorFlow leaves a node that is fetched as it is, even if it has no kernel for its data format.
+            self._fetches = [tf.identity(self._tensor(switchable.outputs[output])) for output in self.outputs]
+            self._values = [tf.identity(self._tensor(switchable.values[cut])) for cut in self._cuts]
+
+    def _tensor(self, node: str) -> tf.Tensor:
+        return self._graph.get_tensor_by_name(f"model/{node}:0")
 
     def close(self) -> None:
         """Frees the session."""

@@ -242,9 +242,13 @@ def test_channels_first_on_a_cpu():
         x = tf1.placeholder(tf.float32, [None, 3, 12, 12], name="input")
         y = tf.nn.conv2d(x, normal((3, 3, 3, 4), 1), 1, "SAME", "NCHW", name="a")
         y = tf.nn.relu(tf.nn.bias_add(y, normal((4,), 2), "NCHW"))
-        tf.identity(tf.nn.avg_pool2d(y, 2, 2, "VALID", "NCHW", name="b"), name="out")
+        y = tf.nn.avg_pool2d(y, 2, 2, "VALID", "NCHW", name="b")
+        tf.nn.max_pool2d(y, 2, 2, "VALID", "NCHW", name="pooled")
+        tf.identity(tf1.get_default_graph().get_tensor_by_name("pooled:0"), name="out")
 
-    Prepared(make, ["out"], [IMAGES.transpose(0, 3, 1, 2)], options=nchw_on_cpu()).check_every_layer()
+    images = [IMAGES.transpose(0, 3, 1, 2)]
+    for outputs in (["out"], ["pooled", "b"]):
+        Prepared(make, outputs, images, ["out"], options=nchw_on_cpu()).check_every_layer()
 
 
 def test_layers_behind_which_calibration_has_seen_what_it_cannot_compute_again():
