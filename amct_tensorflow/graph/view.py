@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import NamedTuple
 
@@ -122,6 +123,12 @@ class GraphView:
     def edited(self, graph_def: GraphDef) -> "GraphView":
         """Returns the index of an edited graph, whose tensors have the shapes that they had under the same names."""
         return GraphView(graph_def, self._shapes)
+
+    def with_shapes(self, shapes: Mapping[str, Shape]) -> "GraphView":
+        """Returns an index of the same graph that knows other shapes."""
+        other = copy(self)
+        other._shapes = shapes
+        return other
 
     def op_types(self) -> dict[str, str]:
         """Returns the op type of every node, by name."""
