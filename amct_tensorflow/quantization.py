@@ -160,8 +160,9 @@ def save_model(pb_model: str, outputs: list[str], record_file: str, save_path: s
     """Writes the quantized model of a calibrated one.
 
     Args:
-        pb_model: the original float model (.pb), not the calibrated graph.
-        outputs: output operators, without ``:0``.
+        pb_model: the original float model, not the calibrated graph: a frozen one (.pb), the directory of a SavedModel,
+            or a Keras model (.keras, .h5). The last two are frozen, and the result is written, too.
+        outputs: output operators of the frozen graph, without ``:0``.
         record_file: record that the calibration wrote; its bias corrections are taken from the file beside it.
         save_path: folder and prefix: ``out/net`` gives ``out/net_quantized.pb`` and ``out/net_quant.json``.
 
@@ -240,7 +241,7 @@ def _save(
         kept = [name for name, layer in fused.layers.items() if layer.batch_norm_kept]
         log_coverage(inspect_model(model, kept), factors.keys())
     paths = ModelPaths.of(save_path)
-    write_quantized_model(paths, quantize_graph(QuantizationPlan(fused, factors, corrections, outputs)))
+    write_quantized_model(paths, quantize_graph(QuantizationPlan(fused, factors, corrections, outputs)), model.frozen)
     log_for(function).info("The model is saved in %s", paths.model)
 
 

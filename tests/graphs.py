@@ -1,5 +1,6 @@
 """Small float graphs that tests quantize, and ways to run a GraphDef."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,42 @@ from amct_tensorflow.preparation.prepared import PreparedGraph
 
 tf1 = tf.compat.v1
 
+# Settings of config.json that leave out what the original toolkit does not do.
+PLAIN = {"bias_correction": False, "weight_rounding": "nearest"}
+
 
 def build(make):
     """Returns the GraphDef of what ``make()`` adds to an empty graph."""
     with tf.Graph().as_default() as graph:
         make()
     return graph.as_graph_def()
+
+
+@contextmanager
+def control_flow_v1():
+    """Writes ``tf.cond`` as Switch and Merge, and loops as Enter, NextIteration and Exit."""
+    tf1.disable_control_flow_v2()
+    try:
+        yield
+    finally:
+        tf1.enable_control_flow_v2()
+
+
+def build_v1(make):
+    """Like ``build``, with control flow of version 1."""
+    with control_flow_v1():
+        return build(make)
+
+
+def node_of(graph_def, name):
+    """Returns the node of a name."""
+    (node,) = (node for node in graph_def.node if node.name == name)
+    return node
+
+
+def ops_of(graph_def, *left_out):
+    """Returns the op types of a graph, sorted, without constants and placeholders."""
+    return sorted(node.op for node in graph_def.node if node.op not in ("Const", "Placeholder", *left_out))
 
 
 def run(graph_def, fetches, feeds, options=None):
@@ -33,6 +64,28 @@ def prepared(graph_def, rewrite, keep=("out",)):
     """Returns a graph as one rewrite prepares it, and per new node the original nodes it stands for."""
     graph = rewrite(PreparedGraph.of(GraphView(graph_def), keep, "test"))
     return graph.view.graph_def, graph.origins
+
+
+def check_same_values(before, after, feeds, but=()):
+    """Checks that every node which both graphs have has the same value in both.
+
+    Nodes in loops and branches, which cannot be fetched, are left out, and so are those in ``but``.
+    """
+    views = GraphView(before), GraphView(after)
+    inside = {name for view in views for name in view.loop_nodes | view.branch_nodes}
+    common = [
+        name
+        for name in views[0].nodes.keys() & views[1].nodes.keys() - inside - set(but)
+        if views[1].nodes[name].op not in ("NoOp", "Assert", "TensorListFromTensor", "TensorListReserve")
+    ]
+    assert common
+    values = [run(graph_def, common, feeds, unoptimized()) for graph_def in (before, after)]
+    for name, expected, actual in zip(common, *values, strict=True):
+        assert expected.dtype == actual.dtype and expected.shape == actual.shape, name
+        if expected.dtype.kind == "f":
+            np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5, err_msg=name)
+        else:
+            np.testing.assert_array_equal(actual, expected, err_msg=name)
 
 
 def unoptimized():

@@ -12,7 +12,8 @@ from amct_tensorflow.algorithms.activation_factors import ActivationFactors, rou
 from amct_tensorflow.algorithms.arq import arq_scales
 from amct_tensorflow.calibration.comparison import Comparison
 from amct_tensorflow.calibration.kept_batches import KeptBatches
-from amct_tensorflow.calibration.layer_effects import LayerAnalyser, LayerAnalysis, LayerEffects
+from amct_tensorflow.calibration.layer_analysis import LayerAnalyser, LayerAnalysis
+from amct_tensorflow.calibration.layer_moments import LayerMoments
 from amct_tensorflow.calibration.observers import ActivationObservers
 from amct_tensorflow.calibration.replay import Batch, Replay
 from amct_tensorflow.calibration.replay_sources import readers_of, replay_sources
@@ -24,6 +25,7 @@ from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.quantized.plan import QuantizationPlan
+from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.layer_factors import LayerFactors
 
 
@@ -33,14 +35,14 @@ class CalibrationResult:
 
     Attributes:
         factors: per layer name, its factors; per ``op:input`` of tensor_quantize, those of the tensor.
-        corrections: per layer name, what to add to its bias, float64 [Cout]; layers without one are left out.
+        corrections: per layer name, what brings it closer to the float one; layers without are left out.
         analyses: per layer name, what a search wants to know; empty if none follows.
         batches: per calibration batch, the values of the tensors from which the outputs follow, by full tensor name;
             empty if no search follows.
     """
 
     factors: dict[str, LayerFactors]
-    corrections: dict[str, np.ndarray]
+    corrections: dict[str, LayerCorrection]
     analyses: dict[str, LayerAnalysis]
     batches: tuple[Batch, ...] = ()
 
@@ -196,8 +198,13 @@ class Calibrator:
             tensor.key: LayerFactors(activations[tensor.key].scale, activations[tensor.key].offset)
             for tensor in self._config.tensor_quantize
         }
-        effects = self._measure_effects(layer_factors)
-        return CalibrationResult({**layer_factors, **tensor_factors}, effects.corrections, effects.analyses)
+        layers = [layer for name, layer in self.fused.layers.items() if name in self._layers]
+        moments = LayerMoments(self._replay, self.fused, layers, layer_factors, self._config)
+        moments.observe(self._parts)
+        corrections = moments.corrections()
+        return CalibrationResult(
+            {**layer_factors, **tensor_factors}, corrections, self._analyse(layer_factors, corrections)
+        )
 
     def _search(self, name: str) -> ActivationFactors:
         activation, distribution = self._searches[name], self._observers.distribution(name)
@@ -210,21 +217,17 @@ class Calibrator:
         )  # fmt: skip
         return factors
 
-    def _measure_effects(self, factors: Mapping[str, LayerFactors]) -> LayerEffects:
-        if not (self._for_search or self._config.bias_correction):
-            return LayerEffects({}, {})
+    def _analyse(
+        self, factors: Mapping[str, LayerFactors], corrections: Mapping[str, LayerCorrection]
+    ) -> dict[str, LayerAnalysis]:
+        if not self._for_search:
+            return {}
         log_for("calibration").info(
             "Measuring what quantization does to each of %d layers on %d calibration batches.",
             len(factors), self._config.batch_num,
         )  # fmt: skip
-        layers = [layer for name, layer in self.fused.layers.items() if name in self._layers]
-        return LayerAnalyser(self._replay, self.fused, layers).analyse(
-            factors,
-            self._parts,
-            bias_correction=self._config.bias_correction,
-            for_search=self._for_search,
-            comparison=self._comparison,
-        )
+        plan = QuantizationPlan(self.fused, factors, corrections, ())
+        return LayerAnalyser(self._replay, plan).analyse(self._parts, self._comparison)
 
 
 def _input_of(view: GraphView, tensor: TensorQuantize) -> str:

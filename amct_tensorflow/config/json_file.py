@@ -10,6 +10,8 @@ from amct_tensorflow.algorithms.registry import ACTIVATION_ALGORITHMS, DEFAULT_A
 from amct_tensorflow.config.defaults import check_layers, default_layer
 from amct_tensorflow.config.schema import (
     FORCE_FP16_QUANT,
+    SECOND_MOMENTS,
+    WEIGHT_ROUNDINGS,
     ActivationConfig,
     LayerConfig,
     QuantConfig,
@@ -73,6 +75,10 @@ def _whole(section: Section, layers: dict[str, LayerSpec], op_types: Mapping[str
     mode = section.string("fakequant_precision_mode", "DEFAULT")
     if mode not in ("DEFAULT", FORCE_FP16_QUANT):
         raise ConfigValueError(f"{section.where}: fakequant_precision_mode is {mode!r}; use {FORCE_FP16_QUANT!r}.")
+    rounding = section.string("weight_rounding", SECOND_MOMENTS)
+    if rounding not in WEIGHT_ROUNDINGS:
+        known = " or ".join(map(repr, WEIGHT_ROUNDINGS))
+        raise ConfigValueError(f"{section.where}: weight_rounding is {rounding!r}; use {known}.")
     skip_fusion_layers = section.strings("skip_fusion_layers")
     config = QuantConfig(
         batch_num=check_batch_num(section.integer("batch_num", 1), section.where),
@@ -83,6 +89,7 @@ def _whole(section: Section, layers: dict[str, LayerSpec], op_types: Mapping[str
         skip_fusion_layers=check_names(skip_fusion_layers, layers, op_types, f"{section.where}: skip_fusion_layers"),
         tensor_quantize=_tensors(section, op_types, activation_offset),
         bias_correction=section.boolean("bias_correction", True),
+        weight_rounding=rounding,
         layers={
             name: _layer(section.section(name), layers[name], activation_offset)
             if section.has(name)
@@ -202,6 +209,7 @@ def dump_config(config: QuantConfig) -> str:
             for tensor in config.tensor_quantize
         ],
         "bias_correction": config.bias_correction,
+        "weight_rounding": config.weight_rounding,
     }
     if config.fakequant_precision_mode is None:
         del content["fakequant_precision_mode"]

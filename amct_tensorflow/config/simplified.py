@@ -15,6 +15,8 @@ from amct_tensorflow.config.defaults import check_layers, check_some_enabled, de
 from amct_tensorflow.config.messages import algorithm_field, new_config, parameter_fields
 from amct_tensorflow.config.schema import (
     FORCE_FP16_QUANT,
+    SECOND_MOMENTS,
+    WEIGHT_ROUNDINGS,
     ActivationConfig,
     LayerConfig,
     QuantConfig,
@@ -97,6 +99,7 @@ class _Resolver:
             skip_fusion_layers=self._names("skip_fusion_layers", message.skip_fusion_layers),
             tensor_quantize=self._tensors(),
             bias_correction=_given(message, "bias_correction", True),
+            weight_rounding=_rounding(message),
             layers={
                 name: self._layer(layer, name not in skipped and layer.op_type not in skipped_types)
                 for name, layer in self._layers.items()
@@ -229,6 +232,10 @@ def _given(message: Any, field: str, default: Any) -> Any:
 def _given_algorithms(message: Any) -> list[str]:
     """Returns which algorithms for activations a message chooses; there should be at most one."""
     return [name for name in ACTIVATION_ALGORITHMS if message.HasField(algorithm_field(name))]
+
+
+def _rounding(message: Any) -> str:
+    return WEIGHT_ROUNDINGS[message.weight_rounding] if message.HasField("weight_rounding") else SECOND_MOMENTS
 
 
 def _parameter(message: Any, name: str, default: Parameter, where: str) -> Parameter:

@@ -92,7 +92,8 @@ class FusedGraph:
     Attributes:
         view: the graph, indexed.
         layers: its quantizable layers by name, in topological order.
-        origins: per node that is none of the model's file, the nodes of the file that it stands for.
+        origins: per node that is none of the model's file, the nodes of the file that it stands for; none if it was
+            inserted.
     """
 
     view: GraphView
@@ -148,7 +149,7 @@ def fuse(
             found[node.name] = _fuse_layer(view, editor, node, keep, node.name not in unfused, known)
     folded = sum(bool(layer.absorbed) for layer in found.values())
     log_for("fusion").debug("Folded the nodes behind %d of %d layers.", folded, len(found))
-    return FusedGraph(GraphView(editor.graph_def()), found, known)
+    return FusedGraph(view.edited(editor.graph_def()), found, known)
 
 
 def _fuse_layer(
@@ -185,8 +186,10 @@ def _fuse_layer(
         weights = (weights * scale).astype(np.float32)
         const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_weights"), weights), like=node.name)
         editor.replace_input(node.name, op_type.weight_input, const)
+        origins[const] = ()
     bias = chain.affine.shift.astype(np.float32)
     const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_bias"), bias), like=node.name)
+    origins[const] = ()
     last = chain.folded[-1].name
     tail = editor.unique_name(f"{node.name}/BiasAdd") if chain.paths else last
     absorbed = tuple(original for folded in chain.folded for original in origins.get(folded.name, (folded.name,)))

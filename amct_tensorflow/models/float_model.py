@@ -10,8 +10,10 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from amct_tensorflow.graph.fusion import FusedGraph, fuse
 from amct_tensorflow.graph.fusion_before import fold_before
 from amct_tensorflow.graph.layers import LayerSpec, find_layers
-from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, import_graph, read_model
+from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, import_graph
 from amct_tensorflow.graph.view import GraphView, upstream
+from amct_tensorflow.loading.frozen_model import FrozenModel
+from amct_tensorflow.loading.load import load_frozen
 from amct_tensorflow.preparation.prepare import prepare
 from amct_tensorflow.preparation.prepared import PreparedGraph
 
@@ -23,35 +25,46 @@ class FloatModel:
         original: index of the nodes that its file has.
         outputs: the operators asked for.
         source: what messages call it: its path, if it has one.
+        frozen: the graph as it is to stand in a file, if it was frozen when it was loaded; else None.
     """
 
-    def __init__(self, view: GraphView, outputs: Sequence[str], source: str | Path, graph: tf.Graph | None) -> None:
+    def __init__(
+        self,
+        view: GraphView,
+        outputs: Sequence[str],
+        source: str | Path,
+        *,
+        graph: tf.Graph | None = None,
+        frozen: FrozenModel | None = None,
+    ) -> None:
         """Takes a graph that ``source`` names in messages; ``load`` and ``of_graph`` are the ways to get here.
 
         Raises:
             ModelError: it is quantized already, or does not have one of ``outputs``.
         """
         check_not_quantized(view, source)
-        check_outputs(view, outputs, source)
+        check_outputs(view, outputs, source, frozen.outputs if frozen else {})
         self.original = view
         self.outputs = tuple(outputs)
         self.source = source
+        self.frozen = frozen.data if frozen and frozen.frozen_now else None
         self._given = graph
         self._fused: dict[frozenset[str], FusedGraph] = {}
 
     @classmethod
     def load(cls, path: str | Path, outputs: Sequence[str]) -> "FloatModel":
-        """Reads a frozen float model.
+        """Reads a frozen float model, or freezes one of another form.
 
         Args:
-            path: a binary GraphDef (``.pb``).
-            outputs: output operators, without ``:0``.
+            path: a frozen graph (``.pb``), the directory of a SavedModel, or a Keras model (``.keras``, ``.h5``).
+            outputs: output operators of the frozen graph, without ``:0``.
 
         Raises:
-            ModelNotFoundError: there is no such file.
-            ModelError: the file is no float model, or does not have one of ``outputs``.
+            ModelNotFoundError: there is nothing.
+            ModelError: there is no float model, one that cannot be frozen, or one without one of ``outputs``.
         """
-        return cls(read_model(path), outputs, path, None)
+        frozen = load_frozen(path)
+        return cls(GraphView(frozen.graph_def), outputs, path, frozen=frozen)
 
     @classmethod
     def of_graph(cls, graph: tf.Graph, outputs: Sequence[str] = ()) -> "FloatModel":
@@ -60,11 +73,11 @@ class FloatModel:
         Raises:
             ModelError: it is quantized already, or does not have one of ``outputs``.
         """
-        return cls(GraphView(graph.as_graph_def()), outputs, "the graph", graph)
+        return cls(GraphView(graph.as_graph_def()), outputs, "the graph", graph=graph)
 
     @property
     def graph_def(self) -> GraphDef:
-        """The model as its file has it."""
+        """The model as it was loaded."""
         return self.original.graph_def
 
     @cached_property

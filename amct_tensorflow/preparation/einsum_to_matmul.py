@@ -52,7 +52,7 @@ class _Product(NamedTuple):
 
 def einsum_to_matmul(graph: PreparedGraph) -> PreparedGraph:
     """Rewrites every float32 Einsum that is a product of data and one constant matrix."""
-    editor = GraphEditor(graph.view)
+    editor = graph.editor()
     origins: dict[str, tuple[str, ...]] = {}
     values: dict[str, str] = {}
     for node in graph.view.graph_def.node:

@@ -29,7 +29,7 @@ OPS = {layer.name: layer.op_type for layer in (*LAYERS, FC, VOLUME)} | {
     "add": "AddV2",
 }
 
-# The example of spec section 2.2, with the one key that is ours.
+# The example of spec section 2.2, with the keys that are ours.
 EXAMPLE = """{
     "version":1,
     "batch_num":1,
@@ -39,6 +39,7 @@ EXAMPLE = """{
     "skip_fusion_layers":[],
     "tensor_quantize":[],
     "bias_correction":true,
+    "weight_rounding":"second_moments",
     "MobilenetV2/Conv/Conv2D":{
         "quant_enable":true,
         "activation_quant_params":{
@@ -414,3 +415,21 @@ def test_layers_behind_which_batch_norm_is_kept():
     assert replace(config, do_fusion=False).unfused_layers() == names
     assert replace(config, skip_fusion_layers=(first,)).unfused_layers() == [first]
     assert replace(config.with_enabled({first: False}), do_fusion=False).unfused_layers() == names[1:]
+
+
+@pytest.mark.parametrize("rounding", ["NEAREST", "SECOND_MOMENTS"])
+def test_our_own_fields_of_the_simplified_configuration(tmp_path, rounding):
+    path = tmp_path / "ours.cfg"
+    path.write_text(f"bias_correction: false  weight_rounding: {rounding}")
+    config = read_simplified(str(path), LAYERS, OPS)
+    assert config.bias_correction is False
+    assert config.weight_rounding == rounding.lower()
+    path.write_text("batch_num: 1")
+    config = read_simplified(str(path), LAYERS, OPS)
+    assert config.bias_correction and config.weight_rounding == "second_moments"
+
+
+@pytest.mark.parametrize("value", ['"stochastic"', "null", "true"])
+def test_an_unknown_rounding_is_refused(value):
+    with pytest.raises((ConfigValueError, ConfigTypeError), match="weight_rounding"):
+        parse_config(f'{{"weight_rounding": {value}}}', "config.json", LAYERS, OPS)

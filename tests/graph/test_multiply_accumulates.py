@@ -7,7 +7,7 @@ from graphs import build, normal, tf1
 from amct_tensorflow.graph.einsum import Equation, parse_equation
 from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.layers import obstacle
-from amct_tensorflow.graph.multiply_accumulates import CARRIERS, multiply_accumulates
+from amct_tensorflow.graph.multiply_accumulates import CARRIERS, for_one_image, multiply_accumulates
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.view import GraphView, static_shapes
 
@@ -84,6 +84,45 @@ def test_counts(make, expected):
         name = make().op.name
     view = GraphView(graph.as_graph_def(), static_shapes(graph))
     assert multiply_accumulates(view, view.nodes[name]) == expected
+
+
+def rows_of_a_dense_layer():
+    x = placeholder(None, 5, 7)
+    flat = tf.reshape(x, [-1, 7])
+    y = tf.matmul(flat, normal((7, 3)), name="layer")
+    tf.reshape(y, [tf.shape(x)[0], 5, 3])
+
+
+def patches_of_a_dilated_convolution():
+    x = tf.space_to_batch(placeholder(None, 8, 8, 3), [2, 2], [[2, 2], [2, 2]])
+    tf.nn.conv2d(x, normal((3, 3, 3, 5)), 1, "VALID", name="layer")
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (rows_of_a_dense_layer, 5 * 7 * 3),
+        (patches_of_a_dilated_convolution, 4 * 4 * 4 * 5 * 27),
+    ],
+)
+def test_counts_for_one_image(make, expected):
+    with tf.Graph().as_default() as graph:
+        make()
+    view = for_one_image(GraphView(graph.as_graph_def(), static_shapes(graph)))
+    assert multiply_accumulates(view, view.nodes["layer"]) == expected
+
+
+def test_a_model_that_does_not_take_one_image_keeps_its_shapes():
+    def make():
+        pairs = tf.reshape(placeholder(None, 7), [2, 3, 7])
+        tf1.placeholder(tf.float32, name="of_any_rank")
+        tf.matmul(pairs, normal((7, 3)), name="layer")
+
+    with tf.Graph().as_default() as graph:
+        make()
+    view = GraphView(graph.as_graph_def(), static_shapes(graph))
+    assert for_one_image(view) is view
+    assert multiply_accumulates(view, view.nodes["layer"]) == 2 * 3 * 7 * 3
 
 
 def test_nothing_is_known_without_shapes():
