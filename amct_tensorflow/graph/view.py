@@ -120,15 +120,15 @@ class GraphView:
                     )
                 self._consumers[name.node].append(Consumer(node, index))
 
+    def edited(self, graph_def: GraphDef) -> "GraphView":
+        """Returns the index of an edited graph, whose tensors have the shapes that they had under the same names."""
+        return GraphView(graph_def, self._shapes)
+
     def with_shapes(self, shapes: Mapping[str, Shape]) -> "GraphView":
         """Returns an index of the same graph that knows other shapes."""
         other = copy(self)
         other._shapes = shapes
         return other
-
-    def edited(self, graph_def: GraphDef) -> "GraphView":
-        """Returns the index of an edited graph, whose tensors have the shapes that they had under the same names."""
-        return GraphView(graph_def, self._shapes)
 
     def op_types(self) -> dict[str, str]:
         """Returns the op type of every node, by name."""
