@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
+from tensorflow.core.framework.attr_value_pb2 import NameAttrList
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
@@ -46,40 +47,39 @@ def open_functions(view: GraphView, outputs: Sequence[str]) -> OpenGraph:
     """Opens the functions that the nodes call on which ``outputs`` depend.
 
     Raises:
-        ModelError: a function reads what it does not contain.
+        ModelError: a call does not fit its function, or a function reads what it does not contain.
     """
     needed = upstream(view.nodes, outputs)
     opener = _Opener(view)
-    calls = [view.nodes[name] for name in needed if opener.functions_of(view.nodes[name])]
+    calls = [view.nodes[name] for name in needed if opener.called(view.nodes[name])]
     if not calls:
         return OpenGraph(view, frozenset(needed), {})
     for _ in range(_DEEPEST):
-        calls = [node for call in calls for node in opener.open(call) if opener.functions_of(node)]
+        calls = [node for call in calls for node in opener.open(call) if opener.called(node)]
     return opener.result(outputs)
 
 
 class _Opener:
     def __init__(self, view: GraphView) -> None:
-        self._view = view
-        self._functions = {str(function.signature.name): function for function in view.graph_def.library.function}
+        self._library = view.graph_def.library
+        self._functions = {str(function.signature.name): function for function in self._library.function}
         self._editor = GraphEditor(view)
         self._inside: dict[str, str] = {}
 
-    def functions_of(self, node: NodeDef) -> list[FunctionDef]:
+    def called(self, node: NodeDef) -> list[NameAttrList]:
         """Returns the functions that a node calls."""
         if not self._functions:
             return []
-        names = [str(node.op), *(each.name for value in node.attr.values() for each in [value.func, *value.list.func])]
-        return [self._functions[name] for name in names if name in self._functions]
+        values = [each for value in node.attr.values() for each in (value.func, *value.list.func)]
+        return [each for each in (NameAttrList(name=node.op, attr=node.attr), *values) if each.name in self._functions]
 
     def open(self, call: NodeDef) -> list[NodeDef]:
         """Adds the nodes of the functions that a node calls, and returns them."""
         opened: list[NodeDef] = []
-        for function in self.functions_of(call):
+        for called in self.called(call):
+            function = self._functions[called.name]
             arguments = self._arguments(call, function)
-            body = FunctionBody(
-                function, call.attr, arguments, self._view.graph_def.library, self._editor, str(call.name)
-            )
+            body = FunctionBody(function, called.attr, arguments, self._library, self._editor, str(call.name))
             opened.extend(self._editor.node(self._put(node, call)) for node in body.nodes())
         return opened
 
