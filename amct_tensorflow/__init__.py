@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from amct_tensorflow.accuracy_based_auto_calibration import AutoCalibrationResult, accuracy_based_auto_calibration
     from amct_tensorflow.errors import AmctError
-    from amct_tensorflow.graph.float_model import FloatModel
     from amct_tensorflow.log import set_logging_level
+    from amct_tensorflow.models.float_model import FloatModel
     from amct_tensorflow.quantization import (
         convert_model,
         create_quant_config,
@@ -38,7 +38,7 @@ __all__ = [
 _HOMES = {
     "AmctError": "errors",
     "AutoCalibrationResult": "accuracy_based_auto_calibration",
-    "FloatModel": "graph.float_model",
+    "FloatModel": "models.float_model",
     "accuracy_based_auto_calibration": "accuracy_based_auto_calibration",
     "convert_model": "quantization",
     "create_quant_config": "quantization",

@@ -5,17 +5,19 @@ what was found.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from amct_tensorflow.arguments import require_names, require_path, require_type
 from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.errors import ArgumentValueError
-from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.log import follow_directory, log_for
+from amct_tensorflow.models.float_model import FloatModel
+from amct_tensorflow.models.inspection import inspect_model
 from amct_tensorflow.quantization import read_config_for
 from amct_tensorflow.quantized.model_files import ModelPaths
+from amct_tensorflow.results.coverage import log_coverage
 from amct_tensorflow.results.environment import log_environment
 from amct_tensorflow.results.result_files import ResultFiles
 from amct_tensorflow.results.summary import log_report
@@ -99,8 +101,9 @@ def accuracy_based_auto_calibration(
     they are those of the best one so far.
 
     Args:
-        model_file: frozen float model (.pb), or one that ``FloatModel.load`` has read.
-        outputs: output operators, without ``:0``.
+        model_file: frozen float model (.pb), the directory of a SavedModel, a Keras model (.keras, .h5), or what
+            ``FloatModel.load`` has made of one. What is not frozen is; the frozen graph appears among the results.
+        outputs: output operators of the frozen graph, without ``:0``.
         record_file: file for the factors of the saved model.
         config_file: configuration from ``create_quant_config``; it is left as it is, unless ``config`` is given.
         save_dir: folder and prefix of the results.
@@ -135,10 +138,12 @@ def accuracy_based_auto_calibration(
     checked = CheckedEvaluator(evaluator)
     checked_strategy, chosen = choose_strategy(_NAME, strategy), choose_sensitivity(_NAME, sensitivity)
     model = _load(model_file, outputs)
+    files = replace(files, frozen=model.frozen)
     config = config or read_config_for(model, config_file)
     with files.reserved():
         key = run_key(model, config, checked, chosen)
         log_environment(asked, key.named)
+        log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers())
         state = open_state(files.model.model, key, model, config, resume=resume)
         result = run_search(model, config, checked, checked_strategy, chosen, state)
         files.publish(result, config)
@@ -167,7 +172,7 @@ def _check_arguments(
     require_type(_NAME, "resume", resume, bool)
     if config is not None:
         require_type(_NAME, "config", config, QuantConfig)
-    return ResultFiles(ModelPaths.of(save_dir), Path(record_file), None if config is None else Path(config_file))
+    return ResultFiles(ModelPaths.of(save_dir), Path(record_file), None if config is None else Path(config_file), None)
 
 
 def _load(model_file: str | FloatModel, outputs: list[str]) -> FloatModel:

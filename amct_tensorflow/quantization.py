@@ -11,10 +11,11 @@ from amct_tensorflow.config.json_file import read_config, write_config
 from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.config.simplified import read_simplified
 from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError
-from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.graph.view import GraphView, upstream
 from amct_tensorflow.log import log_for
+from amct_tensorflow.models.float_model import FloatModel
+from amct_tensorflow.models.inspection import inspect_model
 from amct_tensorflow.quantized.builder import quantize_graph
 from amct_tensorflow.quantized.model_files import ModelPaths, write_quantized_model
 from amct_tensorflow.quantized.plan import QuantizationPlan
@@ -22,6 +23,7 @@ from amct_tensorflow.record.corrections import read_corrections, remove_correcti
 from amct_tensorflow.record.layer_factors import LayerFactors, unfused_layers
 from amct_tensorflow.record.record_file import check_record, read_record, write_record
 from amct_tensorflow.record.scale_fit import fuse_as_scales_fit
+from amct_tensorflow.results.coverage import log_coverage
 from amct_tensorflow.storage.files import write_atomically
 
 
@@ -96,7 +98,7 @@ def _make_config(
         require_names(name, "skip_layers", skip_layers, may_be_empty=True)
     require_positive(name, "batch_num", batch_num)
     require_type(name, "activation_offset", activation_offset, bool)
-    layers, op_types = model.layers, model.view.op_types()
+    layers, op_types = model.layers, model.op_types
     if config_defination is not None:
         require_path(name, "config_defination", config_defination)
         return read_simplified(config_defination, layers, op_types)
@@ -147,6 +149,7 @@ def quantize_model(
         write_corrections(record_file, result.factors, result.corrections, calibrator.fused.layers)
         write_record(record_file, result.factors, announce=False)
 
+    log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers())
     calibrator = Calibrator(model, config, write)
     write_atomically(record_file, "")
     remove_corrections(record_file)
@@ -157,8 +160,9 @@ def save_model(pb_model: str, outputs: list[str], record_file: str, save_path: s
     """Writes the quantized model of a calibrated one.
 
     Args:
-        pb_model: the original float model (.pb), not the calibrated graph.
-        outputs: output operators, without ``:0``.
+        pb_model: the original float model, not the calibrated graph: a frozen one (.pb), the directory of a SavedModel,
+            or a Keras model (.keras, .h5). The last two are frozen, and the result is written, too.
+        outputs: output operators of the frozen graph, without ``:0``.
         record_file: record that the calibration wrote; its bias corrections are taken from the file beside it.
         save_path: folder and prefix: ``out/net`` gives ``out/net_quantized.pb`` and ``out/net_quant.json``.
 
@@ -193,7 +197,7 @@ def read_config_for(model: FloatModel, config_file: str) -> QuantConfig:
         ConfigValueError: the configuration does not fit the model, or no output depends on a tensor of tensor_quantize,
             which was asked for by name.
     """
-    config = read_config(config_file, model.layers, model.view.op_types())
+    config = read_config(config_file, model.layers, model.op_types)
     return _leave_out_unused(config, model.view, model.outputs) if model.outputs else config
 
 
@@ -233,8 +237,11 @@ def _save(
     factors, fused = _load_factors(model, record_file)
     corrections = read_corrections(record_file, factors, fused.layers) if corrected else {}
     fused = fuse_as_scales_fit(model, factors, fused)
+    if not corrected:
+        kept = [name for name, layer in fused.layers.items() if layer.batch_norm_kept]
+        log_coverage(inspect_model(model, kept), factors.keys())
     paths = ModelPaths.of(save_path)
-    write_quantized_model(paths, quantize_graph(QuantizationPlan(fused, factors, corrections, outputs)))
+    write_quantized_model(paths, quantize_graph(QuantizationPlan(fused, factors, corrections, outputs)), model.frozen)
     log_for(function).info("The model is saved in %s", paths.model)
 
 
@@ -247,5 +254,5 @@ def _load_factors(model: FloatModel, record_file: str) -> tuple[dict[str, LayerF
     factors = read_record(record_file)
     fused = model.fuse(unfused_layers(factors))
     shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
-    check_record(factors, shapes, model.view.op_types(), str(record_file))
+    check_record(factors, shapes, model.op_types, str(record_file))
     return factors, fused

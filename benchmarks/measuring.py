@@ -124,6 +124,20 @@ def predict(graph: tf.Graph, images: np.ndarray) -> np.ndarray:
         return np.concatenate([session.run(f"{OUTPUT}:0", {INPUT: images[i : i + BATCH]}) for i in parts])
 
 
+def smooth_images(count: int, size: int, low: float, high: float, seed: int) -> np.ndarray:
+    """Returns random images, float32 [count, size, size, 3], each from ``low`` to ``high``.
+
+    They are noise in octaves, of which a finer one has the smaller amplitude, as in photographs.
+    """
+    generator = np.random.default_rng(seed)
+    images = np.zeros([count, size, size, 3])
+    for cells in (2, 4, 8, 16, 32, 64):
+        noise = generator.normal(size=[count, cells, cells, 3]) / cells
+        images += tf.image.resize(noise, [size, size], tf.image.ResizeMethod.BICUBIC).numpy()
+    least, most = images.min(axis=(1, 2, 3), keepdims=True), images.max(axis=(1, 2, 3), keepdims=True)
+    return (low + (high - low) * (images - least) / (most - least)).astype(np.float32)
+
+
 class ReadyImages(AutoCalibrationEvaluatorBase):
     """An evaluator on images in memory, so that only the model is measured; it keeps the time of each evaluation."""
 
@@ -175,17 +189,23 @@ def quantize(
 
 def report(name: str, rows: Sequence[Mapping[str, Any]], note: str = "") -> None:
     """Prints a table, and writes it with date, machine and versions to ``outputs/benchmarks/<name>.json``."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[_text(row.get(key, "")) for key in columns] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    print(f"\n{name}")
-    for line in (columns, ["-" * width for width in widths], *cells):
-        print("| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |")
+    print(f"\n{name}", *table(rows), sep="\n")
     if note:
         print(note)
     RESULTS.mkdir(parents=True, exist_ok=True)
     content = {"benchmark": name, **environment(), "rows": list(rows), "note": note}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the lines of a table in Markdown; a row may lack columns of others."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[_text(row.get(key, "")) for key in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    return [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |"
+        for line in (columns, ["-" * width for width in widths], *cells)
+    ]
 
 
 def environment() -> dict[str, Any]:

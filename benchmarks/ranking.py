@@ -15,8 +15,8 @@ from measuring import BATCH, INPUT, OUTPUT, Inputs, parse_inputs, predict, repor
 import amct_tensorflow as amct
 from amct_tensorflow.calibration.calibrator import Calibrator
 from amct_tensorflow.config.json_file import read_config
-from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.model_file import import_graph
+from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.sensitivity.layer_scores import LayerScores
 from amct_tensorflow.sensitivity.measures import OutputDivergenceSensitivity
 

@@ -1,9 +1,20 @@
 """Small float graphs that tests quantize, and ways to run a GraphDef."""
 
+from contextlib import contextmanager
+from pathlib import Path
+
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+
+import amct_tensorflow as amct
+from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.preparation.prepared import PreparedGraph
 
 tf1 = tf.compat.v1
+
+# Settings of config.json that leave out what the original toolkit does not do.
+PLAIN = {"bias_correction": False, "weight_rounding": "nearest"}
 
 
 def build(make):
@@ -13,13 +24,101 @@ def build(make):
     return graph.as_graph_def()
 
 
-def run(graph_def, fetches, feeds):
+@contextmanager
+def control_flow_v1():
+    """Writes ``tf.cond`` as Switch and Merge, and loops as Enter, NextIteration and Exit."""
+    tf1.disable_control_flow_v2()
+    try:
+        yield
+    finally:
+        tf1.enable_control_flow_v2()
+
+
+def build_v1(make):
+    """Like ``build``, with control flow of version 1."""
+    with control_flow_v1():
+        return build(make)
+
+
+def node_of(graph_def, name):
+    """Returns the node of a name."""
+    (node,) = (node for node in graph_def.node if node.name == name)
+    return node
+
+
+def ops_of(graph_def, *left_out):
+    """Returns the op types of a graph, sorted, without constants and placeholders."""
+    return sorted(node.op for node in graph_def.node if node.op not in ("Const", "Placeholder", *left_out))
+
+
+def run(graph_def, fetches, feeds, options=None):
     """Imports and runs a GraphDef; names without ``:0`` are completed."""
     graph = tf.Graph()
     with graph.as_default():
         tf.import_graph_def(graph_def, name="")
-    with tf1.Session(graph=graph) as session:
+    with tf1.Session(graph=graph, config=options) as session:
         return session.run([f"{name}:0" for name in fetches], {f"{name}:0": value for name, value in feeds.items()})
+
+
+def prepared(graph_def, rewrite, keep=("out",)):
+    """Returns a graph as one rewrite prepares it, and per new node the original nodes it stands for."""
+    graph = rewrite(PreparedGraph.of(GraphView(graph_def), keep, "test"))
+    return graph.view.graph_def, graph.origins
+
+
+def check_same_values(before, after, feeds, but=()):
+    """Checks that every node which both graphs have has the same value in both.
+
+    Nodes in loops and branches, which cannot be fetched, are left out, and so are those in ``but``.
+    """
+    views = GraphView(before), GraphView(after)
+    inside = {name for view in views for name in view.loop_nodes | view.branch_nodes}
+    common = [
+        name
+        for name in views[0].nodes.keys() & views[1].nodes.keys() - inside - set(but)
+        if views[1].nodes[name].op not in ("NoOp", "Assert", "TensorListFromTensor", "TensorListReserve")
+    ]
+    assert common
+    values = [run(graph_def, common, feeds, unoptimized()) for graph_def in (before, after)]
+    for name, expected, actual in zip(common, *values, strict=True):
+        assert expected.dtype == actual.dtype and expected.shape == actual.shape, name
+        if expected.dtype.kind == "f":
+            np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5, err_msg=name)
+        else:
+            np.testing.assert_array_equal(actual, expected, err_msg=name)
+
+
+def unoptimized():
+    """Options of a session that runs a graph node by node, as it is."""
+    options = tf1.ConfigProto()
+    options.graph_options.rewrite_options.disable_meta_optimizer = True
+    return options
+
+
+def nchw_on_cpu():
+    """Options of a session that turns NCHW into NHWC, for which alone TensorFlow has kernels on a CPU."""
+    options = tf1.ConfigProto()
+    options.graph_options.rewrite_options.cpu_layout_conversion = RewriterConfig.NCHW_TO_NHWC
+    return options
+
+
+def calibrate_and_save(graph_def, x, output="out"):
+    """Takes a graph whose placeholder is ``x`` through the public steps; returns the quantized graph."""
+    model = save(graph_def, Path("float.pb"))
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.import_graph_def(graph_def, name="")
+    amct.create_quant_config("config.json", graph)
+    amct.quantize_model(graph, "config.json", "record.txt", [output])
+    with tf1.Session(graph=graph) as session:
+        session.run(f"{output}:0", {"x:0": x})
+    amct.save_model(model, [output], "record.txt", "results/net")
+    return tf1.GraphDef.FromString(Path("results/net_quantized.pb").read_bytes())
+
+
+def signal_to_noise(signal, noisy):
+    """Returns the ratio in decibels."""
+    return 10 * np.log10(np.sum(np.square(signal)) / np.sum(np.square(noisy - signal)))
 
 
 def rng(seed=0):

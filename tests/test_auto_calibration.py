@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import SMALL_NET_LAYERS, build, normal, run, save, small_net, tf1
+from graphs import PLAIN, SMALL_NET_LAYERS, build, normal, run, save, small_net, tf1
 
 import amct_tensorflow as amct
 from amct_tensorflow.common.auto_calibration import (
@@ -121,7 +121,7 @@ def test_all_layers_quantized_when_that_suffices(workdir, messages):
     assert evaluator.evaluated == [0, 5]
     assert all(result.roll_back_config.values())
     names = {path.name for path in (workdir / "out").iterdir()}
-    assert names == FILES | {"record_bias_correction.json"}
+    assert names == FILES | {"record_bias_correction.json", "record_weights.npz"}
     assert Path(arguments["config_file"]).read_bytes() == before
     final = [line for line in messages if line.startswith("INFO")][-5:]
     assert [line.split("is ")[0] for line in final[:3]] == [
@@ -190,7 +190,7 @@ def test_the_log_says_with_what_it_ran(workdir, messages):
 
 def test_search_rolls_back_and_all_files_agree(workdir):
     arguments = prepare(workdir)
-    edit_config(arguments, bias_correction=False)
+    edit_config(arguments, **PLAIN)
     all_quantized = calibrate(arguments).loss
     evaluator = Evaluator(limit=all_quantized * 0.6)
     result = calibrate(arguments, evaluator)
@@ -435,7 +435,7 @@ def test_the_saved_model_is_the_one_that_was_evaluated(workdir, monkeypatch, sha
 
     monkeypatch.setattr(roll_back, "quantize_graph", recording)
     arguments = prepare(workdir)
-    edit_config(arguments, bias_correction=False)
+    edit_config(arguments, **PLAIN)
     loss = calibrate(arguments).loss
     built.clear()
     evaluator = Evaluator(limit=loss * share)
@@ -507,7 +507,7 @@ def test_own_strategy_and_sensitivity(workdir):
 
 def test_predictive_search_with_output_divergence(workdir, messages):
     arguments = prepare(workdir)
-    edit_config(arguments, bias_correction=False)
+    edit_config(arguments, **PLAIN)
     limit = 0.6 * calibrate(arguments).loss
     bisected = calibrate(arguments, Evaluator(limit))
     evaluator = Evaluator(limit)
@@ -552,7 +552,7 @@ def test_a_strategy_may_use_what_the_engine_knows(workdir):
             return {"stop_flag": False, "roll_back_config": {name: name in self.left for name in self.layers}}
 
     arguments = prepare(workdir)
-    edit_config(arguments, bias_correction=False)
+    edit_config(arguments, **PLAIN)
     limit = 0.6 * calibrate(arguments).loss
     strategy = Greedy()
     result = calibrate(arguments, Evaluator(limit), strategy=strategy)

@@ -10,18 +10,22 @@ import tensorflow as tf
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors, round_through_float16
 from amct_tensorflow.algorithms.arq import arq_scales
-from amct_tensorflow.algorithms.distribution import Distribution, Observation
 from amct_tensorflow.calibration.comparison import Comparison
-from amct_tensorflow.calibration.layer_effects import Batch, LayerAnalyser, LayerAnalysis, LayerEffects
-from amct_tensorflow.calibration.replay_sources import Source, replay_sources
+from amct_tensorflow.calibration.kept_batches import KeptBatches
+from amct_tensorflow.calibration.layer_analysis import LayerAnalyser, LayerAnalysis
+from amct_tensorflow.calibration.layer_moments import LayerMoments
+from amct_tensorflow.calibration.observers import ActivationObservers
+from amct_tensorflow.calibration.replay import Batch, Replay
+from amct_tensorflow.calibration.replay_sources import readers_of, replay_sources
 from amct_tensorflow.calibration.taps import attach_tap
 from amct_tensorflow.config.schema import QuantConfig, TensorQuantize
-from amct_tensorflow.errors import AmctError, CalibrationError, ConfigValueError
-from amct_tensorflow.graph.float_model import FloatModel
+from amct_tensorflow.errors import ConfigValueError
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.log import log_for
+from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.quantized.plan import QuantizationPlan
+from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.layer_factors import LayerFactors
 
 
@@ -31,14 +35,14 @@ class CalibrationResult:
 
     Attributes:
         factors: per layer name, its factors; per ``op:input`` of tensor_quantize, those of the tensor.
-        corrections: per layer name, what to add to its bias, float64 [Cout]; layers without one are left out.
+        corrections: per layer name, what brings it closer to the float one; layers without are left out.
         analyses: per layer name, what a search wants to know; empty if none follows.
         batches: per calibration batch, the values of the tensors from which the outputs follow, by full tensor name;
             empty if no search follows.
     """
 
     factors: dict[str, LayerFactors]
-    corrections: dict[str, np.ndarray]
+    corrections: dict[str, LayerCorrection]
     analyses: dict[str, LayerAnalysis]
     batches: tuple[Batch, ...] = ()
 
@@ -73,7 +77,7 @@ class Calibrator:
         for_search: bool = False,
         comparison: Comparison | None = None,
     ) -> None:
-        """Edits the model's graph: adds a tap to each enabled layer, and what keeps the inputs of the replay.
+        """Edits the model's graph: adds taps that keep the tensors from which the inputs of all layers follow.
 
         Args:
             model: the float model.
@@ -86,6 +90,7 @@ class Calibrator:
         Raises:
             CalibrationError: weights hold NaN or Inf.
             ConfigValueError: a tensor of tensor_quantize cannot be quantized.
+            ModelError: what a layer reads cannot be computed from what the graph is fed with.
         """
         self.result: CalibrationResult | None = None
         self.error: Exception | None = None
@@ -100,16 +105,32 @@ class Calibrator:
         self._scale_w = {name: self._weight_scales(layer) for name, layer in self._layers.items()}
         self._searches = {name: config.layers[name].activation for name in self._layers}
         self._searches.update({tensor.key: tensor.activation for tensor in config.tensor_quantize})
-        self._observations = {key: Observation() for key in self._searches}
-        self._batches = dict.fromkeys(self._searches, 0)
-        self._activations: dict[str, ActivationFactors] = {}
-        self._kept: dict[str, list[np.ndarray]] = {}
-        self._kept_for_outputs: dict[str, list[np.ndarray]] = {}
-        self._analyser: LayerAnalyser | None = None
-        self._is_complete = False
-        if for_search or config.bias_correction:
-            self._prepare_replay(model)
-        self._attach_observers(model)
+        inputs = {name: layer.input for name, layer in self.fused.layers.items() if name in self._layers}
+        inputs.update({tensor.key: _input_of(self.fused.view, tensor) for tensor in config.tensor_quantize})
+        self._inputs = {key: full_tensor_name(text) for key, text in inputs.items()}
+        nodes = {layer.name: layer.input for layer in self._layers.values()}
+        nodes.update({tensor.layer_name: _input_of(model.view, tensor) for tensor in config.tensor_quantize})
+        self._prepare(model, nodes)
+
+    def _prepare(self, model: FloatModel, nodes: Mapping[str, str]) -> None:
+        """Prepares to run the model again, and keeps what that takes."""
+        find = partial(replay_sources, model.prepared_graph, model.view, model.original.nodes, nodes)
+        sources = find()
+        self._batches = KeptBatches(self._config.batch_num, sources)
+        for_outputs = [source for source in find(model.outputs) if source not in sources] if self._for_search else []
+        self._for_outputs = KeptBatches(self._config.batch_num, for_outputs)
+        tensors = {source: model.graph.get_tensor_by_name(source) for source in sources}
+        tails = [layer.tail for layer in self._layers.values()]
+        self._replay = Replay(self.fused, [*tails, *nodes], tensors)
+        self._observers = ActivationObservers(self._replay, self._inputs)
+        self._parts: list[Batch] = []
+        self._observed = 0
+        needed = model.original_upstream([*nodes, *model.outputs])
+        for source in sources:
+            attach_tap(model.graph, readers_of(model.original, source, needed), source, partial(self._keep, source))
+        for source in for_outputs:
+            readers = readers_of(model.original, source, needed)
+            attach_tap(model.graph, readers, source, partial(self._for_outputs.keep, source))
 
     def check_complete(self) -> CalibrationResult:
         """Returns the result.
@@ -121,33 +142,14 @@ class Calibrator:
         if self.error is not None:
             raise self.error
         if self.result is None:
-            raise CalibrationError(self._what_is_missing())
+            self._batches.check_complete()
+        assert self.result is not None  # it follows the last batch
         if not self._for_search:
             return self.result
         # What only the outputs need may arrive after the last layer has been seen.
-        complete = {
-            tensor: values
-            for tensor, values in {**self._kept, **self._kept_for_outputs}.items()
-            if len(values) == self._config.batch_num
-        }
-        return replace(self.result, batches=self._batches_of(complete))
-
-    def _batches_of(self, kept: Mapping[str, list[np.ndarray]]) -> tuple[Batch, ...]:
-        """Turns the values of each tensor into the tensors of each batch."""
-        return tuple({name: values[index] for name, values in kept.items()} for index in range(self._config.batch_num))
-
-    def _what_is_missing(self) -> str:
-        layer = min(self._batches, key=lambda name: self._batches[name])
-        if self._batches[layer] < self._config.batch_num:
-            return (
-                f"Calibration needs {self._config.batch_num} batches, but layer {layer!r} saw {self._batches[layer]}. "
-                "Run the model's outputs at least batch_num times in calibration(), in a session on the graph given."
-            )
-        tensor = min(self._kept, key=lambda name: len(self._kept[name]))
-        return (
-            f"Tensor {tensor!r} was not computed in every calibration batch. Feed the model at its placeholders, not "
-            "at a tensor between them and the quantized layers."
-        )
+        rest = self._for_outputs.batches_of_all_tensors()
+        batches = self._batches.batches_of_all_tensors()
+        return replace(self.result, batches=tuple({**one, **more} for one, more in zip(batches, rest, strict=True)))
 
     def _weight_scales(self, layer: FusedLayer) -> tuple[float, ...]:
         if layer.weights is None:
@@ -155,58 +157,57 @@ class Calibrator:
         channel_wise = self._config.layers[layer.name].weights.channel_wise
         return tuple(arq_scales(layer.name, layer.op_type, layer.weights, channel_wise).tolist())
 
-    def _prepare_replay(self, model: FloatModel) -> None:
-        """Prepares to compute the layers again, and keeps the tensors from which that is done."""
-        graph = model.graph
-        inputs = {name: layer.input for name, layer in self._layers.items()}
-        sources = replay_sources(graph, model.view, inputs)
-        if self._for_search:
-            known = {source.tensor for source in sources}
-            for source in replay_sources(graph, model.view, inputs, model.outputs):
-                if source.tensor not in known:
-                    self._attach_keeper(graph, source, self._kept_for_outputs)
-        layers = [layer for name, layer in self.fused.layers.items() if name in self._layers]
-        tensors = {source.tensor: graph.get_tensor_by_name(source.tensor) for source in sources}
-        self._analyser = LayerAnalyser(self.fused, layers, tensors)
-        for source in sources:
-            self._attach_keeper(graph, source, self._kept)
+    def _keep(self, tensor: str, value: np.ndarray) -> None:
+        """Takes a tensor of the caller's session; whichever comes last of a batch starts what the batch is for."""
+        with self._lock:
+            if self.result is not None or self.error is not None:
+                return
+            self._batches.keep(tensor, value)
+            try:
+                self._go_on()
+            except Exception as error:
+                self.error = error
+                raise
 
-    def _attach_keeper(self, graph: tf.Graph, source: Source, kept: dict[str, list[np.ndarray]]) -> None:
-        kept[source.tensor] = []
-        attach_tap(graph, source.reader, source.tensor, partial(self._keep, kept, source.tensor))
+    def _go_on(self) -> None:
+        while self._observed < self._batches.complete:
+            parts = self._replay.parts(self._batches.batch(self._observed), self._inputs.values())
+            self._observers.observe(parts)
+            self._parts.extend(parts)
+            self._observed += 1
+        if self._observed == self._config.batch_num:
+            self.result = self._finish()
+            self._replay.close()
+            self._parts.clear()
+            if not self._for_search:
+                self._batches.forget()
+            self._on_complete(self.result)
 
-    def _attach_observers(self, model: FloatModel) -> None:
-        for name, layer in self._layers.items():
-            attach_tap(model.graph, name, full_tensor_name(layer.input), partial(self._observe, name))
-        for tensor in self._config.tensor_quantize:
-            text = model.view.nodes[tensor.layer_name].input[tensor.input_index]
-            attach_tap(model.graph, tensor.layer_name, full_tensor_name(text), partial(self._observe, tensor.key))
-
-    def _keep(self, kept: Mapping[str, list[np.ndarray]], tensor: str, value: np.ndarray) -> None:
-        """Keeps a source tensor of the replay; batches beyond ``batch_num`` do not count."""
-        values = kept.get(tensor)
-        if values is not None and len(values) < self._config.batch_num:
-            values.append(np.array(value))
-            self._finish_if_complete()
-
-    def _observe(self, layer: str, batch: np.ndarray) -> None:
-        """Takes the input of a layer; batches beyond ``batch_num`` and empty ones do not count."""
-        if self._batches[layer] >= self._config.batch_num or batch.size == 0:
-            return
-        if not self._observations[layer].add(batch):
-            self.error = CalibrationError(
-                f"The activations of layer {layer!r} have invalid value inf or nan. Check the calibration data and "
-                "its preprocessing, or set the layer's quant_enable to false."
+    def _finish(self) -> CalibrationResult:
+        activations = {name: self._search(name) for name in self._searches}
+        layer_factors = {
+            name: LayerFactors(
+                scale_d=activations[name].scale,
+                offset_d=activations[name].offset,
+                scale_w=self._scale_w[name],
+                skip_fusion=layer.batch_norm_kept,
             )
-            raise self.error
-        self._batches[layer] += 1
-        if self._batches[layer] == self._config.batch_num:
-            distribution = self._observations.pop(layer).distribution()
-            self._activations[layer] = self._search(layer, distribution)
-            self._finish_if_complete()
+            for name, layer in self._layers.items()
+        }
+        tensor_factors = {
+            tensor.key: LayerFactors(activations[tensor.key].scale, activations[tensor.key].offset)
+            for tensor in self._config.tensor_quantize
+        }
+        layers = [layer for name, layer in self.fused.layers.items() if name in self._layers]
+        moments = LayerMoments(self._replay, self.fused, layers, layer_factors, self._config)
+        moments.observe(self._parts)
+        corrections = moments.corrections()
+        return CalibrationResult(
+            {**layer_factors, **tensor_factors}, corrections, self._analyse(layer_factors, corrections)
+        )
 
-    def _search(self, name: str, distribution: Distribution) -> ActivationFactors:
-        activation = self._searches[name]
+    def _search(self, name: str) -> ActivationFactors:
+        activation, distribution = self._searches[name], self._observers.distribution(name)
         factors = activation.algorithm.search(distribution, activation.asymmetric)
         if self._config.fakequant_precision_mode == "FORCE_FP16_QUANT":
             factors = ActivationFactors(round_through_float16(factors.scale), factors.offset)
@@ -216,53 +217,21 @@ class Calibrator:
         )  # fmt: skip
         return factors
 
-    def _finish_if_complete(self) -> None:
-        """Starts the analysis when the last tap, whichever that is, has seen its last batch."""
-        with self._lock:
-            kept = all(len(values) == self._config.batch_num for values in self._kept.values())
-            if self._is_complete or not kept or len(self._activations) < len(self._searches):
-                return
-            self._is_complete = True
-        try:
-            self.result = self._finish()
-            self._on_complete(self.result)
-        except AmctError as error:
-            self.error = error
-            raise
-        finally:
-            if not self._for_search:
-                self._kept.clear()
-
-    def _finish(self) -> CalibrationResult:
-        layer_factors = {
-            name: LayerFactors(
-                scale_d=self._activations[name].scale,
-                offset_d=self._activations[name].offset,
-                scale_w=self._scale_w[name],
-                skip_fusion=layer.batch_norm_kept,
-            )
-            for name, layer in self._layers.items()
-        }
-        tensor_factors = {
-            tensor.key: LayerFactors(self._activations[tensor.key].scale, self._activations[tensor.key].offset)
-            for tensor in self._config.tensor_quantize
-        }
-        effects = LayerEffects({}, {}) if self._analyser is None else self._replay(self._analyser, layer_factors)
-        return CalibrationResult({**layer_factors, **tensor_factors}, effects.corrections, effects.analyses)
-
-    def _replay(self, analyser: LayerAnalyser, factors: Mapping[str, LayerFactors]) -> LayerEffects:
-        batches = self._batches_of(self._kept)
+    def _analyse(
+        self, factors: Mapping[str, LayerFactors], corrections: Mapping[str, LayerCorrection]
+    ) -> dict[str, LayerAnalysis]:
+        if not self._for_search:
+            return {}
         log_for("calibration").info(
             "Measuring what quantization does to each of %d layers on %d calibration batches.",
-            len(factors), len(batches),
+            len(factors), self._config.batch_num,
         )  # fmt: skip
-        return analyser.analyse(
-            factors,
-            batches,
-            bias_correction=self._config.bias_correction,
-            for_search=self._for_search,
-            comparison=self._comparison,
-        )
+        plan = QuantizationPlan(self.fused, factors, corrections, ())
+        return LayerAnalyser(self._replay, plan).analyse(self._parts, self._comparison)
+
+
+def _input_of(view: GraphView, tensor: TensorQuantize) -> str:
+    return str(view.nodes[tensor.layer_name].input[tensor.input_index])
 
 
 def _check_tensors(tensors: Iterable[TensorQuantize], view: GraphView, fused: FusedGraph) -> None:
@@ -273,7 +242,12 @@ def _check_tensors(tensors: Iterable[TensorQuantize], view: GraphView, fused: Fu
     """
     kept = {node.name: node.op for node in fused.graph_def.node}
     for tensor in tensors:
-        node = view.nodes[tensor.layer_name]
+        node = view.nodes.get(tensor.layer_name)
+        if node is None or tensor.input_index >= len(node.input):
+            raise ConfigValueError(
+                f"tensor_quantize names input {tensor.key!r}, which the model does not need: it passes its input on, "
+                "follows from constants, or belongs to a branch that is never taken. Delete it."
+            )
         if kept.get(node.name) != node.op:
             problem = "is folded into the layer before it, which is quantized anyway"
         elif attribute(node, "T").type != tf.float32.as_datatype_enum:

@@ -1,69 +1,86 @@
 """Which tensors of the caller's graph must be kept to compute every quantized layer's input again."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
+from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.view import CONTROL, GraphView, full_tensor_name, parse_tensor_name
 
 
-class Source(NamedTuple):
-    """A tensor to keep, and a node that reads it on the way to a quantized layer."""
-
-    tensor: str
-    reader: str
-
-
 def replay_sources(
-    graph: tf.Graph, view: GraphView, inputs: Mapping[str, str], outputs: Sequence[str] = ()
-) -> list[Source]:
+    graph: tf.Graph, view: GraphView, callers: Collection[str], inputs: Mapping[str, str], outputs: Sequence[str] = ()
+) -> list[str]:
     """Finds the tensors from which the inputs of all layers follow, and the outputs if asked for.
 
     The walk goes up from the layers and stops at the inputs of the first layers (those that depend on no other), and
-    at nodes that yield data of their own: placeholders, iterators, variables.
+    at nodes that yield data of their own: placeholders, iterators, variables. Where such a node stands in a loop or in
+    a branch, so that it yields nothing or much in a run, the walk stops at what leaves the loop or branch.
 
     Args:
-        graph: the caller's graph.
+        graph: the prepared graph, as TensorFlow sees it.
         view: index of the same graph.
+        callers: the nodes of the caller's graph; a node of the prepared graph that is one of them has the same value.
         inputs: per quantized layer the activations it reads, as GraphDef writes the input.
         outputs: nodes that are to be computed as well.
 
     Returns:
-        The sources, each once, in the order found.
+        Full names of tensors of the caller's graph, each once, in the order found.
+
+    Raises:
+        ModelError: data comes from inside a function of the caller's graph.
     """
-    behind_layers = _downstream(view, inputs)
+    behind_layers = view.downstream(inputs)
+    uncertain = view.loop_nodes | view.branch_nodes
+    own = {operation.name for operation in graph.get_operations() if _yields_own_data(operation)}
+    ends = _first_outside(view, own & uncertain, uncertain)
     first_inputs = {
-        full_tensor_name(text) for text in inputs.values() if parse_tensor_name(text).node not in behind_layers
+        full_tensor_name(text)
+        for text in inputs.values()
+        if (node := parse_tensor_name(text).node) in callers and node not in behind_layers and node not in uncertain
     }
-    sources: dict[str, Source] = {}
+    sources: dict[str, None] = {}
     visited: set[str] = set()
-    waiting = [(text, layer) for layer, text in inputs.items()]
-    waiting.extend((text, output) for output in outputs for text in view.nodes[output].input)
+    waiting = [*inputs.values(), *(text for output in outputs for text in view.nodes[output].input)]
     while waiting:
-        text, reader = waiting.pop()
+        text = waiting.pop()
         name = parse_tensor_name(text)
         tensor = full_tensor_name(text)
         if name.port == CONTROL or tensor in visited:
             continue
         visited.add(tensor)
-        node = view.nodes[name.node]
-        if node.op == "Const":
+        if tensor not in first_inputs and name.node not in own and name.node not in ends:
+            waiting.extend(view.nodes[name.node].input)
             continue
-        if tensor in first_inputs or not node.input or graph.get_operation_by_name(node.name).op_def.is_stateful:
-            sources[tensor] = Source(tensor, reader)
-            continue
-        waiting.extend((text, node.name) for text in node.input)
-    return list(sources.values())
+        if name.node not in callers:
+            raise ModelError(
+                f"Node {name.node!r} ({view.nodes[name.node].op}) yields data of its own inside a function, where "
+                "calibration cannot see it. Export the model without it."
+            )
+        sources[tensor] = None
+    return list(sources)
 
 
-def _downstream(view: GraphView, names: Collection[str]) -> set[str]:
-    """Returns every node that depends on one of ``names``."""
-    reached: set[str] = set()
-    waiting = list(names)
-    while waiting:
-        for consumer in view.consumers(waiting.pop()):
-            if not view.is_control(consumer) and consumer.node.name not in reached:
-                reached.add(consumer.node.name)
-                waiting.append(consumer.node.name)
-    return reached
+def _yields_own_data(operation: tf.Operation) -> bool:
+    """Tells whether what an operation yields does not follow from its inputs alone.
+
+    TensorArrays and stacks have a state, too, but one that each run of the graph makes anew.
+    """
+    if operation.type.startswith(("TensorArray", "Stack")):
+        return False
+    return bool(operation.op_def.is_stateful) or (not operation.inputs and operation.type != "Const")
+
+
+def _first_outside(view: GraphView, names: Iterable[str], inside: Collection[str]) -> set[str]:
+    """Returns the nodes through which what nodes inside loops and branches yield leaves them."""
+    followers = {edge.node.name for name in view.downstream(names, inside) for edge in view.consumers(name)}
+    return followers - set(inside)
+
+
+def readers_of(view: GraphView, tensor: str, needed: Collection[str]) -> list[str]:
+    """Returns the nodes among ``needed`` that read a tensor, given by its full name."""
+    name = parse_tensor_name(tensor)
+    edges = [edge for edge in view.consumers(name.node) if edge.node.name in needed]
+    return list(
+        dict.fromkeys(edge.node.name for edge in edges if parse_tensor_name(edge.node.input[edge.input_index]) == name)
+    )

@@ -10,8 +10,9 @@ from amct_tensorflow.graph.op_types import OP_TYPES
 
 
 def default_layer(layer: LayerSpec, *, enabled: bool, asymmetric: bool) -> LayerConfig:
-    """Returns the default configuration of a layer."""
-    return LayerConfig(enabled, ActivationConfig(asymmetric=asymmetric), WeightConfig(layer.channel_wise))
+    """Returns the default configuration of a layer; it is asymmetric only if its op type can be."""
+    activation = ActivationConfig(asymmetric=asymmetric and layer.op.zero_point)
+    return LayerConfig(enabled, activation, WeightConfig(layer.channel_wise))
 
 
 def default_config(
@@ -51,11 +52,9 @@ def default_config(
 def check_layers(layers: Sequence[LayerSpec]) -> None:
     """Raises ConfigValueError if a graph has nothing to quantize, or a layer named like a key of config.json."""
     if not layers:
-        kinds = [name for name, op_type in OP_TYPES.items() if op_type.weight_input is not None]
-        others = [name for name in OP_TYPES if name not in kinds]
         raise ConfigValueError(
-            f"The graph has no layer that can be quantized: no {', '.join(kinds)} with constant float32 weights, and "
-            f"no {', '.join(others)}. Freeze the model for inference first."
+            f"The graph has no layer that can be quantized: no {', '.join(OP_TYPES)} that computes float32, with "
+            "constant weights if it has any. Freeze the model for inference first."
         )
     for layer in layers:
         if layer.name in GLOBAL_KEYS:

@@ -10,6 +10,8 @@ from amct_tensorflow.algorithms.registry import ACTIVATION_ALGORITHMS, DEFAULT_A
 from amct_tensorflow.config.defaults import check_layers, default_layer
 from amct_tensorflow.config.schema import (
     FORCE_FP16_QUANT,
+    SECOND_MOMENTS,
+    WEIGHT_ROUNDINGS,
     ActivationConfig,
     LayerConfig,
     QuantConfig,
@@ -20,7 +22,6 @@ from amct_tensorflow.config.section import Section
 from amct_tensorflow.config.validate import check_algorithm, check_batch_num, check_names, check_tensor
 from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError
 from amct_tensorflow.graph.layers import LayerSpec
-from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.log import log_for
 from amct_tensorflow.storage.files import write_atomically
 from amct_tensorflow.storage.text_file import read_text
@@ -74,6 +75,10 @@ def _whole(section: Section, layers: dict[str, LayerSpec], op_types: Mapping[str
     mode = section.string("fakequant_precision_mode", "DEFAULT")
     if mode not in ("DEFAULT", FORCE_FP16_QUANT):
         raise ConfigValueError(f"{section.where}: fakequant_precision_mode is {mode!r}; use {FORCE_FP16_QUANT!r}.")
+    rounding = section.string("weight_rounding", SECOND_MOMENTS)
+    if rounding not in WEIGHT_ROUNDINGS:
+        known = " or ".join(map(repr, WEIGHT_ROUNDINGS))
+        raise ConfigValueError(f"{section.where}: weight_rounding is {rounding!r}; use {known}.")
     skip_fusion_layers = section.strings("skip_fusion_layers")
     config = QuantConfig(
         batch_num=check_batch_num(section.integer("batch_num", 1), section.where),
@@ -84,6 +89,7 @@ def _whole(section: Section, layers: dict[str, LayerSpec], op_types: Mapping[str
         skip_fusion_layers=check_names(skip_fusion_layers, layers, op_types, f"{section.where}: skip_fusion_layers"),
         tensor_quantize=_tensors(section, op_types, activation_offset),
         bias_correction=section.boolean("bias_correction", True),
+        weight_rounding=rounding,
         layers={
             name: _layer(section.section(name), layers[name], activation_offset)
             if section.has(name)
@@ -125,10 +131,17 @@ def _layer(section: Section, layer: LayerSpec, activation_offset: bool) -> Layer
         raise ConfigValueError(f"{section.where}: dmq_balancer_param is not supported. Delete it.")
     config = LayerConfig(
         section.boolean("quant_enable", True),
-        _activation(section.section("activation_quant_params"), activation_offset),
+        _layer_activation(section.section("activation_quant_params"), layer, activation_offset),
         _weights(section.section("weight_quant_params"), layer),
     )
     section.refuse_unused()
+    return config
+
+
+def _layer_activation(section: Section, layer: LayerSpec, activation_offset: bool) -> ActivationConfig:
+    config = _activation(section, activation_offset and layer.op.zero_point)
+    if config.asymmetric and not layer.op.zero_point:
+        raise ConfigValueError(f"{section.where}: asymmetric must be false for {layer.op_type}.")
     return config
 
 
@@ -171,7 +184,7 @@ def _weights(section: Section, layer: LayerSpec) -> WeightConfig:
     if algorithm != "arq_quantize":
         raise ConfigValueError(f"{section.where}: wts_algo is {algorithm!r}; only 'arq_quantize' is supported.")
     channel_wise = section.boolean("channel_wise", layer.channel_wise)
-    if channel_wise and not OP_TYPES[layer.op_type].per_channel:
+    if channel_wise and not layer.op.per_channel:
         raise ConfigValueError(f"{section.where}: channel_wise must be false for {layer.op_type}.")
     section.refuse_unused()
     return WeightConfig(channel_wise)
@@ -196,6 +209,7 @@ def dump_config(config: QuantConfig) -> str:
             for tensor in config.tensor_quantize
         ],
         "bias_correction": config.bias_correction,
+        "weight_rounding": config.weight_rounding,
     }
     if config.fakequant_precision_mode is None:
         del content["fakequant_precision_mode"]

@@ -17,7 +17,11 @@ GLOBAL_KEYS = (
     "skip_fusion_layers",
     "tensor_quantize",
     "bias_correction",
+    "weight_rounding",
 )
+
+NEAREST, SECOND_MOMENTS = "nearest", "second_moments"
+WEIGHT_ROUNDINGS = (NEAREST, SECOND_MOMENTS)
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class TensorQuantize:
 class QuantConfig:
     """A whole configuration; ``layers`` holds every quantizable layer, sorted by name.
 
-    ``bias_correction`` is an extension of the original format.
+    ``bias_correction`` and ``weight_rounding`` are extensions of the original format.
     """
 
     layers: Mapping[str, LayerConfig]
@@ -74,6 +78,7 @@ class QuantConfig:
     skip_fusion_layers: tuple[str, ...] = ()
     tensor_quantize: tuple[TensorQuantize, ...] = ()
     bias_correction: bool = True
+    weight_rounding: str = SECOND_MOMENTS
     version: int = 1
 
     def enabled_layers(self) -> list[str]:

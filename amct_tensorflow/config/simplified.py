@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,10 +11,12 @@ from google.protobuf import text_format
 
 from amct_tensorflow.algorithms.activation_algorithm import Parameter
 from amct_tensorflow.algorithms.registry import ACTIVATION_ALGORITHMS, DEFAULT_ALGORITHM
-from amct_tensorflow.config.defaults import check_layers, check_some_enabled
+from amct_tensorflow.config.defaults import check_layers, check_some_enabled, default_layer
 from amct_tensorflow.config.messages import algorithm_field, new_config, parameter_fields
 from amct_tensorflow.config.schema import (
     FORCE_FP16_QUANT,
+    SECOND_MOMENTS,
+    WEIGHT_ROUNDINGS,
     ActivationConfig,
     LayerConfig,
     QuantConfig,
@@ -96,6 +99,7 @@ class _Resolver:
             skip_fusion_layers=self._names("skip_fusion_layers", message.skip_fusion_layers),
             tensor_quantize=self._tensors(),
             bias_correction=_given(message, "bias_correction", True),
+            weight_rounding=_rounding(message),
             layers={
                 name: self._layer(layer, name not in skipped and layer.op_type not in skipped_types)
                 for name, layer in self._layers.items()
@@ -138,11 +142,11 @@ class _Resolver:
         chosen = self._choose(layer)
         if chosen is None:
             asymmetric = _given(self._message, "activation_offset", True)
-            return LayerConfig(enabled, ActivationConfig(asymmetric=asymmetric), WeightConfig(layer.channel_wise))
+            return default_layer(layer, enabled=enabled, asymmetric=asymmetric)
         for field in ("nuq_quantize", "dmq_balancer"):
             if chosen.message.HasField(field):
                 raise ConfigValueError(f"{chosen.where}: {field} is not supported. Delete it.")
-        return LayerConfig(enabled, self._activation(chosen), self._weights(chosen, layer))
+        return LayerConfig(enabled, self._layer_activation(chosen, layer), self._weights(chosen, layer))
 
     def _tensors(self) -> tuple[TensorQuantize, ...]:
         tensors: dict[str, TensorQuantize] = {}
@@ -168,11 +172,20 @@ class _Resolver:
         if message.HasField("common_config"):
             return _Chosen(message.common_config, f"{self._source}, common_config", True)
         if not self._by_type:
-            op_type = OP_TYPES[layer.op_type]
-            field = "conv_calibration_config" if op_type.weight_rank > 2 else "fc_calibration_config"
-            if op_type.weight_input is not None and message.HasField(field):
+            field = "conv_calibration_config" if layer.op.weight_rank > 2 else "fc_calibration_config"
+            if layer.op.weight_input is not None and message.HasField(field):
                 return _Chosen(getattr(message, field), f"{self._source}, {field}", True)
         return None
+
+    def _layer_activation(self, chosen: _Chosen, layer: LayerSpec) -> ActivationConfig:
+        activation = self._activation(chosen)
+        if layer.op.zero_point or not activation.asymmetric:
+            return activation
+        # What holds for all layers alike is not said of a type that cannot.
+        given = getattr(chosen.message, algorithm_field(activation.algorithm.name))
+        if given.HasField("asymmetric") and not chosen.is_common:
+            raise ConfigValueError(f"{chosen.where}: asymmetric must be false for {layer.op_type}.")
+        return replace(activation, asymmetric=False)
 
     def _activation(self, chosen: _Chosen) -> ActivationConfig:
         given = _given_algorithms(chosen.message)
@@ -204,7 +217,7 @@ class _Resolver:
         arq = chosen.message.arq_quantize
         if not arq.HasField("channel_wise"):
             return WeightConfig(layer.channel_wise)
-        if arq.channel_wise and not OP_TYPES[layer.op_type].per_channel:
+        if arq.channel_wise and not layer.op.per_channel:
             if not chosen.is_common:
                 raise ConfigValueError(f"{chosen.where}: channel_wise must be false for {layer.op_type}.")
             return WeightConfig(False)
@@ -219,6 +232,10 @@ def _given(message: Any, field: str, default: Any) -> Any:
 def _given_algorithms(message: Any) -> list[str]:
     """Returns which algorithms for activations a message chooses; there should be at most one."""
     return [name for name in ACTIVATION_ALGORITHMS if message.HasField(algorithm_field(name))]
+
+
+def _rounding(message: Any) -> str:
+    return WEIGHT_ROUNDINGS[message.weight_rounding] if message.HasField("weight_rounding") else SECOND_MOMENTS
 
 
 def _parameter(message: Any, name: str, default: Parameter, where: str) -> Parameter:

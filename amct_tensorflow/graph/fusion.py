@@ -1,14 +1,20 @@
-"""Folds what follows a layer into its weights and bias (spec section 9).
+"""Folds what stands around a layer into its weights and bias (spec section 9).
 
-BatchNorm in inference form, BiasAdd, Add of a constant and Mul by a scalar compute ``a * x + c`` per output channel.
-A chain of them behind a layer is therefore one affine map; it is composed in float64 and becomes the layer's weights
-(times ``a``) and one BiasAdd (``c``). That BiasAdd takes the name of the chain's last node, so that every consumer, and
-whoever asks for that node as an output, finds the same value under the same name.
+BatchNorm in inference form, biases, and products with constants compute ``a * x + c`` per output channel. A chain of
+them behind a layer is therefore one affine map; it is composed in float64 and becomes the layer's weights (times ``a``)
+and one BiasAdd (``c``). That BiasAdd takes the name of the chain's last node, so that every consumer, and whoever asks
+for that node as an output, finds the same value under the same name.
+
+Where ops that only move channels stand between (see ``channel_paths``), they stay, behind the BiasAdd:
+
+    layer --> Squeeze --> Mul --> Add --> y       becomes      layer --> BiasAdd --> Squeeze --> y
+
+and the last of them takes the name of the chain's last node.
 """
 
 import hashlib
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,34 +22,16 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.affine import BATCH_NORM, Affine, Channels, as_affine
+from amct_tensorflow.graph.barrier import behind_barrier
+from amct_tensorflow.graph.channel_paths import channels_behind
 from amct_tensorflow.graph.layers import layer_weights, obstacle
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.op_types.op_type import OpType, data_format
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, attribute, parse_tensor_name
+from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 from amct_tensorflow.log import log_for
-
-_BATCH_NORM = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
-_ADD = frozenset({"Add", "AddV2"})
-_DEFAULT_EPSILON = 1e-4
-
-
-class Affine(NamedTuple):
-    """``scale * x + shift`` per output channel; both float64 of shape [Cout]."""
-
-    scale: np.ndarray
-    shift: np.ndarray
-
-    def then(self, following: "Affine") -> "Affine":
-        """Returns the map that applies ``self`` first and ``following`` next."""
-        return Affine(following.scale * self.scale, following.scale * self.shift + following.shift)
-
-    def is_finite(self) -> bool:
-        """Tells whether float32 can hold every coefficient."""
-        with np.errstate(over="ignore"):
-            values = np.concatenate([self.scale, self.shift]).astype(np.float32)
-        return bool(np.isfinite(values).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +44,11 @@ class FusedLayer:
         input: the activations it reads, as GraphDef writes the input.
         weights: folded weights, float32 in the op's own layout; None for AvgPool.
         bias: folded bias, float32 [Cout]; None when no BiasAdd follows.
-        tail: the node whose output 0 is the layer's value: the BiasAdd, or the layer itself.
+        accumulator: the node whose output 0 is the layer's sum of products: the layer itself, or the barrier behind it.
+        tail: the node whose output 0 is the layer's value: the BiasAdd, or the accumulator.
         data_format: ``NHWC`` or ``NCHW``.
         absorbed: original nodes folded into the layer, in the order in which they stood.
+        absorbed_types: op types of the prepared nodes that were folded, in the same order.
         batch_norm_kept: whether a BatchNorm that could be folded was kept because the user asked so.
         positions_per_weight: how many positions of the output share one use of a weight.
     """
@@ -68,11 +58,13 @@ class FusedLayer:
     input: str
     weights: np.ndarray | None
     bias: np.ndarray | None
+    accumulator: str
     tail: str
     data_format: str
     absorbed: tuple[str, ...]
     batch_norm_kept: bool
     positions_per_weight: int = 1
+    absorbed_types: tuple[str, ...] = ()
 
     @property
     def op(self) -> OpType:
@@ -95,10 +87,22 @@ class FusedLayer:
 
 @dataclass(frozen=True, eq=False)
 class FusedGraph:
-    """A float graph after fusion, indexed, and its quantizable layers by name, in topological order."""
+    """A float graph after fusion.
+
+    Attributes:
+        view: the graph, indexed.
+        layers: its quantizable layers by name, in topological order.
+        origins: per node that is none of the model's file, the nodes of the file that it stands for; none if it was
+            inserted.
+    """
 
     view: GraphView
     layers: dict[str, FusedLayer]
+    origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def originals(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Returns the nodes of the model's file that nodes of this graph stand for together, each once."""
+        return tuple(dict.fromkeys(original for name in names for original in self.origins.get(name, (name,))))
 
     @property
     def graph_def(self) -> GraphDef:
@@ -107,87 +111,166 @@ class FusedGraph:
 
 
 class _Chain(NamedTuple):
-    """The affine nodes found behind a layer."""
+    """The nodes found behind a layer, up to the last affine one.
+
+    Attributes:
+        affine: what all of them do to the channels.
+        folded: those that are affine, in their order.
+        paths: those that move channels, in their order.
+        batch_norm_kept: whether a BatchNorm stands next that is kept because the user asked so.
+    """
 
     affine: Affine
-    nodes: tuple[NodeDef, ...]
-    batch_norm_kept: bool
+    folded: tuple[NodeDef, ...] = ()
+    paths: tuple[NodeDef, ...] = ()
+    batch_norm_kept: bool = False
 
 
-def fuse(view: GraphView, *, keep: Collection[str] = (), unfused: Collection[str] = ()) -> FusedGraph:
+def fuse(
+    view: GraphView,
+    *,
+    keep: Collection[str] = (),
+    unfused: Collection[str] = (),
+    origins: Mapping[str, tuple[str, ...]] | None = None,
+) -> FusedGraph:
     """Folds every affine chain behind a quantizable layer.
 
     Args:
         view: a float graph in inference form; it is not changed.
         keep: nodes whose own value is requested, so that they cannot vanish inside a chain.
         unfused: layers behind which a BatchNorm is kept.
+        origins: per node of the graph that is none of the model's file, the nodes of the file that it stands for.
     """
     editor = GraphEditor(view)
+    known = dict(origins or {})
     found: dict[str, FusedLayer] = {}
     for node in view.topological():
-        if obstacle(view, node) is not None:
-            continue
-        layer = _fuse_layer(view, editor, node, keep, node.name not in unfused)
-        found[node.name] = replace(layer, positions_per_weight=OP_TYPES[node.op].positions_per_weight(node))
+        if obstacle(view, node) is None:
+            found[node.name] = _fuse_layer(view, editor, node, keep, node.name not in unfused, known)
     folded = sum(bool(layer.absorbed) for layer in found.values())
     log_for("fusion").debug("Folded the nodes behind %d of %d layers.", folded, len(found))
-    return FusedGraph(GraphView(editor.graph_def()), found)
+    return FusedGraph(view.edited(editor.graph_def()), found, known)
 
 
 def _fuse_layer(
-    view: GraphView, editor: GraphEditor, node: NodeDef, keep: Collection[str], fold_batch_norm: bool
+    view: GraphView,
+    editor: GraphEditor,
+    node: NodeDef,
+    keep: Collection[str],
+    fold_batch_norm: bool,
+    origins: dict[str, tuple[str, ...]],
 ) -> FusedLayer:
     op_type = OP_TYPES[node.op]
     weights = layer_weights(view, node)
-    layout = data_format(node)
-    input_text = node.input[op_type.data_input]
+    accumulator = node if node.name in keep else behind_barrier(view, node)
+    plain = FusedLayer(
+        name=node.name,
+        op_type=node.op,
+        input=node.input[op_type.data_input],
+        weights=weights,
+        bias=None,
+        accumulator=accumulator.name,
+        tail=accumulator.name,
+        data_format=data_format(node),
+        absorbed=(),
+        batch_norm_kept=False,
+        positions_per_weight=1 if weights is None else op_type.positions_per_weight(node, weights),
+    )
     if weights is None or op_type.weight_input is None:
-        return FusedLayer(node.name, node.op, input_text, None, None, node.name, layout, (), False)
-    chain = _find_chain(view, node, weights, keep, fold_batch_norm)
-    if not chain.nodes:
-        return FusedLayer(node.name, node.op, input_text, weights, None, node.name, layout, (), chain.batch_norm_kept)
+        return plain
+    chain = _find_chain(view, node, accumulator, weights, keep, fold_batch_norm)
+    if not chain.folded:
+        return replace(plain, batch_norm_kept=chain.batch_norm_kept)
     if not np.array_equal(chain.affine.scale, np.ones_like(chain.affine.scale)):
         scale = op_type.along_channels(weights, chain.affine.scale)
         weights = (weights * scale).astype(np.float32)
         const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_weights"), weights), like=node.name)
         editor.replace_input(node.name, op_type.weight_input, const)
+        origins[const] = ()
     bias = chain.affine.shift.astype(np.float32)
-    tail = chain.nodes[-1].name
     const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_bias"), bias), like=node.name)
-    for absorbed in chain.nodes:
-        editor.remove(absorbed.name)
-    editor.add(make_node(tail, "BiasAdd", [node.name, const], T=tf.float32, data_format=layout), like=node.name)
-    absorbed_names = tuple(absorbed.name for absorbed in chain.nodes)
-    return FusedLayer(
-        node.name, node.op, input_text, weights, bias, tail, layout, absorbed_names, chain.batch_norm_kept
+    origins[const] = ()
+    last = chain.folded[-1].name
+    tail = editor.unique_name(f"{node.name}/BiasAdd") if chain.paths else last
+    absorbed = tuple(original for folded in chain.folded for original in origins.get(folded.name, (folded.name,)))
+    for folded in chain.folded:
+        editor.remove(folded.name)
+    bias_add = make_node(tail, "BiasAdd", [accumulator.name, const], T=tf.float32, data_format=plain.data_format)
+    editor.add(bias_add, like=node.name)
+    if chain.paths:
+        origins[tail] = ()
+        _put_behind(editor, tail, chain.paths, last, origins)
+    return replace(
+        plain,
+        weights=weights,
+        bias=bias,
+        tail=tail,
+        absorbed=absorbed,
+        absorbed_types=tuple(str(folded.op) for folded in chain.folded),
+        batch_norm_kept=chain.batch_norm_kept,
     )
 
 
+def _put_behind(
+    editor: GraphEditor, tail: str, paths: Collection[NodeDef], name: str, origins: dict[str, tuple[str, ...]]
+) -> None:
+    """Puts nodes that move channels behind a node; the last of them gets a name, the others values of their own."""
+    before = tail
+    for index, node in enumerate(paths):
+        new_name = name if index == len(paths) - 1 else editor.unique_name(f"{node.name}/biased")
+        editor.replace_input(node.name, 0, before)
+        editor.rename(node.name, new_name)
+        origins[new_name] = origins.get(node.name, (node.name,))
+        before = new_name
+
+
 def _find_chain(
-    view: GraphView, layer: NodeDef, weights: np.ndarray, keep: Collection[str], fold_batch_norm: bool
+    view: GraphView,
+    layer: NodeDef,
+    accumulator: NodeDef,
+    weights: np.ndarray,
+    keep: Collection[str],
+    fold_batch_norm: bool,
 ) -> _Chain:
-    """Follows the only consumer of each node as long as it is affine, and its result representable."""
-    channels = OP_TYPES[layer.op].channels(weights)
-    composed = Affine(np.ones(channels), np.zeros(channels))
-    nodes: list[NodeDef] = []
-    current = layer
+    """Follows the only consumer of each node as long as it is affine or moves channels."""
+    op_type = OP_TYPES[layer.op]
+    channels = output_channels(view, layer, weights)
+    chain = best = _Chain(Affine.identity(channels.number))
+    current = accumulator
     while current.name not in keep:
-        following = _only_consumer(view, current, vanishes=bool(nodes))
-        affine = None if following is None else _as_affine(view, current, following, layer, channels)
-        if following is None or affine is None:
+        following = _only_consumer(view, current, vanishes=current is not accumulator)
+        if following is None:
             break
-        if following.op in _BATCH_NORM and not fold_batch_norm:
-            return _Chain(composed, tuple(nodes), True)
-        extended = composed.then(affine)
+        affine = as_affine(view, following, current.name, channels)
+        if affine is None:
+            moved = channels_behind(view, following, channels)
+            if moved is None:
+                break
+            channels, current = moved, following
+            chain = chain._replace(paths=(*chain.paths, following))
+            continue
+        if not fold_batch_norm and (following.op in BATCH_NORM or not affine.scales_alike):
+            return best._replace(batch_norm_kept=True)
+        extended = chain.affine.then(affine)
         if not (extended.is_finite() and _weights_stay_finite(layer.op, weights, extended)):
             log_for("fusion").warning(
                 "Node %s is not folded into %s: the folded weights would not be finite.", following.name, layer.name
             )
             break
-        composed = extended
-        nodes.append(following)
+        chain = chain._replace(affine=extended, folded=(*chain.folded, following))
         current = following
-    return _Chain(composed, tuple(nodes), False)
+        # Weights with one scale for all of them are not to be spread for nothing: a factor per channel is folded only
+        # as a part of a BatchNorm, which has a shift, too.
+        if op_type.per_channel or affine.scales_alike or following.op in BATCH_NORM:
+            best = chain
+    return best
+
+
+def output_channels(view: GraphView, layer: NodeDef, weights: np.ndarray) -> Channels:
+    """Returns where the output of a layer with such weights has its channels."""
+    op_type, shape = OP_TYPES[layer.op], view.shape(layer.name)
+    rank = len(shape) if op_type.output_rank is None and shape is not None else op_type.output_rank
+    return Channels(op_type.channels(weights), op_type.channel_axis(data_format(layer)), rank)
 
 
 def _weights_stay_finite(op_type: str, weights: np.ndarray, affine: Affine) -> bool:
@@ -207,76 +290,3 @@ def _only_consumer(view: GraphView, node: NodeDef, vanishes: bool) -> NodeDef | 
         return None
     edge = edges[0]
     return edge.node if parse_tensor_name(edge.node.input[edge.input_index]).port == 0 else None
-
-
-def _as_affine(view: GraphView, previous: NodeDef, node: NodeDef, layer: NodeDef, channels: int) -> Affine | None:
-    """Returns what ``node`` does to the output of ``previous``, if that is an affine map per output channel."""
-    if node.op in _BATCH_NORM:
-        return _batch_norm(view, previous, node, layer)
-    if node.op == "BiasAdd":
-        return _bias_add(view, previous, node, layer, channels)
-    if node.op in _ADD:
-        return _add(view, previous, node, layer, channels)
-    if node.op == "Mul":
-        return _scalar_mul(view, previous, node, channels)
-    return None
-
-
-def _batch_norm(view: GraphView, previous: NodeDef, node: NodeDef, layer: NodeDef) -> Affine | None:
-    """``gamma * (x - mean) / sqrt(variance + epsilon) + beta``."""
-    training = attribute(node, "is_training").b or "is_training" not in node.attr
-    if not OP_TYPES[layer.op].folds_batch_norm or training or parse_tensor_name(node.input[0]).node != previous.name:
-        return None
-    if data_format(node) != data_format(layer) or _reads_statistics(view, node):
-        return None
-    constants = [view.constant(text) for text in node.input[1:5]]
-    if any(value is None for value in constants):
-        return None
-    gamma, beta, mean, variance = (np.asarray(value, np.float64) for value in constants)
-    epsilon = attribute(node, "epsilon").f if "epsilon" in node.attr else _DEFAULT_EPSILON
-    with np.errstate(all="ignore"):
-        scale = gamma / np.sqrt(variance + epsilon)
-        return Affine(scale, beta - mean * scale)
-
-
-def _reads_statistics(view: GraphView, batch_norm: NodeDef) -> bool:
-    """Tells whether something reads the mean or variance that a BatchNorm passes on; they vanish with it."""
-    edges = [edge for edge in view.consumers(batch_norm.name) if not view.is_control(edge)]
-    return any(parse_tensor_name(edge.node.input[edge.input_index]).port > 0 for edge in edges)
-
-
-def _bias_add(view: GraphView, previous: NodeDef, node: NodeDef, layer: NodeDef, channels: int) -> Affine | None:
-    bias = view.constant(node.input[1])
-    if bias is None or parse_tensor_name(node.input[0]).node != previous.name:
-        return None
-    if data_format(node) != data_format(layer) or bias.shape != (channels,):
-        return None
-    return Affine(np.ones(channels), bias.astype(np.float64))
-
-
-def _other_constant(view: GraphView, previous: NodeDef, node: NodeDef) -> np.ndarray | None:
-    """Returns the constant that a binary op combines with the output of ``previous``."""
-    sides = [text for text in node.input[:2] if parse_tensor_name(text).node != previous.name]
-    return view.constant(sides[0]) if len(sides) == 1 else None
-
-
-def _add(view: GraphView, previous: NodeDef, node: NodeDef, layer: NodeDef, channels: int) -> Affine | None:
-    """A constant counts as a bias if it is a scalar, or varies along the channel axis only."""
-    constant = _other_constant(view, previous, node)
-    if constant is None:
-        return None
-    rank = OP_TYPES[layer.op].output_rank
-    if constant.ndim > rank:
-        return None
-    axis = OP_TYPES[layer.op].channel_axis(data_format(layer))
-    shape = (1,) * (rank - constant.ndim) + constant.shape
-    if any(length != 1 for index, length in enumerate(shape) if index != axis) or shape[axis] not in (1, channels):
-        return None
-    return Affine(np.ones(channels), np.broadcast_to(constant.reshape(-1), channels).astype(np.float64))
-
-
-def _scalar_mul(view: GraphView, previous: NodeDef, node: NodeDef, channels: int) -> Affine | None:
-    constant = _other_constant(view, previous, node)
-    if constant is None or constant.ndim != 0:
-        return None
-    return Affine(np.full(channels, float(constant)), np.zeros(channels))

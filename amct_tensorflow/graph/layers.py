@@ -6,9 +6,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.graph.op_types import OP_TYPES
-from amct_tensorflow.graph.op_types.op_type import data_format
-from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
+from amct_tensorflow.graph.op_types import OP_TYPES, UNQUANTIZED, OpType
+from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, full_tensor_name
+
+# Why what stands in a loop, or in a branch of a cond, cannot be quantized.
+IN_LOOP = "it runs inside a loop, any number of times per batch"
+IN_BRANCH = "it stands in a branch that is taken or not as a value in the graph says"
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class LayerSpec:
     op_type: str
     channel_wise: bool
 
+    @property
+    def op(self) -> OpType:
+        """What is known of its op type."""
+        return OP_TYPES[self.op_type]
+
 
 def layer_weights(view: GraphView, node: NodeDef) -> np.ndarray | None:
     """Returns the constant weights of a layer; None where there are none, or they are no constant of the right rank."""
@@ -41,18 +49,50 @@ def obstacle(view: GraphView, node: NodeDef) -> str | None:
     """Returns why a node cannot be quantized, as the rest of a sentence about it; None if it can."""
     op_type = OP_TYPES.get(node.op)
     if op_type is None:
-        return f"its op type {node.op} is none of {', '.join(OP_TYPES)}"
+        return _obstacle_of_type(view, node)
     dtype = attribute(node, "T").type
     if dtype != tf.float32.as_datatype_enum:
         name = tf.dtypes.as_dtype(dtype).name if dtype else "no type that the graph tells"
         return f"it computes {name}, and only float32 can be quantized"
-    if node.name in view.loop_nodes:
-        return "it runs inside a loop, any number of times per batch"
+    place = obstacle_of_place(view, node)
+    if place is not None:
+        return place
+    if op_type.weight_input is not None:
+        reason = _obstacle_of_weights(view, node, op_type)
+        if reason is not None:
+            return reason
     if view.constant(node.input[op_type.data_input]) is not None:
         return "its input is a constant"
-    if op_type.weight_input is not None and layer_weights(view, node) is None:
-        return f"its weights are no constant of {op_type.weight_rank} axes"
     return op_type.restriction(node)
+
+
+def obstacle_of_place(view: GraphView, node: NodeDef) -> str | None:
+    """Returns why where it stands keeps a node in float, as the rest of a sentence about it; None if it does not."""
+    if node.name in view.loop_nodes:
+        return IN_LOOP
+    return IN_BRANCH if node.name in view.branch_nodes else None
+
+
+def _obstacle_of_type(view: GraphView, node: NodeDef) -> str:
+    unquantized = UNQUANTIZED.get(node.op)
+    if unquantized is None:
+        return f"its op type {node.op} is none of {', '.join(OP_TYPES)}"
+    inputs = data_inputs(node.input)
+    factors = [*inputs[:1], *inputs[unquantized.weight_input : unquantized.weight_input + 1]]
+    if len(factors) == 2 and all(view.constant(text) is None for text in factors):
+        return "its weights are no constant, but computed"
+    return unquantized.reason
+
+
+def _obstacle_of_weights(view: GraphView, node: NodeDef, op_type: OpType) -> str | None:
+    assert op_type.weight_input is not None
+    weights = view.constant(node.input[op_type.weight_input])
+    if weights is None:
+        data = view.constant(node.input[op_type.data_input])
+        return f"its weights are no constant, but computed{'' if data is None else ', and its input is a constant'}"
+    if weights.ndim != op_type.weight_rank:
+        return f"its weights have {weights.ndim} axes, and only {op_type.weight_rank} can be quantized"
+    return None
 
 
 def find_layers(graph: tf.Graph, view: GraphView) -> list[LayerSpec]:
@@ -63,19 +103,16 @@ def find_layers(graph: tf.Graph, view: GraphView) -> list[LayerSpec]:
         view: index of the same graph.
     """
     return [
-        LayerSpec(node.name, node.op, OP_TYPES[node.op].per_channel and not _covers_feature_map(graph, view, node))
+        LayerSpec(node.name, node.op, OP_TYPES[node.op].per_channel and not _is_fully_connected(graph, view, node))
         for node in view.graph_def.node
         if obstacle(view, node) is None
     ]
 
 
-def _covers_feature_map(graph: tf.Graph, view: GraphView, node: NodeDef) -> bool:
-    """Tells whether a Conv2D's filter is as large as its input, so that it is a fully connected layer (spec 12.1)."""
+def _is_fully_connected(graph: tf.Graph, view: GraphView, node: NodeDef) -> bool:
+    op_type = OP_TYPES[node.op]
     weights = layer_weights(view, node)
-    if node.op != "Conv2D" or weights is None:
+    data = graph.get_tensor_by_name(full_tensor_name(node.input[op_type.data_input])).shape
+    if weights is None or data.rank is None:
         return False
-    shape = graph.get_tensor_by_name(full_tensor_name(node.input[0])).shape
-    if shape.rank != 4:
-        return False
-    height_axis = 1 if data_format(node) == "NHWC" else 2
-    return tuple(shape[height_axis : height_axis + 2]) == weights.shape[:2]
+    return op_type.is_fully_connected(node, weights.shape, tuple(data))

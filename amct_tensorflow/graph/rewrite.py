@@ -1,11 +1,13 @@
 """Editing a GraphDef: the few primitive edits that fusion and quantization are made of."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.graph.view import CONTROL, GraphView, parse_tensor_name, upstream
+from amct_tensorflow.graph.op_definitions import functions_named
+from amct_tensorflow.graph.view import CONTROL, GraphView, full_tensor_name, parse_tensor_name, upstream
 
 
 def subgraph(graph_def: GraphDef, outputs: Iterable[str]) -> GraphDef:
@@ -15,30 +17,46 @@ def subgraph(graph_def: GraphDef, outputs: Iterable[str]) -> GraphDef:
 
 
 def _assemble(header: GraphDef, nodes: Mapping[str, NodeDef], names: Collection[str]) -> GraphDef:
-    """Returns a graph with the library and versions of ``header``, and copies of the nodes named.
+    """Returns a graph with the versions of ``header``, copies of the nodes named, and the functions that they call.
 
     Colocation hints are dropped: they may name nodes that have gone, and they mean nothing for a frozen graph.
     """
     result = GraphDef()
     result.versions.CopyFrom(header.versions)
-    result.library.CopyFrom(header.library)
     for name, node in nodes.items():
         if name in names:
             added = result.node.add()
             added.CopyFrom(node)
             if "_class" in added.attr:
                 del added.attr["_class"]
+    _copy_functions(header.library, result)
     return result
+
+
+def _copy_functions(library: FunctionDefLibrary, graph_def: GraphDef) -> None:
+    """Copies the functions that a graph calls, and those that these call; what others hold would only take space."""
+    functions = {function.signature.name: function for function in library.function}
+    called: set[str] = set()
+    waiting = [name for node in graph_def.node for name in functions_named(node)] if functions else []
+    while waiting:
+        name = waiting.pop()
+        if name in functions and name not in called:
+            called.add(name)
+            waiting.extend(other for node in functions[name].node_def for other in functions_named(node))
+    graph_def.library.function.extend(function for name, function in functions.items() if name in called)
+    gradients = (each for each in library.gradient if each.function_name in called and each.gradient_func in called)
+    graph_def.library.gradient.extend(gradients)
 
 
 class GraphEditor:
     """A graph under edit; nodes are copied when they are first changed, so that the indexed original stays as it is."""
 
-    def __init__(self, view: GraphView) -> None:
+    def __init__(self, view: GraphView, reserved: Collection[str] = ()) -> None:
+        """Takes a graph, and names that no new node may get."""
         self._original = view.graph_def
         self._nodes = dict(view.nodes)
         self._copied: set[str] = set()
-        self._taken = set(view.nodes)
+        self._taken = {*view.nodes, *reserved}
 
     def find(self, name: str) -> NodeDef | None:
         """Returns a node for reading, None if it is not there."""
@@ -77,7 +95,7 @@ class GraphEditor:
     def add(self, node: NodeDef, like: str) -> str:
         """Adds a node on the device of node ``like``; returns its name."""
         node.device = self._nodes[like].device
-        return self._put(node)
+        return self.put(node)
 
     def remove(self, name: str) -> None:
         """Removes a node."""
@@ -102,12 +120,43 @@ class GraphEditor:
                     mark = "^" if source.port == CONTROL else ""
                     self.replace_input(name, index, mark + replacements[source.node])
 
+    def replace_tensors(self, replacements: Mapping[str, str]) -> None:
+        """Makes every reader of a tensor read another one; control edges stay as they are.
+
+        Args:
+            replacements: per full name of a tensor, the other one as GraphDef writes an input. None of the others may
+                be replaced itself.
+        """
+        for name in list(self._nodes):
+            for index, text in enumerate(self._nodes[name].input):
+                if not text.startswith("^") and (other := replacements.get(full_tensor_name(text))) is not None:
+                    self.replace_input(name, index, other)
+
+    def replace_waits(self, name: str, others: Collection[str]) -> None:
+        """Makes every node that waits for a node, by a control edge, wait for other nodes instead."""
+        edges = [f"^{other}" for other in others]
+        for reader in list(self._nodes):
+            inputs = list(self._nodes[reader].input)
+            if f"^{name}" in inputs:
+                kept = [text for text in inputs if text != f"^{name}"]
+                self.replace_inputs(reader, list(dict.fromkeys([*kept, *edges])))
+
+    def replace_inputs(self, name: str, texts: Sequence[str]) -> None:
+        """Sets all inputs of a node."""
+        node = self._editable(name)
+        del node.input[:]
+        node.input.extend(texts)
+
+    def replace_node(self, node: NodeDef) -> None:
+        """Puts a node, on the same device, in the place of the one of its name."""
+        self.add(node, like=node.name)
+
     def rename(self, old: str, new: str) -> None:
         """Renames a node; its readers keep the old name."""
         node = self._editable(old)
         del self._nodes[old]
         node.name = new
-        self._put(node)
+        self.put(node)
 
     def graph_def(self) -> GraphDef:
         """Returns the edited graph."""
@@ -121,7 +170,8 @@ class GraphEditor:
         """Returns the nodes named, whatever they read."""
         return _assemble(self._original, self._nodes, names)
 
-    def _put(self, node: NodeDef) -> str:
+    def put(self, node: NodeDef) -> str:
+        """Adds a node, in the place of one of its name if there is one; returns its name."""
         name = str(node.name)
         self._taken.add(name)
         self._copied.add(name)

@@ -1,7 +1,7 @@
 """A read-only index of the nodes of a GraphDef."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -14,6 +14,9 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.errors import ModelError
 
 CONTROL = -1
+
+# A static shape; None stands for a length that only a run tells.
+Shape = tuple[int | None, ...]
 
 
 class TensorName(NamedTuple):
@@ -46,6 +49,11 @@ def full_tensor_name(text: str) -> str:
     return f"{name.node}:{name.port}"
 
 
+def data_inputs(inputs: Iterable[str]) -> list[str]:
+    """Returns those inputs of a node that carry data."""
+    return [text for text in inputs if not text.startswith("^")]
+
+
 def node_scope(name: str) -> str:
     """Returns the scope of a node name, with a trailing slash unless it is empty."""
     head, slash, _ = name.rpartition("/")
@@ -69,6 +77,12 @@ def attribute(node: NodeDef, name: str) -> AttrValue:
     return node.attr[name] if name in node.attr else AttrValue()
 
 
+def static_shapes(graph: tf.Graph) -> dict[str, Shape]:
+    """Returns what TensorFlow knows of the shapes of a graph, by full tensor name; tensors of any rank are left out."""
+    tensors = [tensor for operation in graph.get_operations() for tensor in operation.outputs]
+    return {tensor.name: tuple(tensor.shape) for tensor in tensors if tensor.shape.rank is not None}
+
+
 class GraphView:
     """A read-only index of a GraphDef.
 
@@ -80,8 +94,15 @@ class GraphView:
         ModelError: two nodes have the same name, or an input names a node that is not there.
     """
 
-    def __init__(self, graph_def: GraphDef) -> None:
+    def __init__(self, graph_def: GraphDef, shapes: Mapping[str, Shape] | None = None) -> None:
+        """Indexes a graph.
+
+        Args:
+            graph_def: the graph.
+            shapes: what is known of the shapes of its tensors, by full name.
+        """
         self.graph_def = graph_def
+        self._shapes = shapes or {}
         self.nodes: dict[str, NodeDef] = {}
         self._consumers: dict[str, list[Consumer]] = defaultdict(list)
         for node in graph_def.node:
@@ -98,6 +119,10 @@ class GraphView:
                     )
                 self._consumers[name.node].append(Consumer(node, index))
 
+    def edited(self, graph_def: GraphDef) -> "GraphView":
+        """Returns the index of an edited graph, whose tensors have the shapes that they had under the same names."""
+        return GraphView(graph_def, self._shapes)
+
     def op_types(self) -> dict[str, str]:
         """Returns the op type of every node, by name."""
         return {name: node.op for name, node in self.nodes.items()}
@@ -110,9 +135,24 @@ class GraphView:
         """Tells whether an edge is a control edge."""
         return str(consumer.node.input[consumer.input_index]).startswith("^")
 
+    def downstream(self, names: Iterable[str], within: Collection[str] | None = None) -> set[str]:
+        """Returns ``names`` and every node that depends on them, or waits for them, perhaps ``within`` some nodes."""
+        found: set[str] = set()
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            if name not in found and (within is None or name in within):
+                found.add(name)
+                waiting.extend(edge.node.name for edge in self.consumers(name))
+        return found
+
     def producer(self, text: str) -> NodeDef:
         """Returns the node that computes the input ``text``."""
         return self.nodes[parse_tensor_name(text).node]
+
+    def shape(self, text: str) -> Shape | None:
+        """Returns the static shape of input ``text``; None if it may have any rank."""
+        return self._shapes.get(full_tensor_name(text))
 
     def constant(self, text: str) -> np.ndarray | None:
         """Returns the value of input ``text`` if it is a Const, perhaps behind Identity nodes; else None."""
@@ -124,25 +164,33 @@ class GraphView:
         return const_value(node) if node.op == "Const" else None
 
     def topological(self) -> Iterator[NodeDef]:
-        """Yields the nodes so that each comes after the nodes it reads; a loop's NextIteration edges are ignored.
+        """Yields the nodes so that each comes after all that it depends on; what a loop yields, after all of the loop.
 
         Raises:
             ModelError: the graph has a cycle outside loops.
         """
         waiting = {
-            node.name: 0 if node.op == "Merge" and self._closes_loop(node) else len(node.input)
-            for node in self.graph_def.node
+            node.name: sum(not self._goes_round(node, text) for text in node.input) for node in self.graph_def.node
         }
+        exits = self._exits()
+        for name in exits:
+            for left in exits[name]:
+                waiting[left] += 1
         ready = [name for name, count in waiting.items() if count == 0]
         emitted = 0
         while ready:
             name = ready.pop()
             emitted += 1
             yield self.nodes[name]
-            for consumer in self.consumers(name):
-                waiting[consumer.node.name] -= 1
-                if waiting[consumer.node.name] == 0:
-                    ready.append(consumer.node.name)
+            followers = [
+                edge.node.name
+                for edge in self.consumers(name)
+                if not self._goes_round(edge.node, edge.node.input[edge.input_index])
+            ]
+            for follower in (*followers, *exits.get(name, ())):
+                waiting[follower] -= 1
+                if waiting[follower] == 0:
+                    ready.append(follower)
         if emitted < len(self.nodes):
             stuck = next(name for name, count in waiting.items() if count > 0)
             raise ModelError(f"The model has a cycle through node {stuck!r}; it cannot be run. Freeze it again.")
@@ -150,17 +198,57 @@ class GraphView:
     @cached_property
     def loop_nodes(self) -> frozenset[str]:
         """Names of the nodes inside while loops of control flow version 1, from Enter to Exit."""
-        inside: set[str] = set()
-        waiting = [node.name for node in self.graph_def.node if node.op in ("Enter", "RefEnter")]
-        while waiting:
-            name = waiting.pop()
-            if name not in inside and self.nodes[name].op not in ("Exit", "RefExit"):
-                inside.add(name)
-                waiting.extend(consumer.node.name for consumer in self.consumers(name))
-        return frozenset(inside)
+        opened = {name for name, node in self.nodes.items() if node.op in ("Enter", "RefEnter")}
+        closed = {name for name, node in self.nodes.items() if node.op in ("Exit", "RefExit")}
+        return self._between(opened, closed)
 
-    def _closes_loop(self, merge: NodeDef) -> bool:
-        return any(self.producer(text).op == "NextIteration" for text in merge.input)
+    @cached_property
+    def branch_nodes(self) -> frozenset[str]:
+        """Names of the nodes of which only a run tells whether they run (``tf.cond`` of control flow version 1)."""
+        opened = {name for name, node in self.nodes.items() if node.op == "Switch" and not self.is_of_loop(node)}
+        closed = {name for name, node in self.nodes.items() if node.op == "Merge" and not self.is_of_loop(node)}
+        return self._between(opened, closed)
+
+    def is_of_loop(self, node: NodeDef) -> bool:
+        """Tells whether a Switch or Merge belongs to a loop itself, not to a branch."""
+        if node.op == "Switch":
+            return bool(self.producer(node.input[1]).op == "LoopCond")
+        return any(self._goes_round(node, text) for text in node.input)
+
+    def closes_loop(self, node: NodeDef) -> bool:
+        """Tells whether a node is the Merge that values of a loop come back to after each round."""
+        return node.op in ("Merge", "RefMerge") and self.is_of_loop(node)
+
+    def _between(self, opened: Collection[str], closed: Collection[str]) -> frozenset[str]:
+        """Returns the nodes behind those that open something, which may be nested, up to those that close it."""
+        depths: dict[str, int] = {}
+        waiting = [(name, 0) for name in opened]
+        while waiting:
+            name, depth = waiting.pop()
+            depth += (name in opened) - (name in closed)
+            if depths.get(name, 0) < depth <= len(opened):
+                depths[name] = depth
+                waiting.extend((edge.node.name, depth) for edge in self.consumers(name))
+        return frozenset(depths)
+
+    def _goes_round(self, node: NodeDef, text: str) -> bool:
+        """Tells whether an input brings a value of the last round of a loop."""
+        return node.op in ("Merge", "RefMerge") and self.producer(text).op in ("NextIteration", "RefNextIteration")
+
+    def _exits(self) -> dict[str, list[str]]:
+        """Returns per NextIteration the Exits of its loop."""
+        found = defaultdict(list)
+        for node in self.nodes.values():
+            if node.op == "LoopCond":
+                switches = [edge.node for edge in self.consumers(node.name) if edge.node.op in ("Switch", "RefSwitch")]
+                left = [edge.node.name for each in switches for edge in self.consumers(each.name)]
+                ends = [name for name in left if self.nodes[name].op in ("Exit", "RefExit")]
+                merges = [self.producer(switch.input[0]) for switch in switches]
+                for merge in merges:
+                    for text in merge.input:
+                        if self._goes_round(merge, text):
+                            found[parse_tensor_name(text).node].extend(ends)
+        return found
 
 
 def const_value(node: NodeDef) -> np.ndarray:

@@ -22,8 +22,9 @@ from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import full_tensor_name, node_scope, parse_tensor_name
 from amct_tensorflow.quantized import ascend_ops
 from amct_tensorflow.quantized.absorbed_activations import absorb_activations
-from amct_tensorflow.quantized.integers import layer_deq_scale, quantize_bias, quantize_weights
+from amct_tensorflow.quantized.integers import layer_deq_scale, nearest_integers, quantize_bias
 from amct_tensorflow.quantized.plan import QuantizationPlan
+from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.layer_factors import LayerFactors
 
 # Scope under which the nodes of local_quantized_graph() expect the float graph.
@@ -96,15 +97,16 @@ class _Builder:
 
     def quantize(self, layer: FusedLayer) -> str:
         """Quantizes one layer; returns the name of its AscendDequant, which its readers are yet to be given."""
-        factors, correction = self._plan.factors[layer.name], self._plan.corrections.get(layer.name)
+        factors = self._plan.factors[layer.name]
+        correction = self._plan.corrections.get(layer.name, LayerCorrection())
         editor = self._editor
         editor.replace_input(layer.name, layer.op.data_input, self._quantizer(layer.input, layer.name, factors))
         deq_scale = layer_deq_scale(factors)
-        value = layer.name
+        value = layer.accumulator
         if layer.weights is not None:
-            self._insert_weights(layer, factors)
+            self._insert_weights(layer, factors, correction)
             value = self._insert_bias(layer, correction, deq_scale)
-        self._origins[layer.name] = (layer.name, *layer.absorbed)
+        self._origins[layer.name] = (*self._plan.fused.originals([layer.name]), *layer.absorbed)
         return self._insert_dequant(layer, value, deq_scale)
 
     def quantize_input(self, key: str, factors: LayerFactors) -> None:
@@ -135,19 +137,27 @@ class _Builder:
         graph_def = editor.graph_def_for(outputs)
         graph_def.library.MergeFrom(ascend_ops.function_library())
         kept = {node.name for node in graph_def.node}
-        origins: dict[str, tuple[str, ...]] = {name: () for name in self._inserted if name in kept}
-        origins.update({name: (activation,) for name, activation in absorbed.items() if name in kept})
-        origins.update({name: source for name, source in self._origins.items() if name in kept})
-        return QuantizedGraph(graph_def, origins, {k: v for k, v in self._values.items() if k in kept})
+        fused = self._plan.fused
+        origins = {
+            **{name: fused.originals([name]) for name in kept if name in fused.origins},
+            **dict.fromkeys(self._inserted, ()),
+            **{name: fused.originals([activation]) for name, activation in absorbed.items()},
+            **self._origins,
+        }
+        return QuantizedGraph(
+            graph_def,
+            {name: each for name, each in origins.items() if name in kept},
+            {name: value for name, value in self._values.items() if name in kept and value not in fused.origins},
+        )
 
     def quantized_layers(self) -> GraphDef:
         """Returns the nodes of the quantized layers alone; what they read of the float graph is named ``float/...``.
 
         The input of an AscendQuant always is the float graph's, even if it is the output of a layer quantized here.
         """
-        layers = self._origins.keys()
-        tails = {self._plan.fused.layers[name].tail for name in layers}
-        names = {*layers, *tails, *self._inserted}
+        layers = [self._plan.fused.layers[name] for name in self._origins]
+        own = {name for layer in layers for name in (layer.name, layer.accumulator, layer.tail)}
+        names = {*own, *self._inserted}
         graph_def = self._editor.graph_def_of(names)
         for node in graph_def.node:
             # Control edges only order the float graph; here they would lead out of it.
@@ -176,24 +186,25 @@ class _Builder:
             self._quantizers[key] = self._insert(node, reader)
         return self._quantizers[key]
 
-    def _insert_weights(self, layer: FusedLayer, factors: LayerFactors) -> None:
+    def _insert_weights(self, layer: FusedLayer, factors: LayerFactors, correction: LayerCorrection) -> None:
         assert layer.weights is not None and layer.op.weight_input is not None
         leaves = [ascend_ops.WEIGHT_QUANT, "weights", "offset_w"]
         scope = self._editor.unique_scope(f"{node_scope(layer.name)}weight_quant", leaves)
-        scale_w = np.asarray(factors.scale_w, np.float32)
-        quantized = quantize_weights(layer.op_type, layer.weights, scale_w)
+        quantized = correction.weights
+        if quantized is None:
+            quantized = nearest_integers(layer.op_type, layer.weights, np.asarray(factors.scale_w, np.float32))
         weights = self._insert(make_const(f"{scope}/weights", quantized), layer.name)
         offsets = self._insert(make_const(f"{scope}/offset_w", np.zeros(1, np.int8)), layer.name)
         node = ascend_ops.weight_quant_node(f"{scope}/{ascend_ops.WEIGHT_QUANT}", weights, offsets)
         self._editor.replace_input(layer.name, layer.op.weight_input, self._insert(node, layer.name))
 
-    def _insert_bias(self, layer: FusedLayer, correction: np.ndarray | None, deq_scale: np.ndarray) -> str:
+    def _insert_bias(self, layer: FusedLayer, correction: LayerCorrection, deq_scale: np.ndarray) -> str:
         """Quantizes the bias, if there is one or a correction asks for one; returns the node that holds the sum."""
-        if layer.bias is None and correction is None:
-            return layer.name
+        if layer.bias is None and correction.bias is None:
+            return layer.accumulator
         bias = np.zeros(layer.channels) if layer.bias is None else layer.bias.astype(np.float64)
-        if correction is not None:
-            bias = bias + correction
+        if correction.bias is not None:
+            bias = bias + correction.bias
         scope = self._editor.unique_scope(f"{node_scope(layer.name)}bias_quant", ["bias", "BiasAdd"])
         values = quantize_bias(layer.name, bias, deq_scale)
         const = self._insert(make_const(f"{scope}/bias", values), layer.name)
@@ -202,7 +213,7 @@ class _Builder:
             self._inserted.append(layer.tail)
             return layer.tail
         node = make_node(
-            f"{scope}/BiasAdd", "BiasAdd", [layer.name, const], T=tf.float32, data_format=layer.data_format
+            f"{scope}/BiasAdd", "BiasAdd", [layer.accumulator, const], T=tf.float32, data_format=layer.data_format
         )
         self._inside.add(node.name)
         return self._insert(node, layer.name)

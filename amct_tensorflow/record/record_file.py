@@ -112,6 +112,8 @@ def check_record(
             raise RecordError(f"Record {source}: {key!r} {reason}. Use the record that was made for this model.")
         op_type, channels = layers[key]
         count = len(layer.scale_w)
+        if layer.offset_d and not OP_TYPES[op_type].zero_point:
+            raise _error(source, key, f"offset_d is {layer.offset_d}; it must be 0 for {op_type}")
         if OP_TYPES[op_type].weight_input is None:
             if count:
                 raise _error(source, key, f"scale_w is undesirable for {op_type}, which has no weights. Remove it")

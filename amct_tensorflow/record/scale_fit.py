@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from amct_tensorflow.algorithms.arq import arq_scales
-from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.log import log_for
+from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.record.layer_factors import LayerFactors, unfused_layers
 
 # In octaves, root mean square over the channels. Scales chosen for other weights were seen to lie off by 0.6 and more;

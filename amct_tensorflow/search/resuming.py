@@ -7,8 +7,8 @@ from pathlib import Path
 from amct_tensorflow.calibration.calibrator import CalibrationResult
 from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.errors import StateError
-from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.log import LOG_DIR
+from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.record.layer_factors import unfused_layers
 from amct_tensorflow.record.record_file import check_record
 from amct_tensorflow.search.run_key import RunKey, digest
@@ -34,13 +34,12 @@ def _check_calibration(model: FloatModel, config: QuantConfig, calibration: Cali
     """
     fused = model.fuse(unfused_layers(calibration.factors))
     shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
-    check_record(calibration.factors, shapes, model.view.op_types(), "of the earlier run")
+    check_record(calibration.factors, shapes, model.op_types, "of the earlier run")
     expected = {*config.enabled_layers(), *(tensor.key for tensor in config.tensor_quantize)}
-    channels = {name: len(correction) for name, correction in calibration.corrections.items()}
     if (
         set(calibration.factors) != expected
         or set(calibration.analyses) != set(config.enabled_layers())
-        or any(count != fused.layers[name].channels for name, count in channels.items())
+        or not all(correction.fits(fused.layers[name]) for name, correction in calibration.corrections.items())
         or (calibration.batches and len(calibration.batches) != config.batch_num)
     ):
         raise StateError("The calibration of the earlier run does not fit the model.")

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from amct_tensorflow.config.json_file import dump_config
 from amct_tensorflow.config.schema import QuantConfig
-from amct_tensorflow.graph.float_model import FloatModel
+from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 from amct_tensorflow.search.source_code import code_of, parameters_of
 from amct_tensorflow.sensitivity.measures import CosineSimilaritySensitivity, SensitivityBase

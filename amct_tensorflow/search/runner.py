@@ -16,8 +16,8 @@ from functools import partial
 from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
 from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.console.progress_lines import duration
-from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.log import log_for
+from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.record.layer_factors import unfused_layers
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator, format_metric
 from amct_tensorflow.search.evaluations import Evaluations
@@ -57,7 +57,7 @@ def run_search(
     calibration = calibrate()
     _log_estimate(calibration, strategy, original)
     plan = calibration.plan(model.fuse(unfused_layers(calibration.factors)), model.outputs)
-    with closing(LayerScores(model.graph, plan, calibration)) as scores:
+    with closing(LayerScores(model.prepared_graph, plan, calibration)) as scores:
         search = RollBack(plan, original, evaluations, scores)
         interruption = _roll_back(search, config, strategy, sensitivity)
     saved = search.trials.best(search.settled)

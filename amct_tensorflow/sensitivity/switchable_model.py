@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.calibration.layer_effects import Batch
+from amct_tensorflow.calibration.replay import Batch
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.cuts import find_cuts
 from amct_tensorflow.graph.fusion import FusedGraph
@@ -67,7 +67,8 @@ class SwitchableModel:
         self._position = {name: position[name] for name in layers}
         # A layer with a bias is one unit: between its two nodes there is a value only while it is not quantized.
         inside = {name for name in layers if fused.layers[name].tail != name}
-        cuts = [cut for cut in flow.cuts if cut not in inside and _is_float(graph, cut)]
+        known = _float_nodes(graph)  # those that fusion added are not among them
+        cuts = [cut for cut in flow.cuts if cut not in inside and cut in known]
         self._cuts = _choose_cuts(cuts, position, sorted(self._position.values()))
         self._cut_positions = [position[cut] for cut in self._cuts]
         switchable = QuantizationPlan(FusedGraph(view, fused.layers), layers, plan.corrections, self.outputs)
@@ -213,8 +214,9 @@ def _follows(view: GraphView, output: str, sources: Collection[str]) -> bool:
     return True
 
 
-def _is_float(graph: tf.Graph, node: str) -> bool:
-    return bool(graph.get_tensor_by_name(f"{node}:0").dtype == tf.float32)
+def _float_nodes(graph: tf.Graph) -> set[str]:
+    """Returns the nodes whose output 0 is float32."""
+    return {each.name for each in graph.get_operations() if each.outputs and each.outputs[0].dtype == tf.float32}
 
 
 def _choose_cuts(cuts: Sequence[str], position: Mapping[str, int], layers: Sequence[int]) -> list[str]:

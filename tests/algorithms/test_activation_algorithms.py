@@ -14,10 +14,10 @@ from amct_tensorflow.calibration.calibrator import Calibrator
 from amct_tensorflow.config.json_file import dump_config, parse_config
 from amct_tensorflow.config.simplified import parse_simplified
 from amct_tensorflow.errors import ConfigTypeError, ConfigValueError
-from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.layers import find_layers
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.models.float_model import FloatModel
 
 GRAPH_DEF = build(small_net)
 OP_TYPES = GraphView(GRAPH_DEF).op_types()

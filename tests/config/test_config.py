@@ -21,10 +21,15 @@ CONV, POOL, DEPTHWISE, FC = (
     LayerSpec("MobilenetV2/expanded_conv/depthwise/depthwise", "DepthwiseConv2dNative", True),
     LayerSpec("fc", "MatMul", False),
 )
+VOLUME = LayerSpec("volume", "Conv3D", True)
 LAYERS = [DEPTHWISE, POOL, CONV]
-OPS = {layer.name: layer.op_type for layer in (*LAYERS, FC)} | {"relu": "Relu", "pool": "MaxPool", "add": "AddV2"}
+OPS = {layer.name: layer.op_type for layer in (*LAYERS, FC, VOLUME)} | {
+    "relu": "Relu",
+    "pool": "MaxPool",
+    "add": "AddV2",
+}
 
-# The example of spec section 2.2, with the one key that is ours.
+# The example of spec section 2.2, with the keys that are ours.
 EXAMPLE = """{
     "version":1,
     "batch_num":1,
@@ -34,6 +39,7 @@ EXAMPLE = """{
     "skip_fusion_layers":[],
     "tensor_quantize":[],
     "bias_correction":true,
+    "weight_rounding":"second_moments",
     "MobilenetV2/Conv/Conv2D":{
         "quant_enable":true,
         "activation_quant_params":{
@@ -218,6 +224,15 @@ def test_mistakes_are_named(content, error, words):
     assert "config.json" in str(caught.value)
 
 
+def test_a_type_without_zero_points_is_symmetric():
+    assert not default_config([CONV, VOLUME], OPS).layers[VOLUME.name].activation.asymmetric
+    config = parse(conv() | {VOLUME.name: {}}, [CONV, VOLUME])
+    assert config.layers[CONV.name].activation.asymmetric
+    assert not config.layers[VOLUME.name].activation.asymmetric
+    with pytest.raises(ConfigValueError, match="asymmetric must be false for Conv3D"):
+        parse({VOLUME.name: {"activation_quant_params": {"asymmetric": True}}}, [VOLUME])
+
+
 def test_search_step_may_span_the_whole_range():
     # 1.3 - 0.7 is less than 0.6 in binary.
     parse(activation(search_step=0.6))
@@ -308,6 +323,17 @@ def test_a_client_s_simplified_configuration():
     assert "0.7," in dump_config(config)
 
 
+def test_a_type_without_zero_points_is_symmetric_in_the_simplified_configuration():
+    common = "common_config : { ifmr_quantize : { asymmetric : true } }"
+    override = 'override_layer_types : { layer_type : "Conv3D" calibration_config : { ifmr_quantize : { %s } } }'
+    for text in ("", common, common + override % "", override % "asymmetric : false"):
+        config = simplified(text, [CONV, VOLUME])
+        assert config.layers[CONV.name].activation.asymmetric
+        assert not config.layers[VOLUME.name].activation.asymmetric
+    with pytest.raises(ConfigValueError, match="asymmetric must be false for Conv3D"):
+        simplified(override % "asymmetric : true", [VOLUME])
+
+
 def test_the_most_specific_message_applies_as_a_whole():
     config = simplified(f"""
         common_config : {{ hfmg_quantize : {{ num_of_bins : 1024 asymmetric : false }} }}
@@ -342,7 +368,7 @@ def test_skips_and_deprecated_fields():
     [
         'skip_layers : "fc" skip_layers : "fc"',
         'skip_layers : "nowhere"',
-        'skip_layer_types : "Conv3D"',
+        'skip_layer_types : "Conv3DBackpropInputV2"',
         'skip_layer_types : "AvgPool" skip_layer_types : "AvgPool"',
         "batch_num : 0",
         "unknown : 1",
@@ -389,3 +415,21 @@ def test_layers_behind_which_batch_norm_is_kept():
     assert replace(config, do_fusion=False).unfused_layers() == names
     assert replace(config, skip_fusion_layers=(first,)).unfused_layers() == [first]
     assert replace(config.with_enabled({first: False}), do_fusion=False).unfused_layers() == names[1:]
+
+
+@pytest.mark.parametrize("rounding", ["NEAREST", "SECOND_MOMENTS"])
+def test_our_own_fields_of_the_simplified_configuration(tmp_path, rounding):
+    path = tmp_path / "ours.cfg"
+    path.write_text(f"bias_correction: false  weight_rounding: {rounding}")
+    config = read_simplified(str(path), LAYERS, OPS)
+    assert config.bias_correction is False
+    assert config.weight_rounding == rounding.lower()
+    path.write_text("batch_num: 1")
+    config = read_simplified(str(path), LAYERS, OPS)
+    assert config.bias_correction and config.weight_rounding == "second_moments"
+
+
+@pytest.mark.parametrize("value", ['"stochastic"', "null", "true"])
+def test_an_unknown_rounding_is_refused(value):
+    with pytest.raises((ConfigValueError, ConfigTypeError), match="weight_rounding"):
+        parse_config(f'{{"weight_rounding": {value}}}', "config.json", LAYERS, OPS)

@@ -115,9 +115,11 @@ def test_scalar_mul_folds(with_bias):
     check_same_value(graph_def, fused)
 
 
-def test_mul_by_a_vector_stays():
+def test_mul_by_a_vector_folds():
     graph_def = build(lambda: tf.multiply(conv(placeholder()), normal((6,), 3), name="out"))
-    assert fuse(GraphView(graph_def)).layers["conv"].absorbed == ()
+    fused = fuse(GraphView(graph_def))
+    assert types_of(fused) == ["Conv2D", "BiasAdd"]
+    check_same_value(graph_def, fused)
 
 
 def test_a_chain_folds_as_a_whole():

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from graphs import build, normal, tf1
 
-from amct_tensorflow.graph.layers import obstacle
+from amct_tensorflow.graph.layers import find_layers, obstacle
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.view import GraphView
 
@@ -31,6 +31,16 @@ def test_conv2d(padding, strides, dilations):
         return tf.nn.conv2d(x, w, strides, padding, dilations=dilations)
 
     check(op, integers((2, 11, 9, 3), 1), integers((3, 2, 3, 4), 2))
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", [[0, 0], [1, 2], [0, 3], [0, 0]]])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("groups", [2, 6])
+def test_grouped_conv2d(padding, stride, dilation, groups):
+    def op(x, w):
+        return tf.nn.conv2d(x, w, stride, padding, dilations=dilation)
+
+    check(op, integers((2, 9, 8, 6), 12), integers((3, 2, 6 // groups, 12), 13))
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
@@ -71,6 +81,44 @@ def test_transposed_conv2d(padding, size, kernel):
 
 def test_matmul():
     check(tf.matmul, integers((5, 7), 7), integers((7, 3), 8))
+
+
+@pytest.mark.parametrize("op", [tf.raw_ops.BatchMatMul, tf.raw_ops.BatchMatMulV2])
+def test_batch_matmul_of_two_matrices(op):
+    check(lambda x, w: op(x=x, y=w), integers((5, 7), 7), integers((7, 3), 8))
+
+
+@pytest.mark.parametrize("batch", [(4,), (2, 3), (2, 1, 3)])
+def test_batch_matmul_with_one_matrix_of_weights(batch):
+    check(lambda x, w: tf.raw_ops.BatchMatMulV2(x=x, y=w), integers((*batch, 5, 7), 7), integers((7, 3), 8))
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("strides", [[1, 1, 1], [2, 1, 3]])
+def test_conv3d(padding, strides):
+    def op(x, w):
+        return tf.nn.conv3d(x, w, [1, *strides, 1], padding)
+
+    # TensorFlow's own kernel shifts the window where a stride is longer than it, with SAME padding.
+    check(op, integers((2, 5, 7, 6, 3), 14), integers((2, 1, 3, 3, 4), 15))
+
+
+def test_conv3d_may_be_dilated_in_height_and_width():
+    """TensorFlow has no kernel for it on a CPU to compare with; spread filters compute the same."""
+
+    def node_of(dilation, shape):
+        def make():
+            x = tf1.placeholder(tf.float32, [1, 4, 7, 7, 2])
+            tf.nn.conv3d(x, normal(shape), [1] * 5, "SAME", dilations=[1, 1, dilation, dilation, 1])
+
+        return build(make).node[-1]
+
+    data, weights = integers((1, 4, 7, 7, 2), 16), integers((3, 3, 3, 2, 3), 17)
+    spread = np.zeros((3, 5, 5, 2, 3), np.int64)
+    spread[:, ::2, ::2] = weights
+    reference = OP_TYPES["Conv3D"].reference
+    dilated = reference(node_of(2, weights.shape), data, weights)
+    np.testing.assert_array_equal(dilated, reference(node_of(1, spread.shape), data, spread))
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
@@ -117,8 +165,33 @@ def test_a_descriptor_is_whole(op_type):
         assert (weights + shaped).shape == weights.shape and shaped.size == channels
 
 
+@pytest.mark.parametrize(
+    ("filter_shape", "image", "data_format", "expected"),
+    [
+        ((6, 6, 4, 5), [None, 6, 6, 4], "NHWC", True),
+        ((6, 6, 4, 5), [None, 7, 6, 4], "NHWC", False),
+        ((6, 6, 4, 5), [None, None, None, 4], "NHWC", False),
+        ((6, 6, 4, 5), [None, 4, 6, 6], "NCHW", True),
+        ((6, 6, 2, 6), [None, 6, 6, 4], "NHWC", False),  # grouped: no filter sees all channels
+    ],
+)
+def test_which_convolution_is_a_fully_connected_layer(filter_shape, image, data_format, expected):
+    """Section 12.1 of the specification."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, image)
+        tf.nn.conv2d(x, normal(filter_shape), 1, "VALID", data_format=data_format, name="layer")
+
+    with tf.Graph().as_default() as graph:
+        make()
+    (layer,) = find_layers(graph, GraphView(graph.as_graph_def()))
+    assert layer.channel_wise is not expected
+
+
 X = [4, 6]
+BATCH = [3, 4, 6]
 IMAGE = [1, 8, 8, 4]
+VOLUME = [1, 4, 8, 8, 3]
 
 
 @pytest.mark.parametrize(
@@ -135,6 +208,25 @@ IMAGE = [1, 8, 8, 4]
                                                   strides=[1, 2, 2, 1], padding="SAME", dilations=[1, 2, 2, 1]),
          "both strides and dilations"),
         (lambda: tf.matmul(tf1.placeholder(tf.float32, X), normal((6, 2))), None),
+        (lambda: tf.matmul(normal((4, 6)), tf1.placeholder(tf.float32, [6, 2])), "computed, and its input is a const"),
+        (lambda: tf.matmul(tf1.placeholder(tf.float32, BATCH), tf1.placeholder(tf.float32, BATCH), transpose_b=True),
+         "are no constant, but computed"),
+        (lambda: tf.matmul(tf1.placeholder(tf.float32, BATCH), normal((3, 6, 2))), "3 axes, and only 2 can be"),
+        (lambda: tf.matmul(tf1.placeholder(tf.float32, BATCH), normal((2, 6)), transpose_b=True), "it has adj_y"),
+        (lambda: tf.matmul(tf1.placeholder(tf.float32, BATCH), normal((4, 2)), transpose_a=True), "it has adj_x"),
+        (lambda: tf.raw_ops.BatchMatMulV3(x=tf1.placeholder(tf.float32, BATCH), y=normal((6, 2)), Tout=tf.float32),
+         "types of its operands may differ"),
+        (lambda: tf.raw_ops.Einsum(inputs=[tf1.placeholder(tf.float32, X), tf1.placeholder(tf.float32, X)],
+                                   equation="ab,cb->ac"), "are no constant, but computed"),
+        (lambda: tf.raw_ops.Einsum(inputs=[tf1.placeholder(tf.float32, X), normal((4, 6, 2))],
+                                   equation="ab,abc->ac"), "its equation is no product"),
+        (lambda: tf.raw_ops.Einsum(inputs=[tf1.placeholder(tf.float32, X)], equation="ab->ba"), "is no product"),
+        (lambda: tf.nn.conv3d(tf1.placeholder(tf.float32, VOLUME), normal((2, 2, 2, 3, 4)), [1] * 5, "SAME",
+                              dilations=[1, 2, 1, 1, 1]), "dilated along its depth"),
+        (lambda: tf.nn.conv3d(tf1.placeholder(tf.float32, VOLUME), normal((2, 2, 2, 3, 4)), [1] * 5, "SAME",
+                              dilations=[1, 1, 2, 2, 1]), None),
+        (lambda: tf.nn.conv3d(tf1.placeholder(tf.float32, [1, 3, 4, 4, 4]), normal((2, 2, 2, 3, 4)), [1] * 5, "SAME",
+                              data_format="NCDHW"), "data format is NCDHW"),
     ],
 )  # fmt: skip
 def test_why_a_node_cannot_be_quantized(make, reason):
@@ -142,3 +234,67 @@ def test_why_a_node_cannot_be_quantized(make, reason):
     (node,) = [view.nodes[name] for name in view.nodes if not view.consumers(name)]
     found = obstacle(view, node)
     assert found is None if reason is None else found is not None and reason in found
+
+
+def matrix_product(node, data, weights, most=10**6):
+    """What an op computes, as the products of its matrix form; [rows, outputs of all groups]."""
+    form = OP_TYPES[node.op].matrix_form
+    rows = form.rows(node, data, weights.shape, most)
+    matrices = form.matrices(weights, len(rows))
+    np.testing.assert_array_equal(form.weights(matrices, weights.shape), weights)
+    return (rows @ matrices).transpose(1, 0, 2).reshape(rows.shape[1], -1)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 1), (2, 3)])
+def test_conv2d_is_a_product_of_matrices(padding, stride, groups):
+    data, weights = integers((2, 7, 8, 6), 12), integers((3, 2, 6 // groups, 9), 13)
+    with tf.Graph().as_default() as graph:
+        tf.nn.conv2d(tf1.placeholder(tf.float32, data.shape), weights.astype(np.float32), stride, padding)
+    node = graph.as_graph_def().node[-1]
+    parts = zip(np.split(data, groups, axis=3), np.split(weights, groups, axis=3), strict=True)
+    whole = np.concatenate([OP_TYPES["Conv2D"].reference(node, *part) for part in parts], axis=3)
+    np.testing.assert_array_equal(matrix_product(node, data, weights), whole.reshape(-1, 9))
+
+
+def test_depthwise_conv2d_is_a_product_of_matrices_per_channel():
+    data, weights = integers((2, 7, 8, 3), 14), integers((3, 2, 3, 2), 15)
+    node = build(
+        lambda: tf.nn.depthwise_conv2d(
+            tf1.placeholder(tf.float32, data.shape), normal(weights.shape), [1, 2, 2, 1], "SAME"
+        )
+    ).node[-1]
+    whole = OP_TYPES[node.op].reference(node, data, weights)
+    np.testing.assert_array_equal(matrix_product(node, data, weights), whole.reshape(-1, 6))
+
+
+def test_matmul_is_a_product_of_matrices():
+    data, weights = integers((5, 7), 16), integers((7, 3), 17)
+    node = build(lambda: tf.matmul(tf1.placeholder(tf.float32, data.shape), normal(weights.shape))).node[-1]
+    np.testing.assert_array_equal(matrix_product(node, data, weights), data @ weights)
+
+
+def test_transposed_conv2d_is_a_product_of_matrices_where_windows_do_not_overlap():
+    data, weights = integers((2, 4, 5, 3), 18), integers((2, 2, 5, 3), 19)
+    node = build(
+        lambda: tf.nn.conv2d_transpose(
+            tf1.placeholder(tf.float32, data.shape), normal(weights.shape), [2, 8, 10, 5], 2, "VALID"
+        )
+    ).node[-1]
+    product = matrix_product(node, data, weights).reshape(2, 4, 5, 2, 2, 5).transpose(0, 1, 3, 2, 4, 5)
+    np.testing.assert_array_equal(product.reshape(2, 8, 10, 5), OP_TYPES[node.op].reference(node, data, weights))
+
+
+def test_few_rows_are_spread_over_all_images_rows_and_columns():
+    data = np.stack(np.meshgrid(*map(np.arange, (4, 6, 10)), indexing="ij"), axis=-1)
+    node = build(lambda: tf.nn.conv2d(tf1.placeholder(tf.float32, data.shape), normal((1, 1, 3, 2)), 1, "SAME")).node[
+        -1
+    ]
+    (rows,) = OP_TYPES["Conv2D"].matrix_form.rows(node, data, (1, 1, 3, 2), 40)
+    assert 20 <= len(rows) <= 40
+    assert [len(np.unique(column)) for column in rows.T] == [4, 6, 10]
+
+
+@pytest.mark.parametrize("op_type", OP_TYPES.values(), ids=OP_TYPES)
+def test_what_has_weights_has_a_matrix_form(op_type):
+    assert (op_type.matrix_form is None) is (op_type.weight_input is None)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import SMALL_NET_LAYERS, batch_norm, build, normal, run, small_net, tf1
+from graphs import SMALL_NET_LAYERS, batch_norm, build, nchw_on_cpu, normal, prepared, run, small_net, tf1
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,11 +15,13 @@ from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.op_types.avg_pool import AVG_POOL
 from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.preparation.grouped_conv2d import rewrite_grouped_conv2d
 from amct_tensorflow.quantized import ascend_ops
 from amct_tensorflow.quantized.builder import quantize_graph
-from amct_tensorflow.quantized.integers import layer_deq_scale, quantize_bias, quantize_weights
+from amct_tensorflow.quantized.integers import layer_deq_scale, nearest_integers, quantize_bias
 from amct_tensorflow.quantized.node_map import dump_node_map
 from amct_tensorflow.quantized.plan import QuantizationPlan
+from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.layer_factors import LayerFactors
 
 
@@ -48,7 +50,7 @@ def check_layer(graph_def, x, asymmetric, channel_wise):
     factors = factors_for(layer.op_type, layer.weights, asymmetric, channel_wise)
     quantized, actual = quantized_output(graph_def, {"layer": factors}, x)
     q = quantizer_reference(x, factors)
-    w = quantize_weights(layer.op_type, layer.weights, np.array(factors.scale_w, np.float32)).astype(np.int64)
+    w = nearest_integers(layer.op_type, layer.weights, np.array(factors.scale_w, np.float32)).astype(np.int64)
     deq_scale = layer_deq_scale(factors)
     accumulator = layer.op.reference(GraphView(graph_def).nodes["layer"], q, w)
     if layer.bias is not None:
@@ -83,6 +85,20 @@ def test_conv2d_is_integer_exact(asymmetric, channel_wise, stride, padding, dila
 
 @BOTH
 @PER_CHANNEL
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("groups", [2, 3])
+def test_grouped_conv2d_is_integer_exact(asymmetric, channel_wise, stride, groups):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 7, 9, 6], name="x")
+        y = tf.nn.conv2d(x, normal((3, 3, 6 // groups, 12), 1, 0.3), stride, "SAME", name="layer")
+        tf.nn.bias_add(y, normal((12,), 2, 3.0), name="out")
+
+    graph_def, _ = prepared(build(make), rewrite_grouped_conv2d)
+    check_layer(graph_def, normal((2, 7, 9, 6), 3, 2.0), asymmetric, channel_wise)
+
+
+@BOTH
+@PER_CHANNEL
 @pytest.mark.parametrize("multiplier", [1, 2])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_depthwise_is_integer_exact(asymmetric, channel_wise, multiplier, stride):
@@ -108,6 +124,34 @@ def test_transposed_conv_is_integer_exact(asymmetric, channel_wise):
     check_layer(build(make), normal((2, 4, 4, 5), 9, 2.0), asymmetric, channel_wise)
 
 
+@pytest.mark.parametrize("kind", ["plain", "grouped", "depthwise", "transposed"])
+def test_nchw_computes_what_nhwc_does(kind):
+    """TensorFlow runs NCHW on a CPU if it is told to convert the layout itself."""
+
+    def make(data_format):
+        x = tf1.placeholder(tf.float32, [2, 8, 9, 6] if data_format == "NHWC" else [2, 6, 8, 9], name="x")
+        options = {"data_format": data_format, "name": "layer"}
+        if kind == "depthwise":
+            y = tf.nn.depthwise_conv2d(x, normal((3, 3, 6, 2), 1), [1, 1, 1, 1], "SAME", **options)
+        elif kind == "transposed":
+            shape = [2, 16, 18, 12] if data_format == "NHWC" else [2, 12, 16, 18]
+            y = tf.nn.conv2d_transpose(x, normal((3, 3, 12, 6), 1), shape, 2, "SAME", **options)
+        else:
+            y = tf.nn.conv2d(x, normal((3, 3, 6 if kind == "plain" else 2, 12), 1), 1, "SAME", **options)
+        tf.nn.bias_add(y, normal((12,), 2, 3.0), data_format=data_format, name="out")
+
+    x = normal((2, 8, 9, 6), 3, 2.0)
+    outputs = []
+    for data_format, data in (("NHWC", x), ("NCHW", np.moveaxis(x, -1, 1))):
+        graph_def, _ = prepared(build(lambda data_format=data_format: make(data_format)), rewrite_grouped_conv2d)
+        fused = fuse(GraphView(graph_def), keep=["out"])
+        (layer,) = fused.layers.values()
+        factors = {"layer": factors_for(layer.op_type, layer.weights, True, True)}
+        quantized = quantize_graph(QuantizationPlan(fused, factors, {}, ["out"]))
+        outputs += run(quantized.graph_def, ["out"], {"x": data}, nchw_on_cpu())
+    np.testing.assert_allclose(np.moveaxis(outputs[1], 1, -1), outputs[0], rtol=1e-6)
+
+
 @BOTH
 def test_matmul_is_integer_exact(asymmetric):
     def make():
@@ -115,6 +159,34 @@ def test_matmul_is_integer_exact(asymmetric):
         tf.nn.bias_add(tf.matmul(x, normal((33, 10), 10), name="layer"), normal((10,), 11), name="out")
 
     check_layer(build(make), normal((5, 33), 12, 2.0), asymmetric, False)
+
+
+@BOTH
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_batch_matmul_is_integer_exact(asymmetric, batch, with_bias):
+    def make():
+        x = tf1.placeholder(tf.float32, [*batch, 5, 33], name="x")
+        y = tf.raw_ops.BatchMatMulV2(x=x, y=normal((33, 10), 10), name="layer")
+        tf.identity(tf.add(y, normal((10,), 11)) if with_bias else y, name="out")
+
+    check_layer(build(make), normal((*batch, 5, 33), 12, 2.0), asymmetric, False)
+
+
+@PER_CHANNEL
+@pytest.mark.parametrize(("stride", "padding"), [(1, "SAME"), (2, "SAME"), (2, "VALID")])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_conv3d_is_integer_exact(channel_wise, stride, padding, with_bias):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 5, 6, 7, 3], name="x")
+        strides = [1, stride, stride, stride, 1]
+        y = tf.nn.conv3d(x, normal((3, 3, 3, 3, 4), 1, 0.3), strides, padding, name="layer")
+        tf.identity(batch_norm(y, 4, "bn", data_format="NDHWC") if with_bias else y, name="out")
+
+    quantized = check_layer(build(make), normal((2, 5, 6, 7, 3), 3, 2.0), False, channel_wise)
+    (dequant,) = [node for node in quantized.graph_def.node if node.op == "AscendDequant"]
+    assert dequant.attr["data_format"].s == b"NHWC" and list(dequant.attr["ksize"].list.i) == [1, 1]
+    assert "FusedBatchNormV3" not in {node.op for node in quantized.graph_def.node}
 
 
 @BOTH
@@ -250,8 +322,25 @@ def test_correction_is_added_to_the_bias():
     factors = {"out": LayerFactors(scale_d=0.5, offset_d=0, scale_w=(0.25,))}
     x = np.array([[1, 2, 3]], np.float32)
     _, plain = quantized_output(build(make), factors, x)
-    _, corrected = quantized_output(build(make), factors, x, corrections={"out": np.array([1.0, -0.3])})
+    _, corrected = quantized_output(
+        build(make), factors, x, corrections={"out": LayerCorrection(np.array([1.0, -0.3]))}
+    )
     np.testing.assert_allclose(corrected - plain, [[1.0, -0.25]])  # in steps of 0.125, ties to even
+
+
+def test_the_integers_of_a_correction():
+    """The integers given, dequantized, the layer's own bias, and the correction; all worked out by hand."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 3], name="x")
+        tf.nn.bias_add(tf.matmul(x, np.ones((3, 2), np.float32), name="fc"), np.array([2, 4], np.float32), name="out")
+
+    factors = {"fc": LayerFactors(scale_d=0.5, offset_d=0, scale_w=(0.25,))}
+    integers = np.array([[4, 4], [4, 3], [5, 4]], np.int8)
+    correction = LayerCorrection(np.array([1.0, 0.0]), integers)
+    _, corrected = quantized_output(build(make), factors, np.array([[1, 2, 3]], np.float32), "out", {"fc": correction})
+    # x in steps of 0.5 is [2, 4, 6]; the sums are 8 + 16 + 30 and 8 + 12 + 24, times 0.125.
+    np.testing.assert_allclose(corrected, [[6.75 + 2 + 1, 5.5 + 4]])
 
 
 def test_bias_beyond_32_bits_is_refused():

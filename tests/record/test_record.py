@@ -10,9 +10,17 @@ from hypothesis import strategies as st
 from amct_tensorflow.errors import OutputError, RecordError
 from amct_tensorflow.graph.fusion import FusedLayer
 from amct_tensorflow.record import corrections
-from amct_tensorflow.record.corrections import corrections_path, read_corrections, remove_corrections, write_corrections
+from amct_tensorflow.record.corrections import (
+    corrections_path,
+    read_corrections,
+    remove_corrections,
+    weights_path,
+    write_corrections,
+)
+from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.layer_factors import LayerFactors
 from amct_tensorflow.record.record_file import check_record, dump_record, parse_record, read_record, write_record
+from amct_tensorflow.storage.arrays import dump_arrays
 from amct_tensorflow.storage.files import check_writable, write_atomically
 
 FACTORS = {
@@ -157,31 +165,69 @@ def test_a_record_of_another_model(factors, words):
         check_record(factors, LAYERS, {**dict.fromkeys(LAYERS, "Conv2D"), "relu": "Relu"}, "record.txt")
 
 
+def test_a_zero_point_where_the_type_has_none():
+    layers = {"volume": ("Conv3D", 1)}
+    check_record({"volume": LayerFactors(1.0, 0, (1.0,))}, layers, {"volume": "Conv3D"}, "record.txt")
+    with pytest.raises(RecordError, match="must be 0 for Conv3D"):
+        check_record({"volume": LayerFactors(1.0, -128, (1.0,))}, layers, {"volume": "Conv3D"}, "record.txt")
+
+
 def test_a_record_that_fits():
     check_record(FACTORS, LAYERS, dict.fromkeys(LAYERS, "Conv2D"), "record.txt")
 
 
 def layer_of(name):
     weights = np.arange(54, dtype=np.float32).reshape(3, 3, 3, 2)
-    return FusedLayer(name, "Conv2D", "x", weights, None, name, "NHWC", (), False)
+    return FusedLayer(name, "Conv2D", "x", weights, None, name, name, "NHWC", (), False)
 
 
 def test_corrections_belong_to_their_factors(tmp_path):
     record = tmp_path / "record.txt"
-    measured = {"MobilenetV2/Conv/Conv2D": np.array([0.125, -3.5e-7])}
-    layers = {name: layer_of(name) for name in measured}
+    name = "MobilenetV2/Conv/Conv2D"
+    measured = {name: LayerCorrection(np.array([0.125, -3.5e-7]))}
+    layers = {name: layer_of(name)}
     write_corrections(record, FACTORS, measured, layers)
     assert corrections_path(record).name == "record_bias_correction.json"
     read = read_corrections(record, FACTORS, layers)
-    np.testing.assert_array_equal(read["MobilenetV2/Conv/Conv2D"], measured["MobilenetV2/Conv/Conv2D"])
-    edited = {**FACTORS, "MobilenetV2/Conv/Conv2D": LayerFactors(0.5, 0, (0.1, 0.2))}
+    assert set(read[name].parts()) == {"bias"}
+    np.testing.assert_array_equal(read[name].bias, measured[name].bias)
+    edited = {**FACTORS, name: LayerFactors(0.5, 0, (0.1, 0.2))}
     assert read_corrections(record, edited, layers) == {}
     other = {name: replace(layer, bias=np.ones(2, np.float32)) for name, layer in layers.items()}
     with pytest.raises(RecordError, match="another bias when it was calibrated"):
         read_corrections(record, FACTORS, other)
     remove_corrections(record)
-    assert not corrections_path(record).exists()
+    assert not corrections_path(record).exists() and not weights_path(record).exists()
     assert read_corrections(record, FACTORS, layers) == {}
+
+
+@pytest.mark.parametrize("damage", ["missing", "other integers", "another shape", "another layer's"])
+def test_corrections_belong_to_their_integers(tmp_path, messages, damage):
+    record, name = tmp_path / "record.txt", "MobilenetV2/Conv/Conv2D"
+    integers = np.arange(-27, 27, dtype=np.int8).reshape(3, 3, 3, 2)
+    measured = {name: LayerCorrection(np.array([0.125, -3.5e-7]), integers)}
+    layers = {name: layer_of(name)}
+    write_corrections(record, FACTORS, measured, layers)
+    np.testing.assert_array_equal(read_corrections(record, FACTORS, layers)[name].weights, integers)
+    assert not messages
+    if damage == "missing":
+        weights_path(record).unlink()
+    else:
+        others = {"other integers": {name: integers + 1}, "another shape": {name: integers.reshape(3, 3, 6)}}
+        weights_path(record).write_bytes(dump_arrays(others.get(damage, {"another": integers})))
+    assert read_corrections(record, FACTORS, layers) == {}
+    (warning,) = messages
+    assert "record_weights.npz does not hold the integers of 1 layers" in warning and "calibrate again" in warning
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"nonsense" * 50])
+def test_damaged_integers(tmp_path, content):
+    record, name = tmp_path / "record.txt", "MobilenetV2/Conv/Conv2D"
+    integers = LayerCorrection(weights=np.zeros((3, 3, 3, 2), np.int8))
+    write_corrections(record, FACTORS, {name: integers}, {name: layer_of(name)})
+    weights_path(record).write_bytes(content)
+    with pytest.raises(RecordError, match=r"record_weights\.npz cannot be read.*calibrate again"):
+        read_corrections(record, FACTORS, {name: layer_of(name)})
 
 
 @pytest.mark.parametrize(
@@ -209,7 +255,7 @@ def test_damaged_corrections(tmp_path, text):
         *(
             (
                 f'{{"MobilenetV2/Conv/Conv2D": {{"factors": "a", "weights": "b", "bias_correction": {values}}}}}',
-                "the bias correction of layer 'MobilenetV2/Conv/Conv2D' is no",
+                "'bias_correction' of layer 'MobilenetV2/Conv/Conv2D' is no",
             )
             for values in ("{}", "[[1.0]]", '["1.0"]', "[true]", "[NaN]", "[-Infinity]", "[1e400]", f"[1{'0' * 400}]")
         ),

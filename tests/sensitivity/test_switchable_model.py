@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from amct_tensorflow.calibration.calibrator import Calibrator
 from amct_tensorflow.config.defaults import default_config
 from amct_tensorflow.graph.cuts import find_cuts
-from amct_tensorflow.graph.float_model import FloatModel
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.quantized.builder import quantize_graph
 from amct_tensorflow.sensitivity.divergence import Divergence
 from amct_tensorflow.sensitivity.layer_scores import LayerScores
@@ -44,7 +44,7 @@ class Prepared:
         self.outputs = outputs
         self.graph_def = build(make)
         model = FloatModel.of_graph(import_graph(self.graph_def, "test"), outputs)
-        config = default_config(model.layers, model.view.op_types(), batch_num=len(batches))
+        config = default_config(model.layers, model.op_types, batch_num=len(batches))
         calibrator = Calibrator(model, config, lambda _: None, for_search=True)
         with tf1.Session(graph=model.graph) as session:
             for batch in batches:

@@ -1,24 +1,30 @@
-"""Conv2D: filters [height, width, channels in, channels out]."""
+"""Conv2D, grouped or not: filters [height, width, channels in per group, channels out]."""
 
-import numpy as np
+from collections.abc import Sequence
+
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.graph.op_types.op_type import OpType
-from amct_tensorflow.graph.op_types.sliding import from_nhwc, taps, to_nhwc
+from amct_tensorflow.graph.op_types.op_type import OpType, data_format
+from amct_tensorflow.graph.op_types.sliding import CONVOLUTION_FORM, convolve, pads, products_of_convolution
 
 
-def _reference(node: NodeDef, data: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    assert weights is not None
-    seen = taps(node, to_nhwc(node, data), weights.shape[:2])
-    return from_nhwc(node, np.asarray(sum(values @ weights[position] for position, values in seen)))
+def _is_fully_connected(node: NodeDef, weights: Sequence[int], data: Sequence[int | None]) -> bool:
+    """A filter as large as the feature map is one, if it sees all channels."""
+    channels_last = data_format(node) == "NHWC"
+    lengths, channels = (data[1:3], data[3]) if channels_last else (data[2:4], data[1])
+    return tuple(lengths) == tuple(weights[:2]) and channels in (None, weights[2])
 
 
 CONV2D = OpType(
     name="Conv2D",
-    reference=_reference,
+    reference=convolve,
     weight_input=1,
     weight_rank=4,
+    input_axis=2,
     channel_axes=(3,),
     per_channel=True,
-    folds_batch_norm=True,
+    pads=pads,
+    products=products_of_convolution,
+    is_fully_connected=_is_fully_connected,
+    matrix_form=CONVOLUTION_FORM,
 )

@@ -1,12 +1,15 @@
 """Conv2DBackpropInput, the transposed convolution: filters [height, width, channels out, channels in]."""
 
 import math
+from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.graph.op_types.op_type import OpType
-from amct_tensorflow.graph.op_types.sliding import from_nhwc, spatial, to_nhwc
+from amct_tensorflow.graph.op_types.matrix_form import MatrixForm, spread
+from amct_tensorflow.graph.op_types.op_type import OpType, always_pads
+from amct_tensorflow.graph.op_types.sliding import from_channels_last, spatial, to_channels_last
 from amct_tensorflow.graph.view import attribute
 
 
@@ -16,7 +19,7 @@ def _reference(node: NodeDef, data: np.ndarray, weights: np.ndarray | None) -> n
     The output is taken to be as large as the strides make it: ``stride * length`` with SAME padding.
     """
     assert weights is not None
-    nhwc = to_nhwc(node, data)
+    nhwc = to_channels_last(node, data)
     strides = spatial(node, "strides")
     lengths = [(nhwc.shape[axis + 1] - 1) * strides[axis] + weights.shape[axis] for axis in (0, 1)]
     output = np.zeros((len(nhwc), *lengths, weights.shape[2]), np.int64)
@@ -32,16 +35,38 @@ def _reference(node: NodeDef, data: np.ndarray, weights: np.ndarray | None) -> n
         output = np.pad(output, [(0, 0), *((0, max(0, w - n)) for w, n in zip(wanted, lengths, strict=True)), (0, 0)])
         starts = [max(weights.shape[axis] - strides[axis], 0) // 2 for axis in (0, 1)]
         output = output[:, starts[0] : starts[0] + wanted[0], starts[1] : starts[1] + wanted[1]]
-    return from_nhwc(node, output)
+    return from_channels_last(node, output)
 
 
 def _restriction(node: NodeDef) -> str | None:
     return "it is dilated" if max(spatial(node, "dilations")) > 1 else None
 
 
-def _positions_per_weight(node: NodeDef) -> int:
+def _products(node: NodeDef, weights: Sequence[int]) -> Fraction:
     """Every position of the *input* takes each weight once, and makes so many positions of the output."""
-    return math.prod(spatial(node, "strides"))
+    return Fraction(weights[0] * weights[1] * weights[3], math.prod(spatial(node, "strides")))
+
+
+def _rows(node: NodeDef, data: np.ndarray, _shape: tuple[int, ...], most: int) -> np.ndarray:
+    """Every position of the input is a row, and each weight of its channel an output of its own.
+
+    Where windows overlap, an output adds up several of these products; that is left out of account.
+    """
+    nhwc = to_channels_last(node, data)
+    return np.asarray(nhwc[spread(nhwc.shape[:3], most)][np.newaxis])
+
+
+def _matrices(weights: np.ndarray, _groups: int) -> np.ndarray:
+    return weights.reshape(-1, weights.shape[3]).T[np.newaxis]
+
+
+def _weights(matrices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return np.asarray(matrices[0].T.reshape(shape))
+
+
+def _per_channel(node: NodeDef, products: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Every place of the window adds a product to one of the positions that the strides make."""
+    return np.asarray(products.reshape(-1, shape[2]).sum(axis=0) / math.prod(spatial(node, "strides")))
 
 
 CONV2D_TRANSPOSE = OpType(
@@ -50,9 +75,12 @@ CONV2D_TRANSPOSE = OpType(
     data_input=2,
     weight_input=1,
     weight_rank=4,
+    input_axis=3,
     channel_axes=(2,),
     per_channel=True,
     is_told_its_output_shape=True,
     restriction=_restriction,
-    positions_per_weight=_positions_per_weight,
+    pads=always_pads,
+    products=_products,
+    matrix_form=MatrixForm(_rows, _matrices, _weights, _per_channel),
 )

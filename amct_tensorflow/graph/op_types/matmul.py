@@ -1,8 +1,12 @@
 """MatMul: weights [channels in, channels out]; one scale for all of them."""
 
+from collections.abc import Sequence
+from fractions import Fraction
+
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.op_types.matrix_form import ONE_MATRIX
 from amct_tensorflow.graph.op_types.op_type import OpType
 from amct_tensorflow.graph.view import attribute
 
@@ -21,12 +25,19 @@ def _restriction(node: NodeDef) -> str | None:
     return None
 
 
+def _products(node: NodeDef, weights: Sequence[int]) -> Fraction:
+    return Fraction(weights[1 if attribute(node, "transpose_b").b else 0])
+
+
 MATMUL = OpType(
     name="MatMul",
     reference=_reference,
     weight_input=1,
     weight_rank=2,
+    input_axis=0,
     channel_axes=(1,),
     output_rank=2,
     restriction=_restriction,
+    products=_products,
+    matrix_form=ONE_MATRIX,
 )

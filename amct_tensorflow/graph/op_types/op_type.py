@@ -1,27 +1,48 @@
 """What the tool has to know of an op type to quantize it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.op_types.matrix_form import MatrixForm
 from amct_tensorflow.graph.view import attribute
 
 
 def data_format(node: NodeDef) -> str:
-    """Returns ``NHWC`` or ``NCHW``; ``NHWC`` for ops without the attribute."""
-    return attribute(node, "data_format").s.decode() or "NHWC"
+    """Returns ``NHWC`` if the channels of a node's output come last, ``NCHW`` if they come behind the images.
+
+    These are the names that BiasAdd and AscendDequant have for it, however many axes there are between. Ops without the
+    attribute have their channels last.
+    """
+    return attribute(node, "data_format").s.decode().replace("D", "") or "NHWC"
 
 
 def unrestricted(_node: NodeDef) -> None:
     """Every node of the type can be quantized."""
 
 
-def once_per_output(_node: NodeDef) -> int:
-    """Every position of the output takes each weight once."""
-    return 1
+def no_products(_node: NodeDef, _weights: Sequence[int]) -> Fraction:
+    """The op multiplies nothing."""
+    return Fraction(0)
+
+
+def never(_node: NodeDef, _weights: Sequence[int], _data: Sequence[int | None]) -> bool:
+    """No node of the type is a fully connected layer in disguise."""
+    return False
+
+
+def never_pads(_node: NodeDef, _weights: Sequence[int]) -> bool:
+    """Every weight meets a value of the data at every position."""
+    return False
+
+
+def always_pads(_node: NodeDef, _weights: Sequence[int]) -> bool:
+    """At some positions some weights meet nothing."""
+    return True
 
 
 def no_window(_node: NodeDef) -> list[int]:
@@ -40,13 +61,18 @@ class OpType:
         data_input: which input carries the activations.
         weight_input: which input carries the weights; None for an op without.
         weight_rank: number of axes of the weights.
+        input_axis: the axis of the weights that counts the channels of the data, those of a group where there are some.
         channel_axes: the axes of the weights that make up the output channels (spec section 7.3).
-        output_rank: number of axes of the output; the channels are the last of them, or axis 1 of NCHW.
+        output_rank: number of axes of the output; None if it has as many as the data, two at least.
         per_channel: whether the weights may have one scale per output channel; the default then, too.
-        folds_batch_norm: whether a BatchNorm behind the op is folded into it.
+        zero_point: whether the activations may have a zero point.
         is_told_its_output_shape: whether an input says how large the output is, number of images included.
         restriction: returns why a node of the type cannot be quantized, None if it can.
-        positions_per_weight: returns how many positions of the output share one use of a weight.
+        pads: tells from the shape of the weights whether some of them meet no data at some positions of a node.
+        products: returns how many products each value of the output sums up on average, from the shape of the weights.
+        is_fully_connected: tells from the shapes of weights and data whether a node is a fully connected layer, which
+            has one scale for all of its weights by default (spec section 12.1).
+        matrix_form: how it multiplies matrices; None for an op without weights.
         window: returns the pooling window that AscendDequant is told (spec section 8.2).
     """
 
@@ -55,13 +81,17 @@ class OpType:
     data_input: int = 0
     weight_input: int | None = None
     weight_rank: int = 0
+    input_axis: int | None = None
     channel_axes: tuple[int, ...] = ()
-    output_rank: int = 4
+    output_rank: int | None = 4
     per_channel: bool = False
-    folds_batch_norm: bool = False
+    zero_point: bool = True
     is_told_its_output_shape: bool = False
     restriction: Callable[[NodeDef], str | None] = unrestricted
-    positions_per_weight: Callable[[NodeDef], int] = once_per_output
+    pads: Callable[[NodeDef, Sequence[int]], bool] = never_pads
+    products: Callable[[NodeDef, Sequence[int]], Fraction] = no_products
+    is_fully_connected: Callable[[NodeDef, Sequence[int], Sequence[int | None]], bool] = never
+    matrix_form: MatrixForm | None = None
     window: Callable[[NodeDef], list[int]] = no_window
 
     def channels(self, weights: np.ndarray) -> int:
@@ -69,8 +99,13 @@ class OpType:
         return math.prod(weights.shape[axis] for axis in self.channel_axes)
 
     def channel_axis(self, data_format: str) -> int:
-        """Returns which axis of the output counts the channels."""
-        return 1 if self.output_rank > 2 and data_format == "NCHW" else self.output_rank - 1
+        """Returns which axis of data and output counts the channels, from the end: -1 is the last."""
+        return 1 - self.output_rank if data_format == "NCHW" and self.output_rank is not None else -1
+
+    def positions_per_weight(self, node: NodeDef, weights: np.ndarray) -> int:
+        """Returns how many positions of the output share one use of a weight: 1, more for a transposed convolution."""
+        products = self.channels(weights) * self.products(node, weights.shape)
+        return int(weights.size / products) if products else 1
 
     def along_channels(self, weights: np.ndarray, per_channel: np.ndarray) -> np.ndarray:
         """Shapes ``per_channel`` ([Cout] or [1]) so that it broadcasts against the weights' output channels."""

@@ -1,0 +1,51 @@
+"""Observing the inputs of layers, each tensor once however many layers read it."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import tensorflow as tf
+
+from amct_tensorflow.algorithms.distribution import Distribution, Observation
+from amct_tensorflow.calibration.replay import Batch, Replay
+from amct_tensorflow.errors import CalibrationError
+
+
+class ActivationObservers:
+    """One observer per tensor that a layer reads."""
+
+    def __init__(self, replay: Replay, inputs: Mapping[str, str]) -> None:
+        """Adds the observers to a replay.
+
+        Args:
+            replay: runs the float model.
+            inputs: per layer, in topological order, the full name of the tensor that it reads.
+        """
+        self._replay = replay
+        self._inputs = dict(inputs)
+        self._observations = {tensor: Observation() for tensor in inputs.values()}
+        readers = {tensor: layer for layer, tensor in reversed(list(inputs.items()))}
+        self._last: list[tf.Operation] = []
+        for tensor in self._observations:  # one after the other, so that the first layer to see NaN is named
+            look = partial(self._observe, tensor, readers[tensor])
+            self._last = [replay.look_at([replay.tensor(tensor)], look, after=self._last)]
+
+    def observe(self, parts: Sequence[Batch]) -> None:
+        """Runs a batch, cut into parts.
+
+        Raises:
+            CalibrationError: a tensor holds NaN or Inf.
+        """
+        for part in parts:
+            self._replay.run(self._last, part)
+
+    def distribution(self, layer: str) -> Distribution:
+        """Returns what has been observed at the input of a layer."""
+        return self._observations[self._inputs[layer]].distribution()
+
+    def _observe(self, tensor: str, layer: str, value: np.ndarray) -> None:
+        if value.size and not self._observations[tensor].add(value):
+            raise CalibrationError(
+                f"The activations of layer {layer!r} have invalid value inf or nan. Check the calibration data and "
+                "its preprocessing, or set the layer's quant_enable to false."
+            )

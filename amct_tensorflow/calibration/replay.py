@@ -1,0 +1,140 @@
+"""Running the float model again, from tensors that were kept in the caller's session.
+
+The caller's graph is what the caller wrote; what is calibrated is that graph prepared and fused, in which layers may
+stand that the caller's graph hides in a function. So the caller's session yields only the data, and everything is
+observed here, in the very form that is quantized.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from amct_tensorflow.errors import AmctError
+from amct_tensorflow.graph.fusion import FusedGraph
+from amct_tensorflow.graph.rewrite import subgraph
+from amct_tensorflow.graph.view import full_tensor_name
+from amct_tensorflow.quantized.builder import FLOAT_SCOPE
+
+# The replay takes this many images at a time.
+IMAGES_AT_A_TIME = 16
+
+Batch: TypeAlias = Mapping[str, np.ndarray]
+
+
+class Replay:
+    """The fused float graph in a session of its own, to which each stage of a calibration adds what it looks with.
+
+    Attributes:
+        graph: the graph; the nodes of the float model stand under ``FLOAT_SCOPE``.
+        error: what a look raised inside TensorFlow, which would turn it into text; else None.
+    """
+
+    def __init__(self, fused: FusedGraph, needed: Collection[str], sources: Mapping[str, tf.Tensor]) -> None:
+        """Imports the float graph.
+
+        Args:
+            fused: the float graph after fusion.
+            needed: the nodes that are looked at.
+            sources: the tensors of the caller's graph from which those follow, by full name.
+        """
+        self.graph = tf.Graph()
+        self.error: AmctError | None = None
+        with self.graph.as_default():
+            self._sources = {name: _stand_in(tensor) for name, tensor in sources.items()}
+            part = subgraph(fused.graph_def, needed)
+            tf.import_graph_def(part, name=FLOAT_SCOPE, input_map=_present(self._sources, part))
+        self._session: tf.compat.v1.Session | None = None
+
+    def tensor(self, name: str) -> tf.Tensor:
+        """Returns a tensor of the float model by its full name."""
+        if name in self._sources:
+            return self._sources[name]
+        return self.graph.get_tensor_by_name(f"{FLOAT_SCOPE}/{name}")
+
+    def look_at(
+        self, tensors: Sequence[tf.Tensor], look: Callable[..., None], after: Sequence[tf.Operation] = ()
+    ) -> tf.Operation:
+        """Adds an operation that looks at the values of tensors.
+
+        Args:
+            tensors: of the replay's graph.
+            look: is called with their values, which it must neither keep nor change.
+            after: operations to wait for.
+        """
+
+        def tap(*values: np.ndarray) -> np.int32:
+            try:
+                look(*values)
+            except AmctError as error:
+                self.error = error
+                raise
+            return np.int32(0)
+
+        with self.graph.as_default(), tf.device("/CPU:0"), tf.control_dependencies(after):
+            return tf.numpy_function(tap, tensors, tf.int32).op
+
+    def parts(self, batch: Batch, tensors: Collection[str]) -> list[Batch]:
+        """Cuts a batch into parts of a few images: it needs less memory so.
+
+        It is left whole where the graph takes only so many images as ``tensors``, by full name, tell.
+        """
+        lengths = {len(value) if value.ndim else 0 for value in batch.values()}
+        shapes = [self.tensor(name).shape for name in tensors]
+        takes_any_number = all(shape.rank and shape[0] is None for shape in shapes)
+        if len(lengths) != 1 or 0 in lengths or not takes_any_number:
+            return [batch]
+        (length,) = lengths
+        return [
+            {name: value[start : start + IMAGES_AT_A_TIME] for name, value in batch.items()}
+            for start in range(0, length, IMAGES_AT_A_TIME)
+        ]
+
+    def let_wait(self, node: str, operation: tf.Operation) -> None:
+        """Makes a node of the float model wait for an operation, so that few tensors are alive at a time."""
+        self.close()  # a session does not notice edges that are added to what it has run
+        # TensorFlow has no public way to add an edge to a live graph.
+        self.graph.get_operation_by_name(f"{FLOAT_SCOPE}/{node}")._add_control_input(operation)
+
+    def run(self, operations: Sequence[tf.Operation], part: Batch) -> None:
+        """Runs operations on a part of a batch.
+
+        Raises:
+            AmctError: what a look raised.
+        """
+        self._session = self._session or _session(self.graph)
+        try:
+            self._session.run(operations, {self._sources[name]: value for name, value in part.items()})
+        except tf.errors.OpError:
+            if self.error is not None:
+                raise self.error from None
+            raise
+
+    def close(self) -> None:
+        """Frees the session; ``run`` opens another."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+
+def _session(graph: tf.Graph) -> tf.compat.v1.Session:
+    # The replay runs inside a call from the caller's session, whose threads may all be taken. A negative number keeps
+    # it in the calling thread, which also has the memory at hand that the caller's session has just freed.
+    options = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=-1)
+    # Each batch is run a few times: optimizing the graph would take several times as long as running it.
+    options.graph_options.rewrite_options.disable_meta_optimizer = True
+    return tf.compat.v1.Session(graph=graph, config=options)
+
+
+def _stand_in(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns a placeholder for a tensor; its first axis counts images, whose number may change."""
+    shape = tensor.shape
+    return tf.compat.v1.placeholder(tensor.dtype, [None, *shape[1:]] if shape.rank else shape)
+
+
+def _present(sources: Mapping[str, tf.Tensor], graph_def: GraphDef) -> dict[str, tf.Tensor]:
+    """``import_graph_def`` refuses to map a tensor that nothing in the graph reads."""
+    read = {full_tensor_name(text) for node in graph_def.node for text in node.input if not text.startswith("^")}
+    return {name: tensor for name, tensor in sources.items() if name in read}

@@ -1,0 +1,1 @@
+"""The float model: read, prepared, its layers found and fused."""

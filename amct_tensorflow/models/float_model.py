@@ -1,0 +1,131 @@
+"""The float model that everything starts from."""
+
+from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from amct_tensorflow.graph.fusion import FusedGraph, fuse
+from amct_tensorflow.graph.fusion_before import fold_before
+from amct_tensorflow.graph.layers import LayerSpec, find_layers
+from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, import_graph
+from amct_tensorflow.graph.view import GraphView, upstream
+from amct_tensorflow.loading.frozen_model import FrozenModel
+from amct_tensorflow.loading.load import load_frozen
+from amct_tensorflow.preparation.prepare import prepare
+from amct_tensorflow.preparation.prepared import PreparedGraph
+
+
+class FloatModel:
+    """A float model in inference form, checked: read, indexed, prepared and imported once each.
+
+    Attributes:
+        original: index of the nodes that its file has.
+        outputs: the operators asked for.
+        source: what messages call it: its path, if it has one.
+        frozen: the graph as it is to stand in a file, if it was frozen when it was loaded; else None.
+    """
+
+    def __init__(
+        self,
+        view: GraphView,
+        outputs: Sequence[str],
+        source: str | Path,
+        *,
+        graph: tf.Graph | None = None,
+        frozen: FrozenModel | None = None,
+    ) -> None:
+        """Takes a graph that ``source`` names in messages; ``load`` and ``of_graph`` are the ways to get here.
+
+        Raises:
+            ModelError: it is quantized already, or does not have one of ``outputs``.
+        """
+        check_not_quantized(view, source)
+        check_outputs(view, outputs, source, frozen.outputs if frozen else {})
+        self.original = view
+        self.outputs = tuple(outputs)
+        self.source = source
+        self.frozen = frozen.data if frozen and frozen.frozen_now else None
+        self._given = graph
+        self._fused: dict[frozenset[str], FusedGraph] = {}
+
+    @classmethod
+    def load(cls, path: str | Path, outputs: Sequence[str]) -> "FloatModel":
+        """Reads a frozen float model, or freezes one of another form.
+
+        Args:
+            path: a frozen graph (``.pb``), the directory of a SavedModel, or a Keras model (``.keras``, ``.h5``).
+            outputs: output operators of the frozen graph, without ``:0``.
+
+        Raises:
+            ModelNotFoundError: there is nothing.
+            ModelError: there is no float model, one that cannot be frozen, or one without one of ``outputs``.
+        """
+        frozen = load_frozen(path)
+        return cls(GraphView(frozen.graph_def), outputs, path, frozen=frozen)
+
+    @classmethod
+    def of_graph(cls, graph: tf.Graph, outputs: Sequence[str] = ()) -> "FloatModel":
+        """Takes a live graph of the caller's.
+
+        Raises:
+            ModelError: it is quantized already, or does not have one of ``outputs``.
+        """
+        return cls(GraphView(graph.as_graph_def()), outputs, "the graph", graph=graph)
+
+    @property
+    def graph_def(self) -> GraphDef:
+        """The model as it was loaded."""
+        return self.original.graph_def
+
+    @cached_property
+    def graph(self) -> tf.Graph:
+        """The model as its file has it, as TensorFlow sees it. There is one, to which calibration adds its taps.
+
+        Raises:
+            ModelError: TensorFlow refuses the model.
+        """
+        return self._given or import_graph(self.graph_def, self.source)
+
+    @cached_property
+    def _prepared(self) -> PreparedGraph:
+        return prepare(self.original, self.outputs, self.source)
+
+    @property
+    def view(self) -> GraphView:
+        """Index of the prepared model, with shapes: the graph in whose layers and nodes everything else thinks.
+
+        Raises:
+            ModelError: the model cannot be prepared.
+        """
+        return self._prepared.shaped
+
+    @property
+    def prepared_graph(self) -> tf.Graph:
+        """The prepared model as TensorFlow sees it; it tells static shapes, and is never run."""
+        return self._prepared.graph
+
+    @cached_property
+    def op_types(self) -> dict[str, str]:
+        """The op type of every node, by name, those of the file that preparation took away included."""
+        return {**self.original.op_types(), **self.view.op_types()}
+
+    @cached_property
+    def layers(self) -> list[LayerSpec]:
+        """Its quantizable layers, in its order."""
+        return find_layers(self.prepared_graph, self.view)
+
+    def fuse(self, unfused: Collection[str] = ()) -> FusedGraph:
+        """Fuses the layers with what stands around them, but for the BatchNorms next to ``unfused`` ones."""
+        kept = frozenset(unfused)
+        if kept not in self._fused:
+            behind = fuse(self.view, keep=self.outputs, unfused=kept, origins=self._prepared.origins)
+            self._fused[kept] = fold_before(behind, self.outputs, kept)
+        return self._fused[kept]
+
+    def original_upstream(self, names: Iterable[str]) -> set[str]:
+        """Returns the nodes of the file on which nodes of the prepared model depend."""
+        originals = {original for name in names for original in self._prepared.original_names(name)}
+        return upstream(self.original.nodes, originals & self.original.nodes.keys())

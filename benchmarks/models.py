@@ -1,0 +1,213 @@
+"""What becomes of networks of many kinds: layers quantized, BatchNorms folded, size, accuracy, seconds?
+
+One row per network (``networks.py``), each in a process of its own. When all were measured, the table is written into
+``docs/models.md``, where the columns are explained.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from graph_contents import contents
+from measuring import RESULTS, ROOT, environment, interleaved, ratio, report, scratch_folder, table
+from networks import NAMES, Network, find_network
+
+import amct_tensorflow as amct
+from amct_tensorflow.graph.model_file import import_graph, load_graph
+from amct_tensorflow.storage.files import write_atomically
+
+PAGE = ROOT / "docs" / "models.md"
+BEGIN, END = "<!-- written by benchmarks/models.py: begin -->", "<!-- end -->"
+IMAGES = 4
+CALIBRATION_SEED, HELD_OUT_SEED = 1, 2
+ROUNDS = 5
+COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "network": lambda row: row["network"],
+    "layers": lambda row: str(row["float"]["layers"]),
+    "quantized": lambda row: str(row["quantized"]["quantized"]),
+    "BatchNorms": lambda row: str(row["batch_norms"]),
+    "scalings": lambda row: str(row["float"]["scalings"]),
+    "foldable": lambda row: str(row["foldable"]),
+    "folded": lambda row: str(row["float"]["scalings"] - row["quantized"]["scalings"]),
+    "left": lambda row: str(row["quantized"]["scalings"]),
+    "shifts left": lambda row: str(row["quantized"]["shifts"]),
+    "float MB": lambda row: f"{row['float_bytes'] / 1e6:.1f}",
+    "quantized MB": lambda row: f"{row['quantized_bytes'] / 1e6:.1f}",
+    "size ratio": lambda row: f"{row['quantized_bytes'] / row['float_bytes']:.2f}",
+    "signal-to-noise dB": lambda row: f"{row['signal_to_noise_db']:.1f}",
+    "change by folding": lambda row: f"{row['change_by_folding']:.1e}",
+    "time ratio": lambda row: f"{row['time_ratio_to_folded']:.2f}",
+    "engine s": lambda row: f"{row['engine_cpu_seconds']:.1f}",
+    "calibration s": lambda row: f"{row['calibration_cpu_seconds']:.1f}",
+    "peak MB": lambda row: f"{row['peak_mb']:.0f}",
+}
+
+
+def main() -> None:
+    """Measures each network in a process of its own."""
+    arguments = parse_arguments()
+    amct.set_logging_level(print_level="error", save_level="error")
+    if arguments.measure:
+        print(json.dumps(measure(find_network(arguments.measure, arguments.cache))))
+        return
+    rows = []
+    for name in arguments.networks or NAMES:
+        rows.append(measure_apart(name, arguments.cache))
+        print(rows[-1], file=sys.stderr, flush=True)
+        if arguments.json:
+            content = {"benchmark": "models", **environment(), "rows": rows}
+            write_atomically(arguments.json, json.dumps(content, indent=2) + "\n", announce=False)
+    cells = [format_row(row) for row in rows]
+    report("models", cells, f"{IMAGES} images to calibrate with, and {IMAGES} others.")
+    if [row["network"] for row in rows] == NAMES and not any("remark" in row for row in rows):
+        write_page(cells)
+    else:
+        print(f"{PAGE} is as it was: it shows all networks or none.")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description="one row per network: what is quantized, folded, and lost")
+    parser.add_argument("--networks", nargs="+", metavar="NAME", choices=NAMES, help=f"which of {', '.join(NAMES)}")
+    parser.add_argument("--cache", type=Path, default=RESULTS / "networks", help="folder of frozen models, kept")
+    parser.add_argument("--json", type=Path, help="file for the raw figures")
+    parser.add_argument("--measure", choices=NAMES, help="measure one in this process, and print one JSON line")
+    return parser.parse_args()
+
+
+def measure_apart(name: str, cache: Path) -> dict[str, Any]:
+    """Measures a network in a process of its own; returns a row with a remark if that fails."""
+    try:
+        find_network(name, cache)
+    except FileNotFoundError as error:
+        return {"network": name, "remark": f"{error} is not there"}
+    command = [sys.executable, __file__, "--measure", name, "--cache", str(cache.resolve())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(done.stderr[-2000:], file=sys.stderr)
+        return {"network": name, "remark": done.stderr.strip().splitlines()[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(network: Network) -> dict[str, Any]:
+    """Quantizes a network, and compares the float model, that after folding, and the quantized one."""
+    calibration, held_out = network.images(IMAGES, CALIBRATION_SEED), network.images(IMAGES, HELD_OUT_SEED)
+    with scratch_folder():
+        measured = quantize(network, calibration)
+        graphs = {
+            "float": load_graph(network.model),
+            "folded": import_graph(amct.FloatModel.load(network.model, [network.output]).fuse().graph_def, "fused"),
+            "quantized": import_graph(read_graph_def("net_quantized.pb"), "net_quantized.pb"),
+        }
+        quantized_bytes = Path("net_quantized.pb").stat().st_size
+    sessions = {name: tf.compat.v1.Session(graph=graph) for name, graph in graphs.items()}
+    logits = {name: network.logits(run(session, network, held_out)) for name, session in sessions.items()}
+    actions = {name: lambda session=session: run(session, network, held_out) for name, session in sessions.items()}
+    seconds = interleaved(actions, ROUNDS)
+    return {
+        "network": network.name,
+        "batch_norms": network.batch_norms,
+        "foldable": network.foldable,
+        **{name: asdict(contents(graphs[name], [network.output])) for name in ("float", "quantized")},
+        "float_bytes": network.model.stat().st_size,
+        "quantized_bytes": quantized_bytes,
+        "signal_to_noise_db": signal_to_noise(logits["float"], logits["quantized"]),
+        "change_by_folding": largest_change(logits["float"], logits["folded"]),
+        "time_ratio_to_folded": ratio(seconds, "quantized", "folded"),
+        "time_ratio_to_float": ratio(seconds, "quantized", "float"),
+        "float_seconds": float(np.median(seconds["float"])),
+        **measured,
+    }
+
+
+def quantize(network: Network, images: np.ndarray) -> dict[str, float]:
+    """Quantizes a network in the current folder; returns seconds and memory."""
+    graph = load_graph(network.model)
+    taken: dict[str, float] = {}
+    before = peak_memory()
+    with timed(taken, "configure"):
+        amct.create_quant_config("config.json", graph)
+    with timed(taken, "prepare"):
+        amct.quantize_model(graph, "config.json", "record.txt", [network.output])
+    with timed(taken, "calibration"), tf.compat.v1.Session(graph=graph) as session:
+        run(session, network, images)
+    calibrated = peak_memory()
+    with timed(taken, "save"):
+        amct.save_model(str(network.model), [network.output], "record.txt", "net")
+    engine = ("configure", "prepare", "save")
+    return {
+        "engine_seconds": sum(taken[f"{step}_seconds"] for step in engine),
+        "engine_cpu_seconds": sum(taken[f"{step}_cpu_seconds"] for step in engine),
+        **taken,
+        "before_mb": before,
+        "calibrated_mb": calibrated,
+        "peak_mb": peak_memory(),
+    }
+
+
+@contextmanager
+def timed(taken: dict[str, float], step: str) -> Iterator[None]:
+    """Notes the seconds of a block, and those that the processors worked for it."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield
+    taken[f"{step}_seconds"] = time.perf_counter() - wall
+    taken[f"{step}_cpu_seconds"] = time.process_time() - cpu
+
+
+def run(session: tf.compat.v1.Session, network: Network, images: np.ndarray) -> np.ndarray:
+    """Returns the output for images."""
+    output: np.ndarray = session.run(f"{network.output}:0", {f"{network.input}:0": images})
+    return output
+
+
+def read_graph_def(path: str) -> tf.compat.v1.GraphDef:
+    """Reads a graph, with TensorFlow's own means."""
+    return tf.compat.v1.GraphDef.FromString(Path(path).read_bytes())
+
+
+def signal_to_noise(reference: np.ndarray, other: np.ndarray) -> float:
+    """Returns ``10 log10(sum(y^2) / sum((y - y')^2))``, in dB."""
+    return float(10 * np.log10(np.sum(reference**2) / np.sum((reference - other) ** 2)))
+
+
+def largest_change(reference: np.ndarray, other: np.ndarray) -> float:
+    """Returns the largest difference in terms of the largest value."""
+    return float(np.max(np.abs(reference - other)) / np.max(np.abs(reference)))
+
+
+def peak_memory() -> float:
+    """Returns the most memory that the process has held so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def format_row(row: dict[str, Any]) -> dict[str, str]:
+    """Returns the cells of a network."""
+    if "remark" in row:
+        return {"network": row["network"], "remark": row["remark"]}
+    return {column: text(row) for column, text in COLUMNS.items()}
+
+
+def write_page(rows: Sequence[dict[str, str]]) -> None:
+    """Writes the table between its marks in the page."""
+    machine = environment()
+    measured = (
+        f"Measured on {machine['date'][:10]}, {machine['machine']}, Python {machine['python']}, TensorFlow "
+        f"{machine['tensorflow']}, Keras {tf.keras.__version__}, NumPy {machine['numpy']}."
+    )
+    before, rest = PAGE.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    PAGE.write_text("\n".join([before + BEGIN, measured, "", *table(rows), END + after]))
+
+
+if __name__ == "__main__":
+    main()

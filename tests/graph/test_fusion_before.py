@@ -1,0 +1,147 @@
+"""BatchNorms in front of layers."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from graphs import batch_norm, build, normal, prepared, run, tf1
+
+from amct_tensorflow.graph.fusion import fuse
+from amct_tensorflow.graph.fusion_before import fold_before
+from amct_tensorflow.graph.model_file import import_graph
+from amct_tensorflow.graph.view import GraphView, static_shapes
+from amct_tensorflow.models.float_model import FloatModel
+from amct_tensorflow.preparation.grouped_conv2d import rewrite_grouped_conv2d
+
+X = normal((2, 6, 6, 4), 10)
+
+
+def front(make_layer, shift=True):
+    """x -> Relu -> BatchNorm -> what ``make_layer`` makes of it."""
+    x = tf.nn.relu(tf1.placeholder(tf.float32, [None, 6, 6, 4], name="x"))
+    if shift:
+        return make_layer(batch_norm(x, 4, "bn", 13))
+    return make_layer(x * normal((4,), 14))
+
+
+def fold(graph_def, keep=("out",), unfused=()):
+    view = GraphView(graph_def, static_shapes(import_graph(graph_def, "test")))
+    return fold_before(fuse(view, keep=keep, unfused=unfused), keep, unfused)
+
+
+def conv(x, padding="VALID", name="conv", size=3):
+    return tf.nn.conv2d(x, normal((size, size, 4, 5), 11), 1, padding, name=name)
+
+
+LAYERS = {
+    "convolution": lambda x: tf.nn.relu(conv(x), name="out"),
+    "with a bias": lambda x: tf.nn.relu(tf.nn.bias_add(conv(x), normal((5,), 1)), name="out"),
+    "1x1 that could pad": lambda x: tf.nn.relu(conv(x, "SAME", size=1), name="out"),
+    "depthwise": lambda x: tf.nn.relu(
+        tf.nn.depthwise_conv2d(x, normal((3, 3, 4, 2), 2), [1, 1, 1, 1], "VALID", name="conv"), name="out"
+    ),
+    "two readers": lambda x: tf.add(conv(x), conv(x, name="conv2"), name="out"),
+}
+
+
+@pytest.mark.parametrize("make_layer", LAYERS.values(), ids=LAYERS)
+def test_folds_into_layers_that_do_not_pad(make_layer):
+    graph_def = build(lambda: front(make_layer))
+    fused = fold(graph_def)
+    needed = tf1.graph_util.extract_sub_graph(fused.graph_def, ["out"])
+    assert not any(node.op.startswith("FusedBatchNorm") for node in needed.node)
+    assert fused.layers["conv"].input == "Relu" and fused.layers["conv"].absorbed[0] == "bn"
+    np.testing.assert_allclose(run(fused.graph_def, ["out"], {"x": X}), run(graph_def, ["out"], {"x": X}), atol=1e-4)
+
+
+def transposed(x):
+    size = [len(X), 12, 12, 3]
+    return tf.nn.relu(tf.nn.conv2d_transpose(x, normal((3, 3, 3, 4), 3), size, 2, "SAME", name="conv"), name="out")
+
+
+@pytest.mark.parametrize(
+    "make_layer",
+    [
+        lambda x: tf.nn.relu(conv(x, "SAME"), name="out"),
+        transposed,
+        lambda x: tf.add(tf.nn.max_pool2d(x, 3, 1, "VALID"), conv(x)[..., :4], name="out"),
+        lambda x: tf.concat([tf.reshape(conv(x), [-1]), tf.reshape(tf.identity(x, name="kept"), [-1])], 0, name="out"),
+    ],
+    ids=["padding", "transposed", "another reader", "read as it is"],
+)
+def test_stays_where_it_would_not_be_exact_or_is_needed(make_layer):
+    graph_def = build(lambda: front(make_layer))
+    fused = fold(graph_def)
+    assert fused.layers["conv"].absorbed == ()
+    np.testing.assert_array_equal(run(fused.graph_def, ["out"], {"x": X}), run(graph_def, ["out"], {"x": X}))
+
+
+@pytest.mark.parametrize("make_layer", [lambda x: tf.nn.relu(conv(x, "SAME"), name="out"), transposed])
+def test_a_factor_alone_folds_into_any_layer(make_layer):
+    graph_def = build(lambda: front(make_layer, shift=False))
+    fused = fold(graph_def)
+    assert fused.layers["conv"].absorbed == ("mul",) and fused.layers["conv"].bias is None
+    np.testing.assert_allclose(run(fused.graph_def, ["out"], {"x": X}), run(graph_def, ["out"], {"x": X}), atol=1e-4)
+
+
+def grouped(x):
+    return tf.nn.relu(tf.nn.conv2d(x, normal((3, 3, 2, 6), 5), 1, "VALID", name="conv"), name="out")
+
+
+def test_into_a_grouped_convolution_only_what_is_alike_for_all_groups_folds():
+    stays = build(lambda: front(grouped))
+    assert fold(prepared(stays, rewrite_grouped_conv2d)[0]).layers["conv"].absorbed == ()
+
+    def make():
+        grouped(tf1.placeholder(tf.float32, [None, 6, 6, 4], name="x") * 2.0 + 1.0)
+
+    graph_def, _ = prepared(build(make), rewrite_grouped_conv2d)
+    fused = fold(graph_def)
+    layer = fused.layers["conv"]
+    assert layer.absorbed == ("mul", "add") and layer.accumulator == "conv/Snapshot" and layer.tail == "conv/BiasAdd"
+    np.testing.assert_allclose(run(fused.graph_def, ["out"], {"x": X}), run(graph_def, ["out"], {"x": X}), atol=1e-4)
+
+
+def test_a_batch_norm_that_is_asked_for_or_switched_off_stays():
+    graph_def = build(lambda: front(LAYERS["convolution"]))
+    assert fold(graph_def, keep=("bn", "out")).layers["conv"].absorbed == ()
+    assert fold(graph_def, unfused=("conv",)).layers["conv"].absorbed == ()
+
+
+def test_an_output_that_would_change_its_value_keeps_its_layer_as_it_is():
+    graph_def = build(lambda: front(conv))
+    assert fold(graph_def, keep=("conv",)).layers["conv"].absorbed == ()
+
+
+def test_the_bias_of_the_layer_before_is_its_own():
+    """A linear bottleneck: what the second layer took from the first would be added twice in the quantized model."""
+
+    def make():
+        y = batch_norm(conv(tf1.placeholder(tf.float32, [None, 6, 6, 4], name="x")), 5, "bn", 13)
+        tf.nn.relu(tf.nn.conv2d(y, normal((1, 1, 5, 3), 4), 1, "SAME", name="next"), name="out")
+
+    model = FloatModel.of_graph(import_graph(build(make), "test"), ["out"])
+    layers = model.fuse().layers
+    assert layers["conv"].absorbed == ("bn",) and layers["conv"].tail == "bn"
+    assert layers["next"].absorbed == () and layers["next"].input == "bn"
+
+
+@pytest.mark.parametrize("constant", [normal((4,), 15), normal((1, 1, 1, 4), 15)])
+@pytest.mark.parametrize("op", [tf.multiply, tf.add, tf.subtract])
+def test_a_grey_image_that_is_broadcast_to_the_channels_stays_as_it_is(op, constant):
+    """Without the node in front the layer would get one channel instead of four."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 6, 6, 1], name="x")
+        tf.nn.relu(conv(op(x, constant, name="front")), name="out")
+
+    graph_def = build(make)
+    fused = fold(graph_def)
+    assert fused.layers["conv"].absorbed == () and fused.layers["conv"].input == "front"
+
+
+def test_a_matrix_that_gets_an_axis_more_stays_as_it_is():
+    def make():
+        x = tf1.placeholder(tf.float32, [6, 6, 4], name="x")
+        tf.nn.relu(conv(tf.multiply(x, normal((1, 1, 1, 4), 15), name="front")), name="out")
+
+    assert fold(build(make)).layers["conv"].input == "front"
