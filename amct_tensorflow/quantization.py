@@ -21,10 +21,9 @@ from amct_tensorflow.quantized.model_files import ModelPaths, write_quantized_mo
 from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.record.corrections import read_corrections, remove_corrections, write_corrections
 from amct_tensorflow.record.layer_factors import LayerFactors, unfused_layers
-from amct_tensorflow.record.record_file import check_record, read_record, write_record
+from amct_tensorflow.record.record_file import check_record, is_pending, read_balance, read_record, write_record
 from amct_tensorflow.record.scale_fit import fuse_as_scales_fit
 from amct_tensorflow.results.coverage import log_coverage
-from amct_tensorflow.storage.files import write_atomically
 
 
 def create_quant_config(
@@ -122,7 +121,8 @@ def quantize_model(
     Args:
         graph: float graph in inference form; it gets calibration nodes.
         config_file: configuration written by ``create_quant_config``.
-        record_file: file for the factors; it is emptied now.
+        record_file: file for the factors; it is emptied now, but for what ``quantize_preprocess`` has just left there:
+            the model is balanced so.
         calib_outputs: names of the output operators; they are the same afterwards, since no node is replaced. Give
             them where one is read by a BatchNorm or a bias, which must not be folded into it then: what is calibrated
             has to be what ``save_model`` quantizes, and it refuses anything else.
@@ -147,11 +147,17 @@ def quantize_model(
 
     def write(result: CalibrationResult) -> None:
         write_corrections(record_file, result.factors, result.corrections, calibrator.fused.layers)
-        write_record(record_file, result.factors, announce=False)
+        write_record(record_file, result.factors, result.balance, announce=False)
 
     log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers())
-    calibrator = Calibrator(model, config, write)
-    write_atomically(record_file, "")
+    balance = _pending_balance(record_file)
+    if config.asks_for_balancing() and not balance:
+        log_for(name).warning(
+            "dmq_balancer_param has no effect: no layer is balanced in %s. Call quantize_preprocess before.",
+            record_file,
+        )
+    calibrator = Calibrator(model, config, write, balance=balance)
+    write_record(record_file, {}, balance, announce=not balance)
     remove_corrections(record_file)
     return []
 
@@ -185,6 +191,16 @@ def convert_model(pb_model: str, outputs: list[str], record_file: str, save_path
     """
     _check_save_arguments("convert_model", pb_model, outputs, record_file, save_path)
     _save("convert_model", pb_model, outputs, record_file, save_path, corrected=False)
+
+
+def _pending_balance(record_file: str) -> dict[str, tuple[float, ...]]:
+    """Returns how ``quantize_preprocess`` says that the model is to be balanced; empty if it was not called before."""
+    balance = read_balance(record_file) if is_pending(record_file) else {}
+    if balance:
+        log_for("quantize_model").info(
+            "The inputs of %d layers are balanced, as quantize_preprocess left it in %s.", len(balance), record_file
+        )
+    return balance
 
 
 def read_config_for(model: FloatModel, config_file: str) -> QuantConfig:
@@ -252,7 +268,7 @@ def _load_factors(model: FloatModel, record_file: str) -> tuple[dict[str, LayerF
         RecordError: it is incomplete or does not belong to the model.
     """
     factors = read_record(record_file)
-    fused = model.fuse(unfused_layers(factors))
+    fused = model.fuse(unfused_layers(factors), read_balance(record_file))
     shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
     check_record(factors, shapes, model.op_types, str(record_file))
     return factors, fused

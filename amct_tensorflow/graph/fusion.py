@@ -77,6 +77,14 @@ class FusedLayer:
         return 1 if self.weights is None else self.op.channels(self.weights)
 
     @property
+    def input_channels(self) -> Channels | None:
+        """Where its data has its channels, those of one group if they are divided into groups; None for AvgPool."""
+        axis, weights = self.op.input_axis, self.weights
+        if axis is None or weights is None:
+            return None
+        return Channels(weights.shape[axis], self.op.channel_axis(self.data_format), self.op.output_rank)
+
+    @property
     def digest(self) -> str:
         """Tells folded weights and bias from any others; a layer calibrated and one to be saved must agree in it."""
         hashed = hashlib.sha256()
@@ -94,11 +102,13 @@ class FusedGraph:
         layers: its quantizable layers by name, in topological order.
         origins: per node that is none of the model's file, the nodes of the file that it stands for; none if it was
             inserted.
+        balance: per layer whose input was divided by factors, those factors, [Cin]; see ``balance``.
     """
 
     view: GraphView
     layers: dict[str, FusedLayer]
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    balance: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def originals(self, names: Iterable[str]) -> tuple[str, ...]:
         """Returns the nodes of the model's file that nodes of this graph stand for together, each once."""

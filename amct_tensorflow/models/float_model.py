@@ -1,12 +1,13 @@
 """The float model that everything starts from."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
+from amct_tensorflow.graph.balance import balance_streams
 from amct_tensorflow.graph.fusion import FusedGraph, fuse
 from amct_tensorflow.graph.fusion_before import fold_before
 from amct_tensorflow.graph.layers import LayerSpec, find_layers
@@ -49,7 +50,7 @@ class FloatModel:
         self.source = source
         self.frozen = frozen.data if frozen and frozen.frozen_now else None
         self._given = graph
-        self._fused: dict[frozenset[str], FusedGraph] = {}
+        self._fused: dict[tuple[object, ...], FusedGraph] = {}
 
     @classmethod
     def load(cls, path: str | Path, outputs: Sequence[str]) -> "FloatModel":
@@ -117,13 +118,23 @@ class FloatModel:
         """Its quantizable layers, in its order."""
         return find_layers(self.prepared_graph, self.view)
 
-    def fuse(self, unfused: Collection[str] = ()) -> FusedGraph:
-        """Fuses the layers with what stands around them, but for the BatchNorms next to ``unfused`` ones."""
-        kept = frozenset(unfused)
-        if kept not in self._fused:
+    def fuse(self, unfused: Collection[str] = (), balance: Mapping[str, tuple[float, ...]] | None = None) -> FusedGraph:
+        """Fuses the layers with what stands around them, and scales the streams between them.
+
+        Args:
+            unfused: layers next to which BatchNorms are kept.
+            balance: per layer by what to divide its input, [Cin]; see ``balance_streams``.
+
+        Raises:
+            RecordError: the model cannot be balanced so.
+        """
+        kept, factors = frozenset(unfused), dict(balance or {})
+        key = (kept, frozenset(factors.items()))
+        if key not in self._fused:
             behind = fuse(self.view, keep=self.outputs, unfused=kept, origins=self._prepared.origins)
-            self._fused[kept] = fold_before(behind, self.outputs, kept)
-        return self._fused[kept]
+            fused = fold_before(behind, self.outputs, kept)
+            self._fused[key] = balance_streams(fused, factors, self.outputs)
+        return self._fused[key]
 
     def original_upstream(self, names: Iterable[str]) -> set[str]:
         """Returns the nodes of the file on which nodes of the prepared model depend."""

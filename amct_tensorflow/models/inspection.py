@@ -169,18 +169,18 @@ def _with_shapes(graph: OpenGraph, model: FloatModel) -> OpenGraph:
     shapes = one_image_shapes(graph.view, graph.names)
     if shapes is None:
         shapes = static_shapes(model.prepared_graph)
-    return graph._replace(view=GraphView(graph.view.graph_def, shapes))
+    return graph._replace(view=graph.view.with_shapes(shapes))
 
 
 def _layer(graph: OpenGraph, node: NodeDef, fused: FusedLayer | None, varying: Collection[str]) -> InspectedLayer:
     view, name = graph.view, str(node.name)
-    constants = [text for text in _weights(node) if view.producer(text).name not in varying]
+    data, constants = _operands(view, node, varying)
     bias = 0 if fused is None or fused.bias is None else fused.bias.size
     in_loop = name in view.loop_nodes or graph.inside.get(name) == IN_LOOP
     return InspectedLayer(
         name=name,
         op_type=str(node.op),
-        input_shape=None if (data := _data(view, node, varying)) is None else view.shape(data),
+        input_shape=None if data is None else view.shape(data),
         weights_shape=view.shape(constants[0]) if constants else None,
         output_shape=view.shape(name),
         parameters=sum(_elements(view.shape(text)) for text in constants) + bias,
@@ -193,21 +193,18 @@ def _layer(graph: OpenGraph, node: NodeDef, fused: FusedLayer | None, varying: C
     )
 
 
-def _data(view: GraphView, node: NodeDef, varying: Collection[str]) -> str | None:
-    """Returns the input of a node that carries its data; None if none of them does."""
+def _operands(view: GraphView, node: NodeDef, varying: Collection[str]) -> tuple[str | None, list[str]]:
+    """Returns the input of a node that carries its data, and those that are constant weights."""
     inputs = data_inputs(node.input)
-    if node.op in OP_TYPES:
-        return inputs[OP_TYPES[node.op].data_input]
-    return next((text for text in inputs if view.producer(text).name in varying), None)
-
-
-def _weights(node: NodeDef) -> list[str]:
-    """Returns the inputs of a node that may be weights."""
-    inputs = data_inputs(node.input)
-    if node.op not in OP_TYPES:
-        return inputs if len(inputs) > 1 else []
-    weight_input = OP_TYPES[node.op].weight_input
-    return [] if weight_input is None else [inputs[weight_input]]
+    op_type = OP_TYPES.get(node.op)
+    if op_type is not None:
+        weights = [] if op_type.weight_input is None else [inputs[op_type.weight_input]]
+        inputs = [*weights, inputs[op_type.data_input]]
+    data = [text for text in inputs if view.producer(text).name in varying]
+    constants = [text for text in inputs if view.producer(text).name not in varying]
+    if op_type is not None:  # data comes last, and may begin as a constant in a loop
+        return (data or inputs)[-1], constants[:1] if len(inputs) > 1 else []
+    return next(iter(data), None), constants
 
 
 def _elements(shape: Shape | None) -> int:

@@ -6,10 +6,11 @@
 The nodes of a function stand beside the node that calls it, and read what that reads.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
+from tensorflow.core.framework.attr_value_pb2 import NameAttrList
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
@@ -46,62 +47,65 @@ def open_functions(view: GraphView, outputs: Sequence[str]) -> OpenGraph:
     """Opens the functions that the nodes call on which ``outputs`` depend.
 
     Raises:
-        ModelError: a function reads what it does not contain.
+        ModelError: a call does not fit its function, or a function reads what it does not contain.
     """
     needed = upstream(view.nodes, outputs)
-    functions = {function.signature.name: function for function in view.graph_def.library.function}
-    calls = [view.nodes[name] for name in needed if any(_functions(view.nodes[name], functions))]
+    opener = _Opener(view)
+    calls = [view.nodes[name] for name in needed if opener.called(view.nodes[name])]
     if not calls:
         return OpenGraph(view, frozenset(needed), {})
-    editor = GraphEditor(view)
-    inside: dict[str, str] = {}
     for _ in range(_DEEPEST):
-        opened = [node for call in calls for node in _open(editor, view, call, functions, inside)]
-        calls = [node for node in opened if any(_functions(node, functions))]
-    names = upstream({name: editor.node(name) for name in (*view.nodes, *inside)}, [*outputs, *inside])
-    return OpenGraph(GraphView(editor.graph_def_of(names)), frozenset(names), inside)
+        calls = [node for call in calls for node in opener.open(call) if opener.called(node)]
+    return opener.result(outputs)
 
 
-def _functions(node: NodeDef, functions: Mapping[str, FunctionDef]) -> Iterator[FunctionDef]:
-    """Yields the functions that a node calls."""
-    names = [node.op] if node.op in functions else []
-    for value in node.attr.values():
-        names += [function.name for function in [value.func, *value.list.func] if function.name]
-    yield from (functions[name] for name in names if name in functions)
+class _Opener:
+    def __init__(self, view: GraphView) -> None:
+        self._library = view.graph_def.library
+        self._functions = {str(function.signature.name): function for function in self._library.function}
+        self._editor = GraphEditor(view)
+        self._inside: dict[str, str] = {}
 
+    def called(self, node: NodeDef) -> list[NameAttrList]:
+        """Returns the functions that a node calls."""
+        if not self._functions:
+            return []
+        values = [each for value in node.attr.values() for each in (value.func, *value.list.func)]
+        return [each for each in (NameAttrList(name=node.op, attr=node.attr), *values) if each.name in self._functions]
 
-def _open(
-    editor: GraphEditor,
-    view: GraphView,
-    call: NodeDef,
-    functions: Mapping[str, FunctionDef],
-    inside: dict[str, str],
-) -> list[NodeDef]:
-    """Adds the nodes of the functions that a node calls; returns them, and says where they stand."""
-    reason = (
-        IN_LOOP if call.op in _LOOPS else IN_BRANCH if call.op in _BRANCHES else inside.get(call.name, _IN_FUNCTION)
-    )
-    opened = []
-    library = view.graph_def.library
-    for function in _functions(call, functions):
-        arguments = _arguments(editor, call, function, functions.keys())
-        for node in FunctionBody(function, call.attr, arguments, library, editor, str(call.name)).nodes():
-            inside[editor.add(node, like=call.name)] = reason
-            opened.append(node)
-    return opened
+    def open(self, call: NodeDef) -> list[NodeDef]:
+        """Adds the nodes of the functions that a node calls, and returns them."""
+        opened: list[NodeDef] = []
+        for called in self.called(call):
+            function = self._functions[called.name]
+            arguments = self._arguments(call, function)
+            body = FunctionBody(function, called.attr, arguments, self._library, self._editor, str(call.name))
+            opened.extend(self._editor.node(self._put(node, call)) for node in body.nodes())
+        return opened
 
+    def result(self, outputs: Sequence[str]) -> OpenGraph:
+        """Returns the graph, as far as ``outputs``, or what stands in functions, depend on it."""
+        view = GraphView(self._editor.graph_def())
+        names = upstream(view.nodes, [*outputs, *self._inside])
+        return OpenGraph(view, frozenset(names), self._inside)
 
-def _arguments(editor: GraphEditor, call: NodeDef, function: FunctionDef, functions: Collection[str]) -> list[str]:
-    """Returns with what a function is called; tensors of which nothing is known where the op does not tell."""
-    inputs = data_inputs(call.input)
-    if call.op in _LOOPS or call.op in _CALLS or call.op in functions:
-        return inputs
-    if call.op in _BRANCHES:
-        return inputs[1:]
-    return [editor.add(_unknown(editor.unique_name(f"{call.name}/argument"), each.type), like=call.name)
-            for each in function.signature.input_arg]  # fmt: skip
+    def _arguments(self, call: NodeDef, function: FunctionDef) -> list[str]:
+        """Returns with what a function is called; tensors of which nothing is known where the op does not tell."""
+        inputs = data_inputs(call.input)
+        if call.op in _LOOPS or call.op in _CALLS or call.op in self._functions:
+            return inputs
+        if call.op in _BRANCHES:
+            return inputs[1:]
+        return [self._put(self._unknown(call, each.type), call) for each in function.signature.input_arg]
 
+    def _unknown(self, call: NodeDef, dtype: int) -> NodeDef:
+        """Makes a node that yields a tensor of unknown shape; float32 where the type is unknown, too."""
+        name = self._editor.unique_name(f"{call.name}/argument")
+        return make_node(name, "Placeholder", (), dtype=tf.as_dtype(dtype or tf.float32))
 
-def _unknown(name: str, dtype: int) -> NodeDef:
-    """Makes a node that yields a tensor of unknown shape; float32 where the type is unknown, too."""
-    return make_node(name, "Placeholder", (), dtype=tf.as_dtype(dtype or tf.float32))
+    def _put(self, node: NodeDef, call: NodeDef) -> str:
+        """Adds a node that stands in a function that a node calls; returns its name."""
+        reasons = [reason for reason in (self._inside.get(str(call.name)), _REASONS.get(call.op)) if reason is not None]
+        name = self._editor.add(node, like=call.name)
+        self._inside[name] = IN_LOOP if IN_LOOP in reasons else next(iter(reasons), _IN_FUNCTION)
+        return name

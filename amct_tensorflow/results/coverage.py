@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator
 
 from amct_tensorflow.log import log_for
 from amct_tensorflow.models.inspection import Inspection
+from amct_tensorflow.models.inspection_notes import plural
 
 _ENOUGH = 0.9
 _MOST_REASONS = 3
@@ -11,7 +12,7 @@ _DISABLED = "the configuration leaves it in float"
 
 
 def log_coverage(inspection: Inspection, quantized: Collection[str]) -> None:
-    """Logs what will be in int8, and warns if it is less than 90 % of the multiply-accumulates.
+    """Logs what will be in int8, and warns if it is, or may be, less than 90 % of the multiply-accumulates.
 
     Args:
         inspection: the model.
@@ -25,10 +26,10 @@ def log_coverage(inspection: Inspection, quantized: Collection[str]) -> None:
         "%d of %d layers will be in int8, %s%s. %d BatchNorms or other scalings of channels stay in float.",
         count, len(inspection.layers), share, unknown, scalings,
     )  # fmt: skip
-    if share.value < _ENOUGH:
-        log_for("coverage").warning(
-            "Only %s will be in int8. In float: %s.", share, "; ".join(_reasons(inspection, quantized))
-        )
+    if share.value < _ENOUGH or share.is_upper_bound:
+        beginning = "Only" if share.value < _ENOUGH else "Perhaps only"
+        reasons = "; ".join(_reasons(inspection, quantized))
+        log_for("coverage").warning("%s %s will be in int8. In float: %s.", beginning, share, reasons)
 
 
 def _reasons(inspection: Inspection, quantized: Collection[str]) -> Iterator[str]:
@@ -44,4 +45,4 @@ def _reasons(inspection: Inspection, quantized: Collection[str]) -> Iterator[str
         layers = f"{found[0]!r}" if len(found) == 1 else f"{len(found)} layers, as {found[0]!r}"
         yield f"{100 * shares[reason]:.1f} % in {layers}: {reason}"
     if len(ranked) > _MOST_REASONS:
-        yield f"{len(ranked) - _MOST_REASONS} other reasons"
+        yield plural(len(ranked) - _MOST_REASONS, "other reason")

@@ -9,12 +9,12 @@ import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
-from amct_tensorflow.graph.float_model import FloatModel
 from graphs import build, save, small_net
 from saved_models import Module, network, save_as_tensorflow_1
 
 from amct_tensorflow.errors import ModelError, ModelNotFoundError
 from amct_tensorflow.loading.load import load_frozen
+from amct_tensorflow.models.float_model import FloatModel
 
 keras = tf.keras
 layers = keras.layers
