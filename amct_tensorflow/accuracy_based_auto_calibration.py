@@ -7,7 +7,7 @@ what was found.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.errors import ArgumentValueError, EvaluatorError
 from amct_tensorflow.log import follow_directory, log_for
 from amct_tensorflow.models.float_model import FloatModel
+from amct_tensorflow.models.inspection import inspect_model
 from amct_tensorflow.quantization import read_config_for
 from amct_tensorflow.quantized.model_files import ModelPaths
+from amct_tensorflow.results.coverage import log_coverage
 from amct_tensorflow.results.environment import log_environment
 from amct_tensorflow.results.result_files import ResultFiles
 from amct_tensorflow.results.summary import log_report
@@ -113,8 +115,9 @@ def accuracy_based_auto_calibration(
     they are those of the best one so far.
 
     Args:
-        model_file: frozen float model (.pb), or one that ``FloatModel.load`` has read.
-        outputs: output operators, without ``:0``.
+        model_file: frozen float model (.pb), the directory of a SavedModel, a Keras model (.keras, .h5), or what
+            ``FloatModel.load`` has made of one. What is not frozen is; the frozen graph appears among the results.
+        outputs: output operators of the frozen graph, without ``:0``.
         record_file: file for the factors of the saved model.
         config_file: configuration from ``create_quant_config``; it is left as it is, unless ``config`` is given.
         save_dir: folder and prefix of the results.
@@ -150,10 +153,12 @@ def accuracy_based_auto_calibration(
     checked_strategy = CheckedStrategy(_choose("strategy", strategy, _STRATEGIES, AutoCalibrationStrategyBase))
     chosen = _choose("sensitivity", sensitivity, _SENSITIVITIES, SensitivityBase)
     model = _load(model_file, outputs)
+    files = replace(files, frozen=model.frozen)
     config = config or read_config_for(model, config_file)
     with _writing(files):
         key = run_key(model, config, checked, chosen)
         log_environment(asked, key.named)
+        log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers())
         state = open_state(files.model.model, key, model, config, resume=resume)
         result = run_search(model, config, checked, checked_strategy, chosen, state)
         _publish(files, result, config)
@@ -182,7 +187,7 @@ def _check_arguments(
     require_type(_NAME, "resume", resume, bool)
     if config is not None:
         require_type(_NAME, "config", config, QuantConfig)
-    return ResultFiles(ModelPaths.of(save_dir), Path(record_file), None if config is None else Path(config_file))
+    return ResultFiles(ModelPaths.of(save_dir), Path(record_file), None if config is None else Path(config_file), None)
 
 
 def _choose(argument: str, value: Any, known: dict[str, Any], base: type) -> Any:
@@ -232,8 +237,8 @@ def _writing(files: ResultFiles) -> Iterator[None]:
 
 
 def _publish(files: ResultFiles, result: SearchResult, config: QuantConfig) -> None:
-    if files.model.model.exists():
-        log_for().warning("%s and the files beside it already exist; they will be overwritten.", files.model.model)
+    if existing := next(filter(Path.exists, files.models), None):
+        log_for().warning("%s and the files beside it already exist; they will be overwritten.", existing)
     publish(files.folder, files.contents(result, config))
 
 

@@ -1,5 +1,6 @@
 """Small float graphs that tests quantize, and ways to run a GraphDef."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from amct_tensorflow.preparation.prepared import PreparedGraph
 tf1 = tf.compat.v1
 
 # Settings of config.json that leave out what the original toolkit does not do.
-PLAIN = {"bias_correction": False, "gain_correction": False, "weight_rounding": "nearest"}
+PLAIN = {"bias_correction": False, "weight_rounding": "nearest"}
 
 
 def build(make):
@@ -23,19 +24,73 @@ def build(make):
     return graph.as_graph_def()
 
 
+@contextmanager
+def control_flow_v1():
+    """Writes ``tf.cond`` as Switch and Merge, and loops as Enter, NextIteration and Exit."""
+    tf1.disable_control_flow_v2()
+    try:
+        yield
+    finally:
+        tf1.enable_control_flow_v2()
+
+
+def build_v1(make):
+    """Like ``build``, with control flow of version 1."""
+    with control_flow_v1():
+        return build(make)
+
+
+def node_of(graph_def, name):
+    """Returns the node of a name."""
+    (node,) = (node for node in graph_def.node if node.name == name)
+    return node
+
+
+def ops_of(graph_def, *left_out):
+    """Returns the op types of a graph, sorted, without constants and placeholders."""
+    return sorted(node.op for node in graph_def.node if node.op not in ("Const", "Placeholder", *left_out))
+
+
 def run(graph_def, fetches, feeds, options=None):
     """Imports and runs a GraphDef; names without ``:0`` are completed."""
     graph = tf.Graph()
     with graph.as_default():
         tf.import_graph_def(graph_def, name="")
+        # TensorFlow leaves a node that is fetched as it is, even if it has no kernel for its data format.
+        fetched = [tf.identity(graph.get_tensor_by_name(f"{name}:0")) for name in fetches]
     with tf1.Session(graph=graph, config=options) as session:
-        return session.run([f"{name}:0" for name in fetches], {f"{name}:0": value for name, value in feeds.items()})
+        return session.run(fetched, {f"{name}:0": value for name, value in feeds.items()})
 
 
 def prepared(graph_def, rewrite, keep=("out",)):
     """Returns a graph as one rewrite prepares it, and per new node the original nodes it stands for."""
     graph = rewrite(PreparedGraph.of(GraphView(graph_def), keep, "test"))
     return graph.view.graph_def, graph.origins
+
+
+_WITHOUT_A_VALUE = {"NoOp", "Assert", "TensorListFromTensor", "TensorListReserve", "TensorArrayV3", "VarHandleOp"}
+
+
+def check_same_values(before, after, feeds, but=(), options=None):
+    """Checks that every node which both graphs have has the same value in both.
+
+    Nodes in loops and branches, which cannot be fetched, are left out, and so are those in ``but``.
+    """
+    views = GraphView(before), GraphView(after)
+    inside = {name for view in views for name in view.loop_nodes | view.branch_nodes}
+    common = [
+        name
+        for name in views[0].nodes.keys() & views[1].nodes.keys() - inside - set(but)
+        if views[1].nodes[name].op not in _WITHOUT_A_VALUE
+    ]
+    assert common
+    values = [run(graph_def, common, feeds, options or unoptimized()) for graph_def in (before, after)]
+    for name, expected, actual in zip(common, *values, strict=True):
+        assert expected.dtype == actual.dtype and expected.shape == actual.shape, name
+        if expected.dtype.kind == "f":
+            np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5, err_msg=name)
+        else:
+            np.testing.assert_array_equal(actual, expected, err_msg=name)
 
 
 def unoptimized():

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import amct_tensorflow as amct
 from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
-from amct_tensorflow.calibration.layer_effects import LayerAnalysis
+from amct_tensorflow.calibration.layer_analysis import LayerAnalysis
 from amct_tensorflow.config.json_file import read_config
 from amct_tensorflow.config.simplified import read_simplified
 from amct_tensorflow.data import DatasetError, scan_records
@@ -239,7 +239,7 @@ def test_simplified_configuration(folder, data):
         read_simplified(str(folder / "my.cfg"), LAYERS, OP_TYPES)
 
 
-CORRECTION = LayerCorrection(np.linspace(-1, 1, 8), np.linspace(0.9, 1.1, 8), np.ones((3, 3, 3, 8), np.int8))
+CORRECTION = LayerCorrection(np.linspace(-1, 1, 8), np.ones((3, 3, 3, 8), np.int8))
 
 
 @given(data=st.data())

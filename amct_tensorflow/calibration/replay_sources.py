@@ -1,6 +1,6 @@
 """Which tensors of the caller's graph must be kept to compute every quantized layer's input again."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -14,7 +14,8 @@ def replay_sources(
     """Finds the tensors from which the inputs of all layers follow, and the outputs if asked for.
 
     The walk goes up from the layers and stops at the inputs of the first layers (those that depend on no other), and
-    at nodes that yield data of their own: placeholders, iterators, variables.
+    at nodes that yield data of their own: placeholders, iterators, variables. Where such a node stands in a loop or in
+    a branch, so that it yields nothing or much in a run, the walk stops at what leaves the loop or branch.
 
     Args:
         graph: the prepared graph, as TensorFlow sees it.
@@ -29,11 +30,15 @@ def replay_sources(
     Raises:
         ModelError: data comes from inside a function of the caller's graph.
     """
-    behind_layers = _downstream(view, inputs)
+    behind_layers = view.downstream(inputs)
+    own = {operation.name for operation in graph.get_operations() if _yields_own_data(operation)}
+    ends = _first_outside(view, own & view.uncertain_nodes, view.uncertain_nodes)
     first_inputs = {
         full_tensor_name(text)
         for text in inputs.values()
-        if parse_tensor_name(text).node not in behind_layers and parse_tensor_name(text).node in callers
+        if (node := parse_tensor_name(text).node) in callers
+        and node not in behind_layers
+        and node not in view.uncertain_nodes
     }
     sources: dict[str, None] = {}
     visited: set[str] = set()
@@ -45,19 +50,32 @@ def replay_sources(
         if name.port == CONTROL or tensor in visited:
             continue
         visited.add(tensor)
-        node = view.nodes[name.node]
-        if node.op == "Const":
+        if tensor not in first_inputs and name.node not in own and name.node not in ends:
+            waiting.extend(view.nodes[name.node].input)
             continue
-        if tensor not in first_inputs and node.input and not graph.get_operation_by_name(node.name).op_def.is_stateful:
-            waiting.extend(node.input)
-            continue
-        if node.name not in callers:
+        if name.node not in callers:
             raise ModelError(
-                f"Node {node.name!r} ({node.op}) yields data of its own inside a function, where calibration cannot "
-                "see it. Export the model without it."
+                f"Node {name.node!r} ({view.nodes[name.node].op}) yields data of its own inside a function, where "
+                "calibration cannot see it. Export the model without it."
             )
         sources[tensor] = None
     return list(sources)
+
+
+def _yields_own_data(operation: tf.Operation) -> bool:
+    """Tells whether what an operation yields does not follow from its inputs alone.
+
+    TensorArrays and stacks have a state, too, but one that each run of the graph makes anew.
+    """
+    if operation.type.startswith(("TensorArray", "Stack")):
+        return False
+    return bool(operation.op_def.is_stateful) or (not operation.inputs and operation.type != "Const")
+
+
+def _first_outside(view: GraphView, names: Iterable[str], inside: Collection[str]) -> set[str]:
+    """Returns the nodes through which what nodes inside loops and branches yield leaves them."""
+    followers = {edge.node.name for name in view.downstream(names, inside) for edge in view.consumers(name)}
+    return followers - set(inside)
 
 
 def readers_of(view: GraphView, tensor: str, needed: Collection[str]) -> list[str]:
@@ -67,15 +85,3 @@ def readers_of(view: GraphView, tensor: str, needed: Collection[str]) -> list[st
     return list(
         dict.fromkeys(edge.node.name for edge in edges if parse_tensor_name(edge.node.input[edge.input_index]) == name)
     )
-
-
-def _downstream(view: GraphView, names: Collection[str]) -> set[str]:
-    """Returns every node that depends on one of ``names``."""
-    reached: set[str] = set()
-    waiting = list(names)
-    while waiting:
-        for consumer in view.consumers(waiting.pop()):
-            if not view.is_control(consumer) and consumer.node.name not in reached:
-                reached.add(consumer.node.name)
-                waiting.append(consumer.node.name)
-    return reached

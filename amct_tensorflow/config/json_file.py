@@ -19,12 +19,14 @@ from amct_tensorflow.config.schema import (
     WeightConfig,
 )
 from amct_tensorflow.config.section import Section
-from amct_tensorflow.config.validate import check_algorithm, check_batch_num, check_names, check_tensor
+from amct_tensorflow.config.validate import check_algorithm, check_batch_num, check_names, check_strength, check_tensor
 from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError
 from amct_tensorflow.graph.layers import LayerSpec
 from amct_tensorflow.log import log_for
 from amct_tensorflow.storage.files import write_atomically
 from amct_tensorflow.storage.text_file import read_text
+
+_STRENGTH = "dmq_balancer_param"
 
 
 def read_config(path: str | Path, layers: Sequence[LayerSpec], op_types: Mapping[str, str]) -> QuantConfig:
@@ -89,7 +91,6 @@ def _whole(section: Section, layers: dict[str, LayerSpec], op_types: Mapping[str
         skip_fusion_layers=check_names(skip_fusion_layers, layers, op_types, f"{section.where}: skip_fusion_layers"),
         tensor_quantize=_tensors(section, op_types, activation_offset),
         bias_correction=section.boolean("bias_correction", True),
-        gain_correction=section.boolean("gain_correction", True),
         weight_rounding=rounding,
         layers={
             name: _layer(section.section(name), layers[name], activation_offset)
@@ -128,12 +129,14 @@ def _tensors(section: Section, op_types: Mapping[str, str], activation_offset: b
 
 
 def _layer(section: Section, layer: LayerSpec, activation_offset: bool) -> LayerConfig:
-    if section.has("dmq_balancer_param"):
-        raise ConfigValueError(f"{section.where}: dmq_balancer_param is not supported. Delete it.")
+    strength = None
+    if section.has(_STRENGTH):
+        strength = check_strength(section.number(_STRENGTH, 0), layer, f"{section.where}: {_STRENGTH}")
     config = LayerConfig(
         section.boolean("quant_enable", True),
         _layer_activation(section.section("activation_quant_params"), layer, activation_offset),
         _weights(section.section("weight_quant_params"), layer),
+        strength,
     )
     section.refuse_unused()
     return config
@@ -210,7 +213,6 @@ def dump_config(config: QuantConfig) -> str:
             for tensor in config.tensor_quantize
         ],
         "bias_correction": config.bias_correction,
-        "gain_correction": config.gain_correction,
         "weight_rounding": config.weight_rounding,
     }
     if config.fakequant_precision_mode is None:
@@ -227,6 +229,7 @@ def _activation_content(activation: ActivationConfig) -> dict[str, Any]:
 def _layer_content(layer: LayerConfig) -> dict[str, Any]:
     return {
         "quant_enable": layer.quant_enable,
+        **({} if layer.dmq_strength is None else {_STRENGTH: layer.dmq_strength}),
         "activation_quant_params": _activation_content(layer.activation),
         "weight_quant_params": {
             "num_bits": 8,

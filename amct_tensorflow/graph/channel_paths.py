@@ -47,7 +47,7 @@ def _expand_dims(view: GraphView, node: NodeDef, channels: Channels) -> Channels
         return None
     rank = channels.rank + 1
     new = int(axis.reshape(())) - (rank if axis >= 0 else 0)
-    return channels._replace(axis=channels.axis - (new > channels.axis or new == -1), rank=rank)
+    return channels._replace(axis=channels.axis - (new >= channels.axis), rank=rank)
 
 
 def _transpose(view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:

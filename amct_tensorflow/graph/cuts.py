@@ -41,17 +41,14 @@ def find_cuts(view: GraphView, sources: Collection[str], outputs: Sequence[str])
     still_needed = -1  # the last use of whatever was computed so far
     for index, name in enumerate(order):
         alone = still_needed <= index < last_use[name] < len(order)
-        if alone and name not in sources and name not in other_ports and name not in view.loop_nodes:
+        if alone and name not in sources and name not in other_ports and name not in view.uncertain_nodes:
             cuts.append(name)
         still_needed = max(still_needed, last_use[name])
     return DataFlow(tuple(order), tuple(cuts))
 
 
 def _data_nodes(view: GraphView, sources: Collection[str], outputs: Sequence[str]) -> list[str]:
-    needed = upstream(view.nodes, outputs)
-    found: dict[str, None] = {}
-    for node in view.topological():
-        depends = any(text.node in found for text in map(parse_tensor_name, node.input))
-        if node.name in needed and (node.name in sources or depends):
-            found[node.name] = None
-    return list(found)
+    """The sources come first: until the last of them is known, nothing determines the outputs alone."""
+    between = upstream(view.nodes, outputs) & view.downstream(sources)
+    order = [node.name for node in view.topological() if node.name in between]
+    return sorted(order, key=lambda name: name not in sources)

@@ -48,6 +48,7 @@ class FusedLayer:
         tail: the node whose output 0 is the layer's value: the BiasAdd, or the accumulator.
         data_format: ``NHWC`` or ``NCHW``.
         absorbed: original nodes folded into the layer, in the order in which they stood.
+        absorbed_types: op types of the prepared nodes that were folded, in the same order.
         batch_norm_kept: whether a BatchNorm that could be folded was kept because the user asked so.
         positions_per_weight: how many positions of the output share one use of a weight.
     """
@@ -63,6 +64,7 @@ class FusedLayer:
     absorbed: tuple[str, ...]
     batch_norm_kept: bool
     positions_per_weight: int = 1
+    absorbed_types: tuple[str, ...] = ()
 
     @property
     def op(self) -> OpType:
@@ -73,6 +75,14 @@ class FusedLayer:
     def channels(self) -> int:
         """Number of output channels; 1 for AvgPool, which has one factor."""
         return 1 if self.weights is None else self.op.channels(self.weights)
+
+    @property
+    def input_channels(self) -> Channels | None:
+        """Where its data has its channels, those of one group if they are divided into groups; None for AvgPool."""
+        axis, weights = self.op.input_axis, self.weights
+        if axis is None or weights is None:
+            return None
+        return Channels(weights.shape[axis], self.op.channel_axis(self.data_format), self.op.output_rank)
 
     @property
     def digest(self) -> str:
@@ -90,12 +100,15 @@ class FusedGraph:
     Attributes:
         view: the graph, indexed.
         layers: its quantizable layers by name, in topological order.
-        origins: per node that is none of the model's file, the nodes of the file that it stands for.
+        origins: per node that is none of the model's file, the nodes of the file that it stands for; none if it was
+            inserted.
+        balance: per layer whose input was divided by factors, those factors, [Cin]; see ``balance``.
     """
 
     view: GraphView
     layers: dict[str, FusedLayer]
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    balance: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def originals(self, names: Iterable[str]) -> tuple[str, ...]:
         """Returns the nodes of the model's file that nodes of this graph stand for together, each once."""
@@ -146,7 +159,7 @@ def fuse(
             found[node.name] = _fuse_layer(view, editor, node, keep, node.name not in unfused, known)
     folded = sum(bool(layer.absorbed) for layer in found.values())
     log_for("fusion").debug("Folded the nodes behind %d of %d layers.", folded, len(found))
-    return FusedGraph(GraphView(editor.graph_def()), found, known)
+    return FusedGraph(view.edited(editor.graph_def()), found, known)
 
 
 def _fuse_layer(
@@ -183,8 +196,10 @@ def _fuse_layer(
         weights = (weights * scale).astype(np.float32)
         const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_weights"), weights), like=node.name)
         editor.replace_input(node.name, op_type.weight_input, const)
+        origins[const] = ()
     bias = chain.affine.shift.astype(np.float32)
     const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_bias"), bias), like=node.name)
+    origins[const] = ()
     last = chain.folded[-1].name
     tail = editor.unique_name(f"{node.name}/BiasAdd") if chain.paths else last
     absorbed = tuple(original for folded in chain.folded for original in origins.get(folded.name, (folded.name,)))
@@ -201,6 +216,7 @@ def _fuse_layer(
         bias=bias,
         tail=tail,
         absorbed=absorbed,
+        absorbed_types=tuple(str(folded.op) for folded in chain.folded),
         batch_norm_kept=chain.batch_norm_kept,
     )
 

@@ -20,6 +20,9 @@ from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, full_tensor_name, parse_tensor_name
 
+# They give data of one channel as many as their constant has, as when a grey image becomes one of three channels.
+_BROADCASTS = frozenset({"Add", "AddV2", "Sub", "Mul", "RealDiv"})
+
 
 class _Front(NamedTuple):
     """The affine nodes in front of some layers, the first of them first, and the tensor that they start from."""
@@ -38,7 +41,7 @@ def fold_before(fused: FusedGraph, keep: Collection[str], unfused: Collection[st
         unfused: layers next to which a BatchNorm is kept.
     """
     editor = GraphEditor(fused.view)
-    layers = dict(fused.layers)
+    layers, origins = dict(fused.layers), dict(fused.origins)
     fixed = {*keep, *(layer.tail for layer in fused.layers.values() if layer.bias is not None)}
     for tensor in dict.fromkeys(full_tensor_name(layer.input) for layer in fused.layers.values()):
         readers = _readers(fused, tensor)
@@ -48,10 +51,10 @@ def fold_before(fused: FusedGraph, keep: Collection[str], unfused: Collection[st
         if front is not None:
             originals = fused.originals(str(node.name) for node in front.nodes)
             for reader in readers:
-                layers[reader.name] = _fold(editor, reader, front, originals)
+                layers[reader.name] = _fold(editor, reader, front, originals, origins)
     if layers == fused.layers:
         return fused
-    return replace(fused, view=GraphView(editor.graph_def()), layers=layers)
+    return FusedGraph(fused.view.edited(editor.graph_def()), layers, origins)
 
 
 def _readers(fused: FusedGraph, tensor: str) -> list[FusedLayer]:
@@ -70,8 +73,8 @@ def _front(view: GraphView, tensor: str, readers: list[FusedLayer], fixed: Colle
 
     Nodes that are ``fixed`` stay: those asked for, and the biases of other layers.
     """
-    channels = _input_channels(readers[0])
-    if channels is None or any(_input_channels(reader) != channels for reader in readers):
+    channels = readers[0].input_channels
+    if channels is None or any(reader.input_channels != channels for reader in readers):
         return None
     front = best = _Front(Affine.identity(channels.number), (), tensor)
     while True:
@@ -94,16 +97,22 @@ def _affine_of(view: GraphView, node: NodeDef, channels: Channels) -> tuple[Affi
     for text in node.input:
         if not text.startswith("^") and view.constant(text) is None:
             affine = as_affine(view, node, parse_tensor_name(text).node, channels)
-            return (affine, str(text)) if affine is not None else None
+            if affine is None or (node.op in _BROADCASTS and not _has_channels(view, text, channels)):
+                return None
+            return affine, str(text)
     return None
 
 
-def _input_channels(layer: FusedLayer) -> Channels | None:
-    """Returns where the data of a layer has its channels, those of one group if they are divided into groups."""
-    axis, weights = layer.op.input_axis, layer.weights
-    if axis is None or weights is None:
-        return None
-    return Channels(weights.shape[axis], layer.op.channel_axis(layer.data_format), layer.op.output_rank)
+def _has_channels(view: GraphView, text: str, channels: Channels) -> bool:
+    """Tells whether a tensor has all the channels itself, in each of its groups if they are divided into groups.
+
+    It may have a single one, or no axis for them.
+    """
+    shape = view.shape(text)
+    if shape is None or len(shape) < -channels.axis or channels.rank not in (None, len(shape)):
+        return False
+    length = shape[channels.axis]
+    return length is not None and length % channels.number == 0
 
 
 def _is_exact(view: GraphView, layer: FusedLayer, affine: Affine, fixed: Collection[str]) -> bool:
@@ -128,21 +137,35 @@ def _folded(layer: FusedLayer, affine: Affine) -> tuple[np.ndarray, np.ndarray]:
         return (weights * affine.scale.reshape(shape)).astype(np.float32), bias.astype(np.float32)
 
 
-def _fold(editor: GraphEditor, layer: FusedLayer, front: _Front, originals: Iterable[str]) -> FusedLayer:
+def _fold(
+    editor: GraphEditor,
+    layer: FusedLayer,
+    front: _Front,
+    originals: Iterable[str],
+    origins: dict[str, tuple[str, ...]],
+) -> FusedLayer:
     weights, bias = _folded(layer, front.affine)
     assert layer.op.weight_input is not None
     const = editor.add(make_const(editor.unique_name(f"{layer.name}/folded_weights"), weights), like=layer.name)
+    origins[const] = ()
     editor.replace_input(layer.name, layer.op.weight_input, const)
     editor.replace_input(layer.name, layer.op.data_input, front.tensor)
-    absorbed = (*originals, *layer.absorbed)
-    folded = replace(layer, input=front.tensor, weights=weights, absorbed=absorbed)
+    folded = replace(
+        layer,
+        input=front.tensor,
+        weights=weights,
+        absorbed=(*originals, *layer.absorbed),
+        absorbed_types=(*(str(node.op) for node in front.nodes), *layer.absorbed_types),
+    )
     if layer.bias is None and not np.any(front.affine.shift):
         return folded
     const = editor.add(make_const(editor.unique_name(f"{layer.name}/folded_bias"), bias), like=layer.name)
+    origins[const] = ()
     if layer.bias is not None:
         editor.replace_input(layer.tail, 1, const)
         return replace(folded, bias=bias)
     tail = editor.unique_name(f"{layer.name}/BiasAdd")
+    origins[tail] = ()
     node = make_node(tail, "BiasAdd", [layer.accumulator, const], T=tf.float32, data_format=layer.data_format)
     editor.add(node, like=layer.name)
     editor.redirect({layer.accumulator: tail}, exempt=[tail])

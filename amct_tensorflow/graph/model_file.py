@@ -1,20 +1,23 @@
-"""Reading a frozen model, and refusing what is none."""
+"""Reading a model, importing it, and refusing what cannot be quantized."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from amct_tensorflow.errors import ModelError, ModelNotFoundError
+from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
+from amct_tensorflow.loading.load import load_frozen
 
 # A model holding one of these has been quantized, or is being calibrated, already (spec section 4).
 _QUANTIZED_MARKS = frozenset(
     {"AscendQuant", "AscendWeightQuant", "AscendDequant", "AscendAntiQuant", "QuantIfmr", "QuantArq", "SearchN"}
 )
+
+# What calibration inserts into the caller's graph stands in this scope.
+CALIBRATION_SCOPE = "amct_calibration"
 
 # Kernels of TensorFlow's that compute with integers, and what training inserts to fake them.
 _QUANTIZED_PREFIXES = (
@@ -28,38 +31,19 @@ _FAKE_QUANTIZED_PREFIXES = ("FakeQuantWithMinMax", "QuantizeAndDequantize")
 
 
 def read_model(path: str | Path) -> GraphView:
-    """Reads a frozen model.
+    """Reads a model in any of its forms.
 
     Args:
-        path: a binary GraphDef (``.pb``).
+        path: as for ``load_frozen``.
 
     Returns:
-        The graph, indexed; it has at least one node, unique names, and no dangling input.
+        The frozen graph, indexed; it has at least one node, unique names, and no dangling input.
 
     Raises:
-        ModelNotFoundError: there is no such file.
-        ModelError: the file is empty, truncated, or something else than a GraphDef.
+        ModelNotFoundError: there is nothing.
+        ModelError: there is no model, or one that cannot be frozen.
     """
-    path = Path(path)
-    if not path.exists():
-        raise ModelNotFoundError(f"Model {path} does not exist. Give the path of a frozen model (.pb).")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"Model {path} cannot be read: {error.strerror}. Give a readable frozen model.") from error
-    if not data:
-        raise ModelError(f"Model {path} is empty. Give a frozen model (.pb).")
-    graph_def = tf.compat.v1.GraphDef()
-    try:
-        graph_def.ParseFromString(data)
-    except DecodeError as error:
-        raise ModelError(
-            f"Model {path} is not a frozen TensorFlow model (binary GraphDef), or it is truncated. "
-            "Give the .pb that was frozen for inference, not a SavedModel, checkpoint or text file."
-        ) from error
-    if not graph_def.node or any(not node.name or not node.op for node in graph_def.node):
-        raise ModelError(f"Model {path} holds no TensorFlow graph. Give a frozen model (binary GraphDef).")
-    return GraphView(graph_def)
+    return GraphView(load_frozen(path).graph_def)
 
 
 def import_graph(graph_def: GraphDef, source: str | Path) -> tf.Graph:
@@ -69,32 +53,42 @@ def import_graph(graph_def: GraphDef, source: str | Path) -> tf.Graph:
         ModelError: TensorFlow refuses the graph; ``source`` names it in the message.
     """
     graph = tf.Graph()
+    imported = GraphDef()
+    imported.CopyFrom(graph_def)  # TensorFlow adds the attributes that are left out because they have their default
     with graph.as_default():
         try:
-            tf.import_graph_def(graph_def, name="")
+            tf.import_graph_def(imported, name="")
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
             raise ModelError(f"TensorFlow cannot import {source}: {error}") from error
     return graph
 
 
 def load_graph(model_file: str | Path) -> tf.Graph:
-    """Reads a frozen model into a fresh graph.
+    """Reads a model into a fresh graph.
 
     Args:
-        model_file: a binary GraphDef (``.pb``).
+        model_file: as for ``load_frozen``.
 
     Raises:
-        ModelNotFoundError: there is no such file.
-        ModelError: it is no frozen model.
+        ModelNotFoundError: there is nothing.
+        ModelError: there is no model, or one that cannot be frozen.
     """
     return import_graph(read_model(model_file).graph_def, model_file)
 
 
-def check_outputs(view: GraphView, outputs: Sequence[str], source: str | Path) -> None:
+def check_outputs(
+    view: GraphView, outputs: Sequence[str], source: str | Path, known: Mapping[str, str] | None = None
+) -> None:
     """Checks that every requested output is a node of the model.
 
+    Args:
+        view: the model.
+        outputs: names of operators.
+        source: what messages call the model.
+        known: what the model calls its outputs, by their operators, where that is known.
+
     Raises:
-        ModelError: one is not; the message suggests similar names.
+        ModelError: one is not; the message suggests the outputs that are known, or similar names.
     """
     for name in outputs:
         if name in view.nodes:
@@ -103,6 +97,8 @@ def check_outputs(view: GraphView, outputs: Sequence[str], source: str | Path) -
             raise ModelError(f"Output {name!r} is a tensor name; give the operator {parse_tensor_name(name).node!r}.")
         similar = difflib.get_close_matches(name, view.nodes, n=3)
         hint = f" Did you mean {', '.join(map(repr, similar))}?" if similar else ""
+        if known:
+            hint = f" Its outputs are {', '.join(f'{operator!r} ({label})' for operator, label in known.items())}."
         raise ModelError(f"Output {name!r} is not a node of {source}.{hint} Give operator names without ':0'.")
 
 
@@ -110,9 +106,15 @@ def check_not_quantized(view: GraphView, source: str | Path) -> None:
     """Refuses a model that is quantized, being calibrated, or trained for it, already.
 
     Raises:
-        ModelError: it holds one of the ops of spec section 4, or a function of such a name, or fakes quantization.
+        ModelError: it holds one of the ops of spec section 4, a function of such a name, or what calibration inserts,
+            or it fakes quantization.
     """
     for node in view.nodes.values():
+        if node.name.startswith(f"{CALIBRATION_SCOPE}/"):
+            raise ModelError(
+                f"Node {node.name!r} shows that {source} is being calibrated already. Load the model again for another "
+                "calibration."
+            )
         if node.op in _QUANTIZED_MARKS or node.op.startswith(_QUANTIZED_PREFIXES):
             raise ModelError(
                 f"Node {node.name!r} ({node.op}) shows that {source} is quantized already. Give the original model."

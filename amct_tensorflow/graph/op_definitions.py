@@ -35,3 +35,9 @@ def output_arguments(node: NodeDef, library: FunctionDefLibrary) -> Iterator[str
         else:
             count = 1
         yield from [str(argument.name)] * count
+
+
+def functions_named(node: NodeDef) -> list[str]:
+    """Returns the names of the functions that a node may call: its op type, and those that its attributes name."""
+    values = (function for value in node.attr.values() for function in (value.func, *value.list.func))
+    return [str(node.op), *(str(function.name) for function in values if function.name)]

@@ -2,9 +2,11 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.op_definitions import functions_named
 from amct_tensorflow.graph.view import CONTROL, GraphView, full_tensor_name, parse_tensor_name, upstream
 
 
@@ -15,30 +17,46 @@ def subgraph(graph_def: GraphDef, outputs: Iterable[str]) -> GraphDef:
 
 
 def _assemble(header: GraphDef, nodes: Mapping[str, NodeDef], names: Collection[str]) -> GraphDef:
-    """Returns a graph with the library and versions of ``header``, and copies of the nodes named.
+    """Returns a graph with the versions of ``header``, copies of the nodes named, and the functions that they call.
 
     Colocation hints are dropped: they may name nodes that have gone, and they mean nothing for a frozen graph.
     """
     result = GraphDef()
     result.versions.CopyFrom(header.versions)
-    result.library.CopyFrom(header.library)
     for name, node in nodes.items():
         if name in names:
             added = result.node.add()
             added.CopyFrom(node)
             if "_class" in added.attr:
                 del added.attr["_class"]
+    _copy_functions(header.library, result)
     return result
+
+
+def _copy_functions(library: FunctionDefLibrary, graph_def: GraphDef) -> None:
+    """Copies the functions that a graph calls, and those that these call; what others hold would only take space."""
+    functions = {function.signature.name: function for function in library.function}
+    called: set[str] = set()
+    waiting = [name for node in graph_def.node for name in functions_named(node)] if functions else []
+    while waiting:
+        name = waiting.pop()
+        if name in functions and name not in called:
+            called.add(name)
+            waiting.extend(other for node in functions[name].node_def for other in functions_named(node))
+    graph_def.library.function.extend(function for name, function in functions.items() if name in called)
+    gradients = (each for each in library.gradient if each.function_name in called and each.gradient_func in called)
+    graph_def.library.gradient.extend(gradients)
 
 
 class GraphEditor:
     """A graph under edit; nodes are copied when they are first changed, so that the indexed original stays as it is."""
 
-    def __init__(self, view: GraphView) -> None:
+    def __init__(self, view: GraphView, reserved: Collection[str] = ()) -> None:
+        """Takes a graph, and names that no new node may get."""
         self._original = view.graph_def
         self._nodes = dict(view.nodes)
         self._copied: set[str] = set()
-        self._taken = set(view.nodes)
+        self._taken = {*view.nodes, *reserved}
 
     def find(self, name: str) -> NodeDef | None:
         """Returns a node for reading, None if it is not there."""

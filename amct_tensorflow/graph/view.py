@@ -1,7 +1,8 @@
 """A read-only index of the nodes of a GraphDef."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import NamedTuple
 
@@ -47,6 +48,11 @@ def full_tensor_name(text: str) -> str:
     """Returns ``name:index`` for an input as GraphDef writes it."""
     name = parse_tensor_name(text)
     return f"{name.node}:{name.port}"
+
+
+def data_inputs(inputs: Iterable[str]) -> list[str]:
+    """Returns those inputs of a node that carry data."""
+    return [text for text in inputs if not text.startswith("^")]
 
 
 def node_scope(name: str) -> str:
@@ -114,6 +120,16 @@ class GraphView:
                     )
                 self._consumers[name.node].append(Consumer(node, index))
 
+    def edited(self, graph_def: GraphDef) -> "GraphView":
+        """Returns the index of an edited graph, whose tensors have the shapes that they had under the same names."""
+        return GraphView(graph_def, self._shapes)
+
+    def with_shapes(self, shapes: Mapping[str, Shape]) -> "GraphView":
+        """Returns an index of the same graph that knows other shapes."""
+        other = copy(self)
+        other._shapes = shapes
+        return other
+
     def op_types(self) -> dict[str, str]:
         """Returns the op type of every node, by name."""
         return {name: node.op for name, node in self.nodes.items()}
@@ -125,6 +141,17 @@ class GraphView:
     def is_control(self, consumer: Consumer) -> bool:
         """Tells whether an edge is a control edge."""
         return str(consumer.node.input[consumer.input_index]).startswith("^")
+
+    def downstream(self, names: Iterable[str], within: Collection[str] | None = None) -> set[str]:
+        """Returns ``names`` and every node that depends on them or waits for them; all of them ``within``, if given."""
+        found: set[str] = set()
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            if name not in found and (within is None or name in within):
+                found.add(name)
+                waiting.extend(edge.node.name for edge in self.consumers(name))
+        return found
 
     def producer(self, text: str) -> NodeDef:
         """Returns the node that computes the input ``text``."""
@@ -144,25 +171,33 @@ class GraphView:
         return const_value(node) if node.op == "Const" else None
 
     def topological(self) -> Iterator[NodeDef]:
-        """Yields the nodes so that each comes after the nodes it reads; a loop's NextIteration edges are ignored.
+        """Yields the nodes so that each comes after all that it depends on; what a loop yields, after all of the loop.
 
         Raises:
             ModelError: the graph has a cycle outside loops.
         """
         waiting = {
-            node.name: 0 if node.op == "Merge" and self._closes_loop(node) else len(node.input)
-            for node in self.graph_def.node
+            node.name: sum(not self._goes_round(node, text) for text in node.input) for node in self.graph_def.node
         }
+        exits = self._exits()
+        for name in exits:
+            for left in exits[name]:
+                waiting[left] += 1
         ready = [name for name, count in waiting.items() if count == 0]
         emitted = 0
         while ready:
             name = ready.pop()
             emitted += 1
             yield self.nodes[name]
-            for consumer in self.consumers(name):
-                waiting[consumer.node.name] -= 1
-                if waiting[consumer.node.name] == 0:
-                    ready.append(consumer.node.name)
+            followers = [
+                edge.node.name
+                for edge in self.consumers(name)
+                if not self._goes_round(edge.node, edge.node.input[edge.input_index])
+            ]
+            for follower in (*followers, *exits.get(name, ())):
+                waiting[follower] -= 1
+                if waiting[follower] == 0:
+                    ready.append(follower)
         if emitted < len(self.nodes):
             stuck = next(name for name, count in waiting.items() if count > 0)
             raise ModelError(f"The model has a cycle through node {stuck!r}; it cannot be run. Freeze it again.")
@@ -170,17 +205,62 @@ class GraphView:
     @cached_property
     def loop_nodes(self) -> frozenset[str]:
         """Names of the nodes inside while loops of control flow version 1, from Enter to Exit."""
-        inside: set[str] = set()
-        waiting = [node.name for node in self.graph_def.node if node.op in ("Enter", "RefEnter")]
-        while waiting:
-            name = waiting.pop()
-            if name not in inside and self.nodes[name].op not in ("Exit", "RefExit"):
-                inside.add(name)
-                waiting.extend(consumer.node.name for consumer in self.consumers(name))
-        return frozenset(inside)
+        opened = {name for name, node in self.nodes.items() if node.op in ("Enter", "RefEnter")}
+        closed = {name for name, node in self.nodes.items() if node.op in ("Exit", "RefExit")}
+        return self._between(opened, closed)
 
-    def _closes_loop(self, merge: NodeDef) -> bool:
-        return any(self.producer(text).op == "NextIteration" for text in merge.input)
+    @cached_property
+    def branch_nodes(self) -> frozenset[str]:
+        """Names of the nodes of which only a run tells whether they run (``tf.cond`` of control flow version 1)."""
+        opened = {name for name, node in self.nodes.items() if node.op == "Switch" and not self.is_of_loop(node)}
+        closed = {name for name, node in self.nodes.items() if node.op == "Merge" and not self.is_of_loop(node)}
+        return self._between(opened, closed)
+
+    @cached_property
+    def uncertain_nodes(self) -> frozenset[str]:
+        """Names of the nodes that may run never, or more than once, in a run: those in branches and loops."""
+        return self.loop_nodes | self.branch_nodes
+
+    def is_of_loop(self, node: NodeDef) -> bool:
+        """Tells whether a Switch or Merge belongs to a loop itself, not to a branch."""
+        if node.op == "Switch":
+            return bool(self.producer(node.input[1]).op == "LoopCond")
+        return any(self._goes_round(node, text) for text in node.input)
+
+    def closes_loop(self, node: NodeDef) -> bool:
+        """Tells whether a node is the Merge that values of a loop come back to after each round."""
+        return node.op in ("Merge", "RefMerge") and self.is_of_loop(node)
+
+    def _between(self, opened: Collection[str], closed: Collection[str]) -> frozenset[str]:
+        """Returns the nodes behind those that open something, which may be nested, up to those that close it."""
+        depths: dict[str, int] = {}
+        waiting = [(name, 0) for name in opened]
+        while waiting:
+            name, depth = waiting.pop()
+            depth += (name in opened) - (name in closed)
+            if depths.get(name, 0) < depth <= len(opened):
+                depths[name] = depth
+                waiting.extend((edge.node.name, depth) for edge in self.consumers(name))
+        return frozenset(depths)
+
+    def _goes_round(self, node: NodeDef, text: str) -> bool:
+        """Tells whether an input brings a value of the last round of a loop."""
+        return node.op in ("Merge", "RefMerge") and self.producer(text).op in ("NextIteration", "RefNextIteration")
+
+    def _exits(self) -> dict[str, list[str]]:
+        """Returns per NextIteration the Exits of its loop."""
+        found = defaultdict(list)
+        for node in self.nodes.values():
+            if node.op == "LoopCond":
+                switches = [edge.node for edge in self.consumers(node.name) if edge.node.op in ("Switch", "RefSwitch")]
+                left = [edge.node.name for each in switches for edge in self.consumers(each.name)]
+                ends = [name for name in left if self.nodes[name].op in ("Exit", "RefExit")]
+                merges = [self.producer(switch.input[0]) for switch in switches]
+                for merge in merges:
+                    for text in merge.input:
+                        if self._goes_round(merge, text):
+                            found[parse_tensor_name(text).node].extend(ends)
+        return found
 
 
 def const_value(node: NodeDef) -> np.ndarray:

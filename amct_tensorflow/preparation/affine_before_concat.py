@@ -13,12 +13,12 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.affine import Affine, Channels, as_affine
 from amct_tensorflow.graph.fusion import output_channels
-from amct_tensorflow.graph.layers import layer_weights
+from amct_tensorflow.graph.layers import layer_weights, obstacle
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, parse_tensor_name
-from amct_tensorflow.preparation.prepared import PreparedGraph, data_inputs
+from amct_tensorflow.graph.view import GraphView, data_inputs, parse_tensor_name
+from amct_tensorflow.preparation.prepared import PreparedGraph
 
 # What may stand between a layer and the concatenation, as this rewrite itself puts it there.
 _AFFINE = frozenset({"BiasAdd", "Mul", "AddV2"})
@@ -26,16 +26,18 @@ _AFFINE = frozenset({"BiasAdd", "Mul", "AddV2"})
 
 def affine_before_concat(graph: PreparedGraph) -> PreparedGraph:
     """Moves affine maps per channel from behind a concatenation of layers into its branches."""
-    editor = GraphEditor(graph.view)
+    editor = graph.editor()
     origins: dict[str, tuple[str, ...]] = {}
     for concat in graph.view.nodes.values():
         if concat.op != "ConcatV2" or concat.name in graph.kept or len(graph.view.consumers(concat.name)) != 1:
+            continue
+        reader = graph.view.consumers(concat.name)[0].node
+        if any(text.startswith("^") for text in (*concat.input, *reader.input)):
             continue
         parts = _parts(graph.view, concat)
         whole = _whole(graph.view, concat, parts) if parts else None
         if whole is None:
             continue
-        reader = graph.view.consumers(concat.name)[0].node
         affine = as_affine(graph.view, reader, concat.name, whole)
         if affine is None or not affine.is_finite():
             continue
@@ -68,7 +70,7 @@ def _layer_channels(view: GraphView, text: str) -> Channels | None:
     """Returns where the output of a layer, or of an affine node behind one, has its channels."""
     node = view.producer(text)
     if node.op in OP_TYPES:
-        weights = layer_weights(view, node)
+        weights = layer_weights(view, node) if obstacle(view, node) is None else None
         return None if weights is None else output_channels(view, node, weights)
     data = [source for source in data_inputs(node.input) if view.constant(source) is None]
     return _layer_channels(view, data[0]) if node.op in _AFFINE and len(data) == 1 else None

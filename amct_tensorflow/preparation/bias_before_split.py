@@ -13,16 +13,15 @@ import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.nodes import make_const, make_node
-from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.preparation.prepared import PreparedGraph, data_inputs
+from amct_tensorflow.graph.view import GraphView, data_inputs
+from amct_tensorflow.preparation.prepared import PreparedGraph
 
 _ADD = frozenset({"Add", "AddV2"})
 
 
 def bias_before_split(graph: PreparedGraph) -> PreparedGraph:
     """Moves the addition of constants from behind a Reshape that splits the last axis to before it."""
-    editor = GraphEditor(graph.view)
+    editor = graph.editor()
     origins: dict[str, tuple[str, ...]] = {}
     for node in graph.view.graph_def.node:
         reshape = _reshape(graph, node)

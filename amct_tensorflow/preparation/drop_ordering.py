@@ -5,16 +5,15 @@
       +-^-> Identity <-- x
 
 A control edge means something if what it waits for has an effect on what is computed, or if it tells in which branch
-or loop a node runs. Others keep alive what nothing reads: Keras makes its outputs wait for every variable. Nor does a
-check or a message mean anything to the function of a graph; what only waits for one does not bring it along.
+or loop a node runs. Others keep alive what nothing reads: Keras makes its outputs wait for every variable, and for
+every loop. Nor does a check or a message mean anything to the function of a graph; what only waits for one does not
+bring it along.
 """
 
-from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.graph.op_definitions import is_stateful
-from amct_tensorflow.graph.rewrite import GraphEditor
+from amct_tensorflow.graph.op_definitions import functions_named, is_stateful
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.preparation.prepared import PreparedGraph
@@ -23,13 +22,12 @@ _CHECKS = frozenset({"Assert", "Print", "PrintV2", "CheckNumerics", "CheckNumeri
 # Stateful for TensorFlow, because they yield data, or call functions, which are looked into.
 _NO_EFFECT = frozenset({"Placeholder", "PlaceholderWithDefault", "Const", *_CHECKS})
 _CALLS = frozenset({"If", "Case", "PartitionedCall", "StatefulPartitionedCall"})
-_CONTROL_FLOW = frozenset({"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"})
 
 
 def drop_ordering(graph: PreparedGraph) -> PreparedGraph:
     """Drops the control edges that only order."""
     meaningful = _meaningful_to_wait_for(graph.view)
-    editor = GraphEditor(graph.view)
+    editor = graph.editor()
     changed = False
     for name, node in graph.view.nodes.items():
         inputs = [text for text in node.input if not text.startswith("^") or parse_tensor_name(text).node in meaningful]
@@ -46,23 +44,15 @@ def drop_ordering(graph: PreparedGraph) -> PreparedGraph:
 
 
 def _meaningful_to_wait_for(view: GraphView) -> set[str]:
-    """Returns the nodes that have an effect or depend on control flow, and those that such a node stands before."""
-    found: set[str] = set()
+    """Returns the nodes inside loops and branches, those that have an effect, and those that such a one precedes."""
     library = view.graph_def.library
-    waiting = [
-        node.name for node in view.nodes.values() if node.op in _CONTROL_FLOW or _has_effect(node, library, frozenset())
-    ]
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting.extend(consumer.node.name for consumer in view.consumers(name))
-    return found
+    effects = [node.name for node in view.nodes.values() if _has_effect(node, library, frozenset())]
+    return view.downstream(effects) | view.uncertain_nodes
 
 
 def _has_effect(node: NodeDef, library: FunctionDefLibrary, within: frozenset[str]) -> bool:
     """Tells whether a node may do more than its outputs tell; ``within`` are the functions it stands in."""
-    called = {name for value in node.attr.values() for name in _functions(value)}
+    called = {name for name in functions_named(node) if name != node.op}
     if node.op not in _CALLS and not called:
         return node.op not in _NO_EFFECT and is_stateful(node.op, library)
     functions = {function.signature.name: function for function in library.function}
@@ -70,7 +60,3 @@ def _has_effect(node: NodeDef, library: FunctionDefLibrary, within: frozenset[st
         name not in functions or any(_has_effect(inner, library, within | called) for inner in functions[name].node_def)
         for name in called
     )
-
-
-def _functions(value: AttrValue) -> list[str]:
-    return [function.name for function in [value.func, *value.list.func] if function.name]

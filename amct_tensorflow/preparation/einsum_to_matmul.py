@@ -20,8 +20,8 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.graph.einsum import parse_equation
 from amct_tensorflow.graph.nodes import AttrLike, make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import Shape, attribute
-from amct_tensorflow.preparation.prepared import PreparedGraph, data_inputs
+from amct_tensorflow.graph.view import Shape, attribute, data_inputs
+from amct_tensorflow.preparation.prepared import PreparedGraph
 
 _Labels = tuple[str, ...]
 
@@ -52,7 +52,7 @@ class _Product(NamedTuple):
 
 def einsum_to_matmul(graph: PreparedGraph) -> PreparedGraph:
     """Rewrites every float32 Einsum that is a product of data and one constant matrix."""
-    editor = GraphEditor(graph.view)
+    editor = graph.editor()
     origins: dict[str, tuple[str, ...]] = {}
     values: dict[str, str] = {}
     for node in graph.view.graph_def.node:

@@ -30,16 +30,16 @@ def rewrite_grouped_conv2d(graph: PreparedGraph) -> PreparedGraph:
     A convolution of which it is not known how many channels it has is left alone. If one that must keep its name gets
     a barrier, the barrier takes the name, since it has the value.
     """
-    editor = GraphEditor(graph.view)
+    editor = graph.editor()
     new: dict[str, str] = {}
     barriers: dict[str, str] = {}
     for node in graph.view.graph_def.node:
-        if node.op != "Conv2D" or obstacle(graph.view, node) is not None:
+        if node.op != "Conv2D" or obstacle(graph.shaped, node) is not None:
             continue
-        filters = layer_weights(graph.view, node)
+        filters = layer_weights(graph.shaped, node)
         assert filters is not None
         groups = _groups(graph.shaped, node, filters)
-        if groups == 1 or behind_barrier(graph.view, node) is not node:
+        if groups == 1 or behind_barrier(graph.shaped, node) is not node:
             continue
         if _can_be_depthwise(node, filters):
             new[_make_depthwise(editor, node, filters, groups)] = node.name

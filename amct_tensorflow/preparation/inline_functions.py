@@ -9,163 +9,110 @@ is one of the function that a constant chooses; where none does, the call stays.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, NamedTuple
 
+import numpy as np
+from tensorflow.core.framework.attr_value_pb2 import AttrValue, NameAttrList
 from tensorflow.core.framework.function_pb2 import FunctionDef, FunctionDefLibrary
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import ModelError
-from amct_tensorflow.graph.nodes import make_node
-from amct_tensorflow.graph.op_definitions import output_arguments
-from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, attribute, parse_tensor_name
-from amct_tensorflow.preparation.prepared import PreparedGraph, data_inputs
+from amct_tensorflow.graph.function_body import FunctionBody
+from amct_tensorflow.graph.op_definitions import functions_named
+from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, parse_tensor_name
+from amct_tensorflow.preparation.prepared import PreparedGraph
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
-_DEEPEST = 50
 
 
 def inline_functions(graph: PreparedGraph) -> PreparedGraph:
     """Inlines every call of a function, those inside functions too.
 
     Raises:
-        ModelError: functions call each other without end.
+        ModelError: a function is missing, calls itself, or is called with other arguments than it takes.
     """
-    for _ in range(_DEEPEST):
-        calls = list(_calls(graph.view))
-        if not calls:
-            return graph
+    while calls := list(_calls(graph.view)):
+        _check_recursion(graph.view.graph_def.library)
         graph = _inline(graph, calls)
-    raise ModelError(
-        f"The functions of the model call each other more than {_DEEPEST} deep, as at node {calls[0].name!r}. "
-        "Export it without recursion."
-    )
+    return graph
 
 
 class _Call(NamedTuple):
-    """A call, what it calls, and which of its inputs is the first argument."""
+    """A call, what it calls, what it says of the types of that, and which of its inputs is the first argument."""
 
     name: str
     function: FunctionDef
+    attributes: Mapping[str, AttrValue]
     first_argument: int
 
 
 def _calls(view: GraphView) -> Iterator[_Call]:
     functions = {function.signature.name: function for function in view.graph_def.library.function}
-    if not functions:
-        return
     for node in view.nodes.values():
-        name, first = _called(view, node, functions)
-        if name in functions:
-            yield _Call(str(node.name), functions[name], first)
+        called, first = _called(view, node, functions)
+        if called is None:
+            continue
+        if called.name not in functions:
+            raise ModelError(
+                f"Node {node.name!r} calls function {called.name!r}, which the model does not contain. Export it again."
+            )
+        yield _Call(str(node.name), functions[called.name], called.attr, first)
 
 
-def _called(view: GraphView, node: NodeDef, functions: Mapping[str, FunctionDef]) -> tuple[str, int]:
-    """Returns the name of the function that a node calls, and which of its inputs is the first argument."""
+def _called(view: GraphView, node: NodeDef, functions: Mapping[str, Any]) -> tuple[NameAttrList | None, int]:
+    """Returns which function a node calls, None if none or an undecided one; and which input is the first argument."""
     if node.op in functions:
-        return str(node.op), 0
+        return NameAttrList(name=node.op, attr=node.attr), 0
     if node.op in _CALLS:
-        return str(attribute(node, "f").func.name), 0
+        return attribute(node, "f").func, 0
     if node.op in ("If", "StatelessIf"):
         condition = view.constant(node.input[0])
-        branch = "" if condition is None else "then_branch" if condition.any() else "else_branch"
-        return str(attribute(node, branch).func.name), 1
+        if condition is not None:
+            return attribute(node, "then_branch" if _is_true(condition) else "else_branch").func, 1
     if node.op in ("Case", "StatelessCase"):
         index, branches = view.constant(node.input[0]), attribute(node, "branches").list.func
         if index is not None and branches:
-            chosen = int(index) if 0 <= int(index) < len(branches) else len(branches) - 1
-            return str(branches[chosen].name), 1
-    return "", 0
+            return branches[int(index) if 0 <= int(index) < len(branches) else -1], 1
+    return None, 0
+
+
+def _is_true(condition: np.ndarray) -> bool:
+    """What is no scalar is true unless it is empty, as the op ``If`` has it."""
+    return bool(condition) if condition.ndim == 0 else condition.size > 0
+
+
+def _check_recursion(library: FunctionDefLibrary) -> None:
+    callees = {
+        function.signature.name: {name for node in function.node_def for name in functions_named(node)}
+        for function in library.function
+    }
+    try:
+        TopologicalSorter(callees).prepare()
+    except CycleError as error:
+        cycle = " -> ".join(reversed(error.args[1]))
+        raise ModelError(
+            f"The model has functions that call each other in a circle: {cycle}. Export it again."
+        ) from error
 
 
 def _inline(graph: PreparedGraph, calls: list[_Call]) -> PreparedGraph:
-    editor = GraphEditor(graph.view)
+    editor = graph.editor()
+    library = graph.view.graph_def.library
     origins: dict[str, tuple[str, ...]] = {}
     for call in calls:
-        body = _Body(editor, graph.view.graph_def.library, call)
+        inputs = editor.node(call.name).input
+        arguments = data_inputs(inputs)[call.first_argument :]
+        body = FunctionBody(call.function, call.attributes, arguments, library, editor, call.name)
+        body.wait(
+            [text for text in inputs if text.startswith("^")], for_arguments=call.name in graph.view.uncertain_nodes
+        )
         for node in body.nodes():
             origins[editor.add(node, like=call.name)] = graph.original_names(call.name)
-        results = body.results()
-        editor.replace_tensors({f"{call.name}:{port}": text for port, text in enumerate(results)})
-        editor.replace_waits(call.name, body.side_effects() or [parse_tensor_name(text).node for text in results])
+        editor.replace_tensors({f"{call.name}:{port}": text for port, text in enumerate(body.results)})
+        editor.replace_waits(call.name, body.effects or [parse_tensor_name(text).node for text in body.results])
         if call.name in graph.kept:
-            editor.replace_node(_stand_in(call, results))
+            editor.replace_node(body.stand_in(call.name))
         else:
             editor.remove(call.name)
     return graph.edited(editor, origins)
-
-
-def _stand_in(call: _Call, results: list[str]) -> NodeDef:
-    """Returns a node of the name of a call, for whoever asks for it."""
-    if not results:
-        return make_node(call.name, "NoOp", ())
-    node = make_node(call.name, "Identity", [results[0]])
-    node.attr["T"].type = call.function.signature.output_arg[0].type
-    return node
-
-
-class _Body:
-    """The nodes of a function as they stand in the graph that calls it."""
-
-    def __init__(self, editor: GraphEditor, library: FunctionDefLibrary, call: _Call) -> None:
-        self._function = call.function
-        self._call = editor.node(call.name)
-        names = [str(node.name) for node in call.function.node_def]
-        scope = editor.unique_scope(call.name, names)
-        self._names = {name: f"{scope}/{name}" for name in names}
-        arguments = [str(argument.name) for argument in call.function.signature.input_arg]
-        given = data_inputs(self._call.input)[call.first_argument :]
-        self._arguments = dict(zip(arguments, given, strict=False))
-        self._waits_for = [text for text in self._call.input if text.startswith("^")]
-        self._ports = {
-            f"{node.name}:{argument}:{index}": f"{self._names[node.name]}:{port}"
-            for node in call.function.node_def
-            for port, argument, index in _numbered(output_arguments(node, library))
-        }
-
-    def nodes(self) -> Iterator[NodeDef]:
-        """Yields the nodes, each named and wired for the graph."""
-        for original in self._function.node_def:
-            node = NodeDef()
-            node.CopyFrom(original)
-            node.name = self._names[original.name]
-            del node.input[:]
-            node.input.extend(map(self._outside, original.input))
-            if not original.input:
-                node.input.extend(self._waits_for)
-            for value in node.attr.values():
-                if value.placeholder:
-                    value.CopyFrom(self._call.attr[value.placeholder])
-            yield node
-
-    def results(self) -> list[str]:
-        """Returns the tensors that the function returns."""
-        return [self._outside(self._function.ret[output.name]) for output in self._function.signature.output_arg]
-
-    def side_effects(self) -> list[str]:
-        """Returns the nodes that run even if nothing needs what they compute."""
-        return [self._names[name] for name in self._function.control_ret.values()]
-
-    def _outside(self, text: str) -> str:
-        """Translates an input as a function writes it: ``argument``, ``node:output:index`` or ``^node``."""
-        if text.startswith("^"):
-            inner = text[1:]
-            other = self._arguments.get(inner)
-            return f"^{parse_tensor_name(other).node}" if other is not None else f"^{self._names.get(inner, inner)}"
-        if text in self._arguments:
-            return self._arguments[text]
-        try:
-            return self._ports[text]
-        except KeyError as error:
-            raise ModelError(
-                f"Function {self._function.signature.name!r} reads {text!r}, which it does not contain. Export the "
-                "model again."
-            ) from error
-
-
-def _numbered(arguments: Iterator[str]) -> Iterator[tuple[int, str, int]]:
-    """Yields port, argument, and index within the argument."""
-    seen: dict[str, int] = {}
-    for port, argument in enumerate(arguments):
-        seen[argument] = seen.get(argument, -1) + 1
-        yield port, argument, seen[argument]

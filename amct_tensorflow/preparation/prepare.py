@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.log import log_for
 from amct_tensorflow.preparation.affine_before_concat import affine_before_concat
@@ -45,8 +46,8 @@ def prepare(view: GraphView, outputs: Sequence[str], source: str | Path) -> Prep
         source: what messages call the model.
 
     Raises:
-        ModelError: functions call each other without end, or TensorFlow cannot compute a constant, or refuses
-            the graph.
+        ModelError: functions call each other without end, an output is in a branch that is never taken, or TensorFlow
+            refuses the graph.
     """
     graph = PreparedGraph.of(view, outputs, source)
     before = None
@@ -54,5 +55,10 @@ def prepare(view: GraphView, outputs: Sequence[str], source: str | Path) -> Prep
         before = graph
         for rewrite in _REWRITES:
             graph = rewrite(graph)
+    for output in outputs:
+        if output not in graph.view.nodes:
+            raise ModelError(
+                f"Output {output!r} belongs to a branch of {source} that is never taken. Name another one."
+            )
     log_for("preparation").debug("The graph has %d nodes, prepared %d.", len(view.nodes), len(graph.view.nodes))
     return graph

@@ -21,12 +21,14 @@ class PreparedGraph:
     Attributes:
         view: the graph, indexed.
         kept: nodes that must stay, with their names: the outputs asked for, and those that nothing reads.
+        original: names of the nodes before anything was prepared; no new node gets one of them.
         origins: per node that is no original one, the original nodes it stands for.
         source: what messages call the model.
     """
 
     view: GraphView
     kept: frozenset[str]
+    original: frozenset[str]
     source: str | Path
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -34,7 +36,11 @@ class PreparedGraph:
     def of(cls, view: GraphView, outputs: Sequence[str], source: str | Path) -> "PreparedGraph":
         """Returns a graph of which nothing is prepared yet."""
         unread = (name for name in view.nodes if not view.consumers(name))
-        return cls(view, frozenset([*outputs, *unread]), source)
+        return cls(view, frozenset([*outputs, *unread]), frozenset(view.nodes), source)
+
+    def editor(self) -> GraphEditor:
+        """Returns the graph for an edit."""
+        return GraphEditor(self.view, self.original)
 
     @cached_property
     def graph(self) -> tf.Graph:
@@ -72,8 +78,3 @@ class PreparedGraph:
             view = GraphView(editor.graph_def_of(needed))
         together = {**self.origins, **(origins or {})}
         return replace(self, view=view, origins={name: each for name, each in together.items() if name in view.nodes})
-
-
-def data_inputs(inputs: Iterable[str]) -> list[str]:
-    """Returns those inputs of a node that carry data."""
-    return [text for text in inputs if not text.startswith("^")]

@@ -3,7 +3,6 @@
 x --> Identity --> StopGradient --> Conv2D      becomes      x --> Conv2D
 """
 
-from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, full_tensor_name
 from amct_tensorflow.preparation.prepared import PreparedGraph
 
@@ -22,7 +21,7 @@ def skip_identities(graph: PreparedGraph) -> PreparedGraph:
             replacements[f"{node.name}:0"] = replacements.get(full_tensor_name(source), source)
     if not replacements:
         return graph
-    editor = GraphEditor(view)
+    editor = graph.editor()
     editor.replace_tensors(replacements)
     return graph.edited(editor)
 

@@ -10,7 +10,6 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.layers import layer_weights
 from amct_tensorflow.graph.nodes import make_const
-from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import attribute
 from amct_tensorflow.preparation.prepared import PreparedGraph
 
@@ -19,12 +18,12 @@ _FLAGS = {"MatMul": "transpose_b", "BatchMatMul": "adj_y", "BatchMatMulV2": "adj
 
 def transpose_weights(graph: PreparedGraph) -> PreparedGraph:
     """Transposes the constant matrices that are taken transposed."""
-    editor = GraphEditor(graph.view)
+    editor = graph.editor()
     origins: dict[str, tuple[str, ...]] = {}
     for node in graph.view.graph_def.node:
-        if node.op not in _FLAGS or not attribute(node, _FLAGS[node.op]).b:
+        if node.op not in _FLAGS or not attribute(node, _FLAGS[node.op]).b or node.name in graph.view.loop_nodes:
             continue
-        weights = layer_weights(graph.view, node)
+        weights = layer_weights(graph.shaped, node)  # TensorFlow has seen that the node has its inputs
         if weights is None or np.iscomplexobj(weights):  # which adj_y would conjugate, too
             continue
         const = make_const(editor.unique_name(f"{node.name}/transposed_weights"), np.ascontiguousarray(weights.T))

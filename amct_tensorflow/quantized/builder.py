@@ -101,7 +101,7 @@ class _Builder:
         correction = self._plan.corrections.get(layer.name, LayerCorrection())
         editor = self._editor
         editor.replace_input(layer.name, layer.op.data_input, self._quantizer(layer.input, layer.name, factors))
-        deq_scale = layer_deq_scale(factors, correction.gain)
+        deq_scale = layer_deq_scale(factors)
         value = layer.accumulator
         if layer.weights is not None:
             self._insert_weights(layer, factors, correction)
@@ -203,8 +203,6 @@ class _Builder:
         if layer.bias is None and correction.bias is None:
             return layer.accumulator
         bias = np.zeros(layer.channels) if layer.bias is None else layer.bias.astype(np.float64)
-        if correction.gain is not None:
-            bias = bias * correction.gain
         if correction.bias is not None:
             bias = bias + correction.bias
         scope = self._editor.unique_scope(f"{node_scope(layer.name)}bias_quant", ["bias", "BiasAdd"])

@@ -15,13 +15,10 @@ def nearest_integers(op_type: str, weights: np.ndarray, scale_w: np.ndarray) -> 
     return np.asarray(np.clip(np.rint(weights / scale), -128, 127), np.int8)
 
 
-def layer_deq_scale(factors: LayerFactors, gain: np.ndarray | None = None) -> np.ndarray:
-    """Returns ``scale_d * scale_w``, and times ``gain`` if there is one, as float32, shape [Cout] or [1].
-
-    ``scale_w`` counts as 1 where there is none.
-    """
+def layer_deq_scale(factors: LayerFactors) -> np.ndarray:
+    """Returns ``scale_d * scale_w`` as float32, shape [Cout] or [1]; ``scale_w`` counts as 1 where there is none."""
     product = np.float32(factors.scale_d) * np.asarray(factors.scale_w or (1.0,), np.float32)
-    return np.asarray(product if gain is None else product * gain, np.float32)
+    return np.asarray(product, np.float32)
 
 
 def quantize_bias(name: str, bias: np.ndarray, deq_scale: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """What a calibration found and record.txt has no place for, in two files beside it.
 
 The record must stay readable by the original toolkit, whose weights are each rounded to the nearest integer. Beside
-``record.txt`` stand ``record_bias_correction.json``, with biases and gains, and ``record_weights.npz``, with the
-integers of weights that were rounded otherwise. A correction belongs to the very factors, and to the very integers,
+``record.txt`` stand ``record_bias_correction.json``, and ``record_weights.npz`` with the integers of weights that were
+rounded otherwise. A correction belongs to the very factors, and to the very integers,
 with which it was measured. Digests of those stand with it, so that the corrections of layers whose record was edited
 afterwards, or replaced, are left out instead of applied wrongly. And the factors belong to the folded weights that were
 calibrated: which nodes are folded depends on the outputs asked for, so that a digest of the weights and bias stands
@@ -31,8 +31,7 @@ from amct_tensorflow.storage.json_text import expect, parse_json
 
 _CORRECTIONS = "_bias_correction.json"
 _WEIGHTS = "_weights.npz"
-# What stands in the JSON file under which key.
-_KEYS = {"bias": "bias_correction", "gain": "gain"}
+_BIAS = "bias_correction"
 
 
 def corrections_path(record_file: str | Path) -> Path:
@@ -92,8 +91,8 @@ def dump_corrections(
         if correction.weights is not None:
             weights[name] = correction.weights
             entry["integers"] = correction.weights_digest
-        parts = correction.parts()
-        entry.update({key: parts[part].tolist() for part, key in _KEYS.items() if part in parts})
+        if correction.bias is not None:
+            entry[_BIAS] = correction.bias.tolist()
         entries[name] = entry
     text = json.dumps(entries, indent=4, separators=(",", ":"), allow_nan=False)
     return {corrections_path(record_file): text, weights_path(record_file): dump_arrays(weights)}
@@ -163,17 +162,15 @@ def _entry(name: str, content: object) -> _Entry:
     entry = expect(dict, content, f"layer {name!r}")
     factors, weights = (expect(str, entry.get(key), f"{key!r} of layer {name!r}") for key in ("factors", "weights"))
     integers = expect(str, entry["integers"], f"'integers' of layer {name!r}") if "integers" in entry else None
-    parts = {part: _numbers(name, key, entry[key]) for part, key in _KEYS.items() if key in entry}
-    if "gain" in parts and not (parts["gain"] > 0).all():
-        raise ContentError(f"a gain of layer {name!r} is not above 0")
-    return _Entry(factors, weights, integers, LayerCorrection(**parts))
+    bias = _numbers(entry[_BIAS], f"{_BIAS!r} of layer {name!r}") if _BIAS in entry else None
+    return _Entry(factors, weights, integers, LayerCorrection(bias))
 
 
-def _numbers(name: str, key: str, content: object) -> np.ndarray:
-    values = expect(list, content, f"{key!r} of layer {name!r}")
+def _numbers(content: object, title: str) -> np.ndarray:
+    values = expect(list, content, title)
     # Of integers some are too large for a float; NaN is not within the limits, either.
     if not all(type(value) in (float, int) and abs(value) <= sys.float_info.max for value in values):
-        raise ContentError(f"{key!r} of layer {name!r} is no list of numbers")
+        raise ContentError(f"{title} is no list of numbers")
     return np.array(values, np.float64)
 
 

@@ -12,16 +12,12 @@ from amct_tensorflow.graph.fusion import FusedLayer
 class LayerCorrection:
     """How a quantized layer is brought closer to the float one, with the factors that it has.
 
-    With ``y`` the layer's dequantized output, its own bias included, the layer yields ``gain * y + bias``.
-
     Attributes:
-        bias: float64 [Cout], in units of the layer's output; None for 0.
-        gain: float64 [Cout], above 0; None for 1.
+        bias: what to add to its bias, float64 [Cout], in units of the layer's output; None for nothing.
         weights: the integers that its weights become, int8 in their own layout; None if each is the nearest one.
     """
 
     bias: np.ndarray | None = None
-    gain: np.ndarray | None = None
     weights: np.ndarray | None = None
 
     @classmethod
@@ -36,11 +32,9 @@ class LayerCorrection:
 
     def fits(self, layer: FusedLayer) -> bool:
         """Tells whether it has the shapes that a layer asks for."""
-        per_channel = (values for values in (self.bias, self.gain) if values is not None)
-        fits_channels = all(values.shape == (layer.channels,) for values in per_channel)
-        return fits_channels and (
-            self.weights is None or (layer.weights is not None and self.weights.shape == layer.weights.shape)
-        )
+        fits_channels = self.bias is None or self.bias.shape == (layer.channels,)
+        shape = None if layer.weights is None else layer.weights.shape
+        return fits_channels and (self.weights is None or self.weights.shape == shape)
 
     @property
     def weights_digest(self) -> str | None:

@@ -19,14 +19,16 @@ class ResultFiles:
     """Where the results of a run go; together they describe one model.
 
     Attributes:
-        model: the quantized model and its node map.
+        model: the quantized model, its node map, and the model that this refers to.
         record: the factors.
         config: the configuration that was asked for; None if it is in a file of the user's.
+        frozen: the original model, if it was frozen for this run; None if it is in a file of the user's.
     """
 
     model: ModelPaths
     record: Path
     config: Path | None
+    frozen: bytes | None
 
     @property
     def folder(self) -> Path:
@@ -39,10 +41,15 @@ class ResultFiles:
         return list(dict.fromkeys(path.parent for path in self.paths))
 
     @property
+    def models(self) -> list[Path]:
+        """The files that hold models."""
+        return [self.model.model] if self.frozen is None else [self.model.model, self.model.frozen]
+
+    @property
     def paths(self) -> list[Path]:
         """Every file."""
         found = [self.folder / FINAL_CONFIG_FILE, self.folder / RANKING_FILE, LOG_DIR / HISTORY_FILE]
-        named = [self.model.model, self.model.node_map, self.record, *correction_paths(self.record)]
+        named = [*self.models, self.model.node_map, self.record, *correction_paths(self.record)]
         return [*named, *found] if self.config is None else [*named, *found, self.config]
 
     def contents(self, result: SearchResult, config: QuantConfig) -> dict[Path, str | bytes]:
@@ -56,12 +63,14 @@ class ResultFiles:
         contents: dict[Path, str | bytes] = {
             self.model.model: result.quantized.model,
             self.model.node_map: dump_node_map(result.quantized),
-            self.record: dump_record(plan.factors),
+            self.record: dump_record(plan.factors, plan.fused.balance if plan.factors else {}),
             **dump_corrections(self.record, plan.factors, plan.corrections, plan.fused.layers),
             self.folder / FINAL_CONFIG_FILE: dump_config(config.with_enabled(result.saved.configuration)),
             self.folder / RANKING_FILE: dump_ranking(result.ranking),
             LOG_DIR / HISTORY_FILE: dump_history(result.trials),
         }
+        if self.frozen is not None:
+            contents[self.model.frozen] = self.frozen
         if self.config is not None:
             contents[self.config] = dump_config(config)
         return contents

@@ -32,7 +32,7 @@ def _check_calibration(model: FloatModel, config: QuantConfig, calibration: Cali
     Raises:
         AmctError: it is not.
     """
-    fused = model.fuse(unfused_layers(calibration.factors))
+    fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
     shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
     check_record(calibration.factors, shapes, model.op_types, "of the earlier run")
     expected = {*config.enabled_layers(), *(tensor.key for tensor in config.tensor_quantize)}

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from amct_tensorflow.calibration.calibrator import CalibrationResult
-from amct_tensorflow.calibration.layer_effects import LayerAnalysis
+from amct_tensorflow.calibration.layer_analysis import LayerAnalysis
 from amct_tensorflow.errors import AmctError, ContentError, OutputError, RecordError, StateError
 from amct_tensorflow.log import log_for
 from amct_tensorflow.record.layer_correction import LayerCorrection
-from amct_tensorflow.record.record_file import dump_record, parse_record
+from amct_tensorflow.record.record_file import dump_record, parse_balance, parse_record
 from amct_tensorflow.search.evaluator import Evaluation
 from amct_tensorflow.search.run_key import RunKey, digest
 from amct_tensorflow.storage.arrays import dump_arrays, parse_arrays
@@ -117,7 +117,7 @@ class SearchState:
         for index, batch in enumerate(calibration.batches):
             arrays.update({f"batch {index} {tensor}": values for tensor, values in batch.items()})
         entry = {
-            "record": dump_record(calibration.factors),
+            "record": dump_record(calibration.factors, calibration.balance),
             # JSON knows no infinity, which a user's sensitivity may give; repr() and float() know all numbers.
             "layers": {name: [repr(float(one.similarity)), one.multiply_accumulates] for name, one in analyses.items()},
             "batches": len(calibration.batches),
@@ -225,7 +225,10 @@ def _read_calibration(folder: Path, entry: Mapping[str, Any]) -> CalibrationResu
     if sum(map(len, batches)) != len(_under("batch ", arrays)):
         raise ContentError(f"there are values of other batches than {count}")
     record = expect(str, entry.get("record"), "the record")
-    return CalibrationResult(parse_record(record, str(folder / _FILE)), corrections, analyses, batches)
+    source = str(folder / _FILE)
+    return CalibrationResult(
+        parse_record(record, source), corrections, analyses, batches, parse_balance(record, source)
+    )
 
 
 def _read_correction(name: str, arrays: Mapping[str, np.ndarray]) -> LayerCorrection:

@@ -12,7 +12,7 @@ from graphs import PLAIN, SMALL_NET_LAYERS, build, normal, save, small_net, tf1
 import amct_tensorflow as amct
 from amct_tensorflow.algorithms.arq import arq_scales
 from amct_tensorflow.calibration.calibrator import Calibrator
-from amct_tensorflow.calibration.layer_effects import _Probe
+from amct_tensorflow.calibration.layer_analysis import _Probe
 from amct_tensorflow.config.defaults import default_config
 from amct_tensorflow.errors import (
     ArgumentTypeError,
@@ -102,12 +102,11 @@ def test_what_a_sensitivity_says_of_parts_is_weighted_by_their_images():
 
 def test_a_part_counts_by_its_images_where_only_some_are_measured():
     """Of large feature maps one image per part is measured; a last part of a single image must not count as much."""
-    config = replace(config_of(FloatModel.of_graph(graph_of(logits_net))), gain_correction=False)
-    probe = _Probe(fuse(GraphView(build(logits_net))).layers[OUTPUT], config)
-    sixteen, single = normal((16, 6), 47), normal((1, 6), 48)
-    probe.look(sixteen, sixteen[:1] - np.float32(0.5))
-    probe.look(single, single + np.float32(1.0))
-    np.testing.assert_allclose(probe.correction.bias, (16 * 0.5 - 1.0) / 17, rtol=1e-5)
+    probe = _Probe(fuse(GraphView(build(logits_net))).layers[OUTPUT])
+    sixteen, single = np.ones((16, 6), np.float32), np.ones((1, 6), np.float32)
+    probe.look(sixteen, sixteen[:1])
+    probe.look(single, -single)
+    assert probe.analysis().similarity == pytest.approx(0.5 + 0.5 * (16 - 1) / 17)
 
 
 def test_every_layer_gets_factors_and_a_similarity():
@@ -118,7 +117,7 @@ def test_every_layer_gets_factors_and_a_similarity():
     assert all(0.99 < analysis.similarity <= 1 for analysis in result.analyses.values())
 
 
-def test_correction_is_the_least_squares_fit_of_the_layer_alone():
+def test_correction_is_the_mean_difference_of_the_layer_alone():
     def make():
         x = tf1.placeholder(tf.float32, [None, 5], name="input")
         tf.matmul(x, normal((5, 3), 41), name=OUTPUT)
@@ -128,12 +127,8 @@ def test_correction_is_the_least_squares_fit_of_the_layer_alone():
     factors, correction = result.factors[OUTPUT], result.corrections[OUTPUT]
     q = np.clip(np.rint(x / factors.scale_d) + factors.offset_d, -128, 127) - factors.offset_d
     quantized = q @ correction.weights.astype(np.float64) * factors.scale_d * factors.scale_w[0]
-    original = x @ normal((5, 3), 41).astype(np.float64)
-    for channel in range(3):
-        columns = np.stack([quantized[:, channel], np.ones(64)], 1)
-        expected, *_ = np.linalg.lstsq(columns, original[:, channel], rcond=None)
-        found = correction.gain[channel], correction.bias[channel]
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    expected = (x @ normal((5, 3), 41).astype(np.float64) - quantized).mean(axis=0)
+    np.testing.assert_allclose(correction.bias, expected, atol=1e-6)
 
 
 def test_weights_are_rounded_so_that_the_output_errs_less():
@@ -214,6 +209,17 @@ def test_layers_may_depend_on_further_sources():
 
     result = calibrate(normal((16, 4), 3), make=make).check_complete()
     assert result.analyses[OUTPUT].similarity > 0.999
+
+
+def test_layers_in_a_branch_that_is_not_taken():
+    def make():
+        tf1.disable_control_flow_v2()
+        x = tf1.placeholder(tf.float32, [None, 4], name="input")
+        y = tf.matmul(x, normal((4, 4), 1), name="first")
+        y = tf1.cond(tf.reduce_sum(x) > 1e9, lambda: tf.matmul(y, normal((4, 4), 2)), lambda: y)
+        tf.identity(y, name=OUTPUT)
+
+    assert list(calibrate(normal((16, 4), 3), make=make).check_complete().factors) == ["first"]
 
 
 def test_transposed_convolution_and_fully_convolutional_nets():

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import batch_norm, build, normal, run, tf1
+from graphs import batch_norm, build, normal, prepared, run, tf1
 
 from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.fusion_before import fold_before
 from amct_tensorflow.graph.model_file import import_graph
-from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.graph.view import GraphView, static_shapes
 from amct_tensorflow.models.float_model import FloatModel
+from amct_tensorflow.preparation.grouped_conv2d import rewrite_grouped_conv2d
 
 X = normal((2, 6, 6, 4), 10)
 
@@ -23,7 +24,8 @@ def front(make_layer, shift=True):
 
 
 def fold(graph_def, keep=("out",), unfused=()):
-    return fold_before(fuse(GraphView(graph_def), keep=keep, unfused=unfused), keep, unfused)
+    view = GraphView(graph_def, static_shapes(import_graph(graph_def, "test")))
+    return fold_before(fuse(view, keep=keep, unfused=unfused), keep, unfused)
 
 
 def conv(x, padding="VALID", name="conv", size=3):
@@ -81,6 +83,24 @@ def test_a_factor_alone_folds_into_any_layer(make_layer):
     np.testing.assert_allclose(run(fused.graph_def, ["out"], {"x": X}), run(graph_def, ["out"], {"x": X}), atol=1e-4)
 
 
+def grouped(x):
+    return tf.nn.relu(tf.nn.conv2d(x, normal((3, 3, 2, 6), 5), 1, "VALID", name="conv"), name="out")
+
+
+def test_into_a_grouped_convolution_only_what_is_alike_for_all_groups_folds():
+    stays = build(lambda: front(grouped))
+    assert fold(prepared(stays, rewrite_grouped_conv2d)[0]).layers["conv"].absorbed == ()
+
+    def make():
+        grouped(tf1.placeholder(tf.float32, [None, 6, 6, 4], name="x") * 2.0 + 1.0)
+
+    graph_def, _ = prepared(build(make), rewrite_grouped_conv2d)
+    fused = fold(graph_def)
+    layer = fused.layers["conv"]
+    assert layer.absorbed == ("mul", "add") and layer.accumulator == "conv/Snapshot" and layer.tail == "conv/BiasAdd"
+    np.testing.assert_allclose(run(fused.graph_def, ["out"], {"x": X}), run(graph_def, ["out"], {"x": X}), atol=1e-4)
+
+
 def test_a_batch_norm_that_is_asked_for_or_switched_off_stays():
     graph_def = build(lambda: front(LAYERS["convolution"]))
     assert fold(graph_def, keep=("bn", "out")).layers["conv"].absorbed == ()
@@ -103,3 +123,25 @@ def test_the_bias_of_the_layer_before_is_its_own():
     layers = model.fuse().layers
     assert layers["conv"].absorbed == ("bn",) and layers["conv"].tail == "bn"
     assert layers["next"].absorbed == () and layers["next"].input == "bn"
+
+
+@pytest.mark.parametrize("constant", [normal((4,), 15), normal((1, 1, 1, 4), 15)])
+@pytest.mark.parametrize("op", [tf.multiply, tf.add, tf.subtract])
+def test_a_grey_image_that_is_broadcast_to_the_channels_stays_as_it_is(op, constant):
+    """Without the node in front the layer would get one channel instead of four."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 6, 6, 1], name="x")
+        tf.nn.relu(conv(op(x, constant, name="front")), name="out")
+
+    graph_def = build(make)
+    fused = fold(graph_def)
+    assert fused.layers["conv"].absorbed == () and fused.layers["conv"].input == "front"
+
+
+def test_a_matrix_that_gets_an_axis_more_stays_as_it_is():
+    def make():
+        x = tf1.placeholder(tf.float32, [6, 6, 4], name="x")
+        tf.nn.relu(conv(tf.multiply(x, normal((1, 1, 1, 4), 15), name="front")), name="out")
+
+    assert fold(build(make)).layers["conv"].input == "front"

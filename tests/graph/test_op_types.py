@@ -220,6 +220,7 @@ VOLUME = [1, 4, 8, 8, 3]
                                    equation="ab,cb->ac"), "are no constant, but computed"),
         (lambda: tf.raw_ops.Einsum(inputs=[tf1.placeholder(tf.float32, X), normal((4, 6, 2))],
                                    equation="ab,abc->ac"), "its equation is no product"),
+        (lambda: tf.raw_ops.Einsum(inputs=[tf1.placeholder(tf.float32, X)], equation="ab->ba"), "is no product"),
         (lambda: tf.nn.conv3d(tf1.placeholder(tf.float32, VOLUME), normal((2, 2, 2, 3, 4)), [1] * 5, "SAME",
                               dilations=[1, 2, 1, 1, 1]), "dilated along its depth"),
         (lambda: tf.nn.conv3d(tf1.placeholder(tf.float32, VOLUME), normal((2, 2, 2, 3, 4)), [1] * 5, "SAME",

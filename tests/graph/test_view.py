@@ -3,19 +3,33 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import build, normal, small_net, tf1
+from graphs import build, build_v1, control_flow_v1, normal, small_net, tf1
 
 from amct_tensorflow.errors import ModelError, ModelNotFoundError
+from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.layers import find_layers, obstacle
 from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, import_graph, read_model
 from amct_tensorflow.graph.nodes import make_node
-from amct_tensorflow.graph.view import GraphView, parse_tensor_name
+from amct_tensorflow.graph.view import GraphView, parse_tensor_name, static_shapes
 
 
 def test_reads_a_model(tmp_path):
     graph_def = build(small_net)
     (tmp_path / "net.pb").write_bytes(graph_def.SerializeToString())
     assert read_model(tmp_path / "net.pb").graph_def == graph_def
+
+
+def test_shapes_as_tensorflow_knows_them():
+    with tf.Graph().as_default() as graph:
+        image = tf1.placeholder(tf.float32, [None, 4, 6], name="image")
+        tf.split(image, 2, axis=2, name="halves")
+        tf1.placeholder(tf.float32, name="anything")
+    view = GraphView(graph.as_graph_def(), static_shapes(graph))
+    assert view.shape("image") == (None, 4, 6)
+    assert view.shape("halves:1") == (None, 4, 3)
+    assert view.shape("halves/split_dim") == ()
+    assert view.shape("anything") is None
+    assert GraphView(graph.as_graph_def()).shape("image") is None
 
 
 @pytest.mark.parametrize(
@@ -71,11 +85,55 @@ def test_a_cycle_is_noticed_and_a_loop_is_none():
     graph_def.node.extend([make_node("a", "Relu", ["b"], T=tf.float32), make_node("b", "Relu", ["a"], T=tf.float32)])
     with pytest.raises(ModelError, match="cycle"):
         list(GraphView(graph_def).topological())
-    with tf.Graph().as_default() as graph:
-        tf1.disable_control_flow_v2()
-        tf1.while_loop(lambda i: i < 3, lambda i: i + 1, [tf.constant(0)])
-    view = GraphView(graph.as_graph_def())
+    view = GraphView(build_v1(lambda: tf1.while_loop(lambda i: i < 3, lambda i: i + 1, [tf.constant(0)])))
     assert len(list(view.topological())) == len(view.nodes)
+
+
+def layers_around_a_loop():
+    """What the first layer yields is an invariant of the loop: no value of a round starts from it."""
+    x = tf1.placeholder(tf.float32, [4, 5], name="x")
+    y = tf.matmul(x, normal((5, 5), 1), name="first")
+    state = [0, tf.zeros([4, 5], name="start"), tf.zeros([4, 5])]
+    _, seen, _ = tf1.while_loop(lambda i, *_: i < 3, lambda i, a, b: (i + 1, b, a + tf.tanh(y, name="inner")), state)
+    tf.matmul(seen, normal((5, 3), 2), name="second")
+
+
+def test_what_a_loop_yields_comes_after_all_that_it_reads():
+    view = GraphView(build_v1(layers_around_a_loop))
+    order = [node.name for node in view.topological()]
+    assert order.index("first") < order.index("while/Exit_1") < order.index("second")
+    assert all(order.index(name) < order.index("while/Exit_1") for name in view.loop_nodes)
+    assert list(fuse(view).layers) == ["first", "second"]
+
+
+def test_the_nodes_of_loops_and_branches():
+    def make():
+        x = tf1.placeholder(tf.float32, [3], name="x")
+
+        def outer(i, v):
+            _, v = tf1.while_loop(lambda j, _: j < 2, lambda j, v: (j + 1, tf.sin(v, name="innermost")), [0, v])
+            v = tf.cos(v, name="behind_the_inner_loop")
+            return i + 1, tf1.cond(v[0] > 0, lambda: tf.exp(v, name="in_a_branch"), lambda: v)
+
+        _, y = tf1.while_loop(lambda i, _: i < 2, outer, [0, x])
+        flag = tf1.placeholder(tf.bool, [], name="flag")
+
+        def taken():
+            return tf.tan(tf1.cond(y[0] > 1, lambda: tf.sinh(y, name="deep"), lambda: y), name="behind_the_deep_one")
+
+        z = tf1.cond(flag, taken, lambda: tf.constant([1.0, 2.0, 3.0], name="constant"))
+        tf.identity(tf1.cond(flag, lambda: z, lambda: tf.cosh(z, name="second")), name="out")
+
+    view = GraphView(build_v1(make))
+    named = {
+        name.rpartition("/")[2]: (name in view.loop_nodes, name in view.branch_nodes)
+        for name in view.nodes
+        if name.startswith(("x", "flag", "out")) or "_" in name or name.endswith(("most", "deep", "constant", "second"))
+    }
+    assert named["innermost"] == named["behind_the_inner_loop"] == (True, False)
+    assert named["in_a_branch"] == (True, True)
+    assert named["deep"] == named["behind_the_deep_one"] == named["constant"] == named["second"] == (False, True)
+    assert named["x"] == named["flag"] == named["out"] == (False, False)
 
 
 def test_identity_chains_end_at_the_constant():
@@ -93,6 +151,15 @@ def test_unknown_op_is_our_error():
     graph_def.node.extend([make_node("x", "NoSuchOperation", ())])
     with pytest.raises(ModelError, match=r"net\.pb"):
         import_graph(graph_def, "net.pb")
+
+
+def test_importing_leaves_the_graph_as_it_is():
+    """TensorFlow adds attributes that are left out because they have their default, as exporters may do."""
+    graph_def = build(small_net)
+    del next(node for node in graph_def.node if node.op == "Conv2D").attr["dilations"]
+    before = graph_def.SerializeToString(deterministic=True)
+    import_graph(graph_def, "net.pb")
+    assert graph_def.SerializeToString(deterministic=True) == before
 
 
 def test_output_names():
@@ -152,12 +219,42 @@ def test_restrictions_of_the_op_types():
 
 def test_loop_bodies_are_left_alone():
     def make():
-        tf1.disable_control_flow_v2()
         x = tf1.placeholder(tf.float32, [2, 4, 4, 3], name="x")
         y = tf1.while_loop(lambda v: tf.reduce_sum(v) < 9, lambda v: tf.nn.avg_pool2d(v, 2, 1, "SAME") + 1, [x])
         tf.nn.avg_pool2d(y, 2, 1, "SAME", name="after")
 
-    assert names(make) == ["after"]
+    with control_flow_v1():
+        assert names(make) == ["after"]
+
+
+def test_branches_that_nothing_decides_are_left_alone():
+    """A calibration may take another branch than whoever uses the model."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [2, 4, 4, 3], name="x")
+        flag = tf1.placeholder(tf.bool, [], name="flag")
+        y = tf1.cond(flag, lambda: tf.nn.avg_pool2d(x, 2, 1, "SAME"), lambda: x)
+        tf.nn.avg_pool2d(y, 2, 1, "SAME", name="after")
+
+    with control_flow_v1():
+        assert names(make) == ["after"]
+
+
+def in_branch(x, condition, name):
+    tf1.disable_control_flow_v2()
+    return tf1.cond(condition, lambda: tf.nn.avg_pool2d(tf.nn.avg_pool2d(x, 2, 1, "SAME"), 2, 1, "SAME"), lambda: x,
+                    name=name)  # fmt: skip
+
+
+def test_branches_that_a_run_decides_are_left_alone():
+    def make():
+        x = tf1.placeholder(tf.float32, [2, 4, 4, 3], name="x")
+        is_dark = tf.reduce_sum(x) < 9
+        y = in_branch(tf.nn.avg_pool2d(x, 2, 1, "SAME", name="before"), is_dark, "cond")
+        y = tf1.cond(is_dark, lambda: tf.nn.avg_pool2d(in_branch(y, is_dark, "inner"), 2, 1, "SAME"), lambda: y)
+        tf.nn.avg_pool2d(y, 2, 1, "SAME", name="after")
+
+    assert names(make) == ["before", "after"]
 
 
 def test_a_filter_as_large_as_its_input_is_fully_connected():

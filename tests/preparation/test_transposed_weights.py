@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import build, calibrate_and_save, normal, prepared, run, signal_to_noise, tf1
+from graphs import build, build_v1, calibrate_and_save, check_same_values, normal, prepared, run, signal_to_noise, tf1
 
+from amct_tensorflow.errors import ModelError
 from amct_tensorflow.preparation.transposed_weights import transpose_weights
 
 
@@ -28,6 +29,14 @@ def test_transposed_weights_are_quantized(shape):
     assert signal_to_noise(expected, actual) > 30
 
 
+def test_a_product_without_its_weights_is_refused():
+    graph_def = product((4, 20), normal((5, 20)), transpose_b=True)
+    (layer,) = [node for node in graph_def.node if node.name == "layer"]
+    del layer.input[1]
+    with pytest.raises(ModelError, match="TensorFlow cannot import"):
+        prepared(graph_def, transpose_weights)
+
+
 @pytest.mark.parametrize(
     "graph_def",
     [
@@ -40,3 +49,18 @@ def test_transposed_weights_are_quantized(shape):
 def test_other_products_stay(graph_def):
     rewritten, added = prepared(graph_def, transpose_weights)
     assert added == {} and rewritten == graph_def
+
+
+def test_weights_in_a_loop_stay():
+    """They are a constant of the loop's own; one from outside could not be read there."""
+
+    def make():
+        def body(i, v):
+            return i + 1, tf.matmul(v, tf.constant(normal((4, 4), 1)), transpose_b=True)
+
+        x = tf1.placeholder(tf.float32, [None, 4], name="x")
+        tf.identity(tf1.while_loop(lambda i, _: i < 3, body, [0, x])[1], name="out")
+
+    graph_def = build_v1(make)
+    assert prepared(graph_def, transpose_weights)[0] == graph_def
+    check_same_values(graph_def, graph_def, {"x": normal((2, 4), 2)})

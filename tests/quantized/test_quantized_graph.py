@@ -328,8 +328,8 @@ def test_correction_is_added_to_the_bias():
     np.testing.assert_allclose(corrected - plain, [[1.0, -0.25]])  # in steps of 0.125, ties to even
 
 
-def test_gain_and_integers_of_a_correction():
-    """``gain * (integers, dequantized, and the layer's own bias) + bias``, all worked out by hand."""
+def test_the_integers_of_a_correction():
+    """The integers given, dequantized, the layer's own bias, and the correction; all worked out by hand."""
 
     def make():
         x = tf1.placeholder(tf.float32, [None, 3], name="x")
@@ -337,10 +337,10 @@ def test_gain_and_integers_of_a_correction():
 
     factors = {"fc": LayerFactors(scale_d=0.5, offset_d=0, scale_w=(0.25,))}
     integers = np.array([[4, 4], [4, 3], [5, 4]], np.int8)
-    correction = LayerCorrection(np.array([1.0, 0.0]), np.array([2.0, 0.5]), integers)
+    correction = LayerCorrection(np.array([1.0, 0.0]), integers)
     _, corrected = quantized_output(build(make), factors, np.array([[1, 2, 3]], np.float32), "out", {"fc": correction})
     # x in steps of 0.5 is [2, 4, 6]; the sums are 8 + 16 + 30 and 8 + 12 + 24, times 0.125.
-    np.testing.assert_allclose(corrected, [[2 * (6.75 + 2) + 1, 0.5 * (5.5 + 4)]])
+    np.testing.assert_allclose(corrected, [[6.75 + 2 + 1, 5.5 + 4]])
 
 
 def test_bias_beyond_32_bits_is_refused():

@@ -19,7 +19,16 @@ from amct_tensorflow.record.corrections import (
 )
 from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.layer_factors import LayerFactors
-from amct_tensorflow.record.record_file import check_record, dump_record, parse_record, read_record, write_record
+from amct_tensorflow.record.record_file import (
+    check_record,
+    dump_record,
+    is_pending,
+    parse_balance,
+    parse_record,
+    read_balance,
+    read_record,
+    write_record,
+)
 from amct_tensorflow.storage.arrays import dump_arrays
 from amct_tensorflow.storage.files import check_writable, write_atomically
 
@@ -62,6 +71,41 @@ def test_the_real_record_survives_reading_and_writing(shared):
     factors = read_record(path)
     assert len(factors) == 54
     assert dump_record(factors) == path.read_text()
+
+
+BALANCE = {"MobilenetV2/Conv/Conv2D": (0.5, 3.0517578125e-05, 0.1 + 2**-30), "float": (2.0,)}
+BALANCE = {name: tuple(np.float32(values).tolist()) for name, values in BALANCE.items()}
+
+
+def test_balance_factors_survive_and_layers_in_float_have_no_others(tmp_path):
+    text = dump_record(FACTORS, BALANCE)
+    assert text.startswith(TEXT[: TEXT.index("  }")] + "    tensor_balance_factor: 0.5\n")
+    assert (parse_record(text, "record.txt"), parse_balance(text, "record.txt")) == (FACTORS, BALANCE)
+    assert parse_balance(TEXT, "record.txt") == {}
+    path = tmp_path / "record.txt"
+    assert not is_pending(path)
+    for factors, balance, pending in [
+        ({}, BALANCE, True),
+        (FACTORS, BALANCE, False),
+        (FACTORS, {}, False),
+        ({}, {}, False),
+    ]:
+        write_record(path, factors, balance)
+        assert (is_pending(path), read_balance(path)) == (pending, balance)
+    path.write_text("nonsense")
+    assert not is_pending(path)
+
+
+def test_a_record_that_only_balances_is_not_calibrated():
+    with pytest.raises(RecordError, match="not run to its end"):
+        parse_record(dump_record({}, BALANCE), "record.txt")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1e-8", "1e8", "nan", "inf"])
+def test_balance_factors_out_of_range(value):
+    text = f'record {{ key: "a" value {{ tensor_balance_factor: 1 tensor_balance_factor: {value} }} }}'
+    with pytest.raises(RecordError, match=r"'a'.*tensor_balance_factor"):
+        parse_balance(text, "record.txt")
 
 
 float32s = st.floats(2**-33, 2**33, width=32)
@@ -184,14 +228,13 @@ def layer_of(name):
 def test_corrections_belong_to_their_factors(tmp_path):
     record = tmp_path / "record.txt"
     name = "MobilenetV2/Conv/Conv2D"
-    measured = {name: LayerCorrection(np.array([0.125, -3.5e-7]), np.array([1.0, 0.99]))}
+    measured = {name: LayerCorrection(np.array([0.125, -3.5e-7]))}
     layers = {name: layer_of(name)}
     write_corrections(record, FACTORS, measured, layers)
     assert corrections_path(record).name == "record_bias_correction.json"
     read = read_corrections(record, FACTORS, layers)
-    assert set(read[name].parts()) == {"bias", "gain"}
+    assert set(read[name].parts()) == {"bias"}
     np.testing.assert_array_equal(read[name].bias, measured[name].bias)
-    np.testing.assert_array_equal(read[name].gain, measured[name].gain)
     edited = {**FACTORS, name: LayerFactors(0.5, 0, (0.1, 0.2))}
     assert read_corrections(record, edited, layers) == {}
     other = {name: replace(layer, bias=np.ones(2, np.float32)) for name, layer in layers.items()}
@@ -206,7 +249,7 @@ def test_corrections_belong_to_their_factors(tmp_path):
 def test_corrections_belong_to_their_integers(tmp_path, messages, damage):
     record, name = tmp_path / "record.txt", "MobilenetV2/Conv/Conv2D"
     integers = np.arange(-27, 27, dtype=np.int8).reshape(3, 3, 3, 2)
-    measured = {name: LayerCorrection(np.array([0.125, -3.5e-7]), None, integers)}
+    measured = {name: LayerCorrection(np.array([0.125, -3.5e-7]), integers)}
     layers = {name: layer_of(name)}
     write_corrections(record, FACTORS, measured, layers)
     np.testing.assert_array_equal(read_corrections(record, FACTORS, layers)[name].weights, integers)

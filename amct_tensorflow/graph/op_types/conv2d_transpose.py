@@ -64,6 +64,11 @@ def _weights(matrices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(matrices[0].T.reshape(shape))
 
 
+def _per_channel(node: NodeDef, products: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Every place of the window adds a product to one of the positions that the strides make."""
+    return np.asarray(products.reshape(-1, shape[2]).sum(axis=0) / math.prod(spatial(node, "strides")))
+
+
 CONV2D_TRANSPOSE = OpType(
     name="Conv2DBackpropInput",
     reference=_reference,
@@ -77,5 +82,5 @@ CONV2D_TRANSPOSE = OpType(
     restriction=_restriction,
     pads=always_pads,
     products=_products,
-    matrix_form=MatrixForm(_rows, _matrices, _weights),
+    matrix_form=MatrixForm(_rows, _matrices, _weights, _per_channel),
 )
