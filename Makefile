@@ -16,8 +16,7 @@ BUNDLED := --dataset data/fashion_mnist --model model/mobilenet_v2_0.35_48_fashi
 FETCHED := model/mobilenet_v2_1.0_224_frozen.pb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo model test lint format dist fuzz kill bench bench-accuracy bench-models bench-peers lock \
-  audit clean
+.PHONY: help setup demo model test lint format dist fuzz kill bench bench-accuracy bench-models bench-peers lock audit clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

@@ -42,6 +42,7 @@ class Way:
         steps: the steps that are on.
         symmetric: whether activations have no zero point.
         per_layer: whether the weights of a layer share one scale.
+        balance: how strongly residual streams are balanced; None for not at all.
         only: within what it makes, one kind of rounding is left out.
         batches: of how many batches of 32 images a draw consists.
         draws: how many times other images are drawn to calibrate with; the first are those that come first.
@@ -51,6 +52,7 @@ class Way:
     steps: tuple[str, ...] = STEPS
     symmetric: bool = False
     per_layer: bool = False
+    balance: float | None = None
     only: Callable[[], AbstractContextManager[None]] = nullcontext
     batches: int = 1
     draws: int = 1
@@ -58,14 +60,21 @@ class Way:
     def configure(self, model: amct.FloatModel) -> QuantConfig:
         """Returns the configuration."""
         config = amct.make_quant_config(model, batch_num=self.batches, activation_offset=not self.symmetric)
-        if self.per_layer:
-            layers = {name: replace(layer, weights=WeightConfig(False)) for name, layer in config.layers.items()}
-            config = replace(config, layers=layers)
-        return replace(config, **without(step for step in STEPS if step not in self.steps))
+        layers = dict(config.layers)
+        for spec in model.layers:
+            layer = layers[spec.name]
+            if self.per_layer:
+                layer = replace(layer, weights=WeightConfig(False))
+            if spec.op.weight_input is not None:
+                layer = replace(layer, dmq_strength=self.balance)
+            layers[spec.name] = layer
+        return replace(config, layers=layers, **without(step for step in STEPS if step not in self.steps))
 
     def cells(self) -> dict[str, str]:
         """Returns how the table describes it."""
         steps = {(): "none (the original toolkit's algorithms)", STEPS: "all"}.get(self.steps, ", ".join(self.steps))
+        if self.balance is not None:
+            steps += f", balanced with {self.balance}"
         images = f"{self.draws} x {self.batches * BATCH}" if self.draws > 1 else str(self.batches * BATCH)
         return {"quantized": self.hardware, "steps": steps, "calibration images": images}
 
@@ -93,6 +102,7 @@ ROWS: dict[str, list[Way]] = {
         *off_and_on("weights only", only=only_weights),
         *off_and_on("activations only", tuple(step for step in STEPS if step not in OF_WEIGHTS), only=only_activations),
     ],
+    "balance": [Way("default", balance=strength) for strength in (0.5, 0.65, 0.8)],
     "coarse": [way for hardware, options in COARSE.items() for way in off_and_on(hardware, **options)],
     "draws": [Way("default", draws=DRAWS), Way("default", batches=MORE_BATCHES)],
 }

@@ -40,7 +40,6 @@ BATCH = 32
 # together are the original's algorithms.
 WITHOUT: dict[str, dict[str, Any]] = {
     "bias": {"bias_correction": False},
-    "gain": {"gain_correction": False},
     "rounding": {"weight_rounding": "nearest"},
 }
 STEPS = tuple(WITHOUT)

@@ -12,6 +12,7 @@ import numpy as np
 from tensorflow.core.framework.function_pb2 import FunctionDef, FunctionDefLibrary
 from tensorflow.core.framework.types_pb2 import DT_FLOAT
 
+from amct_tensorflow.calibration import layer_moments
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.quantized import ascend_ops, builder
 
@@ -25,7 +26,14 @@ def only_weights() -> Iterator[None]:
         nodes["limited"].input[0] = "scaled:z:0"  # instead of what was rounded
         function.ret["y"] = "clipped:z:0"
 
-    with _changed_function(ascend_ops.QUANT, leave_out_rounding):
+    def steps(layer: layer_moments._Layer, values: np.ndarray) -> np.ndarray:
+        scale, offset = np.float32(layer._factors.scale_d), layer._factors.offset_d
+        return np.clip(values * (np.float32(1) / scale), -128 - offset, 127 - offset)
+
+    with (
+        _changed_function(ascend_ops.QUANT, leave_out_rounding),
+        mock.patch.object(layer_moments._Layer, "_quantize", steps),
+    ):
         yield
 
 
@@ -43,6 +51,7 @@ def only_activations() -> Iterator[None]:
     with (
         _changed_function(ascend_ops.WEIGHT_QUANT, take_floats),
         mock.patch.object(builder, "nearest_integers", steps),
+        mock.patch.object(layer_moments, "nearest_integers", steps),
     ):
         yield
 
