@@ -20,6 +20,7 @@ from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from amct_tensorflow.console.progress_bar import ProgressBar
 from amct_tensorflow.data import DatasetError, ScannedRecords
 from amct_tensorflow.errors import EvaluatorError, ModelError
+from amct_tensorflow.graph.session_options import session_options
 
 
 @dataclass
@@ -105,7 +106,7 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
             initialize = tf.compat.v1.global_variables_initializer()
         correct = []
         with (
-            closing(tf.compat.v1.Session(graph=graph)) as session,
+            closing(tf.compat.v1.Session(graph=graph, config=session_options(graph, run_often=True))) as session,
             ProgressBar(title, num_images) as progress,
             _batches_fit(self.batch_size),
         ):

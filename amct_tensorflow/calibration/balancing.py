@@ -68,7 +68,7 @@ class Balancer:
             self._replay.look_at([self._replay.tensor(tensor)], partial(self._observe, fused.layers[name]))
             for name, tensor in self._tensors.items()
         ]
-        self._feed.start(self._take, self._finish)
+        self._feed.start(self._take, self._finish, self._release)
 
     def check_complete(self) -> _Balance:
         """Returns the factors.
@@ -105,8 +105,11 @@ class Balancer:
         for part in self._replay.parts(batch, self._tensors.values()):
             self._replay.run(self._looks, part)
 
-    def _finish(self) -> None:
+    def _release(self) -> None:
         self._replay.close()
+        del self._replay, self._looks
+
+    def _finish(self) -> None:
         self._feed.batches.forget()
         factors: dict[str, tuple[float, ...]] = {}
         for stream, strength in self._strengths.items():

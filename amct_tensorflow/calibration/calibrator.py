@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import tensorflow as tf
 
@@ -10,12 +9,10 @@ from amct_tensorflow.algorithms.activation_factors import ActivationFactors, rou
 from amct_tensorflow.algorithms.arq import arq_scales
 from amct_tensorflow.calibration.comparison import Comparison
 from amct_tensorflow.calibration.feed import Feed
-from amct_tensorflow.calibration.kept_batches import KeptBatches
 from amct_tensorflow.calibration.layer_analysis import LayerAnalyser, LayerAnalysis
 from amct_tensorflow.calibration.layer_moments import LayerMoments
 from amct_tensorflow.calibration.observers import ActivationObservers
 from amct_tensorflow.calibration.replay import Batch, Replay
-from amct_tensorflow.calibration.replay_sources import replay_sources
 from amct_tensorflow.config.schema import QuantConfig, TensorQuantize
 from amct_tensorflow.errors import ConfigValueError
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
@@ -113,19 +110,13 @@ class Calibrator:
 
     def _prepare(self, model: FloatModel, nodes: Mapping[str, str]) -> None:
         """Prepares to run the model again, and keeps what that takes."""
-        self._feed = Feed(model, nodes, self._config.batch_num)
+        outputs = model.outputs if self._for_search else ()
+        self._feed = Feed(model, nodes, self._config.batch_num, outputs=outputs)
         tails = [layer.tail for layer in self._layers.values()]
         self._replay = Replay(self.fused, [*tails, *nodes], self._feed.tensors)
         self._observers = ActivationObservers(self._replay, self._inputs)
         self._parts: list[Batch] = []
-        self._feed.start(self._take, self._complete)
-        for_outputs: list[str] = []
-        if self._for_search:
-            sources = replay_sources(model.prepared_graph, model.view, model.original.nodes, nodes, model.outputs)
-            for_outputs = [source for source in sources if source not in self._feed.tensors]
-        self._for_outputs = KeptBatches(self._config.batch_num, for_outputs)
-        for source in for_outputs:
-            self._feed.listen(source, partial(self._for_outputs.keep, source))
+        self._feed.start(self._take, self._complete, self._release)
 
     @property
     def error(self) -> Exception | None:
@@ -147,9 +138,7 @@ class Calibrator:
         if not self._for_search:
             return self.result
         # What only the outputs need may arrive after the last layer has been seen.
-        rest = self._for_outputs.batches_of_all_tensors()
-        batches = self._feed.batches.batches_of_all_tensors()
-        return replace(self.result, batches=tuple({**one, **more} for one, more in zip(batches, rest, strict=True)))
+        return replace(self.result, batches=self._feed.batches.batches())
 
     def _weight_scales(self, layer: FusedLayer) -> tuple[float, ...]:
         if layer.weights is None:
@@ -164,11 +153,14 @@ class Calibrator:
 
     def _complete(self) -> None:
         self.result = self._finish()
-        self._replay.close()
-        self._parts.clear()
         if not self._for_search:
             self._feed.batches.forget()
         self._on_complete(self.result)
+
+    def _release(self) -> None:
+        """Frees what is not needed any more."""
+        self._replay.close()
+        del self._replay, self._observers, self._parts
 
     def _finish(self) -> CalibrationResult:
         activations = {name: self._search(name) for name in self._searches}

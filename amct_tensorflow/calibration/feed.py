@@ -1,7 +1,7 @@
 """The batches that the caller's session feeds to a calibration, each handed on as soon as it is complete."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -24,7 +24,13 @@ class Feed:
     """
 
     def __init__(
-        self, model: FloatModel, nodes: Mapping[str, str], batch_num: int, *, graph: tf.Graph | None = None
+        self,
+        model: FloatModel,
+        nodes: Mapping[str, str],
+        batch_num: int,
+        *,
+        outputs: Sequence[str] = (),
+        graph: tf.Graph | None = None,
     ) -> None:
         """Finds out what must be kept.
 
@@ -32,13 +38,16 @@ class Feed:
             model: the float model.
             nodes: per node of the prepared model, the input of it to compute, as GraphDef writes it.
             batch_num: how many batches to keep.
+            outputs: nodes that are to be computed from the batches, too; what only these need may arrive late.
             graph: the caller's graph; None for that of the model.
 
         Raises:
             ModelError: the inputs cannot be computed from what the graph is fed with.
         """
-        sources = replay_sources(model.prepared_graph, model.view, model.original.nodes, nodes)
-        self.batches = KeptBatches(batch_num, sources)
+        find = partial(replay_sources, model.prepared_graph, model.view, model.original.nodes, nodes)
+        sources = find()
+        self._late = [source for source in find(outputs) if source not in sources] if outputs else []
+        self.batches = KeptBatches(batch_num, sources, self._late)
         self.error: Exception | None = None
         self._graph = graph or model.graph
         self.tensors = {source: self._graph.get_tensor_by_name(source) for source in sources}
@@ -48,37 +57,35 @@ class Feed:
         self._taken = 0
         self._lock = threading.Lock()
 
-    @property
-    def complete(self) -> bool:
-        """Whether every batch has been handed on."""
-        return self._taken == self._batch_num
-
-    def start(self, take: Callable[[Batch], None], finish: Callable[[], None]) -> None:
+    def start(self, take: Callable[[Batch], None], finish: Callable[[], None], release: Callable[[], None]) -> None:
         """Edits the caller's graph: from now on its runs are listened to.
 
         Args:
             take: called with each batch, once.
             finish: called after the last one.
+            release: called after that, or when something went wrong: the caller's graph holds the taps, and so what
+                they call.
         """
-        for source in self.tensors:
-            self.listen(source, partial(self._keep, source, take, finish))
+        self._take, self._finish, self._release = take, finish, release
+        for source in (*self.tensors, *self._late):
+            readers = readers_of(self._model.original, source, self._needed)
+            attach_tap(self._graph, readers, source, partial(self._keep, source))
 
-    def listen(self, source: str, look: Callable[[np.ndarray], None]) -> None:
-        """Calls ``look`` with the values of a tensor of the caller's graph, by full name."""
-        attach_tap(self._graph, readers_of(self._model.original, source, self._needed), source, look)
-
-    def _keep(self, source: str, take: Callable[[Batch], None], finish: Callable[[], None], value: np.ndarray) -> None:
+    def _keep(self, source: str, value: np.ndarray) -> None:
         """Takes a tensor of the caller's session; whichever comes last of a batch starts what the batch is for."""
         with self._lock:
-            if self.complete or self.error is not None:
+            if self.error is not None:
                 return
-            self.batches.keep(source, value)
             try:
-                while self._taken < self.batches.complete:
-                    take(self.batches.batch(self._taken))
+                self.batches.keep(source, value)
+                while self._taken < min(self.batches.complete, self._batch_num):
+                    self._take(self.batches.batch(self._taken))
                     self._taken += 1
-                    if self.complete:
-                        finish()
+                    if self._taken == self._batch_num:
+                        self._finish()
+                        self._release()
             except Exception as error:
                 self.error = error
+                self.batches.forget()
+                self._release()
                 raise

@@ -9,54 +9,83 @@ from amct_tensorflow.errors import CalibrationError
 
 
 class KeptBatches:
-    """Collects the tensors of ``batch_num`` batches, which arrive one by one and in any order."""
+    """Collects the tensors of ``batch_num`` batches.
 
-    def __init__(self, batch_num: int, tensors: Collection[str]) -> None:
+    They arrive one by one and in any order; what arrives of each tensor as the n-th belongs to the n-th run of the
+    caller's session. Runs beyond the last batch, and those without images, do not count.
+    """
+
+    def __init__(self, batch_num: int, tensors: Collection[str], late: Collection[str] = ()) -> None:
+        """Starts with none.
+
+        Args:
+            batch_num: how many batches to keep.
+            tensors: what a batch consists of.
+            late: tensors that are kept as well, but may arrive when the batch is complete, or never.
+        """
         self._batch_num = batch_num
-        self._values: dict[str, list[np.ndarray]] = {tensor: [] for tensor in tensors}
+        self._tensors = tuple(tensors)
+        self._values: dict[str, dict[int, np.ndarray]] = {tensor: {} for tensor in (*tensors, *late)}
+        self._arrived = dict.fromkeys(self._values, 0)
+        self._counted: list[int] = []
+        self._empty: set[int] = set()
 
     def keep(self, tensor: str, value: np.ndarray) -> None:
-        """Takes a copy of a tensor; batches beyond ``batch_num`` and those without images do not count."""
-        values = self._values[tensor]
-        if len(values) == self._batch_num:
+        """Takes a copy of a tensor."""
+        run = self._arrived[tensor]
+        self._arrived[tensor] += 1
+        complete = self.complete == self._batch_num
+        following = len(self._counted) + len(self._empty)
+        if run in self._empty or (complete and run not in self._counted) or run >= following + self._batch_num:
             return
-        values.append(np.array(value))
-        latest = self.complete - 1
-        if len(values) - 1 == latest and any(one.size == 0 for one in self.batch(latest).values()):
-            for each in self._values.values():
-                del each[latest]
+        self._values[tensor][run] = np.array(value)
+        while self.complete < self._batch_num and all(following in self._values[each] for each in self._tensors):
+            self._judge(following)
+            following += 1
+
+    def _judge(self, run: int) -> None:
+        """Counts a run of which every tensor has arrived, or drops it."""
+        if all(self._values[tensor][run].size for tensor in self._tensors):
+            self._counted.append(run)
+            return
+        self._empty.add(run)
+        for values in self._values.values():
+            values.pop(run, None)
 
     @property
     def complete(self) -> int:
         """Number of batches of which every tensor has arrived."""
-        return min(map(len, self._values.values()), default=0)
+        return len(self._counted)
 
     def batch(self, index: int) -> Batch:
-        """Returns the tensors of a complete batch."""
-        return {tensor: values[index] for tensor, values in self._values.items()}
+        """Returns the tensors of a complete batch, without the late ones."""
+        return {tensor: self._values[tensor][self._counted[index]] for tensor in self._tensors}
 
-    def batches_of_all_tensors(self) -> tuple[Batch, ...]:
-        """Returns every batch, with those tensors alone that arrived in all of them."""
-        arrived = {tensor: values for tensor, values in self._values.items() if len(values) == self._batch_num}
-        return tuple({tensor: values[index] for tensor, values in arrived.items()} for index in range(self._batch_num))
+    def batches(self) -> tuple[Batch, ...]:
+        """Returns every batch, with those late tensors that arrived in all of them."""
+        arrived = [tensor for tensor, values in self._values.items() if all(run in values for run in self._counted)]
+        return tuple({tensor: self._values[tensor][run] for tensor in arrived} for run in self._counted)
 
     def forget(self) -> None:
         """Frees the memory; nothing is kept any more."""
         self._batch_num = 0
-        self._values.clear()
+        self._counted.clear()
+        for values in self._values.values():
+            values.clear()
 
     def check_complete(self) -> None:
         """Raises CalibrationError if a batch, or a tensor of one, is missing."""
-        counts = {tensor: len(values) for tensor, values in self._values.items()}
         if self.complete == self._batch_num:
             return
+        counts = {tensor: self._arrived[tensor] for tensor in self._tensors}
         if len(set(counts.values())) > 1:
             tensor = min(counts, key=lambda name: counts[name])
             raise CalibrationError(
                 f"Tensor {tensor!r} was not computed in every calibration batch. Feed the model at its placeholders, "
                 "not at a tensor between them and the quantized layers."
             )
+        without = f", and {len(self._empty)} without images" if self._empty else ""
         raise CalibrationError(
-            f"Calibration needs {self._batch_num} batches, but saw {self.complete}. Run the model's outputs at least "
-            "batch_num times in calibration(), in a session on the graph given."
+            f"Calibration needs {self._batch_num} batches, but saw {self.complete}{without}. Run the model's outputs "
+            "at least batch_num times in calibration(), in a session on the graph given."
         )

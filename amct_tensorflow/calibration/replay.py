@@ -15,7 +15,8 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from amct_tensorflow.errors import AmctError
 from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.graph.rewrite import subgraph
-from amct_tensorflow.graph.view import full_tensor_name
+from amct_tensorflow.graph.session_options import session_options
+from amct_tensorflow.graph.view import full_tensor_name, parse_tensor_name
 from amct_tensorflow.quantized.builder import FLOAT_SCOPE
 
 # The replay takes this many images at a time.
@@ -44,6 +45,7 @@ class Replay:
         self.error: AmctError | None = None
         with self.graph.as_default():
             self._sources = {name: _stand_in(tensor) for name, tensor in sources.items()}
+            self._takes_any_number = all(map(_is_of_any_number, sources.values()))
             part = subgraph(fused.graph_def, needed)
             tf.import_graph_def(part, name=FLOAT_SCOPE, input_map=_present(self._sources, part))
         self._session: tf.compat.v1.Session | None = None
@@ -79,11 +81,11 @@ class Replay:
     def parts(self, batch: Batch, tensors: Collection[str]) -> list[Batch]:
         """Cuts a batch into parts of a few images: it needs less memory so.
 
-        It is left whole where the graph takes only so many images as ``tensors``, by full name, tell.
+        It is left whole where the graph takes only so many images, as the sources or ``tensors``, by full name, tell.
         """
         lengths = {len(value) if value.ndim else 0 for value in batch.values()}
         shapes = [self.tensor(name).shape for name in tensors]
-        takes_any_number = all(shape.rank and shape[0] is None for shape in shapes)
+        takes_any_number = self._takes_any_number and all(shape.rank and shape[0] is None for shape in shapes)
         if len(lengths) != 1 or 0 in lengths or not takes_any_number:
             return [batch]
         (length,) = lengths
@@ -104,7 +106,11 @@ class Replay:
         Raises:
             AmctError: what a look raised.
         """
-        self._session = self._session or _session(self.graph)
+        if self._session is None:
+            # The replay runs inside a call from the caller's session, whose threads may all be taken. The calling
+            # thread also has the memory at hand that the caller's session has just freed.
+            options = session_options(self.graph, run_often=False, in_calling_thread=True)
+            self._session = tf.compat.v1.Session(graph=self.graph, config=options)
         try:
             self._session.run(operations, {self._sources[name]: value for name, value in part.items()})
         except tf.errors.OpError:
@@ -119,22 +125,21 @@ class Replay:
             self._session = None
 
 
-def _session(graph: tf.Graph) -> tf.compat.v1.Session:
-    # The replay runs inside a call from the caller's session, whose threads may all be taken. A negative number keeps
-    # it in the calling thread, which also has the memory at hand that the caller's session has just freed.
-    options = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=-1)
-    # Each batch is run a few times: optimizing the graph would take several times as long as running it.
-    options.graph_options.rewrite_options.disable_meta_optimizer = True
-    return tf.compat.v1.Session(graph=graph, config=options)
-
-
 def _stand_in(tensor: tf.Tensor) -> tf.Tensor:
     """Returns a placeholder for a tensor; its first axis counts images, whose number may change."""
     shape = tensor.shape
     return tf.compat.v1.placeholder(tensor.dtype, [None, *shape[1:]] if shape.rank else shape)
 
 
+def _is_of_any_number(tensor: tf.Tensor) -> bool:
+    """Tells whether the first axis of a tensor may count images: it does not if its length is always the same."""
+    shape = tensor.shape
+    return bool(shape.rank is None or (shape.rank > 0 and shape[0] is None))
+
+
 def _present(sources: Mapping[str, tf.Tensor], graph_def: GraphDef) -> dict[str, tf.Tensor]:
-    """``import_graph_def`` refuses to map a tensor that nothing in the graph reads."""
-    read = {full_tensor_name(text) for node in graph_def.node for text in node.input if not text.startswith("^")}
-    return {name: tensor for name, tensor in sources.items() if name in read}
+    """Returns what stands for the sources; ``import_graph_def`` refuses to map what nothing in the graph reads."""
+    texts = {text for node in graph_def.node for text in node.input}
+    read = {text if text.startswith("^") else full_tensor_name(text) for text in texts}
+    waits = {f"^{parse_tensor_name(name).node}": tensor for name, tensor in sources.items()}
+    return {name: tensor for name, tensor in {**sources, **waits}.items() if name in read}

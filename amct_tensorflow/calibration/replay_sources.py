@@ -31,13 +31,14 @@ def replay_sources(
         ModelError: data comes from inside a function of the caller's graph.
     """
     behind_layers = view.downstream(inputs)
-    uncertain = view.loop_nodes | view.branch_nodes
     own = {operation.name for operation in graph.get_operations() if _yields_own_data(operation)}
-    ends = _first_outside(view, own & uncertain, uncertain)
+    ends = _first_outside(view, own & view.uncertain_nodes, view.uncertain_nodes)
     first_inputs = {
         full_tensor_name(text)
         for text in inputs.values()
-        if (node := parse_tensor_name(text).node) in callers and node not in behind_layers and node not in uncertain
+        if (node := parse_tensor_name(text).node) in callers
+        and node not in behind_layers
+        and node not in view.uncertain_nodes
     }
     sources: dict[str, None] = {}
     visited: set[str] = set()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-_SCOPE = "amct_calibration"
+from amct_tensorflow.graph.model_file import CALIBRATION_SCOPE
 
 
 def attach_tap(graph: tf.Graph, readers: Sequence[str], tensor: str, look: Callable[[np.ndarray], None]) -> None:
@@ -27,7 +27,12 @@ def attach_tap(graph: tf.Graph, readers: Sequence[str], tensor: str, look: Calla
         look(value)
         return np.int32(0)
 
-    with graph.as_default(), tf.name_scope(f"{_SCOPE}/"), tf.device("/CPU:0"), graph.control_dependencies(None):
+    with (
+        graph.as_default(),
+        tf.name_scope(f"{CALIBRATION_SCOPE}/"),
+        tf.device("/CPU:0"),
+        graph.control_dependencies(None),
+    ):
         looked = tf.numpy_function(tap, [graph.get_tensor_by_name(tensor)], tf.int32)
     for reader in readers:
         # TensorFlow has no public way to add an edge to a live graph.

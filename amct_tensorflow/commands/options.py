@@ -8,7 +8,10 @@ _LONGEST = 2**31
 def add_model(parser: ArgumentParser) -> None:
     """Adds the model, and its outputs."""
     parser.usage = "%(prog)s MODEL [options]"  # behind --outputs the model would be taken for one of them
-    parser.add_argument("model", metavar="MODEL", help="the float model: frozen (.pb), a SavedModel, or Keras (.keras)")
+    parser.add_argument(
+        "model", metavar="MODEL",
+        help="the float model: frozen (.pb), directory of a SavedModel, or Keras model (.keras, .h5)",
+    )  # fmt: skip
     parser.add_argument(
         "--outputs", metavar="NAME", nargs="+", type=output_names, default=[],
         help="output operators (default: whatever nothing reads)",

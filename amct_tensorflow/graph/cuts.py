@@ -37,12 +37,11 @@ def find_cuts(view: GraphView, sources: Collection[str], outputs: Sequence[str])
             if source.port > 0:
                 other_ports.add(source.node)
     last_use.update({output: len(order) for output in outputs if output in position})
-    inside = view.loop_nodes | view.branch_nodes
     cuts = []
     still_needed = -1  # the last use of whatever was computed so far
     for index, name in enumerate(order):
         alone = still_needed <= index < last_use[name] < len(order)
-        if alone and name not in sources and name not in other_ports and name not in inside:
+        if alone and name not in sources and name not in other_ports and name not in view.uncertain_nodes:
             cuts.append(name)
         still_needed = max(still_needed, last_use[name])
     return DataFlow(tuple(order), tuple(cuts))

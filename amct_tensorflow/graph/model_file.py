@@ -16,6 +16,9 @@ _QUANTIZED_MARKS = frozenset(
     {"AscendQuant", "AscendWeightQuant", "AscendDequant", "AscendAntiQuant", "QuantIfmr", "QuantArq", "SearchN"}
 )
 
+# What calibration inserts into the caller's graph stands in this scope.
+CALIBRATION_SCOPE = "amct_calibration"
+
 # Kernels of TensorFlow's that compute with integers, and what training inserts to fake them.
 _QUANTIZED_PREFIXES = (
     "QuantizedConv2D",
@@ -103,9 +106,15 @@ def check_not_quantized(view: GraphView, source: str | Path) -> None:
     """Refuses a model that is quantized, being calibrated, or trained for it, already.
 
     Raises:
-        ModelError: it holds one of the ops of spec section 4, or a function of such a name, or fakes quantization.
+        ModelError: it holds one of the ops of spec section 4, a function of such a name, or what calibration inserts,
+            or it fakes quantization.
     """
     for node in view.nodes.values():
+        if node.name.startswith(f"{CALIBRATION_SCOPE}/"):
+            raise ModelError(
+                f"Node {node.name!r} shows that {source} is being calibrated already. Load the model again for another "
+                "calibration."
+            )
         if node.op in _QUANTIZED_MARKS or node.op.startswith(_QUANTIZED_PREFIXES):
             raise ModelError(
                 f"Node {node.name!r} ({node.op}) shows that {source} is quantized already. Give the original model."

@@ -21,6 +21,7 @@ def session_options(graph: tf.Graph, *, run_often: bool, in_calling_thread: bool
     rewrites = options.graph_options.rewrite_options
     if any(map(_is_nchw, graph.get_operations())):
         rewrites.cpu_layout_conversion = RewriterConfig.NCHW_TO_NHWC
+        rewrites.min_graph_nodes = -1  # small graphs, too
     elif not run_often:
         rewrites.disable_meta_optimizer = True
     return options

@@ -143,7 +143,7 @@ class GraphView:
         return str(consumer.node.input[consumer.input_index]).startswith("^")
 
     def downstream(self, names: Iterable[str], within: Collection[str] | None = None) -> set[str]:
-        """Returns ``names`` and every node that depends on them, or waits for them, perhaps ``within`` some nodes."""
+        """Returns ``names`` and every node that depends on them or waits for them; all of them ``within``, if given."""
         found: set[str] = set()
         waiting = list(names)
         while waiting:
@@ -215,6 +215,11 @@ class GraphView:
         opened = {name for name, node in self.nodes.items() if node.op == "Switch" and not self.is_of_loop(node)}
         closed = {name for name, node in self.nodes.items() if node.op == "Merge" and not self.is_of_loop(node)}
         return self._between(opened, closed)
+
+    @cached_property
+    def uncertain_nodes(self) -> frozenset[str]:
+        """Names of the nodes that may run never, or more than once, in a run: those in branches and loops."""
+        return self.loop_nodes | self.branch_nodes
 
     def is_of_loop(self, node: NodeDef) -> bool:
         """Tells whether a Switch or Merge belongs to a loop itself, not to a branch."""

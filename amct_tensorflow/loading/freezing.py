@@ -9,8 +9,8 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from amct_tensorflow.errors import ModelError, first_line
-from amct_tensorflow.loading.canonical import canonical
 from amct_tensorflow.loading.frozen_model import FrozenModel
+from amct_tensorflow.loading.reproducible import reproducible
 
 FREEZE_IT_YOURSELF = (
     "Freeze it in the program that made it, as the worked example of the README shows, and give the .pb."
@@ -51,7 +51,7 @@ def freeze(inference: Inference, source: Path) -> FrozenModel:
         graph_def = function.graph.as_graph_def()
     except Exception as error:  # whatever TensorFlow did not expect of the graph
         raise ModelError(_refusal(inference.function, source, error)) from error
-    graph_def = canonical(graph_def, [tensor.op.name for tensor in function.outputs])
+    graph_def = reproducible(graph_def, [tensor.op.name for tensor in function.outputs])
     kept = {node.name for node in graph_def.node}
     _check_stateless(function.graph, kept, source)
     inputs = {tensor.op.name: _describe(tensor) for tensor in function.inputs if tensor.op.name in kept}

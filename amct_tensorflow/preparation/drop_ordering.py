@@ -44,10 +44,10 @@ def drop_ordering(graph: PreparedGraph) -> PreparedGraph:
 
 
 def _meaningful_to_wait_for(view: GraphView) -> set[str]:
-    """Returns the nodes inside loops and branches, those that have an effect, and those behind one of these."""
+    """Returns the nodes inside loops and branches, those that have an effect, and those that such a one precedes."""
     library = view.graph_def.library
     effects = [node.name for node in view.nodes.values() if _has_effect(node, library, frozenset())]
-    return view.downstream(effects) | view.loop_nodes | view.branch_nodes
+    return view.downstream(effects) | view.uncertain_nodes
 
 
 def _has_effect(node: NodeDef, library: FunctionDefLibrary, within: frozenset[str]) -> bool:

@@ -100,12 +100,13 @@ def _inline(graph: PreparedGraph, calls: list[_Call]) -> PreparedGraph:
     editor = graph.editor()
     library = graph.view.graph_def.library
     origins: dict[str, tuple[str, ...]] = {}
-    uncertain = graph.view.loop_nodes | graph.view.branch_nodes
     for call in calls:
         inputs = editor.node(call.name).input
         arguments = data_inputs(inputs)[call.first_argument :]
         body = FunctionBody(call.function, call.attributes, arguments, library, editor, call.name)
-        body.wait([text for text in inputs if text.startswith("^")], for_arguments=call.name in uncertain)
+        body.wait(
+            [text for text in inputs if text.startswith("^")], for_arguments=call.name in graph.view.uncertain_nodes
+        )
         for node in body.nodes():
             origins[editor.add(node, like=call.name)] = graph.original_names(call.name)
         editor.replace_tensors({f"{call.name}:{port}": text for port, text in enumerate(body.results)})

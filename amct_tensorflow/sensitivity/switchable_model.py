@@ -17,7 +17,8 @@ from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.cuts import find_cuts
 from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.graph.rewrite import subgraph
-from amct_tensorflow.graph.view import GraphView, full_tensor_name, parse_tensor_name
+from amct_tensorflow.graph.session_options import session_options
+from amct_tensorflow.graph.view import GraphView, full_tensor_name, parse_tensor_name, upstream
 from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.sensitivity.divergence import Divergence
 from amct_tensorflow.sensitivity.switchable_graph import SwitchableGraph, switchable_graph
@@ -54,14 +55,16 @@ class SwitchableModel:
             batches: per calibration batch, the values of the tensors from which the outputs follow.
 
         Raises:
-            ModelError: TensorFlow does not take it.
+            ModelError: TensorFlow does not take it, or layers lie before what calibration has seen.
         """
         self._batches = batches
         sources = {name: graph.get_tensor_by_name(name) for name in batches[0]}
         fused = plan.fused
         view = GraphView(subgraph(fused.graph_def, plan.outputs))
         self.outputs = tuple(output for output in plan.outputs if _follows(view, output, sources))
-        flow = find_cuts(view, {parse_tensor_name(name).node for name in sources}, self.outputs)
+        source_nodes = {parse_tensor_name(name).node for name in sources}
+        _check_nothing_is_hidden(view, source_nodes, plan)
+        flow = find_cuts(view, source_nodes, self.outputs)
         position = {name: index for index, name in enumerate(flow.order)}
         layers = {name: layer for name, layer in plan.factors.items() if name in position and name in fused.layers}
         self._position = {name: position[name] for name in layers}
@@ -74,7 +77,8 @@ class SwitchableModel:
         switchable = QuantizationPlan(FusedGraph(view, fused.layers), layers, plan.corrections, self.outputs)
         self._import(switchable_graph(switchable, self._cuts), graph, sources)
         self._references: dict[int, list[np.ndarray]] = {}
-        self._session = tf.compat.v1.Session(graph=self._graph)
+        options = session_options(self._graph, run_often=True)
+        self._session = tf.compat.v1.Session(graph=self._graph, config=options)
 
     def _import(self, switchable: SwitchableGraph, shapes: tf.Graph, sources: Mapping[str, tf.Tensor]) -> None:
         """Imports the graph behind placeholders for its sources and cuts, of which only some are alive in a run."""
@@ -87,14 +91,20 @@ class SwitchableModel:
             external = {name: _alive_if(self._from_start, tensor) for name, tensor in self._sources.items()}
             for cut, entered, fed in zip(self._cuts, self._entered, self._fed, strict=True):
                 external[switchable.entries[cut]] = _alive_if(entered, fed)
-            read = {full_tensor_name(text) for node in switchable.graph_def.node for text in node.input}
+            external |= {f"^{parse_tensor_name(name).node}": tensor for name, tensor in self._sources.items()}
+            texts = {text for node in switchable.graph_def.node for text in node.input}
+            read = {text if text.startswith("^") else full_tensor_name(text) for text in texts}
             input_map = {name: tensor for name, tensor in external.items() if name in read}
             with _told_as_model_error():
                 tf.import_graph_def(switchable.graph_def, name="model", input_map=input_map)
-        find = self._graph.get_tensor_by_name
-        self._gates = {name: find(f"model/{gate}:0") for name, gate in switchable.gates.items()}
-        self._fetches = [find(f"model/{switchable.outputs[output]}:0") for output in self.outputs]
-        self._values = [find(f"model/{switchable.values[cut]}:0") for cut in self._cuts]
+        self._gates = {name: self._tensor(gate) for name, gate in switchable.gates.items()}
+        with self._graph.as_default():
+            # TensorFlow leaves a node that is fetched as it is, even if it has no kernel for its data format.
+            self._fetches = [tf.identity(self._tensor(switchable.outputs[output])) for output in self.outputs]
+            self._values = [tf.identity(self._tensor(switchable.values[cut])) for cut in self._cuts]
+
+    def _tensor(self, node: str) -> tf.Tensor:
+        return self._graph.get_tensor_by_name(f"model/{node}:0")
 
     def close(self) -> None:
         """Frees the session."""
@@ -212,6 +222,14 @@ def _follows(view: GraphView, output: str, sources: Collection[str]) -> bool:
         visited.add(text)
         waiting.extend(text for text in node.input if not text.startswith("^"))
     return True
+
+
+def _check_nothing_is_hidden(view: GraphView, sources: Collection[str], plan: QuantizationPlan) -> None:
+    """Raises ModelError if quantizing a layer would change what calibration has seen, and replays as it was."""
+    before = upstream(view.nodes, [name for name in sources if name in view.nodes])
+    hidden = sorted(name for name in plan.factors if name in before)
+    if hidden:
+        raise ModelError(f"What layer {hidden[0]!r} computes goes through a branch or loop with data of its own.")
 
 
 def _float_nodes(graph: tf.Graph) -> set[str]:

@@ -11,7 +11,6 @@ from conftest import ROOT
 from graphs import build, normal, save, small_net
 from saved_models import IMAGES, Module, compute, loop, network, save_as_tensorflow_1, two_ways
 
-from amct_tensorflow.graph.layers import find_layers
 from amct_tensorflow.loading.load import load_frozen
 from amct_tensorflow.models.float_model import FloatModel
 
@@ -97,8 +96,7 @@ def test_a_frozen_graph_stays_as_it_is(tmp_path):
 def test_the_layers_of_a_keras_model_are_found(folder):
     model = FloatModel.load(folder / "network.keras", ["Identity"])
     assert model.frozen == load_frozen(folder / "network.keras").data
-    found = [layer.op_type for layer in find_layers(model.graph, model.view)]
-    assert found.count("DepthwiseConv2dNative") == 1 and "MatMul" in found and "Conv2D" in found
+    assert {layer.op_type for layer in model.layers} == {"Conv2D", "DepthwiseConv2dNative", "MatMul"}
 
 
 OTHER_PROCESS = """

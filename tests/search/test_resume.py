@@ -409,7 +409,7 @@ def test_a_run_with_another_prefix_completes_one_that_was_killed(workdir, monkey
     edit_config(arguments, **PLAIN)
     calibrate(arguments)
     expected = contents(Path())
-    edit_config(arguments, **dict.fromkeys(PLAIN, True), weight_rounding="second_moments")
+    edit_config(arguments, bias_correction=True, weight_rounding="second_moments")
     calibrate(arguments)
     assert contents(Path()) != expected
     edit_config(arguments, **PLAIN)

@@ -5,12 +5,13 @@ from contextlib import closing
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import SMALL_NET_LAYERS, batch_norm, build, normal, run, small_net, tf1
+from graphs import SMALL_NET_LAYERS, batch_norm, build, build_v1, nchw_on_cpu, normal, run, small_net, tf1
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amct_tensorflow.calibration.calibrator import Calibrator
 from amct_tensorflow.config.defaults import default_config
+from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.cuts import find_cuts
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.view import GraphView
@@ -40,28 +41,36 @@ def residual_net():
 
 
 class Prepared:
-    def __init__(self, make, outputs, batches, calibrated_outputs=None):
-        self.outputs = outputs
+    """A model, calibrated on batches of images for ``input``, or of values for several inputs."""
+
+    def __init__(self, make, outputs, batches, calibrated_outputs=None, build=build, options=None):
+        batches = [batch if isinstance(batch, dict) else {"input": batch} for batch in batches]
+        self.outputs, self.feeds, self.options = outputs, batches[0], options
         self.graph_def = build(make)
         model = FloatModel.of_graph(import_graph(self.graph_def, "test"), outputs)
         config = default_config(model.layers, model.op_types, batch_num=len(batches))
         calibrator = Calibrator(model, config, lambda _: None, for_search=True)
-        with tf1.Session(graph=model.graph) as session:
+        with tf1.Session(graph=model.graph, config=options) as session:
             for batch in batches:
-                session.run([f"{name}:0" for name in calibrated_outputs or outputs], {"input:0": batch})
+                feeds = {f"{name}:0": value for name, value in batch.items()}
+                session.run([f"{name}:0" for name in calibrated_outputs or outputs], feeds)
         self.calibration = calibrator.check_complete()
         self.plan = self.calibration.plan(calibrator.fused, outputs)
-        self.switchable = SwitchableModel(model.graph, self.plan, self.calibration.batches)
+        self.switchable = SwitchableModel(model.prepared_graph, self.plan, self.calibration.batches)
         self.layers = list(self.plan.factors)
 
-    def expected(self, quantized, images=IMAGES):
+    def expected(self, quantized):
         """The divergence of the model that would be saved."""
         plan = self.plan.restrict({name: name in quantized for name in self.layers})
         graph_def = quantize_graph(plan).graph_def
         divergence = Divergence(len(self.outputs))
-        reference = run(self.graph_def, self.outputs, {"input": images})
-        divergence.add(reference, run(graph_def, self.outputs, {"input": images}))
+        reference = run(self.graph_def, self.outputs, self.feeds, self.options)
+        divergence.add(reference, run(graph_def, self.outputs, self.feeds, self.options))
         return divergence.value
+
+    def check_every_layer(self):
+        for name in self.layers:
+            assert self.switchable.divergences([{name}]) == [pytest.approx(self.expected({name}), rel=1e-3, abs=1e-8)]
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +144,28 @@ def test_an_early_output_ends_the_cuts():
     assert "stem" in flow.cuts and "relu" not in flow.cuts
 
 
+def test_no_cut_determines_the_outputs_before_every_input_is_known():
+    def make():
+        x, other = (tf1.placeholder(tf.float32, [None, 3], name=name) for name in ("input", "other"))
+        joined = tf.add(tf.sin(tf.sin(x, name="a"), name="b"), tf.cos(other, name="c"), name="joined")
+        tf.sin(joined, name="out")
+
+    assert find_cuts(GraphView(build(make)), {"input", "other"}, ["out"]).cuts == ("joined",)
+
+
+def test_what_a_loop_yields_is_data_wherever_it_comes_from():
+    def make():
+        x = tf1.placeholder(tf.float32, [3], name="input")
+        y = tf.sin(x, name="a")
+        _, z = tf1.while_loop(lambda i, _: i < 3, lambda i, v: (i + 1, v + y), [0, tf.zeros([3])])
+        tf.cos(tf.exp(z, name="b"), name="out")
+
+    view = GraphView(build_v1(make))
+    flow = find_cuts(view, {"input"}, ["out"])
+    assert {"while/Exit_1", "b", "out"} < set(flow.order) and not set(flow.cuts) & view.loop_nodes
+    assert flow.cuts[-2:] == ("while/Exit_1", "b")
+
+
 def test_control_edges_across_forbid_a_cut():
     def make():
         x = tf1.placeholder(tf.float32, [None, 3], name="input")
@@ -158,6 +189,80 @@ def test_unknown_shapes_and_inputs_that_are_no_images():
         assert prepared.switchable.divergences([quantized]) == [pytest.approx(prepared.expected(quantized), rel=1e-3)]
     (early,) = prepared.switchable.divergences([{"a", "c"}], base={"a"})
     assert early == pytest.approx(prepared.expected({"a", "c"}), rel=1e-3)
+
+
+def test_several_inputs():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 12, 12, 3], name="input")
+        other = tf1.placeholder(tf.float32, [None, 5], name="numbers")
+        y = tf.nn.conv2d(x, normal((3, 3, 3, 4), 1), 1, "SAME", name="a")
+        y = tf.nn.relu(tf.nn.conv2d(tf.nn.relu(y), normal((3, 3, 4, 4), 2), 1, "SAME", name="b"))
+        y = tf.reduce_mean(y, [1, 2]) + tf.nn.sigmoid(tf.matmul(other, normal((5, 4), 3), name="c"))
+        tf.matmul(tf.nn.relu(y), normal((4, 3), 4), name="out")
+
+    Prepared(make, ["out"], [{"input": IMAGES, "numbers": normal((6, 5), 5)}]).check_every_layer()
+
+
+def test_layers_right_behind_each_other():
+    """A separable convolution: what the first moves goes through the second."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 12, 12, 3], name="input")
+        y = tf.nn.depthwise_conv2d(x, normal((3, 3, 3, 2), 1), [1, 1, 1, 1], "SAME", name="a")
+        tf.nn.relu(tf.nn.conv2d(y, normal((1, 1, 6, 4), 2), 1, "SAME", name="b"), name="out")
+
+    Prepared(make, ["out"], [IMAGES]).check_every_layer()
+
+
+def test_biases_that_fusion_put_before_a_reshape():
+    """Conv1D: no node of the float model has the value of the bias."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 12, 3], name="input")
+        for index, channels in enumerate((3, 4, 4)):
+            x = tf.nn.conv1d(x, normal((3, channels, 4), index), 1, "SAME", name=f"conv{index}")
+            x = tf.nn.relu(tf.nn.bias_add(x, normal((4,), index + 5)))
+        tf.identity(x, name="out")
+
+    Prepared(make, ["out"], [normal((6, 12, 3), 9)]).check_every_layer()
+
+
+def test_a_loop_between_layers():
+    def make():
+        x = tf1.placeholder(tf.float32, [6, 5], name="input")
+        y = tf.matmul(x, normal((5, 5), 1), name="a")
+        _, z = tf1.while_loop(lambda i, _: i < 3, lambda i, v: (i + 1, tf.tanh(v + y)), [0, tf.zeros([6, 5])])
+        tf.identity(tf.matmul(z, normal((5, 3), 2), name="b"), name="out")
+
+    Prepared(make, ["out"], [normal((6, 5), 3)], build=build_v1).check_every_layer()
+
+
+def test_channels_first_on_a_cpu():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 3, 12, 12], name="input")
+        y = tf.nn.conv2d(x, normal((3, 3, 3, 4), 1), 1, "SAME", "NCHW", name="a")
+        y = tf.nn.relu(tf.nn.bias_add(y, normal((4,), 2), "NCHW"))
+        y = tf.nn.avg_pool2d(y, 2, 2, "VALID", "NCHW", name="b")
+        tf.nn.max_pool2d(y, 2, 2, "VALID", "NCHW", name="pooled")
+        tf.identity(tf1.get_default_graph().get_tensor_by_name("pooled:0"), name="out")
+
+    images = [IMAGES.transpose(0, 3, 1, 2)]
+    for outputs in (["out"], ["pooled", "b"]):
+        Prepared(make, outputs, images, ["out"], options=nchw_on_cpu()).check_every_layer()
+
+
+def test_layers_behind_which_calibration_has_seen_what_it_cannot_compute_again():
+    """What their quantization moves would be taken for nothing."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 5], name="input")
+        flag = tf1.placeholder(tf.bool, [], name="flag")
+        y = tf.matmul(x, normal((5, 5), 1), name="a")
+        y = tf1.cond(flag, lambda: tf.nn.dropout(y, 0.5), lambda: y)
+        tf.identity(tf.matmul(y, normal((5, 3), 2), name="b"), name="out")
+
+    with pytest.raises(ModelError, match="What layer 'a' computes goes through a branch or loop with data of its own"):
+        Prepared(make, ["out"], [{"input": normal((6, 5), 3), "flag": False}], build=build_v1)
 
 
 def test_large_outputs_are_not_kept(monkeypatch, chain):

@@ -20,7 +20,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 _VARYING_ATTRIBUTES = ("_gradient_op_type", "_has_manual_control_dependencies", "config_proto")
 
 
-def canonical(graph_def: GraphDef, outputs: Sequence[str]) -> GraphDef:
+def reproducible(graph_def: GraphDef, outputs: Sequence[str]) -> GraphDef:
     """Returns what outputs need of a graph, in an order and with names that depend on nothing else.
 
     Args:

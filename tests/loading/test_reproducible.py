@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.loading.canonical import canonical
+from amct_tensorflow.loading.reproducible import reproducible
 
 
 def call(name, function, inputs):
@@ -48,13 +48,13 @@ def graph(numbers, order, extras):
 
 @given(st.lists(st.integers(1, 9999), min_size=4, max_size=4, unique=True), st.permutations(range(8)), st.booleans())
 def test_it_is_always_the_same(numbers, order, extras):
-    assert canonical(graph(numbers, order, extras), ["Identity"]) == canonical(
+    assert reproducible(graph(numbers, order, extras), ["Identity"]) == reproducible(
         graph([1, 2, 3, 4], range(8), False), ["Identity"]
     )
 
 
 def test_what_it_looks_like():
-    found = canonical(graph([160, 161, 225, 226], range(8), True), ["Identity"])
+    found = reproducible(graph([160, 161, 225, 226], range(8), True), ["Identity"])
     assert [(node.name, list(node.input)) for node in found.node] == [
         ("conv/captured_0", []),
         ("x", []),
@@ -81,6 +81,6 @@ def test_a_loop_and_a_function_that_calls_itself_end():
     ]
     graph_def = GraphDef(node=loop)
     graph_def.library.function.add(node_def=[call("again", "__inference_f_3", [])]).signature.name = "__inference_f_3"
-    found = canonical(graph_def, ["exit"])
+    found = reproducible(graph_def, ["exit"])
     assert [node.name for node in found.node] == ["enter", "next", "merge", "exit"]
     assert found.library.function[0].node_def[0].attr["f"].func.name == "__inference_f_0"
