@@ -6,7 +6,7 @@ from amct_tensorflow.version import VERSION
 
 
 def test_what_is_for_the_file_only_stays_off_the_console(workdir, capsys):
-    follow_directory()
+    follow_directory()  # as a run does; other tests may have logged elsewhere
     log_environment({"model_file": "net.pb"}, {"model": "0123"})
     assert capsys.readouterr().err == ""
     log = LOG_FILE.read_text()
