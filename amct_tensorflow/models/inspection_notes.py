@@ -24,15 +24,16 @@ def _notes(inspection: Inspection) -> Iterator[str]:
         )
     rows = sum(layer.counts_one_row and layer.multiply_accumulates is not None for layer in layers)
     if rows:
-        yield f"The first axis of what {plural(rows, 'layer')} yield is not known even for one image; it counts as 1."
+        number = plural(rows, "layer")
+        yield f"The first axis of the output of {number} is not known even for one image; it counts as 1."
     in_loops = sum(layer.in_loop for layer in layers)
     if in_loops:
-        yield f"{plural(in_loops, 'layer')} in loops are counted for one round; shares in int8 are upper bounds."
+        yield f"Of loops, with {plural(in_loops, 'layer')}, one round is counted; shares in int8 are upper bounds."
     if inspection.images > 1:
         yield f"Inputs and outputs hold {inspection.images} images; multiply-accumulates are those of all of them."
     if inspection.unused:
         number = plural(len(inspection.unused), "layer")
-        yield f"No output depends on {number}, which are left out: {few(inspection.unused)}."
+        yield f"No output depends on {number}, not counted here: {few(inspection.unused)}."
 
 
 def plural(number: int, noun: str) -> str:

@@ -82,7 +82,8 @@ def test_one_line_per_error(main, messages, workdir, options, words):
 
 def test_a_model_that_is_none(main, messages, workdir):
     assert main(["inspect", "nowhere.pb"]) == 1
-    assert messages == ["ERROR Model nowhere.pb does not exist. Give the path of a frozen model (.pb)."]
+    (line,) = messages
+    assert line.startswith("ERROR Model nowhere.pb does not exist. Give ")
 
 
 @pytest.mark.parametrize(

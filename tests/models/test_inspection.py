@@ -100,7 +100,7 @@ def test_layers_that_no_output_needs_are_left_out():
 
     found = inspect(make, ["main"])
     assert found.quantizable == ["main"] and found.multiply_accumulates == 12 and found.unused == ("auxiliary",)
-    assert notes(found) == ["No output depends on 1 layer, which are left out: auxiliary."]
+    assert notes(found) == ["No output depends on 1 layer, not counted here: auxiliary."]
 
 
 def test_what_cannot_be_quantized_tells_why():
@@ -180,7 +180,7 @@ def test_as_many_rows_as_the_data_say():
 
     found = inspect(make)
     assert found.layers[0].multiply_accumulates == 12
-    assert notes(found) == ["The first axis of what 1 layer yield is not known even for one image; it counts as 1."]
+    assert notes(found) == ["The first axis of the output of 1 layer is not known even for one image; it counts as 1."]
 
 
 # ------------------------------------------------------------------------------------------------ Loops and functions
@@ -200,7 +200,7 @@ def check_recurrent(found):
     assert dense.obstacle is None and dense.multiply_accumulates == 8
     assert found.share(["dense"]) == Share(1 / 3, "multiply-accumulates", True)
     assert str(found.share(["dense"])) == "at most 33.3 % of the multiply-accumulates"
-    assert any("counted for one round" in note for note in notes(found))
+    assert any("one round is counted" in note for note in notes(found))
 
 
 def test_loops_of_old_form():
