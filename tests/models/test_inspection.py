@@ -40,9 +40,11 @@ def conv(x, out, name, size=3, padding="SAME"):
 @pytest.fixture
 def functions():
     """Loops and branches become functions, as TensorFlow 2 writes them."""
+    before = tf1.control_flow_v2_enabled()
     tf1.enable_control_flow_v2()
     yield
-    tf1.disable_control_flow_v2()
+    if not before:
+        tf1.disable_control_flow_v2()
 
 
 # ------------------------------------------------------------------------------------------------------------- Layers
