@@ -216,8 +216,9 @@ def a_convolution_in_groups_by_split_and_concatenation():
 @form("Conv2D Snapshot BiasAdd Relu DepthwiseConv2dNative BiasAdd", inputs={"x": (2, 8, 8, 4)})
 def convolutions_in_groups():
     y = tf.nn.conv2d(placeholder(None, 8, 8, 4), normal((3, 3, 2, 6), 1, 0.4), 1, "SAME", name="two_groups")
-    y = tf.nn.relu(batch_norm(y, 6, "bn"))
-    tf.nn.bias_add(tf.nn.conv2d(y, normal((3, 3, 1, 6), 2), 1, "SAME", name="six_groups"), normal((6,), 3), name="out")
+    y = tf.nn.relu(small_ops(y, 2))
+    y = tf.nn.conv2d(y, normal((3, 3, 1, 6), 3), 1, "SAME", name="six_groups")
+    tf.add(y, normal((1, 6), 4), name="out")
 
 
 @form("Conv2D BiasAdd Relu Conv2D BiasAdd Relu Mean MatMul Identity", inputs={"x": (2, 3, 8, 8)}, options=nchw_on_cpu)

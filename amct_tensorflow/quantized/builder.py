@@ -106,7 +106,8 @@ class _Builder:
         if layer.weights is not None:
             self._insert_weights(layer, factors, correction)
             value = self._insert_bias(layer, correction, deq_scale)
-        self._origins[layer.name] = (*self._plan.fused.originals([layer.name]), *layer.absorbed)
+        originals = dict.fromkeys((*self._plan.fused.originals([layer.name]), *layer.absorbed))
+        self._origins[layer.name] = tuple(originals)
         return self._insert_dequant(layer, value, deq_scale)
 
     def quantize_input(self, key: str, factors: LayerFactors) -> None:

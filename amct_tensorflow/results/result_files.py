@@ -1,17 +1,22 @@
-"""The files of a run: where they go, and what stands in them."""
+"""The files of a run: where they go, what stands in them, and that they appear together."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from amct_tensorflow.config.json_file import dump_config
 from amct_tensorflow.config.schema import QuantConfig
-from amct_tensorflow.log import LOG_DIR
+from amct_tensorflow.log import LOG_DIR, log_for
 from amct_tensorflow.quantized.model_files import ModelPaths
 from amct_tensorflow.quantized.node_map import dump_node_map
 from amct_tensorflow.record.corrections import correction_paths, dump_corrections
 from amct_tensorflow.record.record_file import dump_record
 from amct_tensorflow.results.history import FINAL_CONFIG_FILE, HISTORY_FILE, RANKING_FILE, dump_history, dump_ranking
 from amct_tensorflow.search.search_result import SearchResult
+from amct_tensorflow.storage.files import check_writable
+from amct_tensorflow.storage.locks import exclusive
+from amct_tensorflow.storage.publishing import finish, publish
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,29 @@ class ResultFiles:
         found = [self.folder / FINAL_CONFIG_FILE, self.folder / RANKING_FILE, LOG_DIR / HISTORY_FILE]
         named = [*self.models, self.model.node_map, self.record, *correction_paths(self.record)]
         return [*named, *found] if self.config is None else [*named, *found, self.config]
+
+    @contextmanager
+    def reserved(self) -> Iterator[None]:
+        """Keeps other runs out of the folders, and completes what a killed run began to publish there.
+
+        Raises:
+            OutputError: nothing can be written there, or another run does.
+        """
+        for folder in self.folders:
+            check_writable(folder)
+        with exclusive(self.folders):
+            finish(self.folder, self.paths)
+            yield
+
+    def publish(self, result: SearchResult, config: QuantConfig) -> None:
+        """Puts all files in place together; see ``contents``.
+
+        Raises:
+            OutputError: one cannot be written; all are then as they were.
+        """
+        if existing := next(filter(Path.exists, self.models), None):
+            log_for().warning("%s and the files beside it already exist; they will be overwritten.", existing)
+        publish(self.folder, self.contents(result, config))
 
     def contents(self, result: SearchResult, config: QuantConfig) -> dict[Path, str | bytes]:
         """Returns what stands in each file.

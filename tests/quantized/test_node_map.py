@@ -1,0 +1,109 @@
+"""Every node of a quantized model traces to nodes of the file that the user gave, whatever preparation made of them."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from forms import FORMS
+from graphs import run, save, signal_to_noise, tf1
+
+import amct_tensorflow as amct
+from amct_tensorflow.graph.model_file import import_graph
+
+INSERTED = ("AscendQuant", "AscendWeightQuant", "AscendDequant", "AscendAntiQuant")
+
+
+def quantize(form, skip_layers=None):
+    """Takes a form through the public steps; returns the float graph, the quantized one, and the node map."""
+    graph_def = form.graph_def()
+    model = save(graph_def, Path("float.pb"))
+    graph = import_graph(graph_def, "test")
+    amct.create_quant_config("config.json", graph, skip_layers)
+    amct.quantize_model(graph, "config.json", "record.txt", list(form.outputs))
+    with graph.as_default():  # see ``run``
+        fetched = [tf.identity(graph.get_tensor_by_name(f"{name}:0")) for name in form.outputs]
+    with tf1.Session(graph=graph, config=form.options()) as session:
+        session.run(fetched, {f"{name}:0": value for name, value in form.feeds().items()})
+    amct.save_model(model, list(form.outputs), "record.txt", "results/net")
+    quantized = tf1.GraphDef.FromString(Path("results/net_quantized.pb").read_bytes())
+    (graph,) = json.loads(Path("results/net_quant.json").read_text())["graph"]
+    return graph_def, quantized, graph["op"]
+
+
+def originals_of(operation):
+    (attribute,) = operation["attr"]
+    assert attribute["key"] == "_datadump_original_op_names"
+    return attribute["value"]["list"]["s"]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_is_quantized_and_traced(name):
+    form = FORMS[name]
+    graph_def, quantized, operations = quantize(form)
+    check_map(graph_def, quantized, operations)
+    assert any(operation["type"] == "AscendDequant" for operation in operations)
+    feeds = form.feeds()
+    present = {key: value for key, value in feeds.items() if any(node.name == key for node in quantized.node)}
+    expected = run(graph_def, form.outputs, feeds, form.options())
+    for one, other in zip(expected, run(quantized, form.outputs, present, form.options()), strict=True):
+        assert signal_to_noise(one, other) > 20
+
+
+def check_map(graph_def, quantized, operations):
+    types = {node.name: node.op for node in graph_def.node}
+    assert [(each["name"], each["type"]) for each in operations] == [(node.name, node.op) for node in quantized.node]
+    listed = Counter(name for operation in operations for name in originals_of(operation))
+    assert listed.keys() <= types.keys()
+    for operation in operations:
+        originals, operation_type = originals_of(operation), operation["type"]
+        assert len(set(originals)) == len(originals)
+        if operation_type == "AscendQuant":  # which may do the work of an activation
+            assert all(types[name] in ("Relu", "Relu6") or "Call" in types[name] for name in originals), originals
+        elif operation_type in INSERTED or any(scope in operation["name"] for scope in ("_quant/", "dequant/")):
+            assert originals == []
+        elif types.get(operation["name"]) == operation_type != "BiasAdd":  # a bias is part of its layer
+            assert operation["name"] in originals
+        for output in operation.get("output_desc", ()):
+            value = {entry["key"]: entry["value"] for entry in output["attr"]}["_datadump_origin_name"]["s"]
+            assert operation_type == "AscendDequant" and value in types
+    layers = [name for name, op in types.items() if op in ("Conv2D", "MatMul", "DepthwiseConv2dNative")]
+    needed = {node.name for node in quantized.node}
+    assert all(listed[name] for name in layers if name in needed)
+
+
+def test_what_comes_from_a_function_traces_to_its_call():
+    _, quantized, operations = quantize(FORMS["functions"])
+    calls = {name for operation in operations for name in originals_of(operation) if "PartitionedCall" in name}
+    assert len(calls) == 3
+    for operation in operations:
+        scope = next((call for call in calls if operation["name"].startswith(f"{call}/")), None)
+        if scope and originals_of(operation) and operation["type"] != "AscendQuant":
+            assert originals_of(operation) == [scope]
+    layers = [operation for operation in operations if operation["type"] == "Conv2D"]
+    assert sorted(originals_of(layer)[0] for layer in layers) == sorted(calls)
+    assert not {node.op for node in quantized.node} & {"PartitionedCall", "StatefulPartitionedCall"}
+
+
+def test_what_is_folded_into_a_layer_that_stays_float_is_no_node_of_the_file():
+    form = FORMS["batch_norms_in_small_ops"]
+    graph_def, quantized, operations = quantize(form, skip_layers=["conv1", "dense6"])
+    check_map(graph_def, quantized, operations)
+    named = {operation["name"]: originals_of(operation) for operation in operations}
+    assert named["conv1/folded_weights"] == named["conv1/folded_bias"] == []
+
+
+@pytest.mark.parametrize("name", ["functions", "weights_in_half_precision", "an_output_that_waits_for_the_weights"])
+def test_a_quantized_model_holds_its_weights_once(name):
+    """Neither a function that was inlined nor what an output waited for keeps the float ones."""
+    graph_def, quantized, _ = quantize(FORMS[name])
+    largest = max(
+        np.prod(tf.make_ndarray(node.attr["value"].tensor).shape) for node in quantized.node if node.op == "Const"
+    )
+    floats = [
+        node for node in quantized.node if node.op == "Const" and node.attr["dtype"].type == tf.float32.as_datatype_enum
+    ]
+    assert all(tf.make_ndarray(node.attr["value"].tensor).size < largest for node in floats)
+    assert {each.signature.name.partition("_")[0] for each in quantized.library.function} <= set(INSERTED)
