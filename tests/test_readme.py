@@ -50,6 +50,7 @@ TRIED = {
     "python ./src/mobilenet_v2_accuracy_based_auto_calibration.py --dataset":
         "test_real_model.py::test_five_lines_and_eight_files",
     "python src/images_to_tfrecords.py": "test_readme.py::test_images_become_records",
+    "python -m amct_tensorflow inspect": "commands/test_inspect.py::test_what_the_readme_shows",
     "cp src/": "test_readme.py::test_another_model",
     "python src/my_model.py": "test_readme.py::test_another_model",
     "atc ": "nowhere",

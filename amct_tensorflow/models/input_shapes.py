@@ -35,5 +35,6 @@ def with_input_shapes(model: FloatModel, shapes: Mapping[str, Sequence[int | Non
             raise ArgumentValueError(f"Input {name!r} of {model.source} has the shape {known}; {given} does not fit.")
         inputs[name].attr["shape"].shape.CopyFrom(known.merge_with(given).as_proto())
     for node in graph_def.node:
-        node.attr.pop("_output_shapes", None)  # what a tool wrote down of the shapes before
+        if "_output_shapes" in node.attr:  # what a tool wrote down of the shapes before
+            del node.attr["_output_shapes"]
     return FloatModel(GraphView(graph_def), model.outputs, model.source, graph=None)

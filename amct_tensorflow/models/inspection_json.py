@@ -28,7 +28,7 @@ def dump_inspection(inspection: Inspection) -> str:
             "quantizable": len(inspection.quantizable),
             "parameters": inspection.parameters,
             "multiply_accumulates": inspection.multiply_accumulates,
-            "int8_share": share.value,
+            "int8_share": share.value if inspection.layers else None,
             "int8_share_of": share.of,
             "int8_share_is_upper_bound": share.is_upper_bound,
         },

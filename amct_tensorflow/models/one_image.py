@@ -54,7 +54,8 @@ def _outline(view: GraphView, node: NodeDef) -> NodeDef:
     copy = NodeDef()
     copy.CopyFrom(node)
     for hint in ("_class", "_output_shapes"):  # they may name nodes, or tell shapes, that are not so here
-        copy.attr.pop(hint, None)
+        if hint in copy.attr:
+            del copy.attr[hint]
     return copy
 
 

@@ -59,6 +59,14 @@ def test_the_table(main, capsys, workdir):
     assert "MACs  share  int8  folded     name\nConv2D " in capsys.readouterr().out
 
 
+def test_what_the_readme_shows(main, capsys):
+    section = (ROOT / "README.md").read_text().split("## What the tool makes of a model\n")[1].split("\n## ")[0]
+    shown = [line.strip() for line in section.splitlines() if line.startswith("    ") and "python" not in line]
+    assert main(["inspect", str(BUNDLED)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(shown) == 9 and set(shown) - {"..."} <= set(printed)
+
+
 def test_outputs_and_shapes(main, capsys, workdir):
     model = save(build(open_net), workdir / "net.pb")
     assert main(["inspect", model, "--outputs", "out:0", "--input_shape=x:0:1,5,3", "--json"]) == 0
