@@ -98,7 +98,7 @@ def test_what_is_folded_into_a_layer_that_stays_float_is_no_node_of_the_file():
 @pytest.mark.parametrize("name", ["functions", "weights_in_half_precision", "an_output_that_waits_for_the_weights"])
 def test_a_quantized_model_holds_its_weights_once(name):
     """Neither a function that was inlined nor what an output waited for keeps the float ones."""
-    graph_def, quantized, _ = quantize(FORMS[name])
+    _, quantized, _ = quantize(FORMS[name])
     largest = max(
         np.prod(tf.make_ndarray(node.attr["value"].tensor).shape) for node in quantized.node if node.op == "Const"
     )
