@@ -2,10 +2,11 @@
 
 import tensorflow as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+from tensorflow.python.eager import context  # there is no public way to ask what tf.config was told
 
 
 def session_options(graph: tf.Graph, *, run_often: bool, in_calling_thread: bool = False) -> tf.compat.v1.ConfigProto:
-    """Returns the options of a session on a graph.
+    """Returns the options of a session on a graph: those that it has by default, which ``tf.config`` sets, and more.
 
     TensorFlow has no kernels for NCHW on a CPU; its optimizer turns such nodes into NHWC, and must be on then. Nodes
     that are bound to a device which the machine lacks run elsewhere, as whoever trains on GPUs expects.
@@ -15,7 +16,9 @@ def session_options(graph: tf.Graph, *, run_often: bool, in_calling_thread: bool
         run_often: whether it pays to optimize the graph first, which takes several times as long as running it.
         in_calling_thread: whether all ops run one after the other in the thread that calls the session.
     """
-    options = tf.compat.v1.ConfigProto(allow_soft_placement=True)
+    options = tf.compat.v1.ConfigProto()
+    options.CopyFrom(context.context().config)
+    options.allow_soft_placement = True
     if in_calling_thread:
         options.inter_op_parallelism_threads = -1
     rewrites = options.graph_options.rewrite_options

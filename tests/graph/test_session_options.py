@@ -54,3 +54,18 @@ def test_nodes_on_a_device_that_the_machine_lacks():
     options = session_options(import_graph(graph_def, "test"), run_often=False, in_calling_thread=True)
     np.testing.assert_allclose(run(graph_def, ["out"], {"x": x}, options), expected, rtol=1e-5)
     assert options.inter_op_parallelism_threads == -1
+
+
+def test_what_the_user_told_tensorflow_holds():
+    graph = import_graph(graph_of("conv", "NHWC")[0], "test")
+    default = tf1.Session(graph=graph)._config
+    options = session_options(graph, run_often=True)
+    options.allow_soft_placement = default.allow_soft_placement
+    assert options == default
+    before = tf.config.optimizer.get_experimental_options()
+    tf.config.optimizer.set_experimental_options({"constant_folding": False})
+    try:
+        rewrites = session_options(graph, run_often=True).graph_options.rewrite_options
+        assert rewrites.constant_folding == RewriterConfig.OFF
+    finally:
+        tf.config.optimizer.set_experimental_options({"constant_folding": before.get("constant_folding", True)})
