@@ -28,7 +28,7 @@ def reference(tmp_path_factory):
 
 
 def test_the_order_of_hashing_changes_nothing(reference, workdir):
-    assert len(reference) == 8
+    assert len(reference) == 9
     assert run(Path(workdir) / "again", PYTHONHASHSEED="1") == reference
 
 

@@ -340,8 +340,8 @@ ARRAYS = {
     "fewer": (lambda data: packed(names=np.array(["a", "b"]), **{"0": np.zeros(1)}), "does not hold the arrays"),
     "objects": (lambda data: packed(names=np.array(["a"]), **{"0": np.array([{}])}), "allow_pickle"),
     "text": (
-        lambda data: packed(names=np.array(["correction conv/Conv2D"]), **{"0": np.array(["1.0"])}),
-        "no list of numbers",
+        lambda data: packed(names=np.array(["bias conv/Conv2D"]), **{"0": np.array(["1.0"])}),
+        "no array of numbers",
     ),
     "a batch too many": (
         lambda data: packed(names=np.array(["batch -1 input:0"]), **{"0": np.zeros(1)}), "other batches",
