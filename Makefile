@@ -16,10 +16,10 @@ BUNDLED := --dataset data/fashion_mnist --model model/mobilenet_v2_0.35_48_fashi
 FETCHED := model/mobilenet_v2_1.0_224_frozen.pb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo model test lint format dist fuzz kill bench bench-models bench-peers lock audit clean
+.PHONY: help setup demo model test lint format dist fuzz kill bench bench-accuracy bench-models bench-peers lock audit clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP) ## create .venv with the package and its development tools
 
@@ -70,6 +70,9 @@ bench: setup ## measure speed, accuracy and search; MODEL=pb DATASET=dir to choo
 	$(BIN)/python benchmarks/simulation.py $(BENCH_INPUTS)
 	$(BIN)/python benchmarks/pipeline.py $(BENCH_INPUTS)
 	$(BIN)/python benchmarks/endurance.py
+
+bench-accuracy: setup ## measure what each step of quantization gains, and write the tables in docs/algorithms.md
+	$(BIN)/python benchmarks/accuracy.py
 
 bench-models: setup ## quantize networks of many kinds, and write the table in docs/models.md
 	$(BIN)/python benchmarks/models.py

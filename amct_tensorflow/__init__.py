@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from amct_tensorflow.errors import AmctError
     from amct_tensorflow.log import set_logging_level
     from amct_tensorflow.models.float_model import FloatModel
+    from amct_tensorflow.preprocessing import quantize_preprocess, quantized_preprocess
     from amct_tensorflow.quantization import (
         convert_model,
         create_quant_config,
@@ -31,6 +32,8 @@ __all__ = [
     "create_quant_config",
     "make_quant_config",
     "quantize_model",
+    "quantize_preprocess",
+    "quantized_preprocess",
     "save_model",
     "set_logging_level",
 ]
@@ -44,6 +47,8 @@ _HOMES = {
     "create_quant_config": "quantization",
     "make_quant_config": "quantization",
     "quantize_model": "quantization",
+    "quantize_preprocess": "preprocessing",
+    "quantized_preprocess": "preprocessing",
     "save_model": "quantization",
     "set_logging_level": "log",
 }

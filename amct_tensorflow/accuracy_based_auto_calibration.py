@@ -5,45 +5,33 @@ what was found.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from amct_tensorflow.arguments import require_names, require_path, require_type
 from amct_tensorflow.config.schema import QuantConfig
-from amct_tensorflow.errors import ArgumentValueError, EvaluatorError
+from amct_tensorflow.errors import ArgumentValueError
 from amct_tensorflow.log import follow_directory, log_for
 from amct_tensorflow.models.float_model import FloatModel
+from amct_tensorflow.models.inspection import inspect_model
 from amct_tensorflow.quantization import read_config_for
 from amct_tensorflow.quantized.model_files import ModelPaths
+from amct_tensorflow.results.coverage import log_coverage
 from amct_tensorflow.results.environment import log_environment
 from amct_tensorflow.results.result_files import ResultFiles
 from amct_tensorflow.results.summary import log_report
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
+from amct_tensorflow.search.choices import choose_sensitivity, choose_strategy
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
-from amct_tensorflow.search.predictive import PredictiveSearch
 from amct_tensorflow.search.resuming import open_state
 from amct_tensorflow.search.run_key import run_key
 from amct_tensorflow.search.runner import run_search
 from amct_tensorflow.search.search_result import SearchResult
-from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, BinarySearchStrategy, CheckedStrategy
-from amct_tensorflow.sensitivity.measures import (
-    CosineSimilaritySensitivity,
-    OutputDivergenceSensitivity,
-    SensitivityBase,
-)
-from amct_tensorflow.storage.files import check_writable
-from amct_tensorflow.storage.locks import exclusive
-from amct_tensorflow.storage.publishing import finish, publish
+from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase
+from amct_tensorflow.sensitivity.measures import SensitivityBase
 
 _NAME = "accuracy_based_auto_calibration"
-_STRATEGIES = {"BinarySearch": BinarySearchStrategy, "PredictiveSearch": PredictiveSearch}
-_SENSITIVITIES = {
-    "CosineSimilarity": CosineSimilaritySensitivity,
-    "OutputDivergence": OutputDivergenceSensitivity,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +101,9 @@ def accuracy_based_auto_calibration(
     they are those of the best one so far.
 
     Args:
-        model_file: frozen float model (.pb), or one that ``FloatModel.load`` has read.
-        outputs: output operators, without ``:0``.
+        model_file: frozen float model (.pb), the directory of a SavedModel, a Keras model (.keras, .h5), or what
+            ``FloatModel.load`` has made of one. What is not frozen is; the frozen graph appears among the results.
+        outputs: output operators of the frozen graph, without ``:0``.
         record_file: file for the factors of the saved model.
         config_file: configuration from ``create_quant_config``; it is left as it is, unless ``config`` is given.
         save_dir: folder and prefix of the results.
@@ -147,16 +136,17 @@ def accuracy_based_auto_calibration(
              "record_file": record_file, "strategy": strategy, "sensitivity": sensitivity,
              "resume": resume}  # fmt: skip
     checked = CheckedEvaluator(evaluator)
-    checked_strategy = CheckedStrategy(_choose("strategy", strategy, _STRATEGIES, AutoCalibrationStrategyBase))
-    chosen = _choose("sensitivity", sensitivity, _SENSITIVITIES, SensitivityBase)
+    checked_strategy, chosen = choose_strategy(_NAME, strategy), choose_sensitivity(_NAME, sensitivity)
     model = _load(model_file, outputs)
+    files = replace(files, frozen=model.frozen)
     config = config or read_config_for(model, config_file)
-    with _writing(files):
+    with files.reserved():
         key = run_key(model, config, checked, chosen)
         log_environment(asked, key.named)
+        log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers())
         state = open_state(files.model.model, key, model, config, resume=resume)
         result = run_search(model, config, checked, checked_strategy, chosen, state)
-        _publish(files, result, config)
+        files.publish(result, config)
     log_report(result, model_dir=_folder(save_dir), record_dir=_folder(record_file))
     if result.interruption is not None:
         log_for().warning("The search was interrupted; this is the best model until then.")
@@ -182,18 +172,7 @@ def _check_arguments(
     require_type(_NAME, "resume", resume, bool)
     if config is not None:
         require_type(_NAME, "config", config, QuantConfig)
-    return ResultFiles(ModelPaths.of(save_dir), Path(record_file), None if config is None else Path(config_file))
-
-
-def _choose(argument: str, value: Any, known: dict[str, Any], base: type) -> Any:
-    """Returns the instance that a name stands for, or the instance given."""
-    if isinstance(value, base):
-        return value
-    if isinstance(value, str) and value in known:
-        return known[value]()
-    raise EvaluatorError(
-        f"{_NAME}: {argument} is {value!r}; use {' or '.join(map(repr, known))}, or an instance of {base.__name__}."
-    )
+    return ResultFiles(ModelPaths.of(save_dir), Path(record_file), None if config is None else Path(config_file), None)
 
 
 def _load(model_file: str | FloatModel, outputs: list[str]) -> FloatModel:
@@ -215,26 +194,6 @@ def _load(model_file: str | FloatModel, outputs: list[str]) -> FloatModel:
 def _source(model_file: str | FloatModel) -> str | Path:
     """Returns what messages call the model: its path, if it has one."""
     return model_file.source if isinstance(model_file, FloatModel) else model_file
-
-
-@contextmanager
-def _writing(files: ResultFiles) -> Iterator[None]:
-    """Keeps other runs out of the folders of the results, and completes what a killed run began to publish there.
-
-    Raises:
-        OutputError: nothing can be written there, or another run does.
-    """
-    for folder in files.folders:
-        check_writable(folder)
-    with exclusive(files.folders):
-        finish(files.folder, files.paths)
-        yield
-
-
-def _publish(files: ResultFiles, result: SearchResult, config: QuantConfig) -> None:
-    if files.model.model.exists():
-        log_for().warning("%s and the files beside it already exist; they will be overwritten.", files.model.model)
-    publish(files.folder, files.contents(result, config))
 
 
 def _folder(path: str) -> str:

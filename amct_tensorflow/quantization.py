@@ -15,14 +15,15 @@ from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.graph.view import GraphView, upstream
 from amct_tensorflow.log import log_for
 from amct_tensorflow.models.float_model import FloatModel
+from amct_tensorflow.models.inspection import inspect_model
 from amct_tensorflow.quantized.builder import quantize_graph
 from amct_tensorflow.quantized.model_files import ModelPaths, write_quantized_model
 from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.record.corrections import read_corrections, remove_corrections, write_corrections
 from amct_tensorflow.record.layer_factors import LayerFactors, unfused_layers
-from amct_tensorflow.record.record_file import check_record, read_record, write_record
+from amct_tensorflow.record.record_file import check_record, is_pending, read_balance, read_record, write_record
 from amct_tensorflow.record.scale_fit import fuse_as_scales_fit
-from amct_tensorflow.storage.files import write_atomically
+from amct_tensorflow.results.coverage import log_coverage
 
 
 def create_quant_config(
@@ -120,7 +121,8 @@ def quantize_model(
     Args:
         graph: float graph in inference form; it gets calibration nodes.
         config_file: configuration written by ``create_quant_config``.
-        record_file: file for the factors; it is emptied now.
+        record_file: file for the factors; it is emptied now, but for what ``quantize_preprocess`` has just left there:
+            the model is balanced so.
         calib_outputs: names of the output operators; they are the same afterwards, since no node is replaced. Give
             them where one is read by a BatchNorm or a bias, which must not be folded into it then: what is calibrated
             has to be what ``save_model`` quantizes, and it refuses anything else.
@@ -145,10 +147,17 @@ def quantize_model(
 
     def write(result: CalibrationResult) -> None:
         write_corrections(record_file, result.factors, result.corrections, calibrator.fused.layers)
-        write_record(record_file, result.factors, announce=False)
+        write_record(record_file, result.factors, result.balance, announce=False)
 
-    calibrator = Calibrator(model, config, write)
-    write_atomically(record_file, "")
+    log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers())
+    balance = _pending_balance(record_file)
+    if config.asks_for_balancing() and not balance:
+        log_for(name).warning(
+            "dmq_balancer_param has no effect: no layer is balanced in %s. Call quantize_preprocess before.",
+            record_file,
+        )
+    calibrator = Calibrator(model, config, write, balance=balance)
+    write_record(record_file, {}, balance, announce=not balance)
     remove_corrections(record_file)
     return []
 
@@ -157,8 +166,9 @@ def save_model(pb_model: str, outputs: list[str], record_file: str, save_path: s
     """Writes the quantized model of a calibrated one.
 
     Args:
-        pb_model: the original float model (.pb), not the calibrated graph.
-        outputs: output operators, without ``:0``.
+        pb_model: the original float model, not the calibrated graph: a frozen one (.pb), the directory of a SavedModel,
+            or a Keras model (.keras, .h5). The last two are frozen, and the result is written, too.
+        outputs: output operators of the frozen graph, without ``:0``.
         record_file: record that the calibration wrote; its bias corrections are taken from the file beside it.
         save_path: folder and prefix: ``out/net`` gives ``out/net_quantized.pb`` and ``out/net_quant.json``.
 
@@ -181,6 +191,16 @@ def convert_model(pb_model: str, outputs: list[str], record_file: str, save_path
     """
     _check_save_arguments("convert_model", pb_model, outputs, record_file, save_path)
     _save("convert_model", pb_model, outputs, record_file, save_path, corrected=False)
+
+
+def _pending_balance(record_file: str) -> dict[str, tuple[float, ...]]:
+    """Returns how ``quantize_preprocess`` says that the model is to be balanced; empty if it was not called before."""
+    balance = read_balance(record_file) if is_pending(record_file) else {}
+    if balance:
+        log_for("quantize_model").info(
+            "The inputs of %d layers are balanced, as quantize_preprocess left it in %s.", len(balance), record_file
+        )
+    return balance
 
 
 def read_config_for(model: FloatModel, config_file: str) -> QuantConfig:
@@ -233,8 +253,11 @@ def _save(
     factors, fused = _load_factors(model, record_file)
     corrections = read_corrections(record_file, factors, fused.layers) if corrected else {}
     fused = fuse_as_scales_fit(model, factors, fused)
+    if not corrected:
+        kept = [name for name, layer in fused.layers.items() if layer.batch_norm_kept]
+        log_coverage(inspect_model(model, kept), factors.keys())
     paths = ModelPaths.of(save_path)
-    write_quantized_model(paths, quantize_graph(QuantizationPlan(fused, factors, corrections, outputs)))
+    write_quantized_model(paths, quantize_graph(QuantizationPlan(fused, factors, corrections, outputs)), model.frozen)
     log_for(function).info("The model is saved in %s", paths.model)
 
 
@@ -245,7 +268,7 @@ def _load_factors(model: FloatModel, record_file: str) -> tuple[dict[str, LayerF
         RecordError: it is incomplete or does not belong to the model.
     """
     factors = read_record(record_file)
-    fused = model.fuse(unfused_layers(factors))
+    fused = model.fuse(unfused_layers(factors), read_balance(record_file))
     shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
     check_record(factors, shapes, model.op_types, str(record_file))
     return factors, fused

@@ -9,7 +9,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -36,12 +36,22 @@ INPUT = "input:0"
 BATCH = 32
 
 
+# Per step that this tool adds to the algorithms of the original toolkit, the setting that leaves it out. All of them
+# together are the original's algorithms.
+WITHOUT: dict[str, dict[str, Any]] = {
+    "bias": {"bias_correction": False},
+    "rounding": {"weight_rounding": "nearest"},
+}
+STEPS = tuple(WITHOUT)
+
+
 @dataclass(frozen=True)
 class Inputs:
-    """The model and the images to measure with."""
+    """The model and the images to measure with, which the sample makes so many pixels high and wide."""
 
     model: Path
     dataset: Path
+    size: int = 224
 
     @cached_property
     def sample(self) -> ModuleType:
@@ -59,8 +69,8 @@ class Inputs:
 
     @cached_property
     def images(self) -> tuple[np.ndarray, np.ndarray]:
-        """All images as the sample prepares them, float32 [n, 224, 224, 3], and their labels."""
-        data = self.sample.MobileNetV2Evaluator(self.scan(), BATCH).batches(224, 224)
+        """All images as the sample prepares them, float32 [n, size, size, 3], and their labels."""
+        data = self.sample.MobileNetV2Evaluator(self.scan(), BATCH).batches(self.size, self.size)
         batches = [(images.numpy(), labels.numpy()) for images, labels in data]
         return np.concatenate([images for images, _ in batches]), np.concatenate([labels for _, labels in batches])
 
@@ -117,11 +127,16 @@ def mean_kl(reference: np.ndarray, other: np.ndarray) -> float:
     return float(np.mean(np.sum(p * np.log(p / q), axis=1)))
 
 
-def predict(graph: tf.Graph, images: np.ndarray) -> np.ndarray:
+def predict(graph: tf.Graph, images: np.ndarray, placeholder: str = INPUT, output: str = OUTPUT) -> np.ndarray:
     """Runs the model on all images."""
     with tf.compat.v1.Session(graph=graph) as session:
         parts = range(0, len(images), BATCH)
-        return np.concatenate([session.run(f"{OUTPUT}:0", {INPUT: images[i : i + BATCH]}) for i in parts])
+        return np.concatenate([session.run(f"{output}:0", {placeholder: images[i : i + BATCH]}) for i in parts])
+
+
+def without(steps: Iterable[str]) -> dict[str, Any]:
+    """Returns the settings, by key of config.json, that leave steps out."""
+    return {key: value for step in steps for key, value in WITHOUT[step].items()}
 
 
 def smooth_images(count: int, size: int, low: float, high: float, seed: int) -> np.ndarray:
@@ -176,12 +191,12 @@ class ReadyImages(AutoCalibrationEvaluatorBase):
 
 
 def quantize(
-    inputs: Inputs, evaluator: ReadyImages, *, bias_correction: bool, **options: str
+    inputs: Inputs, evaluator: ReadyImages, *, as_original: bool, **options: str
 ) -> amct.AutoCalibrationResult:
-    """Runs the tool in the current folder."""
+    """Runs the tool in the current folder, with all of its steps, or with the algorithms of the original toolkit."""
     amct.create_quant_config("config.json", load_graph(inputs.model))
     config = json.loads(Path("config.json").read_text())
-    Path("config.json").write_text(json.dumps({**config, "bias_correction": bias_correction}))
+    Path("config.json").write_text(json.dumps({**config, **without(STEPS if as_original else ())}))
     return amct.accuracy_based_auto_calibration(
         str(inputs.model), [OUTPUT], "record.txt", "config.json", "net", evaluator, **options
     )
@@ -217,6 +232,14 @@ def environment() -> dict[str, Any]:
         "tensorflow": tf.__version__,
         "numpy": np.__version__,
     }
+
+
+def measured_on(**more: str) -> str:
+    """Returns the sentence that says when and with what a table was measured; ``more`` are versions by name."""
+    found = environment()
+    versions = {"Python": found["python"], "TensorFlow": found["tensorflow"], "NumPy": found["numpy"], **more}
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"Measured on {found['date'][:10]}, {found['machine']}, {named}."
 
 
 def _text(value: Any) -> str:

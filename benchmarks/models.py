@@ -7,10 +7,8 @@ One row per network (``networks.py``), each in a process of its own. When all we
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,15 +17,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from graph_contents import contents
-from measuring import RESULTS, ROOT, environment, interleaved, ratio, report, scratch_folder, table
+from measuring import RESULTS, ROOT, interleaved, measured_on, ratio, report, scratch_folder, table
 from networks import NAMES, Network, find_network
+from pages import write_section
+from processes import is_complete, measure_each, run_apart
 
 import amct_tensorflow as amct
 from amct_tensorflow.graph.model_file import import_graph, load_graph
-from amct_tensorflow.storage.files import write_atomically
 
 PAGE = ROOT / "docs" / "models.md"
-BEGIN, END = "<!-- written by benchmarks/models.py: begin -->", "<!-- end -->"
 IMAGES = 4
 CALIBRATION_SEED, HELD_OUT_SEED = 1, 2
 ROUNDS = 5
@@ -60,17 +58,14 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(measure(find_network(arguments.measure, arguments.cache))))
         return
-    rows = []
-    for name in arguments.networks or NAMES:
-        rows.append(measure_apart(name, arguments.cache))
-        print(rows[-1], file=sys.stderr, flush=True)
-        if arguments.json:
-            content = {"benchmark": "models", **environment(), "rows": rows}
-            write_atomically(arguments.json, json.dumps(content, indent=2) + "\n", announce=False)
+    rows = measure_each(
+        "models", arguments.networks or NAMES, lambda name: measure_apart(name, arguments.cache), arguments.json
+    )
     cells = [format_row(row) for row in rows]
     report("models", cells, f"{IMAGES} images to calibrate with, and {IMAGES} others.")
-    if [row["network"] for row in rows] == NAMES and not any("remark" in row for row in rows):
-        write_page(cells)
+    if is_complete(rows, NAMES):
+        measured = measured_on(Keras=tf.keras.__version__)
+        write_section(PAGE, Path(__file__).name, [measured, "", *table(cells)])
     else:
         print(f"{PAGE} is as it was: it shows all networks or none.")
 
@@ -91,12 +86,7 @@ def measure_apart(name: str, cache: Path) -> dict[str, Any]:
         find_network(name, cache)
     except FileNotFoundError as error:
         return {"network": name, "remark": f"{error} is not there"}
-    command = [sys.executable, __file__, "--measure", name, "--cache", str(cache.resolve())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(done.stderr[-2000:], file=sys.stderr)
-        return {"network": name, "remark": done.stderr.strip().splitlines()[-1]}
-    return json.loads(done.stdout.splitlines()[-1])
+    return run_apart(name, __file__, "--measure", name, "--cache", str(cache.resolve()))
 
 
 def measure(network: Network) -> dict[str, Any]:
@@ -195,18 +185,6 @@ def format_row(row: dict[str, Any]) -> dict[str, str]:
     if "remark" in row:
         return {"network": row["network"], "remark": row["remark"]}
     return {column: text(row) for column, text in COLUMNS.items()}
-
-
-def write_page(rows: Sequence[dict[str, str]]) -> None:
-    """Writes the table between its marks in the page."""
-    machine = environment()
-    measured = (
-        f"Measured on {machine['date'][:10]}, {machine['machine']}, Python {machine['python']}, TensorFlow "
-        f"{machine['tensorflow']}, Keras {tf.keras.__version__}, NumPy {machine['numpy']}."
-    )
-    before, rest = PAGE.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    PAGE.write_text("\n".join([before + BEGIN, measured, "", *table(rows), END + after]))
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ HERE = Path(__file__).resolve().parent
 ENVIRONMENT = HERE / ".peers"
 SCRIPTS = ("tflite.py", "nncf_openvino.py", "neural_compressor_tf.py")
 OWN = [
-    ("this tool, defaults of the sample", True, {"strategy": "PredictiveSearch", "sensitivity": "OutputDivergence"}),
-    ("this tool, no bias correction", False, {"strategy": "PredictiveSearch", "sensitivity": "OutputDivergence"}),
-    ("this tool as AMCT: no bias correction, BinarySearch, CosineSimilarity", False, {}),
+    ("this tool, defaults of the sample", False, {"strategy": "PredictiveSearch", "sensitivity": "OutputDivergence"}),
+    ("this tool, algorithms of AMCT", True, {"strategy": "PredictiveSearch", "sensitivity": "OutputDivergence"}),
+    ("this tool as AMCT: its algorithms, BinarySearch, CosineSimilarity", True, {}),
 ]
 
 
@@ -63,19 +63,19 @@ def prepare(inputs: Inputs, folder: Path) -> None:
     """Writes what the peers' scripts read."""
     images, labels = inputs.images
     evaluator = ReadyImages(inputs, "top-1", 100.0)
-    quantize(inputs, evaluator, bias_correction=True)  # its first evaluation is that of the float model
+    quantize(inputs, evaluator, as_original=False)  # its first evaluation is that of the float model
     np.save(folder / "images.npy", images)
     np.save(folder / "labels.npy", labels)
     np.save(folder / "softmax.npy", evaluator.softmax[0])
     shutil.copy(inputs.model, folder / "model.pb")
 
 
-def run_own(inputs: Inputs, tool: str, bias_correction: bool, options: dict[str, str]) -> dict[str, Any]:
+def run_own(inputs: Inputs, tool: str, as_original: bool, options: dict[str, str]) -> dict[str, Any]:
     """Runs this project's tool."""
     evaluator = ReadyImages(inputs, "top-1", 0.5)
     with scratch_folder():
         start = time.perf_counter()
-        result = quantize(inputs, evaluator, bias_correction=bias_correction, **options)
+        result = quantize(inputs, evaluator, as_original=as_original, **options)
         seconds = time.perf_counter() - start
     configuration = result.roll_back_config
     # Evaluations are in the order of the search; the one that was saved is recognised by its metric.

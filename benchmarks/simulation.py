@@ -30,7 +30,7 @@ def main() -> None:
     """Measures and reports."""
     inputs, _ = parse_inputs("time of the quantized model against the original one")
     with scratch_folder():
-        quantize(inputs, ReadyImages(inputs, "top-1", 100.0), bias_correction=True)
+        quantize(inputs, ReadyImages(inputs, "top-1", 100.0), as_original=False)
         graphs = {
             "original": load_graph(inputs.model),
             "quantized": import_graph(read_model("net_quantized.pb").graph_def, "net_quantized.pb"),

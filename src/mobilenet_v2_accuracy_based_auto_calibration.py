@@ -126,7 +126,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--num_parallel_reads", metavar="N", type=positive_int, default=4,
         help=f"files read at once, no more than {FILES_IN_TURN} (default: 4)")  # fmt: skip
     add("--batch_size", metavar="N", type=positive_int, default=32, help="images per batch (default: 32)")
-    add("--model", metavar="PB", help=f"frozen model (default: {MODEL_FILES[0]} if it exists, else {MODEL_FILES[1]})")
+    add("--model", metavar="PATH", help="frozen model (.pb), directory of a SavedModel, or Keras model (.keras, .h5) "
+        f"(default: {MODEL_FILES[0]} if it exists, else {MODEL_FILES[1]})")  # fmt: skip
     add("--expected_acc_loss", metavar="POINTS", type=non_negative_float, default=0.5,
         help="target: lose less top-1 accuracy than this, in percentage points (default: 0.5)")  # fmt: skip
     add("--num_images", metavar="N", type=positive_int, help="use only the first N images (default: all)")
@@ -153,7 +154,7 @@ def run(arguments: argparse.Namespace) -> bool:
     files = find_files(arguments.dataset, arguments.keyword)
     if arguments.model == MODEL_FILES[-1] and not Path(arguments.model).exists():
         raise ModelNotFoundError(
-            f"Model {arguments.model} does not exist. Fetch it with 'make model', or give a frozen model with --model."
+            f"Model {arguments.model} does not exist. Fetch it with 'make model', or give a model with --model."
         )
     model = amct.FloatModel.load(arguments.model, [OUTPUT])
     config = amct.make_quant_config(

@@ -13,6 +13,9 @@ from amct_tensorflow.preparation.prepared import PreparedGraph
 
 tf1 = tf.compat.v1
 
+# Settings of config.json that leave out what the original toolkit does not do.
+PLAIN = {"bias_correction": False, "weight_rounding": "nearest"}
+
 
 def build(make):
     """Returns the GraphDef of what ``make()`` adds to an empty graph."""

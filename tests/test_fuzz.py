@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import amct_tensorflow as amct
 from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
-from amct_tensorflow.calibration.layer_effects import LayerAnalysis
+from amct_tensorflow.calibration.layer_analysis import LayerAnalysis
 from amct_tensorflow.config.json_file import read_config
 from amct_tensorflow.config.simplified import read_simplified
 from amct_tensorflow.data import DatasetError, scan_records
@@ -32,6 +32,7 @@ from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.quantized.builder import quantize_graph
 from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.record.corrections import corrections_path, read_corrections, write_corrections
+from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.layer_factors import LayerFactors
 from amct_tensorflow.record.record_file import dump_record, read_record
 from amct_tensorflow.search.evaluator import Evaluation
@@ -238,16 +239,19 @@ def test_simplified_configuration(folder, data):
         read_simplified(str(folder / "my.cfg"), LAYERS, OP_TYPES)
 
 
+CORRECTION = LayerCorrection(np.linspace(-1, 1, 8), np.ones((3, 3, 3, 8), np.int8))
+
+
 @given(data=st.data())
 @fuzz
 def test_corrections(folder, data):
     record = folder / "corrected.txt"
-    write_corrections(record, FACTORS, {"conv/Conv2D": np.linspace(-1, 1, 8)}, FUSED_LAYERS)
+    write_corrections(record, FACTORS, {"conv/Conv2D": CORRECTION}, FUSED_LAYERS)
     valid = json.loads(corrections_path(record).read_text())
     corrections_path(record).write_bytes(data.draw(documents(valid)))
     with only_own_errors():
         for correction in read_corrections(record, FACTORS, FUSED_LAYERS).values():
-            assert np.isfinite(correction).all()
+            assert all(np.isfinite(values).all() for values in correction.parts().values())
 
 
 KEY = RunKey({"model": "0", "configuration": "1"})
@@ -259,7 +263,7 @@ def state(folder):
     found = SearchState.begin(folder / "state", KEY)
     found.add_evaluation(None, Evaluation(0.5, 1.0, np.array([0.0, 1.0])))
     analyses = {name: LayerAnalysis(0.9, 10) for name in FACTORS}
-    corrections = {name: np.zeros(8) for name in FACTORS}
+    corrections = dict.fromkeys(FACTORS, CORRECTION)
     found.add_calibration(
         CalibrationResult(FACTORS, corrections, analyses, ({"input:0": np.ones((2, 3), np.float32)},))
     )
@@ -271,7 +275,8 @@ def resume(folder):
     """Takes up a state; a damaged one is not used, and no error comes out."""
 
     def check(calibration):
-        assert all(np.isfinite(correction).all() for correction in calibration.corrections.values())
+        parts = [values for correction in calibration.corrections.values() for values in correction.parts().values()]
+        assert all(np.isfinite(values).all() for values in parts)
 
     return SearchState.resume(folder, KEY, check)
 
@@ -335,8 +340,8 @@ ARRAYS = {
     "fewer": (lambda data: packed(names=np.array(["a", "b"]), **{"0": np.zeros(1)}), "does not hold the arrays"),
     "objects": (lambda data: packed(names=np.array(["a"]), **{"0": np.array([{}])}), "allow_pickle"),
     "text": (
-        lambda data: packed(names=np.array(["correction conv/Conv2D"]), **{"0": np.array(["1.0"])}),
-        "no list of numbers",
+        lambda data: packed(names=np.array(["bias conv/Conv2D"]), **{"0": np.array(["1.0"])}),
+        "no array of numbers",
     ),
     "a batch too many": (
         lambda data: packed(names=np.array(["batch -1 input:0"]), **{"0": np.zeros(1)}), "other batches",

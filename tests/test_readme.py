@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT, load_script
 
+from amct_tensorflow import FloatModel
 from amct_tensorflow.data import find_files, parse_records, read_records, scan_records
 
 sample = load_script("src/mobilenet_v2_accuracy_based_auto_calibration.py")
@@ -21,7 +22,7 @@ CHINESE = (ROOT / "README_CN.md").read_text(encoding="utf-8")
 COMMAND = re.compile(r"(?m)^    ((?:make|pip|python|cp|atc|\.venv/bin/python)\b.*)$")
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
-FREEZE, CONSTANTS, PREPROCESS, STEPS, SEARCH, SIMULATE = PYTHON.findall(ENGLISH)
+CONSTANTS, PREPROCESS, FREEZE, STEPS, SEARCH, SIMULATE = PYTHON.findall(ENGLISH)
 
 # Where each command is tried: by the test of that name, by CI, or (only ATC) nowhere.
 TRIED = {
@@ -38,6 +39,7 @@ TRIED = {
     "make lock": "test_readme.py::test_developers_commands",
     "make audit": "test_readme.py::test_developers_commands",
     "make bench": "test_readme.py::test_developers_commands",
+    "make bench-accuracy": "test_readme.py::test_developers_commands",
     "make bench-peers": "test_readme.py::test_developers_commands",
     "make clean": "test_readme.py::test_developers_commands",
     "pip install -r requirements.txt": "CI",
@@ -48,6 +50,7 @@ TRIED = {
     "python ./src/mobilenet_v2_accuracy_based_auto_calibration.py --dataset":
         "test_real_model.py::test_five_lines_and_eight_files",
     "python src/images_to_tfrecords.py": "test_readme.py::test_images_become_records",
+    "python -m amct_tensorflow inspect": "commands/test_inspect.py::test_what_the_readme_shows",
     "cp src/": "test_readme.py::test_another_model",
     "python src/my_model.py": "test_readme.py::test_another_model",
     "atc ": "nowhere",
@@ -119,7 +122,7 @@ def test_images_become_records(checkout):
     assert dict(zip(labels.numpy().tolist(), np.sign(images.numpy()[:, 0, 0, 0]), strict=True)) == {1: -1, 2: 1}
 
 
-def make_keras_model(file):
+def make_keras_model(file, epochs=4):
     """Trains a small network for a moment, with images as the worked example prepares them."""
     tf.keras.utils.set_random_seed(0)
     layers = tf.keras.layers
@@ -141,16 +144,13 @@ def make_keras_model(file):
     images = np.stack([scope["preprocess"](example[sample.IMAGE_KEY], 28, 28) for example in examples])
     labels = np.stack([example[sample.LABEL_KEY] for example in examples])
     model.compile(tf.keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
-    model.fit(images, labels, batch_size=50, epochs=4, verbose=0)
+    model.fit(images, labels, batch_size=50, epochs=epochs, verbose=0)
     model.save(file)
 
 
-def test_another_model(checkout, monkeypatch, capsys):
-    """The worked example, step by step: freeze, copy, edit, run."""
+def test_another_model(checkout):
+    """The worked example, step by step: copy, edit, run."""
     make_keras_model(checkout / "my_model.keras")
-    monkeypatch.chdir(checkout)
-    exec(FREEZE, {})
-    assert capsys.readouterr().out.split() == re.findall(r"print.*# (\w+)", FREEZE)
     assert run(checkout, command_of("cp src/")).returncode == 0
     copied = checkout / "src" / "my_model.py"
     text = copied.read_text()
@@ -165,7 +165,24 @@ def test_another_model(checkout, monkeypatch, capsys):
     done = run(checkout, command_of("src/my_model.py --dataset"))
     assert done.returncode == 0, done.stderr
     assert float(re.search(r"Accuracy of original model is +([\d.]+)", done.stderr)[1]) > 40
-    assert (checkout / "outputs" / "accuracy_based_auto_calibration" / "my_model_quantized.pb").is_file()
+    results = checkout / "outputs" / "accuracy_based_auto_calibration"
+    assert (results / "my_model_quantized.pb").is_file() and (results / "my_model_frozen.pb").is_file()
+
+
+def test_freezing_by_a_program_of_ones_own(workdir, capsys):
+    """What it writes computes the same as what is frozen on the way, and calls its output the same."""
+    make_keras_model(workdir / "my_model.keras", epochs=0)
+    exec(FREEZE, {})
+    (output,) = re.findall(r"print.*# (\w+)", FREEZE)
+    assert capsys.readouterr().out.split() == [output]
+    images = np.random.default_rng(0).uniform(size=(2, 28, 28, 3))
+    own, ours = FloatModel.load("model/my_model.pb", [output]), FloatModel.load("my_model.keras", [output])
+    scores = []
+    for model in (own, ours):
+        with tf.compat.v1.Session(graph=model.graph) as session:
+            (name,) = (op.name for op in model.graph.get_operations() if op.type == "Placeholder")
+            scores.append(session.run(f"{output}:0", {f"{name}:0": images}))
+    np.testing.assert_allclose(*scores, rtol=1e-5)
 
 
 def test_engine(checkout, monkeypatch):
@@ -193,6 +210,7 @@ def test_engine(checkout, monkeypatch):
         ("bench", "benchmarks/search.py"),
         ("lock", "pip-compile"),
         ("audit", "pip-audit"),
+        ("bench-accuracy", "benchmarks/accuracy.py"),
         ("bench-models", "benchmarks/models.py"),
         ("bench-peers", "benchmarks/peers.py"),
         ("fuzz", "tests/test_fuzz.py"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, SHARED, load_script
-from graphs import tf1
+from graphs import PLAIN, tf1
 
 import amct_tensorflow as amct
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
@@ -172,7 +172,7 @@ def calibrate_without_bias_correction(evaluator, **options):
     graph = load_graph(MODEL)
     amct.create_quant_config("config.json", graph)
     config = json.loads(Path("config.json").read_text())
-    Path("config.json").write_text(json.dumps({**config, "bias_correction": False}))
+    Path("config.json").write_text(json.dumps({**config, **PLAIN}))
     return amct.accuracy_based_auto_calibration(
         str(MODEL), [OUTPUT], "out/record.txt", "config.json", "out/net", evaluator, **options
     )

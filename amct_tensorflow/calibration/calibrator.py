@@ -1,22 +1,18 @@
 """One calibration: taps feed it from the caller's session, and after the last batch it has factors for every layer."""
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors, round_through_float16
 from amct_tensorflow.algorithms.arq import arq_scales
 from amct_tensorflow.calibration.comparison import Comparison
-from amct_tensorflow.calibration.kept_batches import KeptBatches
-from amct_tensorflow.calibration.layer_effects import LayerAnalyser, LayerAnalysis, LayerEffects
+from amct_tensorflow.calibration.feed import Feed
+from amct_tensorflow.calibration.layer_analysis import LayerAnalyser, LayerAnalysis
+from amct_tensorflow.calibration.layer_moments import LayerMoments
 from amct_tensorflow.calibration.observers import ActivationObservers
 from amct_tensorflow.calibration.replay import Batch, Replay
-from amct_tensorflow.calibration.replay_sources import readers_of, replay_sources
-from amct_tensorflow.calibration.taps import attach_tap
 from amct_tensorflow.config.schema import QuantConfig, TensorQuantize
 from amct_tensorflow.errors import ConfigValueError
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
@@ -24,6 +20,7 @@ from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.quantized.plan import QuantizationPlan
+from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.layer_factors import LayerFactors
 
 
@@ -33,16 +30,18 @@ class CalibrationResult:
 
     Attributes:
         factors: per layer name, its factors; per ``op:input`` of tensor_quantize, those of the tensor.
-        corrections: per layer name, what to add to its bias, float64 [Cout]; layers without one are left out.
+        corrections: per layer name, what brings it closer to the float one; layers without are left out.
         analyses: per layer name, what a search wants to know; empty if none follows.
         batches: per calibration batch, the values of the tensors from which the outputs follow, by full tensor name;
             empty if no search follows.
+        balance: per layer whose input was divided by factors, those factors; see ``balance_streams``.
     """
 
     factors: dict[str, LayerFactors]
-    corrections: dict[str, np.ndarray]
+    corrections: dict[str, LayerCorrection]
     analyses: dict[str, LayerAnalysis]
     batches: tuple[Batch, ...] = ()
+    balance: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def images(self) -> int | None:
@@ -63,7 +62,6 @@ class Calibrator:
     Attributes:
         fused: the float model after fusion, whose layers are calibrated.
         result: the findings; None until the last batch has been seen.
-        error: what went wrong inside the caller's session, where TensorFlow would turn it into text; else None.
     """
 
     def __init__(
@@ -74,6 +72,7 @@ class Calibrator:
         *,
         for_search: bool = False,
         comparison: Comparison | None = None,
+        balance: Mapping[str, tuple[float, ...]] | None = None,
     ) -> None:
         """Edits the model's graph: adds taps that keep the tensors from which the inputs of all layers follow.
 
@@ -84,6 +83,7 @@ class Calibrator:
             for_search: whether a search follows, which needs to know what quantization does to each layer, and the
                 batches from which the outputs can be computed.
             comparison: a user's sensitivity to tell it by; None for the cosine similarity.
+            balance: per layer by what to divide its input; see ``balance_streams``.
 
         Raises:
             CalibrationError: weights hold NaN or Inf.
@@ -91,13 +91,11 @@ class Calibrator:
             ModelError: what a layer reads cannot be computed from what the graph is fed with.
         """
         self.result: CalibrationResult | None = None
-        self.error: Exception | None = None
         self._config = config
         self._for_search = for_search
         self._comparison = comparison
         self._on_complete = on_complete
-        self._lock = threading.Lock()
-        self.fused = model.fuse(config.unfused_layers())
+        self.fused = model.fuse(config.unfused_layers(), balance)
         _check_tensors(config.tensor_quantize, model.view, self.fused)
         self._layers = {name: self.fused.layers[name] for name in config.enabled_layers()}
         self._scale_w = {name: self._weight_scales(layer) for name, layer in self._layers.items()}
@@ -112,19 +110,18 @@ class Calibrator:
 
     def _prepare(self, model: FloatModel, nodes: Mapping[str, str]) -> None:
         """Prepares to run the model again, and keeps what that takes."""
-        find = partial(replay_sources, model.prepared_graph, model.view, model.original.nodes, nodes)
-        sources = find()
-        late = [source for source in find(model.outputs) if source not in sources] if self._for_search else []
-        self._batches = KeptBatches(self._config.batch_num, sources, late)
-        tensors = {source: model.graph.get_tensor_by_name(source) for source in sources}
+        outputs = model.outputs if self._for_search else ()
+        self._feed = Feed(model, nodes, self._config.batch_num, outputs=outputs)
         tails = [layer.tail for layer in self._layers.values()]
-        self._replay = Replay(self.fused, [*tails, *nodes], tensors)
+        self._replay = Replay(self.fused, [*tails, *nodes], self._feed.tensors)
         self._observers = ActivationObservers(self._replay, self._inputs)
         self._parts: list[Batch] = []
-        self._observed = 0
-        needed = model.original_upstream([*nodes, *model.outputs])
-        for source in (*sources, *late):
-            attach_tap(model.graph, readers_of(model.original, source, needed), source, partial(self._keep, source))
+        self._feed.start(self._take, self._complete, self._release)
+
+    @property
+    def error(self) -> Exception | None:
+        """What went wrong inside the caller's session, where TensorFlow would turn it into text; else None."""
+        return self._feed.error
 
     def check_complete(self) -> CalibrationResult:
         """Returns the result.
@@ -136,12 +133,12 @@ class Calibrator:
         if self.error is not None:
             raise self.error
         if self.result is None:
-            self._batches.check_complete()
+            self._feed.batches.check_complete()
         assert self.result is not None  # it follows the last batch
         if not self._for_search:
             return self.result
         # What only the outputs need may arrive after the last layer has been seen.
-        return replace(self.result, batches=self._batches.batches())
+        return replace(self.result, batches=self._feed.batches.batches())
 
     def _weight_scales(self, layer: FusedLayer) -> tuple[float, ...]:
         if layer.weights is None:
@@ -149,36 +146,19 @@ class Calibrator:
         channel_wise = self._config.layers[layer.name].weights.channel_wise
         return tuple(arq_scales(layer.name, layer.op_type, layer.weights, channel_wise).tolist())
 
-    def _keep(self, tensor: str, value: np.ndarray) -> None:
-        """Takes a tensor of the caller's session; whichever comes last of a batch starts what the batch is for."""
-        with self._lock:
-            if self.error is not None:
-                return
-            try:
-                self._batches.keep(tensor, value)
-                if self.result is None:
-                    self._go_on()
-            except Exception as error:
-                self.error = error
-                self._batches.forget()
-                self._release()
-                raise
+    def _take(self, batch: Batch) -> None:
+        parts = self._replay.parts(batch, self._inputs.values())
+        self._observers.observe(parts)
+        self._parts.extend(parts)
 
-    def _go_on(self) -> None:
-        while self._observed < self._batches.complete:
-            parts = self._replay.parts(self._batches.batch(self._observed), self._inputs.values())
-            self._observers.observe(parts)
-            self._parts.extend(parts)
-            self._observed += 1
-        if self._observed == self._config.batch_num:
-            self.result = self._finish()
-            if not self._for_search:
-                self._batches.forget()
-            self._on_complete(self.result)
-            self._release()
+    def _complete(self) -> None:
+        self.result = self._finish()
+        if not self._for_search:
+            self._feed.batches.forget()
+        self._on_complete(self.result)
 
     def _release(self) -> None:
-        """Frees what is not needed any more: the caller's graph holds the taps, and these hold the calibrator."""
+        """Frees what is not needed any more."""
         self._replay.close()
         del self._replay, self._observers, self._parts
 
@@ -197,8 +177,12 @@ class Calibrator:
             tensor.key: LayerFactors(activations[tensor.key].scale, activations[tensor.key].offset)
             for tensor in self._config.tensor_quantize
         }
-        effects = self._measure_effects(layer_factors)
-        return CalibrationResult({**layer_factors, **tensor_factors}, effects.corrections, effects.analyses)
+        layers = [layer for name, layer in self.fused.layers.items() if name in self._layers]
+        moments = LayerMoments(self._replay, self.fused, layers, layer_factors, self._config)
+        moments.observe(self._parts)
+        corrections = moments.corrections()
+        analyses = self._analyse(layer_factors, corrections)
+        return CalibrationResult({**layer_factors, **tensor_factors}, corrections, analyses, balance=self.fused.balance)
 
     def _search(self, name: str) -> ActivationFactors:
         activation, distribution = self._searches[name], self._observers.distribution(name)
@@ -211,21 +195,17 @@ class Calibrator:
         )  # fmt: skip
         return factors
 
-    def _measure_effects(self, factors: Mapping[str, LayerFactors]) -> LayerEffects:
-        if not (self._for_search or self._config.bias_correction):
-            return LayerEffects({}, {})
+    def _analyse(
+        self, factors: Mapping[str, LayerFactors], corrections: Mapping[str, LayerCorrection]
+    ) -> dict[str, LayerAnalysis]:
+        if not self._for_search:
+            return {}
         log_for("calibration").info(
             "Measuring what quantization does to each of %d layers on %d calibration batches.",
             len(factors), self._config.batch_num,
         )  # fmt: skip
-        layers = [layer for name, layer in self.fused.layers.items() if name in self._layers]
-        return LayerAnalyser(self._replay, self.fused, layers).analyse(
-            factors,
-            self._parts,
-            bias_correction=self._config.bias_correction,
-            for_search=self._for_search,
-            comparison=self._comparison,
-        )
+        plan = QuantizationPlan(self.fused, factors, corrections, ())
+        return LayerAnalyser(self._replay, plan).analyse(self._parts, self._comparison)
 
 
 def _input_of(view: GraphView, tensor: TensorQuantize) -> str:

@@ -10,6 +10,8 @@ from amct_tensorflow.algorithms.registry import ACTIVATION_ALGORITHMS, DEFAULT_A
 from amct_tensorflow.config.defaults import check_layers, default_layer
 from amct_tensorflow.config.schema import (
     FORCE_FP16_QUANT,
+    SECOND_MOMENTS,
+    WEIGHT_ROUNDINGS,
     ActivationConfig,
     LayerConfig,
     QuantConfig,
@@ -17,12 +19,14 @@ from amct_tensorflow.config.schema import (
     WeightConfig,
 )
 from amct_tensorflow.config.section import Section
-from amct_tensorflow.config.validate import check_algorithm, check_batch_num, check_names, check_tensor
+from amct_tensorflow.config.validate import check_algorithm, check_batch_num, check_names, check_strength, check_tensor
 from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError
 from amct_tensorflow.graph.layers import LayerSpec
 from amct_tensorflow.log import log_for
 from amct_tensorflow.storage.files import write_atomically
 from amct_tensorflow.storage.text_file import read_text
+
+_STRENGTH = "dmq_balancer_param"
 
 
 def read_config(path: str | Path, layers: Sequence[LayerSpec], op_types: Mapping[str, str]) -> QuantConfig:
@@ -73,6 +77,10 @@ def _whole(section: Section, layers: dict[str, LayerSpec], op_types: Mapping[str
     mode = section.string("fakequant_precision_mode", "DEFAULT")
     if mode not in ("DEFAULT", FORCE_FP16_QUANT):
         raise ConfigValueError(f"{section.where}: fakequant_precision_mode is {mode!r}; use {FORCE_FP16_QUANT!r}.")
+    rounding = section.string("weight_rounding", SECOND_MOMENTS)
+    if rounding not in WEIGHT_ROUNDINGS:
+        known = " or ".join(map(repr, WEIGHT_ROUNDINGS))
+        raise ConfigValueError(f"{section.where}: weight_rounding is {rounding!r}; use {known}.")
     skip_fusion_layers = section.strings("skip_fusion_layers")
     config = QuantConfig(
         batch_num=check_batch_num(section.integer("batch_num", 1), section.where),
@@ -83,6 +91,7 @@ def _whole(section: Section, layers: dict[str, LayerSpec], op_types: Mapping[str
         skip_fusion_layers=check_names(skip_fusion_layers, layers, op_types, f"{section.where}: skip_fusion_layers"),
         tensor_quantize=_tensors(section, op_types, activation_offset),
         bias_correction=section.boolean("bias_correction", True),
+        weight_rounding=rounding,
         layers={
             name: _layer(section.section(name), layers[name], activation_offset)
             if section.has(name)
@@ -120,12 +129,14 @@ def _tensors(section: Section, op_types: Mapping[str, str], activation_offset: b
 
 
 def _layer(section: Section, layer: LayerSpec, activation_offset: bool) -> LayerConfig:
-    if section.has("dmq_balancer_param"):
-        raise ConfigValueError(f"{section.where}: dmq_balancer_param is not supported. Delete it.")
+    strength = None
+    if section.has(_STRENGTH):
+        strength = check_strength(section.number(_STRENGTH, 0), layer, f"{section.where}: {_STRENGTH}")
     config = LayerConfig(
         section.boolean("quant_enable", True),
         _layer_activation(section.section("activation_quant_params"), layer, activation_offset),
         _weights(section.section("weight_quant_params"), layer),
+        strength,
     )
     section.refuse_unused()
     return config
@@ -202,6 +213,7 @@ def dump_config(config: QuantConfig) -> str:
             for tensor in config.tensor_quantize
         ],
         "bias_correction": config.bias_correction,
+        "weight_rounding": config.weight_rounding,
     }
     if config.fakequant_precision_mode is None:
         del content["fakequant_precision_mode"]
@@ -217,6 +229,7 @@ def _activation_content(activation: ActivationConfig) -> dict[str, Any]:
 def _layer_content(layer: LayerConfig) -> dict[str, Any]:
     return {
         "quant_enable": layer.quant_enable,
+        **({} if layer.dmq_strength is None else {_STRENGTH: layer.dmq_strength}),
         "activation_quant_params": _activation_content(layer.activation),
         "weight_quant_params": {
             "num_bits": 8,

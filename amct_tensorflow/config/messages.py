@@ -4,11 +4,13 @@ from typing import Any
 
 from amct_tensorflow.algorithms.activation_algorithm import ActivationAlgorithm, Parameter
 from amct_tensorflow.algorithms.registry import ACTIVATION_ALGORITHMS
+from amct_tensorflow.config.schema import WEIGHT_ROUNDINGS
 from amct_tensorflow.storage.text_messages import message_class
 
 # Enumerations are listed with their values; the numbers of TensorFlow's own fields are free.
 _ENUMS = {
     "DataType": {"INT8": 1, "INT16": 2},
+    "WeightRounding": {name.upper(): number for number, name in enumerate(WEIGHT_ROUNDINGS)},
     "FakequantPrecisionMode": {"DEFAULT": 0, "FORCE_FP16_QUANT": 1},
 }
 _CONFIG = {
@@ -30,6 +32,7 @@ _CONFIG = {
         "skip_fusion_layers": (201, "repeated string"),
         "tensor_quantize": (202, "repeated TensorQuantize"),
         "bias_correction": (300, "optional bool"),
+        "weight_rounding": (301, "optional WeightRounding"),
     },
     "OverrideLayerType": {
         "layer_type": (1, "required string"),

@@ -17,7 +17,11 @@ GLOBAL_KEYS = (
     "skip_fusion_layers",
     "tensor_quantize",
     "bias_correction",
+    "weight_rounding",
 )
+
+NEAREST, SECOND_MOMENTS = "nearest", "second_moments"
+WEIGHT_ROUNDINGS = (NEAREST, SECOND_MOMENTS)
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,12 @@ class WeightConfig:
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """Whether and how a layer is quantized."""
+    """Whether and how a layer is quantized; ``dmq_strength`` is the migration strength that it asks for, if any."""
 
     quant_enable: bool
     activation: ActivationConfig
     weights: WeightConfig
+    dmq_strength: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class TensorQuantize:
 class QuantConfig:
     """A whole configuration; ``layers`` holds every quantizable layer, sorted by name.
 
-    ``bias_correction`` is an extension of the original format.
+    ``bias_correction`` and ``weight_rounding`` are extensions of the original format.
     """
 
     layers: Mapping[str, LayerConfig]
@@ -74,6 +79,7 @@ class QuantConfig:
     skip_fusion_layers: tuple[str, ...] = ()
     tensor_quantize: tuple[TensorQuantize, ...] = ()
     bias_correction: bool = True
+    weight_rounding: str = SECOND_MOMENTS
     version: int = 1
 
     def enabled_layers(self) -> list[str]:
@@ -83,6 +89,10 @@ class QuantConfig:
     def unfused_layers(self) -> list[str]:
         """Returns the names of the layers to quantize behind which a BatchNorm is kept."""
         return [name for name in self.enabled_layers() if not self.do_fusion or name in self.skip_fusion_layers]
+
+    def asks_for_balancing(self) -> bool:
+        """Tells whether a layer to quantize asks for DMQ balancing."""
+        return any(self.layers[name].dmq_strength is not None for name in self.enabled_layers())
 
     def with_enabled(self, configuration: Mapping[str, bool]) -> "QuantConfig":
         """Returns the configuration with another decision for the layers given."""

@@ -10,18 +10,21 @@ import numpy as np
 from google.protobuf import text_format
 
 from amct_tensorflow.algorithms.activation_algorithm import Parameter
+from amct_tensorflow.algorithms.dmq import DEFAULT_STRENGTH
 from amct_tensorflow.algorithms.registry import ACTIVATION_ALGORITHMS, DEFAULT_ALGORITHM
 from amct_tensorflow.config.defaults import check_layers, check_some_enabled, default_layer
 from amct_tensorflow.config.messages import algorithm_field, new_config, parameter_fields
 from amct_tensorflow.config.schema import (
     FORCE_FP16_QUANT,
+    SECOND_MOMENTS,
+    WEIGHT_ROUNDINGS,
     ActivationConfig,
     LayerConfig,
     QuantConfig,
     TensorQuantize,
     WeightConfig,
 )
-from amct_tensorflow.config.validate import check_algorithm, check_batch_num, check_names, check_tensor
+from amct_tensorflow.config.validate import check_algorithm, check_batch_num, check_names, check_strength, check_tensor
 from amct_tensorflow.errors import ConfigValueError
 from amct_tensorflow.graph.layers import LayerSpec
 from amct_tensorflow.graph.op_types import OP_TYPES
@@ -97,6 +100,7 @@ class _Resolver:
             skip_fusion_layers=self._names("skip_fusion_layers", message.skip_fusion_layers),
             tensor_quantize=self._tensors(),
             bias_correction=_given(message, "bias_correction", True),
+            weight_rounding=_rounding(message),
             layers={
                 name: self._layer(layer, name not in skipped and layer.op_type not in skipped_types)
                 for name, layer in self._layers.items()
@@ -140,10 +144,11 @@ class _Resolver:
         if chosen is None:
             asymmetric = _given(self._message, "activation_offset", True)
             return default_layer(layer, enabled=enabled, asymmetric=asymmetric)
-        for field in ("nuq_quantize", "dmq_balancer"):
-            if chosen.message.HasField(field):
-                raise ConfigValueError(f"{chosen.where}: {field} is not supported. Delete it.")
-        return LayerConfig(enabled, self._layer_activation(chosen, layer), self._weights(chosen, layer))
+        if chosen.message.HasField("nuq_quantize"):
+            raise ConfigValueError(f"{chosen.where}: nuq_quantize is not supported. Delete it.")
+        return LayerConfig(
+            enabled, self._layer_activation(chosen, layer), self._weights(chosen, layer), _strength(chosen, layer)
+        )
 
     def _tensors(self) -> tuple[TensorQuantize, ...]:
         tensors: dict[str, TensorQuantize] = {}
@@ -222,6 +227,14 @@ class _Resolver:
         return WeightConfig(arq.channel_wise and (layer.channel_wise or not chosen.is_common))
 
 
+def _strength(chosen: _Chosen, layer: LayerSpec) -> float | None:
+    if not chosen.message.HasField("dmq_balancer") or (chosen.is_common and layer.op.weight_input is None):
+        return None
+    where = f"{chosen.where}: migration_strength of dmq_balancer"
+    strength = _number(chosen.message.dmq_balancer, "migration_strength", DEFAULT_STRENGTH, where)
+    return check_strength(strength, layer, where)
+
+
 def _given(message: Any, field: str, default: Any) -> Any:
     return getattr(message, field) if message.HasField(field) else default
 
@@ -229,6 +242,10 @@ def _given(message: Any, field: str, default: Any) -> Any:
 def _given_algorithms(message: Any) -> list[str]:
     """Returns which algorithms for activations a message chooses; there should be at most one."""
     return [name for name in ACTIVATION_ALGORITHMS if message.HasField(algorithm_field(name))]
+
+
+def _rounding(message: Any) -> str:
+    return WEIGHT_ROUNDINGS[message.weight_rounding] if message.HasField("weight_rounding") else SECOND_MOMENTS
 
 
 def _parameter(message: Any, name: str, default: Parameter, where: str) -> Parameter:

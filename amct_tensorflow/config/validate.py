@@ -3,7 +3,9 @@
 from collections.abc import Collection, Iterable, Mapping
 
 from amct_tensorflow.algorithms.activation_algorithm import ActivationAlgorithm
+from amct_tensorflow.algorithms.dmq import STRENGTHS
 from amct_tensorflow.errors import ConfigValueError
+from amct_tensorflow.graph.layers import LayerSpec
 
 # Op types whose inputs can be quantized by tensor_quantize, and how many inputs each has (spec section 10).
 _TENSOR_TYPES = {"MaxPool": 1, "Add": 2, "AddV2": 2}
@@ -46,6 +48,20 @@ def check_batch_num(batch_num: int, where: str) -> int:
     if batch_num <= 0:
         raise ConfigValueError(f"{where}: batch_num is {batch_num}; it must be above 0.")
     return batch_num
+
+
+def check_strength(strength: float, layer: LayerSpec, where: str) -> float:
+    """Returns the migration strength of a layer if it is in range, and the layer has weights to migrate to.
+
+    Raises:
+        ConfigValueError: it is not.
+    """
+    lowest, highest = STRENGTHS
+    if not lowest <= strength <= highest:
+        raise ConfigValueError(f"{where} is {strength:g}; it must lie in [{lowest}, {highest}].")
+    if layer.op.weight_input is None:
+        raise ConfigValueError(f"{where}: {layer.op_type} cannot be balanced, since it has no weights. Delete it.")
+    return strength
 
 
 def check_names(

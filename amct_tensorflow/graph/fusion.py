@@ -48,6 +48,7 @@ class FusedLayer:
         tail: the node whose output 0 is the layer's value: the BiasAdd, or the accumulator.
         data_format: ``NHWC`` or ``NCHW``.
         absorbed: original nodes folded into the layer, in the order in which they stood.
+        absorbed_types: op types of the prepared nodes that were folded, in the same order.
         batch_norm_kept: whether a BatchNorm that could be folded was kept because the user asked so.
         positions_per_weight: how many positions of the output share one use of a weight.
     """
@@ -63,6 +64,7 @@ class FusedLayer:
     absorbed: tuple[str, ...]
     batch_norm_kept: bool
     positions_per_weight: int = 1
+    absorbed_types: tuple[str, ...] = ()
 
     @property
     def op(self) -> OpType:
@@ -73,6 +75,14 @@ class FusedLayer:
     def channels(self) -> int:
         """Number of output channels; 1 for AvgPool, which has one factor."""
         return 1 if self.weights is None else self.op.channels(self.weights)
+
+    @property
+    def input_channels(self) -> Channels | None:
+        """Where its data has its channels, those of one group if they are divided into groups; None for AvgPool."""
+        axis, weights = self.op.input_axis, self.weights
+        if axis is None or weights is None:
+            return None
+        return Channels(weights.shape[axis], self.op.channel_axis(self.data_format), self.op.output_rank)
 
     @property
     def digest(self) -> str:
@@ -92,11 +102,13 @@ class FusedGraph:
         layers: its quantizable layers by name, in topological order.
         origins: per node that is none of the model's file, the nodes of the file that it stands for; none if it was
             inserted.
+        balance: per layer whose input was divided by factors, those factors, [Cin]; see ``balance``.
     """
 
     view: GraphView
     layers: dict[str, FusedLayer]
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    balance: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def originals(self, names: Iterable[str]) -> tuple[str, ...]:
         """Returns the nodes of the model's file that nodes of this graph stand for together, each once."""
@@ -204,6 +216,7 @@ def _fuse_layer(
         bias=bias,
         tail=tail,
         absorbed=absorbed,
+        absorbed_types=tuple(str(folded.op) for folded in chain.folded),
         batch_norm_kept=chain.batch_norm_kept,
     )
 

@@ -73,8 +73,8 @@ def _front(view: GraphView, tensor: str, readers: list[FusedLayer], fixed: Colle
 
     Nodes that are ``fixed`` stay: those asked for, and the biases of other layers.
     """
-    channels = _input_channels(readers[0])
-    if channels is None or any(_input_channels(reader) != channels for reader in readers):
+    channels = readers[0].input_channels
+    if channels is None or any(reader.input_channels != channels for reader in readers):
         return None
     front = best = _Front(Affine.identity(channels.number), (), tensor)
     while True:
@@ -104,19 +104,15 @@ def _affine_of(view: GraphView, node: NodeDef, channels: Channels) -> tuple[Affi
 
 
 def _has_channels(view: GraphView, text: str, channels: Channels) -> bool:
-    """Tells whether a tensor has all the channels itself: it may have a single one, or no axis for them."""
+    """Tells whether a tensor has all the channels itself, in each of its groups if they are divided into groups.
+
+    It may have a single one, or no axis for them.
+    """
     shape = view.shape(text)
     if shape is None or len(shape) < -channels.axis or channels.rank not in (None, len(shape)):
         return False
-    return shape[channels.axis] == channels.number
-
-
-def _input_channels(layer: FusedLayer) -> Channels | None:
-    """Returns where the data of a layer has its channels, those of one group if they are divided into groups."""
-    axis, weights = layer.op.input_axis, layer.weights
-    if axis is None or weights is None:
-        return None
-    return Channels(weights.shape[axis], layer.op.channel_axis(layer.data_format), layer.op.output_rank)
+    length = shape[channels.axis]
+    return length is not None and length % channels.number == 0
 
 
 def _is_exact(view: GraphView, layer: FusedLayer, affine: Affine, fixed: Collection[str]) -> bool:
@@ -154,8 +150,13 @@ def _fold(
     origins[const] = ()
     editor.replace_input(layer.name, layer.op.weight_input, const)
     editor.replace_input(layer.name, layer.op.data_input, front.tensor)
-    absorbed = (*originals, *layer.absorbed)
-    folded = replace(layer, input=front.tensor, weights=weights, absorbed=absorbed)
+    folded = replace(
+        layer,
+        input=front.tensor,
+        weights=weights,
+        absorbed=(*originals, *layer.absorbed),
+        absorbed_types=(*(str(node.op) for node in front.nodes), *layer.absorbed_types),
+    )
     if layer.bias is None and not np.any(front.affine.shift):
         return folded
     const = editor.add(make_const(editor.unique_name(f"{layer.name}/folded_bias"), bias), like=layer.name)

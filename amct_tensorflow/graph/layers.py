@@ -7,7 +7,11 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.op_types import OP_TYPES, UNQUANTIZED, OpType
-from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
+from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, full_tensor_name
+
+# Why what stands in a loop, or in a branch of a cond, cannot be quantized.
+IN_LOOP = "it runs inside a loop, any number of times per batch"
+IN_BRANCH = "it stands in a branch that is taken or not as a value in the graph says"
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,9 @@ def obstacle(view: GraphView, node: NodeDef) -> str | None:
     if dtype != tf.float32.as_datatype_enum:
         name = tf.dtypes.as_dtype(dtype).name if dtype else "no type that the graph tells"
         return f"it computes {name}, and only float32 can be quantized"
-    if node.name in view.uncertain_nodes:
-        return _obstacle_of_place(view, node)
+    place = obstacle_of_place(view, node)
+    if place is not None:
+        return place
     if op_type.weight_input is not None:
         reason = _obstacle_of_weights(view, node, op_type)
         if reason is not None:
@@ -61,19 +66,22 @@ def obstacle(view: GraphView, node: NodeDef) -> str | None:
     return op_type.restriction(node)
 
 
+def obstacle_of_place(view: GraphView, node: NodeDef) -> str | None:
+    """Returns why where it stands keeps a node in float, as the rest of a sentence about it; None if it does not."""
+    if node.name in view.loop_nodes:
+        return IN_LOOP
+    return IN_BRANCH if node.name in view.branch_nodes else None
+
+
 def _obstacle_of_type(view: GraphView, node: NodeDef) -> str:
     unquantized = UNQUANTIZED.get(node.op)
     if unquantized is None:
         return f"its op type {node.op} is none of {', '.join(OP_TYPES)}"
-    if view.constant(node.input[unquantized.weight_input]) is None and view.constant(node.input[0]) is None:
+    inputs = data_inputs(node.input)
+    factors = [*inputs[:1], *inputs[unquantized.weight_input : unquantized.weight_input + 1]]
+    if len(factors) == 2 and all(view.constant(text) is None for text in factors):
         return "its weights are no constant, but computed"
     return unquantized.reason
-
-
-def _obstacle_of_place(view: GraphView, node: NodeDef) -> str:
-    if node.name in view.loop_nodes:
-        return "it runs inside a loop, any number of times per batch"
-    return "it stands in one of two branches, of which only a run tells which is taken"
 
 
 def _obstacle_of_weights(view: GraphView, node: NodeDef, op_type: OpType) -> str | None:

@@ -1,15 +1,15 @@
-"""Reading a frozen model, and refusing what is none."""
+"""Reading a model, importing it, and refusing what cannot be quantized."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from amct_tensorflow.errors import ModelError, ModelNotFoundError
+from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
+from amct_tensorflow.loading.load import load_frozen
 
 # A model holding one of these has been quantized, or is being calibrated, already (spec section 4).
 _QUANTIZED_MARKS = frozenset(
@@ -31,38 +31,19 @@ _FAKE_QUANTIZED_PREFIXES = ("FakeQuantWithMinMax", "QuantizeAndDequantize")
 
 
 def read_model(path: str | Path) -> GraphView:
-    """Reads a frozen model.
+    """Reads a model in any of its forms.
 
     Args:
-        path: a binary GraphDef (``.pb``).
+        path: as for ``load_frozen``.
 
     Returns:
-        The graph, indexed; it has at least one node, unique names, and no dangling input.
+        The frozen graph, indexed; it has at least one node, unique names, and no dangling input.
 
     Raises:
-        ModelNotFoundError: there is no such file.
-        ModelError: the file is empty, truncated, or something else than a GraphDef.
+        ModelNotFoundError: there is nothing.
+        ModelError: there is no model, or one that cannot be frozen.
     """
-    path = Path(path)
-    if not path.exists():
-        raise ModelNotFoundError(f"Model {path} does not exist. Give the path of a frozen model (.pb).")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"Model {path} cannot be read: {error.strerror}. Give a readable frozen model.") from error
-    if not data:
-        raise ModelError(f"Model {path} is empty. Give a frozen model (.pb).")
-    graph_def = tf.compat.v1.GraphDef()
-    try:
-        graph_def.ParseFromString(data)
-    except DecodeError as error:
-        raise ModelError(
-            f"Model {path} is not a frozen TensorFlow model (binary GraphDef), or it is truncated. "
-            "Give the .pb that was frozen for inference, not a SavedModel, checkpoint or text file."
-        ) from error
-    if not graph_def.node or any(not node.name or not node.op for node in graph_def.node):
-        raise ModelError(f"Model {path} holds no TensorFlow graph. Give a frozen model (binary GraphDef).")
-    return GraphView(graph_def)
+    return GraphView(load_frozen(path).graph_def)
 
 
 def import_graph(graph_def: GraphDef, source: str | Path) -> tf.Graph:
@@ -72,32 +53,42 @@ def import_graph(graph_def: GraphDef, source: str | Path) -> tf.Graph:
         ModelError: TensorFlow refuses the graph; ``source`` names it in the message.
     """
     graph = tf.Graph()
+    imported = GraphDef()
+    imported.CopyFrom(graph_def)  # TensorFlow adds the attributes that are left out because they have their default
     with graph.as_default():
         try:
-            tf.import_graph_def(graph_def, name="")
+            tf.import_graph_def(imported, name="")
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
             raise ModelError(f"TensorFlow cannot import {source}: {error}") from error
     return graph
 
 
 def load_graph(model_file: str | Path) -> tf.Graph:
-    """Reads a frozen model into a fresh graph.
+    """Reads a model into a fresh graph.
 
     Args:
-        model_file: a binary GraphDef (``.pb``).
+        model_file: as for ``load_frozen``.
 
     Raises:
-        ModelNotFoundError: there is no such file.
-        ModelError: it is no frozen model.
+        ModelNotFoundError: there is nothing.
+        ModelError: there is no model, or one that cannot be frozen.
     """
     return import_graph(read_model(model_file).graph_def, model_file)
 
 
-def check_outputs(view: GraphView, outputs: Sequence[str], source: str | Path) -> None:
+def check_outputs(
+    view: GraphView, outputs: Sequence[str], source: str | Path, known: Mapping[str, str] | None = None
+) -> None:
     """Checks that every requested output is a node of the model.
 
+    Args:
+        view: the model.
+        outputs: names of operators.
+        source: what messages call the model.
+        known: what the model calls its outputs, by their operators, where that is known.
+
     Raises:
-        ModelError: one is not; the message suggests similar names.
+        ModelError: one is not; the message suggests the outputs that are known, or similar names.
     """
     for name in outputs:
         if name in view.nodes:
@@ -106,6 +97,8 @@ def check_outputs(view: GraphView, outputs: Sequence[str], source: str | Path) -
             raise ModelError(f"Output {name!r} is a tensor name; give the operator {parse_tensor_name(name).node!r}.")
         similar = difflib.get_close_matches(name, view.nodes, n=3)
         hint = f" Did you mean {', '.join(map(repr, similar))}?" if similar else ""
+        if known:
+            hint = f" Its outputs are {', '.join(f'{operator!r} ({label})' for operator, label in known.items())}."
         raise ModelError(f"Output {name!r} is not a node of {source}.{hint} Give operator names without ':0'.")
 
 

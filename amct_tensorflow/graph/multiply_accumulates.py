@@ -4,11 +4,14 @@ import math
 from collections.abc import Iterable
 from fractions import Fraction
 
+from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.einsum import parse_equation
+from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.op_types import OP_TYPES, UNQUANTIZED
-from amct_tensorflow.graph.view import GraphView, attribute
+from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, static_shapes
 
 # The op types that carry any.
 CARRIERS = frozenset(
@@ -16,13 +19,31 @@ CARRIERS = frozenset(
 )
 
 
+def for_one_image(view: GraphView) -> GraphView:
+    """Returns a graph with the shapes that it has for one image.
+
+    Placeholders whose first axis has no static length hold one image. That tells how many rows or patches one becomes
+    on the way: behind the Reshape of a Dense layer, and behind the SpaceToBatchND of a dilated convolution, the first
+    axis counts more than images. A graph that does not take one image keeps the shapes it has.
+    """
+    graph_def = GraphDef()
+    graph_def.CopyFrom(view.graph_def)
+    for node in graph_def.node:
+        if node.op == "Placeholder" and "shape" in node.attr:
+            for first in node.attr["shape"].shape.dim[:1]:
+                first.size = 1 if first.size < 0 else first.size
+    try:
+        return GraphView(graph_def, static_shapes(import_graph(graph_def, "the model for one image")))
+    except ModelError:
+        return view
+
+
 def multiply_accumulates(view: GraphView, node: NodeDef) -> int | None:
     """Counts the products that a node sums up.
 
     Args:
-        view: a graph with its shapes. If the first axis of the output has no static length, it counts as one, so that
-            the result is that of one image. Where images become rows or patches on the way, it tells too little; shapes
-            of a graph whose placeholders hold one image tell all.
+        view: a graph with its shapes, best ``for_one_image``. If the first axis of the node's output has no static
+            length all the same, it counts as one.
         node: one of its nodes.
 
     Returns:
@@ -43,14 +64,17 @@ def _products(view: GraphView, node: NodeDef) -> Fraction | None:
     """Returns how many products each value of the output sums up."""
     op_type = OP_TYPES.get(node.op) or UNQUANTIZED[node.op]
     assert op_type.weight_input is not None
-    weights = view.shape(node.input[op_type.weight_input])
+    inputs = data_inputs(node.input)
+    weights = view.shape(inputs[op_type.weight_input]) if op_type.weight_input < len(inputs) else None
     lengths = [length for length in (weights or ())[-op_type.weight_rank :] if length is not None]
     return op_type.products(node, lengths) if len(lengths) == op_type.weight_rank else None
 
 
 def _einsum_products(view: GraphView, node: NodeDef) -> int | None:
-    """The same for an Einsum: the product of the lengths of all axes that are summed up."""
-    shapes = [view.shape(text) or () for text in node.input if not text.startswith("^")]
+    """The same for an Einsum: the product of the lengths of all axes that are summed up; 0 for one operand alone."""
+    shapes = [view.shape(text) or () for text in data_inputs(node.input)]
+    if len(shapes) < 2:
+        return 0  # it moves or sums up the axes of one operand
     equation = parse_equation(attribute(node, "equation").s.decode(), [len(shape) for shape in shapes])
     if equation is None:
         return None

@@ -66,6 +66,10 @@ class GraphEditor:
         """Returns a node for reading."""
         return self._nodes[name]
 
+    def names_of(self, *op_types: str) -> list[str]:
+        """Returns the names of the nodes of some op types."""
+        return [name for name, node in self._nodes.items() if node.op in op_types]
+
     def readers(self, outputs: Iterable[str]) -> dict[str, set[str]]:
         """Returns per node those on which ``outputs`` depend and that read it, by control edges too."""
         found: dict[str, set[str]] = {}
@@ -163,8 +167,9 @@ class GraphEditor:
         return _assemble(self._original, self._nodes, self._nodes.keys())
 
     def graph_def_for(self, outputs: Iterable[str]) -> GraphDef:
-        """Returns the part of the edited graph on which ``outputs`` depend."""
-        return _assemble(self._original, self._nodes, upstream(self._nodes, outputs))
+        """Returns the part of the edited graph on which ``outputs``, as far as they are still there, depend."""
+        present = [name for name in outputs if name in self._nodes]
+        return _assemble(self._original, self._nodes, upstream(self._nodes, present))
 
     def graph_def_of(self, names: Collection[str]) -> GraphDef:
         """Returns the nodes named, whatever they read."""

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import NamedTuple
 
@@ -47,6 +48,11 @@ def full_tensor_name(text: str) -> str:
     """Returns ``name:index`` for an input as GraphDef writes it."""
     name = parse_tensor_name(text)
     return f"{name.node}:{name.port}"
+
+
+def data_inputs(inputs: Iterable[str]) -> list[str]:
+    """Returns those inputs of a node that carry data."""
+    return [text for text in inputs if not text.startswith("^")]
 
 
 def node_scope(name: str) -> str:
@@ -117,6 +123,12 @@ class GraphView:
     def edited(self, graph_def: GraphDef) -> "GraphView":
         """Returns the index of an edited graph, whose tensors have the shapes that they had under the same names."""
         return GraphView(graph_def, self._shapes)
+
+    def with_shapes(self, shapes: Mapping[str, Shape]) -> "GraphView":
+        """Returns an index of the same graph that knows other shapes."""
+        other = copy(self)
+        other._shapes = shapes
+        return other
 
     def op_types(self) -> dict[str, str]:
         """Returns the op type of every node, by name."""
@@ -214,6 +226,10 @@ class GraphView:
         if node.op == "Switch":
             return bool(self.producer(node.input[1]).op == "LoopCond")
         return any(self._goes_round(node, text) for text in node.input)
+
+    def closes_loop(self, node: NodeDef) -> bool:
+        """Tells whether a node is the Merge that values of a loop come back to after each round."""
+        return node.op in ("Merge", "RefMerge") and self.is_of_loop(node)
 
     def _between(self, opened: Collection[str], closed: Collection[str]) -> frozenset[str]:
         """Returns the nodes behind those that open something, which may be nested, up to those that close it."""

@@ -1,17 +1,20 @@
 """The float model that everything starts from."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
+from amct_tensorflow.graph.balance import balance_streams
 from amct_tensorflow.graph.fusion import FusedGraph, fuse
 from amct_tensorflow.graph.fusion_before import fold_before
 from amct_tensorflow.graph.layers import LayerSpec, find_layers
-from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, import_graph, read_model
+from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, import_graph
 from amct_tensorflow.graph.view import GraphView, upstream
+from amct_tensorflow.loading.frozen_model import FrozenModel
+from amct_tensorflow.loading.load import load_frozen
 from amct_tensorflow.preparation.prepare import prepare
 from amct_tensorflow.preparation.prepared import PreparedGraph
 
@@ -23,35 +26,46 @@ class FloatModel:
         original: index of the nodes that its file has.
         outputs: the operators asked for.
         source: what messages call it: its path, if it has one.
+        frozen: the graph as it is to stand in a file, if it was frozen when it was loaded; else None.
     """
 
-    def __init__(self, view: GraphView, outputs: Sequence[str], source: str | Path, graph: tf.Graph | None) -> None:
+    def __init__(
+        self,
+        view: GraphView,
+        outputs: Sequence[str],
+        source: str | Path,
+        *,
+        graph: tf.Graph | None = None,
+        frozen: FrozenModel | None = None,
+    ) -> None:
         """Takes a graph that ``source`` names in messages; ``load`` and ``of_graph`` are the ways to get here.
 
         Raises:
             ModelError: it is quantized already, or does not have one of ``outputs``.
         """
         check_not_quantized(view, source)
-        check_outputs(view, outputs, source)
+        check_outputs(view, outputs, source, frozen.outputs if frozen else {})
         self.original = view
         self.outputs = tuple(outputs)
         self.source = source
+        self.frozen = frozen.data if frozen and frozen.frozen_now else None
         self._given = graph
-        self._fused: dict[frozenset[str], FusedGraph] = {}
+        self._fused: dict[tuple[object, ...], FusedGraph] = {}
 
     @classmethod
     def load(cls, path: str | Path, outputs: Sequence[str]) -> "FloatModel":
-        """Reads a frozen float model.
+        """Reads a frozen float model, or freezes one of another form.
 
         Args:
-            path: a binary GraphDef (``.pb``).
-            outputs: output operators, without ``:0``.
+            path: a frozen graph (``.pb``), the directory of a SavedModel, or a Keras model (``.keras``, ``.h5``).
+            outputs: output operators of the frozen graph, without ``:0``.
 
         Raises:
-            ModelNotFoundError: there is no such file.
-            ModelError: the file is no float model, or does not have one of ``outputs``.
+            ModelNotFoundError: there is nothing.
+            ModelError: there is no float model, one that cannot be frozen, or one without one of ``outputs``.
         """
-        return cls(read_model(path), outputs, path, None)
+        frozen = load_frozen(path)
+        return cls(GraphView(frozen.graph_def), outputs, path, frozen=frozen)
 
     @classmethod
     def of_graph(cls, graph: tf.Graph, outputs: Sequence[str] = ()) -> "FloatModel":
@@ -60,11 +74,11 @@ class FloatModel:
         Raises:
             ModelError: it is quantized already, or does not have one of ``outputs``.
         """
-        return cls(GraphView(graph.as_graph_def()), outputs, "the graph", graph)
+        return cls(GraphView(graph.as_graph_def()), outputs, "the graph", graph=graph)
 
     @property
     def graph_def(self) -> GraphDef:
-        """The model as its file has it."""
+        """The model as it was loaded."""
         return self.original.graph_def
 
     @cached_property
@@ -104,13 +118,23 @@ class FloatModel:
         """Its quantizable layers, in its order."""
         return find_layers(self.prepared_graph, self.view)
 
-    def fuse(self, unfused: Collection[str] = ()) -> FusedGraph:
-        """Fuses the layers with what stands around them, but for the BatchNorms next to ``unfused`` ones."""
-        kept = frozenset(unfused)
-        if kept not in self._fused:
+    def fuse(self, unfused: Collection[str] = (), balance: Mapping[str, tuple[float, ...]] | None = None) -> FusedGraph:
+        """Fuses the layers with what stands around them, and scales the streams between them.
+
+        Args:
+            unfused: layers next to which BatchNorms are kept.
+            balance: per layer by what to divide its input, [Cin]; see ``balance_streams``.
+
+        Raises:
+            RecordError: the model cannot be balanced so.
+        """
+        kept, factors = frozenset(unfused), dict(balance or {})
+        key = (kept, frozenset(factors.items()))
+        if key not in self._fused:
             behind = fuse(self.view, keep=self.outputs, unfused=kept, origins=self._prepared.origins)
-            self._fused[kept] = fold_before(behind, self.outputs, kept)
-        return self._fused[kept]
+            fused = fold_before(behind, self.outputs, kept)
+            self._fused[key] = balance_streams(fused, factors, self.outputs)
+        return self._fused[key]
 
     def original_upstream(self, names: Iterable[str]) -> set[str]:
         """Returns the nodes of the file on which nodes of the prepared model depend."""

@@ -17,8 +17,8 @@ from amct_tensorflow.graph.layers import layer_weights, obstacle
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, parse_tensor_name
-from amct_tensorflow.preparation.prepared import PreparedGraph, data_inputs
+from amct_tensorflow.graph.view import GraphView, data_inputs, parse_tensor_name
+from amct_tensorflow.preparation.prepared import PreparedGraph
 
 # What may stand between a layer and the concatenation, as this rewrite itself puts it there.
 _AFFINE = frozenset({"BiasAdd", "Mul", "AddV2"})

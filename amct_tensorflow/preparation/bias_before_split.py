@@ -13,8 +13,8 @@ import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.nodes import make_const, make_node
-from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.preparation.prepared import PreparedGraph, data_inputs
+from amct_tensorflow.graph.view import GraphView, data_inputs
+from amct_tensorflow.preparation.prepared import PreparedGraph
 
 _ADD = frozenset({"Add", "AddV2"})
 

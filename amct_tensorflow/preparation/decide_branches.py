@@ -11,9 +11,9 @@ import numpy as np
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import CONTROL, GraphView, attribute, parse_tensor_name
+from amct_tensorflow.graph.view import CONTROL, GraphView, attribute, data_inputs, parse_tensor_name
 from amct_tensorflow.log import log_for
-from amct_tensorflow.preparation.prepared import PreparedGraph, data_inputs
+from amct_tensorflow.preparation.prepared import PreparedGraph
 
 
 def decide_flags(graph: PreparedGraph) -> PreparedGraph:

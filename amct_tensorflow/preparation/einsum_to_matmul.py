@@ -20,8 +20,8 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.graph.einsum import parse_equation
 from amct_tensorflow.graph.nodes import AttrLike, make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import Shape, attribute
-from amct_tensorflow.preparation.prepared import PreparedGraph, data_inputs
+from amct_tensorflow.graph.view import Shape, attribute, data_inputs
+from amct_tensorflow.preparation.prepared import PreparedGraph
 
 _Labels = tuple[str, ...]
 

@@ -34,12 +34,12 @@ def rewrite_grouped_conv2d(graph: PreparedGraph) -> PreparedGraph:
     new: dict[str, str] = {}
     barriers: dict[str, str] = {}
     for node in graph.view.graph_def.node:
-        if node.op != "Conv2D" or obstacle(graph.view, node) is not None:
+        if node.op != "Conv2D" or obstacle(graph.shaped, node) is not None:
             continue
-        filters = layer_weights(graph.view, node)
+        filters = layer_weights(graph.shaped, node)
         assert filters is not None
         groups = _groups(graph.shaped, node, filters)
-        if groups == 1 or behind_barrier(graph.view, node) is not node:
+        if groups == 1 or behind_barrier(graph.shaped, node) is not node:
             continue
         if _can_be_depthwise(node, filters):
             new[_make_depthwise(editor, node, filters, groups)] = node.name

@@ -18,10 +18,10 @@ from tensorflow.core.framework.function_pb2 import FunctionDef, FunctionDefLibra
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import ModelError
+from amct_tensorflow.graph.function_body import FunctionBody
 from amct_tensorflow.graph.op_definitions import functions_named
-from amct_tensorflow.graph.view import GraphView, attribute, parse_tensor_name
-from amct_tensorflow.preparation.function_body import FunctionBody
-from amct_tensorflow.preparation.prepared import PreparedGraph, data_inputs
+from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, parse_tensor_name
+from amct_tensorflow.preparation.prepared import PreparedGraph
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 

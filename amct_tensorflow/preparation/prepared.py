@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, static_shapes, upstream
+from amct_tensorflow.graph.view import GraphView, static_shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,15 +71,6 @@ class PreparedGraph:
             editor: holds the edited graph.
             origins: per new node, the original nodes it stands for.
         """
-        view = GraphView(editor.graph_def())
-        sources = (name for name, node in view.nodes.items() if node.op in ("Placeholder", "PlaceholderWithDefault"))
-        needed = upstream(view.nodes, [*(name for name in self.kept if name in view.nodes), *sources])
-        if len(needed) < len(view.nodes):
-            view = GraphView(editor.graph_def_of(needed))
+        view = GraphView(editor.graph_def_for([*self.kept, *editor.names_of("Placeholder", "PlaceholderWithDefault")]))
         together = {**self.origins, **(origins or {})}
         return replace(self, view=view, origins={name: each for name, each in together.items() if name in view.nodes})
-
-
-def data_inputs(inputs: Iterable[str]) -> list[str]:
-    """Returns those inputs of a node that carry data."""
-    return [text for text in inputs if not text.startswith("^")]

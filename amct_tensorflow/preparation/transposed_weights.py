@@ -23,7 +23,7 @@ def transpose_weights(graph: PreparedGraph) -> PreparedGraph:
     for node in graph.view.graph_def.node:
         if node.op not in _FLAGS or not attribute(node, _FLAGS[node.op]).b or node.name in graph.view.loop_nodes:
             continue
-        weights = layer_weights(graph.view, node)
+        weights = layer_weights(graph.shaped, node)  # TensorFlow has seen that the node has its inputs
         if weights is None or np.iscomplexobj(weights):  # which adj_y would conjugate, too
             continue
         const = make_const(editor.unique_name(f"{node.name}/transposed_weights"), np.ascontiguousarray(weights.T))

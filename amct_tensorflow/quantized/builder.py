@@ -22,8 +22,9 @@ from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import full_tensor_name, node_scope, parse_tensor_name
 from amct_tensorflow.quantized import ascend_ops
 from amct_tensorflow.quantized.absorbed_activations import absorb_activations
-from amct_tensorflow.quantized.integers import layer_deq_scale, quantize_bias, quantize_weights
+from amct_tensorflow.quantized.integers import layer_deq_scale, nearest_integers, quantize_bias
 from amct_tensorflow.quantized.plan import QuantizationPlan
+from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.layer_factors import LayerFactors
 
 # Scope under which the nodes of local_quantized_graph() expect the float graph.
@@ -96,13 +97,14 @@ class _Builder:
 
     def quantize(self, layer: FusedLayer) -> str:
         """Quantizes one layer; returns the name of its AscendDequant, which its readers are yet to be given."""
-        factors, correction = self._plan.factors[layer.name], self._plan.corrections.get(layer.name)
+        factors = self._plan.factors[layer.name]
+        correction = self._plan.corrections.get(layer.name, LayerCorrection())
         editor = self._editor
         editor.replace_input(layer.name, layer.op.data_input, self._quantizer(layer.input, layer.name, factors))
         deq_scale = layer_deq_scale(factors)
         value = layer.accumulator
         if layer.weights is not None:
-            self._insert_weights(layer, factors)
+            self._insert_weights(layer, factors, correction)
             value = self._insert_bias(layer, correction, deq_scale)
         originals = dict.fromkeys((*self._plan.fused.originals([layer.name]), *layer.absorbed))
         self._origins[layer.name] = tuple(originals)
@@ -185,24 +187,25 @@ class _Builder:
             self._quantizers[key] = self._insert(node, reader)
         return self._quantizers[key]
 
-    def _insert_weights(self, layer: FusedLayer, factors: LayerFactors) -> None:
+    def _insert_weights(self, layer: FusedLayer, factors: LayerFactors, correction: LayerCorrection) -> None:
         assert layer.weights is not None and layer.op.weight_input is not None
         leaves = [ascend_ops.WEIGHT_QUANT, "weights", "offset_w"]
         scope = self._editor.unique_scope(f"{node_scope(layer.name)}weight_quant", leaves)
-        scale_w = np.asarray(factors.scale_w, np.float32)
-        quantized = quantize_weights(layer.op_type, layer.weights, scale_w)
+        quantized = correction.weights
+        if quantized is None:
+            quantized = nearest_integers(layer.op_type, layer.weights, np.asarray(factors.scale_w, np.float32))
         weights = self._insert(make_const(f"{scope}/weights", quantized), layer.name)
         offsets = self._insert(make_const(f"{scope}/offset_w", np.zeros(1, np.int8)), layer.name)
         node = ascend_ops.weight_quant_node(f"{scope}/{ascend_ops.WEIGHT_QUANT}", weights, offsets)
         self._editor.replace_input(layer.name, layer.op.weight_input, self._insert(node, layer.name))
 
-    def _insert_bias(self, layer: FusedLayer, correction: np.ndarray | None, deq_scale: np.ndarray) -> str:
+    def _insert_bias(self, layer: FusedLayer, correction: LayerCorrection, deq_scale: np.ndarray) -> str:
         """Quantizes the bias, if there is one or a correction asks for one; returns the node that holds the sum."""
-        if layer.bias is None and correction is None:
+        if layer.bias is None and correction.bias is None:
             return layer.accumulator
         bias = np.zeros(layer.channels) if layer.bias is None else layer.bias.astype(np.float64)
-        if correction is not None:
-            bias = bias + correction
+        if correction.bias is not None:
+            bias = bias + correction.bias
         scope = self._editor.unique_scope(f"{node_scope(layer.name)}bias_quant", ["bias", "BiasAdd"])
         values = quantize_bias(layer.name, bias, deq_scale)
         const = self._insert(make_const(f"{scope}/bias", values), layer.name)

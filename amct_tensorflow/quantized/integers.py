@@ -9,7 +9,7 @@ from amct_tensorflow.record.layer_factors import LayerFactors
 _INT32 = np.iinfo(np.int32)
 
 
-def quantize_weights(op_type: str, weights: np.ndarray, scale_w: np.ndarray) -> np.ndarray:
+def nearest_integers(op_type: str, weights: np.ndarray, scale_w: np.ndarray) -> np.ndarray:
     """Returns ``clip(rint(weights / scale_w), -128, 127)`` as int8 in the layout of ``weights``."""
     scale = OP_TYPES[op_type].along_channels(weights, scale_w.astype(np.float64))
     return np.asarray(np.clip(np.rint(weights / scale), -128, 127), np.int8)

@@ -1,4 +1,4 @@
-"""The files of a quantized model: ``<prefix>_quantized.pb`` and ``<prefix>_quant.json``."""
+"""The files of a quantized model: ``<prefix>_quantized.pb``, ``<prefix>_quant.json``, ``<prefix>_frozen.pb``."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,17 @@ from amct_tensorflow.storage.files import write_atomically
 
 @dataclass(frozen=True)
 class ModelPaths:
-    """Where a quantized model goes."""
+    """Where a quantized model goes.
+
+    Attributes:
+        model: the quantized model.
+        node_map: which original nodes each of its nodes stands for.
+        frozen: the original model, if it was frozen on the way; it is what the node map refers to.
+    """
 
     model: Path
     node_map: Path
+    frozen: Path
 
     @classmethod
     def of(cls, save_path: str | Path) -> "ModelPaths":
@@ -21,10 +28,18 @@ class ModelPaths:
         text = str(save_path)
         folder, prefix = (Path(text), "") if text.endswith("/") or not text else (Path(text).parent, Path(text).name)
         prefix = f"{prefix}_" if prefix else ""
-        return cls(folder / f"{prefix}quantized.pb", folder / f"{prefix}quant.json")
+        return cls(folder / f"{prefix}quantized.pb", folder / f"{prefix}quant.json", folder / f"{prefix}frozen.pb")
 
 
-def write_quantized_model(paths: ModelPaths, quantized: QuantizedGraph) -> None:
-    """Writes the model and its node map, each whole or not at all."""
+def write_quantized_model(paths: ModelPaths, quantized: QuantizedGraph, frozen: bytes | None) -> None:
+    """Writes the model and its node map, each whole or not at all.
+
+    Args:
+        paths: where to.
+        quantized: the quantized model.
+        frozen: the original model, if no file has it as it was frozen.
+    """
+    if frozen is not None:
+        write_atomically(paths.frozen, frozen)
     write_atomically(paths.model, quantized.model)
     write_atomically(paths.node_map, dump_node_map(quantized))

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import numpy as np
-
 from amct_tensorflow.graph.fusion import FusedGraph
+from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.layer_factors import LayerFactors
 
 _T = TypeVar("_T")
@@ -19,13 +18,13 @@ class QuantizationPlan:
     Attributes:
         fused: the float graph after fusion.
         factors: per layer to quantize, its factors; per ``op:input`` of another op, those of that input.
-        corrections: per layer, what to add to its bias, float64 [Cout], in units of the layer's output.
+        corrections: per layer, what brings it closer to the float one; layers without are left out.
         outputs: requested operators; they keep their names and, up to quantization error, their values.
     """
 
     fused: FusedGraph
     factors: Mapping[str, LayerFactors]
-    corrections: Mapping[str, np.ndarray]
+    corrections: Mapping[str, LayerCorrection]
     outputs: Sequence[str]
 
     def restrict(self, configuration: Mapping[str, bool]) -> "QuantizationPlan":

@@ -17,23 +17,48 @@ from amct_tensorflow.record.messages import ScaleOffsetRecord
 from amct_tensorflow.storage.files import write_atomically
 from amct_tensorflow.storage.text_file import read_text
 
-_SCALE_LINE = re.compile(r"^(    scale_[dw]: )(\S+)$", re.MULTILINE)
+_SCALE_LINE = re.compile(r"^(    (?:scale_[dw]|tensor_balance_factor): )(\S+)$", re.MULTILINE)
 _SMALLEST_SCALE = sys.float_info.epsilon
 _LARGEST_SCALE = 1 / sys.float_info.epsilon
+SMALLEST_BALANCE = float(np.finfo(np.float32).eps)
+LARGEST_BALANCE = 1 / SMALLEST_BALANCE
 
 
 def read_record(path: str | Path) -> dict[str, LayerFactors]:
-    """Reads a record file.
+    """Reads the factors of a record file; ``read_balance`` reads how the model was balanced.
 
     Raises:
         RecordError: it is missing, empty, malformed, or holds a value out of range.
     """
-    text = read_text(path, f"Record {path}", RecordError, "Give the file that calibration wrote.")
-    return parse_record(text, str(path))
+    return parse_record(_text(path), str(path))
+
+
+def read_balance(path: str | Path) -> dict[str, tuple[float, ...]]:
+    """Reads how the model of a record file was balanced.
+
+    Raises:
+        RecordError: it is missing, malformed, or holds a value out of range.
+    """
+    return parse_balance(_text(path), str(path))
+
+
+def is_pending(path: str | Path) -> bool:
+    """Tells whether a record says how a model is to be balanced, and no more: what ``quantize_preprocess`` leaves."""
+    if not Path(path).is_file():
+        return False
+    try:
+        entries = _parse(_text(path), str(path)).record
+    except RecordError:
+        return False
+    return bool(entries) and all(_only_balances(entry.value) for entry in entries)
+
+
+def _text(path: str | Path) -> str:
+    return read_text(path, f"Record {path}", RecordError, "Give the file that calibration wrote.")
 
 
 def parse_record(text: str, source: str) -> dict[str, LayerFactors]:
-    """Parses the text of a record; where a key or an optional field is given twice, the last one counts.
+    """Parses the factors in the text of a record; where a key or an optional field stands twice, the last one counts.
 
     Args:
         text: text-format protobuf.
@@ -42,22 +67,59 @@ def parse_record(text: str, source: str) -> dict[str, LayerFactors]:
     Raises:
         RecordError: the text is empty, malformed, or holds a value out of range.
     """
+    entries = [entry for entry in _parse(text, source).record if not _only_balances(entry.value)]
+    if not entries:
+        raise RecordError(
+            f"Record {source} holds no layer: the calibration has not run to its end. Run batch_num batches through "
+            "the model after quantize_model."
+        )
+    return {entry.key: _layer_factors(entry, source) for entry in entries}
+
+
+def parse_balance(text: str, source: str) -> dict[str, tuple[float, ...]]:
+    """Parses how the model of a record was balanced.
+
+    Args:
+        text: text-format protobuf.
+        source: name of the file, for messages.
+
+    Returns:
+        Per layer whose input was divided by factors, those factors, [Cin]; layers that stay in float, too.
+
+    Raises:
+        RecordError: the text is malformed, or holds a factor out of range.
+    """
+    factors = {entry.key: tuple(entry.value.tensor_balance_factor) for entry in _parse(text, source).record}
+    for key, values in factors.items():
+        _check_range(source, key, "tensor_balance_factor", values, SMALLEST_BALANCE, LARGEST_BALANCE)
+    return {key: values for key, values in factors.items() if values}
+
+
+def _parse(text: str, source: str) -> Any:
     message = ScaleOffsetRecord()
     try:
         # Merge, not Parse: of an optional field given twice, the last one counts.
         text_format.Merge(text, message)
     except (text_format.ParseError, ValueError, RecursionError) as error:
         raise RecordError(f"Record {source} is malformed: {error}. Calibrate again.") from error
-    if not message.record:
-        raise RecordError(
-            f"Record {source} holds no layer: the calibration has not run to its end. Run batch_num batches through "
-            "the model after quantize_model."
-        )
-    return {entry.key: _layer_factors(entry, source) for entry in message.record}
+    return message
 
 
-def dump_record(factors: Mapping[str, LayerFactors]) -> str:
-    """Returns a record as text; layers stand in the order given."""
+def _only_balances(value: Any) -> bool:
+    """Tells whether an entry is that of a layer which stays in float, but whose input was divided by factors."""
+    return bool(value.tensor_balance_factor) and not (
+        value.HasField("scale_d") or value.HasField("offset_d") or value.scale_w
+    )
+
+
+def dump_record(factors: Mapping[str, LayerFactors], balance: Mapping[str, tuple[float, ...]] | None = None) -> str:
+    """Returns a record as text.
+
+    Args:
+        factors: per layer, its factors; layers stand in this order.
+        balance: per layer whose input was divided by factors, those factors; layers without others stand at the end.
+    """
+    balanced = balance or {}
     message = ScaleOffsetRecord()
     for key, layer in factors.items():
         entry = message.record.add(key=key)
@@ -67,6 +129,10 @@ def dump_record(factors: Mapping[str, LayerFactors]) -> str:
         entry.value.offset_w.extend([0] * len(layer.scale_w))
         if layer.skip_fusion:
             entry.value.skip_fusion = True
+        entry.value.tensor_balance_factor.extend(balanced.get(key, ()))
+    for key, values in balanced.items():
+        if key not in factors:
+            message.record.add(key=key).value.tensor_balance_factor.extend(values)
     text = text_format.MessageToString(message)
     return _SCALE_LINE.sub(lambda match: match[1] + _format_scale(np.float32(match[2])), text)
 
@@ -77,13 +143,19 @@ def _format_scale(scale: np.float32) -> str:
     return short if np.float32(short) == scale else f"{scale:.9g}"
 
 
-def write_record(path: str | Path, factors: Mapping[str, LayerFactors], *, announce: bool = True) -> None:
-    """Writes a record file.
+def write_record(
+    path: str | Path,
+    factors: Mapping[str, LayerFactors],
+    balance: Mapping[str, tuple[float, ...]] | None = None,
+    *,
+    announce: bool = True,
+) -> None:
+    """Writes a record file; see ``dump_record``.
 
     Raises:
         OutputError: it cannot be written.
     """
-    write_atomically(path, dump_record(factors), announce=announce)
+    write_atomically(path, dump_record(factors, balance), announce=announce)
 
 
 def check_record(
@@ -136,8 +208,8 @@ def _layer_factors(entry: Any, source: str) -> LayerFactors:
         raise _error(source, key, "offset_w must hold one 0 for each scale_w")
     if any(value.shift_bit):
         raise _error(source, key, "shift_bit is not supported; remove it, or set it to 0")
-    if value.tensor_balance_factor or value.cluster:
-        raise _error(source, key, "tensor_balance_factor and cluster are not supported; calibrate without DMQ and NUQ")
+    if value.cluster:
+        raise _error(source, key, "cluster is not supported; calibrate without NUQ")
     for field in ("dst_type", "act_type", "wts_type"):
         if value.HasField(field) and getattr(value, field) != "INT8":
             raise _error(source, key, f"{field} is {getattr(value, field)!r}; only INT8 is supported")
@@ -145,9 +217,13 @@ def _layer_factors(entry: Any, source: str) -> LayerFactors:
 
 
 def _check_scales(source: str, key: str, field: str, scales: Iterable[float]) -> None:
-    for scale in scales:
-        if not (math.isfinite(scale) and _SMALLEST_SCALE <= scale <= _LARGEST_SCALE):
-            raise _error(source, key, f"{field} is {scale:g}; it must lie in [{_SMALLEST_SCALE:g}, {_LARGEST_SCALE:g}]")
+    _check_range(source, key, field, scales, _SMALLEST_SCALE, _LARGEST_SCALE)
+
+
+def _check_range(source: str, key: str, field: str, values: Iterable[float], lowest: float, highest: float) -> None:
+    for value in values:
+        if not (math.isfinite(value) and lowest <= value <= highest):
+            raise _error(source, key, f"{field} is {value:g}; it must lie in [{lowest:g}, {highest:g}]")
 
 
 def _error(source: str, key: str, problem: str) -> RecordError:

@@ -49,7 +49,7 @@ def fuse_as_scales_fit(model: FloatModel, factors: Mapping[str, LayerFactors], f
     if not misfits:
         return fused
     turned = {name: replace(factors[name], skip_fusion=not factors[name].skip_fusion) for name in misfits}
-    others = model.fuse(unfused_layers({**factors, **turned}))
+    others = model.fuse(unfused_layers({**factors, **turned}), fused.balance)
     unknown = _misfits(factors, others, misfits)
     settled = [name for name in misfits if name not in unknown]
     unfolded = [name for name in settled if turned[name].skip_fusion]
@@ -57,7 +57,7 @@ def fuse_as_scales_fit(model: FloatModel, factors: Mapping[str, LayerFactors], f
     _warn(unfolded, _UNFOLDED)
     _warn(folded, _FOLDED)
     _warn(unknown, _UNKNOWN)
-    return model.fuse(unfused_layers({**factors, **{name: turned[name] for name in settled}}))
+    return model.fuse(unfused_layers({**factors, **{name: turned[name] for name in settled}}), fused.balance)
 
 
 def _misfits(factors: Mapping[str, LayerFactors], fused: FusedGraph, names: Collection[str]) -> list[str]:

@@ -1,17 +1,22 @@
-"""The files of a run: where they go, and what stands in them."""
+"""The files of a run: where they go, what stands in them, and that they appear together."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from amct_tensorflow.config.json_file import dump_config
 from amct_tensorflow.config.schema import QuantConfig
-from amct_tensorflow.log import LOG_DIR
+from amct_tensorflow.log import LOG_DIR, log_for
 from amct_tensorflow.quantized.model_files import ModelPaths
 from amct_tensorflow.quantized.node_map import dump_node_map
-from amct_tensorflow.record.corrections import corrections_path, dump_corrections
+from amct_tensorflow.record.corrections import correction_paths, dump_corrections
 from amct_tensorflow.record.record_file import dump_record
 from amct_tensorflow.results.history import FINAL_CONFIG_FILE, HISTORY_FILE, RANKING_FILE, dump_history, dump_ranking
 from amct_tensorflow.search.search_result import SearchResult
+from amct_tensorflow.storage.files import check_writable
+from amct_tensorflow.storage.locks import exclusive
+from amct_tensorflow.storage.publishing import finish, publish
 
 
 @dataclass(frozen=True)
@@ -19,14 +24,16 @@ class ResultFiles:
     """Where the results of a run go; together they describe one model.
 
     Attributes:
-        model: the quantized model and its node map.
+        model: the quantized model, its node map, and the model that this refers to.
         record: the factors.
         config: the configuration that was asked for; None if it is in a file of the user's.
+        frozen: the original model, if it was frozen for this run; None if it is in a file of the user's.
     """
 
     model: ModelPaths
     record: Path
     config: Path | None
+    frozen: bytes | None
 
     @property
     def folder(self) -> Path:
@@ -39,11 +46,39 @@ class ResultFiles:
         return list(dict.fromkeys(path.parent for path in self.paths))
 
     @property
+    def models(self) -> list[Path]:
+        """The files that hold models."""
+        return [self.model.model] if self.frozen is None else [self.model.model, self.model.frozen]
+
+    @property
     def paths(self) -> list[Path]:
         """Every file."""
         found = [self.folder / FINAL_CONFIG_FILE, self.folder / RANKING_FILE, LOG_DIR / HISTORY_FILE]
-        named = [self.model.model, self.model.node_map, self.record, corrections_path(self.record)]
+        named = [*self.models, self.model.node_map, self.record, *correction_paths(self.record)]
         return [*named, *found] if self.config is None else [*named, *found, self.config]
+
+    @contextmanager
+    def reserved(self) -> Iterator[None]:
+        """Keeps other runs out of the folders, and completes what a killed run began to publish there.
+
+        Raises:
+            OutputError: nothing can be written there, or another run does.
+        """
+        for folder in self.folders:
+            check_writable(folder)
+        with exclusive(self.folders):
+            finish(self.folder, self.paths)
+            yield
+
+    def publish(self, result: SearchResult, config: QuantConfig) -> None:
+        """Puts all files in place together; see ``contents``.
+
+        Raises:
+            OutputError: one cannot be written; all are then as they were.
+        """
+        if existing := next(filter(Path.exists, self.models), None):
+            log_for().warning("%s and the files beside it already exist; they will be overwritten.", existing)
+        publish(self.folder, self.contents(result, config))
 
     def contents(self, result: SearchResult, config: QuantConfig) -> dict[Path, str | bytes]:
         """Returns what stands in each file.
@@ -56,12 +91,14 @@ class ResultFiles:
         contents: dict[Path, str | bytes] = {
             self.model.model: result.quantized.model,
             self.model.node_map: dump_node_map(result.quantized),
-            self.record: dump_record(plan.factors),
-            corrections_path(self.record): dump_corrections(plan.factors, plan.corrections, plan.fused.layers),
+            self.record: dump_record(plan.factors, plan.fused.balance if plan.factors else {}),
+            **dump_corrections(self.record, plan.factors, plan.corrections, plan.fused.layers),
             self.folder / FINAL_CONFIG_FILE: dump_config(config.with_enabled(result.saved.configuration)),
             self.folder / RANKING_FILE: dump_ranking(result.ranking),
             LOG_DIR / HISTORY_FILE: dump_history(result.trials),
         }
+        if self.frozen is not None:
+            contents[self.model.frozen] = self.frozen
         if self.config is not None:
             contents[self.config] = dump_config(config)
         return contents

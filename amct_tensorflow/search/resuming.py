@@ -32,15 +32,14 @@ def _check_calibration(model: FloatModel, config: QuantConfig, calibration: Cali
     Raises:
         AmctError: it is not.
     """
-    fused = model.fuse(unfused_layers(calibration.factors))
+    fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
     shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
     check_record(calibration.factors, shapes, model.op_types, "of the earlier run")
     expected = {*config.enabled_layers(), *(tensor.key for tensor in config.tensor_quantize)}
-    channels = {name: len(correction) for name, correction in calibration.corrections.items()}
     if (
         set(calibration.factors) != expected
         or set(calibration.analyses) != set(config.enabled_layers())
-        or any(count != fused.layers[name].channels for name, count in channels.items())
+        or not all(correction.fits(fused.layers[name]) for name, correction in calibration.corrections.items())
         or (calibration.batches and len(calibration.batches) != config.batch_num)
     ):
         raise StateError("The calibration of the earlier run does not fit the model.")

@@ -9,13 +9,17 @@ found out is kept in a state, with which a run that was cut off goes on.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 
+import tensorflow as tf
+
+from amct_tensorflow.calibration.balancing import Balancer
 from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
 from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.console.progress_lines import duration
+from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.log import log_for
 from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.record.layer_factors import unfused_layers
@@ -56,7 +60,8 @@ def run_search(
     original = _evaluate_original(model, evaluations)
     calibration = calibrate()
     _log_estimate(calibration, strategy, original)
-    plan = calibration.plan(model.fuse(unfused_layers(calibration.factors)), model.outputs)
+    fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
+    plan = calibration.plan(fused, model.outputs)
     with closing(LayerScores(model.prepared_graph, plan, calibration)) as scores:
         search = RollBack(plan, original, evaluations, scores)
         interruption = _roll_back(search, config, strategy, sensitivity)
@@ -89,20 +94,36 @@ def _prepare_calibration(
     if known is not None:
         return lambda: known
     comparison = sensitivity.layer_comparison()
-    calibrator = Calibrator(model, config, lambda _: None, for_search=True, comparison=comparison)
+    balance = _balance(model, config, evaluator) if config.asks_for_balancing() else {}
+    calibrator = Calibrator(model, config, lambda _: None, for_search=True, comparison=comparison, balance=balance)
     return partial(_calibrate, calibrator, model, evaluator, state)
+
+
+def _balance(model: FloatModel, config: QuantConfig, evaluator: CheckedEvaluator) -> Mapping[str, tuple[float, ...]]:
+    """Returns by what to divide the inputs of layers, from calibration data run through a graph of its own."""
+    graph = import_graph(model.graph_def, model.source)
+    balancer = Balancer(model, config, lambda _: None, graph=graph)
+    if balancer.result is None:
+        _run_calibration(balancer, graph, model, evaluator)
+    return balancer.check_complete()
+
+
+def _run_calibration(
+    listener: Balancer | Calibrator, graph: tf.Graph, model: FloatModel, evaluator: CheckedEvaluator
+) -> None:
+    try:
+        evaluator.calibrate(graph, model.outputs)
+    except Exception:
+        # The evaluator only sees what TensorFlow made of an error inside a tap.
+        if listener.error is not None:
+            raise listener.error from None
+        raise
 
 
 def _calibrate(
     calibrator: Calibrator, model: FloatModel, evaluator: CheckedEvaluator, state: SearchState
 ) -> CalibrationResult:
-    try:
-        evaluator.calibrate(model.graph, model.outputs)
-    except Exception:
-        # The evaluator only sees what TensorFlow made of an error inside a tap.
-        if calibrator.error is not None:
-            raise calibrator.error from None
-        raise
+    _run_calibration(calibrator, model.graph, model, evaluator)
     calibration = calibrator.check_complete()
     for name, analysis in calibration.analyses.items():
         log_for().debug("Layer %s: similarity %.9g", name, analysis.similarity)

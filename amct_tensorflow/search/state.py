@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from amct_tensorflow.calibration.calibrator import CalibrationResult
-from amct_tensorflow.calibration.layer_effects import LayerAnalysis
+from amct_tensorflow.calibration.layer_analysis import LayerAnalysis
 from amct_tensorflow.errors import AmctError, ContentError, OutputError, RecordError, StateError
 from amct_tensorflow.log import log_for
-from amct_tensorflow.record.record_file import dump_record, parse_record
+from amct_tensorflow.record.layer_correction import LayerCorrection
+from amct_tensorflow.record.record_file import dump_record, parse_balance, parse_record
 from amct_tensorflow.search.evaluator import Evaluation
 from amct_tensorflow.search.run_key import RunKey, digest
 from amct_tensorflow.storage.arrays import dump_arrays, parse_arrays
@@ -28,7 +29,7 @@ from amct_tensorflow.storage.files import write_atomically
 from amct_tensorflow.storage.json_text import expect, parse_json
 
 FOLDER = "accuracy_based_auto_calibration_state"
-_VERSION = 2
+_VERSION = 3
 _FILE = "state.json"
 _CALIBRATION = "calibration"
 _RESULTS = "results"
@@ -108,11 +109,15 @@ class SearchState:
         if any(values.dtype == object for batch in calibration.batches for values in batch.values()):
             return
         analyses = calibration.analyses
-        arrays = {f"correction {name}": correction for name, correction in calibration.corrections.items()}
+        arrays = {
+            f"{part} {name}": values
+            for name, correction in calibration.corrections.items()
+            for part, values in correction.parts().items()
+        }
         for index, batch in enumerate(calibration.batches):
             arrays.update({f"batch {index} {tensor}": values for tensor, values in batch.items()})
         entry = {
-            "record": dump_record(calibration.factors),
+            "record": dump_record(calibration.factors, calibration.balance),
             # JSON knows no infinity, which a user's sensitivity may give; repr() and float() know all numbers.
             "layers": {name: [repr(float(one.similarity)), one.multiply_accumulates] for name, one in analyses.items()},
             "batches": len(calibration.batches),
@@ -214,16 +219,25 @@ def _read_calibration(folder: Path, entry: Mapping[str, Any]) -> CalibrationResu
     arrays = _read_arrays(folder, entry["arrays"]) if "arrays" in entry else {}
     layers = expect(dict, entry.get("layers"), "the layers")
     analyses = {name: _read_analysis(name, content) for name, content in layers.items()}
-    corrections = _under("correction ", arrays)
-    for name, correction in corrections.items():
-        if not _is_list_of_numbers(correction):
-            raise ContentError(f"the bias correction of layer {name!r} is no list of numbers")
+    corrections = {name: _read_correction(name, arrays) for name in analyses}
     count = min(expect(int, entry.get("batches"), "the number of batches"), len(arrays))
     batches = tuple(_under(f"batch {index} ", arrays) for index in range(count))
     if sum(map(len, batches)) != len(_under("batch ", arrays)):
         raise ContentError(f"there are values of other batches than {count}")
     record = expect(str, entry.get("record"), "the record")
-    return CalibrationResult(parse_record(record, str(folder / _FILE)), corrections, analyses, batches)
+    source = str(folder / _FILE)
+    return CalibrationResult(
+        parse_record(record, source), corrections, analyses, batches, parse_balance(record, source)
+    )
+
+
+def _read_correction(name: str, arrays: Mapping[str, np.ndarray]) -> LayerCorrection:
+    found = {part: arrays.get(f"{part} {name}") for part in LayerCorrection.names()}
+    for part, values in found.items():
+        if values is None or (part == "weights" and values.dtype == np.int8) or _is_list_of_numbers(values):
+            continue
+        raise ContentError(f"the {part} of layer {name!r} is no array of numbers as a calibration finds it")
+    return LayerCorrection(**found)
 
 
 def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from amct_tensorflow.calibration.channel_sums import ChannelSums
 from amct_tensorflow.calibration.comparison import Comparison, compare
+from amct_tensorflow.calibration.output_sums import OutputSums
 from amct_tensorflow.sensitivity.divergence import Divergence
 
 
@@ -44,9 +44,9 @@ class CosineSimilaritySensitivity(SensitivityBase):
 
     def compare(self, data: np.ndarray, other: np.ndarray) -> float:
         """Returns the similarity, in [0, 1]; 1 if ``data`` is all zero, 0 if only ``other`` is."""
-        sums = ChannelSums(1)
-        sums.add(data, other, 1.0)
-        return sums.similarity(corrected=False)
+        sums = OutputSums()
+        sums.add(data, other)
+        return sums.similarity
 
     def layer_comparison(self) -> Comparison | None:
         """Returns None, unless a subclass compares in its own way."""

@@ -15,7 +15,7 @@ def dump_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
     # Names of tensors hold slashes, which cannot stand in names of files: the arrays are numbered.
     members: dict[str, Any] = {str(index): values for index, values in enumerate(arrays.values())}
     stream = io.BytesIO()
-    np.savez(stream, allow_pickle=False, names=np.array(list(arrays), np.str_), **members)
+    np.savez(stream, names=np.array(list(arrays), np.str_), **members)
     return stream.getvalue()
 
 

@@ -16,7 +16,7 @@ from amct_tensorflow.algorithms.distribution import Distribution, Observation, g
 from amct_tensorflow.algorithms.hfmg import Hfmg
 from amct_tensorflow.algorithms.ifmr import Ifmr
 from amct_tensorflow.errors import CalibrationError
-from amct_tensorflow.quantized.integers import quantize_weights
+from amct_tensorflow.quantized.integers import nearest_integers
 
 DEFAULTS = Ifmr()
 
@@ -263,7 +263,7 @@ def test_arq_channels_of_each_layout():
 def test_quantized_weights_are_within_half_a_step(seed, scale):
     w = (np.random.default_rng(seed).normal(size=(3, 3, 2, 4)) * scale).astype(np.float32)
     scales = arq_scales("l", "Conv2D", w, True)
-    q = quantize_weights("Conv2D", w, scales)
+    q = nearest_integers("Conv2D", w, scales)
     assert q.dtype == np.int8
     error = np.abs(q * scales - w) / scales
     # The larger side may lose half a step to clipping on the smaller one.

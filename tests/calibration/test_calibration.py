@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import SMALL_NET_LAYERS, build, control_flow_v1, normal, save, small_net, tf1
+from graphs import PLAIN, SMALL_NET_LAYERS, build, control_flow_v1, normal, save, small_net, tf1
 
 import amct_tensorflow as amct
 from amct_tensorflow.algorithms.arq import arq_scales
 from amct_tensorflow.calibration.calibrator import Calibrator
-from amct_tensorflow.calibration.layer_effects import _Probe
+from amct_tensorflow.calibration.layer_analysis import _Probe
 from amct_tensorflow.config.defaults import default_config
 from amct_tensorflow.errors import (
     ArgumentTypeError,
@@ -59,7 +59,8 @@ def test_the_cut_into_batches_changes_nothing():
     one, four = calibrate(batches=1).check_complete(), calibrate(batches=4).check_complete()
     assert one.factors == four.factors
     for name, correction in one.corrections.items():
-        np.testing.assert_allclose(correction, four.corrections[name], rtol=1e-3, atol=1e-7)
+        for part, values in correction.parts().items():
+            np.testing.assert_allclose(values, getattr(four.corrections[name], part), rtol=1e-3, atol=1e-6)
     for name, analysis in one.analyses.items():
         assert 1 - analysis.similarity == pytest.approx(1 - four.analyses[name].similarity, rel=1e-3, abs=1e-12)
 
@@ -101,11 +102,11 @@ def test_what_a_sensitivity_says_of_parts_is_weighted_by_their_images():
 
 def test_a_part_counts_by_its_images_where_only_some_are_measured():
     """Of large feature maps one image per part is measured; a last part of a single image must not count as much."""
-    probe = _Probe(fuse(GraphView(build(logits_net))).layers[OUTPUT], bias_correction=True, for_search=False)
-    sixteen, single = normal((16, 6), 47), normal((1, 6), 48)
-    probe.look(sixteen, sixteen[:1] - np.float32(0.5))
-    probe.look(single, single + np.float32(1.0))
-    np.testing.assert_allclose(probe.correction, (16 * 0.5 - 1.0) / 17, rtol=1e-5)
+    probe = _Probe(fuse(GraphView(build(logits_net))).layers[OUTPUT])
+    sixteen, single = np.ones((16, 6), np.float32), np.ones((1, 6), np.float32)
+    probe.look(sixteen, sixteen[:1])
+    probe.look(single, -single)
+    assert probe.analysis().similarity == pytest.approx(0.5 + 0.5 * (16 - 1) / 17)
 
 
 def test_every_layer_gets_factors_and_a_similarity():
@@ -123,18 +124,30 @@ def test_correction_is_the_mean_difference_of_the_layer_alone():
 
     x = normal((64, 5), 42)
     result = calibrate(x, make=make).check_complete()
-    factors = result.factors[OUTPUT]
-    weights = normal((5, 3), 41).astype(np.float64)
+    factors, correction = result.factors[OUTPUT], result.corrections[OUTPUT]
     q = np.clip(np.rint(x / factors.scale_d) + factors.offset_d, -128, 127) - factors.offset_d
-    w = np.clip(np.rint(weights / factors.scale_w[0]), -128, 127)
-    expected = (x @ weights - q @ w * factors.scale_d * factors.scale_w[0]).mean(axis=0)
-    np.testing.assert_allclose(result.corrections[OUTPUT], expected, atol=1e-6)
+    quantized = q @ correction.weights.astype(np.float64) * factors.scale_d * factors.scale_w[0]
+    expected = (x @ normal((5, 3), 41).astype(np.float64) - quantized).mean(axis=0)
+    np.testing.assert_allclose(correction.bias, expected, atol=1e-6)
+
+
+def test_weights_are_rounded_so_that_the_output_errs_less():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 24], name="input")
+        tf.matmul(x, normal((24, 8), 41), name=OUTPUT)
+
+    x = normal((400, 4), 42) @ normal((4, 24), 43) + 0.1 * normal((400, 24), 44)  # inputs that rise and fall together
+    result = calibrate(x, make=make).check_complete()
+    scale, weights = result.factors[OUTPUT].scale_w[0], normal((24, 8), 41)
+    choices = result.corrections[OUTPUT].weights, np.rint(weights / scale)
+    errors = [np.var(x @ (weights - scale * integers)) for integers in choices]
+    assert errors[0] < 0.5 * errors[1]
 
 
 def test_bias_correction_can_be_switched_off(workdir):
     pb, config, record = write_inputs(workdir)
     content = json.loads((workdir / "config.json").read_text())
-    content["bias_correction"] = False
+    content.update(PLAIN)
     (workdir / "config.json").write_text(json.dumps(content))
     run_calibration(pb, config, record)
     assert "bias_correction" not in corrections_path(record).read_text()
@@ -171,7 +184,7 @@ def test_batches_beyond_the_last_are_ignored():
 def test_without_a_search_only_what_is_saved_is_measured(bias_correction):
     """The corrections are those of a search; similarities, which nobody reads then, are left out."""
     model = FloatModel.of_graph(graph_of())
-    config = replace(config_of(model), bias_correction=bias_correction)
+    config = replace(config_of(model), **({} if bias_correction else PLAIN))
     calibrator = Calibrator(model, config, lambda _: None)
     taps = sum(op.type == "PyFunc" for op in model.graph.get_operations())
     with tf1.Session(graph=model.graph) as session:
@@ -181,7 +194,8 @@ def test_without_a_search_only_what_is_saved_is_measured(bias_correction):
     assert (result.analyses, result.batches) == ({}, ())
     assert set(result.corrections) == (set(expected.corrections) if bias_correction else set())
     for name, correction in result.corrections.items():
-        np.testing.assert_array_equal(correction, expected.corrections[name])
+        for part, values in correction.parts().items():
+            np.testing.assert_array_equal(values, getattr(expected.corrections[name], part))
     assert taps == 1  # it keeps the images, from which everything follows
 
 
@@ -195,6 +209,17 @@ def test_layers_may_depend_on_further_sources():
 
     result = calibrate(normal((16, 4), 3), make=make).check_complete()
     assert result.analyses[OUTPUT].similarity > 0.999
+
+
+def test_layers_in_a_branch_that_is_not_taken():
+    def make():
+        tf1.disable_control_flow_v2()
+        x = tf1.placeholder(tf.float32, [None, 4], name="input")
+        y = tf.matmul(x, normal((4, 4), 1), name="first")
+        y = tf1.cond(tf.reduce_sum(x) > 1e9, lambda: tf.matmul(y, normal((4, 4), 2)), lambda: y)
+        tf.identity(y, name=OUTPUT)
+
+    assert list(calibrate(normal((16, 4), 3), make=make).check_complete().factors) == ["first"]
 
 
 def test_transposed_convolution_and_fully_convolutional_nets():
@@ -333,7 +358,7 @@ def output_before_batch_norm():
 def test_what_is_saved_is_what_was_calibrated(workdir, bias_correction):
     """An output inside a chain that calibration folded: the scales belong to other weights."""
     pb, config, record = write_inputs(workdir, output_before_batch_norm)
-    content = {**json.loads(Path(config).read_text()), "bias_correction": bias_correction}
+    content = {**json.loads(Path(config).read_text()), **({} if bias_correction else PLAIN)}
     Path(config).write_text(json.dumps(content))
     run_calibration(pb, config, record)
     amct.save_model(pb, [OUTPUT], record, str(workdir / "folded"))

@@ -58,7 +58,10 @@ def test_batches_that_differ_in_their_number_of_images():
     same_factors(one, several)
     assert one.images == several.images == 40
     for name, correction in one.corrections.items():
-        np.testing.assert_allclose(several.corrections[name], correction, rtol=1e-2, atol=1e-6)
+        other = several.corrections[name]
+        # Of large feature maps some positions are looked at, and which they are depends on the cut.
+        assert np.mean(other.weights == correction.weights) > 0.9
+        np.testing.assert_allclose(other.bias, correction.bias, atol=0.02)
 
 
 def test_batches_without_images_do_not_count():
@@ -278,7 +281,7 @@ def test_what_a_calibration_took_is_freed_though_the_graph_stays(for_search):
         assert replay() is None
         kept = calibrator.check_complete().batches
         assert len(kept) == (1 if for_search else 0)
-        assert sum(len(values) for values in calibrator._batches._values.values()) == len(kept)
+        assert sum(len(values) for values in calibrator._feed.batches._values.values()) == len(kept)
         session.run("out:0", {"input:0": IMAGES})  # the taps are still there
 
 
@@ -293,7 +296,7 @@ def test_an_error_frees_it_too_and_is_told_once():
         session.run("out:0", {"input:0": IMAGES})  # the model itself runs on
     with pytest.raises(CalibrationError, match="'conv/Conv2D' have invalid value"):
         calibrator.check_complete()
-    assert not hasattr(calibrator, "_replay") and not any(calibrator._batches._values.values())
+    assert not hasattr(calibrator, "_replay") and not any(calibrator._feed.batches._values.values())
 
 
 def test_control_flow_v1_of_the_whole_process():

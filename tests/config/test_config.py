@@ -29,7 +29,7 @@ OPS = {layer.name: layer.op_type for layer in (*LAYERS, FC, VOLUME)} | {
     "add": "AddV2",
 }
 
-# The example of spec section 2.2, with the one key that is ours.
+# The example of spec section 2.2, with the keys that are ours.
 EXAMPLE = """{
     "version":1,
     "batch_num":1,
@@ -39,6 +39,7 @@ EXAMPLE = """{
     "skip_fusion_layers":[],
     "tensor_quantize":[],
     "bias_correction":true,
+    "weight_rounding":"second_moments",
     "MobilenetV2/Conv/Conv2D":{
         "quant_enable":true,
         "activation_quant_params":{
@@ -204,7 +205,10 @@ def weights(**changes):
         (activation(num_bits=16), ConfigValueError, "num_bits"),
         (weights(num_bits=4), ConfigValueError, "num_bits"),
         (weights(wts_algo="nuq_quantize"), ConfigValueError, "wts_algo"),
-        (conv(dmq_balancer_param=0.5), ConfigValueError, "dmq_balancer_param"),
+        (conv(dmq_balancer_param=0.1), ConfigValueError, "dmq_balancer_param"),
+        (conv(dmq_balancer_param=0.9), ConfigValueError, "dmq_balancer_param"),
+        (conv(dmq_balancer_param="a lot"), ConfigTypeError, "dmq_balancer_param"),
+        ({POOL.name: {"dmq_balancer_param": 0.5}}, ConfigValueError, "AvgPool"),
         ({POOL.name: {"weight_quant_params": {"channel_wise": True}}}, ConfigValueError, "channel_wise"),
         ({}, ConfigEmptyError, "no layer"),
         (conv(quant_enable=False), ConfigEmptyError, "no layer"),
@@ -376,7 +380,9 @@ def test_skips_and_deprecated_fields():
         "common_config : { hfmg_quantize : { num_of_bins : 7 } }",
         "common_config : { hfmg_quantize : { } ifmr_quantize : { } }",
         "common_config : { ifmr_quantize : { dst_type : INT16 } }",
-        "common_config : { dmq_balancer : { } }",
+        "common_config : { dmq_balancer : { migration_strength : 0.9 } }",
+        "common_config : { dmq_balancer : { migration_strength : nan } }",
+        'override_layer_types : { layer_type : "AvgPool" calibration_config : { dmq_balancer : { } } }',
         "common_config : { nuq_quantize : { num_steps : 32 } }",
         "nuq_config : { }",
         'override_layer_types : { layer_type : "MatMul" '
@@ -391,6 +397,19 @@ def test_mistakes_in_a_simplified_configuration(text):
     with pytest.raises(ConfigValueError) as caught:
         simplified(text)
     assert str(caught.value)
+
+
+def test_strengths_of_balancing():
+    config = simplified(
+        "common_config : { dmq_balancer : { } } override_layer_types : { layer_type : "
+        '"DepthwiseConv2dNative" calibration_config : { dmq_balancer : { migration_strength : 0.7 } } }'
+    )
+    strengths = {name: layer.dmq_strength for name, layer in config.layers.items()}
+    assert (strengths[CONV.name], strengths[DEPTHWISE.name], strengths[POOL.name]) == (0.5, 0.7, None)
+    assert config.asks_for_balancing()
+    assert json.loads(dump_config(config))[DEPTHWISE.name]["dmq_balancer_param"] == 0.7
+    assert parse_config(dump_config(config), "config.json", [*LAYERS, FC], OPS) == config
+    assert not simplified("").asks_for_balancing()
 
 
 def test_missing_simplified_configuration(tmp_path):
@@ -414,3 +433,21 @@ def test_layers_behind_which_batch_norm_is_kept():
     assert replace(config, do_fusion=False).unfused_layers() == names
     assert replace(config, skip_fusion_layers=(first,)).unfused_layers() == [first]
     assert replace(config.with_enabled({first: False}), do_fusion=False).unfused_layers() == names[1:]
+
+
+@pytest.mark.parametrize("rounding", ["NEAREST", "SECOND_MOMENTS"])
+def test_our_own_fields_of_the_simplified_configuration(tmp_path, rounding):
+    path = tmp_path / "ours.cfg"
+    path.write_text(f"bias_correction: false  weight_rounding: {rounding}")
+    config = read_simplified(str(path), LAYERS, OPS)
+    assert config.bias_correction is False
+    assert config.weight_rounding == rounding.lower()
+    path.write_text("batch_num: 1")
+    config = read_simplified(str(path), LAYERS, OPS)
+    assert config.bias_correction and config.weight_rounding == "second_moments"
+
+
+@pytest.mark.parametrize("value", ['"stochastic"', "null", "true"])
+def test_an_unknown_rounding_is_refused(value):
+    with pytest.raises((ConfigValueError, ConfigTypeError), match="weight_rounding"):
+        parse_config(f'{{"weight_rounding": {value}}}', "config.json", LAYERS, OPS)

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import batch_norm, build, normal, run, tf1
+from graphs import batch_norm, build, normal, prepared, run, tf1
 
 from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.fusion_before import fold_before
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.view import GraphView, static_shapes
 from amct_tensorflow.models.float_model import FloatModel
+from amct_tensorflow.preparation.grouped_conv2d import rewrite_grouped_conv2d
 
 X = normal((2, 6, 6, 4), 10)
 
@@ -79,6 +80,24 @@ def test_a_factor_alone_folds_into_any_layer(make_layer):
     graph_def = build(lambda: front(make_layer, shift=False))
     fused = fold(graph_def)
     assert fused.layers["conv"].absorbed == ("mul",) and fused.layers["conv"].bias is None
+    np.testing.assert_allclose(run(fused.graph_def, ["out"], {"x": X}), run(graph_def, ["out"], {"x": X}), atol=1e-4)
+
+
+def grouped(x):
+    return tf.nn.relu(tf.nn.conv2d(x, normal((3, 3, 2, 6), 5), 1, "VALID", name="conv"), name="out")
+
+
+def test_into_a_grouped_convolution_only_what_is_alike_for_all_groups_folds():
+    stays = build(lambda: front(grouped))
+    assert fold(prepared(stays, rewrite_grouped_conv2d)[0]).layers["conv"].absorbed == ()
+
+    def make():
+        grouped(tf1.placeholder(tf.float32, [None, 6, 6, 4], name="x") * 2.0 + 1.0)
+
+    graph_def, _ = prepared(build(make), rewrite_grouped_conv2d)
+    fused = fold(graph_def)
+    layer = fused.layers["conv"]
+    assert layer.absorbed == ("mul", "add") and layer.accumulator == "conv/Snapshot" and layer.tail == "conv/BiasAdd"
     np.testing.assert_allclose(run(fused.graph_def, ["out"], {"x": X}), run(graph_def, ["out"], {"x": X}), atol=1e-4)
 
 

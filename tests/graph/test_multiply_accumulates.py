@@ -6,7 +6,8 @@ from graphs import build, normal, tf1
 
 from amct_tensorflow.graph.einsum import Equation, parse_equation
 from amct_tensorflow.graph.fusion import fuse
-from amct_tensorflow.graph.multiply_accumulates import CARRIERS, multiply_accumulates
+from amct_tensorflow.graph.layers import obstacle
+from amct_tensorflow.graph.multiply_accumulates import CARRIERS, for_one_image, multiply_accumulates
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.view import GraphView, static_shapes
 
@@ -73,6 +74,7 @@ def attention(**flags):
         (lambda: einsum("aecd,abcd->acbe", (None, 6, 2, 7), (None, 5, 2, 7)), 6 * 2 * 7 * 5),
         (lambda: einsum("...ab,bc->...ac", (None, 4, 5, 7), (7, 3)), 4 * 5 * 7 * 3),
         (lambda: einsum("ab,bc->ac", (None, None), (None, 3)), None),
+        (lambda: einsum("abc->ab", (None, 4, 5)), 0),
         (lambda: tf.nn.relu(placeholder(2, 3)), 0),
         (lambda: tf.nn.avg_pool2d(placeholder(1, 4, 4, 3), 2, 2, "SAME"), 0),
     ],
@@ -84,10 +86,91 @@ def test_counts(make, expected):
     assert multiply_accumulates(view, view.nodes[name]) == expected
 
 
+def rows_of_a_dense_layer():
+    x = placeholder(None, 5, 7)
+    flat = tf.reshape(x, [-1, 7])
+    y = tf.matmul(flat, normal((7, 3)), name="layer")
+    tf.reshape(y, [tf.shape(x)[0], 5, 3])
+
+
+def patches_of_a_dilated_convolution():
+    x = tf.space_to_batch(placeholder(None, 8, 8, 3), [2, 2], [[2, 2], [2, 2]])
+    tf.nn.conv2d(x, normal((3, 3, 3, 5)), 1, "VALID", name="layer")
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (rows_of_a_dense_layer, 5 * 7 * 3),
+        (patches_of_a_dilated_convolution, 4 * 4 * 4 * 5 * 27),
+    ],
+)
+def test_counts_for_one_image(make, expected):
+    with tf.Graph().as_default() as graph:
+        make()
+    view = for_one_image(GraphView(graph.as_graph_def(), static_shapes(graph)))
+    assert multiply_accumulates(view, view.nodes["layer"]) == expected
+
+
+def test_a_model_that_does_not_take_one_image_keeps_its_shapes():
+    def make():
+        pairs = tf.reshape(placeholder(None, 7), [2, 3, 7])
+        tf1.placeholder(tf.float32, name="of_any_rank")
+        tf.matmul(pairs, normal((7, 3)), name="layer")
+
+    with tf.Graph().as_default() as graph:
+        make()
+    view = GraphView(graph.as_graph_def(), static_shapes(graph))
+    assert for_one_image(view) is view
+    assert multiply_accumulates(view, view.nodes["layer"]) == 2 * 3 * 7 * 3
+
+
 def test_nothing_is_known_without_shapes():
     view = GraphView(build(lambda: attention(transpose_b=True)))
     (node,) = [node for node in view.graph_def.node if node.op == "BatchMatMulV2"]
     assert multiply_accumulates(view, node) is None
+
+
+def padded():
+    return tf.raw_ops.FusedPadConv2D(
+        input=placeholder(1, 6, 6, 3), paddings=[[0, 0], [1, 1], [1, 1], [0, 0]], filter=normal((3, 3, 3, 5)),
+        mode="REFLECT", strides=[1, 1, 1, 1], padding="VALID",
+    )  # fmt: skip
+
+
+def sparse():
+    return tf.raw_ops.SparseMatMul(a=placeholder(4, 7), b=normal((7, 3)))
+
+
+def transposed_2():
+    return tf.raw_ops.Conv2DBackpropInputV2(
+        input=placeholder(1, 8, 8, 6), filter=normal((3, 3, 6, 5)), out_backprop=placeholder(1, 4, 4, 5),
+        strides=[1, 2, 2, 1], padding="SAME",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "expected", "reason"),
+    [
+        (padded, 6 * 6 * 5 * 27, "graph optimizer"),
+        (sparse, 4 * 7 * 3, "sparse"),
+        (transposed_2, 4 * 4 * 9 * 5 * 6, "newer form"),
+    ],
+)
+def test_what_is_never_quantized(make, expected, reason):
+    with tf.Graph().as_default() as graph:
+        name = make().op.name
+    view = GraphView(graph.as_graph_def(), static_shapes(graph))
+    assert multiply_accumulates(view, view.nodes[name]) == expected
+    assert reason in obstacle(view, view.nodes[name])
+
+
+def test_a_whole_program_is_told_to_be_one():
+    graph_def = tf1.GraphDef()
+    graph_def.node.add(name="program", op="XlaCallModule")
+    view = GraphView(graph_def)
+    assert "exported for XLA" in obstacle(view, view.nodes["program"])
+    assert multiply_accumulates(view, view.nodes["program"]) is None
 
 
 def test_every_layer_with_weights_carries_some():

@@ -220,6 +220,7 @@ VOLUME = [1, 4, 8, 8, 3]
                                    equation="ab,cb->ac"), "are no constant, but computed"),
         (lambda: tf.raw_ops.Einsum(inputs=[tf1.placeholder(tf.float32, X), normal((4, 6, 2))],
                                    equation="ab,abc->ac"), "its equation is no product"),
+        (lambda: tf.raw_ops.Einsum(inputs=[tf1.placeholder(tf.float32, X)], equation="ab->ba"), "is no product"),
         (lambda: tf.nn.conv3d(tf1.placeholder(tf.float32, VOLUME), normal((2, 2, 2, 3, 4)), [1] * 5, "SAME",
                               dilations=[1, 2, 1, 1, 1]), "dilated along its depth"),
         (lambda: tf.nn.conv3d(tf1.placeholder(tf.float32, VOLUME), normal((2, 2, 2, 3, 4)), [1] * 5, "SAME",
@@ -233,3 +234,67 @@ def test_why_a_node_cannot_be_quantized(make, reason):
     (node,) = [view.nodes[name] for name in view.nodes if not view.consumers(name)]
     found = obstacle(view, node)
     assert found is None if reason is None else found is not None and reason in found
+
+
+def matrix_product(node, data, weights, most=10**6):
+    """What an op computes, as the products of its matrix form; [rows, outputs of all groups]."""
+    form = OP_TYPES[node.op].matrix_form
+    rows = form.rows(node, data, weights.shape, most)
+    matrices = form.matrices(weights, len(rows))
+    np.testing.assert_array_equal(form.weights(matrices, weights.shape), weights)
+    return (rows @ matrices).transpose(1, 0, 2).reshape(rows.shape[1], -1)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 1), (2, 3)])
+def test_conv2d_is_a_product_of_matrices(padding, stride, groups):
+    data, weights = integers((2, 7, 8, 6), 12), integers((3, 2, 6 // groups, 9), 13)
+    with tf.Graph().as_default() as graph:
+        tf.nn.conv2d(tf1.placeholder(tf.float32, data.shape), weights.astype(np.float32), stride, padding)
+    node = graph.as_graph_def().node[-1]
+    parts = zip(np.split(data, groups, axis=3), np.split(weights, groups, axis=3), strict=True)
+    whole = np.concatenate([OP_TYPES["Conv2D"].reference(node, *part) for part in parts], axis=3)
+    np.testing.assert_array_equal(matrix_product(node, data, weights), whole.reshape(-1, 9))
+
+
+def test_depthwise_conv2d_is_a_product_of_matrices_per_channel():
+    data, weights = integers((2, 7, 8, 3), 14), integers((3, 2, 3, 2), 15)
+    node = build(
+        lambda: tf.nn.depthwise_conv2d(
+            tf1.placeholder(tf.float32, data.shape), normal(weights.shape), [1, 2, 2, 1], "SAME"
+        )
+    ).node[-1]
+    whole = OP_TYPES[node.op].reference(node, data, weights)
+    np.testing.assert_array_equal(matrix_product(node, data, weights), whole.reshape(-1, 6))
+
+
+def test_matmul_is_a_product_of_matrices():
+    data, weights = integers((5, 7), 16), integers((7, 3), 17)
+    node = build(lambda: tf.matmul(tf1.placeholder(tf.float32, data.shape), normal(weights.shape))).node[-1]
+    np.testing.assert_array_equal(matrix_product(node, data, weights), data @ weights)
+
+
+def test_transposed_conv2d_is_a_product_of_matrices_where_windows_do_not_overlap():
+    data, weights = integers((2, 4, 5, 3), 18), integers((2, 2, 5, 3), 19)
+    node = build(
+        lambda: tf.nn.conv2d_transpose(
+            tf1.placeholder(tf.float32, data.shape), normal(weights.shape), [2, 8, 10, 5], 2, "VALID"
+        )
+    ).node[-1]
+    product = matrix_product(node, data, weights).reshape(2, 4, 5, 2, 2, 5).transpose(0, 1, 3, 2, 4, 5)
+    np.testing.assert_array_equal(product.reshape(2, 8, 10, 5), OP_TYPES[node.op].reference(node, data, weights))
+
+
+def test_few_rows_are_spread_over_all_images_rows_and_columns():
+    data = np.stack(np.meshgrid(*map(np.arange, (4, 6, 10)), indexing="ij"), axis=-1)
+    node = build(lambda: tf.nn.conv2d(tf1.placeholder(tf.float32, data.shape), normal((1, 1, 3, 2)), 1, "SAME")).node[
+        -1
+    ]
+    (rows,) = OP_TYPES["Conv2D"].matrix_form.rows(node, data, (1, 1, 3, 2), 40)
+    assert 20 <= len(rows) <= 40
+    assert [len(np.unique(column)) for column in rows.T] == [4, 6, 10]
+
+
+@pytest.mark.parametrize("op_type", OP_TYPES.values(), ids=OP_TYPES)
+def test_what_has_weights_has_a_matrix_form(op_type):
+    assert (op_type.matrix_form is None) is (op_type.weight_input is None)

@@ -10,13 +10,26 @@ from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.layers import find_layers, obstacle
 from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, import_graph, read_model
 from amct_tensorflow.graph.nodes import make_node
-from amct_tensorflow.graph.view import GraphView, parse_tensor_name
+from amct_tensorflow.graph.view import GraphView, parse_tensor_name, static_shapes
 
 
 def test_reads_a_model(tmp_path):
     graph_def = build(small_net)
     (tmp_path / "net.pb").write_bytes(graph_def.SerializeToString())
     assert read_model(tmp_path / "net.pb").graph_def == graph_def
+
+
+def test_shapes_as_tensorflow_knows_them():
+    with tf.Graph().as_default() as graph:
+        image = tf1.placeholder(tf.float32, [None, 4, 6], name="image")
+        tf.split(image, 2, axis=2, name="halves")
+        tf1.placeholder(tf.float32, name="anything")
+    view = GraphView(graph.as_graph_def(), static_shapes(graph))
+    assert view.shape("image") == (None, 4, 6)
+    assert view.shape("halves:1") == (None, 4, 3)
+    assert view.shape("halves/split_dim") == ()
+    assert view.shape("anything") is None
+    assert GraphView(graph.as_graph_def()).shape("image") is None
 
 
 @pytest.mark.parametrize(
@@ -140,6 +153,15 @@ def test_unknown_op_is_our_error():
         import_graph(graph_def, "net.pb")
 
 
+def test_importing_leaves_the_graph_as_it_is():
+    """TensorFlow adds attributes that are left out because they have their default, as exporters may do."""
+    graph_def = build(small_net)
+    del next(node for node in graph_def.node if node.op == "Conv2D").attr["dilations"]
+    before = graph_def.SerializeToString(deterministic=True)
+    import_graph(graph_def, "net.pb")
+    assert graph_def.SerializeToString(deterministic=True) == before
+
+
 def test_output_names():
     view = GraphView(build(small_net))
     check_outputs(view, ["probabilities"], "net.pb")
@@ -216,6 +238,23 @@ def test_branches_that_nothing_decides_are_left_alone():
 
     with control_flow_v1():
         assert names(make) == ["after"]
+
+
+def in_branch(x, condition, name):
+    tf1.disable_control_flow_v2()
+    return tf1.cond(condition, lambda: tf.nn.avg_pool2d(tf.nn.avg_pool2d(x, 2, 1, "SAME"), 2, 1, "SAME"), lambda: x,
+                    name=name)  # fmt: skip
+
+
+def test_branches_that_a_run_decides_are_left_alone():
+    def make():
+        x = tf1.placeholder(tf.float32, [2, 4, 4, 3], name="x")
+        is_dark = tf.reduce_sum(x) < 9
+        y = in_branch(tf.nn.avg_pool2d(x, 2, 1, "SAME", name="before"), is_dark, "cond")
+        y = tf1.cond(is_dark, lambda: tf.nn.avg_pool2d(in_branch(y, is_dark, "inner"), 2, 1, "SAME"), lambda: y)
+        tf.nn.avg_pool2d(y, 2, 1, "SAME", name="after")
+
+    assert names(make) == ["before", "after"]
 
 
 def test_a_filter_as_large_as_its_input_is_fully_connected():

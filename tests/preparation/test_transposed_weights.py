@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from graphs import build, build_v1, calibrate_and_save, check_same_values, normal, prepared, run, signal_to_noise, tf1
 
+from amct_tensorflow.errors import ModelError
 from amct_tensorflow.preparation.transposed_weights import transpose_weights
 
 
@@ -26,6 +27,14 @@ def test_transposed_weights_are_quantized(shape):
     expected, same, actual = (run(each, ["out"], {"x": x})[0] for each in (graph_def, rewritten, quantized))
     np.testing.assert_allclose(same, expected, rtol=1e-6, atol=1e-6)
     assert signal_to_noise(expected, actual) > 30
+
+
+def test_a_product_without_its_weights_is_refused():
+    graph_def = product((4, 20), normal((5, 20)), transpose_b=True)
+    (layer,) = [node for node in graph_def.node if node.name == "layer"]
+    del layer.input[1]
+    with pytest.raises(ModelError, match="TensorFlow cannot import"):
+        prepared(graph_def, transpose_weights)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.preparation.grouped_conv2d import rewrite_grouped_conv2d
 from amct_tensorflow.quantized import ascend_ops
 from amct_tensorflow.quantized.builder import quantize_graph
-from amct_tensorflow.quantized.integers import layer_deq_scale, quantize_bias, quantize_weights
+from amct_tensorflow.quantized.integers import layer_deq_scale, nearest_integers, quantize_bias
 from amct_tensorflow.quantized.node_map import dump_node_map
 from amct_tensorflow.quantized.plan import QuantizationPlan
+from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.layer_factors import LayerFactors
 
 
@@ -49,7 +50,7 @@ def check_layer(graph_def, x, asymmetric, channel_wise):
     factors = factors_for(layer.op_type, layer.weights, asymmetric, channel_wise)
     quantized, actual = quantized_output(graph_def, {"layer": factors}, x)
     q = quantizer_reference(x, factors)
-    w = quantize_weights(layer.op_type, layer.weights, np.array(factors.scale_w, np.float32)).astype(np.int64)
+    w = nearest_integers(layer.op_type, layer.weights, np.array(factors.scale_w, np.float32)).astype(np.int64)
     deq_scale = layer_deq_scale(factors)
     accumulator = layer.op.reference(GraphView(graph_def).nodes["layer"], q, w)
     if layer.bias is not None:
@@ -321,8 +322,25 @@ def test_correction_is_added_to_the_bias():
     factors = {"out": LayerFactors(scale_d=0.5, offset_d=0, scale_w=(0.25,))}
     x = np.array([[1, 2, 3]], np.float32)
     _, plain = quantized_output(build(make), factors, x)
-    _, corrected = quantized_output(build(make), factors, x, corrections={"out": np.array([1.0, -0.3])})
+    _, corrected = quantized_output(
+        build(make), factors, x, corrections={"out": LayerCorrection(np.array([1.0, -0.3]))}
+    )
     np.testing.assert_allclose(corrected - plain, [[1.0, -0.25]])  # in steps of 0.125, ties to even
+
+
+def test_the_integers_of_a_correction():
+    """The integers given, dequantized, the layer's own bias, and the correction; all worked out by hand."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 3], name="x")
+        tf.nn.bias_add(tf.matmul(x, np.ones((3, 2), np.float32), name="fc"), np.array([2, 4], np.float32), name="out")
+
+    factors = {"fc": LayerFactors(scale_d=0.5, offset_d=0, scale_w=(0.25,))}
+    integers = np.array([[4, 4], [4, 3], [5, 4]], np.int8)
+    correction = LayerCorrection(np.array([1.0, 0.0]), integers)
+    _, corrected = quantized_output(build(make), factors, np.array([[1, 2, 3]], np.float32), "out", {"fc": correction})
+    # x in steps of 0.5 is [2, 4, 6]; the sums are 8 + 16 + 30 and 8 + 12 + 24, times 0.125.
+    np.testing.assert_allclose(corrected, [[6.75 + 2 + 1, 5.5 + 4]])
 
 
 def test_bias_beyond_32_bits_is_refused():

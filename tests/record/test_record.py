@@ -10,9 +10,26 @@ from hypothesis import strategies as st
 from amct_tensorflow.errors import OutputError, RecordError
 from amct_tensorflow.graph.fusion import FusedLayer
 from amct_tensorflow.record import corrections
-from amct_tensorflow.record.corrections import corrections_path, read_corrections, remove_corrections, write_corrections
+from amct_tensorflow.record.corrections import (
+    corrections_path,
+    read_corrections,
+    remove_corrections,
+    weights_path,
+    write_corrections,
+)
+from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.layer_factors import LayerFactors
-from amct_tensorflow.record.record_file import check_record, dump_record, parse_record, read_record, write_record
+from amct_tensorflow.record.record_file import (
+    check_record,
+    dump_record,
+    is_pending,
+    parse_balance,
+    parse_record,
+    read_balance,
+    read_record,
+    write_record,
+)
+from amct_tensorflow.storage.arrays import dump_arrays
 from amct_tensorflow.storage.files import check_writable, write_atomically
 
 FACTORS = {
@@ -54,6 +71,41 @@ def test_the_real_record_survives_reading_and_writing(shared):
     factors = read_record(path)
     assert len(factors) == 54
     assert dump_record(factors) == path.read_text()
+
+
+BALANCE = {"MobilenetV2/Conv/Conv2D": (0.5, 3.0517578125e-05, 0.1 + 2**-30), "float": (2.0,)}
+BALANCE = {name: tuple(np.float32(values).tolist()) for name, values in BALANCE.items()}
+
+
+def test_balance_factors_survive_and_layers_in_float_have_no_others(tmp_path):
+    text = dump_record(FACTORS, BALANCE)
+    assert text.startswith(TEXT[: TEXT.index("  }")] + "    tensor_balance_factor: 0.5\n")
+    assert (parse_record(text, "record.txt"), parse_balance(text, "record.txt")) == (FACTORS, BALANCE)
+    assert parse_balance(TEXT, "record.txt") == {}
+    path = tmp_path / "record.txt"
+    assert not is_pending(path)
+    for factors, balance, pending in [
+        ({}, BALANCE, True),
+        (FACTORS, BALANCE, False),
+        (FACTORS, {}, False),
+        ({}, {}, False),
+    ]:
+        write_record(path, factors, balance)
+        assert (is_pending(path), read_balance(path)) == (pending, balance)
+    path.write_text("nonsense")
+    assert not is_pending(path)
+
+
+def test_a_record_that_only_balances_is_not_calibrated():
+    with pytest.raises(RecordError, match="not run to its end"):
+        parse_record(dump_record({}, BALANCE), "record.txt")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1e-8", "1e8", "nan", "inf"])
+def test_balance_factors_out_of_range(value):
+    text = f'record {{ key: "a" value {{ tensor_balance_factor: 1 tensor_balance_factor: {value} }} }}'
+    with pytest.raises(RecordError, match=r"'a'.*tensor_balance_factor"):
+        parse_balance(text, "record.txt")
 
 
 float32s = st.floats(2**-33, 2**33, width=32)
@@ -175,20 +227,51 @@ def layer_of(name):
 
 def test_corrections_belong_to_their_factors(tmp_path):
     record = tmp_path / "record.txt"
-    measured = {"MobilenetV2/Conv/Conv2D": np.array([0.125, -3.5e-7])}
-    layers = {name: layer_of(name) for name in measured}
+    name = "MobilenetV2/Conv/Conv2D"
+    measured = {name: LayerCorrection(np.array([0.125, -3.5e-7]))}
+    layers = {name: layer_of(name)}
     write_corrections(record, FACTORS, measured, layers)
     assert corrections_path(record).name == "record_bias_correction.json"
     read = read_corrections(record, FACTORS, layers)
-    np.testing.assert_array_equal(read["MobilenetV2/Conv/Conv2D"], measured["MobilenetV2/Conv/Conv2D"])
-    edited = {**FACTORS, "MobilenetV2/Conv/Conv2D": LayerFactors(0.5, 0, (0.1, 0.2))}
+    assert set(read[name].parts()) == {"bias"}
+    np.testing.assert_array_equal(read[name].bias, measured[name].bias)
+    edited = {**FACTORS, name: LayerFactors(0.5, 0, (0.1, 0.2))}
     assert read_corrections(record, edited, layers) == {}
     other = {name: replace(layer, bias=np.ones(2, np.float32)) for name, layer in layers.items()}
     with pytest.raises(RecordError, match="another bias when it was calibrated"):
         read_corrections(record, FACTORS, other)
     remove_corrections(record)
-    assert not corrections_path(record).exists()
+    assert not corrections_path(record).exists() and not weights_path(record).exists()
     assert read_corrections(record, FACTORS, layers) == {}
+
+
+@pytest.mark.parametrize("damage", ["missing", "other integers", "another shape", "another layer's"])
+def test_corrections_belong_to_their_integers(tmp_path, messages, damage):
+    record, name = tmp_path / "record.txt", "MobilenetV2/Conv/Conv2D"
+    integers = np.arange(-27, 27, dtype=np.int8).reshape(3, 3, 3, 2)
+    measured = {name: LayerCorrection(np.array([0.125, -3.5e-7]), integers)}
+    layers = {name: layer_of(name)}
+    write_corrections(record, FACTORS, measured, layers)
+    np.testing.assert_array_equal(read_corrections(record, FACTORS, layers)[name].weights, integers)
+    assert not messages
+    if damage == "missing":
+        weights_path(record).unlink()
+    else:
+        others = {"other integers": {name: integers + 1}, "another shape": {name: integers.reshape(3, 3, 6)}}
+        weights_path(record).write_bytes(dump_arrays(others.get(damage, {"another": integers})))
+    assert read_corrections(record, FACTORS, layers) == {}
+    (warning,) = messages
+    assert "record_weights.npz does not hold the integers of 1 layers" in warning and "calibrate again" in warning
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"nonsense" * 50])
+def test_damaged_integers(tmp_path, content):
+    record, name = tmp_path / "record.txt", "MobilenetV2/Conv/Conv2D"
+    integers = LayerCorrection(weights=np.zeros((3, 3, 3, 2), np.int8))
+    write_corrections(record, FACTORS, {name: integers}, {name: layer_of(name)})
+    weights_path(record).write_bytes(content)
+    with pytest.raises(RecordError, match=r"record_weights\.npz cannot be read.*calibrate again"):
+        read_corrections(record, FACTORS, {name: layer_of(name)})
 
 
 @pytest.mark.parametrize(
@@ -216,7 +299,7 @@ def test_damaged_corrections(tmp_path, text):
         *(
             (
                 f'{{"MobilenetV2/Conv/Conv2D": {{"factors": "a", "weights": "b", "bias_correction": {values}}}}}',
-                "the bias correction of layer 'MobilenetV2/Conv/Conv2D' is no",
+                "'bias_correction' of layer 'MobilenetV2/Conv/Conv2D' is no",
             )
             for values in ("{}", "[[1.0]]", '["1.0"]', "[true]", "[NaN]", "[-Infinity]", "[1e400]", f"[1{'0' * 400}]")
         ),

@@ -45,17 +45,22 @@ def test_numbers_that_json_does_not_know_are_null(number):
     assert json.loads(dump_ranking({"a": number})) == [["a", None]]
 
 
+FILES = {
+    "net_quantized.pb",
+    "net_quant.json",
+    "record.txt",
+    "record_bias_correction.json",
+    "record_weights.npz",
+    "accuracy_based_auto_calibration_final_config.json",
+    "accuracy_based_auto_calibration_ranking_information.json",
+    "accuracy_based_auto_calibration_record.json",
+}
+
+
 @pytest.mark.parametrize("config", [None, Path("elsewhere/config.json")])
-def test_every_folder_of_the_results_is_named(config):
-    files = ResultFiles(ModelPaths.of("out/net"), Path("records/record.txt"), config)
-    assert {path.name for path in files.paths} == {
-        "net_quantized.pb",
-        "net_quant.json",
-        "record.txt",
-        "record_bias_correction.json",
-        "accuracy_based_auto_calibration_final_config.json",
-        "accuracy_based_auto_calibration_ranking_information.json",
-        "accuracy_based_auto_calibration_record.json",
-        *(["config.json"] if config else []),
-    }
+@pytest.mark.parametrize("frozen", [None, b"a model"])
+def test_every_file_and_folder_of_the_results_is_named(config, frozen):
+    files = ResultFiles(ModelPaths.of("out/net"), Path("records/record.txt"), config, frozen)
+    more = {"config.json"} if config else set()
+    assert {path.name for path in files.paths} == FILES | more | ({"net_frozen.pb"} if frozen else set())
     assert set(map(str, files.folders)) == {"out", "records", "amct_log", *(["elsewhere"] if config else [])}

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, load_script
+from graphs import PLAIN
 from test_auto_calibration import Evaluator, calibrate, contents, edit_config, prepare
 
 from amct_tensorflow.data import find_files, scan_records
@@ -53,7 +54,7 @@ class Repeatable(Evaluator):
 def task(workdir, monkeypatch):
     """A task for which layers have to be rolled back, and the loss that is allowed."""
     arguments = prepare(workdir)
-    edit_config(arguments, bias_correction=False)
+    edit_config(arguments, **PLAIN)
     float_graph = import_graph(read_model(arguments["model_file"]).graph_def, "net.pb")
     monkeypatch.setattr(Repeatable, "reference_outputs", Evaluator().predict(float_graph, arguments["outputs"]))
     loss = calibrate(arguments, Repeatable(limit=1e9)).loss
@@ -405,20 +406,21 @@ def test_a_run_with_another_prefix_completes_one_that_was_killed(workdir, monkey
     """Right after its commit, when none of its files had its name yet."""
     arguments = prepare(workdir)
     arguments["record_file"] = str(workdir / "records" / "record.txt")
-    edit_config(arguments, bias_correction=False)
+    edit_config(arguments, **PLAIN)
     calibrate(arguments)
     expected = contents(Path())
-    edit_config(arguments, bias_correction=True)
+    edit_config(arguments, bias_correction=True, weight_rounding="second_moments")
     calibrate(arguments)
     assert contents(Path()) != expected
-    edit_config(arguments, bias_correction=False)
+    edit_config(arguments, **PLAIN)
     with monkeypatch.context() as patch:
         patch.setattr(publishing, "finish", lambda *_: None)
         calibrate(arguments)
     other = {**arguments, "save_dir": str(workdir / "out" / "other"), "record_file": str(workdir / "out" / "other.txt")}
     calibrate(other)
     found = contents(Path())
-    for name in ("other_quantized.pb", "other_quant.json", "other.txt", "other_bias_correction.json"):
+    beside = ("other_bias_correction.json", "other_weights.npz")
+    for name in ("other_quantized.pb", "other_quant.json", "other.txt", *beside):
         assert found.pop(Path("out") / name)
     assert found == expected
 

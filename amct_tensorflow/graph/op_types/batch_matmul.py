@@ -11,6 +11,7 @@ from fractions import Fraction
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.op_types.matrix_form import ONE_MATRIX
 from amct_tensorflow.graph.op_types.op_type import OpType
 from amct_tensorflow.graph.view import attribute
 
@@ -42,6 +43,7 @@ BATCH_MATMUL = OpType(
     output_rank=None,
     restriction=_restriction,
     products=products_of_matrices,
+    matrix_form=ONE_MATRIX,
 )
 
 BATCH_MATMUL_V2 = replace(BATCH_MATMUL, name="BatchMatMulV2")

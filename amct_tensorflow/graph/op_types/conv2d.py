@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.op_types.op_type import OpType, data_format
-from amct_tensorflow.graph.op_types.sliding import convolve, pads, products_of_convolution
+from amct_tensorflow.graph.op_types.sliding import CONVOLUTION_FORM, convolve, pads, products_of_convolution
 
 
 def _is_fully_connected(node: NodeDef, weights: Sequence[int], data: Sequence[int | None]) -> bool:
@@ -26,4 +26,5 @@ CONV2D = OpType(
     pads=pads,
     products=products_of_convolution,
     is_fully_connected=_is_fully_connected,
+    matrix_form=CONVOLUTION_FORM,
 )

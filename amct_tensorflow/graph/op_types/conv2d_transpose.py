@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.op_types.matrix_form import MatrixForm, spread
 from amct_tensorflow.graph.op_types.op_type import OpType, always_pads
 from amct_tensorflow.graph.op_types.sliding import from_channels_last, spatial, to_channels_last
 from amct_tensorflow.graph.view import attribute
@@ -46,6 +47,28 @@ def _products(node: NodeDef, weights: Sequence[int]) -> Fraction:
     return Fraction(weights[0] * weights[1] * weights[3], math.prod(spatial(node, "strides")))
 
 
+def _rows(node: NodeDef, data: np.ndarray, _shape: tuple[int, ...], most: int) -> np.ndarray:
+    """Every position of the input is a row, and each weight of its channel an output of its own.
+
+    Where windows overlap, an output adds up several of these products; that is left out of account.
+    """
+    nhwc = to_channels_last(node, data)
+    return np.asarray(nhwc[spread(nhwc.shape[:3], most)][np.newaxis])
+
+
+def _matrices(weights: np.ndarray, _groups: int) -> np.ndarray:
+    return weights.reshape(-1, weights.shape[3]).T[np.newaxis]
+
+
+def _weights(matrices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return np.asarray(matrices[0].T.reshape(shape))
+
+
+def _per_channel(node: NodeDef, products: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Every place of the window adds a product to one of the positions that the strides make."""
+    return np.asarray(products.reshape(-1, shape[2]).sum(axis=0) / math.prod(spatial(node, "strides")))
+
+
 CONV2D_TRANSPOSE = OpType(
     name="Conv2DBackpropInput",
     reference=_reference,
@@ -59,4 +82,5 @@ CONV2D_TRANSPOSE = OpType(
     restriction=_restriction,
     pads=always_pads,
     products=_products,
+    matrix_form=MatrixForm(_rows, _matrices, _weights, _per_channel),
 )

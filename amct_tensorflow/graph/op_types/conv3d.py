@@ -8,7 +8,7 @@ be right in simulation, and wrong on the device. In NCDHW the channel axis of As
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.op_types.op_type import OpType, data_format
-from amct_tensorflow.graph.op_types.sliding import convolve, pads, products_of_convolution, spatial
+from amct_tensorflow.graph.op_types.sliding import CONVOLUTION_FORM, convolve, pads, products_of_convolution, spatial
 
 
 def _restriction(node: NodeDef) -> str | None:
@@ -32,4 +32,5 @@ CONV3D = OpType(
     restriction=_restriction,
     pads=pads,
     products=products_of_convolution,
+    matrix_form=CONVOLUTION_FORM,
 )

@@ -7,8 +7,16 @@ from fractions import Fraction
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.op_types.matrix_form import MatrixForm
 from amct_tensorflow.graph.op_types.op_type import OpType
-from amct_tensorflow.graph.op_types.sliding import from_channels_last, pads, spatial, taps, to_channels_last
+from amct_tensorflow.graph.op_types.sliding import (
+    from_channels_last,
+    pads,
+    spatial,
+    taps,
+    to_channels_last,
+    window_rows,
+)
 
 
 def _reference(node: NodeDef, data: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
@@ -28,6 +36,18 @@ def _products(_node: NodeDef, weights: Sequence[int]) -> Fraction:
     return Fraction(math.prod(weights[:2]))
 
 
+def _rows(node: NodeDef, data: np.ndarray, shape: tuple[int, ...], most: int) -> np.ndarray:
+    return window_rows(node, data, shape[:2], most).transpose(2, 1, 0)
+
+
+def _matrices(weights: np.ndarray, _groups: int) -> np.ndarray:
+    return weights.reshape(-1, *weights.shape[2:]).transpose(1, 0, 2)
+
+
+def _weights(matrices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return matrices.transpose(1, 0, 2).reshape(shape)
+
+
 DEPTHWISE_CONV2D = OpType(
     name="DepthwiseConv2dNative",
     reference=_reference,
@@ -39,4 +59,5 @@ DEPTHWISE_CONV2D = OpType(
     restriction=_restriction,
     pads=pads,
     products=_products,
+    matrix_form=MatrixForm(_rows, _matrices, _weights),
 )

@@ -6,6 +6,7 @@ from fractions import Fraction
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.op_types.matrix_form import ONE_MATRIX
 from amct_tensorflow.graph.op_types.op_type import OpType
 from amct_tensorflow.graph.view import attribute
 
@@ -38,4 +39,5 @@ MATMUL = OpType(
     output_rank=2,
     restriction=_restriction,
     products=_products,
+    matrix_form=ONE_MATRIX,
 )

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.op_types.matrix_form import MatrixForm
 from amct_tensorflow.graph.view import attribute
 
 
@@ -71,6 +72,7 @@ class OpType:
         products: returns how many products each value of the output sums up on average, from the shape of the weights.
         is_fully_connected: tells from the shapes of weights and data whether a node is a fully connected layer, which
             has one scale for all of its weights by default (spec section 12.1).
+        matrix_form: how it multiplies matrices; None for an op without weights.
         window: returns the pooling window that AscendDequant is told (spec section 8.2).
     """
 
@@ -89,6 +91,7 @@ class OpType:
     pads: Callable[[NodeDef, Sequence[int]], bool] = never_pads
     products: Callable[[NodeDef, Sequence[int]], Fraction] = no_products
     is_fully_connected: Callable[[NodeDef, Sequence[int], Sequence[int | None]], bool] = never
+    matrix_form: MatrixForm | None = None
     window: Callable[[NodeDef], list[int]] = no_window
 
     def channels(self, weights: np.ndarray) -> int:

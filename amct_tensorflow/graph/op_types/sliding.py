@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.op_types.matrix_form import MatrixForm, spread
 from amct_tensorflow.graph.op_types.op_type import data_format
 from amct_tensorflow.graph.view import attribute
 
@@ -73,6 +74,32 @@ def taps(node: NodeDef, data: np.ndarray, window: Sequence[int]) -> Iterator[tup
             for start, count, stride in zip(starts, counts, strides, strict=True)
         ]
         yield position, padded[(slice(None), *seen)]
+
+
+def window_rows(node: NodeDef, data: np.ndarray, window: Sequence[int], most: int) -> np.ndarray:
+    """Returns what a window sees at no more than ``most`` positions, [places in the window, positions, channels]."""
+    seen = [values for _, values in taps(node, to_channels_last(node, data), window)]
+    chosen = spread(seen[0].shape[:-1], most)
+    return np.stack([values[chosen] for values in seen])
+
+
+def _convolution_rows(node: NodeDef, data: np.ndarray, shape: tuple[int, ...], most: int) -> np.ndarray:
+    """The inputs of a group: the window's places, and at each the channels of the group."""
+    *window, channels, _ = shape
+    seen = window_rows(node, data, window, most)
+    grouped = seen.reshape(*seen.shape[:2], -1, channels)
+    return grouped.transpose(2, 1, 0, 3).reshape(-1, seen.shape[1], math.prod(shape[:-1]))
+
+
+def _convolution_matrices(weights: np.ndarray, groups: int) -> np.ndarray:
+    return weights.reshape(-1, groups, weights.shape[-1] // groups).transpose(1, 0, 2)
+
+
+def _convolution_weights(matrices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return matrices.transpose(1, 0, 2).reshape(shape)
+
+
+CONVOLUTION_FORM = MatrixForm(_convolution_rows, _convolution_matrices, _convolution_weights)
 
 
 def pads(node: NodeDef, weights: Sequence[int]) -> bool:

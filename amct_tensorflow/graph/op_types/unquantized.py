@@ -8,6 +8,7 @@ from fractions import Fraction
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.op_types.batch_matmul import products_of_matrices
+from amct_tensorflow.graph.op_types.depthwise_conv2d import DEPTHWISE_CONV2D
 from amct_tensorflow.graph.op_types.matmul import MATMUL
 from amct_tensorflow.graph.op_types.sliding import products_of_convolution, spatial
 
@@ -46,19 +47,31 @@ def _products_of_transposed_depthwise(node: NodeDef, weights: Sequence[int]) -> 
     return Fraction(math.prod(weights) // weights[2], math.prod(spatial(node, "strides")))
 
 
+_TRANSPOSED_VOLUME = "a transposed convolution of volumes has no quantized form"
 _OPTIMIZED = "it was made by TensorFlow's graph optimizer; freeze the model without optimizing it"
 _RECURRENT = "it is a whole recurrent layer, whose products cannot be told apart"
+_RECURRENT_TYPES = (
+    "BlockLSTM", "BlockLSTMV2", "LSTMBlockCell", "GRUBlockCell", "CudnnRNN", "CudnnRNNV2", "CudnnRNNV3",
+)  # fmt: skip
+_XLA = "it was exported for XLA; export the model as ops of TensorFlow's own"
 
 UNQUANTIZED: dict[str, UnquantizedType] = {
     op_type.name: op_type
     for op_type in (
         UnquantizedType("Einsum", "its equation is no product of data with one matrix of weights"),
         UnquantizedType("BatchMatMulV3", "the types of its operands may differ", products=products_of_matrices),
+        UnquantizedType("Conv", "this general form of convolutions has no quantized form"),
+        UnquantizedType("SparseMatMul", "a product of sparse matrices has no quantized form", products=MATMUL.products),
+        UnquantizedType("SparseTensorDenseMatMul", "its data is sparse", weight_input=3),
         UnquantizedType(
-            "Conv3DBackpropInputV2",
-            "a transposed convolution of volumes has no quantized form",
-            weight_rank=5,
+            "Conv2DBackpropInputV2",
+            "this newer form of a transposed convolution has no quantized form",
+            weight_rank=4,
             products=_products_of_transposed,
+        ),
+        *(
+            UnquantizedType(name, _TRANSPOSED_VOLUME, weight_rank=5, products=_products_of_transposed)
+            for name in ("Conv3DBackpropInput", "Conv3DBackpropInputV2")
         ),
         UnquantizedType(
             "DepthwiseConv2dNativeBackpropInput",
@@ -67,10 +80,12 @@ UNQUANTIZED: dict[str, UnquantizedType] = {
             products=_products_of_transposed_depthwise,
         ),
         UnquantizedType("_FusedConv2D", _OPTIMIZED, weight_rank=4, products=products_of_convolution),
+        UnquantizedType("_FusedConv3D", _OPTIMIZED, weight_rank=5, products=products_of_convolution),
+        UnquantizedType("_FusedDepthwiseConv2dNative", _OPTIMIZED, weight_rank=4, products=DEPTHWISE_CONV2D.products),
+        UnquantizedType("FusedPadConv2D", _OPTIMIZED, 2, weight_rank=4, products=products_of_convolution),
+        UnquantizedType("FusedResizeAndPadConv2D", _OPTIMIZED, 3, weight_rank=4, products=products_of_convolution),
         UnquantizedType("_FusedMatMul", _OPTIMIZED, products=MATMUL.products),
-        *(
-            UnquantizedType(name, _RECURRENT)
-            for name in ("BlockLSTM", "BlockLSTMV2", "LSTMBlockCell", "GRUBlockCell", "CudnnRNN", "CudnnRNNV3")
-        ),
+        *(UnquantizedType(name, _RECURRENT) for name in _RECURRENT_TYPES),
+        *(UnquantizedType(name, _XLA) for name in ("XlaCallModule", "XlaConvV2", "XlaDotV2")),
     )
 }

@@ -1,0 +1,91 @@
+"""The batches that the caller's session feeds to a calibration, each handed on as soon as it is complete."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import tensorflow as tf
+
+from amct_tensorflow.calibration.kept_batches import KeptBatches
+from amct_tensorflow.calibration.replay import Batch
+from amct_tensorflow.calibration.replay_sources import readers_of, replay_sources
+from amct_tensorflow.calibration.taps import attach_tap
+from amct_tensorflow.models.float_model import FloatModel
+
+
+class Feed:
+    """Keeps what ``batch_num`` batches of a live graph must leave for the inputs of layers to be computed again.
+
+    Attributes:
+        batches: what has been kept.
+        tensors: the tensors of the caller's graph that are kept, by full name.
+        error: what went wrong inside the caller's session, where TensorFlow would turn it into text; else None.
+    """
+
+    def __init__(
+        self,
+        model: FloatModel,
+        nodes: Mapping[str, str],
+        batch_num: int,
+        *,
+        outputs: Sequence[str] = (),
+        graph: tf.Graph | None = None,
+    ) -> None:
+        """Finds out what must be kept.
+
+        Args:
+            model: the float model.
+            nodes: per node of the prepared model, the input of it to compute, as GraphDef writes it.
+            batch_num: how many batches to keep.
+            outputs: nodes that are to be computed from the batches, too; what only these need may arrive late.
+            graph: the caller's graph; None for that of the model.
+
+        Raises:
+            ModelError: the inputs cannot be computed from what the graph is fed with.
+        """
+        find = partial(replay_sources, model.prepared_graph, model.view, model.original.nodes, nodes)
+        sources = find()
+        self._late = [source for source in find(outputs) if source not in sources] if outputs else []
+        self.batches = KeptBatches(batch_num, sources, self._late)
+        self.error: Exception | None = None
+        self._graph = graph or model.graph
+        self.tensors = {source: self._graph.get_tensor_by_name(source) for source in sources}
+        self._model = model
+        self._needed = model.original_upstream([*nodes, *model.outputs])
+        self._batch_num = batch_num
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    def start(self, take: Callable[[Batch], None], finish: Callable[[], None], release: Callable[[], None]) -> None:
+        """Edits the caller's graph: from now on its runs are listened to.
+
+        Args:
+            take: called with each batch, once.
+            finish: called after the last one.
+            release: called after that, or when something went wrong: the caller's graph holds the taps, and so what
+                they call.
+        """
+        self._take, self._finish, self._release = take, finish, release
+        for source in (*self.tensors, *self._late):
+            readers = readers_of(self._model.original, source, self._needed)
+            attach_tap(self._graph, readers, source, partial(self._keep, source))
+
+    def _keep(self, source: str, value: np.ndarray) -> None:
+        """Takes a tensor of the caller's session; whichever comes last of a batch starts what the batch is for."""
+        with self._lock:
+            if self.error is not None:
+                return
+            try:
+                self.batches.keep(source, value)
+                while self._taken < min(self.batches.complete, self._batch_num):
+                    self._take(self.batches.batch(self._taken))
+                    self._taken += 1
+                    if self._taken == self._batch_num:
+                        self._finish()
+                        self._release()
+            except Exception as error:
+                self.error = error
+                self.batches.forget()
+                self._release()
+                raise

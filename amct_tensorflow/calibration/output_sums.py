@@ -1,0 +1,60 @@
+"""How alike two outputs of a layer are, summed up so that it does not matter how the images come.
+
+The cosine similarity is close to 1, and what matters is how far below. With ``a`` the float output, ``b`` the
+quantized one and ``d = a - b``, it is computed from sums of ``a * a``, ``a * d`` and ``d * d``, by way of the sine,
+which keeps all digits.
+"""
+
+import math
+
+import numpy as np
+
+# float32 products are summed in blocks, and the blocks in float64: as fast as BLAS, exact to about 1e-7.
+_BLOCK = 4096
+
+
+class OutputSums:
+    """Sums over the values of two outputs."""
+
+    def __init__(self) -> None:
+        self._square = self._product = self._error = 0.0
+
+    def add(self, original: np.ndarray, quantized: np.ndarray, weight: float = 1.0) -> None:
+        """Adds the outputs of some images.
+
+        Args:
+            original: float output, float32.
+            quantized: quantized output, same shape.
+            weight: how many images each of these stands for.
+        """
+        difference = original - quantized
+        self._square += weight * _dot(original, original)
+        self._product += weight * _dot(original, difference)
+        self._error += weight * _dot(difference, difference)
+
+    @property
+    def similarity(self) -> float:
+        """``0.5 + 0.5 * cos`` of the two outputs (spec section 6.2).
+
+        It lies in [0, 1]; it is 1 if the float output is all zero, 0 if only the quantized one is.
+        """
+        square, product, error = self._square, self._product, self._error
+        other = max(square - 2 * product + error, 0.0)
+        if square == 0:
+            return 1.0
+        if other == 0:
+            return 0.0
+        cosine = (square - product) / math.sqrt(square * other)
+        if cosine <= 0:
+            return 0.5 + 0.5 * max(cosine, -1.0)
+        sine_square = max(square * error - product**2, 0.0) / (square * other)
+        return 1 - 0.5 * sine_square / (1 + math.sqrt(max(1 - sine_square, 0.0)))
+
+
+def _dot(left: np.ndarray, right: np.ndarray) -> float:
+    """Returns the sum of the products of two float32 arrays of the same shape."""
+    left, right = np.ravel(left), np.ravel(right)
+    whole = left.size - left.size % _BLOCK
+    blocks = np.matmul(left[:whole].reshape(-1, 1, _BLOCK), right[:whole].reshape(-1, _BLOCK, 1))
+    rest = np.dot(left[whole:].astype(np.float64), right[whole:].astype(np.float64))
+    return float(np.sum(blocks, dtype=np.float64) + rest)

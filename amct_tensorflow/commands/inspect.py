@@ -1,0 +1,35 @@
+"""``amct_tensorflow inspect``: shows what the tool makes of a model, before any data is at hand."""
+
+import shutil
+import sys
+from argparse import ArgumentParser, Namespace
+
+from amct_tensorflow.commands.command import Command
+from amct_tensorflow.commands.options import add_model, input_shapes
+from amct_tensorflow.console.output import show
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument(
+        "--input_shape", metavar="SHAPES", type=input_shapes, default={},
+        help='shapes of inputs, where the model leaves them open: "name:1,224,224,3;other:1,7"',
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print JSON, with all there is to tell")
+
+
+def _run(arguments: Namespace) -> int:
+    from amct_tensorflow.models.float_model import FloatModel
+    from amct_tensorflow.models.input_shapes import with_input_shapes
+    from amct_tensorflow.models.inspection import inspect_model
+    from amct_tensorflow.models.inspection_json import dump_inspection
+    from amct_tensorflow.models.inspection_table import format_inspection
+
+    model = FloatModel.load(arguments.model, [name for names in arguments.outputs for name in names])
+    inspection = inspect_model(with_input_shapes(model, arguments.input_shape) if arguments.input_shape else model)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    show(dump_inspection(inspection) if arguments.json else format_inspection(inspection, width))
+    return 0
+
+
+INSPECT = Command("inspect", "show what the tool makes of a model", _add_arguments, _run)

@@ -1,0 +1,1 @@
+"""From a path to a frozen graph, whatever form the model has."""

@@ -1,0 +1,94 @@
+"""Turns the variables of a model into constants."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from amct_tensorflow.errors import ModelError, first_line
+from amct_tensorflow.loading.frozen_model import FrozenModel
+from amct_tensorflow.loading.reproducible import reproducible
+
+FREEZE_IT_YOURSELF = (
+    "Freeze it in the program that made it, as the worked example of the README shows, and give the .pb."
+)
+_EXPORT_WITHOUT_STATE = "Export it without lookup tables, queues, and variables that it writes to."
+_PASSING_STATE_ON = ("Identity", "Placeholder")
+
+
+@dataclass(frozen=True, eq=False)
+class Inference:
+    """What a model computes once it is trained.
+
+    Attributes:
+        function: a tf.ConcreteFunction.
+        labels: what the model calls its outputs, in the order of the function's.
+        owner: the object that keeps the variables alive.
+    """
+
+    function: Any
+    labels: tuple[str, ...]
+    owner: object
+
+
+def freeze(inference: Inference, source: Path) -> FrozenModel:
+    """Freezes what a model computes.
+
+    Inputs and outputs keep their names in the function; TensorFlow 2 calls the latter ``Identity``, ``Identity_1``, ...
+
+    Args:
+        inference: what the model computes.
+        source: where the model is.
+
+    Raises:
+        ModelError: it holds state that cannot become a constant.
+    """
+    try:
+        function = convert_variables_to_constants_v2(inference.function)
+        graph_def = function.graph.as_graph_def()
+    except Exception as error:  # whatever TensorFlow did not expect of the graph
+        raise ModelError(_refusal(inference.function, source, error)) from error
+    graph_def = reproducible(graph_def, [tensor.op.name for tensor in function.outputs])
+    kept = {node.name for node in graph_def.node}
+    _check_stateless(function.graph, kept, source)
+    inputs = {tensor.op.name: _describe(tensor) for tensor in function.inputs if tensor.op.name in kept}
+    names = [tensor.name.removesuffix(":0") for tensor in function.outputs]
+    return FrozenModel(graph_def, source, True, inputs, dict(zip(names, inference.labels, strict=True)))
+
+
+def _refusal(function: Any, source: Path, error: Exception) -> str:
+    """Returns why a function cannot be frozen; what it does to variables says more than TensorFlow."""
+    graph_def = function.graph.as_graph_def()
+    bodies = [graph_def.node, *(called.node_def for called in graph_def.library.function)]
+    writer = next((node for body in bodies for node in body if node.op.startswith("Assign")), None)
+    if writer is None:
+        return f"Model {source} cannot be frozen ({first_line(error)}). {FREEZE_IT_YOURSELF}"
+    return f"Model {source} writes to a variable: node {writer.name!r} ({writer.op}). {_EXPORT_WITHOUT_STATE}"
+
+
+def _check_stateless(graph: tf.Graph, names: Collection[str], source: Path) -> None:
+    """Checks that no node of a frozen graph works on state: a variable that is written to, a table, a queue.
+
+    Raises:
+        ModelError: one does.
+    """
+    stateful = [op for op in graph.get_operations() if op.name in names and _holds_state((*op.inputs, *op.outputs))]
+    if stateful:
+        op = next((op for op in stateful if op.type not in _PASSING_STATE_ON), stateful[0])
+        raise ModelError(
+            f"Model {source} holds state that cannot become a constant: node {op.name!r} ({op.type}) works on it. "
+            f"{_EXPORT_WITHOUT_STATE}"
+        )
+
+
+def _holds_state(tensors: Iterable[tf.Tensor]) -> bool:
+    return any(tensor.dtype == tf.resource or tensor.dtype._is_ref_dtype for tensor in tensors)
+
+
+def _describe(tensor: tf.Tensor) -> str:
+    """Returns type and shape of a tensor."""
+    shape = "of any shape" if tensor.shape.rank is None else str(tensor.shape.as_list())
+    return f"{tensor.dtype.name} {shape}"

@@ -1,0 +1,46 @@
+"""From a path to a frozen graph."""
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from amct_tensorflow.console.chatter import chatter_to_log_file
+from amct_tensorflow.loading.forms import Form, recognize
+from amct_tensorflow.loading.freezing import freeze
+from amct_tensorflow.loading.frozen_graph import read_frozen_graph
+from amct_tensorflow.loading.frozen_model import FrozenModel
+from amct_tensorflow.loading.keras_file import load_keras
+from amct_tensorflow.loading.saved_model import load_saved_model
+from amct_tensorflow.log import log_for
+
+_LOADERS = {Form.SAVED_MODEL: load_saved_model, Form.KERAS: load_keras}
+
+
+def load_frozen(path: str | Path) -> FrozenModel:
+    """Reads a frozen model, or freezes one of another form; the same model always gives the same graph.
+
+    What a graph that is frozen now calls its inputs and outputs is logged.
+
+    It makes no difference whether the caller is inside a ``tf.Graph`` of its own, or has disabled eager execution.
+
+    Args:
+        path: a frozen graph (``.pb``), the directory of a SavedModel, or a Keras model (``.keras``, ``.h5``).
+
+    Raises:
+        ModelNotFoundError: there is nothing.
+        ModelError: it is none of these, or cannot be frozen.
+    """
+    path = Path(path)
+    form = recognize(path)
+    if form is Form.FROZEN_GRAPH:
+        return FrozenModel(read_frozen_graph(path), path, False, {}, {})
+    # No public name switches eager execution on again where the program has disabled it.
+    with tf.__internal__.eager_context.eager_mode(), chatter_to_log_file("loading"):
+        frozen = freeze(_LOADERS[form](path), path)
+    log_for("loading").info(
+        "%s was frozen for inference. Inputs: %s. Outputs: %s.",
+        path,
+        ", ".join(f"{name} {kind}" for name, kind in frozen.inputs.items()),
+        ", ".join(f"{name} ({label})" for name, label in frozen.outputs.items()),
+    )
+    return frozen

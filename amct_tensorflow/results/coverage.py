@@ -1,0 +1,48 @@
+"""How much of a model a run will put into int8, said before it begins."""
+
+from collections.abc import Collection, Iterator
+
+from amct_tensorflow.log import log_for
+from amct_tensorflow.models.inspection import Inspection
+from amct_tensorflow.models.inspection_notes import plural
+
+_ENOUGH = 0.9
+_MOST_REASONS = 3
+_DISABLED = "the configuration leaves it in float"
+
+
+def log_coverage(inspection: Inspection, quantized: Collection[str]) -> None:
+    """Logs what will be in int8, and warns if it is, or may be, less than 90 % of the multiply-accumulates.
+
+    Args:
+        inspection: the model.
+        quantized: names of the layers to quantize.
+    """
+    share = inspection.share(quantized)
+    count = sum(layer.name in quantized for layer in inspection.layers)
+    unknown = "" if share.of == "multiply-accumulates" else ", as the shapes do not tell the multiply-accumulates"
+    scalings = len(inspection.float_scalings)
+    log_for("coverage").info(
+        "%d of %d layers will be in int8, %s%s. %d BatchNorms or other scalings of channels stay in float.",
+        count, len(inspection.layers), share, unknown, scalings,
+    )  # fmt: skip
+    if share.value < _ENOUGH or share.is_upper_bound:
+        beginning = "Only" if share.value < _ENOUGH else "Perhaps only"
+        reasons = "; ".join(_reasons(inspection, quantized))
+        log_for("coverage").warning("%s %s will be in int8. In float: %s.", beginning, share, reasons)
+
+
+def _reasons(inspection: Inspection, quantized: Collection[str]) -> Iterator[str]:
+    """Yields why layers stay in float, beginning with what matters most."""
+    names: dict[str, list[str]] = {}
+    for layer in inspection.layers:
+        if layer.name not in quantized:
+            names.setdefault(layer.obstacle or _DISABLED, []).append(layer.name)
+    shares = {reason: inspection.share(found).value for reason, found in names.items()}
+    ranked = sorted(shares, key=lambda reason: -shares[reason])
+    for reason in ranked[:_MOST_REASONS]:
+        found = names[reason]
+        layers = f"{found[0]!r}" if len(found) == 1 else f"{len(found)} layers, as {found[0]!r}"
+        yield f"{100 * shares[reason]:.1f} % in {layers}: {reason}"
+    if len(ranked) > _MOST_REASONS:
+        yield plural(len(ranked) - _MOST_REASONS, "other reason")

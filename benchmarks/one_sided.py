@@ -1,0 +1,70 @@
+"""Quantizing only the activations, or only the weights, to see what each of them costs.
+
+No configuration asks for this, and no hardware needs it: within these blocks the engine's functions compute without one
+of the two roundings, in calibration, scoring and model alike.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import numpy as np
+from tensorflow.core.framework.function_pb2 import FunctionDef, FunctionDefLibrary
+from tensorflow.core.framework.types_pb2 import DT_FLOAT
+
+from amct_tensorflow.calibration import layer_moments
+from amct_tensorflow.graph.op_types import OP_TYPES
+from amct_tensorflow.quantized import ascend_ops, builder
+
+
+@contextmanager
+def only_weights() -> Iterator[None]:
+    """Within this block activations are clipped to their range, but not rounded."""
+
+    def leave_out_rounding(function: FunctionDef) -> None:
+        nodes = {node.name: node for node in function.node_def}
+        nodes["limited"].input[0] = "scaled:z:0"  # instead of what was rounded
+        function.ret["y"] = "clipped:z:0"
+
+    def steps(layer: layer_moments._Layer, values: np.ndarray) -> np.ndarray:
+        scale, offset = np.float32(layer._factors.scale_d), layer._factors.offset_d
+        return np.clip(values * (np.float32(1) / scale), -128 - offset, 127 - offset)
+
+    with (
+        _changed_function(ascend_ops.QUANT, leave_out_rounding),
+        mock.patch.object(layer_moments._Layer, "_quantize", steps),
+    ):
+        yield
+
+
+@contextmanager
+def only_activations() -> Iterator[None]:
+    """Within this block weights are not rounded; the configuration must ask for those of the nearest integers."""
+
+    def take_floats(function: FunctionDef) -> None:
+        nodes = {node.name: node for node in function.node_def}
+        function.signature.input_arg[0].type = nodes["values"].attr["SrcT"].type = DT_FLOAT
+
+    def steps(op_type: str, weights: np.ndarray, scale_w: np.ndarray) -> np.ndarray:
+        return np.asarray(weights / OP_TYPES[op_type].along_channels(weights, scale_w), np.float32)
+
+    with (
+        _changed_function(ascend_ops.WEIGHT_QUANT, take_floats),
+        mock.patch.object(builder, "nearest_integers", steps),
+        mock.patch.object(layer_moments, "nearest_integers", steps),
+    ):
+        yield
+
+
+@contextmanager
+def _changed_function(name: str, change: Callable[[FunctionDef], None]) -> Iterator[None]:
+    """Within this block, quantized graphs carry another function of a name."""
+    library = ascend_ops.function_library()
+    (function,) = (each for each in library.function if each.signature.name == name)
+    change(function)
+
+    def changed() -> FunctionDefLibrary:
+        return library
+
+    with mock.patch.object(ascend_ops, "function_library", changed):
+        yield

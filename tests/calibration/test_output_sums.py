@@ -1,0 +1,58 @@
+"""The sums from which similarities follow, against the definition, however the images come."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amct_tensorflow.calibration.output_sums import OutputSums
+
+
+def outputs(seed, rows, channels, error):
+    generator = np.random.default_rng(seed)
+    original = generator.normal(size=(rows, channels)).astype(np.float32)
+    bias = generator.normal(size=channels)
+    quantized = original - error * (generator.normal(size=original.shape) + bias)
+    return original, quantized.astype(np.float32)
+
+
+def deficit(original, quantized):
+    """1 - similarity by its definition, in float64."""
+    a, b = original.astype(np.float64), quantized.astype(np.float64)
+    return 0.5 * (1 - np.sum(a * b) / np.sqrt(np.sum(a * a) * np.sum(b * b)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    rows=st.integers(2, 400),
+    channels=st.integers(1, 40),
+    error=st.sampled_from([1e-3, 1e-2, 0.3, 3.0]),
+    cuts=st.lists(st.integers(1, 399), max_size=6),
+)
+def test_it_is_the_definition_for_any_cut(seed, rows, channels, error, cuts):
+    original, quantized = outputs(seed, rows, channels, error)
+    sums = OutputSums()
+    for a, b in zip(np.split(original, sorted(cuts)), np.split(quantized, sorted(cuts)), strict=True):
+        sums.add(a, b)
+    assert 1 - sums.similarity == pytest.approx(deficit(original, quantized), rel=2e-3, abs=1e-10)
+
+
+def test_a_weight_is_that_many_repetitions():
+    a, b = (outputs(seed, 30, 4, 0.1) for seed in (1, 2))
+    weighted, repeated = OutputSums(), OutputSums()
+    weighted.add(*a, 3.0)
+    weighted.add(*b)
+    for part in (a, a, a, b):
+        repeated.add(*part)
+    assert weighted.similarity == pytest.approx(repeated.similarity, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("original", "quantized", "expected"),
+    [([0, 0], [1, 2], 1), ([1, 2], [0, 0], 0), ([1, 2], [2, 4], 1), ([1, 2], [-1, -2], 0), ([1, 0], [0, 1], 0.5)],
+)
+def test_special_cases_of_the_specification(original, quantized, expected):
+    sums = OutputSums()
+    sums.add(np.array(original, np.float32), np.array(quantized, np.float32))
+    assert sums.similarity == pytest.approx(expected, abs=1e-7)
