@@ -216,7 +216,7 @@ def _check_tensors(tensors: Iterable[TensorQuantize], view: GraphView, fused: Fu
     """Checks, before any data is run, that every tensor of tensor_quantize can be quantized in the end.
 
     Raises:
-        ConfigValueError: one vanishes in a fusion, is not float32, or belongs to a loop.
+        ConfigValueError: one vanishes in a fusion, is not float32, or belongs to a loop or a branch.
     """
     kept = {node.name: node.op for node in fused.graph_def.node}
     for tensor in tensors:
@@ -232,6 +232,8 @@ def _check_tensors(tensors: Iterable[TensorQuantize], view: GraphView, fused: Fu
             problem = f"computes {tf.dtypes.as_dtype(attribute(node, 'T').type).name}; only float32 can be quantized"
         elif node.name in view.loop_nodes:
             problem = "runs inside a loop, any number of times per batch, and cannot be calibrated"
+        elif node.name in view.branch_nodes:
+            problem = "stands in a branch, which calibration may not take"
         else:
             continue
         raise ConfigValueError(f"tensor_quantize names {node.name!r} ({node.op}), which {problem}. Delete it.")

@@ -54,7 +54,8 @@ def _transpose(view: GraphView, node: NodeDef, channels: Channels) -> Channels |
     order = view.constant(node.input[1])
     if channels.rank is None or order is None or len(order) != channels.rank:
         return None
-    return channels._replace(axis=order.tolist().index(channels.axis + channels.rank) - channels.rank)
+    from_end = [axis - channels.rank if axis >= 0 else axis for axis in order.tolist()]
+    return channels._replace(axis=from_end.index(channels.axis) - channels.rank)
 
 
 def _batch_to_space(view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:

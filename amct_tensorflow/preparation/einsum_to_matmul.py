@@ -66,6 +66,8 @@ def einsum_to_matmul(graph: PreparedGraph) -> PreparedGraph:
     if not origins:
         return graph
     editor.redirect(values, exempt=origins)
+    # The product has not the shape of the Einsum whose name it keeps.
+    origins |= {name: graph.original_names(name) for name in values}
     return graph.edited(editor, origins)
 
 

@@ -16,13 +16,13 @@ from amct_tensorflow.graph.view import GraphView, static_shapes
 class PreparedGraph:
     """A float graph, as far as it is prepared.
 
-    A node that has the name of an original node has the same values.
+    A node that has the name of an original node has the same values, or is among ``origins``.
 
     Attributes:
         view: the graph, indexed.
         kept: nodes that must stay, with their names: the outputs asked for, and those that nothing reads.
         original: names of the nodes before anything was prepared; no new node gets one of them.
-        origins: per node that is no original one, the original nodes it stands for.
+        origins: per node that is no original one, or that stands for others, too, the original nodes it stands for.
         source: what messages call the model.
     """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import PLAIN, SMALL_NET_LAYERS, build, normal, save, small_net, tf1
+from graphs import PLAIN, SMALL_NET_LAYERS, build, control_flow_v1, normal, save, small_net, tf1
 
 import amct_tensorflow as amct
 from amct_tensorflow.algorithms.arq import arq_scales
@@ -461,15 +461,30 @@ def test_tensors_that_cannot_be_quantized_are_refused_before_any_data_is_run(wor
         y = tf.nn.conv2d(x, normal((3, 3, 3, 4), 1, 0.3), 1, "SAME", name="conv/Conv2D")
         y = tf.raw_ops.AddV2(x=y, y=normal((4,), 2), name="conv/bias")
         tf.raw_ops.AddV2(x=tf.cast(y, tf.int32), y=3, name="integers")
-        tf.nn.max_pool2d(y, 2, 2, "SAME", name="branch")
+        tf.nn.max_pool2d(y, 2, 2, "SAME", name="aside")
+        flag = tf1.placeholder(tf.bool, [], name="flag")
+        _, y = tf1.while_loop(
+            lambda i, _: i < 3,
+            lambda i, v: (i + 1, tf.nn.max_pool2d(v, 1, 1, "SAME", name="pool")),
+            [0, y],
+            name="loop",
+        )
+        y = tf1.cond(flag, lambda: tf.nn.max_pool2d(y, 2, 1, "SAME", name="pool"), lambda: y, name="branch")
         tf.nn.softmax(tf.reduce_mean(y, [1, 2]), name=OUTPUT)
 
+    with control_flow_v1():
+        refused_tensors(workdir, make)
+
+
+def refused_tensors(workdir, make):
     _, config, record = write_inputs(workdir, make)
     content = json.loads((workdir / "config.json").read_text())
     for name, outputs, words in [
         ("conv/bias", None, "is folded into the layer before it"),
         ("integers", None, "int32; only float32"),
-        ("branch", [OUTPUT], "does not depend on"),
+        ("aside", [OUTPUT], "does not depend on"),
+        ("loop/pool", None, "runs inside a loop"),
+        ("branch/pool", None, "stands in a branch"),
     ]:
         content["tensor_quantize"] = [{"layer_name": name, "input_index": 0}]
         (workdir / "config.json").write_text(json.dumps(content))

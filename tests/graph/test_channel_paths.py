@@ -72,7 +72,8 @@ def test_squeeze(tensor, data):
 def test_transpose(tensor, data):
     shape, axis = tensor
     order = data.draw(st.permutations(range(len(shape))))
-    moved = behind("Transpose", Channels(shape[axis], axis, len(shape)), order)
+    written = [data.draw(st.sampled_from([each, each - len(shape)])) for each in order]
+    moved = behind("Transpose", Channels(shape[axis], axis, len(shape)), written)
     check(moved, numbered(shape, axis).transpose(order))
 
 
