@@ -53,9 +53,8 @@ class Network:
         low: the least value of an image.
         high: the greatest.
         batch_norms: its BatchNorms.
-        foldable: those of them, and LayerScales, that scale what a convolution or dense layer without an activation
-            gives to nobody else, or what several such layers give side by side: with other weights and a bias those
-            layers compute the same.
+        foldable: those of them that scale what a convolution or dense layer without an activation gives to nobody else,
+            or what several such layers give side by side: with other weights and a bias those layers compute the same.
     """
 
     name: str
@@ -185,9 +184,8 @@ def set_statistics(model: tf.keras.Model, images: np.ndarray) -> None:
 
 
 def is_foldable(layer: tf.keras.layers.Layer) -> bool:
-    """Tells whether a layer scales per channel what layers with weights alone give it."""
-    scales = isinstance(layer, tf.keras.layers.BatchNormalization) or is_layer_scale(layer)
-    return scales and is_of_weights(layer.input)
+    """Tells whether a layer is a BatchNorm of what layers with weights alone give it."""
+    return isinstance(layer, tf.keras.layers.BatchNormalization) and is_of_weights(layer.input)
 
 
 def is_of_weights(tensor: tf.keras.KerasTensor) -> bool:

@@ -4,6 +4,7 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,7 @@ def parse_balance(text: str, source: str) -> dict[str, tuple[float, ...]]:
     return {key: values for key, values in factors.items() if values}
 
 
+@lru_cache(maxsize=1)  # factors and balance of one record are asked for one after the other, and parsing is slow
 def _parse(text: str, source: str) -> Any:
     message = ScaleOffsetRecord()
     try:
