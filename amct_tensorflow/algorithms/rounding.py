@@ -18,7 +18,7 @@ import numpy as np
 
 _LOWEST, _HIGHEST = -128, 127
 # Errors are passed on to the inputs of the same block one by one, and to later blocks by one product of matrices.
-_BLOCK = 64
+_BLOCK = 32
 
 
 def round_to_second_moments(
