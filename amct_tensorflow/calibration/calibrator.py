@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import tensorflow as tf
+from threadpoolctl import threadpool_limits
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors, round_through_float16
 from amct_tensorflow.algorithms.arq import arq_scales
@@ -152,7 +153,9 @@ class Calibrator:
         self._parts.extend(parts)
 
     def _complete(self) -> None:
-        self.result = self._finish()
+        # Threads of BLAS spin when a product is done, and would take the cores from TensorFlow, which does the rest.
+        with threadpool_limits(limits=1, user_api="blas"):
+            self.result = self._finish()
         if not self._for_search:
             self._feed.batches.forget()
         self._on_complete(self.result)
