@@ -201,15 +201,19 @@ class _Planner:
         return rolled_back | frozenset(left[: (len(left) + 1) // 2])
 
     def _next(self, rolled_back: _RolledBack, limit: float) -> _RolledBack:
-        """Chooses layers to add: the cheapest that is enough, or the best for their cost that go half the way."""
+        """Chooses layers to add: the cheapest that is enough, or the best for their cost that go half the way.
+
+        The gains of layers that are not tried in this round are those of an earlier one, so that the number of rounds
+        does not grow with that of the layers.
+        """
         score = self.score(rolled_back)
         left = sorted(self.layers - rolled_back, key=lambda name: (-self._gains.get(name, math.inf), name))
-        left = left[: _CANDIDATES if self._gains else None]
-        scores = self._score([rolled_back | {name} for name in left], rolled_back)
-        enough = [name for name, reached in zip(left, scores, strict=True) if reached <= limit]
+        tried = left[: _CANDIDATES if self._gains else None]
+        scores = self._score([rolled_back | {name} for name in tried], rolled_back)
+        enough = [name for name, reached in zip(tried, scores, strict=True) if reached <= limit]
         if enough:
             return frozenset({min(enough, key=lambda name: self._costs[name])})
-        self._gains.update({name: score - reached for name, reached in zip(left, scores, strict=True)})
+        self._gains.update({name: score - reached for name, reached in zip(tried, scores, strict=True)})
         by_merit = sorted(left, key=lambda name: -self._gains[name] / self._costs[name])
         chosen = [by_merit[0]]
         for name in by_merit[1:]:
