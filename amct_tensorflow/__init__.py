@@ -22,11 +22,13 @@ if TYPE_CHECKING:
         quantize_model,
         save_model,
     )
+    from amct_tensorflow.search.graph_evaluator import GraphEvaluator
 
 __all__ = [
     "AmctError",
     "AutoCalibrationResult",
     "FloatModel",
+    "GraphEvaluator",
     "accuracy_based_auto_calibration",
     "convert_model",
     "create_quant_config",
@@ -42,6 +44,7 @@ _HOMES = {
     "AmctError": "errors",
     "AutoCalibrationResult": "accuracy_based_auto_calibration",
     "FloatModel": "models.float_model",
+    "GraphEvaluator": "search.graph_evaluator",
     "accuracy_based_auto_calibration": "accuracy_based_auto_calibration",
     "convert_model": "quantization",
     "create_quant_config": "quantization",

@@ -52,6 +52,10 @@ class DatasetError(AmctError, ValueError):
     """A dataset cannot be used; the message says which file and record, and what to do."""
 
 
+class TooFewFilesError(DatasetError, RuntimeError):
+    """A folder of raw data holds fewer files than batches are asked for."""
+
+
 class EvaluatorError(AmctError, RuntimeError):
     """The user's evaluator (or strategy, or sensitivity) broke its contract."""
 
