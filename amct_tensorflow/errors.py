@@ -68,6 +68,10 @@ class OutputError(AmctError, OSError):
     """A result cannot be written."""
 
 
+class UnsupportedError(AmctError, NotImplementedError):
+    """A function of the original toolkit that is not this tool was called; the message says what to use instead."""
+
+
 class ContentError(AmctError, ValueError):
     """A file of our own holds something else than what was written; whoever reads it says which, and what to do."""
 
