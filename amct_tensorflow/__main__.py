@@ -1,16 +1,20 @@
 """The command line: ``python -m amct_tensorflow COMMAND ...``, or ``amct_tensorflow COMMAND ...`` where installed.
 
-Exit codes: 0 done; 1 an input cannot be used, or the run failed; 2 wrong arguments; 130 interrupted with Ctrl-C; 143
-ended by SIGTERM.
+Exit codes: 0 done; 1 an input cannot be used, or the run failed; 2 wrong arguments; 3 no quantized model meets the
+target of ``auto-calibrate`` (the best one is saved); 130 interrupted with Ctrl-C; 143 ended by SIGTERM.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from amct_tensorflow.commands import COMMANDS
+from amct_tensorflow.commands import COMMANDS, Command
 from amct_tensorflow.console import quiet_tensorflow, run_as_command
 from amct_tensorflow.version import VERSION
+
+_EXIT_CODES = """\
+exit codes: 0 done; 1 bad input or failed run; 2 wrong arguments; 3 the target is missed (auto-calibrate);
+130 interrupted with Ctrl-C; 143 ended by SIGTERM"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,8 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: its name and arguments; None for those of the process.
     """
     arguments = _parser().parse_args(argv)
+    command: Command = arguments.command
+    command.check(arguments.parser, arguments)
     quiet_tensorflow()  # before the command imports it
-    return run_as_command(lambda: int(arguments.run(arguments)))
+    return run_as_command(lambda: command.run(arguments), command.interrupted)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -31,9 +37,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
-        added = commands.add_parser(command.name, help=command.summary, description=f"{command.summary.capitalize()}.")
+        added = commands.add_parser(
+            command.name, help=command.summary, description=f"{command.summary.capitalize()}.",
+            epilog=f"examples:{command.examples}\n{_EXIT_CODES}", formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
         command.add_arguments(added)
-        added.set_defaults(run=command.run)
+        added.set_defaults(command=command, parser=added)
     return parser
 
 

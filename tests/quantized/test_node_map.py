@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from forms import FORMS
-from graphs import run, save, signal_to_noise, tf1
+from graphs import build, normal, run, save, signal_to_noise, tf1
 
 import amct_tensorflow as amct
+from amct_tensorflow import FloatModel
 from amct_tensorflow.graph.model_file import import_graph
+from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.quantized.builder import quantize_graph
+from amct_tensorflow.quantized.plan import QuantizationPlan
 
 INSERTED = ("AscendQuant", "AscendWeightQuant", "AscendDequant", "AscendAntiQuant")
 
@@ -50,6 +54,30 @@ def test_a_form_is_quantized_and_traced(name):
     expected = run(graph_def, form.outputs, feeds, form.options())
     for one, other in zip(expected, run(quantized, form.outputs, present, form.options()), strict=True):
         assert signal_to_noise(one, other) > 20
+    check_values(graph_def, quantized, operations, feeds, present, form.options())
+
+
+def values_of(operations):
+    """Returns per node the original one whose output it is said to reproduce."""
+    entries = {
+        operation["name"]: {entry["key"]: entry["value"] for entry in output["attr"]}
+        for operation in operations
+        for output in operation.get("output_desc", ())
+    }
+    return {name: each["_datadump_origin_name"]["s"] for name, each in entries.items()}
+
+
+def check_values(graph_def, quantized, operations, feeds, present, options=None):
+    """Checks that a node reproduces the original value that it is said to, as far as both can be fetched."""
+    uncertain = GraphView(graph_def).uncertain_nodes | GraphView(quantized).uncertain_nodes
+    floats = {node.name for node in quantized.node if node.attr["T"].type == 1 and node.op != "Assert"}
+    pairs = [pair for pair in values_of(operations).items() if pair[0] in floats and not uncertain & set(pair)]
+    assert pairs
+    made, original = map(list, zip(*pairs, strict=True))
+    values = run(graph_def, original, feeds, options), run(quantized, made, present, options)
+    for name, one, other in zip(made, *values, strict=True):
+        if one.dtype == np.float32:
+            assert one.shape == other.shape and (not one.any() or signal_to_noise(one, other) > 10), name
 
 
 def check_map(graph_def, quantized, operations):
@@ -68,7 +96,7 @@ def check_map(graph_def, quantized, operations):
             assert operation["name"] in originals
         for output in operation.get("output_desc", ()):
             value = {entry["key"]: entry["value"] for entry in output["attr"]}["_datadump_origin_name"]["s"]
-            assert operation_type == "AscendDequant" and value in types
+            assert value in types and (operation_type == "AscendDequant" or value == operation["name"])
     layers = [name for name, op in types.items() if op in ("Conv2D", "MatMul", "DepthwiseConv2dNative")]
     needed = {node.name for node in quantized.node}
     assert all(listed[name] for name in layers if name in needed)
@@ -107,3 +135,17 @@ def test_a_quantized_model_holds_its_weights_once(name):
     ]
     assert all(tf.make_ndarray(node.attr["value"].tensor).size < largest for node in floats)
     assert {each.signature.name.partition("_")[0] for each in quantized.library.function} <= set(INSERTED)
+
+
+def test_values_that_balancing_has_scaled_are_none_of_the_original():
+    def residual():
+        x = tf1.placeholder("float32", [None, 6, 6, 3], "x")
+        first = tf.nn.relu(tf.nn.conv2d(x, normal((3, 3, 3, 4), 1), 1, "SAME", name="a"), name="relu_a")
+        second = tf.nn.conv2d(first, normal((3, 3, 4, 4), 2), 1, "SAME", name="b")
+        tf.identity(tf.nn.conv2d(tf.add(first, second, "sum"), normal((1, 1, 4, 2), 3), 1, "SAME", name="c"), "out")
+
+    model = FloatModel(GraphView(build(residual)), ["out"], "test")
+    fused = model.fuse(balance={"b": (0.5, 2.0, 4.0, 1.0)})
+    quantized = quantize_graph(QuantizationPlan(fused, {}, {}, ["out"]))
+    assert {"x", "c", "out"} == {name for name in quantized.values if quantized.values[name] in ("x", "c", "out")}
+    assert not {"a", "relu_a", "b", "sum"} & {*quantized.values, *quantized.values.values()}
