@@ -4,7 +4,8 @@ import math
 from argparse import ArgumentParser, ArgumentTypeError
 from contextlib import suppress
 
-_LONGEST = 2**31
+from amct_tensorflow.errors import ArgumentValueError
+from amct_tensorflow.models.shape_text import parse_input_shapes
 
 
 MODEL_FORMS = "frozen (.pb), directory of a SavedModel, or Keras model (.keras, .h5)"
@@ -76,19 +77,7 @@ def output_names(text: str) -> list[str]:
 
 def input_shapes(text: str) -> dict[str, tuple[int | None, ...]]:
     """Converts ``"name:1,224,224,3;other:1,7"`` to shapes by names; -1 stands for a length that is not known."""
-    shapes: dict[str, tuple[int | None, ...]] = {}
-    for part in filter(None, map(str.strip, text.split(";"))):
-        name, _, lengths = part.rpartition(":")
-        name = name.strip().removesuffix(":0")
-        if not name or name in shapes:
-            raise ArgumentTypeError(f'{part!r} is not, or not for the first time, of the form "name:1,224,224,3"')
-        shapes[name] = tuple(_length(length.strip(), part) for length in lengths.split(","))
-    return shapes
-
-
-def _length(text: str, part: str) -> int | None:
-    if text == "-1":
-        return None
-    if not text.isdecimal() or not 0 < int(text) < _LONGEST:
-        raise ArgumentTypeError(f"{text!r} in {part!r} is no length; give a whole number above 0, or -1")
-    return int(text)
+    try:
+        return parse_input_shapes(text)
+    except ArgumentValueError as error:
+        raise ArgumentTypeError(str(error)) from error
