@@ -7,6 +7,8 @@ from contextlib import suppress
 from amct_tensorflow.errors import ArgumentValueError
 from amct_tensorflow.models.shape_text import parse_input_shapes
 
+_LARGEST = 2**31 - 1
+
 
 MODEL_FORMS = "frozen (.pb), directory of a SavedModel, or Keras model (.keras, .h5)"
 
@@ -54,8 +56,8 @@ def parts(text: str) -> list[str]:
 
 def positive_int(text: str) -> int:
     """Converts an argument to an int above 0."""
-    if not text.isdecimal() or len(text) > 10 or not 0 < int(text) < _LONGEST:
-        raise ArgumentTypeError(f"{text!r} is not a whole number from 1 to {_LONGEST - 1}")
+    if not text.isdecimal() or len(text) > 10 or not 0 < int(text) <= _LARGEST:
+        raise ArgumentTypeError(f"{text!r} is not a whole number from 1 to {_LARGEST}")
     return int(text)
 
 

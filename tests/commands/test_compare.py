@@ -61,3 +61,20 @@ def test_wrong_arguments(main, options, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["compare", "net.pb", *options])
     assert stopped.value.code == 2 and "usage: amct_tensorflow compare ORIGINAL" in capsys.readouterr().err
+
+
+def test_raw_files(main, capsys, workdir):
+    paths = quantize_small_net()
+    values = normal((3, 2, 12, 12, 3))
+    np.savez("x.npz", **{"input:0": np.concatenate(values)})
+    (workdir / "bins").mkdir()
+    for index, each in enumerate(values):
+        each.tofile(f"bins/{index}.bin")
+    raw = ["--data_dir", "bins/", "--input_shape", "input:0:2,12,12,3", "--data_type", "float32"]
+    documents = []
+    for options in (raw, ["--data", "x.npz"]):
+        assert main(["compare", *paths, *options, "--json"]) == 0
+        documents.append(json.loads(capsys.readouterr().out))
+    assert [each["data"]["batches"] for each in documents] == [3, 1]
+    one, other = (each["divergence"] for each in documents)
+    assert one == pytest.approx(other, rel=1e-3)  # however the images are cut into batches
