@@ -20,6 +20,16 @@ def add_model(parser: ArgumentParser) -> None:
     add_outputs(parser, "output operators (default: whatever nothing reads)")
 
 
+def add_original_options(parser: ArgumentParser) -> None:
+    """Adds what all commands of the original ask for."""
+    parser.add_argument("--model", metavar="PATH", required=True, help=f"the model: {MODEL_FORMS}")
+    add_outputs(parser, "outputs of the model", required=True)
+    parser.add_argument(
+        "--save_path", metavar="PREFIX", required=True,
+        help="folder and prefix of the results: out/net gives out/net_quantized.pb and out/net_quant.json",
+    )  # fmt: skip
+
+
 def add_outputs(parser: ArgumentParser, meaning: str, *, required: bool = False) -> None:
     """Adds the outputs."""
     parser.add_argument(
@@ -59,6 +69,14 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or len(text) > 10 or not 0 < int(text) <= _LARGEST:
         raise ArgumentTypeError(f"{text!r} is not a whole number from 1 to {_LARGEST}")
     return int(text)
+
+
+def non_negative_float(text: str) -> float:
+    """Converts an argument to a finite float that is at least 0."""
+    value = finite_float(text)
+    if value < 0:
+        raise ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value
 
 
 def finite_float(text: str) -> float:
