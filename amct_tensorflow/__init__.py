@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         quantize_model,
         save_model,
     )
+    from amct_tensorflow.quantization_aware import convert_qat_model
     from amct_tensorflow.search.graph_evaluator import GraphEvaluator
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "auto_channel_prune_search",
     "auto_mixed_precision_search",
     "convert_model",
+    "convert_qat_model",
     "create_compressed_retrain_model",
     "create_prune_retrain_model",
     "create_quant_config",
@@ -76,6 +78,7 @@ _HOMES = {
     "GraphEvaluator": "search.graph_evaluator",
     "accuracy_based_auto_calibration": "accuracy_based_auto_calibration",
     "convert_model": "quantization",
+    "convert_qat_model": "quantization_aware",
     "create_quant_config": "quantization",
     "make_quant_config": "quantization",
     "quantize_model": "quantization",

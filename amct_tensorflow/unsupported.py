@@ -12,7 +12,8 @@ from amct_tensorflow.errors import UnsupportedError
 
 _TRAINS_QUANTIZED = (
     "it prepares a model for training, and this tool quantizes trained ones. Use accuracy_based_auto_calibration, "
-    "which needs no training."
+    "which needs no training; or train with TensorFlow's own fake quantizers (such as those of "
+    "tensorflow-model-optimization), freeze the model, and call convert_qat_model."
 )
 _REMAINS_TO_PRUNE = (
     "Prune while training (such as with tensorflow-model-optimization), freeze the model, and quantize that."
