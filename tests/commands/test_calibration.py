@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from evaluators import DERIVED, ORIGINAL
 from graphs import SMALL_NET_LAYERS, build, normal, quantize_small_net, save, small_net, tf1
 
@@ -121,3 +122,21 @@ def test_convert_without_outputs(main, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["convert", "--model", "net.pb", "--save_path", "out"])
     assert stopped.value.code == 2 and "--outputs" in capsys.readouterr().err
+
+
+def test_convert_of_a_model_that_was_trained_for_quantization(main, messages, workdir):
+    def fake_quantized():
+        x = tf.quantization.fake_quant_with_min_max_vars(tf1.placeholder("float32", [None, 4], "x"), -1.0, 1.0)
+        weights = tf.quantization.fake_quant_with_min_max_vars(normal((4, 2)), -2.0, 2.0, narrow_range=True)
+        tf.matmul(x, weights, name="out")
+
+    save(build(fake_quantized), workdir / "qat.pb")
+    assert main(["convert", "--model", "qat.pb", "--outputs", "out:0", "--save_path", "out/qat"]) == 0
+    assert "INFO The model is saved in out/qat_quantized.pb" in messages
+    assert len(quantized_layers("out/qat_quantized.pb")) == 1
+
+
+def test_convert_of_a_float_model_without_a_record(main, capsys):
+    assert main(["convert", *REQUIRED, "out/net"]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if " - ERROR - " in line]
+    assert "net.pb" in line and not Path("out").exists()
