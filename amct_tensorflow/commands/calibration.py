@@ -35,8 +35,6 @@ def _check(parser: ArgumentParser, arguments: Namespace) -> None:
     if not arguments.evaluator and not all(data.values()):
         missing = ", ".join(f"--{name}" for name, value in data.items() if not value)
         parser.error(f"the following arguments are required without --evaluator: {missing}")
-    if arguments.calibration_config and arguments.batch_num:
-        parser.error(f"--batch_num has no effect; set batch_num in {arguments.calibration_config}")
 
 
 def _run(arguments: Namespace) -> int:
@@ -58,6 +56,8 @@ def _run(arguments: Namespace) -> int:
     config = make_quant_config(
         model, batch_num=arguments.batch_num or 1, config_defination=arguments.calibration_config
     )
+    if arguments.batch_num not in (None, config.batch_num):  # the original's takes it, and so do its scripts
+        log_for("calibration").warning("--batch_num has no effect; set batch_num in %s.", arguments.calibration_config)
     evaluator = _evaluator(arguments, config.batch_num)
     log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers())
     calibration = prepare_calibration(model, config, evaluator.calibrate)()

@@ -48,6 +48,13 @@ def test_a_target_that_is_met(main, evaluator, capsys, messages):
     assert any("The outputs of net.pb are taken to be probabilities." in line for line in messages)
 
 
+def test_the_page_describes_every_key(main, evaluator, capsys):
+    page = (ROOT / "docs" / "file_formats.md").read_text().split("## auto-calibrate --json\n")[1].split("\n## ")[0]
+    evaluator(COSTLY)
+    assert main([*RUN, "--target", "9", "--json"]) == 0
+    assert {key for key in json.loads(capsys.readouterr().out) if f"`{key}`" not in page} == set()
+
+
 def test_a_target_that_is_missed(main, evaluator, capsys):
     evaluator(COSTLY)
     assert main([*RUN, "--target", "0.05", "--outputs", "probabilities:0"]) == 3

@@ -55,10 +55,12 @@ def test_a_derived_evaluator_gets_names_of_operators(main):
     assert len(quantized_layers("out/net_quantized.pb")) == len(SMALL_NET_LAYERS)
 
 
-def test_a_configuration(main):
+def test_a_configuration(main, messages):
     Path("a.cfg").write_text('batch_num: 1\nskip_layers: "conv/Conv2D"\n')
-    assert main(["calibration", *REQUIRED, "out/net", *RAW, "--calibration_config", "a.cfg"]) == 0
+    options = [*RAW, "--calibration_config", "a.cfg", "--batch_num", "2"]
+    assert main(["calibration", *REQUIRED, "out/net", *options]) == 0
     assert len(quantized_layers("out/net_quantized.pb")) == len(SMALL_NET_LAYERS) - 1
+    assert "WARNING --batch_num has no effect; set batch_num in a.cfg." in messages
 
 
 def test_balancing(main, messages):
@@ -95,7 +97,6 @@ def test_one_line_per_error_and_no_result(main, capsys, options, words):
         [],
         ["--data_dir", "bins/"],
         [*RAW, "--evaluator", "original.py"],
-        [*RAW, "--calibration_config", "a.cfg", "--batch_num", "2"],
         [*RAW, "--batch_num", "0"],
     ],
 )

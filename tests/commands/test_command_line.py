@@ -61,3 +61,13 @@ def test_completion_without_the_library_is_no_error(main, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "argcomplete", None)
     monkeypatch.setenv("_ARGCOMPLETE", "1")
     assert "usage: amct_tensorflow" in help_of(main, capsys)
+
+
+def test_what_the_readme_has_typed_into_a_shell(workdir):
+    """The library writes the function that completes, in the words of the shell."""
+    script = Path(sys.executable).with_name("register-python-argcomplete")
+    if not script.exists():
+        pytest.skip("argcomplete is not installed beside this Python")
+    written = subprocess.check_output([script, "amct_tensorflow"], text=True)
+    assert subprocess.run(["bash", "-n"], input=written, text=True, check=False).returncode == 0
+    assert "complete -o nospace" in written and "amct_tensorflow" in written

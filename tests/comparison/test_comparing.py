@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import ROOT
 from graphs import SMALL_NET_LAYERS, build, normal, quantize_small_net, run, save, signal_to_noise, tf1
 from hypothesis import given
 from hypothesis import strategies as st
@@ -171,6 +172,15 @@ def test_reports():
     assert all(name in text for name in (*SMALL_NET_LAYERS, "output                 probabilities"))
     assert "compared on x.npy; all layers together" in text
     assert "?" not in text.split("\n\n")[0]
+
+
+def test_the_page_describes_every_key():
+    page = (ROOT / "docs" / "file_formats.md").read_text().split("## compare --json\n")[1].split("\n## ")[0]
+    document = json.loads(
+        dump_comparison(compare(*quantize_small_net()), "a.pb", "b.pb", {"random": [0, 1], "seed": 1})
+    )
+    keys = {*document, *document["data"], *document["outputs"][0], *document["layers"][0]}
+    assert {key for key in keys if f"`{key}`" not in page} == set()
 
 
 def test_layers_whose_tensors_the_original_does_not_have_are_shown_as_such():
