@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import ROOT
+from forms import FORMS, quantize_form
 from graphs import SMALL_NET_LAYERS, build, normal, quantize_small_net, run, save, signal_to_noise, tf1
 from hypothesis import given
 from hypothesis import strategies as st
@@ -196,3 +197,25 @@ def test_layers_whose_tensors_the_original_does_not_have_are_shown_as_such():
     assert [each.layer.name for each in comparison.in_place_only] == ["logits/Conv2D"]  # what it reads is not known
     assert "?: for 3 layers" in format_comparison(comparison, "x")
     assert None in [each["damage"] for each in json.loads(dump_comparison(comparison, "", "", {}))["layers"]]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "channels_first",
+        "convolutions_in_groups",
+        "dilated_convolutions",
+        "flag_that_must_be_fed",
+        "several_inputs_and_outputs",
+        "a_transposed_convolution",
+        "a_recurrent_network_between_layers",
+        "batch_norms_before_layers",
+    ],
+)
+def test_models_of_all_forms(name):
+    form = FORMS[name]
+    quantize_form(form)
+    comparison = compare("float.pb", "results/net_quantized.pb", [form.feeds()], form.outputs)
+    assert comparison.layers and comparison.in_place_only == comparison.unseen == ()
+    assert all(each.alone.sqnr > 35 and 0 <= each.damage.value < 1e-3 for each in comparison.layers)
+    assert all(error.sqnr > 30 for error in comparison.outputs.values())

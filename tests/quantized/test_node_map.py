@@ -1,40 +1,19 @@
 """Every node of a quantized model traces to nodes of the file that the user gave, whatever preparation made of them."""
 
-import json
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from forms import FORMS
-from graphs import build, normal, run, save, signal_to_noise, tf1
+from forms import FORMS, quantize_form
+from graphs import build, normal, run, signal_to_noise, tf1
 
-import amct_tensorflow as amct
 from amct_tensorflow import FloatModel
-from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.quantized.builder import quantize_graph
 from amct_tensorflow.quantized.plan import QuantizationPlan
 
 INSERTED = ("AscendQuant", "AscendWeightQuant", "AscendDequant", "AscendAntiQuant")
-
-
-def quantize(form, skip_layers=None):
-    """Takes a form through the public steps; returns the float graph, the quantized one, and the node map."""
-    graph_def = form.graph_def()
-    model = save(graph_def, Path("float.pb"))
-    graph = import_graph(graph_def, "test")
-    amct.create_quant_config("config.json", graph, skip_layers)
-    amct.quantize_model(graph, "config.json", "record.txt", list(form.outputs))
-    with graph.as_default():  # see ``run``
-        fetched = [tf.identity(graph.get_tensor_by_name(f"{name}:0")) for name in form.outputs]
-    with tf1.Session(graph=graph, config=form.options()) as session:
-        session.run(fetched, {f"{name}:0": value for name, value in form.feeds().items()})
-    amct.save_model(model, list(form.outputs), "record.txt", "results/net")
-    quantized = tf1.GraphDef.FromString(Path("results/net_quantized.pb").read_bytes())
-    (graph,) = json.loads(Path("results/net_quant.json").read_text())["graph"]
-    return graph_def, quantized, graph["op"]
 
 
 def originals_of(operation):
@@ -46,7 +25,7 @@ def originals_of(operation):
 @pytest.mark.parametrize("name", FORMS)
 def test_a_form_is_quantized_and_traced(name):
     form = FORMS[name]
-    graph_def, quantized, operations = quantize(form)
+    graph_def, quantized, operations = quantize_form(form)
     check_map(graph_def, quantized, operations)
     assert any(operation["type"] == "AscendDequant" for operation in operations)
     feeds = form.feeds()
@@ -103,7 +82,7 @@ def check_map(graph_def, quantized, operations):
 
 
 def test_what_comes_from_a_function_traces_to_its_call():
-    _, quantized, operations = quantize(FORMS["functions"])
+    _, quantized, operations = quantize_form(FORMS["functions"])
     calls = {name for operation in operations for name in originals_of(operation) if "PartitionedCall" in name}
     assert len(calls) == 3
     for operation in operations:
@@ -117,7 +96,7 @@ def test_what_comes_from_a_function_traces_to_its_call():
 
 def test_what_is_folded_into_a_layer_that_stays_float_is_no_node_of_the_file():
     form = FORMS["batch_norms_in_small_ops"]
-    graph_def, quantized, operations = quantize(form, skip_layers=["conv1", "dense6"])
+    graph_def, quantized, operations = quantize_form(form, skip_layers=["conv1", "dense6"])
     check_map(graph_def, quantized, operations)
     named = {operation["name"]: originals_of(operation) for operation in operations}
     assert named["conv1/folded_weights"] == named["conv1/folded_bias"] == []
@@ -126,7 +105,7 @@ def test_what_is_folded_into_a_layer_that_stays_float_is_no_node_of_the_file():
 @pytest.mark.parametrize("name", ["functions", "weights_in_half_precision", "an_output_that_waits_for_the_weights"])
 def test_a_quantized_model_holds_its_weights_once(name):
     """Neither a function that was inlined nor what an output waited for keeps the float ones."""
-    _, quantized, _ = quantize(FORMS[name])
+    _, quantized, _ = quantize_form(FORMS[name])
     largest = max(
         np.prod(tf.make_ndarray(node.attr["value"].tensor).shape) for node in quantized.node if node.op == "Const"
     )
