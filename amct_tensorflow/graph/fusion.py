@@ -105,12 +105,14 @@ class FusedGraph:
         origins: per node that is none of the model's file, the nodes of the file that it stands for; none if it was
             inserted.
         balance: per layer whose input was divided by factors, those factors, [Cin]; see ``balance``.
+        scaled: names of the nodes whose values were divided by them.
     """
 
     view: GraphView
     layers: dict[str, FusedLayer]
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     balance: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    scaled: frozenset[str] = frozenset()
 
     def originals(self, names: Iterable[str]) -> tuple[str, ...]:
         """Returns the nodes of the model's file that nodes of this graph stand for together, each once."""

@@ -77,6 +77,16 @@ class FloatModel:
         """
         return cls(GraphView(graph.as_graph_def()), outputs, "the graph", graph=graph)
 
+    def with_outputs(self, outputs: Sequence[str]) -> "FloatModel":
+        """Returns the same model, asked for other outputs.
+
+        Raises:
+            ModelError: it does not have one of them.
+        """
+        other = FloatModel(self.original, outputs, self.source, graph=self._given)
+        other.frozen = self.frozen
+        return other
+
     @property
     def graph_def(self) -> GraphDef:
         """The model as it was loaded."""
