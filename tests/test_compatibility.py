@@ -1,5 +1,6 @@
 """docs/compatibility.md is whole, and what it says of signatures, keys, fields and op types is what the code has."""
 
+import argparse
 import importlib
 import inspect
 import json
@@ -11,6 +12,7 @@ from conftest import ROOT
 from graphs import batch_norm, build, normal, save, small_net, tf1
 
 import amct_tensorflow as amct
+from amct_tensorflow.commands import COMMANDS
 from amct_tensorflow.config.messages import new_config
 from amct_tensorflow.config.schema import GLOBAL_KEYS
 from amct_tensorflow.errors import ModelError
@@ -222,3 +224,24 @@ def test_a_batch_norm_in_training_mode_stays():
         tf.identity(y[0], name="out")
 
     assert folded(make) == [("Conv2D",)]
+
+
+def command_options(name):
+    """Returns the options of a command of the command line."""
+    parser = argparse.ArgumentParser()
+    next(command for command in COMMANDS if command.name == name).add_arguments(parser)
+    return {option for action in parser._actions for option in action.option_strings}
+
+
+def test_the_command_line():
+    """The original's commands have the original's options, and no other than the page tells."""
+    table = rows("Command line")
+    commands = {command.name for command in COMMANDS}
+    named = {name for code, _ in table for name in code}
+    told = {option.split()[0] for option in named if option.startswith("--") and "=" not in option} - {"--name", "--h"}
+    calibration = command_options("calibration") - {"-h"}
+    assert calibration == told - {"--data_type"}
+    convert = command_options("convert") - {"-h"}
+    assert convert == {"--help", "--model", "--save_path", "--outputs", "--record_file"}
+    ours = re.findall(r"`([\w-]+)`", PAGE.split("Ours alone: ")[2].split("\n")[0])
+    assert commands == {"calibration", "convert", *ours}
