@@ -27,22 +27,47 @@ from amct_tensorflow.sensitivity.divergence import Divergence
 # Scope of what takes the place of the tensors that quantized layers read.
 _FLOAT_SCOPE = "amct_float"
 
+# So many layers have their tensors in memory at the same time.
+_LAYERS_AT_ONCE = 8
+
 
 class ComparedLayer:
     """What is found for a layer.
 
     Attributes:
         layer: the layer.
+        by_itself: whether the float model tells what it reads; without that, there are no ``alone`` and ``damage``.
         alone: error of its output when it reads what the float layer reads.
         in_place: error of its output in the quantized model.
         damage: divergence of the model's outputs if it alone is quantized.
     """
 
-    def __init__(self, layer: QuantizedLayer, outputs: int) -> None:
+    def __init__(self, layer: QuantizedLayer, by_itself: bool, outputs: int) -> None:
         self.layer = layer
+        self.by_itself = by_itself
         self.alone = TensorError()
         self.in_place = TensorError()
         self.damage = Divergence(outputs)
+
+    @property
+    def value(self) -> str:
+        """The tensor of the float model that its output reproduces."""
+        return f"{self.layer.value}:0"
+
+    @property
+    def result(self) -> str:
+        """Its output, a tensor of the quantized model."""
+        return f"{self.layer.result}:0"
+
+    @property
+    def read(self) -> str:
+        """The tensor of the float model that the float layer reads."""
+        return str(self.layer.read)
+
+    @property
+    def placeholder(self) -> str:
+        """The node that takes the place of what it reads in the quantized model."""
+        return f"{_FLOAT_SCOPE}/{self.layer.quantizer}"
 
 
 @dataclass(frozen=True)
@@ -83,26 +108,29 @@ def compare_models(
     """
     _check_belongs(original, quantized, outputs)
     compared = [
-        ComparedLayer(layer, len(outputs)) for layer in quantized.layers if _can_be_fetched(original, layer.value)
+        ComparedLayer(layer, _can_be_fetched(original, layer.read), len(outputs))
+        for layer in quantized.layers
+        if _can_be_fetched(original, layer.value)
     ]
-    alone = [each for each in compared if _can_be_fetched(original, each.layer.read)]
     errors, divergence = {name: TensorError() for name in outputs}, Divergence(len(outputs))
     with (
         Runner(original.graph) as float_runner,
         Runner(import_graph(quantized.view.graph_def, quantized.path)) as quantized_runner,
-        Runner(import_graph(_cut_in_front(quantized, alone), quantized.path)) as alone_runner,
+        Runner(import_graph(_cut_in_front(quantized, compared), quantized.path)) as alone_runner,
     ):
+        runners = _Runners(float_runner, quantized_runner, alone_runner)
         count = 0
         for count, batch in enumerate(batches, 1):
-            step = _Step(float_runner, batch, quantized, outputs, compared, alone)
-            step.in_place(quantized_runner, compared, errors, divergence)
-            step.alone(alone_runner, alone, f"Layers on batch {count}")
+            step = _Step(runners, batch, quantized, outputs)
+            step.compare_outputs(errors.values(), divergence)
+            step.compare_layers(compared, f"Layers on batch {count}")
     if not count:
         raise DatasetError("There is no batch to compare on. Give data.")
+    known = {each.layer for each in compared}
     return Comparison(
-        layers=tuple(sorted(alone, key=lambda each: -each.damage.value)),
-        in_place_only=tuple(each for each in compared if each not in alone),
-        unseen=tuple(layer for layer in quantized.layers if layer not in [each.layer for each in compared]),
+        layers=tuple(sorted((each for each in compared if each.by_itself), key=lambda each: -each.damage.value)),
+        in_place_only=tuple(each for each in compared if not each.by_itself),
+        unseen=tuple(layer for layer in quantized.layers if layer not in known),
         outputs=errors,
         divergence=divergence.value,
         batches=count,
@@ -134,63 +162,58 @@ def _cut_in_front(quantized: QuantizedModel, layers: Iterable[ComparedLayer]) ->
     graph_def = GraphDef()
     graph_def.CopyFrom(quantized.view.graph_def)
     nodes = {node.name: node for node in graph_def.node}
-    for layer in layers:
-        nodes[layer.layer.quantizer].input[0] = _placeholder_of(layer.layer)
-    names = dict.fromkeys(_placeholder_of(each.layer) for each in layers)
-    graph_def.node.extend(make_node(name, "Placeholder", (), dtype=tf.float32) for name in names)
+    placeholders = {each.placeholder: each.layer.quantizer for each in layers if each.by_itself}
+    for name, quantizer in placeholders.items():
+        nodes[quantizer].input[0] = name
+        graph_def.node.append(make_node(name, "Placeholder", (), dtype=tf.float32))
     return graph_def
 
 
-def _placeholder_of(layer: QuantizedLayer) -> str:
-    return f"{_FLOAT_SCOPE}/{layer.quantizer}"
+@dataclass(frozen=True)
+class _Runners:
+    """What runs the float model, the quantized one, and the quantized one whose layers read what they are given."""
+
+    original: Runner
+    quantized: Runner
+    alone: Runner
 
 
 class _Step:
     """One batch."""
 
-    def __init__(
-        self,
-        original: Runner,
-        batch: Batch,
-        quantized: QuantizedModel,
-        outputs: Sequence[str],
-        compared: Iterable[ComparedLayer],
-        alone: Iterable[ComparedLayer],
-    ) -> None:
-        self._original = original
+    def __init__(self, runners: _Runners, batch: Batch, quantized: QuantizedModel, outputs: Sequence[str]) -> None:
+        self._runners = runners
         self._feeds = {f"{name}:0": values for name, values in batch.items()}
-        self._feeds_of_quantized = {f"{name}:0": batch[name] for name in batch if name in quantized.view.nodes}
+        self._quantized_feeds = {f"{name}:0": batch[name] for name in batch if name in quantized.view.nodes}
         self._outputs = [f"{name}:0" for name in outputs]
-        values = [f"{each.layer.value}:0" for each in compared]
-        self._floats = original.run([*self._outputs, *values, *(str(each.layer.read) for each in alone)], self._feeds)
+        self._expected = list(runners.original.run(self._outputs, self._feeds).values())
 
-    def in_place(
-        self,
-        runner: Runner,
-        compared: Iterable[ComparedLayer],
-        errors: Mapping[str, TensorError],
-        divergence: Divergence,
-    ) -> None:
-        """Compares the whole models."""
-        results = (f"{each.layer.result}:0" for each in compared)
-        found = runner.run([*self._outputs, *results], self._feeds_of_quantized)
-        for output, error in zip(self._outputs, errors.values(), strict=True):
-            error.add(self._floats[output], found[output])
-        divergence.add(self._of_outputs(self._floats), self._of_outputs(found))
-        for each in compared:
-            each.in_place.add(self._floats[f"{each.layer.value}:0"], found[f"{each.layer.result}:0"])
+    def compare_outputs(self, errors: Iterable[TensorError], divergence: Divergence) -> None:
+        """Compares the outputs of the whole models."""
+        found = list(self._runners.quantized.run(self._outputs, self._quantized_feeds).values())
+        for error, expected, actual in zip(errors, self._expected, found, strict=True):
+            error.add(expected, actual)
+        divergence.add(self._expected, found)
 
-    def alone(self, runner: Runner, layers: Sequence[ComparedLayer], title: str) -> None:
-        """Compares each layer by itself."""
-        feeds = {f"{_placeholder_of(each.layer)}:0": self._floats[str(each.layer.read)] for each in layers}
-        found = runner.run([f"{each.layer.result}:0" for each in layers], {**self._feeds_of_quantized, **feeds})
+    def compare_layers(self, layers: Sequence[ComparedLayer], title: str) -> None:
+        """Compares the outputs of layers, some of them at a time."""
         progress = Progress(title, len(layers), "compare")
-        for each in layers:
-            value, result = f"{each.layer.value}:0", found[f"{each.layer.result}:0"]
-            each.alone.add(self._floats[value], result)
-            moved = self._original.run(self._outputs, {**self._feeds, value: result})
-            each.damage.add(self._of_outputs(self._floats), self._of_outputs(moved))
-            progress.advance()
+        for start in range(0, len(layers), _LAYERS_AT_ONCE):
+            some = layers[start : start + _LAYERS_AT_ONCE]
+            tensors = [each.value for each in some] + [each.read for each in some if each.by_itself]
+            floats = self._runners.original.run(dict.fromkeys(tensors), self._feeds)
+            in_place = self._runners.quantized.run([each.result for each in some], self._quantized_feeds)
+            given = {f"{each.placeholder}:0": floats[each.read] for each in some if each.by_itself}
+            results = [each.result for each in some if each.by_itself]
+            alone = self._runners.alone.run(results, {**self._quantized_feeds, **given})
+            for each in some:
+                each.in_place.add(floats[each.value], in_place[each.result])
+                if each.by_itself:
+                    each.alone.add(floats[each.value], alone[each.result])
+                    each.damage.add(self._expected, self._moved_by(each.value, alone[each.result]))
+                    self._runners.original.forget()
+                progress.advance()
 
-    def _of_outputs(self, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        return [values[output] for output in self._outputs]
+    def _moved_by(self, tensor: str, value: np.ndarray) -> list[np.ndarray]:
+        """Returns the outputs of the float model in which a tensor has another value."""
+        return list(self._runners.original.run(self._outputs, {**self._feeds, tensor: value}).values())

@@ -16,7 +16,8 @@ class Runner:
     def __init__(self, graph: tf.Graph) -> None:
         self._graph = graph
         # What is fetched and fed changes from run to run, and TensorFlow would optimize the graph again for each.
-        self._session = tf.compat.v1.Session(graph=graph, config=session_options(graph, run_often=False))
+        self._options = session_options(graph, run_often=False)
+        self._session = tf.compat.v1.Session(graph=graph, config=self._options)
         self._copies: dict[str, tf.Tensor] = {}
 
     def __enter__(self) -> "Runner":
@@ -41,6 +42,11 @@ class Runner:
         except (tf.errors.OpError, ValueError, TypeError) as error:
             raise DatasetError(f"The model cannot be run on this data: {first_line(error)}") from error
         return values
+
+    def forget(self) -> None:
+        """Frees what TensorFlow keeps of each set of tensors that was run: all weights among it."""
+        self._session.close()
+        self._session = tf.compat.v1.Session(graph=self._graph, config=self._options)
 
     def _copy(self, name: str) -> tf.Tensor:
         """Returns what has the value of a tensor, which itself may be given, or have no kernel for its layout."""
