@@ -9,6 +9,22 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from amct_tensorflow.unsupported import (
+    auto_channel_prune_search,
+    auto_mixed_precision_search,
+    create_compressed_retrain_model,
+    create_prune_retrain_model,
+    create_quant_config_ascend,
+    create_quant_retrain_config,
+    create_quant_retrain_model,
+    perf_based_auto_calibration,
+    quantize_model_ascend,
+    save_compressed_retrain_model,
+    save_model_ascend,
+    save_prune_retrain_model,
+    save_quant_retrain_model,
+)
+
 if TYPE_CHECKING:
     from amct_tensorflow.accuracy_based_auto_calibration import AutoCalibrationResult, accuracy_based_auto_calibration
     from amct_tensorflow.errors import AmctError
@@ -22,19 +38,36 @@ if TYPE_CHECKING:
         quantize_model,
         save_model,
     )
+    from amct_tensorflow.quantization_aware import convert_qat_model
+    from amct_tensorflow.search.graph_evaluator import GraphEvaluator
 
 __all__ = [
     "AmctError",
     "AutoCalibrationResult",
     "FloatModel",
+    "GraphEvaluator",
     "accuracy_based_auto_calibration",
+    "auto_channel_prune_search",
+    "auto_mixed_precision_search",
     "convert_model",
+    "convert_qat_model",
+    "create_compressed_retrain_model",
+    "create_prune_retrain_model",
     "create_quant_config",
+    "create_quant_config_ascend",
+    "create_quant_retrain_config",
+    "create_quant_retrain_model",
     "make_quant_config",
+    "perf_based_auto_calibration",
     "quantize_model",
+    "quantize_model_ascend",
     "quantize_preprocess",
     "quantized_preprocess",
+    "save_compressed_retrain_model",
     "save_model",
+    "save_model_ascend",
+    "save_prune_retrain_model",
+    "save_quant_retrain_model",
     "set_logging_level",
 ]
 
@@ -42,8 +75,10 @@ _HOMES = {
     "AmctError": "errors",
     "AutoCalibrationResult": "accuracy_based_auto_calibration",
     "FloatModel": "models.float_model",
+    "GraphEvaluator": "search.graph_evaluator",
     "accuracy_based_auto_calibration": "accuracy_based_auto_calibration",
     "convert_model": "quantization",
+    "convert_qat_model": "quantization_aware",
     "create_quant_config": "quantization",
     "make_quant_config": "quantization",
     "quantize_model": "quantization",

@@ -1,16 +1,26 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command line: ``python -m amct_tensorflow COMMAND ...``, or ``amct_tensorflow COMMAND ...`` where installed.
 
-Exit codes: 0 done; 1 an input cannot be used, or the run failed; 2 wrong arguments; 130 interrupted with Ctrl-C; 143
-ended by SIGTERM.
+Exit codes: 0 done; 1 an input cannot be used, or the run failed; 2 wrong arguments; 3 no quantized model meets the
+target of ``auto-calibrate`` (the best one is saved); 130 interrupted with Ctrl-C; 143 ended by SIGTERM.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
-from amct_tensorflow.commands import COMMANDS
+from amct_tensorflow.commands import COMMANDS, Command
 from amct_tensorflow.console import quiet_tensorflow, run_as_command
 from amct_tensorflow.version import VERSION
+
+# The shell sets it when the user presses the tab key.
+_COMPLETING = "_ARGCOMPLETE"
+
+_EXIT_CODES = """\
+exit codes: 0 done; 1 bad input or failed run; 2 wrong arguments; 3 the target is missed (auto-calibrate);
+130 interrupted with Ctrl-C; 143 ended by SIGTERM"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,9 +29,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: its name and arguments; None for those of the process.
     """
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    if _COMPLETING in os.environ:
+        _complete(parser)
+    arguments = parser.parse_args(argv)
+    command: Command = arguments.command
+    command.check(arguments.parser, arguments)
     quiet_tensorflow()  # before the command imports it
-    return run_as_command(lambda: int(arguments.run(arguments)))
+    return run_as_command(lambda: command.run(arguments), command.interrupted)
+
+
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Tells the shell how what was typed may go on, and ends the process; does nothing without the library for it."""
+    with suppress(ImportError):
+        import argcomplete  # noqa: PLC0415 - it is optional, and only needed when the user presses the tab key
+
+        argcomplete.autocomplete(parser)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -31,9 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
-        added = commands.add_parser(command.name, help=command.summary, description=f"{command.summary.capitalize()}.")
+        added = commands.add_parser(
+            command.name, help=command.summary, description=f"{command.summary.capitalize()}.",
+            epilog=f"examples:{command.examples}\n{_EXIT_CODES}", formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
         command.add_arguments(added)
-        added.set_defaults(run=command.run)
+        added.set_defaults(command=command, parser=added)
     return parser
 
 

@@ -52,6 +52,10 @@ class DatasetError(AmctError, ValueError):
     """A dataset cannot be used; the message says which file and record, and what to do."""
 
 
+class TooFewFilesError(DatasetError, RuntimeError):
+    """A folder of raw data holds fewer files than batches are asked for."""
+
+
 class EvaluatorError(AmctError, RuntimeError):
     """The user's evaluator (or strategy, or sensitivity) broke its contract."""
 
@@ -62,6 +66,10 @@ class MetricError(EvaluatorError, ValueError):
 
 class OutputError(AmctError, OSError):
     """A result cannot be written."""
+
+
+class UnsupportedError(AmctError, NotImplementedError):
+    """A function of the original toolkit that is not this tool was called; the message says what to use instead."""
 
 
 class ContentError(AmctError, ValueError):

@@ -66,7 +66,7 @@ def make_quant_config(
     activation_offset: bool = True,
     config_defination: str | None = None,
 ) -> QuantConfig:
-    """Returns what ``create_quant_config`` writes, for a model that has been loaded.
+    """Returns what ``create_quant_config`` writes, for a model that has been loaded, as far as its outputs need it.
 
     Args:
         model: the float model.
@@ -81,7 +81,8 @@ def make_quant_config(
     """
     name = "make_quant_config"
     require_type(name, "model", model, FloatModel)
-    return _make_config(name, model, skip_layers, batch_num, activation_offset, config_defination)
+    config = _make_config(name, model, skip_layers, batch_num, activation_offset, config_defination)
+    return _leave_out_unused(config, model.view, model.outputs) if model.outputs else config
 
 
 def _make_config(

@@ -69,3 +69,13 @@ def messages():
     LOGGER.logger.addHandler(handler)
     yield records
     LOGGER.logger.removeHandler(handler)
+
+
+@pytest.fixture
+def main(monkeypatch):
+    """The command line without what it does to its process."""
+    from amct_tensorflow import __main__ as command_line  # noqa: PLC0415 - likewise
+
+    monkeypatch.setattr(command_line, "quiet_tensorflow", lambda: None)
+    monkeypatch.setattr("amct_tensorflow.console.command.raise_on_signals", lambda: None)
+    return command_line.main

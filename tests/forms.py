@@ -1,14 +1,18 @@
 """Small networks in the forms that they have in the wild, by what wrote them."""
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from graphs import batch_norm, build, build_v1, nchw_on_cpu, normal, rng, tf1
+from graphs import batch_norm, build, build_v1, nchw_on_cpu, normal, rng, save, tf1
 
+import amct_tensorflow as amct
+from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.nodes import make_const, make_node
 
 IMAGES = {"x": (2, 8, 8, 3)}
@@ -394,3 +398,20 @@ def keras_convolution_in_groups():
             layers.Conv2D(3, 1),
         ]
     )
+
+
+def quantize_form(form, skip_layers=None):
+    """Takes a form through the public steps; returns the float graph, the quantized one, and the node map."""
+    graph_def = form.graph_def()
+    model = save(graph_def, Path("float.pb"))
+    graph = import_graph(graph_def, "test")
+    amct.create_quant_config("config.json", graph, skip_layers)
+    amct.quantize_model(graph, "config.json", "record.txt", list(form.outputs))
+    with graph.as_default():  # see ``run``
+        fetched = [tf.identity(graph.get_tensor_by_name(f"{name}:0")) for name in form.outputs]
+    with tf1.Session(graph=graph, config=form.options()) as session:
+        session.run(fetched, {f"{name}:0": value for name, value in form.feeds().items()})
+    amct.save_model(model, list(form.outputs), "record.txt", "results/net")
+    quantized = tf1.GraphDef.FromString(Path("results/net_quantized.pb").read_bytes())
+    (graph,) = json.loads(Path("results/net_quant.json").read_text())["graph"]
+    return graph_def, quantized, graph["op"]

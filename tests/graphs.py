@@ -167,3 +167,22 @@ SMALL_NET_LAYERS = ["conv/Conv2D", "dw/depthwise", "project/Conv2D", "pool/AvgPo
 def save(graph_def, path):
     path.write_bytes(graph_def.SerializeToString())
     return str(path)
+
+
+def quantize_small_net(skip_layers=None):
+    """Takes ``small_net`` through the public steps; returns the paths of the float and of the quantized model."""
+    model = save(build(small_net), Path("net.pb"))
+    graph = build_graph(small_net)
+    amct.create_quant_config("config.json", graph, skip_layers)
+    amct.quantize_model(graph, "config.json", "record.txt", ["probabilities"])
+    with tf1.Session(graph=graph) as session:
+        session.run("probabilities:0", {"input:0": normal((8, 12, 12, 3), 9)})
+    amct.save_model(model, ["probabilities"], "record.txt", "results/net")
+    return model, "results/net_quantized.pb"
+
+
+def build_graph(make):
+    """Returns a graph that holds what ``make()`` adds to it."""
+    with tf.Graph().as_default() as graph:
+        make()
+    return graph

@@ -19,10 +19,10 @@ sample = load_script("src/mobilenet_v2_accuracy_based_auto_calibration.py")
 
 ENGLISH = (ROOT / "README.md").read_text(encoding="utf-8")
 CHINESE = (ROOT / "README_CN.md").read_text(encoding="utf-8")
-COMMAND = re.compile(r"(?m)^    ((?:make|pip|python|cp|atc|\.venv/bin/python)\b.*)$")
+COMMAND = re.compile(r"(?m)^    ((?:make|pip|python|cp|atc|eval|\.venv/bin/python)\b.*)$")
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
-CONSTANTS, PREPROCESS, FREEZE, STEPS, SEARCH, SIMULATE = PYTHON.findall(ENGLISH)
+CONSTANTS, PREPROCESS, FREEZE, EVALUATOR, STEPS, SEARCH, SIMULATE = PYTHON.findall(ENGLISH)
 
 # Where each command is tried: by the test of that name, by CI, or (only ATC) nowhere.
 TRIED = {
@@ -51,6 +51,10 @@ TRIED = {
         "test_real_model.py::test_five_lines_and_eight_files",
     "python src/images_to_tfrecords.py": "test_readme.py::test_images_become_records",
     "python -m amct_tensorflow inspect": "commands/test_inspect.py::test_what_the_readme_shows",
+    "python -m amct_tensorflow auto-calibrate": "test_readme.py::test_any_model_from_the_command_line",
+    "python -m amct_tensorflow compare": "test_readme.py::test_any_model_from_the_command_line",
+    "python -m amct_tensorflow calibration": "test_readme.py::test_any_model_from_the_command_line",
+    "eval ": "commands/test_command_line.py::test_what_the_readme_has_typed_into_a_shell",
     "cp src/": "test_readme.py::test_another_model",
     "python src/my_model.py": "test_readme.py::test_another_model",
     "atc ": "nowhere",
@@ -167,6 +171,24 @@ def test_another_model(checkout):
     assert float(re.search(r"Accuracy of original model is +([\d.]+)", done.stderr)[1]) > 40
     results = checkout / "outputs" / "accuracy_based_auto_calibration"
     assert (results / "my_model_quantized.pb").is_file() and (results / "my_model_frozen.pb").is_file()
+
+
+def test_any_model_from_the_command_line(checkout):
+    """The evaluator and the commands, one after the other."""
+    (checkout / "my_evaluator.py").write_text(EVALUATOR)
+    dataset = scan_records(find_files(checkout / "data" / "fashion_mnist"), sample.FEATURES, 200)
+    images, labels = next(iter(sample.MobileNetV2Evaluator(dataset, 200).batches(48, 48)))
+    np.save(checkout / "images.npy", images)
+    np.save(checkout / "labels.npy", labels)
+    for part in ("auto-calibrate", "amct_tensorflow compare", "amct_tensorflow calibration"):
+        done = run(checkout, command_of(part))
+        assert done.returncode == 0, done.stderr
+        if part == "auto-calibrate":
+            assert float(re.search(r"Accuracy of original model is +([\d.]+)", done.stderr)[1]) > 70
+        elif "compare" in part:
+            assert done.stdout.split()[0] == "damage" and "compared on data of images.npy" in done.stdout
+        else:
+            assert "The model is saved in results/net_quantized.pb" in done.stderr
 
 
 def test_freezing_by_a_program_of_ones_own(workdir, capsys):

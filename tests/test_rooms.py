@@ -70,11 +70,12 @@ def test_every_way_to_import_is_seen():
 
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_imports_run_one_way(file):
-    """A room imports only rooms above it; the files at the top import any, but no room imports the doors."""
+    """A room imports only rooms above it; the files at the top import any, but only commands import these doors."""
     room = file.parts[0]
     if len(file.parts) == 1:
         return
-    allowed = {"errors", "log", "version", *ROOMS[: ROOMS.index(room) + 1]}
+    doors = {path.stem for path in FILES if len(path.parts) == 1} if room == "commands" else set()
+    allowed = doors | {"errors", "log", "version", *ROOMS[: ROOMS.index(room) + 1]}
     assert imports((PACKAGE / file).read_text()) <= allowed
 
 

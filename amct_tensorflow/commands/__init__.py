@@ -1,8 +1,12 @@
 """The subcommands: one file each, and one line here."""
 
+from amct_tensorflow.commands.auto_calibrate import AUTO_CALIBRATE
+from amct_tensorflow.commands.calibration import CALIBRATION
 from amct_tensorflow.commands.command import Command
+from amct_tensorflow.commands.compare import COMPARE
+from amct_tensorflow.commands.convert import CONVERT
 from amct_tensorflow.commands.inspect import INSPECT
 
 __all__ = ["COMMANDS", "Command"]
 
-COMMANDS = (INSPECT,)
+COMMANDS = (INSPECT, AUTO_CALIBRATE, COMPARE, CALIBRATION, CONVERT)

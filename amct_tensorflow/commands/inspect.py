@@ -5,7 +5,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from amct_tensorflow.commands.command import Command
-from amct_tensorflow.commands.options import add_model, input_shapes
+from amct_tensorflow.commands.options import add_json, add_model, input_shapes
 from amct_tensorflow.console.output import show
 
 
@@ -15,7 +15,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "--input_shape", metavar="SHAPES", type=input_shapes, default={},
         help='shapes of inputs, where the model leaves them open: "name:1,224,224,3;other:1,7"',
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print JSON, with all there is to tell")
+    add_json(parser)
 
 
 def _run(arguments: Namespace) -> int:
@@ -32,4 +32,9 @@ def _run(arguments: Namespace) -> int:
     return 0
 
 
-INSPECT = Command("inspect", "show what the tool makes of a model", _add_arguments, _run)
+_EXAMPLES = """
+  %(prog)s net.pb
+  %(prog)s saved_model/ --input_shape "input:1,224,224,3" --json
+"""
+
+INSPECT = Command("inspect", "show what the tool makes of a model", _add_arguments, _run, _EXAMPLES)

@@ -1,21 +1,92 @@
 """Options that several subcommands have, in the form of the original command line (spec section 11)."""
 
+import math
 from argparse import ArgumentParser, ArgumentTypeError
+from contextlib import suppress
 
-_LONGEST = 2**31
+from amct_tensorflow.errors import ArgumentValueError
+from amct_tensorflow.models.shape_text import parse_input_shapes
+
+_LARGEST = 2**31 - 1
+
+
+MODEL_FORMS = "frozen (.pb), directory of a SavedModel, or Keras model (.keras, .h5)"
 
 
 def add_model(parser: ArgumentParser) -> None:
     """Adds the model, and its outputs."""
     parser.usage = "%(prog)s MODEL [options]"  # behind --outputs the model would be taken for one of them
+    parser.add_argument("model", metavar="MODEL", help=f"the float model: {MODEL_FORMS}")
+    add_outputs(parser, "output operators (default: whatever nothing reads)")
+
+
+def add_original_options(parser: ArgumentParser) -> None:
+    """Adds what all commands of the original ask for."""
+    parser.add_argument("--model", metavar="PATH", required=True, help=f"the model: {MODEL_FORMS}")
+    add_outputs(parser, "outputs of the model", required=True)
     parser.add_argument(
-        "model", metavar="MODEL",
-        help="the float model: frozen (.pb), directory of a SavedModel, or Keras model (.keras, .h5)",
+        "--save_path", metavar="PREFIX", required=True,
+        help="folder and prefix of the results: out/net gives out/net_quantized.pb and out/net_quant.json",
+    )  # fmt: skip
+
+
+def add_outputs(parser: ArgumentParser, meaning: str, *, required: bool = False) -> None:
+    """Adds the outputs."""
+    parser.add_argument(
+        "--outputs", metavar="NAME", nargs="+", type=output_names, default=[], required=required,
+        help=f'{meaning}; as in --outputs a b, or "a:0;b:0"',
+    )  # fmt: skip
+
+
+def add_raw_data(parser: ArgumentParser, shapes_also: str = "") -> None:
+    """Adds raw data: where it is, and what it is."""
+    parser.add_argument(
+        "--data_dir", metavar="DIRS", type=parts,
+        help='a folder of raw files per input, each file a batch, in the order of their names: "dir1/;dir2/"',
     )  # fmt: skip
     parser.add_argument(
-        "--outputs", metavar="NAME", nargs="+", type=output_names, default=[],
-        help="output operators (default: whatever nothing reads)",
+        "--input_shape", metavar="SHAPES", type=input_shapes, default={},
+        help=f'shape of a batch{shapes_also}, per input: "name:32,224,224,3;other:32,7"',
     )  # fmt: skip
+    parser.add_argument("--data_types", metavar="TYPES", type=parts, help='type per input: "float32;int64"')
+
+
+def add_json(parser: ArgumentParser) -> None:
+    """Adds the choice of JSON."""
+    parser.add_argument("--json", action="store_true", help="print JSON, with all there is to tell")
+
+
+def parts(text: str) -> list[str]:
+    """Converts ``"a;b"`` to a list of what stands between."""
+    found = [part.strip() for part in text.split(";") if part.strip()]
+    if not found:
+        raise ArgumentTypeError(f"{text!r} names nothing")
+    return found
+
+
+def positive_int(text: str) -> int:
+    """Converts an argument to an int above 0."""
+    if not text.isdecimal() or len(text) > 10 or not 0 < int(text) <= _LARGEST:
+        raise ArgumentTypeError(f"{text!r} is not a whole number from 1 to {_LARGEST}")
+    return int(text)
+
+
+def non_negative_float(text: str) -> float:
+    """Converts an argument to a finite float that is at least 0."""
+    value = finite_float(text)
+    if value < 0:
+        raise ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value
+
+
+def finite_float(text: str) -> float:
+    """Converts an argument to a finite float."""
+    value = math.nan
+    with suppress(ValueError):
+        value = float(text)
+    if not math.isfinite(value):
+        raise ArgumentTypeError(f"{text!r} is no number")
+    return value
 
 
 def output_names(text: str) -> list[str]:
@@ -26,19 +97,7 @@ def output_names(text: str) -> list[str]:
 
 def input_shapes(text: str) -> dict[str, tuple[int | None, ...]]:
     """Converts ``"name:1,224,224,3;other:1,7"`` to shapes by names; -1 stands for a length that is not known."""
-    shapes: dict[str, tuple[int | None, ...]] = {}
-    for part in filter(None, map(str.strip, text.split(";"))):
-        name, _, lengths = part.rpartition(":")
-        name = name.strip().removesuffix(":0")
-        if not name or name in shapes:
-            raise ArgumentTypeError(f'{part!r} is not, or not for the first time, of the form "name:1,224,224,3"')
-        shapes[name] = tuple(_length(length.strip(), part) for length in lengths.split(","))
-    return shapes
-
-
-def _length(text: str, part: str) -> int | None:
-    if text == "-1":
-        return None
-    if not text.isdecimal() or not 0 < int(text) < _LONGEST:
-        raise ArgumentTypeError(f"{text!r} in {part!r} is no length; give a whole number above 0, or -1")
-    return int(text)
+    try:
+        return parse_input_shapes(text)
+    except ArgumentValueError as error:
+        raise ArgumentTypeError(str(error)) from error

@@ -19,7 +19,14 @@ from amct_tensorflow.config.schema import (
     WeightConfig,
 )
 from amct_tensorflow.config.section import Section
-from amct_tensorflow.config.validate import check_algorithm, check_batch_num, check_names, check_strength, check_tensor
+from amct_tensorflow.config.validate import (
+    check_algorithm,
+    check_batch_num,
+    check_can_be_balanced,
+    check_names,
+    check_strength,
+    check_tensor,
+)
 from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError
 from amct_tensorflow.graph.layers import LayerSpec
 from amct_tensorflow.log import log_for
@@ -131,7 +138,8 @@ def _tensors(section: Section, op_types: Mapping[str, str], activation_offset: b
 def _layer(section: Section, layer: LayerSpec, activation_offset: bool) -> LayerConfig:
     strength = None
     if section.has(_STRENGTH):
-        strength = check_strength(section.number(_STRENGTH, 0), layer, f"{section.where}: {_STRENGTH}")
+        strength = check_strength(section.number(_STRENGTH, 0), f"{section.where}: {_STRENGTH}")
+        check_can_be_balanced(layer, f"{section.where}: {_STRENGTH}")
     config = LayerConfig(
         section.boolean("quant_enable", True),
         _layer_activation(section.section("activation_quant_params"), layer, activation_offset),

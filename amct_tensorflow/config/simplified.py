@@ -24,7 +24,14 @@ from amct_tensorflow.config.schema import (
     TensorQuantize,
     WeightConfig,
 )
-from amct_tensorflow.config.validate import check_algorithm, check_batch_num, check_names, check_strength, check_tensor
+from amct_tensorflow.config.validate import (
+    check_algorithm,
+    check_batch_num,
+    check_can_be_balanced,
+    check_names,
+    check_strength,
+    check_tensor,
+)
 from amct_tensorflow.errors import ConfigValueError
 from amct_tensorflow.graph.layers import LayerSpec
 from amct_tensorflow.graph.op_types import OP_TYPES
@@ -32,6 +39,8 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.storage.text_file import read_text
 
 _INT8 = 1
+_DEPRECATED = ("conv_calibration_config", "fc_calibration_config")
+_NUQ = "asks for non-uniform quantization, which is not supported: weights become int8 in even steps. Delete it."
 
 
 class _Chosen(NamedTuple):
@@ -86,6 +95,7 @@ class _Resolver:
         """Returns the whole configuration."""
         message, source = self._message, self._source
         self._refuse_unsupported()
+        self._check_all()
         skipped = self._names("skip_layers", message.skip_layers)
         skipped_types = self._types("skip_layer_types", message.skip_layer_types)
         self._names("override_layer_configs", self._by_layer)
@@ -108,15 +118,47 @@ class _Resolver:
         )
         if not config.tensor_quantize:
             check_some_enabled(config)
-        if config.joint_quant:
-            log_for("config").warning("%s: joint_quant has no effect; layers are quantized one by one.", source)
+        self._tell_what_has_no_effect()
         return config
 
     def _refuse_unsupported(self) -> None:
-        for field in ("nuq_config", "skip_approximation_layers"):
-            present = self._message.HasField(field) if field == "nuq_config" else len(getattr(self._message, field))
-            if present:
-                raise ConfigValueError(f"{self._source}: {field} is not supported. Delete it.")
+        if self._message.HasField("nuq_config"):
+            raise ConfigValueError(f"{self._source}: nuq_config {_NUQ}")
+
+    def _check_all(self) -> None:
+        """Checks what the file says, whether a layer is to be calibrated so or not."""
+        message = self._message
+        overrides = [*self._by_layer.items(), *self._by_type.items()]
+        said = [_Chosen(each, _override(self._source, name), False) for name, each in overrides]
+        said += [
+            _Chosen(getattr(message, field), f"{self._source}, {field}", True)
+            for field in ("common_config", *self._deprecated())
+            if message.HasField(field)
+        ]
+        for each in said:
+            if each.message.HasField("nuq_quantize"):
+                raise ConfigValueError(f"{each.where}: nuq_quantize {_NUQ}")
+            self._activation(each)
+            _given_strength(each)
+
+    def _tell_what_has_no_effect(self) -> None:
+        log, message = log_for("config"), self._message
+        if message.joint_quant:
+            log.warning("%s: joint_quant has no effect; layers are quantized one by one.", self._source)
+        if message.skip_approximation_layers:
+            log.warning(
+                "%s: skip_approximation_layers has no effect, since no layer is approximated anyway.", self._source
+            )
+        for field in _DEPRECATED:
+            if message.HasField(field) and field not in self._deprecated():
+                log.warning(
+                    "%s: %s has no effect beside common_config or override_layer_types. Delete it.",
+                    self._source, field,
+                )  # fmt: skip
+
+    def _deprecated(self) -> tuple[str, ...]:
+        """Returns the deprecated fields, as far as they count: where no newer one is given."""
+        return () if self._by_type or self._message.HasField("common_config") else _DEPRECATED
 
     def _overrides(self, field: str, key: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -144,8 +186,6 @@ class _Resolver:
         if chosen is None:
             asymmetric = _given(self._message, "activation_offset", True)
             return default_layer(layer, enabled=enabled, asymmetric=asymmetric)
-        if chosen.message.HasField("nuq_quantize"):
-            raise ConfigValueError(f"{chosen.where}: nuq_quantize is not supported. Delete it.")
         return LayerConfig(
             enabled, self._layer_activation(chosen, layer), self._weights(chosen, layer), _strength(chosen, layer)
         )
@@ -167,16 +207,14 @@ class _Resolver:
     def _choose(self, layer: LayerSpec) -> _Chosen | None:
         """The most specific message applies as a whole; the deprecated two only where no newer one is given."""
         message = self._message
-        if layer.name in self._by_layer:
-            return _Chosen(self._by_layer[layer.name], f"{self._source}, override of {layer.name!r}", False)
-        if layer.op_type in self._by_type:
-            return _Chosen(self._by_type[layer.op_type], f"{self._source}, override of {layer.op_type}", False)
+        for key, overrides in ((layer.name, self._by_layer), (layer.op_type, self._by_type)):
+            if key in overrides:
+                return _Chosen(overrides[key], _override(self._source, key), False)
         if message.HasField("common_config"):
             return _Chosen(message.common_config, f"{self._source}, common_config", True)
-        if not self._by_type:
-            field = "conv_calibration_config" if layer.op.weight_rank > 2 else "fc_calibration_config"
-            if layer.op.weight_input is not None and message.HasField(field):
-                return _Chosen(getattr(message, field), f"{self._source}, {field}", True)
+        field = _DEPRECATED[0] if layer.op.weight_rank > 2 else _DEPRECATED[1]
+        if field in self._deprecated() and layer.op.weight_input is not None and message.HasField(field):
+            return _Chosen(getattr(message, field), f"{self._source}, {field}", True)
         return None
 
     def _layer_activation(self, chosen: _Chosen, layer: LayerSpec) -> ActivationConfig:
@@ -227,12 +265,20 @@ class _Resolver:
         return WeightConfig(arq.channel_wise and (layer.channel_wise or not chosen.is_common))
 
 
+def _override(source: str, name: str) -> str:
+    return f"{source}, override of {name!r}"
+
+
 def _strength(chosen: _Chosen, layer: LayerSpec) -> float | None:
     if not chosen.message.HasField("dmq_balancer") or (chosen.is_common and layer.op.weight_input is None):
         return None
+    check_can_be_balanced(layer, f"{chosen.where}: dmq_balancer")
+    return _given_strength(chosen)
+
+
+def _given_strength(chosen: _Chosen) -> float:
     where = f"{chosen.where}: migration_strength of dmq_balancer"
-    strength = _number(chosen.message.dmq_balancer, "migration_strength", DEFAULT_STRENGTH, where)
-    return check_strength(strength, layer, where)
+    return check_strength(_number(chosen.message.dmq_balancer, "migration_strength", DEFAULT_STRENGTH, where), where)
 
 
 def _given(message: Any, field: str, default: Any) -> Any:

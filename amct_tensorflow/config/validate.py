@@ -50,8 +50,8 @@ def check_batch_num(batch_num: int, where: str) -> int:
     return batch_num
 
 
-def check_strength(strength: float, layer: LayerSpec, where: str) -> float:
-    """Returns the migration strength of a layer if it is in range, and the layer has weights to migrate to.
+def check_strength(strength: float, where: str) -> float:
+    """Returns a migration strength if it is in range.
 
     Raises:
         ConfigValueError: it is not.
@@ -59,9 +59,17 @@ def check_strength(strength: float, layer: LayerSpec, where: str) -> float:
     lowest, highest = STRENGTHS
     if not lowest <= strength <= highest:
         raise ConfigValueError(f"{where} is {strength:g}; it must lie in [{lowest}, {highest}].")
+    return strength
+
+
+def check_can_be_balanced(layer: LayerSpec, where: str) -> None:
+    """Checks that a layer which is to be balanced has weights to migrate to.
+
+    Raises:
+        ConfigValueError: it has none.
+    """
     if layer.op.weight_input is None:
         raise ConfigValueError(f"{where}: {layer.op_type} cannot be balanced, since it has no weights. Delete it.")
-    return strength
 
 
 def check_names(

@@ -10,9 +10,10 @@ _SECONDS_BETWEEN_LINES = 2.0
 class Progress:
     """Logs now and then how far something is, and how long the rest will take."""
 
-    def __init__(self, title: str, total: int) -> None:
+    def __init__(self, title: str, total: int, module: str = "search") -> None:
         self._title = title
         self._total = total
+        self._module = module
         self._done = 0
         self._start = self._last = time.monotonic()
 
@@ -24,7 +25,7 @@ class Progress:
             return
         self._last = now
         left = (now - self._start) / self._done * (self._total - self._done)
-        log_for("search").info("%s: %d of %d, about %s left", self._title, self._done, self._total, duration(left))
+        log_for(self._module).info("%s: %d of %d, about %s left", self._title, self._done, self._total, duration(left))
 
 
 def duration(seconds: float) -> str:

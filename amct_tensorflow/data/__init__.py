@@ -1,15 +1,18 @@
-"""TFRecord files of any schema: which there are, whether their records are sound, and reading them in a fixed order."""
+"""Reading data in a fixed order: TFRecord files of any schema, and whether they are sound; and raw files."""
 
 from amct_tensorflow.data.faults import find_fault
 from amct_tensorflow.data.features import Feature, parse_records
 from amct_tensorflow.data.files import FILES_IN_TURN, find_files, read_records
+from amct_tensorflow.data.raw_batches import RAW_TYPES, RawBatches
 from amct_tensorflow.data.scanned_records import ScannedRecords, scan_records
 from amct_tensorflow.errors import DatasetError
 
 __all__ = [
     "FILES_IN_TURN",
+    "RAW_TYPES",
     "DatasetError",
     "Feature",
+    "RawBatches",
     "ScannedRecords",
     "find_fault",
     "find_files",

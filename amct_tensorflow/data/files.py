@@ -26,12 +26,12 @@ def find_files(directory: str | Path, keyword: str = "") -> list[str]:
     folder = Path(directory)
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "does not exist"
-        raise DatasetError(f"Dataset {directory} {problem}. Give the directory of the TFRecord files.")
+        raise DatasetError(f"Dataset {directory} {problem}. Give the directory of the data files.")
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     files = [str(folder / name) for name in names if keyword in name]
     if not files:
         problem = f"none of its {len(names)} files has {keyword!r} in its name" if names else "it holds no file"
-        raise DatasetError(f"Dataset {directory} cannot be used: {problem}. Give the directory of the TFRecord files.")
+        raise DatasetError(f"Dataset {directory} cannot be used: {problem}. Give the directory of the data files.")
     return files
 
 

@@ -44,17 +44,20 @@ def balance_streams(fused: FusedGraph, factors: Mapping[str, tuple[float, ...]],
     inputs: dict[str, np.ndarray] = {}
     outputs_of: dict[str, np.ndarray] = {}
     balance: dict[str, tuple[float, ...]] = {}
+    scaled: set[str] = set()
     for stream in found.streams:
         values = _factors_of(stream, factors)
         if values is not None:
             inputs.update(dict.fromkeys(stream.readers, np.asarray(values, np.float64)))
             outputs_of.update(dict.fromkeys(stream.producers, np.asarray(values, np.float64)))
             balance.update(dict.fromkeys(stream.readers, values))
+            scaled.update(stream.nodes)
     editor = GraphEditor(fused.view)
     layers = {
         name: _scale(editor, layer, inputs.get(name), outputs_of.get(name)) for name, layer in fused.layers.items()
     }
-    return replace(fused, view=GraphView(editor.graph_def()), layers=layers, balance=balance)
+    view = GraphView(editor.graph_def())
+    return replace(fused, view=view, layers=layers, balance=balance, scaled=frozenset(scaled))
 
 
 def _check_layers(fused: FusedGraph, found: Streams, factors: Mapping[str, tuple[float, ...]]) -> None:

@@ -51,6 +51,7 @@ class FusedLayer:
         absorbed_types: op types of the prepared nodes that were folded, in the same order.
         batch_norm_kept: whether a BatchNorm that could be folded was kept because the user asked so.
         positions_per_weight: how many positions of the output share one use of a weight.
+        folded_scale: by what folding multiplied the weights, float64 [Cout]; None for nothing.
     """
 
     name: str
@@ -65,6 +66,7 @@ class FusedLayer:
     batch_norm_kept: bool
     positions_per_weight: int = 1
     absorbed_types: tuple[str, ...] = ()
+    folded_scale: np.ndarray | None = None
 
     @property
     def op(self) -> OpType:
@@ -103,12 +105,14 @@ class FusedGraph:
         origins: per node that is none of the model's file, the nodes of the file that it stands for; none if it was
             inserted.
         balance: per layer whose input was divided by factors, those factors, [Cin]; see ``balance``.
+        scaled: names of the nodes whose values were divided by them.
     """
 
     view: GraphView
     layers: dict[str, FusedLayer]
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     balance: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    scaled: frozenset[str] = frozenset()
 
     def originals(self, names: Iterable[str]) -> tuple[str, ...]:
         """Returns the nodes of the model's file that nodes of this graph stand for together, each once."""
@@ -191,7 +195,8 @@ def _fuse_layer(
     chain = _find_chain(view, node, accumulator, weights, keep, fold_batch_norm)
     if not chain.folded:
         return replace(plain, batch_norm_kept=chain.batch_norm_kept)
-    if not np.array_equal(chain.affine.scale, np.ones_like(chain.affine.scale)):
+    is_scaled = not np.array_equal(chain.affine.scale, np.ones_like(chain.affine.scale))
+    if is_scaled:
         scale = op_type.along_channels(weights, chain.affine.scale)
         weights = (weights * scale).astype(np.float32)
         const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_weights"), weights), like=node.name)
@@ -218,6 +223,7 @@ def _fuse_layer(
         absorbed=absorbed,
         absorbed_types=tuple(str(folded.op) for folded in chain.folded),
         batch_norm_kept=chain.batch_norm_kept,
+        folded_scale=chain.affine.scale if is_scaled else None,
     )
 
 

@@ -103,11 +103,10 @@ def check_outputs(
 
 
 def check_not_quantized(view: GraphView, source: str | Path) -> None:
-    """Refuses a model that is quantized, being calibrated, or trained for it, already.
+    """Refuses a model that is quantized, or being calibrated, already.
 
     Raises:
-        ModelError: it holds one of the ops of spec section 4, a function of such a name, or what calibration inserts,
-            or it fakes quantization.
+        ModelError: it holds one of the ops of spec section 4, a function of such a name, or what calibration inserts.
     """
     for node in view.nodes.values():
         if node.name.startswith(f"{CALIBRATION_SCOPE}/"):
@@ -119,14 +118,24 @@ def check_not_quantized(view: GraphView, source: str | Path) -> None:
             raise ModelError(
                 f"Node {node.name!r} ({node.op}) shows that {source} is quantized already. Give the original model."
             )
-        if node.op.startswith(_FAKE_QUANTIZED_PREFIXES):
-            raise ModelError(
-                f"Node {node.name!r} ({node.op}) shows that {source} was trained for quantization: it holds ranges of "
-                "its own, which a calibration would contradict. Give the float model without them."
-            )
     for function in view.graph_def.library.function:
         if function.signature.name in _QUANTIZED_MARKS:
             raise ModelError(
                 f"The function library of {source} defines {function.signature.name!r}, a name that the quantized "
                 "model needs for itself. Give the original float model."
+            )
+
+
+def check_not_fake_quantized(view: GraphView, source: str | Path) -> None:
+    """Refuses a model that was trained for quantization.
+
+    Raises:
+        ModelError: it fakes quantization.
+    """
+    for node in view.nodes.values():
+        if node.op.startswith(_FAKE_QUANTIZED_PREFIXES):
+            raise ModelError(
+                f"Node {node.name!r} ({node.op}) shows that {source} was trained for quantization: it holds ranges of "
+                "its own, which a calibration would contradict. Call convert_qat_model, or give the float model "
+                "without them."
             )

@@ -27,11 +27,13 @@ class Stream:
         producers: names of the layers whose outputs they come from, in topological order.
         readers: names of the layers that read them, likewise.
         channels: how many channels they have.
+        nodes: names of the nodes that yield these tensors.
     """
 
     producers: tuple[str, ...]
     readers: tuple[str, ...]
     channels: int
+    nodes: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,9 @@ class _Finder:
                 tuple(layer.name for tail, layer in self._tails.items() if tail in names),
                 readers[root],
                 self._channels[root].number,
+                names,
             )
-            for root, names in ((root, set(names)) for root, names in members.items())
+            for root, names in ((root, frozenset(names)) for root, names in members.items())
             if obstacles[root] is None and readers[root]
         ]
         found = {reader for stream in streams for reader in stream.readers}

@@ -11,7 +11,7 @@ from amct_tensorflow.graph.balance import balance_streams
 from amct_tensorflow.graph.fusion import FusedGraph, fuse
 from amct_tensorflow.graph.fusion_before import fold_before
 from amct_tensorflow.graph.layers import LayerSpec, find_layers
-from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, import_graph
+from amct_tensorflow.graph.model_file import check_not_fake_quantized, check_not_quantized, check_outputs, import_graph
 from amct_tensorflow.graph.view import GraphView, upstream
 from amct_tensorflow.loading.frozen_model import FrozenModel
 from amct_tensorflow.loading.load import load_frozen
@@ -44,6 +44,7 @@ class FloatModel:
             ModelError: it is quantized already, or does not have one of ``outputs``.
         """
         check_not_quantized(view, source)
+        check_not_fake_quantized(view, source)
         check_outputs(view, outputs, source, frozen.outputs if frozen else {})
         self.original = view
         self.outputs = tuple(outputs)
@@ -75,6 +76,16 @@ class FloatModel:
             ModelError: it is quantized already, or does not have one of ``outputs``.
         """
         return cls(GraphView(graph.as_graph_def()), outputs, "the graph", graph=graph)
+
+    def with_outputs(self, outputs: Sequence[str]) -> "FloatModel":
+        """Returns the same model, asked for other outputs.
+
+        Raises:
+            ModelError: it does not have one of them.
+        """
+        other = FloatModel(self.original, outputs, self.source, graph=self._given)
+        other.frozen = self.frozen
+        return other
 
     @property
     def graph_def(self) -> GraphDef:

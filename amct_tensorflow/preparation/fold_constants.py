@@ -7,7 +7,7 @@ TensorFlow itself computes the values, once. The constant takes the name of the 
 optimizer is not used for this: what else it rewrites, and how it names what it makes, differs between its versions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -29,15 +29,19 @@ _PASSES_ON = frozenset({"Identity", "Const"})
 _SMALL = 1 << 14
 
 
-def fold_constants(graph: PreparedGraph) -> PreparedGraph:
+def fold_constants(graph: PreparedGraph, but: Collection[str] = ()) -> PreparedGraph:
     """Replaces by constants the nodes that follow from constants, as far as others read them.
 
     What TensorFlow cannot compute stays as it is: the outputs may do without it.
 
+    Args:
+        graph: the graph.
+        but: op types that are left alone.
+
     Raises:
         ModelError: TensorFlow refuses the graph.
     """
-    constant = _constant_nodes(graph.view)
+    constant = _constant_nodes(graph.view, _NEVER.union(but))
     wanted = [
         name
         for name in constant
@@ -64,15 +68,15 @@ def fold_constants(graph: PreparedGraph) -> PreparedGraph:
     return graph.edited(editor, origins)
 
 
-def _constant_nodes(view: GraphView) -> dict[str, None]:
-    """Returns the nodes that depend on constants alone, in topological order."""
+def _constant_nodes(view: GraphView, never: Collection[str]) -> dict[str, None]:
+    """Returns the nodes that depend on constants alone, and on no op type of some, in topological order."""
     found: dict[str, None] = {}
     for node in view.topological():
         if node.op == "Const":
             is_constant = not node.input
         else:
             follows = bool(node.input) and all(parse_tensor_name(text).node in found for text in node.input)
-            is_constant = follows and node.op not in _NEVER and not is_stateful(node.op, view.graph_def.library)
+            is_constant = follows and node.op not in never and not is_stateful(node.op, view.graph_def.library)
         if is_constant and node.name not in view.loop_nodes:
             found[node.name] = None
     return found

@@ -19,10 +19,11 @@ from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph.fusion import FusedLayer
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import full_tensor_name, node_scope, parse_tensor_name
+from amct_tensorflow.graph.view import GraphView, full_tensor_name, node_scope, parse_tensor_name
 from amct_tensorflow.quantized import ascend_ops
 from amct_tensorflow.quantized.absorbed_activations import absorb_activations
 from amct_tensorflow.quantized.integers import layer_deq_scale, nearest_integers, quantize_bias
+from amct_tensorflow.quantized.layer_nodes import nodes_of_layer
 from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.layer_factors import LayerFactors
@@ -38,7 +39,7 @@ class QuantizedGraph:
     Attributes:
         graph_def: the graph, with the function library that makes it run.
         origins: per node, the original nodes it stands for; an inserted node has none.
-        values: per AscendDequant node, the original node whose output it reproduces.
+        values: per node whose output reproduces that of an original node, this node.
     """
 
     graph_def: GraphDef
@@ -137,7 +138,8 @@ class _Builder:
         absorbed = absorb_activations(editor, self._quantizers.values(), outputs)
         graph_def = editor.graph_def_for(outputs)
         graph_def.library.MergeFrom(ascend_ops.function_library())
-        kept = {node.name for node in graph_def.node}
+        view = GraphView(graph_def)
+        kept = view.nodes.keys()
         fused = self._plan.fused
         origins = {
             **{name: fused.originals([name]) for name in kept if name in fused.origins},
@@ -148,8 +150,23 @@ class _Builder:
         return QuantizedGraph(
             graph_def,
             {name: each for name, each in origins.items() if name in kept},
-            {name: value for name, value in self._values.items() if name in kept and value not in fused.origins},
+            self._original_values(view),
         )
+
+    def _original_values(self, view: GraphView) -> dict[str, str]:
+        """Returns per node whose output reproduces that of an original node, this node.
+
+        These are the AscendDequants, and what stands between layers, where it is neither new nor scaled.
+        """
+        fused = self._plan.fused
+        within = {name for layer in fused.layers.values() for name in (layer.name, layer.accumulator)}
+        between = within.difference(layer.tail for layer in fused.layers.values())
+        dequantizers = view.nodes.keys() & self._values.keys()
+        inside = {node.name for dequantizer in dequantizers for node in nodes_of_layer(view, dequantizer)}
+        other = {*fused.origins, *self._inserted, *between, *inside}
+        values = {**{name: name for name in view.nodes if name not in other}, **self._values}
+        changed = {*fused.origins, *fused.scaled}
+        return {name: value for name, value in values.items() if name in view.nodes and value not in changed}
 
     def quantized_layers(self) -> GraphDef:
         """Returns the nodes of the quantized layers alone; what they read of the float graph is named ``float/...``.

@@ -2,12 +2,92 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.graph.view import CONTROL, parse_tensor_name
+from amct_tensorflow.errors import ContentError, ModelError
+from amct_tensorflow.graph.view import CONTROL, GraphView, parse_tensor_name
 from amct_tensorflow.quantized.builder import QuantizedGraph
+from amct_tensorflow.storage.json_text import expect, parse_json
+
+_ORIGINALS = "_datadump_original_op_names"
+_VALUE = "_datadump_origin_name"
+
+
+@dataclass(frozen=True)
+class NodeMap:
+    """What is known of the nodes of a quantized model.
+
+    Attributes:
+        originals: per node, the original nodes it stands for.
+        values: per node whose output reproduces that of an original node, this node.
+    """
+
+    originals: Mapping[str, tuple[str, ...]]
+    values: Mapping[str, str]
+
+
+def read_node_map(path: str | Path, view: GraphView) -> NodeMap:
+    """Reads the node map of a quantized model.
+
+    Args:
+        path: the file.
+        view: the model that it has to fit.
+
+    Raises:
+        ModelError: there is no such file, it holds no node map, or that of another model.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"Node map {path} cannot be read ({error.strerror or error}). It tells which tensors of the two models "
+            "correspond, and is written beside the quantized model; give its path with --node_map."
+        ) from error
+    try:
+        operations = _operations(parse_json(data))
+        originals = {_name(operation): tuple(_originals(operation)) for operation in operations}
+        values = {_name(operation): value for operation in operations for value in _value(operation)}
+    except ContentError as error:
+        raise ModelError(f"{path} holds no node map: {error}. Give the one written with the model.") from error
+    if originals.keys() != view.nodes.keys():
+        raise ModelError(
+            f"{path} lists other nodes than the quantized model has. Give the one written together with it."
+        )
+    return NodeMap(originals, values)
+
+
+def _operations(document: object) -> list[dict[str, Any]]:
+    graphs = expect(list, expect(dict, document, "the document").get("graph"), "graph")
+    graph = expect(dict, graphs[0] if graphs else None, "the first graph")
+    return [expect(dict, operation, "an op") for operation in expect(list, graph.get("op"), "op")]
+
+
+def _name(operation: dict[str, Any]) -> str:
+    return expect(str, operation.get("name"), "the name of an op")
+
+
+def _originals(operation: dict[str, Any]) -> list[str]:
+    value = _attributes(operation).get(_ORIGINALS)
+    if value is None:  # it is called as the original
+        return [_name(operation)]
+    names = expect(list, expect(dict, value.get("list"), "list").get("s", []), "s")
+    return [expect(str, name, "an original name") for name in names]
+
+
+def _value(operation: dict[str, Any]) -> list[str]:
+    """Returns the original node whose output 0 an op reproduces, if there is one."""
+    described = expect(list, operation.get("output_desc", []), "output_desc")
+    found = [_attributes(expect(dict, each, "an output")).get(_VALUE) for each in described[:1]]
+    return [expect(str, value.get("s"), "s") for value in found if value is not None]
+
+
+def _attributes(holder: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    listed = [expect(dict, each, "an attribute") for each in expect(list, holder.get("attr", []), "attr")]
+    return {expect(str, each.get("key"), "key"): expect(dict, each.get("value"), "value") for each in listed}
 
 
 def dump_node_map(quantized: QuantizedGraph) -> str:
@@ -25,13 +105,13 @@ def _operation(index: int, node: NodeDef, origins: tuple[str, ...], values: Mapp
         "name": node.name,
         "type": node.op,
         "input": [_edge(text) for text in node.input],
-        "attr": [{"key": "_datadump_original_op_names", "value": {"list": {"s": list(origins)}}}],
+        "attr": [{"key": _ORIGINALS, "value": {"list": {"s": list(origins)}}}],
     }
     if node.name in values:
         operation["output_desc"] = [
             {
                 "attr": [
-                    {"key": "_datadump_origin_name", "value": {"s": values[node.name]}},
+                    {"key": _VALUE, "value": {"s": values[node.name]}},
                     {"key": "_datadump_origin_output_index", "value": {"i": 0}},
                 ]
             }

@@ -35,14 +35,15 @@ class CheckedEvaluator:
         EvaluatorError: the object is no evaluator.
     """
 
-    def __init__(self, evaluator: object) -> None:
+    def __init__(self, evaluator: object, name: str | None = None) -> None:
+        """Takes an evaluator; ``name`` is what messages call it if it only calls another one."""
         if not isinstance(evaluator, AutoCalibrationEvaluatorBase):
             raise EvaluatorError(
                 f"evaluator is a {type(evaluator).__name__}; derive its class from "
                 "amct_tensorflow.common.auto_calibration.AutoCalibrationEvaluatorBase."
             )
         self._evaluator = evaluator
-        self.name = type(evaluator).__name__
+        self.name = name or type(evaluator).__name__
         self.evaluations = 0
         self.reused = 0
         self.seconds = 0.0

@@ -9,17 +9,13 @@ found out is kept in a state, with which a run that was cut off goes on.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
-from functools import partial
 
-import tensorflow as tf
-
-from amct_tensorflow.calibration.balancing import Balancer
-from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
+from amct_tensorflow.calibration.calibrator import CalibrationResult
+from amct_tensorflow.calibration.run import prepare_calibration
 from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.console.progress_lines import duration
-from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.log import log_for
 from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.record.layer_factors import unfused_layers
@@ -56,7 +52,7 @@ def run_search(
     """
     start = time.perf_counter()
     evaluations = Evaluations(evaluator, state, model.outputs)
-    calibrate = _prepare_calibration(model, config, evaluator, sensitivity, state)
+    calibrate = _prepare(model, config, evaluator, sensitivity, state)
     original = _evaluate_original(model, evaluations)
     calibration = calibrate()
     _log_estimate(calibration, strategy, original)
@@ -82,7 +78,7 @@ def run_search(
     )
 
 
-def _prepare_calibration(
+def _prepare(
     model: FloatModel,
     config: QuantConfig,
     evaluator: CheckedEvaluator,
@@ -94,37 +90,11 @@ def _prepare_calibration(
     if known is not None:
         return lambda: known
     comparison = sensitivity.layer_comparison()
-    balance = _balance(model, config, evaluator) if config.asks_for_balancing() else {}
-    calibrator = Calibrator(model, config, lambda _: None, for_search=True, comparison=comparison, balance=balance)
-    return partial(_calibrate, calibrator, model, evaluator, state)
+    calibrate = prepare_calibration(model, config, evaluator.calibrate, for_search=True, comparison=comparison)
+    return lambda: _keep(calibrate(), state)
 
 
-def _balance(model: FloatModel, config: QuantConfig, evaluator: CheckedEvaluator) -> Mapping[str, tuple[float, ...]]:
-    """Returns by what to divide the inputs of layers, from calibration data run through a graph of its own."""
-    graph = import_graph(model.graph_def, model.source)
-    balancer = Balancer(model, config, lambda _: None, graph=graph)
-    if balancer.result is None:
-        _run_calibration(balancer, graph, model, evaluator)
-    return balancer.check_complete()
-
-
-def _run_calibration(
-    listener: Balancer | Calibrator, graph: tf.Graph, model: FloatModel, evaluator: CheckedEvaluator
-) -> None:
-    try:
-        evaluator.calibrate(graph, model.outputs)
-    except Exception:
-        # The evaluator only sees what TensorFlow made of an error inside a tap.
-        if listener.error is not None:
-            raise listener.error from None
-        raise
-
-
-def _calibrate(
-    calibrator: Calibrator, model: FloatModel, evaluator: CheckedEvaluator, state: SearchState
-) -> CalibrationResult:
-    _run_calibration(calibrator, model.graph, model, evaluator)
-    calibration = calibrator.check_complete()
+def _keep(calibration: CalibrationResult, state: SearchState) -> CalibrationResult:
     for name, analysis in calibration.analyses.items():
         log_for().debug("Layer %s: similarity %.9g", name, analysis.similarity)
     state.add_calibration(calibration)

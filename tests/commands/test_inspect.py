@@ -10,20 +10,11 @@ import pytest
 from conftest import ROOT
 from graphs import build, normal, save, small_net, tf1
 
-from amct_tensorflow import __main__ as command_line
 from amct_tensorflow.commands import COMMANDS
 from amct_tensorflow.commands.options import input_shapes, output_names
 from amct_tensorflow.version import VERSION
 
 BUNDLED = ROOT / "model" / "mobilenet_v2_0.35_48_fashion_mnist.pb"
-
-
-@pytest.fixture
-def main(monkeypatch):
-    """The command line without what it does to its process."""
-    monkeypatch.setattr(command_line, "quiet_tensorflow", lambda: None)
-    monkeypatch.setattr("amct_tensorflow.console.command.raise_on_signals", lambda: None)
-    return command_line.main
 
 
 def shell(*arguments):

@@ -1,36 +1,19 @@
 """Every node of a quantized model traces to nodes of the file that the user gave, whatever preparation made of them."""
 
-import json
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from forms import FORMS
-from graphs import run, save, signal_to_noise, tf1
+from forms import FORMS, quantize_form
+from graphs import build, normal, run, signal_to_noise, tf1
 
-import amct_tensorflow as amct
-from amct_tensorflow.graph.model_file import import_graph
+from amct_tensorflow import FloatModel
+from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.quantized.builder import quantize_graph
+from amct_tensorflow.quantized.plan import QuantizationPlan
 
 INSERTED = ("AscendQuant", "AscendWeightQuant", "AscendDequant", "AscendAntiQuant")
-
-
-def quantize(form, skip_layers=None):
-    """Takes a form through the public steps; returns the float graph, the quantized one, and the node map."""
-    graph_def = form.graph_def()
-    model = save(graph_def, Path("float.pb"))
-    graph = import_graph(graph_def, "test")
-    amct.create_quant_config("config.json", graph, skip_layers)
-    amct.quantize_model(graph, "config.json", "record.txt", list(form.outputs))
-    with graph.as_default():  # see ``run``
-        fetched = [tf.identity(graph.get_tensor_by_name(f"{name}:0")) for name in form.outputs]
-    with tf1.Session(graph=graph, config=form.options()) as session:
-        session.run(fetched, {f"{name}:0": value for name, value in form.feeds().items()})
-    amct.save_model(model, list(form.outputs), "record.txt", "results/net")
-    quantized = tf1.GraphDef.FromString(Path("results/net_quantized.pb").read_bytes())
-    (graph,) = json.loads(Path("results/net_quant.json").read_text())["graph"]
-    return graph_def, quantized, graph["op"]
 
 
 def originals_of(operation):
@@ -42,7 +25,7 @@ def originals_of(operation):
 @pytest.mark.parametrize("name", FORMS)
 def test_a_form_is_quantized_and_traced(name):
     form = FORMS[name]
-    graph_def, quantized, operations = quantize(form)
+    graph_def, quantized, operations = quantize_form(form)
     check_map(graph_def, quantized, operations)
     assert any(operation["type"] == "AscendDequant" for operation in operations)
     feeds = form.feeds()
@@ -50,6 +33,30 @@ def test_a_form_is_quantized_and_traced(name):
     expected = run(graph_def, form.outputs, feeds, form.options())
     for one, other in zip(expected, run(quantized, form.outputs, present, form.options()), strict=True):
         assert signal_to_noise(one, other) > 20
+    check_values(graph_def, quantized, operations, feeds, present, form.options())
+
+
+def values_of(operations):
+    """Returns per node the original one whose output it is said to reproduce."""
+    entries = {
+        operation["name"]: {entry["key"]: entry["value"] for entry in output["attr"]}
+        for operation in operations
+        for output in operation.get("output_desc", ())
+    }
+    return {name: each["_datadump_origin_name"]["s"] for name, each in entries.items()}
+
+
+def check_values(graph_def, quantized, operations, feeds, present, options=None):
+    """Checks that a node reproduces the original value that it is said to, as far as both can be fetched."""
+    uncertain = GraphView(graph_def).uncertain_nodes | GraphView(quantized).uncertain_nodes
+    floats = {node.name for node in quantized.node if node.attr["T"].type == 1 and node.op != "Assert"}
+    pairs = [pair for pair in values_of(operations).items() if pair[0] in floats and not uncertain & set(pair)]
+    assert pairs
+    made, original = map(list, zip(*pairs, strict=True))
+    values = run(graph_def, original, feeds, options), run(quantized, made, present, options)
+    for name, one, other in zip(made, *values, strict=True):
+        if one.dtype == np.float32:
+            assert one.shape == other.shape and (not one.any() or signal_to_noise(one, other) > 10), name
 
 
 def check_map(graph_def, quantized, operations):
@@ -68,14 +75,14 @@ def check_map(graph_def, quantized, operations):
             assert operation["name"] in originals
         for output in operation.get("output_desc", ()):
             value = {entry["key"]: entry["value"] for entry in output["attr"]}["_datadump_origin_name"]["s"]
-            assert operation_type == "AscendDequant" and value in types
+            assert value in types and (operation_type == "AscendDequant" or value == operation["name"])
     layers = [name for name, op in types.items() if op in ("Conv2D", "MatMul", "DepthwiseConv2dNative")]
     needed = {node.name for node in quantized.node}
     assert all(listed[name] for name in layers if name in needed)
 
 
 def test_what_comes_from_a_function_traces_to_its_call():
-    _, quantized, operations = quantize(FORMS["functions"])
+    _, quantized, operations = quantize_form(FORMS["functions"])
     calls = {name for operation in operations for name in originals_of(operation) if "PartitionedCall" in name}
     assert len(calls) == 3
     for operation in operations:
@@ -89,7 +96,7 @@ def test_what_comes_from_a_function_traces_to_its_call():
 
 def test_what_is_folded_into_a_layer_that_stays_float_is_no_node_of_the_file():
     form = FORMS["batch_norms_in_small_ops"]
-    graph_def, quantized, operations = quantize(form, skip_layers=["conv1", "dense6"])
+    graph_def, quantized, operations = quantize_form(form, skip_layers=["conv1", "dense6"])
     check_map(graph_def, quantized, operations)
     named = {operation["name"]: originals_of(operation) for operation in operations}
     assert named["conv1/folded_weights"] == named["conv1/folded_bias"] == []
@@ -98,7 +105,7 @@ def test_what_is_folded_into_a_layer_that_stays_float_is_no_node_of_the_file():
 @pytest.mark.parametrize("name", ["functions", "weights_in_half_precision", "an_output_that_waits_for_the_weights"])
 def test_a_quantized_model_holds_its_weights_once(name):
     """Neither a function that was inlined nor what an output waited for keeps the float ones."""
-    _, quantized, _ = quantize(FORMS[name])
+    _, quantized, _ = quantize_form(FORMS[name])
     largest = max(
         np.prod(tf.make_ndarray(node.attr["value"].tensor).shape) for node in quantized.node if node.op == "Const"
     )
@@ -107,3 +114,17 @@ def test_a_quantized_model_holds_its_weights_once(name):
     ]
     assert all(tf.make_ndarray(node.attr["value"].tensor).size < largest for node in floats)
     assert {each.signature.name.partition("_")[0] for each in quantized.library.function} <= set(INSERTED)
+
+
+def test_values_that_balancing_has_scaled_are_none_of_the_original():
+    def residual():
+        x = tf1.placeholder("float32", [None, 6, 6, 3], "x")
+        first = tf.nn.relu(tf.nn.conv2d(x, normal((3, 3, 3, 4), 1), 1, "SAME", name="a"), name="relu_a")
+        second = tf.nn.conv2d(first, normal((3, 3, 4, 4), 2), 1, "SAME", name="b")
+        tf.identity(tf.nn.conv2d(tf.add(first, second, "sum"), normal((1, 1, 4, 2), 3), 1, "SAME", name="c"), "out")
+
+    model = FloatModel(GraphView(build(residual)), ["out"], "test")
+    fused = model.fuse(balance={"b": (0.5, 2.0, 4.0, 1.0)})
+    quantized = quantize_graph(QuantizationPlan(fused, {}, {}, ["out"]))
+    assert {"x", "c", "out"} == {name for name in quantized.values if quantized.values[name] in ("x", "c", "out")}
+    assert not {"a", "relu_a", "b", "sum"} & {*quantized.values, *quantized.values.values()}

@@ -1,0 +1,54 @@
+"""What a fake quantizer of TensorFlow's makes of the range that it learnt.
+
+It moves the range a little, so that 0 is one of its values: "nudging", as the documentation of
+``tf.quantization.fake_quant_with_min_max_vars`` describes it. All is computed in float32, as TensorFlow does::
+
+    scale      = (max - min) / (highest - lowest)
+    zero_point = round(lowest - min / scale), limited to [lowest, highest]
+    values     = (level - zero_point) * scale        for level in [lowest, highest]
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class NudgedRange:
+    """The values of a fake quantizer.
+
+    Attributes:
+        scale: step between two values, float32 [channels], or [1] for one range; 0 or less where the range is empty.
+        zero_point: the level that stands for 0, int64, likewise.
+        lowest: the lowest level: 0, or 1 for a narrow range.
+        highest: the highest level.
+    """
+
+    scale: np.ndarray
+    zero_point: np.ndarray
+    lowest: int
+    highest: int
+
+    @property
+    def is_int8(self) -> bool:
+        """Tells whether its levels are those of int8, shifted by 128."""
+        return (self.lowest, self.highest) == (0, 255)
+
+
+def nudge(minimum: np.ndarray, maximum: np.ndarray, num_bits: int, narrow_range: bool) -> NudgedRange:
+    """Nudges the range of a fake quantizer.
+
+    Args:
+        minimum: lower ends of the ranges, float32, a scalar or [channels].
+        maximum: upper ends, likewise.
+        num_bits: number of bits of a level.
+        narrow_range: whether the lowest level is left out.
+    """
+    lowest, highest = int(narrow_range), 2**num_bits - 1
+    low, high = np.atleast_1d(np.float32(minimum)), np.atleast_1d(np.float32(maximum))
+    scale = (high - low) / np.float32(highest - lowest)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exact = np.where(scale > 0, np.float32(lowest) - low / scale, np.float32(lowest))
+    # Of two levels that are equally near TensorFlow takes the one farther from 0; here none is below 0.
+    zero_point = np.floor(np.clip(exact, lowest, highest).astype(np.float64) + 0.5)
+    return NudgedRange(scale, zero_point.astype(np.int64), lowest, highest)

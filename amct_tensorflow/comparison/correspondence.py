@@ -1,0 +1,117 @@
+"""Which tensors of a quantized model and of the float model it was made from correspond."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.errors import ModelError
+from amct_tensorflow.graph.model_file import read_model
+from amct_tensorflow.graph.view import GraphView, data_inputs, parse_tensor_name
+from amct_tensorflow.quantized import ascend_ops
+from amct_tensorflow.quantized.layer_nodes import nodes_of_layer, quantizer_of
+from amct_tensorflow.quantized.node_map import NodeMap, read_node_map
+
+_ENDING = "quantized.pb"
+_NODE_MAP_ENDING = "quant.json"
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """A layer of a quantized model.
+
+    Attributes:
+        name: the original node that it stands for.
+        op_type: its op type.
+        quantizer: its AscendQuant.
+        read: the original tensor, in full, that the AscendQuant stands behind; None if no original one has its value.
+        result: the node of the quantized model whose output 0 is compared: the AscendDequant, or what shapes its value.
+        value: the original node whose output 0 that reproduces; None if there is none.
+    """
+
+    name: str
+    op_type: str
+    quantizer: str
+    read: str | None
+    result: str
+    value: str | None
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether the layer can be looked at by itself."""
+        return self.read is not None and self.value is not None
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedModel:
+    """A quantized model, and what its tensors correspond to.
+
+    Attributes:
+        view: its nodes.
+        path: its file.
+        layers: its quantized layers, in its order.
+        ends: its nodes that are nodes of the original model, too, and that nothing reads.
+    """
+
+    view: GraphView
+    path: Path
+    layers: tuple[QuantizedLayer, ...]
+    ends: tuple[str, ...]
+
+
+def read_quantized(path: str | Path, node_map: str | Path | None = None) -> QuantizedModel:
+    """Reads a quantized model.
+
+    Args:
+        path: the file, ``<prefix>_quantized.pb``.
+        node_map: its node map; None for ``<prefix>_quant.json`` beside it.
+
+    Raises:
+        ModelError: the model or its node map cannot be read, or nothing in the model is quantized.
+    """
+    path, view = Path(path), read_model(path)
+    dequantizers = [node.name for node in view.topological() if node.op == ascend_ops.DEQUANT]
+    if not dequantizers:
+        raise ModelError(f"{path} holds no quantized layer. Give the quantized model after the original one.")
+    if node_map is None and not path.name.endswith(_ENDING):
+        raise ModelError(f"The name of {path} does not end in {_ENDING}; give its node map with --node_map.")
+    found = read_node_map(node_map or path.with_name(path.name.removesuffix(_ENDING) + _NODE_MAP_ENDING), view)
+    layers = tuple(_layer(view, found, name) for name in dequantizers)
+    ends = tuple(name for name in view.nodes if name in found.originals[name] and not view.consumers(name))
+    return QuantizedModel(view, path, layers, ends)
+
+
+def _layer(view: GraphView, node_map: NodeMap, dequantizer: str) -> QuantizedLayer:
+    layer = nodes_of_layer(view, dequantizer)[-1]
+    quantizer = quantizer_of(view, layer)
+    if quantizer is None:
+        raise ModelError(f"In the quantized model, {dequantizer!r} stands behind no AscendQuant; the file is damaged.")
+    result, value = _result(view, node_map, dequantizer)
+    originals: Sequence[str] = node_map.originals[layer.name] or (layer.name,)
+    return QuantizedLayer(originals[0], layer.op, quantizer.name, _read(view, node_map, quantizer), result, value)
+
+
+def _read(view: GraphView, node_map: NodeMap, quantizer: NodeDef) -> str | None:
+    """Returns the original tensor in whose place a quantizer reads."""
+    absorbed = node_map.originals[quantizer.name]  # an activation that the quantizer repeats
+    if absorbed:
+        return f"{absorbed[0]}:0" if len(absorbed) == 1 else None
+    source = parse_tensor_name(quantizer.input[0])
+    value = node_map.values.get(source.node)
+    return None if value is None else f"{value}:{source.port}"
+
+
+def _result(view: GraphView, node_map: NodeMap, dequantizer: str) -> tuple[str, str | None]:
+    """Follows the value of a layer until it reproduces an original one, as long as nothing else goes into it."""
+    node = view.nodes[dequantizer]
+    while node.name not in node_map.values:
+        readers = [edge.node for edge in view.consumers(node.name) if not view.is_control(edge)]
+        if len(readers) != 1 or readers[0].op == ascend_ops.QUANT or _varying_inputs(view, readers[0]) != 1:
+            return dequantizer, None
+        node = readers[0]
+    return str(node.name), node_map.values[node.name]
+
+
+def _varying_inputs(view: GraphView, node: NodeDef) -> int:
+    return sum(view.constant(text) is None for text in data_inputs(node.input))

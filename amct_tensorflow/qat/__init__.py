@@ -1,0 +1,1 @@
+"""Models whose training faked quantization: what their fake quantizers say becomes factors."""
