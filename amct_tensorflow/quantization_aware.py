@@ -74,7 +74,7 @@ def _tell(model: FakeQuantizedModel, pb_model: str) -> None:
         )  # fmt: skip
     if model.kept:
         log.warning(
-            "%d fake quantizers stay as they are, since int8 does not have their values: %s",
+            "%d fake quantizers stay as they are (int8 does not have their values, or only a run tells them): %s",
             len(model.kept), ", ".join(model.kept),
         )  # fmt: skip
     if not model.layers:

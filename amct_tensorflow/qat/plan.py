@@ -42,7 +42,7 @@ class FakeQuantizedModel:
         layers: the factors of its layers.
         obstacles: per layer that has fake quantizers around it and stays in float all the same, why.
         unasked: layers that have none, and so stay in float.
-        kept: fake quantizers that stay as they are, since int8 does not have their values.
+        kept: fake quantizers that stay as they are: int8 does not have their values, or a run tells their range.
     """
 
     plan: QuantizationPlan
