@@ -6,7 +6,7 @@ An activation in front of an AscendQuant that clips as much is left out (see ``a
 The bias is rounded to the accumulator's unit ``scale_d * scale_w`` and stored as integer-valued floats.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,14 +16,13 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import RecordError
-from amct_tensorflow.graph.fusion import FusedLayer
+from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, full_tensor_name, node_scope, parse_tensor_name
+from amct_tensorflow.graph.view import full_tensor_name, node_scope, parse_tensor_name
 from amct_tensorflow.quantized import ascend_ops
 from amct_tensorflow.quantized.absorbed_activations import absorb_activations
 from amct_tensorflow.quantized.integers import layer_deq_scale, nearest_integers, quantize_bias
-from amct_tensorflow.quantized.layer_nodes import nodes_of_layer
 from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.layer_factors import LayerFactors
@@ -138,8 +137,7 @@ class _Builder:
         absorbed = absorb_activations(editor, self._quantizers.values(), outputs)
         graph_def = editor.graph_def_for(outputs)
         graph_def.library.MergeFrom(ascend_ops.function_library())
-        view = GraphView(graph_def)
-        kept = view.nodes.keys()
+        kept = {node.name for node in graph_def.node}
         fused = self._plan.fused
         origins = {
             **{name: fused.originals([name]) for name in kept if name in fused.origins},
@@ -150,23 +148,21 @@ class _Builder:
         return QuantizedGraph(
             graph_def,
             {name: each for name, each in origins.items() if name in kept},
-            self._original_values(view),
+            self._original_values(kept),
         )
 
-    def _original_values(self, view: GraphView) -> dict[str, str]:
-        """Returns per node whose output reproduces that of an original node, this node.
+    def _original_values(self, kept: Collection[str]) -> dict[str, str]:
+        """Returns per kept node whose output reproduces that of an original node, this node.
 
         These are the AscendDequants, and what stands between layers, where it is neither new nor scaled.
         """
         fused = self._plan.fused
-        within = {name for layer in fused.layers.values() for name in (layer.name, layer.accumulator)}
-        between = within.difference(layer.tail for layer in fused.layers.values())
-        dequantizers = view.nodes.keys() & self._values.keys()
-        inside = {node.name for dequantizer in dequantizers for node in nodes_of_layer(view, dequantizer)}
-        other = {*fused.origins, *self._inserted, *between, *inside}
-        values = {**{name: name for name in view.nodes if name not in other}, **self._values}
+        inside = {name for layer in fused.layers.values() for name in _partial_sums(fused, layer)}
+        integers = {layer.tail for name, layer in fused.layers.items() if name in self._plan.factors}
+        between = fused.view.nodes.keys() - inside - integers
         changed = {*fused.origins, *fused.scaled}
-        return {name: value for name, value in values.items() if name in view.nodes and value not in changed}
+        values = {**{name: name for name in between}, **self._values}
+        return {name: value for name, value in values.items() if name in kept and value not in changed}
 
     def quantized_layers(self) -> GraphDef:
         """Returns the nodes of the quantized layers alone; what they read of the float graph is named ``float/...``.
@@ -261,3 +257,12 @@ class _Builder:
         editor.add(identity, like=inner)
         self._origins[inner] = self._origins.pop(output, ())
         self._origins[output] = (output,)
+        self._values[output] = output
+
+
+def _partial_sums(fused: FusedGraph, layer: FusedLayer) -> list[str]:
+    """Returns the nodes from a layer to its tail, which is left out: their values lack what was folded behind them."""
+    names = [layer.tail]
+    while names[-1] != layer.name:
+        names.append(parse_tensor_name(fused.view.nodes[names[-1]].input[0]).node)
+    return names[1:]
