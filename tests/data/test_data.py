@@ -261,6 +261,7 @@ def test_another_schema_is_checked_and_parsed(tmp_path):
         (boxes(coordinates=(0.25, -1.0)), "boxes (coordinates from 0) is 0.25, -1.0."),
         (boxes(picture=b""), "picture (a JPEG) is missing."),
     ],
+    ids=["one size", "a size of 0", "no sizes", "a coordinate below 0", "no picture"],
 )
 def test_a_record_of_another_schema_at_fault_is_named(tmp_path, record, fault):
     bad = write(tmp_path / "a", [boxes(), boxes(), record])
