@@ -39,8 +39,8 @@ model: $(FETCHED) ## fetch MobileNet V2 for ImageNet into model/; ARCHIVE=file t
 $(FETCHED): | setup
 	$(BIN)/python model/fetch_mobilenet_v2.py $(if $(ARCHIVE),--archive '$(ARCHIVE)')
 
-test: lint ## check the style, then run all tests
-	$(BIN)/python -m pytest
+test: lint ## check the style, then run all tests, two at a time
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: setup ## ruff (lint and format) and mypy --strict
 	$(BIN)/ruff check .
