@@ -25,6 +25,14 @@ def load_script(path):
     return sys.modules[name]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """What a test showed may hold names of files that are no text; between processes only text can be passed."""
+    report = yield
+    report.sections = [(name, shown.encode("utf-8", "backslashreplace").decode()) for name, shown in report.sections]
+    return report
+
+
 @pytest.fixture(autouse=True)
 def workdir(tmp_path, monkeypatch):
     """Every test runs in a folder of its own, so that relative results and logs do not meet."""
