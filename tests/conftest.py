@@ -25,6 +25,14 @@ def load_script(path):
     return sys.modules[name]
 
 
+LONGEST = ("test_killing.py", "test_real_model.py")
+
+
+def pytest_collection_modifyitems(items):
+    """What takes longest begins first, so that in the end no process waits for another."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """What a test showed may hold names of files that are no text; between processes only text can be passed."""
