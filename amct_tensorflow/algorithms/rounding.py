@@ -17,8 +17,8 @@ for ``inputs`` rows.
 import numpy as np
 
 _LOWEST, _HIGHEST = -128, 127
-# Errors are passed on to the inputs of the same block one by one, and to later blocks by one product of matrices. Blocks
-# are so small that BLAS does not spread the many little products over threads.
+# Errors are passed on to the inputs of the same block one by one, and to later blocks by one product of matrices.
+# Blocks are so small that BLAS does not spread the many little products over threads.
 _BLOCK = 32
 
 
