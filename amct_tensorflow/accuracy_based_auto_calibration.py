@@ -92,6 +92,7 @@ def accuracy_based_auto_calibration(
     sensitivity: str | SensitivityBase = "CosineSimilarity",
     *,
     resume: bool = False,
+    exact: bool = False,
     config: QuantConfig | None = None,
 ) -> AutoCalibrationResult:
     """Quantizes a model, rolling the most sensitive layers back to float until its accuracy suffices.
@@ -115,6 +116,8 @@ def accuracy_based_auto_calibration(
         resume: go on with a run that was cut off; nothing is evaluated again that it had evaluated. If the model, the
             configuration, the code of the evaluator, or what its ``identity`` tells has changed, the run starts afresh,
             and says why.
+        exact: evaluate every candidate as it would be saved. Otherwise candidates after the first run in integers,
+            where the processor makes that faster, and the best of them is evaluated again as it is saved.
         config: a configuration from ``make_quant_config``, instead of that in ``config_file``, which is not read then,
             but written together with the results.
 
@@ -131,10 +134,10 @@ def accuracy_based_auto_calibration(
         KeyboardInterrupt: it was interrupted; what was found out is kept.
     """
     follow_directory()  # the state and the history go to it, too
-    files = _check_arguments(model_file, outputs, record_file, config_file, save_dir, resume, config)
+    files = _check_arguments(model_file, outputs, record_file, config_file, save_dir, resume, exact, config)
     asked = {"model_file": str(_source(model_file)), "outputs": outputs, "save_dir": save_dir,
              "record_file": record_file, "strategy": strategy, "sensitivity": sensitivity,
-             "resume": resume}  # fmt: skip
+             "resume": resume, "exact": exact}  # fmt: skip
     checked = CheckedEvaluator(evaluator)
     checked_strategy, chosen = choose_strategy(_NAME, strategy), choose_sensitivity(_NAME, sensitivity)
     model = _load(model_file, outputs)
@@ -145,7 +148,7 @@ def accuracy_based_auto_calibration(
         log_environment(asked, key.named)
         log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers())
         state = open_state(files.model.model, key, model, config, resume=resume)
-        result = run_search(model, config, checked, checked_strategy, chosen, state)
+        result = run_search(model, config, checked, checked_strategy, chosen, state, exact=exact)
         files.publish(result, config)
     log_report(result, model_dir=_folder(save_dir), record_dir=_folder(record_file))
     if result.interruption is not None:
@@ -161,6 +164,7 @@ def _check_arguments(
     config_file: str,
     save_dir: str,
     resume: bool,
+    exact: bool,
     config: QuantConfig | None,
 ) -> ResultFiles:
     """Checks the arguments other than the user's own objects; returns where the results go."""
@@ -170,6 +174,7 @@ def _check_arguments(
     require_path(_NAME, "config_file", config_file)
     require_path(_NAME, "save_dir", save_dir, may_be_empty=True)
     require_type(_NAME, "resume", resume, bool)
+    require_type(_NAME, "exact", exact, bool)
     if config is not None:
         require_type(_NAME, "config", config, QuantConfig)
     return ResultFiles(ModelPaths.of(save_dir), Path(record_file), None if config is None else Path(config_file), None)

@@ -139,6 +139,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--sensitivity", choices=["OutputDivergence", "CosineSimilarity"], default="OutputDivergence",
         help="measure that ranks the layers (default: %(default)s)")  # fmt: skip
     add("--resume", action="store_true", help="go on with a run that was cut off (default: start afresh)")
+    add("--exact", action="store_true", help="evaluate every candidate as it would be saved (default: in integers "
+        "where the processor makes that faster, and the best of them again as it is saved)")  # fmt: skip
     arguments = parser.parse_args(argv)
     if arguments.config_defination and arguments.calibration_batches != 1:
         parser.error(f"--calibration_batches has no effect; set batch_num in {arguments.config_defination}")
@@ -178,6 +180,7 @@ def run(arguments: argparse.Namespace) -> bool:
         strategy=arguments.strategy,
         sensitivity=arguments.sensitivity,
         resume=arguments.resume,
+        exact=arguments.exact,
         config=config,  # put in place together with the results
     )
     return result.target_met

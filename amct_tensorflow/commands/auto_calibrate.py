@@ -47,6 +47,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add("--sensitivity", choices=["OutputDivergence", "CosineSimilarity"], default="OutputDivergence",
         help="measure that ranks the layers (default: %(default)s)")  # fmt: skip
     add("--resume", action="store_true", help="go on with a run that was cut off (default: start afresh)")
+    add("--exact", action="store_true", help="evaluate every candidate as it would be saved (default: in integers "
+        "where the processor makes that faster, and the best of them again as it is saved)")  # fmt: skip
     add_json(parser)
 
 
@@ -78,6 +80,7 @@ def _run(arguments: Namespace) -> int:
         strategy=arguments.strategy,
         sensitivity=arguments.sensitivity,
         resume=arguments.resume,
+        exact=arguments.exact,
         config=config,
     )
     if arguments.json:

@@ -25,21 +25,24 @@ class Evaluations:
         self._state = state
         self._outputs = outputs
 
-    def get(self, quantized: Collection[str] | None, model: bytes, title: str) -> Evaluation:
+    def get(
+        self, quantized: Collection[str] | None, model: bytes, title: str, *, in_integers: bool = False
+    ) -> Evaluation:
         """Returns the evaluation of a model, which an earlier run may have done, of the very same bytes.
 
         Args:
             quantized: its quantized layers; None for the original model.
-            model: what stands in its file.
+            model: what stands in its file, or its execution graph.
             title: what it is called in messages.
+            in_integers: whether it is its execution graph.
         """
         identity = digest(model)
-        evaluation = self._state.evaluation(quantized)
+        evaluation = self._state.evaluation(quantized, in_integers=in_integers)
         if evaluation is not None and evaluation.model == identity:
             log_for().info("The result of %s is known from the earlier run.", title)
             self.evaluator.reuse()
             return evaluation
         graph = import_graph(tf.compat.v1.GraphDef.FromString(model), title)
         evaluation = replace(self.evaluator.evaluate(graph, self._outputs, title), model=identity)
-        self._state.add_evaluation(quantized, evaluation)
+        self._state.add_evaluation(quantized, evaluation, in_integers=in_integers)
         return evaluation

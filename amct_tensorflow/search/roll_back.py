@@ -4,6 +4,7 @@ from functools import partial
 
 from amct_tensorflow.console.progress_lines import duration
 from amct_tensorflow.errors import StateError
+from amct_tensorflow.execution.integer_execution import IntegerExecution
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantized.builder import QuantizedGraph, quantize_graph
 from amct_tensorflow.quantized.plan import QuantizationPlan
@@ -28,9 +29,17 @@ class RollBack:
     """
 
     def __init__(
-        self, plan: QuantizationPlan, original: Evaluation, evaluations: Evaluations, scores: LayerScores
+        self,
+        plan: QuantizationPlan,
+        original: Evaluation,
+        evaluations: Evaluations,
+        scores: LayerScores,
+        execution: IntegerExecution | None,
     ) -> None:
-        """Takes how to quantize all layers, how the original model did, and what tells of models and layers."""
+        """Takes how to quantize all layers, how the original model did, and what tells of models and layers.
+
+        With an ``execution``, candidates are evaluated in integers, and the best of them again as it will be saved.
+        """
         self.trials = Trials()
         # Ranking by the model's outputs takes time; nobody needs it unless layers are to be rolled back.
         self.ranking = scores.local_similarities()
@@ -40,21 +49,36 @@ class RollBack:
         self._evaluations = evaluations
         self._evaluator = evaluations.evaluator
         self._scores = scores
+        self._execution = execution
         # The best model so far, as it was evaluated: what is saved in the end is not built again. Only one is kept,
         # so that memory does not grow with the number of evaluations.
         self._built: tuple[Trial, QuantizedGraph] | None = None
 
-    def judge(self, configuration: Configuration, title: str) -> Trial:
-        """Evaluates a configuration unless that was done before; none has to be run if all layers are in float."""
+    def judge(self, configuration: Configuration, title: str, *, simulated: bool = False) -> Trial:
+        """Evaluates a configuration unless that was done before; none has to be run if all layers are in float.
+
+        Args:
+            configuration: which layers to quantize.
+            title: what the model is called in messages.
+            simulated: whether the very model is wanted that would be saved, even if integers would be faster.
+        """
         key = quantized_layers(configuration)
         known = self.trials.find(key)
-        if known is not None:
+        if known is not None and (known.simulated or not simulated):
             return known
         is_float = not key and len(self.trials) > 0
         quantized = None if is_float else quantize_graph(self._plan.restrict(configuration))
-        evaluation = self._original if quantized is None else self._evaluations.get(key, quantized.model, title)
+        integers = None
+        if quantized is not None and not simulated and self._execution is not None:
+            integers = self._execution.model_of(quantized)
+        if quantized is None:
+            evaluation = self._original
+        elif integers is None:
+            evaluation = self._evaluations.get(key, quantized.model, title)
+        else:
+            evaluation = self._evaluations.get(key, integers, title, in_integers=True)
         judged = self._evaluator.judge(self._original.metric, evaluation.metric)
-        trial = Trial(dict(configuration), evaluation, judged)
+        trial = Trial(dict(configuration), evaluation, judged, integers is None)
         self.trials.add(trial)
         if quantized is not None and self.trials.best(self.settled) is trial:
             self._built = trial, quantized
@@ -65,6 +89,16 @@ class RollBack:
         self.ranking = self._scores.ranking(sensitivity)
         if not self.ranking:  # only tensors are quantized
             return
+        self._follow(strategy)
+        if not self._confirm():
+            log_for().warning("Candidates are simulated from here on, and the search is done again with them.")
+            self._execution = None
+            self.trials.forget_unconfirmed()
+            self._follow(strategy)
+        log_for().info("Fine search finished after %d evaluations.", self._evaluator.evaluations - 2)
+
+    def _follow(self, strategy: CheckedStrategy) -> None:
+        """Judges what a strategy decides, until it stops."""
         find_target = partial(self._evaluator.find_target, self._original.metric)
         strategy.begin(SearchKnowledge(self._scores.divergences, self._scores.mac_shares, find_target), self.ranking)
         judged = self.trials.first.judged
@@ -85,10 +119,26 @@ class RollBack:
                 strategy.name, repetitions,
             )  # fmt: skip
             self.settled = frozenset()
-        log_for().info("Fine search finished after %d evaluations.", self._evaluator.evaluations - 2)
+
+    def _confirm(self) -> bool:
+        """Evaluates the model to save itself, where integers were run in its place.
+
+        Returns:
+            False if that model does not satisfy, although it did in integers.
+        """
+        best = self.trials.best(self.settled)
+        while not best.simulated:
+            itself = self.judge(best.configuration, "the model to save", simulated=True)
+            log_for().info(
+                "The model to save itself: loss %.4g; in integers it was %.4g.", itself.judged.loss, best.judged.loss
+            )
+            if best.judged.satisfied and not itself.judged.satisfied:
+                return False
+            best = self.trials.best(self.settled)
+        return True
 
     def model_of(self, trial: Trial) -> QuantizedGraph:
-        """Returns the model that was evaluated in a trial; one that had not been the best is built again.
+        """Returns the model of a trial; one that had not been the best is built again.
 
         Raises:
             StateError: it is not the one that was evaluated.
@@ -96,7 +146,7 @@ class RollBack:
         if self._built is not None and self._built[0] is trial:
             return self._built[1]
         quantized = quantize_graph(self._plan.restrict(trial.configuration))
-        if digest(quantized.model) != trial.evaluation.model:
+        if trial.simulated and digest(quantized.model) != trial.evaluation.model:
             raise StateError("The model to save is not the one that was evaluated. Start again, without resume.")
         return quantized
 

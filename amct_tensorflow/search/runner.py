@@ -16,6 +16,7 @@ from amct_tensorflow.calibration.calibrator import CalibrationResult
 from amct_tensorflow.calibration.run import prepare_calibration
 from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.console.progress_lines import duration
+from amct_tensorflow.execution.integer_execution import IntegerExecution
 from amct_tensorflow.log import log_for
 from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.record.layer_factors import unfused_layers
@@ -39,8 +40,13 @@ def run_search(
     strategy: CheckedStrategy,
     sensitivity: SensitivityBase,
     state: SearchState,
+    *,
+    exact: bool,
 ) -> SearchResult:
     """Evaluates, calibrates, and rolls layers back until the requirement is met with as few as the strategy finds.
+
+    The model with all layers quantized, which usually is the one, is evaluated as it would be saved. Candidates after
+    it run in integers where that is faster, unless ``exact`` says not to; see ``IntegerExecution``.
 
     Returns:
         The best model found: the satisfying one that the strategy settled on, or else the one with the least loss. If
@@ -59,9 +65,12 @@ def run_search(
     fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
     plan = calibration.plan(fused, model.outputs)
     with closing(LayerScores(model.prepared_graph, plan, calibration)) as scores:
-        search = RollBack(plan, original, evaluations, scores)
+        execution = None if exact else IntegerExecution(plan, calibration.batches)
+        search = RollBack(plan, original, evaluations, scores, execution)
         interruption = _roll_back(search, config, strategy, sensitivity)
     saved = search.trials.best(search.settled)
+    if not saved.simulated:
+        log_for().warning("The model to save was evaluated in integers only; --resume evaluates it itself, too.")
     interval = _interval(original, saved)
     return SearchResult(
         original=original,
@@ -116,7 +125,8 @@ def _roll_back(
     Returns:
         What interrupted it, when there was a result already.
     """
-    first = search.judge(dict.fromkeys(config.enabled_layers(), True), "the model with all layers quantized")
+    title = "the model with all layers quantized"
+    first = search.judge(dict.fromkeys(config.enabled_layers(), True), title, simulated=True)
     log_for().info("Accuracy of the model with all layers quantized: %s", format_metric(first.metric))
     if first.judged.satisfied:
         log_for().info("The model satisfies the requirement after all layers are quantized.")

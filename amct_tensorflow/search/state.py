@@ -35,6 +35,7 @@ _CALIBRATION = "calibration"
 _RESULTS = "results"
 _FILE_NAME_LENGTH = 16
 _ORIGINAL = "original"
+_IN_INTEGERS = "\nin integers"  # no layer's name has a line break
 
 
 @dataclass(eq=False)
@@ -79,13 +80,18 @@ class SearchState:
             log_for("state").warning("%s Starting from the beginning.", error)
         return cls(folder, key)
 
-    def evaluation(self, quantized: Collection[str] | None) -> Evaluation | None:
-        """Returns the evaluation of a set of quantized layers (None: of the original model), if it is known."""
-        return self._evaluations.get(_name(quantized))
+    def evaluation(self, quantized: Collection[str] | None, *, in_integers: bool = False) -> Evaluation | None:
+        """Returns the evaluation of a set of quantized layers (None: of the original model), if it is known.
 
-    def add_evaluation(self, quantized: Collection[str] | None, evaluation: Evaluation) -> None:
+        That of its execution graph, ``in_integers``, is another one.
+        """
+        return self._evaluations.get(_name(quantized, in_integers))
+
+    def add_evaluation(
+        self, quantized: Collection[str] | None, evaluation: Evaluation, *, in_integers: bool = False
+    ) -> None:
         """Keeps an evaluation; one whose metric cannot be written exactly is left out."""
-        name = _name(quantized)
+        name = _name(quantized, in_integers)
         self._evaluations[name] = evaluation
         if not _is_exact(evaluation.metric):
             log_for("state").warning(
@@ -176,8 +182,11 @@ class SearchState:
         return state
 
 
-def _name(quantized: Collection[str] | None) -> str:
-    return _ORIGINAL if quantized is None else digest("\n".join(sorted(quantized)))
+def _name(quantized: Collection[str] | None, in_integers: bool) -> str:
+    if quantized is None:
+        return _ORIGINAL
+    names = sorted(quantized)
+    return digest("\n".join([*names, _IN_INTEGERS] if in_integers else names))
 
 
 def _is_exact(metric: Any) -> bool:

@@ -22,11 +22,13 @@ class Trial:
         configuration: per layer, True if it is quantized, False if it was rolled back to float.
         evaluation: what the evaluator gave for the model.
         judged: whether that satisfies the requirement, and the loss.
+        simulated: whether the very model that would be saved was evaluated, and not its execution graph.
     """
 
     configuration: Configuration
     evaluation: Evaluation
     judged: MetricEval
+    simulated: bool = True
 
     @property
     def quantized(self) -> frozenset[str]:
@@ -72,8 +74,12 @@ class Trials:
         return self._trials.get(quantized)
 
     def add(self, trial: Trial) -> None:
-        """Adds a trial of a configuration that was not judged before."""
+        """Adds a trial, in the place of one of the same configuration if there is one."""
         self._trials[trial.quantized] = trial
+
+    def forget_unconfirmed(self) -> None:
+        """Leaves out the trials whose own model was not evaluated."""
+        self._trials = {key: trial for key, trial in self._trials.items() if trial.simulated}
 
     def best(self, settled: frozenset[str] = frozenset()) -> Trial:
         """Returns the trial of ``settled`` layers, if there are any and it satisfies; else the best quantized one."""

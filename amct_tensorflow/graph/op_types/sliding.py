@@ -62,7 +62,7 @@ def taps(node: NodeDef, data: np.ndarray, window: Sequence[int]) -> Iterator[tup
     strides, dilations = spatial(node, "strides"), spatial(node, "dilations")
     reach = [(size - 1) * dilation + 1 for size, dilation in zip(window, dilations, strict=True)]
     lengths = data.shape[1:-1]
-    pads = [_pads(node, axis, lengths[axis], reach[axis], strides[axis]) for axis in range(len(window))]
+    pads = [_margin(node, axis, lengths[axis], reach[axis], strides[axis]) for axis in range(len(window))]
     padded = np.pad(data, [(0, 0), *pads, (0, 0)])
     counts = [
         (length - size) // stride + 1 for length, size, stride in zip(padded.shape[1:-1], reach, strides, strict=True)
@@ -110,7 +110,27 @@ def pads(node: NodeDef, weights: Sequence[int]) -> bool:
     return padding == "SAME" and max(weights[:-2]) > 1
 
 
-def _pads(node: NodeDef, axis: int, length: int, reach: int, stride: int) -> tuple[int, int]:
+def margins(node: NodeDef, data: Sequence[int | None], weights: Sequence[int]) -> tuple[tuple[int, int], ...] | None:
+    """Returns the zeros before and behind each axis of the window; None if they depend on a length that is not known.
+
+    Args:
+        node: a convolution.
+        data: the shape of its data.
+        weights: the shape of its filters, ``[*window, ., .]``.
+    """
+    first = 1 if data_format(node) == "NHWC" else 2
+    found = []
+    sizes = zip(weights[:-2], spatial(node, "strides"), spatial(node, "dilations"), strict=True)
+    for axis, (size, stride, dilation) in enumerate(sizes):
+        length, reach = data[first + axis], (size - 1) * dilation + 1
+        if length is None and attribute(node, "padding").s == b"SAME" and stride > 1 and reach > 1:
+            return None
+        # With a stride of 1 any length gives the same, as long as it is one.
+        found.append(_margin(node, axis, 1 if length is None else length, reach, stride))
+    return tuple(found)
+
+
+def _margin(node: NodeDef, axis: int, length: int, reach: int, stride: int) -> tuple[int, int]:
     """Returns the zeros before and behind an axis, counted without that of the images."""
     padding = attribute(node, "padding").s.decode()
     if padding == "SAME":

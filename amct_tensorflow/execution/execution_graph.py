@@ -1,0 +1,99 @@
+"""Turns a quantized graph, which simulates integers with floats, into one that computes them.
+
+    AscendQuant -> Conv2D -> BiasAdd -> AscendDequant -> AscendQuant -> ...    becomes
+    QuantizeV2 -> _FusedQuantizedConv2D -> ...
+
+Where the values of a layer only go to quantizers with one scale and zero point 0, perhaps through a Relu6, the kernel
+yields their bytes itself, and no float appears in between. Elsewhere it yields values, and where these are only added
+to others of the same shape, as in a residual stream, it does that, too.
+"""
+
+from collections.abc import Collection, Mapping
+
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.execution import integer_nodes
+from amct_tensorflow.execution.integer_layer import IntegerLayer
+from amct_tensorflow.execution.reading import find_reading, only_readers
+from amct_tensorflow.execution.scope import Scope
+from amct_tensorflow.graph.nodes import make_node
+from amct_tensorflow.graph.rewrite import GraphEditor
+from amct_tensorflow.graph.view import GraphView, parse_tensor_name
+
+
+def execution_graph(view: GraphView, layers: Mapping[str, IntegerLayer], outputs: Collection[str]) -> GraphDef:
+    """Returns the graph in which some layers run in integers.
+
+    Args:
+        view: the quantized model; knows the shapes of its tensors as far as they are known.
+        layers: these layers, by name.
+        outputs: nodes whose values are requested; they keep their names.
+    """
+    return _Rewrite(view, layers, outputs).graph_def()
+
+
+class _Rewrite:
+    """Goes through the layers in the order in which they run, and puts integers in their place."""
+
+    def __init__(self, view: GraphView, layers: Mapping[str, IntegerLayer], outputs: Collection[str]) -> None:
+        self._view = view
+        self._layers = {layer.dequantizer: layer for layer in layers.values()}
+        self._outputs = outputs
+        self._editor = GraphEditor(view)
+        self._bytes: dict[str, str] = {}
+        self._additions: set[str] = set()
+
+    def graph_def(self) -> GraphDef:
+        for node in self._view.topological():
+            if node.name in self._layers:
+                self._compute(self._layers[node.name])
+        return self._editor.graph_def_for(self._outputs)
+
+    def _compute(self, layer: IntegerLayer) -> None:
+        scope = Scope(self._editor, layer.name)
+        data = self._data(layer)
+        reading = find_reading(self._view, layer.dequantizer, self._outputs)
+        if reading is None:
+            self._yield_values(scope, layer, data)
+            return
+        result = integer_nodes.requantized(scope, layer, data, reading.scale, reading.highest)
+        for quantizer in reading.quantizers:
+            self._bytes[quantizer] = result
+            # Whoever else reads the quantizer goes on to get what it yielded.
+            plain = integer_nodes.plain_bytes(Scope(self._editor, quantizer), result)
+            self._editor.replace_node(make_node(quantizer, "Cast", [plain], SrcT=tf.uint8, DstT=tf.float32))
+
+    def _data(self, layer: IntegerLayer) -> str:
+        """Returns the bytes that a layer reads."""
+        name = layer.quantizer
+        if name not in self._bytes:
+            tensor = self._editor.node(name).input[0]
+            scope = Scope(self._editor, name)
+            self._bytes[name] = integer_nodes.quantize(scope, tensor, layer.scale, layer.zero_point)
+        return self._bytes[name]
+
+    def _yield_values(self, scope: Scope, layer: IntegerLayer, data: str) -> None:
+        """Lets a layer yield floats, to which those of a residual stream are added if nothing else reads them."""
+        addition = self._addition(layer)
+        if addition is None:
+            result = integer_nodes.values(scope, layer, data)
+            name = layer.dequantizer
+        else:
+            name = str(addition.name)
+            self._additions.add(name)
+            other = next(text for text in addition.input if parse_tensor_name(text).node != layer.dequantizer)
+            result = integer_nodes.values(scope, layer, data, other)
+        self._editor.replace_node(make_node(name, "Identity", [result], T=tf.float32))
+
+    def _addition(self, layer: IntegerLayer) -> NodeDef | None:
+        """Returns the only reader of a pointwise layer if it adds another tensor of the same shape to its values."""
+        readers = only_readers(self._view, layer.dequantizer, self._outputs)
+        if len(readers) != 1 or readers[0].op not in ("Add", "AddV2") or not layer.is_pointwise:
+            return None
+        node = readers[0]
+        shapes = [self._view.shape(text) for text in (*node.input, f"{node.name}:0")]
+        known = [None if shape is None else tuple(shape[1:]) for shape in shapes]
+        is_alike = known[0] is not None and None not in known[0] and known.count(known[0]) == len(known)
+        return node if is_alike and node.name not in self._additions else None

@@ -1,0 +1,177 @@
+"""Which layers of a quantized model oneDNN's integer kernels can compute, and what they compute.
+
+Spec section 8.3 gives a layer as ``x -> AscendQuant -> op(AscendWeightQuant) -> [BiasAdd] -> AscendDequant``. The
+kernels take unsigned bytes ``u = q - q_min = r + z``, where ``r`` is what AscendQuant yields, relative to the zero
+point, and ``z`` is ``offset + 128``. What they sum up too much, ``z * sum(weights)``, is taken off the bias.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.graph.op_types.op_type import data_format
+from amct_tensorflow.graph.op_types.sliding import margins, spatial
+from amct_tensorflow.graph.view import GraphView, Shape, attribute
+from amct_tensorflow.quantized import ascend_ops
+from amct_tensorflow.quantized.layer_nodes import nodes_of_layer, quantizer_of
+
+_INT32 = np.iinfo(np.int32)
+_MATRIX, _CONVOLUTION, _DEPTHWISE = "MatMul", "Conv2D", "DepthwiseConv2dNative"
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerLayer:
+    """A layer in integers.
+
+    Attributes:
+        node: the op that multiplies, as the quantized model has it.
+        quantizer: the AscendQuant that it reads.
+        sums: the node that holds its sums, bias included.
+        dequantizer: its AscendDequant.
+        weights: int8 [h, w, Cin, Cout], or [h, w, C, 1] of a depthwise convolution.
+        bias: int32 [Cout]; includes what corrects for the zero point.
+        deq_scale: what turns sums into values, float32 [Cout].
+        scale: what the quantizer multiplies by.
+        zero_point: the byte that stands for 0, in [0, 255].
+        margins: how many values of 0 stand before and behind height and width, where the kernel would put wrong ones;
+            None if it pads as the op does.
+    """
+
+    node: NodeDef
+    quantizer: str
+    sums: str
+    dequantizer: str
+    weights: np.ndarray
+    bias: np.ndarray
+    deq_scale: np.ndarray
+    scale: float
+    zero_point: int
+    margins: tuple[tuple[int, int], ...] | None
+
+    @property
+    def name(self) -> str:
+        """The name of the layer."""
+        return str(self.node.name)
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether every channel has its own filter."""
+        return bool(self.node.op == _DEPTHWISE)
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether the data has no height and width."""
+        return bool(self.node.op == _MATRIX)
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether it is a product of matrices, whatever stands around the channels."""
+        one_place = self.weights.shape[:2] == (1, 1) and not self.is_depthwise and self.margins is None
+        return self.is_matrix or (one_place and spatial(self.node, "strides") == (1, 1))
+
+
+def find_integer_layers(view: GraphView, shapes: Mapping[str, Shape]) -> tuple[dict[str, IntegerLayer], dict[str, str]]:
+    """Finds the layers of a quantized model that integer kernels can compute.
+
+    Args:
+        view: the quantized model.
+        shapes: per quantized layer, what is known of the shape of its data.
+
+    Returns:
+        These layers by name, and why the other quantized ones stay in simulation.
+    """
+    found, others = {}, {}
+    for name, node in view.nodes.items():
+        if node.op == ascend_ops.DEQUANT:
+            layer, obstacle = _layer(view, name, shapes)
+            if isinstance(layer, IntegerLayer):
+                found[layer.name] = layer
+            else:
+                others[layer] = obstacle
+    return found, others
+
+
+def _layer(view: GraphView, dequantizer: str, shapes: Mapping[str, Shape]) -> tuple[IntegerLayer | str, str]:
+    """Returns the layer in front of an AscendDequant, or its name and why it cannot be computed in integers."""
+    nodes = nodes_of_layer(view, dequantizer)
+    node = nodes[-1]
+    shape = shapes.get(node.name)
+    obstacle = _obstacle(view, node, shape)
+    if obstacle is not None:
+        return str(node.name), obstacle
+    assert shape is not None
+    quantizer = quantizer_of(view, node)
+    assert quantizer is not None
+    stored = view.constant(view.producer(node.input[1]).input[0])
+    assert stored is not None
+    weights = _as_filter(node, stored)
+    zero_point = round(attribute(quantizer, "offset").f) + 128
+    around = margins(node, shape, weights.shape) if node.op != _MATRIX else ((0, 0), (0, 0))
+    padded = around is None or any(map(any, around))
+    if around is None and zero_point != 0:
+        return str(node.name), "how much is padded depends on a size that only a run tells"
+    explicit = attribute(node, "padding").s == b"EXPLICIT"
+    bias = _bias(view, nodes[:-1], weights, zero_point, depthwise=node.op == _DEPTHWISE)
+    if np.any(np.abs(bias) > _INT32.max):
+        return str(node.name), "its bias exceeds 32 bits when the zero point is taken off it"
+    deq_scale = view.constant(view.nodes[dequantizer].input[1])
+    assert deq_scale is not None
+    scales = (deq_scale & 0xFFFFFFFF).astype(np.uint32).view(np.float32)
+    return IntegerLayer(
+        node=node,
+        quantizer=str(quantizer.name),
+        sums=str(nodes[0].name),
+        dequantizer=dequantizer,
+        weights=weights,
+        bias=bias.astype(np.int32),
+        deq_scale=np.broadcast_to(scales, bias.shape).astype(np.float32),
+        scale=attribute(quantizer, "scale").f,
+        zero_point=zero_point,
+        margins=around if padded and (zero_point != 0 or explicit) else None,
+    ), ""
+
+
+def _obstacle(view: GraphView, node: NodeDef, shape: Shape | None) -> str | None:
+    """Returns what keeps a layer from being computed in integers, None if nothing is known to."""
+    if node.op not in (_MATRIX, _CONVOLUTION, _DEPTHWISE):
+        return f"there is no integer kernel for {node.op}"
+    if shape is None or len(shape) != (2 if node.op == _MATRIX else 4):
+        return "the rank of its data is not known"
+    weights = view.constant(view.producer(node.input[1]).input[0])
+    if weights is None:
+        return "its weights are not constant"
+    if node.op == _MATRIX:
+        transposes = attribute(node, "transpose_a").b or attribute(node, "transpose_b").b
+        return "the kernel does not transpose" if transposes else None
+    return _obstacle_of_convolution(node, shape, weights)
+
+
+def _obstacle_of_convolution(node: NodeDef, data: Shape, weights: np.ndarray) -> str | None:
+    if data_format(node) != "NHWC":
+        return "the kernel wants the channels last"
+    if node.op == _CONVOLUTION:
+        return "it convolves in groups" if data[-1] != weights.shape[2] else None
+    if weights.shape[3] != 1:
+        return "its channels have several filters each"
+    return "its filters have gaps" if spatial(node, "dilations") != (1, 1) else None
+
+
+def _as_filter(node: NodeDef, weights: np.ndarray) -> np.ndarray:
+    """Returns weights as those of a convolution."""
+    return weights[np.newaxis, np.newaxis] if node.op == _MATRIX else weights
+
+
+def _bias(
+    view: GraphView, behind: list[NodeDef], weights: np.ndarray, zero_point: int, *, depthwise: bool
+) -> np.ndarray:
+    """Returns the bias of unsigned sums, int64 [Cout]."""
+    per_channel = weights.astype(np.int64).sum(axis=(0, 1, 3) if depthwise else (0, 1, 2))
+    bias = -zero_point * per_channel
+    for node in behind:
+        if node.op == "BiasAdd":
+            values = view.constant(node.input[1])
+            assert values is not None
+            bias = bias + np.rint(values.astype(np.float64)).astype(np.int64)
+    return np.asarray(bias)

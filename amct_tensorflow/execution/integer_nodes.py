@@ -1,0 +1,207 @@
+"""The nodes that compute a layer in integers.
+
+These ops are told scales as the range of values that the bytes cover. Data is given the scale 1 here, the range
+[0, 255], and the weights carry the whole factor from sums to values, so that it is not rounded in parts.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from amct_tensorflow.execution.integer_layer import IntegerLayer
+from amct_tensorflow.execution.kernels import CONVOLUTION, DEPTHWISE_CONVOLUTION, MATRIX_PRODUCT
+from amct_tensorflow.execution.reading import HIGHEST_BYTE
+from amct_tensorflow.execution.scope import Scope
+from amct_tensorflow.graph.nodes import Attr
+from amct_tensorflow.graph.op_types.sliding import spatial
+
+_HIGHEST_WEIGHT = 127.0
+
+
+def quantize(scope: Scope, tensor: str, scale: float, zero_point: int) -> str:
+    """Adds what makes bytes of values, ``clip(round(x * scale) + zero_point, 0, 255)``, in one pass over memory.
+
+    It rounds a half away from 0, where the simulation rounds it to the nearest even number; nothing else differs.
+    """
+    step = 1 / np.float64(np.float32(scale))
+    return scope.add(
+        "bytes",
+        "QuantizeV2",
+        [
+            tensor,
+            scope.floats("lowest", -zero_point * step),
+            scope.floats("highest", (HIGHEST_BYTE - zero_point) * step),
+        ],
+        T=tf.quint8,
+        mode="MIN_FIRST",
+        round_mode="HALF_AWAY_FROM_ZERO",
+        ensure_minimum_range=0.0,
+    )
+
+
+def bytes_of(scope: Scope, integers: str, zero_point: int) -> str:
+    """Adds what makes bytes of what an AscendQuant yields."""
+    shifted = scope.add("shifted", "AddV2", [integers, scope.floats("zero_point", zero_point)], T=tf.float32)
+    plain = scope.add("uint8", "Cast", [shifted], SrcT=tf.float32, DstT=tf.uint8)
+    return scope.add("bytes", "Bitcast", [plain], T=tf.uint8, type=tf.quint8)
+
+
+def plain_bytes(scope: Scope, data: str) -> str:
+    """Adds what gives bytes the type that ops other than the integer kernels know."""
+    return scope.add("plain", "Bitcast", [data], T=tf.quint8, type=tf.uint8)
+
+
+def requantized(scope: Scope, layer: IntegerLayer, data: str, scale: float, highest: int = HIGHEST_BYTE) -> str:
+    """Adds what computes a layer and quantizes its values for a reader whose zero point is 0; yields bytes.
+
+    They are ``clip(rint(sums * (deq_scale * scale)), 0, highest)``: TensorFlow multiplies the two factors in the
+    simulation, too, so that at most the last digit of the product differs.
+    """
+    factors = layer.deq_scale * np.float32(scale)
+    limits = [scope.floats("lowest_output", 0), scope.floats("highest_output", HIGHEST_BYTE)]
+    result = _convolution(scope, layer, data, factors, ["BiasAdd", "Relu", "Requantize"], tf.quint8, limits)
+    if highest == HIGHEST_BYTE:
+        return result
+    limit = scope.const("limit", np.array(highest, np.uint8))
+    limited = scope.add("limited", "Minimum", [plain_bytes(scope, result), limit], T=tf.uint8)
+    return scope.add("limited_bytes", "Bitcast", [limited], T=tf.uint8, type=tf.quint8)
+
+
+def values(scope: Scope, layer: IntegerLayer, data: str, addend: str | None = None) -> str:
+    """Adds what computes the values of a layer, as floats.
+
+    A tensor of the same shape may be added to those of a pointwise layer.
+    """
+    if layer.is_pointwise:
+        return _matrix_product(scope, layer, data, addend)
+    plain = plain_sums(scope, sums(scope, layer, data))
+    floats = scope.add("float", "Cast", [plain], SrcT=tf.int32, DstT=tf.float32)
+    return scope.add("values", "Mul", [floats, scope.floats("factors", layer.deq_scale)], T=tf.float32)
+
+
+def sums(scope: Scope, layer: IntegerLayer, data: str) -> str:
+    """Adds what computes the sums of a layer, bias included, as qint32."""
+    return _convolution(scope, layer, data, np.ones_like(layer.deq_scale), ["BiasAdd"], tf.qint32, [])
+
+
+def plain_sums(scope: Scope, tensor: str) -> str:
+    """Adds what gives sums the type that ops other than the integer kernels know."""
+    return scope.add("int32", "Bitcast", [tensor], T=tf.qint32, type=tf.int32)
+
+
+def _convolution(
+    scope: Scope,
+    layer: IntegerLayer,
+    data: str,
+    factors: np.ndarray,
+    fused: Sequence[str],
+    output: tf.DType,
+    limits: Sequence[str],
+) -> str:
+    """Adds a convolution; a product of matrices is one of images with a single place."""
+    strides: tuple[int, ...] = (1, 1)
+    dilations, padding = strides, "VALID"
+    if layer.is_matrix:
+        data = scope.reshape("image", data, tf.quint8, (-1, 1, 1, layer.weights.shape[2]))
+    else:
+        strides, dilations = spatial(layer.node, "strides"), spatial(layer.node, "dilations")
+        if layer.margins is None:
+            padding = layer.node.attr["padding"].s.decode()
+        else:
+            data = _padded(scope, layer, data)
+    weights = scope.quantized("weights", layer.weights, tf.qint8)
+    bias = scope.quantized("bias", layer.bias, tf.qint32)
+    inputs = [data, weights, bias, *_ranges(scope, factors), *limits]
+    result = scope.add(
+        "integers",
+        DEPTHWISE_CONVOLUTION if layer.is_depthwise else CONVOLUTION,
+        inputs,
+        **_types([tf.quint8, tf.qint8, tf.qint32, *[tf.float32] * (len(inputs) - 3)], [output, tf.float32, tf.float32]),
+        Tinput=tf.quint8,
+        Tfilter=tf.qint8,
+        Tbias=tf.qint32,
+        Tsummand=output,
+        out_type=output,
+        strides=[1, *strides, 1],
+        dilations=[1, *dilations, 1],
+        padding=padding,
+        data_format="NHWC",
+        fused_ops=_strings(fused),
+    )
+    return scope.reshape("rows", result, output, (-1, layer.weights.shape[3])) if layer.is_matrix else result
+
+
+def _matrix_product(scope: Scope, layer: IntegerLayer, data: str, addend: str | None) -> str:
+    """Adds a product of matrices; a pointwise convolution is one of all places of all images."""
+    channels, outputs = layer.weights.shape[2:]
+    rows, added = data, addend
+    if not layer.is_matrix:
+        rows = scope.reshape("rows", data, tf.quint8, (-1, channels))
+        added = None if addend is None else scope.reshape("added_rows", addend, tf.float32, (-1, outputs))
+    bias = layer.bias * layer.deq_scale.astype(np.float64)
+    inputs = [
+        rows,
+        scope.quantized("weights", layer.weights[0, 0], tf.qint8),
+        scope.floats("bias", bias),
+        *([] if added is None else [added]),
+        *_ranges(scope, layer.deq_scale),
+    ]
+    product = scope.add(
+        "product",
+        MATRIX_PRODUCT,
+        inputs,
+        **_types([tf.quint8, tf.qint8, *[tf.float32] * (len(inputs) - 2)], [tf.float32]),
+        T1=tf.quint8,
+        T2=tf.qint8,
+        Tbias=tf.float32,
+        U=tf.float32,
+        Tout=tf.float32,
+        input_quant_mode="SCALED",
+        output_quant_mode="SCALED",
+        fused_ops=_strings(["BiasAdd", *([] if added is None else ["Add"]), "Dequantize"]),
+    )
+    return product if layer.is_matrix else _as_image(scope, product, data, outputs)
+
+
+def _as_image(scope: Scope, rows: str, data: str, channels: int) -> str:
+    """Gives rows the number of images, the height and the width of the data that they were computed from."""
+    shape = scope.add("shape", "Shape", [data], T=tf.quint8, out_type=tf.int32)
+    bounds = [scope.const(name, np.array([index], np.int32)) for name, index in (("from", 0), ("to", 3), ("by", 1))]
+    places = scope.add("places", "StridedSlice", [shape, *bounds], T=tf.int32, Index=tf.int32)
+    axes = [places, scope.const("channels", np.array([channels], np.int32)), scope.const("axis", np.array(0, np.int32))]
+    whole = scope.add("image_shape", "ConcatV2", axes, T=tf.int32, N=2, Tidx=tf.int32)
+    return scope.reshape("image", rows, tf.float32, whole)
+
+
+def _padded(scope: Scope, layer: IntegerLayer, data: str) -> str:
+    """Puts the zero point around the data of a layer; the kernel would put bytes of 0 there."""
+    assert layer.margins is not None
+    around = scope.const("margins", np.array([(0, 0), *layer.margins, (0, 0)], np.int32))
+    zero = scope.const("zero", np.array(layer.zero_point, np.uint8))
+    padded = scope.add("padded", "PadV2", [plain_bytes(scope, data), around, zero], T=tf.uint8, Tpaddings=tf.int32)
+    return scope.add("padded_bytes", "Bitcast", [padded], T=tf.uint8, type=tf.quint8)
+
+
+def _ranges(scope: Scope, factors: np.ndarray) -> list[str]:
+    """Adds the ranges of data and weights; the latter carry the factors from sums to values."""
+    reach = _HIGHEST_WEIGHT * factors.astype(np.float64)
+    return [
+        scope.floats("lowest_data", 0),
+        scope.floats("highest_data", HIGHEST_BYTE),
+        scope.floats("lowest_weights", -reach),
+        scope.floats("highest_weights", reach),
+    ]
+
+
+def _types(inputs: Sequence[tf.DType], outputs: Sequence[tf.DType]) -> Mapping[str, Attr]:
+    """Returns the attributes of these ops that list the types of their inputs and outputs."""
+    lists = {"Thost_inputs": inputs, "Thost_outputs": outputs, "Tdevice_inputs": (), "Tdevice_outputs": ()}
+    return {
+        name: Attr(list=Attr.ListValue(type=[dtype.as_datatype_enum for dtype in types]))
+        for name, types in lists.items()
+    }
+
+
+def _strings(texts: Sequence[str]) -> Attr:
+    return Attr(list=Attr.ListValue(s=[text.encode() for text in texts]))
