@@ -14,7 +14,7 @@ import tensorflow as tf
 from amct_tensorflow.calibration.replay import IMAGES_AT_A_TIME, Batch
 from amct_tensorflow.execution.check import LayerCheck, check_layers
 from amct_tensorflow.execution.execution_graph import execution_graph
-from amct_tensorflow.execution.integer_layer import IntegerLayer, find_integer_layers
+from amct_tensorflow.execution.integer_layer import find_integer_layers
 from amct_tensorflow.execution.kernels import obstacle_to_integers
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.log import log_for
@@ -35,7 +35,7 @@ class IntegerExecution:
         if not self._trusted:
             return None
         view = self.view_of(quantized)
-        found, _ = self.layers_of(view)
+        found, _ = find_integer_layers(view)
         layers = {name: layer for name, layer in found.items() if name in self._trusted}
         if not layers:
             return None
@@ -53,13 +53,6 @@ class IntegerExecution:
         shapes = {f"{name}:0": known.shape(f"{original}:0") for name, original in originals.items()}
         return GraphView(quantized.graph_def, {name: shape for name, shape in shapes.items() if shape is not None})
 
-    def layers_of(self, view: GraphView) -> tuple[dict[str, IntegerLayer], dict[str, str]]:
-        """Returns the layers that integer kernels can compute, and why the other quantized ones are simulated."""
-        fused = self._plan.fused
-        inputs = {name: fused.layers[name].input for name in self._plan.factors if name in fused.layers}
-        shapes = {name: fused.view.shape(text) for name, text in inputs.items()}
-        return find_integer_layers(view, {name: shape for name, shape in shapes.items() if shape is not None})
-
     @cached_property
     def _trusted(self) -> frozenset[str]:
         """The layers that run in integers."""
@@ -70,7 +63,7 @@ class IntegerExecution:
             log_for("search").info("Candidates are simulated: %s.", obstacle)
             return frozenset()
         view = self.view_of(quantize_graph(self._plan))
-        layers, simulated = self.layers_of(view)
+        layers, simulated = find_integer_layers(view)
         try:
             checks = check_layers(view, layers, self._plan.outputs, _some_images(self._batches[0])) if layers else {}
         except (tf.errors.OpError, ValueError, KeyError) as error:

@@ -5,7 +5,6 @@ kernels take unsigned bytes ``u = q - q_min = r + z``, where ``r`` is what Ascen
 point, and ``z`` is ``offset + 128``. What they sum up too much, ``z * sum(weights)``, is taken off the bias.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,12 +71,11 @@ class IntegerLayer:
         return self.is_matrix or (one_place and spatial(self.node, "strides") == (1, 1))
 
 
-def find_integer_layers(view: GraphView, shapes: Mapping[str, Shape]) -> tuple[dict[str, IntegerLayer], dict[str, str]]:
+def find_integer_layers(view: GraphView) -> tuple[dict[str, IntegerLayer], dict[str, str]]:
     """Finds the layers of a quantized model that integer kernels can compute.
 
     Args:
-        view: the quantized model.
-        shapes: per quantized layer, what is known of the shape of its data.
+        view: the quantized model; knows the shapes of what quantizers read, as far as they are known.
 
     Returns:
         These layers by name, and why the other quantized ones stay in simulation.
@@ -85,7 +83,7 @@ def find_integer_layers(view: GraphView, shapes: Mapping[str, Shape]) -> tuple[d
     found, others = {}, {}
     for name, node in view.nodes.items():
         if node.op == ascend_ops.DEQUANT:
-            layer, obstacle = _layer(view, name, shapes)
+            layer, obstacle = _layer(view, name)
             if isinstance(layer, IntegerLayer):
                 found[layer.name] = layer
             else:
@@ -93,17 +91,17 @@ def find_integer_layers(view: GraphView, shapes: Mapping[str, Shape]) -> tuple[d
     return found, others
 
 
-def _layer(view: GraphView, dequantizer: str, shapes: Mapping[str, Shape]) -> tuple[IntegerLayer | str, str]:
+def _layer(view: GraphView, dequantizer: str) -> tuple[IntegerLayer | str, str]:
     """Returns the layer in front of an AscendDequant, or its name and why it cannot be computed in integers."""
     nodes = nodes_of_layer(view, dequantizer)
     node = nodes[-1]
-    shape = shapes.get(node.name)
+    quantizer = quantizer_of(view, node)
+    assert quantizer is not None
+    shape = view.shape(quantizer.input[0])
     obstacle = _obstacle(view, node, shape)
     if obstacle is not None:
         return str(node.name), obstacle
     assert shape is not None
-    quantizer = quantizer_of(view, node)
-    assert quantizer is not None
     stored = view.constant(view.producer(node.input[1]).input[0])
     assert stored is not None
     weights = _as_filter(node, stored)
