@@ -97,11 +97,11 @@ class _Sides(NamedTuple):
 def _add(editor: GraphEditor, layer: IntegerLayer, reading: Reading | None) -> _Sides:
     """Adds what computes a layer in integers from what its quantizer yields in the simulation."""
     scope = Scope(editor, layer.name)
-    data = integer_nodes.bytes_of(Scope(editor, layer.quantizer), layer.quantizer, layer.zero_point)
+    data = integer_nodes.bytes_of(Scope(editor, layer.quantizer), layer.quantizer, layer)
     made = None
     if reading is not None:
         result = integer_nodes.requantized(scope, layer, data, reading.scale, reading.highest)
-        made = integer_nodes.plain_bytes(scope, result), reading.quantizers[0]
+        made = integer_nodes.integers_of(scope, result), reading.quantizers[0]
     sums = integer_nodes.plain_sums(scope, integer_nodes.sums(scope, layer, data))
     return _Sides((sums, layer.sums), (integer_nodes.values(scope, layer, data), layer.dequantizer), made)
 

@@ -1,7 +1,7 @@
 """Turns a quantized graph, which simulates integers with floats, into one that computes them.
 
     AscendQuant -> Conv2D -> BiasAdd -> AscendDequant -> AscendQuant -> ...    becomes
-    QuantizeV2 -> _FusedQuantizedConv2D -> ...
+    AscendQuant -> Cast -> _FusedQuantizedConv2D -> _FusedQuantizedConv2D -> ...
 
 Where the values of a layer only go to quantizers with one scale and zero point 0, perhaps through a Relu6, the kernel
 yields their bytes itself, and no float appears in between. Elsewhere it yields values, and where these are only added
@@ -62,16 +62,14 @@ class _Rewrite:
         for quantizer in reading.quantizers:
             self._bytes[quantizer] = result
             # Whoever else reads the quantizer goes on to get what it yielded.
-            plain = integer_nodes.plain_bytes(Scope(self._editor, quantizer), result)
+            plain = integer_nodes.integers_of(Scope(self._editor, quantizer), result)
             self._editor.replace_node(make_node(quantizer, "Cast", [plain], SrcT=tf.uint8, DstT=tf.float32))
 
     def _data(self, layer: IntegerLayer) -> str:
         """Returns the bytes that a layer reads."""
         name = layer.quantizer
         if name not in self._bytes:
-            tensor = self._editor.node(name).input[0]
-            scope = Scope(self._editor, name)
-            self._bytes[name] = integer_nodes.quantize(scope, tensor, layer.scale, layer.zero_point)
+            self._bytes[name] = integer_nodes.bytes_of(Scope(self._editor, name), name, layer)
         return self._bytes[name]
 
     def _yield_values(self, scope: Scope, layer: IntegerLayer, data: str) -> None:

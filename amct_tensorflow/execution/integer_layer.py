@@ -1,8 +1,11 @@
 """Which layers of a quantized model oneDNN's integer kernels can compute, and what they compute.
 
 Spec section 8.3 gives a layer as ``x -> AscendQuant -> op(AscendWeightQuant) -> [BiasAdd] -> AscendDequant``. The
-kernels take unsigned bytes ``u = q - q_min = r + z``, where ``r`` is what AscendQuant yields, relative to the zero
-point, and ``z`` is ``offset + 128``. What they sum up too much, ``z * sum(weights)``, is taken off the bias.
+kernels take bytes, ``r + zero_point``, where ``r`` is what AscendQuant yields, relative to the zero point: signed ones,
+``q`` itself with the zero point ``offset``, or unsigned ones with ``offset + 128``. What they sum up too much,
+``zero_point * sum(weights)``, is taken off the bias. As a kernel multiplies bias and products by the factor to values
+each by themselves, the less of it there is the less their rounding matters; so the smaller zero point is taken, and
+readers of a Relu, whose offset is -128, get unsigned bytes.
 """
 
 from dataclasses import dataclass
@@ -32,8 +35,8 @@ class IntegerLayer:
         weights: int8 [h, w, Cin, Cout], or [h, w, C, 1] of a depthwise convolution.
         bias: int32 [Cout]; includes what corrects for the zero point.
         deq_scale: what turns sums into values, float32 [Cout].
-        scale: what the quantizer multiplies by.
-        zero_point: the byte that stands for 0, in [0, 255].
+        zero_point: the byte that stands for 0.
+        signed: whether its data is signed.
         margins: how many values of 0 stand before and behind height and width, where the kernel would put wrong ones;
             None if it pads as the op does.
     """
@@ -45,8 +48,8 @@ class IntegerLayer:
     weights: np.ndarray
     bias: np.ndarray
     deq_scale: np.ndarray
-    scale: float
     zero_point: int
+    signed: bool
     margins: tuple[tuple[int, int], ...] | None
 
     @property
@@ -105,7 +108,7 @@ def _layer(view: GraphView, dequantizer: str) -> tuple[IntegerLayer | str, str]:
     stored = view.constant(view.producer(node.input[1]).input[0])
     assert stored is not None
     weights = _as_filter(node, stored)
-    zero_point = round(attribute(quantizer, "offset").f) + 128
+    zero_point, signed = _zero_point(round(attribute(quantizer, "offset").f))
     around = margins(node, shape, weights.shape) if node.op != _MATRIX else ((0, 0), (0, 0))
     padded = around is None or any(map(any, around))
     if around is None and zero_point != 0:
@@ -125,8 +128,8 @@ def _layer(view: GraphView, dequantizer: str) -> tuple[IntegerLayer | str, str]:
         weights=weights,
         bias=bias.astype(np.int32),
         deq_scale=np.broadcast_to(scales, bias.shape).astype(np.float32),
-        scale=attribute(quantizer, "scale").f,
         zero_point=zero_point,
+        signed=signed,
         margins=around if padded and (zero_point != 0 or explicit) else None,
     ), ""
 
@@ -156,6 +159,12 @@ def _obstacle_of_convolution(node: NodeDef, data: Shape, weights: np.ndarray) ->
     return "its filters have gaps" if spatial(node, "dilations") != (1, 1) else None
 
 
+def _zero_point(offset: int) -> tuple[int, bool]:
+    """Returns the smaller of the two zero points, and whether the bytes are signed then."""
+    unsigned = offset + 128
+    return (offset, True) if abs(offset) < unsigned else (unsigned, False)
+
+
 def _as_filter(node: NodeDef, weights: np.ndarray) -> np.ndarray:
     """Returns weights as those of a convolution."""
     return weights[np.newaxis, np.newaxis] if node.op == _MATRIX else weights
@@ -164,7 +173,7 @@ def _as_filter(node: NodeDef, weights: np.ndarray) -> np.ndarray:
 def _bias(
     view: GraphView, behind: list[NodeDef], weights: np.ndarray, zero_point: int, *, depthwise: bool
 ) -> np.ndarray:
-    """Returns the bias of unsigned sums, int64 [Cout]."""
+    """Returns the bias that the sums of bytes need, int64 [Cout]."""
     per_channel = weights.astype(np.int64).sum(axis=(0, 1, 3) if depthwise else (0, 1, 2))
     bias = -zero_point * per_channel
     for node in behind:

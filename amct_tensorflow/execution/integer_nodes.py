@@ -1,7 +1,7 @@
 """The nodes that compute a layer in integers.
 
 These ops are told scales as the range of values that the bytes cover. Data is given the scale 1 here, the range
-[0, 255], and the weights carry the whole factor from sums to values, so that it is not rounded in parts.
+[0, 255] or [-127, 127], and the weights carry the whole factor from sums to values, so that it is not rounded in parts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,39 +16,19 @@ from amct_tensorflow.execution.scope import Scope
 from amct_tensorflow.graph.nodes import Attr
 from amct_tensorflow.graph.op_types.sliding import spatial
 
-_HIGHEST_WEIGHT = 127.0
+_HIGHEST_SIGNED = 127.0
 
 
-def quantize(scope: Scope, tensor: str, scale: float, zero_point: int) -> str:
-    """Adds what makes bytes of values, ``clip(round(x * scale) + zero_point, 0, 255)``, in one pass over memory.
-
-    It rounds a half away from 0, where the simulation rounds it to the nearest even number; nothing else differs.
-    """
-    step = 1 / np.float64(np.float32(scale))
-    return scope.add(
-        "bytes",
-        "QuantizeV2",
-        [
-            tensor,
-            scope.floats("lowest", -zero_point * step),
-            scope.floats("highest", (HIGHEST_BYTE - zero_point) * step),
-        ],
-        T=tf.quint8,
-        mode="MIN_FIRST",
-        round_mode="HALF_AWAY_FROM_ZERO",
-        ensure_minimum_range=0.0,
-    )
+def bytes_of(scope: Scope, integers: str, layer: IntegerLayer) -> str:
+    """Adds what makes bytes of the integers that a layer's AscendQuant yields."""
+    shifted = scope.add("shifted", "AddV2", [integers, scope.floats("zero_point", layer.zero_point)], T=tf.float32)
+    plain, quantized = _types_of_data(layer)
+    cast = scope.add("plain_bytes", "Cast", [shifted], SrcT=tf.float32, DstT=plain)
+    return scope.add("bytes", "Bitcast", [cast], T=plain, type=quantized)
 
 
-def bytes_of(scope: Scope, integers: str, zero_point: int) -> str:
-    """Adds what makes bytes of what an AscendQuant yields."""
-    shifted = scope.add("shifted", "AddV2", [integers, scope.floats("zero_point", zero_point)], T=tf.float32)
-    plain = scope.add("uint8", "Cast", [shifted], SrcT=tf.float32, DstT=tf.uint8)
-    return scope.add("bytes", "Bitcast", [plain], T=tf.uint8, type=tf.quint8)
-
-
-def plain_bytes(scope: Scope, data: str) -> str:
-    """Adds what gives bytes the type that ops other than the integer kernels know."""
+def integers_of(scope: Scope, data: str) -> str:
+    """Adds what makes, of unsigned bytes with zero point 0, the type that ops other than the integer kernels know."""
     return scope.add("plain", "Bitcast", [data], T=tf.quint8, type=tf.uint8)
 
 
@@ -64,7 +44,7 @@ def requantized(scope: Scope, layer: IntegerLayer, data: str, scale: float, high
     if highest == HIGHEST_BYTE:
         return result
     limit = scope.const("limit", np.array(highest, np.uint8))
-    limited = scope.add("limited", "Minimum", [plain_bytes(scope, result), limit], T=tf.uint8)
+    limited = scope.add("limited", "Minimum", [integers_of(scope, result), limit], T=tf.uint8)
     return scope.add("limited_bytes", "Bitcast", [limited], T=tf.uint8, type=tf.quint8)
 
 
@@ -102,8 +82,9 @@ def _convolution(
     """Adds a convolution; a product of matrices is one of images with a single place."""
     strides: tuple[int, ...] = (1, 1)
     dilations, padding = strides, "VALID"
+    _, bytes_type = _types_of_data(layer)
     if layer.is_matrix:
-        data = scope.reshape("image", data, tf.quint8, (-1, 1, 1, layer.weights.shape[2]))
+        data = scope.reshape("image", data, bytes_type, (-1, 1, 1, layer.weights.shape[2]))
     else:
         strides, dilations = spatial(layer.node, "strides"), spatial(layer.node, "dilations")
         if layer.margins is None:
@@ -112,13 +93,15 @@ def _convolution(
             data = _padded(scope, layer, data)
     weights = scope.quantized("weights", layer.weights, tf.qint8)
     bias = scope.quantized("bias", layer.bias, tf.qint32)
-    inputs = [data, weights, bias, *_ranges(scope, factors), *limits]
+    inputs = [data, weights, bias, *_ranges(scope, layer, factors), *limits]
     result = scope.add(
         "integers",
         DEPTHWISE_CONVOLUTION if layer.is_depthwise else CONVOLUTION,
         inputs,
-        **_types([tf.quint8, tf.qint8, tf.qint32, *[tf.float32] * (len(inputs) - 3)], [output, tf.float32, tf.float32]),
-        Tinput=tf.quint8,
+        **_types(
+            [bytes_type, tf.qint8, tf.qint32, *[tf.float32] * (len(inputs) - 3)], [output, tf.float32, tf.float32]
+        ),
+        Tinput=bytes_type,
         Tfilter=tf.qint8,
         Tbias=tf.qint32,
         Tsummand=output,
@@ -135,9 +118,10 @@ def _convolution(
 def _matrix_product(scope: Scope, layer: IntegerLayer, data: str, addend: str | None) -> str:
     """Adds a product of matrices; a pointwise convolution is one of all places of all images."""
     channels, outputs = layer.weights.shape[2:]
+    _, bytes_type = _types_of_data(layer)
     rows, added = data, addend
     if not layer.is_matrix:
-        rows = scope.reshape("rows", data, tf.quint8, (-1, channels))
+        rows = scope.reshape("rows", data, bytes_type, (-1, channels))
         added = None if addend is None else scope.reshape("added_rows", addend, tf.float32, (-1, outputs))
     bias = layer.bias * layer.deq_scale.astype(np.float64)
     inputs = [
@@ -145,14 +129,14 @@ def _matrix_product(scope: Scope, layer: IntegerLayer, data: str, addend: str | 
         scope.quantized("weights", layer.weights[0, 0], tf.qint8),
         scope.floats("bias", bias),
         *([] if added is None else [added]),
-        *_ranges(scope, layer.deq_scale),
+        *_ranges(scope, layer, layer.deq_scale),
     ]
     product = scope.add(
         "product",
         MATRIX_PRODUCT,
         inputs,
-        **_types([tf.quint8, tf.qint8, *[tf.float32] * (len(inputs) - 2)], [tf.float32]),
-        T1=tf.quint8,
+        **_types([bytes_type, tf.qint8, *[tf.float32] * (len(inputs) - 2)], [tf.float32]),
+        T1=bytes_type,
         T2=tf.qint8,
         Tbias=tf.float32,
         U=tf.float32,
@@ -161,12 +145,12 @@ def _matrix_product(scope: Scope, layer: IntegerLayer, data: str, addend: str | 
         output_quant_mode="SCALED",
         fused_ops=_strings(["BiasAdd", *([] if added is None else ["Add"]), "Dequantize"]),
     )
-    return product if layer.is_matrix else _as_image(scope, product, data, outputs)
+    return product if layer.is_matrix else _as_image(scope, product, data, bytes_type, outputs)
 
 
-def _as_image(scope: Scope, rows: str, data: str, channels: int) -> str:
+def _as_image(scope: Scope, rows: str, data: str, bytes_type: tf.DType, channels: int) -> str:
     """Gives rows the number of images, the height and the width of the data that they were computed from."""
-    shape = scope.add("shape", "Shape", [data], T=tf.quint8, out_type=tf.int32)
+    shape = scope.add("shape", "Shape", [data], T=bytes_type, out_type=tf.int32)
     bounds = [scope.const(name, np.array([index], np.int32)) for name, index in (("from", 0), ("to", 3), ("by", 1))]
     places = scope.add("places", "StridedSlice", [shape, *bounds], T=tf.int32, Index=tf.int32)
     axes = [places, scope.const("channels", np.array([channels], np.int32)), scope.const("axis", np.array(0, np.int32))]
@@ -177,21 +161,28 @@ def _as_image(scope: Scope, rows: str, data: str, channels: int) -> str:
 def _padded(scope: Scope, layer: IntegerLayer, data: str) -> str:
     """Puts the zero point around the data of a layer; the kernel would put bytes of 0 there."""
     assert layer.margins is not None
+    plain, quantized = _types_of_data(layer)
     around = scope.const("margins", np.array([(0, 0), *layer.margins, (0, 0)], np.int32))
-    zero = scope.const("zero", np.array(layer.zero_point, np.uint8))
-    padded = scope.add("padded", "PadV2", [plain_bytes(scope, data), around, zero], T=tf.uint8, Tpaddings=tf.int32)
-    return scope.add("padded_bytes", "Bitcast", [padded], T=tf.uint8, type=tf.quint8)
+    zero = scope.const("zero", np.array(layer.zero_point, plain.as_numpy_dtype))
+    bare = scope.add("bare", "Bitcast", [data], T=quantized, type=plain)
+    padded = scope.add("padded", "PadV2", [bare, around, zero], T=plain, Tpaddings=tf.int32)
+    return scope.add("padded_bytes", "Bitcast", [padded], T=plain, type=quantized)
 
 
-def _ranges(scope: Scope, factors: np.ndarray) -> list[str]:
+def _ranges(scope: Scope, layer: IntegerLayer, factors: np.ndarray) -> list[str]:
     """Adds the ranges of data and weights; the latter carry the factors from sums to values."""
-    reach = _HIGHEST_WEIGHT * factors.astype(np.float64)
+    reach = _HIGHEST_SIGNED * factors.astype(np.float64)
     return [
-        scope.floats("lowest_data", 0),
-        scope.floats("highest_data", HIGHEST_BYTE),
+        scope.floats("lowest_data", -_HIGHEST_SIGNED if layer.signed else 0),
+        scope.floats("highest_data", _HIGHEST_SIGNED if layer.signed else HIGHEST_BYTE),
         scope.floats("lowest_weights", -reach),
         scope.floats("highest_weights", reach),
     ]
+
+
+def _types_of_data(layer: IntegerLayer) -> tuple[tf.DType, tf.DType]:
+    """Returns the type of a layer's data that all ops know, and that which only the integer kernels do."""
+    return (tf.int8, tf.qint8) if layer.signed else (tf.uint8, tf.quint8)
 
 
 def _types(inputs: Sequence[tf.DType], outputs: Sequence[tf.DType]) -> Mapping[str, Attr]:

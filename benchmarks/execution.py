@@ -1,0 +1,92 @@
+"""What does it gain, and what does it change, to evaluate candidates in integers?
+
+For each network: the time of the simulation and of the execution graph against that of the float model, all three in
+one process on the same batch in turn; and how far top-1 accuracy and softmax lie from those of the simulation.
+"""
+
+import argparse
+import time
+from functools import partial
+
+import numpy as np
+import tensorflow as tf
+from classifiers import CLASSIFIERS, Classifier
+from measuring import BATCH, interleaved, mean_kl, predict, ratio, report
+
+from amct_tensorflow.calibration.run import prepare_calibration
+from amct_tensorflow.execution.integer_execution import IntegerExecution
+from amct_tensorflow.graph.model_file import import_graph
+from amct_tensorflow.models.float_model import FloatModel
+from amct_tensorflow.quantization import make_quant_config
+from amct_tensorflow.quantized.builder import quantize_graph
+from amct_tensorflow.record.layer_factors import unfused_layers
+
+ROUNDS = 20
+
+
+def main() -> None:
+    """Measures and reports."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--networks", nargs="+", choices=CLASSIFIERS, default=list(CLASSIFIERS))
+    found = [CLASSIFIERS[name] for name in parser.parse_args().networks if CLASSIFIERS[name].missing() is None]
+    report("execution", [measure(classifier) for classifier in found], f"Batches of {BATCH}, {ROUNDS} rounds.")
+
+
+def measure(classifier: Classifier) -> dict[str, object]:
+    """Returns the row of a network."""
+    images, classes = classifier.data
+    graphs, check_seconds = models(classifier)
+    softmax = {
+        name: predict(graph, images, classifier.placeholder, classifier.output) for name, graph in graphs.items()
+    }
+    top1 = {name: 100 * float(np.mean(values.argmax(axis=1) == classes)) for name, values in softmax.items()}
+    seconds = interleaved({name: runner(classifier, graph, images[:BATCH]) for name, graph in graphs.items()}, ROUNDS)
+    return {
+        "network": classifier.name,
+        "float ms": 1000 * float(np.median(seconds["float"])),
+        "simulated / float": ratio(seconds, "simulated", "float"),
+        "integers / float": ratio(seconds, "integers", "float"),
+        "check s": check_seconds,
+        "top-1 float": top1["float"],
+        "simulated": top1["simulated"],
+        "integers": top1["integers"],
+        "KL float, simulated": mean_kl(softmax["float"], softmax["simulated"]),
+        "KL float, integers": mean_kl(softmax["float"], softmax["integers"]),
+        "KL simulated, integers": mean_kl(softmax["simulated"], softmax["integers"]),
+        "same class": 100 * float(np.mean(softmax["simulated"].argmax(axis=1) == softmax["integers"].argmax(axis=1))),
+    }
+
+
+def models(classifier: Classifier) -> tuple[dict[str, tf.Graph], float]:
+    """Returns the three models, and the seconds that it takes to check the layers and make the execution graph."""
+    model = FloatModel.load(str(classifier.inputs.model), [classifier.output])
+    calibrating = partial(calibrate_with, classifier)
+    calibration = prepare_calibration(model, make_quant_config(model), calibrating, for_search=True)()
+    plan = calibration.plan(model.fuse(unfused_layers(calibration.factors), calibration.balance), model.outputs)
+    quantized = quantize_graph(plan)
+    start = time.perf_counter()
+    integers = IntegerExecution(plan, calibration.batches).model_of(quantized)
+    seconds = time.perf_counter() - start
+    if integers is None:
+        raise SystemExit("Nothing runs in integers here; the log says why.")
+    made = {
+        "float": model.graph_def,
+        "simulated": quantized.graph_def,
+        "integers": tf.compat.v1.GraphDef.FromString(integers),
+    }
+    return {name: import_graph(graph_def, name) for name, graph_def in made.items()}, seconds
+
+
+def calibrate_with(classifier: Classifier, graph: tf.Graph, outputs: list[str]) -> None:
+    """Runs the first batch."""
+    predict(graph, classifier.data[0][:BATCH], classifier.placeholder, outputs[0])
+
+
+def runner(classifier: Classifier, graph: tf.Graph, batch: np.ndarray) -> object:
+    """Returns what runs a batch in a session of its own."""
+    session = tf.compat.v1.Session(graph=graph)
+    return lambda: session.run(f"{classifier.output}:0", {classifier.placeholder: batch})
+
+
+if __name__ == "__main__":
+    main()
