@@ -32,6 +32,12 @@ from amct_tensorflow.search.trials import Trial
 from amct_tensorflow.sensitivity.layer_scores import LayerScores
 from amct_tensorflow.sensitivity.measures import SensitivityBase
 
+# The check takes some seconds; a processor that multiplies integers exactly needs about as long for so many products
+# of floats on each of its cores.
+_PRODUCTS_THAT_PAY = 10**11
+# What an evaluator that does not tell is taken to evaluate.
+_IMAGES = 10_000
+
 
 def run_search(
     model: FloatModel,
@@ -46,7 +52,7 @@ def run_search(
     """Evaluates, calibrates, and rolls layers back until the requirement is met with as few as the strategy finds.
 
     The model with all layers quantized, which usually is the one, is evaluated as it would be saved. Candidates after
-    it run in integers where that is faster, unless ``exact`` says not to; see ``IntegerExecution``.
+    it run in integers where that pays, unless ``exact`` says not to; see ``IntegerExecution``.
 
     Returns:
         The best model found: the satisfying one that the strategy settled on, or else the one with the least loss. If
@@ -65,7 +71,7 @@ def run_search(
     fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
     plan = calibration.plan(fused, model.outputs)
     with closing(LayerScores(model.prepared_graph, plan, calibration)) as scores:
-        execution = None if exact else IntegerExecution(plan, calibration.batches)
+        execution = None if exact or not _pays(original, calibration) else IntegerExecution(plan, calibration.batches)
         search = RollBack(plan, original, evaluations, scores, execution)
         interruption = _roll_back(search, config, strategy, sensitivity)
     saved = search.trials.best(search.settled)
@@ -138,6 +144,16 @@ def _roll_back(
     except KeyboardInterrupt as interruption:
         return interruption
     return None
+
+
+def _pays(original: Evaluation, calibration: CalibrationResult) -> bool:
+    """Tells whether an evaluation takes long enough for integers to spare more than it takes to check them.
+
+    It is told by products, not by seconds, so that the same run always takes the same way.
+    """
+    images = _IMAGES if original.image_results is None else len(original.image_results)
+    products = sum(analysis.multiply_accumulates for analysis in calibration.analyses.values())
+    return images * products >= _PRODUCTS_THAT_PAY * (calibration.images or 1)
 
 
 def _interval(original: Evaluation, saved: Trial) -> LossInterval | None:

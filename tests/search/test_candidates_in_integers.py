@@ -1,0 +1,130 @@
+"""Candidates run in integers; what is saved was evaluated itself, whatever the integers said."""
+
+import pytest
+import tensorflow as tf
+from graphs import PLAIN
+from test_auto_calibration import Evaluator, calibrate, edit_config, prepare
+
+from amct_tensorflow.errors import ArgumentTypeError
+from amct_tensorflow.execution.integer_execution import IntegerExecution
+from amct_tensorflow.execution.kernels import obstacle_to_integers
+from amct_tensorflow.search import runner
+
+OPTIONS = {"strategy": "BinarySearch", "sensitivity": "CosineSimilarity"}
+KERNELS = {"_FusedQuantizedConv2D", "_FusedQuantizedDepthwiseConv2D", "_QuantizedMatMul"}
+needs_integers = pytest.mark.skipif(obstacle_to_integers() is not None, reason=f"{obstacle_to_integers()}")
+
+
+class Watching(Evaluator):
+    """Notes of every model whether it runs in integers."""
+
+    def __init__(self, limit, interrupt_at=None):
+        super().__init__(limit)
+        self.in_integers = []
+        self.interrupt_at = interrupt_at
+
+    def evaluate(self, graph, outputs):
+        if len(self.in_integers) == self.interrupt_at:
+            raise KeyboardInterrupt
+        self.in_integers.append(bool(KERNELS & {operation.type for operation in graph.get_operations()}))
+        return super().evaluate(graph, outputs)
+
+
+@pytest.fixture
+def task(workdir, monkeypatch):
+    """A model of which layers have to be rolled back, and the loss that is allowed."""
+    monkeypatch.setattr(runner, "_PRODUCTS_THAT_PAY", 0)
+    arguments = prepare(workdir)
+    edit_config(arguments, **PLAIN)
+    return arguments, calibrate(arguments, Evaluator()).loss * 0.3
+
+
+@needs_integers
+def test_the_first_model_and_the_saved_one_are_evaluated_themselves(task, messages):
+    arguments, limit = task
+    evaluator = Watching(limit)
+    result = calibrate(arguments, evaluator, **OPTIONS)
+    assert result.target_met and result.evaluations == len(evaluator.in_integers)
+    assert evaluator.in_integers[:2] == [False, False] and evaluator.in_integers[-1] is False
+    assert len(evaluator.in_integers) > 3 and all(evaluator.in_integers[2:-1])
+    assert any("Candidates run in integers" in line for line in messages)
+    assert any("The model to save itself: loss" in line for line in messages)
+    saved = tf.compat.v1.GraphDef.FromString(result.model_file.read_bytes())
+    assert not KERNELS & {node.op for node in saved.node}
+
+
+@needs_integers
+def test_both_ways_lead_to_the_same_model(task):
+    arguments, limit = task
+    fast = calibrate(arguments, Watching(limit), **OPTIONS)
+    model = fast.model_file.read_bytes()
+    evaluator = Watching(limit)
+    exact = calibrate(arguments, evaluator, exact=True, **OPTIONS)
+    assert not any(evaluator.in_integers)
+    assert exact.roll_back_config == fast.roll_back_config and exact.loss == fast.loss
+    assert model == exact.model_file.read_bytes()
+
+
+@needs_integers
+def test_integers_that_flatter_do_not_count(task, messages, monkeypatch):
+    """Where the model itself fails that satisfied in integers, the search is done again without them."""
+    arguments, limit = task
+    exact = calibrate(arguments, Watching(limit), exact=True, **OPTIONS)
+
+    class Flattered(Watching):
+        def evaluate(self, graph, outputs):
+            metric = super().evaluate(graph, outputs)
+            return 0.0 if self.in_integers[-1] else metric
+
+    evaluator = Flattered(limit)
+    result = calibrate(arguments, evaluator, **OPTIONS)
+    assert any("the search is done again" in line for line in messages)
+    assert result.target_met and result.roll_back_config == exact.roll_back_config and result.loss == exact.loss
+    last_in_integers = len(evaluator.in_integers) - evaluator.in_integers[::-1].index(True)
+    assert len(evaluator.in_integers) - last_in_integers > 1
+
+
+@needs_integers
+def test_a_run_that_goes_on_evaluates_nothing_twice(task):
+    arguments, limit = task
+    evaluator = Watching(limit)
+    whole = calibrate(arguments, evaluator, **OPTIONS)
+    count = len(evaluator.in_integers)
+    for at in (3, count - 1):
+        first, second = Watching(limit, interrupt_at=at), Watching(limit)
+        with pytest.raises(KeyboardInterrupt):
+            calibrate(arguments, first, **OPTIONS)
+        second.reference = first.reference
+        result = calibrate(arguments, second, resume=True, **OPTIONS)
+        assert len(first.in_integers) + len(second.in_integers) == count
+        assert result.roll_back_config == whole.roll_back_config and result.loss == whole.loss
+
+
+@needs_integers
+def test_an_interrupted_search_says_what_was_not_evaluated(task, messages):
+    arguments, limit = task
+    count = Watching(limit)
+    calibrate(arguments, count, **OPTIONS)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(arguments, Watching(limit, interrupt_at=len(count.in_integers) - 1), **OPTIONS)
+    assert any("was evaluated in integers only" in line for line in messages)
+
+
+@needs_integers
+def test_integers_that_cannot_be_checked_are_not_used(task, monkeypatch):
+    arguments, limit = task
+    monkeypatch.setattr(IntegerExecution, "model_of", lambda self, quantized: None)
+    evaluator = Watching(limit)
+    assert calibrate(arguments, evaluator, **OPTIONS).target_met and not any(evaluator.in_integers)
+
+
+def test_small_evaluations_are_simulated(task, monkeypatch):
+    arguments, limit = task
+    monkeypatch.undo()
+    evaluator = Watching(limit)
+    assert calibrate(arguments, evaluator, **OPTIONS).target_met and not any(evaluator.in_integers)
+
+
+def test_exact_is_yes_or_no(task):
+    with pytest.raises(ArgumentTypeError, match="exact"):
+        calibrate(task[0], Watching(1.0), exact="yes")
