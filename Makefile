@@ -68,6 +68,7 @@ bench: setup ## measure speed, accuracy and search; MODEL=pb DATASET=dir to choo
 	$(BIN)/python benchmarks/search.py $(BENCH_INPUTS)
 	$(BIN)/python benchmarks/ranking.py $(BENCH_INPUTS)
 	$(BIN)/python benchmarks/simulation.py $(BENCH_INPUTS)
+	$(BIN)/python benchmarks/execution.py
 	$(BIN)/python benchmarks/pipeline.py $(BENCH_INPUTS)
 	$(BIN)/python benchmarks/endurance.py
 

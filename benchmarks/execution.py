@@ -1,17 +1,20 @@
 """What does it gain, and what does it change, to evaluate candidates in integers?
 
 For each network: the time of the simulation and of the execution graph against that of the float model, all three in
-one process on the same batch in turn; and how far top-1 accuracy and softmax lie from those of the simulation.
+one process on the same batch in turn; and how far top-1 accuracy and softmax lie from those of the simulation. If all
+networks are there, the table in docs/integers.md is written.
 """
 
 import argparse
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from classifiers import CLASSIFIERS, Classifier
-from measuring import BATCH, interleaved, mean_kl, predict, ratio, report
+from measuring import BATCH, ROOT, interleaved, mean_kl, measured_on, predict, ratio, report, table
+from pages import write_section
 
 from amct_tensorflow.calibration.run import prepare_calibration
 from amct_tensorflow.execution.integer_execution import IntegerExecution
@@ -22,6 +25,7 @@ from amct_tensorflow.quantized.builder import quantize_graph
 from amct_tensorflow.record.layer_factors import unfused_layers
 
 ROUNDS = 20
+PAGE = ROOT / "docs" / "integers.md"
 
 
 def main() -> None:
@@ -29,7 +33,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--networks", nargs="+", choices=CLASSIFIERS, default=list(CLASSIFIERS))
     found = [CLASSIFIERS[name] for name in parser.parse_args().networks if CLASSIFIERS[name].missing() is None]
-    report("execution", [measure(classifier) for classifier in found], f"Batches of {BATCH}, {ROUNDS} rounds.")
+    rows = [measure(classifier) for classifier in found]
+    note = f"Batches of {BATCH}, {ROUNDS} rounds; medians of ratios within one process."
+    report("execution", rows, note)
+    if len(rows) == len(CLASSIFIERS):
+        write_section(PAGE, Path(__file__).name, ["", *table(rows), "", f"{note} {measured_on()}", ""])
 
 
 def measure(classifier: Classifier) -> dict[str, object]:

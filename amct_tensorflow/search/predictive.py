@@ -16,7 +16,7 @@ from collections.abc import Collection, Generator, Mapping, Sequence
 from amct_tensorflow.log import log_for
 from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, SearchKnowledge, StrategyDecision
 
-# The first round of the planning tries every layer, each later one so many of the most promising.
+# A round of the planning tries so many of the most promising layers.
 _CANDIDATES = 16
 # The first prediction rests on two points only, and aims this much below the target.
 _CAUTION = 0.9
@@ -173,11 +173,13 @@ class _Planner:
         self._costs = {name: shares.get(name, 0.0) + 1 / len(ranking) for name in ranking}
         # How far similarities lie below 1 tells how much a layer matters where nothing better is known.
         self._weights = {name: max(1 - similarity, 1e-12) for name, similarity in ranking.items()}
-        self._gains: dict[str, float] = {}
         if not 0 < self.score(frozenset()) < _WORST:
             log_for("search").warning("The outputs tell nothing about the layers; their own similarities have to do.")
             self._knowledge = None
             self._scores.clear()
+        # Until a layer is tried, it is taken to have its share of the score.
+        share = self.score(frozenset()) / math.fsum(self._weights.values())
+        self._gains = {name: weight * share for name, weight in self._weights.items()}
 
     def score(self, rolled_back: _RolledBack) -> float:
         """Returns the score of the model with some layers rolled back, the others quantized."""
@@ -203,12 +205,12 @@ class _Planner:
     def _next(self, rolled_back: _RolledBack, limit: float) -> _RolledBack:
         """Chooses layers to add: the cheapest that is enough, or the best for their cost that go half the way.
 
-        The gains of layers that are not tried in this round are those of an earlier one, so that the number of rounds
-        does not grow with that of the layers.
+        The gains of layers that are not tried in this round are those of an earlier one, or what the ranking tells, so
+        that the number of rounds does not grow with that of the layers.
         """
         score = self.score(rolled_back)
-        left = sorted(self.layers - rolled_back, key=lambda name: (-self._gains.get(name, math.inf), name))
-        tried = left[: _CANDIDATES if self._gains else None]
+        left = sorted(self.layers - rolled_back, key=lambda name: (-self._gains[name], name))
+        tried = left[:_CANDIDATES]
         scores = self._score([rolled_back | {name} for name in tried], rolled_back)
         enough = [name for name, reached in zip(tried, scores, strict=True) if reached <= limit]
         if enough:
