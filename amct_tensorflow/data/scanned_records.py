@@ -47,18 +47,30 @@ class ScannedRecords:
         """Yields what ``read_records`` does, for the records to use."""
         return read_records(list(self.counts), self.num_parallel_reads, with_origin).take(self.num_records)
 
-    def batches(self, load: Load, batch_size: int) -> tf.data.Dataset:
-        """Yields batches of what ``load`` returns, prepared ahead; the last batch holds what is left."""
+    def batches(self, load: Load, batch_size: int, indices: range | None = None) -> tf.data.Dataset:
+        """Yields batches of what ``load`` returns, prepared ahead; the last batch holds what is left.
+
+        Args:
+            load: what to make of the features of a record.
+            batch_size: records per batch.
+            indices: which records, a block of them; all, unless it is given.
+        """
         # TensorFlow's autotuning would take seconds to stop when the session is closed.
         options = tf.data.Options()
         options.autotune.enabled = False
-        loaded = self.records().map(
-            lambda record: load(parse_records(record, self.features)),
-            num_parallel_calls=PARALLEL_RECORDS,
-            deterministic=True,
+        chosen = range(self.num_records) if indices is None else indices
+        loaded = (
+            self.records()
+            .skip(chosen.start)
+            .take(len(chosen))
+            .map(
+                lambda record: load(parse_records(record, self.features)),
+                num_parallel_calls=PARALLEL_RECORDS,
+                deterministic=True,
+            )
         )
         # TensorFlow makes room for a whole batch, however few records there are.
-        return loaded.batch(min(batch_size, self.num_records)).prefetch(2).with_options(options)
+        return loaded.batch(min(batch_size, len(chosen))).prefetch(2).with_options(options)
 
     def find_undecodable(self, load: Load, start: int = 0) -> DatasetError:
         """Looks for the first record, not before number ``start``, that ``load`` refuses.

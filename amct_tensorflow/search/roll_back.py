@@ -10,7 +10,7 @@ from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.search.evaluations import Evaluations
 from amct_tensorflow.search.evaluator import Evaluation
 from amct_tensorflow.search.run_key import digest
-from amct_tensorflow.search.strategy import CheckedStrategy, SearchKnowledge
+from amct_tensorflow.search.strategy import CheckedStrategy, SearchKnowledge, StrategyDecision
 from amct_tensorflow.search.trials import Configuration, Trial, Trials, quantized_layers
 from amct_tensorflow.sensitivity.layer_scores import LayerScores
 from amct_tensorflow.sensitivity.measures import SensitivityBase
@@ -27,22 +27,33 @@ class RollBack:
         settled: the layers that the strategy quantizes in its latest decision.
     """
 
-    def __init__(
-        self, plan: QuantizationPlan, original: Evaluation, evaluations: Evaluations, scores: LayerScores
-    ) -> None:
-        """Takes how to quantize all layers, how the original model did, and what tells of models and layers."""
+    def __init__(self, plan: QuantizationPlan, evaluations: Evaluations, scores: LayerScores) -> None:
+        """Takes how to quantize all layers, and what tells of models and layers."""
         self.trials = Trials()
         # Ranking by the model's outputs takes time; nobody needs it unless layers are to be rolled back.
         self.ranking = scores.local_similarities()
         self.settled: frozenset[str] = frozenset()
         self._plan = plan
-        self._original = original
+        self._original: Evaluation
         self._evaluations = evaluations
         self._evaluator = evaluations.evaluator
         self._scores = scores
         # The best model so far, as it was evaluated: what is saved in the end is not built again. Only one is kept,
         # so that memory does not grow with the number of evaluations.
         self._built: tuple[Trial, QuantizedGraph] | None = None
+        # Models that workers have begun with.
+        self._begun: dict[frozenset[str], QuantizedGraph] = {}
+
+    def begin(self, configuration: Configuration, title: str) -> None:
+        """Lets workers, if there are any, begin with a configuration that is going to be judged."""
+        key = quantized_layers(configuration)
+        if self._evaluations.in_background and key and key not in self._begun and self.trials.find(key) is None:
+            self._begun[key] = quantize_graph(self._plan.restrict(configuration))
+            self._evaluations.begin(key, self._begun[key].model, title)
+
+    def compare_with(self, original: Evaluation) -> None:
+        """Takes how the original model did; nothing is judged before."""
+        self._original = original
 
     def judge(self, configuration: Configuration, title: str) -> Trial:
         """Evaluates a configuration unless that was done before; none has to be run if all layers are in float."""
@@ -51,7 +62,9 @@ class RollBack:
         if known is not None:
             return known
         is_float = not key and len(self.trials) > 0
-        quantized = None if is_float else quantize_graph(self._plan.restrict(configuration))
+        quantized = (
+            None if is_float else self._begun.pop(key, None) or quantize_graph(self._plan.restrict(configuration))
+        )
         evaluation = self._original if quantized is None else self._evaluations.get(key, quantized.model, title)
         judged = self._evaluator.judge(self._original.metric, evaluation.metric)
         trial = Trial(dict(configuration), evaluation, judged)
@@ -73,6 +86,7 @@ class RollBack:
             decision = strategy.decide(judged, self.ranking)
             configuration = decision["roll_back_config"]
             self.settled = quantized_layers(configuration)
+            self._look_ahead(decision, strategy)
             is_known = self.trials.find(self.settled) is not None
             repetitions = repetitions + 1 if is_known else 0
             judged = self._try(configuration, strategy).judged
@@ -104,6 +118,20 @@ class RollBack:
         """Returns the share of the multiply-accumulates that a configuration leaves in float."""
         shares = self._scores.mac_shares
         return sum(shares.get(name, 0.0) for name, quantized in configuration.items() if not quantized)
+
+    def _look_ahead(self, decision: StrategyDecision, strategy: CheckedStrategy) -> None:
+        """Lets workers begin with what was decided, and with what the strategy is certain to decide next."""
+        for key in self._begun.keys() - {self.settled}:
+            log_for().warning("%s named a configuration as its next, and decided for another.", strategy.name)
+            self._evaluations.forget(self._begun.pop(key).model)
+        if decision["stop_flag"] or not self._evaluations.in_background:
+            return
+        step = len(self.trials)
+        following = strategy.next_config(self.ranking)
+        for number, configuration in enumerate(
+            [decision["roll_back_config"], *([following] if following else [])], step
+        ):
+            self.begin(configuration, f"the model of fine search step {number}")
 
     def _try(self, configuration: Configuration, strategy: CheckedStrategy) -> Trial:
         """Judges what the strategy decided, and logs it if it is new."""
