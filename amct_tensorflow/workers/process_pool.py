@@ -10,12 +10,14 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import TYPE_CHECKING
 
+from amct_tensorflow.errors import WorkerError
 from amct_tensorflow.workers.candidate import Candidate, Task
 from amct_tensorflow.workers.events import Died, Event
 
@@ -48,20 +50,22 @@ class ProcessPool:
         self.size = size
         self._evaluator = evaluator
         self._processes: dict[int, _Process] = {}
+        # What processes leave that are killed, such as the code that TensorFlow generates, goes with it.
+        self._folder = tempfile.TemporaryDirectory(prefix="amct_workers_", ignore_cleanup_errors=True)
 
     def start(self, worker: int) -> None:
-        """Starts a process."""
+        """Starts a process.
+
+        Raises:
+            WorkerError: the system refuses.
+        """
         self._end(worker)
-        ours, theirs = Pipe()
-        process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), str(worker)],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **_threads(self.size), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            start_new_session=True,  # Ctrl-C is for this process, which ends them
-        )
-        theirs.close()  # so that ours breaks when the process ends
-        self._processes[worker] = _Process(process, ours)
+        try:
+            self._processes[worker] = self._begin(worker)
+        except OSError as error:
+            raise WorkerError(
+                f"Worker {worker + 1} of {self.size} cannot be started: {error}. Ask for fewer."
+            ) from error
         self._send(worker, self._evaluator)
 
     def give(self, worker: int, task: Task, candidate: Candidate | None) -> None:
@@ -79,6 +83,20 @@ class ProcessPool:
             each.process.kill()
         for worker in list(self._processes):
             self._end(worker)
+        self._folder.cleanup()
+
+    def _begin(self, worker: int) -> _Process:
+        path = os.pathsep.join(filter(None, sys.path))
+        ours, theirs = Pipe()
+        process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), str(worker)],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **_threads(self.size), "PYTHONPATH": path, "TMPDIR": self._folder.name},
+            start_new_session=True,  # Ctrl-C is for this process, which ends them
+        )
+        theirs.close()  # so that ours breaks when the process ends
+        return _Process(process, ours)
 
     def _send(self, worker: int, message: object) -> None:
         with suppress(OSError):  # it is dead, which its connection tells whoever waits

@@ -4,6 +4,7 @@ Actors are not restarted by Ray: a new one, wherever it is put, must show first 
 """
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from amct_tensorflow.workers.candidate import MODELS_KEPT, Candidate, Task
 from amct_tensorflow.workers.events import Died, Event, Progressed
 
 _SECONDS_BETWEEN_POLLS = 1.0
+_SECONDS_TO_ANSWER = 10.0
 
 
 class RayPool:
@@ -74,7 +76,9 @@ class RayPool:
     def wait(self, seconds: float) -> Sequence[Event]:
         """Returns what the actors have answered, and which of them have died."""
         self._poll()
-        answered, _ = self._ray.wait([*self._calls, *self._polls], num_returns=1, timeout=seconds)
+        calls = [*self._calls, *self._polls]
+        self._ray.wait(calls, timeout=seconds)  # for the first answer; then all that are there
+        answered, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
         events: list[Event] = []
         for call in answered:
             worker = self._calls.pop(call, None)
@@ -175,6 +179,7 @@ def _connect(address: str) -> tuple[Any, bool]:
     if ray.is_initialized():
         return ray, False
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except Exception as error:
         raise WorkerError(
@@ -183,6 +188,17 @@ def _connect(address: str) -> tuple[Any, bool]:
         ) from error
     log_for("workers").info("Connected to the Ray cluster %s.", address)
     return ray, True
+
+
+def _knock(address: str) -> None:
+    """Looks whether anybody is there, for which Ray takes minutes.
+
+    Raises:
+        OSError: nobody is.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host, int(port)), _SECONDS_TO_ANSWER).close()
 
 
 def _reason(error: Exception) -> str:
