@@ -6,6 +6,7 @@ instead would leave TensorFlow without the source that it makes graphs from.)
 """
 
 import linecache
+import os
 import pickle
 import sys
 from collections.abc import Iterator
@@ -77,7 +78,7 @@ def pack(value: object) -> bytes:
             "Define its class at the top level of a file, and keep graphs, sessions, open files and functions out of "
             "its attributes; or run it in one process."
         ) from error
-    return pickle.dumps(_Parcel([entry for entry in sys.path if entry], sources, pickled))
+    return pickle.dumps(_Parcel([os.path.abspath(entry) for entry in sys.path], sources, pickled))
 
 
 def unpack(data: bytes) -> Any:

@@ -86,7 +86,7 @@ class ProcessPool:
         self._folder.cleanup()
 
     def _begin(self, worker: int) -> _Process:
-        path = os.pathsep.join(filter(None, sys.path))
+        path = os.pathsep.join(map(os.path.abspath, sys.path))
         ours, theirs = Pipe()
         process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), str(worker)],

@@ -98,9 +98,13 @@ class RayPool:
         return events
 
     def close(self) -> None:
-        """Kills all actors; leaves the cluster, if it was entered for them."""
-        for worker in list(self._actors):
-            self._forget(worker)
+        """Ends all actors; leaves the cluster, if it was entered for them."""
+        busy = set(self._calls.values())
+        for worker, actor in list(self._actors.items()):
+            if worker in busy:
+                self._forget(worker)
+            else:  # so that TensorFlow removes its temporary files
+                actor.__ray_terminate__.remote()
         if self._leaves:
             self._ray.shutdown()
 

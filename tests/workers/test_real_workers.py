@@ -87,7 +87,7 @@ def check(expected, killed, files, messages):
 
 
 def test_processes_on_this_machine(expected, killed, workdir, messages, capsys):
-    told = check(expected, killed, run(workdir / "run", "--num_workers", "3"), messages)
+    told = check(expected, killed, run(workdir / "run", "--num_workers", "2"), messages)
     assert f"process {killed[0]} was killed by SIGKILL" in told
     shown = capsys.readouterr().err
     assert "original model: 300 of 300 images" in shown and "quantized model: 300 of 300 images" in shown
