@@ -78,7 +78,7 @@ def pack(value: object) -> bytes:
             "Define its class at the top level of a file, and keep graphs, sessions, open files and functions out of "
             "its attributes; or run it in one process."
         ) from error
-    return pickle.dumps(_Parcel([os.path.abspath(entry) for entry in sys.path], sources, pickled))
+    return pickle.dumps(_Parcel(list(map(os.path.abspath, sys.path)), sources, pickled))
 
 
 def unpack(data: bytes) -> Any:
