@@ -30,6 +30,8 @@ CORES = 2
 FEW = 2 * CORES * BATCH  # images: two batches per process
 PAPER_IMAGES = 50_000
 PAPER_WORKERS = (1, 8, 64, 256)
+PAPER_WORKERS_PER_MACHINE = 32
+TASK, NEW_MODEL = "a task and its answer, per worker", "a new model to a machine with two workers"
 MODEL = "the original model"
 
 
@@ -40,17 +42,26 @@ class Costs:
     Attributes:
         image: one more image, in a process with one thread while the other core works, too.
         share: what a share takes beside its images: the model imported, a session, its graph optimized.
-        message: a new model and a task to one worker, and its answer.
+        task: a task to one worker, and its answer.
+        model: a new model to the workers of one machine.
     """
 
     image: float
     share: float
-    message: float
+    task: float
+    model: float
+
+    def messages(self, workers: int) -> float:
+        """Returns how long messages take, one after the other."""
+        return workers * self.task + math.ceil(workers / PAPER_WORKERS_PER_MACHINE) * self.model
+
+    def images(self, images: int, workers: int) -> float:
+        """Returns how long the largest share takes, of whole batches."""
+        return min(math.ceil(math.ceil(images / BATCH) / workers) * BATCH, images) * self.image
 
     def evaluation(self, images: int, workers: int) -> float:
-        """Returns how long an evaluation takes; whole batches are shared out, and messages go one after the other."""
-        batches = math.ceil(math.ceil(images / BATCH) / workers)
-        return self.share + min(batches * BATCH, images) * self.image + workers * self.message
+        """Returns how long an evaluation takes."""
+        return self.share + self.images(images, workers) + self.messages(workers)
 
 
 class Nothing(AutoCalibrationEvaluatorBase):
@@ -87,9 +98,8 @@ def main() -> None:
          *({"what": f"{where}: {what}", "ms": 1000 * value} for where, found in messages.items()
            for what, value in found.items())],
     )  # fmt: skip
-    report(
-        "scaling_on_paper", on_paper(Costs(image, share, (ray or processes)["the same with a new model, per worker"]))
-    )
+    found = ray or processes
+    report("scaling_on_paper", on_paper(Costs(image, share, found[TASK], found[NEW_MODEL])))
 
 
 def measure_evaluations(inputs: Inputs) -> tuple[dict[str, list[float]], int]:
@@ -132,9 +142,8 @@ def measure_messages(inputs: Inputs, ray: str | None) -> dict[str, float]:
             },
             ROUNDS,
         )
-    task = float(np.median(seconds["task"])) / CORES
-    sent = max(float(np.median(np.subtract(seconds["new"], seconds["known"]))) / CORES, 0.0)
-    return {"a task and its answer, per worker": task, "the same with a new model, per worker": task + sent}
+    sent = max(float(np.median(np.subtract(seconds["new"], seconds["known"]))), 0.0)
+    return {TASK: float(np.median(seconds["task"])) / CORES, NEW_MODEL: sent}
 
 
 def measure_ray(inputs: Inputs) -> dict[str, float]:
@@ -156,16 +165,15 @@ def on_paper(costs: Costs) -> list[dict[str, Any]]:
     rows = []
     for workers in PAPER_WORKERS:
         seconds = costs.evaluation(PAPER_IMAGES, workers)
-        ideal = PAPER_IMAGES / workers * costs.image
-        batches = math.ceil(math.ceil(PAPER_IMAGES / BATCH) / workers) * BATCH * costs.image
+        whole_batches = costs.images(PAPER_IMAGES, workers) - PAPER_IMAGES / workers * costs.image
         rows.append(
             {
                 "workers": workers,
                 "s": seconds,
                 "efficiency": alone / workers / seconds,
-                "lost to the share": costs.share / seconds,
-                "lost to messages": workers * costs.message / seconds,
-                "lost to whole batches": max(batches - ideal, 0.0) / seconds,
+                "lost to shares": costs.share / seconds,
+                "lost to messages": costs.messages(workers) / seconds,
+                "lost to whole batches": whole_batches / seconds,
             }
         )
     return rows
