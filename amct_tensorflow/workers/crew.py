@@ -129,10 +129,13 @@ class Crew:
         """
         self.begin(candidate)
         evaluation = self._evaluations[candidate.identity]
-        with SharesBar(candidate.title, self._pool.size) as self._bar:
+        seconds = 0.0 if evaluation.begun is None else time.monotonic() - evaluation.begun
+        with SharesBar(candidate.title, self._pool.size, seconds) as self._bar:
             self._shown = evaluation
             for index, news in evaluation.progress.items():
                 self._bar.show(index, news)
+            for index in evaluation.results:
+                self._bar.finish(index)
             while len(evaluation.results) < self._pool.size:
                 self._look()
         self._shown = self._bar = None

@@ -177,3 +177,28 @@ def test_one_bar_for_all(capsys, messages):
     shown = capsys.readouterr().err
     assert "quantized model: 20 of 20 images" in shown
     assert messages.count("WARNING said there") == 2
+
+
+def test_a_share_without_images_shows_nothing(capsys):
+    def tell(worker, task):
+        done = Finished(worker, pickle.dumps((task.candidate, 0)))
+        return [done] if task.share.index else [Progressed(worker, "quantized model", "images", 0, 10), done]
+
+    with Crew(MadeUpPool(3, task=tell), SAME) as crew:
+        crew.gather()
+        crew.finish(ONE)
+    assert "quantized model: 10 of 10 images" in capsys.readouterr().err
+
+
+def test_what_was_done_before_anybody_waited_is_shown_with_its_speed(capsys, monkeypatch):
+    def tell(worker, task):
+        return [Progressed(worker, "m", "images", 0, 10), Finished(worker, pickle.dumps((task.candidate, 0)))]
+
+    with Crew(MadeUpPool(1, task=tell), SAME) as crew:
+        crew.gather()
+        crew.begin(ONE)
+        monkeypatch.setattr(crews.time, "monotonic", lambda now=crews.time.monotonic: now() + 100)
+        crew.finish(TWO)
+        crew.finish(ONE)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1:] == ["m: 10 of 10 images, 10.00s/ images, 00:00 left"]

@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT, load_script
 from test_ends import is_alive, wait_for
 
+from amct_tensorflow.errors import WorkerError
 from amct_tensorflow.log import LOG_DIR
 from amct_tensorflow.workers.crew import Crew
 from amct_tensorflow.workers.events import Ready
@@ -133,3 +134,20 @@ def cluster():
 def test_a_ray_cluster(cluster, expected, killed, workdir, messages):
     told = check(expected, killed, run(workdir / "run", "--ray", cluster), messages)
     assert "another one takes its place" in told
+
+
+def test_no_more_workers_than_the_cluster_has_cpus(cluster):
+    with pytest.raises(WorkerError, match=r"has 2 CPUs, too few for 9 workers.*num_workers"):
+        RayPool(9, b"", cluster)
+
+
+def test_a_cluster_that_is_not_there():
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    with pytest.raises(WorkerError, match=r"There is no Ray cluster at 127\.0\.0\.1:1 .*ray start --head"):
+        RayPool(2, b"", "127.0.0.1:1")
+
+
+def test_ray_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(WorkerError, match=r"Ray is not installed.*amct-tensorflow-open\[ray\]"):
+        RayPool(2, b"", "auto")
