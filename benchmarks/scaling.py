@@ -8,6 +8,7 @@ follows, on paper, what many workers with a core each would reach on many images
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -148,6 +149,7 @@ def measure_messages(inputs: Inputs, ray: str | None) -> dict[str, float]:
 
 def measure_ray(inputs: Inputs) -> dict[str, float]:
     """Returns the same for a Ray cluster on this machine; nothing if Ray is not installed."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # or Ray leaves a token for other clusters
     try:
         import ray  # noqa: PLC0415 - an extra
     except ImportError:
