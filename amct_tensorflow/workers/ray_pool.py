@@ -187,9 +187,9 @@ def _connect(address: str) -> tuple[Any, bool]:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except Exception as error:
         raise WorkerError(
-            f"The Ray cluster {address} cannot be reached ({type(error).__name__}: {first_line(error)}). Start one with "
-            "'ray start --head', or give the address of its head (and Ray its token, if it asks for one); --num_workers "
-            "alone takes processes on this machine."
+            f"The Ray cluster {address} cannot be reached ({type(error).__name__}: {first_line(error)}). Start one "
+            "with 'ray start --head', or give the address of its head (and Ray its token, if it asks for one); "
+            "--num_workers alone takes processes on this machine."
         ) from error
     log_for("workers").info("Connected to the Ray cluster %s.", address)
     return ray, True
