@@ -1,4 +1,4 @@
-"""Progress of a pass over a data set: a bar on a terminal, plain lines elsewhere; of another process, where it says."""
+"""Progress of a pass over a data set: a bar on a terminal, plain lines elsewhere; or what another process shows."""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -4,6 +4,7 @@ import logging
 import pickle
 import time
 from collections import deque
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +69,7 @@ class Crew:
     """
 
     def __init__(self, pool: Pool, expected: Greeting) -> None:
-        """Starts the workers of a pool; ``expected`` is what they must have in common with this process."""
+        """Takes a pool, and what its workers must have in common with this process; the block starts them."""
         self._pool = pool
         self._expected = expected
         self._evaluations: dict[str, _Evaluation] = {}
@@ -76,6 +77,8 @@ class Crew:
         self._idle: deque[int] = deque()
         self._models: dict[int, deque[str]] = {}
         self._failed_starts = 0
+        self._alive = time.monotonic()  # when there was a worker last
+        self._told_of_empty = False
         self._shown: _Evaluation | None = None
         self._bar: SharesBar | None = None
 
@@ -141,6 +144,7 @@ class Crew:
         self._shown = self._bar = None
         del self._evaluations[candidate.identity]
         results = [evaluation.results[index] for index in range(self._pool.size)]
+        self._tell_of_empty(results)
         return ShareResults(results, evaluation.ended - (evaluation.begun or evaluation.ended))
 
     def forget(self, identity: str) -> None:
@@ -148,6 +152,17 @@ class Crew:
         evaluation = self._evaluations.pop(identity, None)
         if evaluation is not None:
             evaluation.waiting.clear()
+
+    def _tell_of_empty(self, results: Sequence[Any]) -> None:
+        """Says once that workers have nothing to do."""
+        empty = sum(isinstance(result, Sized) and len(result) == 0 for result in results)
+        if empty and not self._told_of_empty:
+            self._told_of_empty = True
+            log_for("workers").warning(
+                "%d of %d workers have nothing to evaluate: there are fewer batches. Use fewer workers, or smaller "
+                "batches.",
+                empty, len(results),
+            )  # fmt: skip
 
     def _assign(self) -> None:
         """Gives the workers that have nothing to do the shares that nobody works on, in the order of the models."""
@@ -164,10 +179,18 @@ class Crew:
                 self._pool.give(worker, Task(identity, share), None if known else evaluation.candidate)
 
     def _look(self) -> None:
-        """Waits for news, and acts on them."""
+        """Waits for news, and acts on them.
+
+        Raises:
+            WorkerError: nobody works, and nobody comes.
+        """
         for event in self._pool.wait(_SECONDS_BETWEEN_LOOKS):
             self._handle(event)
         self._assign()
+        if self._tasks or self._idle:
+            self._alive = time.monotonic()
+        elif time.monotonic() - self._alive > _SECONDS_TO_BEGIN:
+            raise WorkerError(f"No worker is left, and none has come within {_SECONDS_TO_BEGIN:.0f} s.")
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Logged):

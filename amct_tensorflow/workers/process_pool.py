@@ -1,8 +1,8 @@
 """Workers that are processes on this machine.
 
 Each is started afresh, since TensorFlow's threads do not survive a fork; and as a program of our own, since Python's
-``multiprocessing`` would run the user's program in it once more. They end with this process, however it ends: their
-connection to it breaks then.
+``multiprocessing`` gives processes no environment of theirs, and runs the user's program in each, whether the evaluator
+stands in it or not. They end with this process, however it ends: their connection to it breaks then.
 """
 
 import os

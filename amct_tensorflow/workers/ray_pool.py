@@ -77,6 +77,8 @@ class RayPool:
         """Returns what the actors have answered, and which of them have died."""
         self._poll()
         calls = [*self._calls, *self._polls]
+        if not calls:
+            return []
         self._ray.wait(calls, timeout=seconds)  # for the first answer; then all that are there
         answered, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
         events: list[Event] = []
@@ -133,7 +135,6 @@ class _RayWorker:
         self._number = number
         self._news: list[Event] = []
         self._lock = threading.Lock()
-        self._error = ""
         with suppress(OSError):  # paths that begin there will not be found then, and greet() tells
             os.chdir(folder)
         # One core is what the actor has asked for; TensorFlow reads these when it is imported.

@@ -202,3 +202,23 @@ def test_what_was_done_before_anybody_waited_is_shown_with_its_speed(capsys, mon
         crew.finish(ONE)
     lines = capsys.readouterr().err.splitlines()
     assert lines[1:] == ["m: 10 of 10 images, 10.00s/ images, 00:00 left"]
+
+
+def test_when_no_worker_is_left_and_none_comes(monkeypatch):
+    pool = MadeUpPool(1, task=lambda worker, _: [Died(worker, "its machine is lost")])
+    with pytest.raises(WorkerError, match="No worker is left"), Crew(pool, SAME) as crew:
+        crew.gather()
+        pool.start = lambda worker: None
+        monkeypatch.setattr(crews, "_SECONDS_TO_BEGIN", 0.0)
+        crew.finish(ONE)
+
+
+def test_workers_that_have_nothing_to_do_are_told_of_once(messages):
+    def tell(worker, task):
+        return [Finished(worker, pickle.dumps([] if task.share.index else [1.0]))]
+
+    with Crew(MadeUpPool(3, task=tell), SAME) as crew:
+        crew.gather()
+        crew.finish(ONE)
+        crew.finish(TWO)
+    assert len([line for line in messages if "2 of 3 workers have nothing to evaluate" in line]) == 1
