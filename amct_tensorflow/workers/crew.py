@@ -77,7 +77,6 @@ class Crew:
         self._idle: deque[int] = deque()
         self._models: dict[int, deque[str]] = {}
         self._failed_starts = 0
-        self._alive = time.monotonic()  # when there was a worker last
         self._told_of_empty = False
         self._shown: _Evaluation | None = None
         self._bar: SharesBar | None = None
@@ -128,7 +127,7 @@ class Crew:
 
         Raises:
             AmctError: the evaluator failed.
-            WorkerError: workers keep dying.
+            WorkerError: workers keep dying, or none is left.
         """
         self.begin(candidate)
         evaluation = self._evaluations[candidate.identity]
@@ -139,8 +138,12 @@ class Crew:
                 self._bar.show(index, news)
             for index in evaluation.results:
                 self._bar.finish(index)
+            alive = time.monotonic()
             while len(evaluation.results) < self._pool.size:
                 self._look()
+                alive = time.monotonic() if self._tasks else alive
+                if time.monotonic() - alive > _SECONDS_TO_BEGIN:
+                    raise WorkerError(f"No worker is left, and none has come within {_SECONDS_TO_BEGIN:.0f} s.")
         self._shown = self._bar = None
         del self._evaluations[candidate.identity]
         results = [evaluation.results[index] for index in range(self._pool.size)]
@@ -179,18 +182,10 @@ class Crew:
                 self._pool.give(worker, Task(identity, share), None if known else evaluation.candidate)
 
     def _look(self) -> None:
-        """Waits for news, and acts on them.
-
-        Raises:
-            WorkerError: nobody works, and nobody comes.
-        """
+        """Waits for news, and acts on them."""
         for event in self._pool.wait(_SECONDS_BETWEEN_LOOKS):
             self._handle(event)
         self._assign()
-        if self._tasks or self._idle:
-            self._alive = time.monotonic()
-        elif time.monotonic() - self._alive > _SECONDS_TO_BEGIN:
-            raise WorkerError(f"No worker is left, and none has come within {_SECONDS_TO_BEGIN:.0f} s.")
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Logged):
