@@ -80,13 +80,14 @@ def main() -> None:
         seconds, images = measure_evaluations(inputs)
         processes = measure_messages(inputs, None)
         ray = measure_ray(inputs)
-    image = float(np.median(np.subtract(seconds["2 processes"], seconds["few images"]))) / ((images - FEW) / CORES)
-    share = float(np.median(seconds["few images"])) - FEW / CORES * image
+    # The least of several rounds is what it takes where nobody else wants the cores.
+    image = (min(seconds["2 processes"]) - min(seconds["few images"])) / ((images - FEW) / CORES)
+    share = min(seconds["few images"]) - FEW / CORES * image
     rows = [
         {
             "evaluation": f"{images} images",
-            "1 process, 2 threads s": float(np.median(seconds["1 process"])),
-            "2 processes s": float(np.median(seconds["2 processes"])),
+            "1 process, 2 threads s (least)": min(seconds["1 process"]),
+            "2 processes s (least)": min(seconds["2 processes"]),
             "1 process / 2 processes (median)": ratio(seconds, "1 process", "2 processes"),
         }
     ]
@@ -143,8 +144,7 @@ def measure_messages(inputs: Inputs, ray: str | None) -> dict[str, float]:
             },
             ROUNDS,
         )
-    sent = max(float(np.median(np.subtract(seconds["new"], seconds["known"]))), 0.0)
-    return {TASK: float(np.median(seconds["task"])) / CORES, NEW_MODEL: sent}
+    return {TASK: min(seconds["task"]) / CORES, NEW_MODEL: max(min(seconds["new"]) - min(seconds["known"]), 0.0)}
 
 
 def measure_ray(inputs: Inputs) -> dict[str, float]:
