@@ -117,6 +117,7 @@ def cluster():
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    # Ray makes sockets in it, whose paths must be short.
     with tempfile.TemporaryDirectory(dir="/tmp") as folder, Path(folder, "log").open("w+") as log:
         process = subprocess.Popen(
             [*command, f"--port={port}", f"--temp-dir={folder}/ray"],
