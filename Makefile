@@ -71,6 +71,7 @@ bench: setup ## measure speed, accuracy and search; MODEL=pb DATASET=dir to choo
 	$(BIN)/python benchmarks/execution.py
 	$(BIN)/python benchmarks/pipeline.py $(BENCH_INPUTS)
 	$(BIN)/python benchmarks/endurance.py
+	$(BIN)/python benchmarks/scaling.py $(BENCH_INPUTS)
 
 bench-accuracy: setup ## measure what each step of quantization gains, and write the tables in docs/algorithms.md
 	$(BIN)/python benchmarks/accuracy.py

@@ -5,11 +5,12 @@ what was found.
 """
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from amct_tensorflow.arguments import require_names, require_path, require_type
+from amct_tensorflow.arguments import require_names, require_path, require_positive, require_type
 from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.errors import ArgumentValueError
 from amct_tensorflow.log import follow_directory, log_for
@@ -30,6 +31,8 @@ from amct_tensorflow.search.runner import run_search
 from amct_tensorflow.search.search_result import SearchResult
 from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase
 from amct_tensorflow.sensitivity.measures import SensitivityBase
+from amct_tensorflow.workers.choices import start_crew
+from amct_tensorflow.workers.crew import Crew
 
 _NAME = "accuracy_based_auto_calibration"
 
@@ -94,6 +97,8 @@ def accuracy_based_auto_calibration(
     resume: bool = False,
     exact: bool = False,
     config: QuantConfig | None = None,
+    num_workers: int | None = None,
+    ray: str | None = None,
 ) -> AutoCalibrationResult:
     """Quantizes a model, rolling the most sensitive layers back to float until its accuracy suffices.
 
@@ -120,6 +125,9 @@ def accuracy_based_auto_calibration(
             where the processor makes that faster, and the best of them is evaluated again as it is saved.
         config: a configuration from ``make_quant_config``, instead of that in ``config_file``, which is not read then,
             but written together with the results.
+        num_workers: how many processes evaluate, each a share of the data; results are those of one. Without it this
+            process evaluates, or on a Ray cluster one worker per CPU. The evaluator needs ``evaluate_share``.
+        ray: address of an existing Ray cluster whose machines see the data under the same path; ``"auto"`` finds it.
 
     Returns:
         What was found. If no configuration satisfies the requirement, the best model is saved all the same, and
@@ -129,32 +137,53 @@ def accuracy_based_auto_calibration(
         ArgumentTypeError: an argument has the wrong type.
         ArgumentValueError: an argument holds something wrong.
         EvaluatorError: the evaluator, strategy or sensitivity is no such object, or broke its contract.
+        WorkerError: workers do not start, see other data, or keep dying.
         OutputError: a result cannot be written, or another run is writing to the same folder.
         AmctError: another input cannot be used; the results of an earlier run are then left as they are.
         KeyboardInterrupt: it was interrupted; what was found out is kept.
     """
     follow_directory()  # the state and the history go to it, too
     files = _check_arguments(model_file, outputs, record_file, config_file, save_dir, resume, exact, config)
+    if num_workers is not None:
+        require_positive(_NAME, "num_workers", num_workers)
+    if ray is not None:
+        require_path(_NAME, "ray", ray)
     asked = {"model_file": str(_source(model_file)), "outputs": outputs, "save_dir": save_dir,
              "record_file": record_file, "strategy": strategy, "sensitivity": sensitivity,
-             "resume": resume, "exact": exact}  # fmt: skip
+             "resume": resume, "exact": exact, "num_workers": num_workers, "ray": ray}  # fmt: skip
     checked = CheckedEvaluator(evaluator)
     checked_strategy, chosen = choose_strategy(_NAME, strategy), choose_sensitivity(_NAME, sensitivity)
-    model = _load(model_file, outputs)
-    files = replace(files, frozen=model.frozen)
-    config = config or read_config_for(model, config_file)
-    with files.reserved():
-        key = run_key(model, config, checked, chosen)
-        log_environment(asked, key.named)
-        log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers())
-        state = open_state(files.model.model, key, model, config, resume=resume)
-        result = run_search(model, config, checked, checked_strategy, chosen, state, exact=exact)
-        files.publish(result, config)
+    # Workers import TensorFlow while this process reads the model.
+    with _start_crew(checked, num_workers, ray, exact) as crew:
+        model = _load(model_file, outputs)
+        files = replace(files, frozen=model.frozen)
+        config = config or read_config_for(model, config_file)
+        with files.reserved():
+            key = run_key(model, config, checked, chosen)
+            log_environment(asked, key.named)
+            log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers())
+            state = open_state(files.model.model, key, model, config, resume=resume)
+            result = run_search(model, config, checked, checked_strategy, chosen, state, crew, exact=exact)
+            files.publish(result, config)
     log_report(result, model_dir=_folder(save_dir), record_dir=_folder(record_file))
     if result.interruption is not None:
         log_for().warning("The search was interrupted; this is the best model until then.")
         raise result.interruption
     return AutoCalibrationResult.of(result, files.model.model)
+
+
+def _start_crew(
+    evaluator: CheckedEvaluator, num_workers: int | None, ray: str | None, exact: bool
+) -> AbstractContextManager[Crew | None]:
+    """Returns the workers that are asked for; to evaluate in one process takes none but this.
+
+    Raises:
+        EvaluatorError: the evaluations cannot be shared out.
+        WorkerError: there is no such cluster, or not so much room in it.
+    """
+    if ray is None and num_workers in (None, 1):
+        return nullcontext()
+    return start_crew(evaluator.packed(), evaluator.identity(), num_workers or 0, ray, exact=exact)
 
 
 def _check_arguments(

@@ -7,7 +7,7 @@ Your class says what a record holds for the model::
             return preprocess(features["image/encoded"], height, width), features["image/class/label"]
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from amct_tensorflow.console.progress_bar import ProgressBar
 from amct_tensorflow.data import DatasetError, ScannedRecords
 from amct_tensorflow.errors import EvaluatorError, ModelError
 from amct_tensorflow.graph.session_options import session_options
+from amct_tensorflow.workers.share import Share
 
 
 @dataclass
@@ -48,9 +49,6 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
     calibration_batches: int = 1
     expected_acc_loss: float = 0.5
 
-    def __post_init__(self) -> None:
-        self._correct = np.zeros(0, bool)
-
     def load(self, features: dict[str, tf.Tensor], height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns a record's image as the model takes it, float32 [height, width, 3], and its label; to be overridden.
 
@@ -61,21 +59,33 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
         """
         raise NotImplementedError
 
-    def batches(self, height: int, width: int) -> tf.data.Dataset:
-        """Yields (images, labels); the last batch holds what is left."""
-        return self.dataset.batches(lambda features: self.load(features, height, width), self.batch_size)
+    def batches(self, height: int, width: int, images: range | None = None) -> tf.data.Dataset:
+        """Yields (images, labels); the last batch holds what is left.
+
+        Args:
+            height: height of the model's input.
+            width: width of the model's input.
+            images: the indices of the images, a block of them; all, unless it is given.
+        """
+
+        def load(features: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+            return self.load(features, height, width)
+
+        if images is None:
+            return self.dataset.batches(load, self.batch_size)
+        return self.dataset.batches(load, self.batch_size, images)
 
     def calibration(self, graph: tf.Graph, outputs: list[str]) -> None:
         """Runs the first batches of the data."""
         num_images = min(self.calibration_batches * self.batch_size, self.dataset.num_records)
-        self._classify(graph, outputs, "calibration", num_images)
+        self._classify(graph, outputs, "calibration", range(num_images))
 
-    def evaluate(self, graph: tf.Graph, outputs: list[str]) -> float:
-        """Returns the top-1 accuracy in percent."""
+    def evaluate_share(self, graph: tf.Graph, outputs: list[str], share: Share) -> np.ndarray:
+        """Returns 100 for each image of a share that is classified correctly, 0 for the others."""
         quantized = any(op.type.startswith("Ascend") for op in graph.get_operations())
         title = "quantized model" if quantized else "original model"
-        self._correct = self._classify(graph, outputs, title, self.dataset.num_records)
-        return 100.0 * float(np.mean(self._correct))
+        images = share.of(self.dataset.num_records, self.batch_size)
+        return 100.0 * self._classify(graph, outputs, title, images)
 
     def identity(self) -> dict[str, Any]:
         """Returns what the results depend on beside the file of the class, so that a run is not resumed otherwise."""
@@ -86,32 +96,32 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
             "batch size": self.batch_size,
         }
 
-    def image_results(self) -> Sequence[float]:
-        """Returns 100 for each image of the last evaluation that was classified correctly, 0 for the others."""
-        return [100.0 * correct for correct in self._correct.tolist()]
-
     def metric_eval(self, original_metric: float, new_metric: float) -> tuple[bool, float]:
         """Returns whether the loss is small enough, and the loss in percentage points."""
         loss = original_metric - new_metric
         # Without the second condition a target of 0 would refuse even the original model itself.
         return loss < self.expected_acc_loss or loss <= 0, loss
 
-    def _classify(self, graph: tf.Graph, outputs: list[str], title: str, num_images: int) -> np.ndarray:
-        """Runs the model; returns for each image whether its label gets the highest score."""
+    def _classify(self, graph: tf.Graph, outputs: list[str], title: str, indices: range) -> np.ndarray:
+        """Runs the model; returns for each of the images, bool [images], whether its label gets the highest score."""
+        if not indices:
+            return np.zeros(0, bool)
         model_input, height, width = find_input(graph, self.image_size)
         scores = graph.get_tensor_by_name(f"{outputs[0]}:0")
         self._check_scores(scores.shape)
         with graph.as_default():
-            next_batch = tf.compat.v1.data.make_one_shot_iterator(self.batches(height, width)).get_next()
+            # The first batches are those of the whole, as everybody who overrides batches() gives them.
+            batches = self.batches(height, width, indices) if indices.start else self.batches(height, width)
+            next_batch = tf.compat.v1.data.make_one_shot_iterator(batches).get_next()
             initialize = tf.compat.v1.global_variables_initializer()
         correct = []
         with (
             closing(tf.compat.v1.Session(graph=graph, config=session_options(graph, run_often=True))) as session,
-            ProgressBar(title, num_images) as progress,
+            ProgressBar(title, len(indices)) as progress,
             _batches_fit(self.batch_size),
         ):
             session.run(initialize)
-            while progress.n < num_images:
+            while progress.n < len(indices):
                 try:
                     # The pipeline prepares the next batches while the model runs on this one.
                     images, labels = session.run(next_batch)
@@ -119,7 +129,7 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
                     raise
                 except tf.errors.OpError as error:
                     raise self.dataset.find_undecodable(
-                        lambda features: self.load(features, height, width), int(progress.n)
+                        lambda features: self.load(features, height, width), indices.start + int(progress.n)
                     ) from error
                 predictions = session.run(scores, {model_input: images})
                 self._check_scores(tf.TensorShape(predictions.shape))

@@ -5,6 +5,7 @@ original toolkit raises in the same place, so that existing clients' handlers ke
 wrong, where (file, node or key) and what to do about it.
 """
 
+import itertools
 import re
 
 
@@ -80,8 +81,22 @@ class StateError(AmctError, RuntimeError):
     """The state of an earlier run cannot be used."""
 
 
+class WorkerError(AmctError, RuntimeError):
+    """The processes that are to share an evaluation cannot be used, or keep dying."""
+
+
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error's message, without what TensorFlow says of its own nodes."""
     message = getattr(error, "message", None)  # TensorFlow's, of which str() also tells where each node was made
     line = next(iter((message if isinstance(message, str) else str(error)).splitlines()), type(error).__name__)
     return re.sub(r"{{.*?}} ?| \[Op:.*", "", line)
+
+
+def essence(error: BaseException) -> str:
+    """Returns what an error says; of TensorFlow's, which also tell where each node was made, the line that matters."""
+    message = getattr(error, "message", None)
+    if not isinstance(message, str):
+        return str(error)
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    after_node = [line for before, line in itertools.pairwise(lines) if before.startswith("Node: ")]
+    return next(iter([*after_node, *lines]), "no message")

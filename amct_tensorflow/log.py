@@ -9,6 +9,7 @@ import fcntl
 import logging
 import os
 import sys
+from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -206,6 +207,27 @@ def log_for(module: str = "AMCT", *, console: bool = True) -> ModuleLogger:
         console: False for what is of use in the log file only.
     """
     return ModuleLogger(_LOGGER, {"amct_module": module, "amct_console": console})
+
+
+def redirect_log(receive: Callable[[int, str, str, bool], None]) -> None:
+    """From now on, gives every message to a function instead: of a process that works for another, which logs it.
+
+    Args:
+        receive: takes the level, the module, the text, and whether it is meant for the console, too.
+    """
+    for handler in list(_LOGGER.handlers):
+        _LOGGER.removeHandler(handler)
+    _LOGGER.addHandler(_Redirection(receive))
+
+
+class _Redirection(logging.Handler):
+    def __init__(self, receive: Callable[[int, str, str, bool], None]) -> None:
+        super().__init__()
+        self._receive = receive
+
+    def emit(self, record: logging.LogRecord) -> None:
+        module, console = getattr(record, "amct_module", "AMCT"), getattr(record, "amct_console", True)
+        self._receive(record.levelno, module, record.getMessage(), console)
 
 
 def follow_directory() -> None:

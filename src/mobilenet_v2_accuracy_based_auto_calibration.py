@@ -138,6 +138,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="search strategy (default: %(default)s)")  # fmt: skip
     add("--sensitivity", choices=["OutputDivergence", "CosineSimilarity"], default="OutputDivergence",
         help="measure that ranks the layers (default: %(default)s)")  # fmt: skip
+    add("--num_workers", metavar="N", type=positive_int,
+        help="processes that evaluate, each a share of the images (default: one; with --ray one per CPU)")  # fmt: skip
+    add("--ray", metavar="ADDRESS", help="evaluate on an existing Ray cluster, whose machines see DIR under the same "
+        'path; "auto" finds it (default: on this machine)')  # fmt: skip
     add("--resume", action="store_true", help="go on with a run that was cut off (default: start afresh)")
     add("--exact", action="store_true", help="evaluate every candidate as it would be saved (default: in integers "
         "where the processor makes that faster, and the best of them again as it is saved)")  # fmt: skip
@@ -181,6 +185,8 @@ def run(arguments: argparse.Namespace) -> bool:
         sensitivity=arguments.sensitivity,
         resume=arguments.resume,
         exact=arguments.exact,
+        num_workers=arguments.num_workers,
+        ray=arguments.ray,
         config=config,  # put in place together with the results
     )
     return result.target_met

@@ -252,7 +252,7 @@ def test_arguments_are_those_of_the_sample():
     arguments = vars(sample.parse_arguments(["--dataset", "data"]))
     assert list(documented) == ["dataset", "keyword", "num_parallel_reads", "batch_size", "model", "expected_acc_loss",
                                 "num_images", "calibration_batches", "config_defination", "strategy",
-                                "sensitivity", "resume", "exact"]  # fmt: skip
+                                "sensitivity", "num_workers", "ray", "resume", "exact"]  # fmt: skip
     assert set(documented) == set(arguments)
     for name, default in arguments.items():
         if default not in (None, "", "data", False):

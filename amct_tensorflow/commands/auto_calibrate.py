@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amct_tensorflow.commands.command import Command
-from amct_tensorflow.commands.options import add_json, add_model, non_negative_float, positive_int
+from amct_tensorflow.commands.options import add_json, add_model, add_workers, non_negative_float, positive_int
 from amct_tensorflow.console.output import show
 from amct_tensorflow.log import log_for
 
@@ -46,6 +46,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="search strategy (default: %(default)s)")  # fmt: skip
     add("--sensitivity", choices=["OutputDivergence", "CosineSimilarity"], default="OutputDivergence",
         help="measure that ranks the layers (default: %(default)s)")  # fmt: skip
+    add_workers(parser)
     add("--resume", action="store_true", help="go on with a run that was cut off (default: start afresh)")
     add("--exact", action="store_true", help="evaluate every candidate as it would be saved (default: in integers "
         "where the processor makes that faster, and the best of them again as it is saved)")  # fmt: skip
@@ -82,6 +83,8 @@ def _run(arguments: Namespace) -> int:
         resume=arguments.resume,
         exact=arguments.exact,
         config=config,
+        num_workers=arguments.num_workers,
+        ray=arguments.ray,
     )
     if arguments.json:
         show(json.dumps(_document(result), indent=1))

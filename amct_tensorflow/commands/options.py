@@ -56,6 +56,19 @@ def add_json(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, with all there is to tell")
 
 
+def add_workers(parser: ArgumentParser) -> None:
+    """Adds who evaluates."""
+    parser.add_argument(
+        "--num_workers", metavar="N", type=positive_int,
+        help="processes that evaluate, each a share of the data (default: this one; with --ray one per CPU)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ray", metavar="ADDRESS",
+        help='evaluate on an existing Ray cluster, whose machines see the data under the same path; "auto" finds it '
+        "(default: on this machine)",
+    )  # fmt: skip
+
+
 def parts(text: str) -> list[str]:
     """Converts ``"a;b"`` to a list of what stands between."""
     found = [part.strip() for part in text.split(";") if part.strip()]

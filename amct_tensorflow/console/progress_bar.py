@@ -1,12 +1,24 @@
-"""Progress of a pass over a data set: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a pass over a data set: a bar on a terminal, plain lines elsewhere; or what another process shows."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import StringIO
 
 from tqdm import tqdm
 
 _PLAIN_SECONDS = 5.0
 _BAR_SECONDS = 0.1
+
+# Takes the title, the plural of what is counted, how many are done, and how many there are, if that is known.
+Show = Callable[[str, str, float, float | None], None]
+
+
+class _Redirection:
+    """Where progress is shown while this process works for another one, and how often."""
+
+    show: Show | None = None
+    seconds: float = 0.0
 
 
 class ProgressBar(tqdm):  # type: ignore[type-arg]  # it takes none at run time
@@ -19,14 +31,17 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]  # it takes none at run time
     """
 
     def __init__(self, title: str, total: int | None, unit: str = "images") -> None:
-        self._plain = not sys.stderr.isatty()
+        self._show = _Redirection.show
+        self._units = unit
+        self._plain = self._show is not None or not sys.stderr.isatty()
+        seconds = _PLAIN_SECONDS if self._plain else _BAR_SECONDS
         super().__init__(
             desc=title,
             total=total,
             unit=unit if unit == "B" else f" {unit}",
             unit_scale=unit == "B",
             file=StringIO() if self._plain else sys.stderr,  # a sink for the control characters of a bar
-            mininterval=_PLAIN_SECONDS if self._plain else _BAR_SECONDS,
+            mininterval=_Redirection.seconds if self._show else seconds,
             miniters=1,
             dynamic_ncols=True,
             bar_format="{desc}: {n_fmt} of {total_fmt}{unit}, {rate_fmt}, {remaining} left" if self._plain else None,
@@ -34,7 +49,24 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]  # it takes none at run time
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Shows the present state."""
-        if not self._plain:
+        if self._show is not None:
+            self._show(str(self.desc).removesuffix(": "), self._units, self.n, self.total)
+        elif not self._plain:
             super().display(msg, pos)
         elif self.n:
             print(self, file=sys.stderr)
+
+
+@contextmanager
+def redirected_progress(show: Show, seconds: float) -> Iterator[None]:
+    """Gives the progress that this process makes in the block to a function, instead of showing it.
+
+    Args:
+        show: takes it, for each bar at its beginning, now and then, and at its end.
+        seconds: how long it is left alone in between.
+    """
+    _Redirection.show, _Redirection.seconds = show, seconds
+    try:
+        yield
+    finally:
+        _Redirection.show = None

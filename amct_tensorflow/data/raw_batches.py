@@ -105,8 +105,11 @@ class RawBatches:
         Raises:
             DatasetError: a file cannot be read, or does not hold a batch of the shape.
         """
-        for index in range(self.num_batches):
-            yield {each.name: each.read(index) for each in self._inputs}
+        return map(self.read, range(self.num_batches))
+
+    def read(self, index: int) -> dict[str, np.ndarray]:
+        """Returns the values of every input, of one batch; errors are those of iterating."""
+        return {each.name: each.read(index) for each in self._inputs}
 
     def files(self) -> dict[str, tuple[str, ...]]:
         """Returns per input the files of its batches."""

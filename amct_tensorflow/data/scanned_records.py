@@ -10,9 +10,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from amct_tensorflow.data.faults import RECORD_FRAME, fault_of, find_fault
+from amct_tensorflow.data.faults import fault_of, find_fault
 from amct_tensorflow.data.features import Feature, parse_records
 from amct_tensorflow.data.files import read_records
+from amct_tensorflow.data.positions import RecordPositions, RecordWalk
 from amct_tensorflow.errors import DatasetError, first_line
 
 # Turns the features of a record, by key, into what the model and the metric need.
@@ -31,12 +32,14 @@ class ScannedRecords:
         counts: number of records to use, by file.
         largest: the largest value of each feature of numbers, by key.
         num_parallel_reads: number of files that are read at once, at most ``FILES_IN_TURN``.
+        positions: where each of the records lies.
     """
 
     features: Sequence[Feature]
     counts: Mapping[str, int]
     largest: Mapping[str, float]
     num_parallel_reads: int
+    positions: RecordPositions
 
     @property
     def num_records(self) -> int:
@@ -47,18 +50,26 @@ class ScannedRecords:
         """Yields what ``read_records`` does, for the records to use."""
         return read_records(list(self.counts), self.num_parallel_reads, with_origin).take(self.num_records)
 
-    def batches(self, load: Load, batch_size: int) -> tf.data.Dataset:
-        """Yields batches of what ``load`` returns, prepared ahead; the last batch holds what is left."""
+    def batches(self, load: Load, batch_size: int, indices: range | None = None) -> tf.data.Dataset:
+        """Yields batches of what ``load`` returns, prepared ahead; the last batch holds what is left.
+
+        Args:
+            load: what to make of the features of a record.
+            batch_size: records per batch.
+            indices: which records, a block of them; all, unless it is given.
+        """
         # TensorFlow's autotuning would take seconds to stop when the session is closed.
         options = tf.data.Options()
         options.autotune.enabled = False
-        loaded = self.records().map(
+        records = self.records() if indices is None else self.positions.records(indices, self.num_parallel_reads)
+        loaded = records.map(
             lambda record: load(parse_records(record, self.features)),
             num_parallel_calls=PARALLEL_RECORDS,
             deterministic=True,
         )
         # TensorFlow makes room for a whole batch, however few records there are.
-        return loaded.batch(min(batch_size, self.num_records)).prefetch(2).with_options(options)
+        num_records = self.num_records if indices is None else len(indices)
+        return loaded.batch(min(batch_size, num_records)).prefetch(2).with_options(options)
 
     def find_undecodable(self, load: Load, start: int = 0) -> DatasetError:
         """Looks for the first record, not before number ``start``, that ``load`` refuses.
@@ -103,7 +114,7 @@ def scan_records(
         return file, tf.strings.length(records), sound, tuple(largest)
 
     counts = Counter(dict.fromkeys(files, 0))
-    sizes = Counter(dict.fromkeys(files, 0))
+    walk = RecordWalk(files)
     most: dict[str, float] = {}
     records = read_records(files, num_parallel_reads, with_origin=True).take(
         num_records or tf.data.INFINITE_CARDINALITY
@@ -117,14 +128,14 @@ def scan_records(
             decoded = [os.fsdecode(name) for name in names]
             counts.update(decoded)
             for name, length in zip(decoded, lengths, strict=True):
-                sizes[name] += RECORD_FRAME + int(length)
+                walk.pass_by(name, int(length))
             for each, value in zip(numbers, largest, strict=True):
                 most[each.key] = max(most.get(each.key, value.item()), value.item())
     except (tf.errors.OpError, UnicodeDecodeError) as error:  # TensorFlow's message may quote a record's bytes
         raise find_fault(files, features) from error
     # A file that is cut off within the frame of a record just ends, as far as TensorFlow is concerned.
-    if num_records is None and any(Path(file).stat().st_size != sizes[file] for file in files):
+    if num_records is None and any(Path(file).stat().st_size != walk.ends[file] for file in files):
         raise find_fault(files, features)
     if not any(counts.values()):
         raise DatasetError(f"{files[0]} and the files beside it hold no records. Give TFRecord files with images.")
-    return ScannedRecords(tuple(features), counts, most, num_parallel_reads)
+    return ScannedRecords(tuple(features), counts, most, num_parallel_reads, walk.positions())

@@ -1,6 +1,5 @@
 """Calls of the user's evaluator, whose results are checked."""
 
-import itertools
 import json
 import math
 import numbers
@@ -11,10 +10,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.errors import AmctError, EvaluatorError, MetricError
+from amct_tensorflow.errors import AmctError, EvaluatorError, MetricError, essence
 from amct_tensorflow.log import log_for
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase, Evaluation, MetricEval
+from amct_tensorflow.search.sharing import check_sharing
 from amct_tensorflow.search.source_code import code_of
+from amct_tensorflow.workers.parcel import pack
 
 # From a millionth of the metric, so many doublings reach a million times the metric, and so many bisections the sixth
 # digit of what lies between the last two.
@@ -29,7 +30,7 @@ class CheckedEvaluator:
         name: the name of the evaluator's class.
         evaluations: number of evaluations so far.
         reused: number of those whose result an earlier run had found.
-        seconds: how long the others took together.
+        seconds: how long this process waited for the others, together.
 
     Raises:
         EvaluatorError: the object is no evaluator.
@@ -66,13 +67,34 @@ class CheckedEvaluator:
             raise
         except Exception as error:
             raise self._failure("evaluate", model, error) from error
+        seconds = time.perf_counter() - start
+        return self._evaluation("evaluate", metric, model, seconds, waited=seconds)
+
+    def join_shares(self, results: Sequence[Any], model: str, seconds: float, waited: float) -> Evaluation:
+        """Calls ``join_shares``.
+
+        Args:
+            results: what ``evaluate_share`` returned elsewhere, in the order of the shares.
+            model: says in messages which one it is.
+            seconds: how long the evaluation took.
+            waited: how much of that this process did nothing else.
+        """
+        try:
+            metric = self._evaluator.join_shares(list(results))
+        except AmctError:
+            raise
+        except Exception as error:
+            raise self._failure("join_shares", model, error) from error
+        return self._evaluation("join_shares", metric, model, seconds, waited)
+
+    def _evaluation(self, method: str, metric: Any, model: str, seconds: float, waited: float) -> Evaluation:
+        """Counts an evaluation, and checks what it gave."""
         if metric is None or (isinstance(metric, numbers.Real) and math.isnan(metric)):
             raise EvaluatorError(
-                f"{self.name}.evaluate returned {metric} for {model}; return the metric that it measured."
+                f"{self.name}.{method} returned {metric} for {model}; return the metric that it measured."
             )
-        seconds = time.perf_counter() - start
         self.evaluations += 1
-        self.seconds += seconds
+        self.seconds += waited
         return Evaluation(metric, seconds, self._image_results())
 
     def reuse(self) -> None:
@@ -89,6 +111,16 @@ class CheckedEvaluator:
             raise
         except Exception as error:
             raise self._failure("identity", "its data", error) from error
+
+    def packed(self) -> bytes:
+        """Returns the evaluator as workers take it.
+
+        Raises:
+            EvaluatorError: its evaluations cannot be shared out.
+            WorkerError: it cannot be sent to another process.
+        """
+        check_sharing(self._evaluator)
+        return pack(self._evaluator)
 
     def code(self) -> str:
         """Returns the code of the evaluator's class."""
@@ -165,8 +197,7 @@ class CheckedEvaluator:
     def _failure(self, method: str, subject: str, error: Exception) -> EvaluatorError:
         if isinstance(error, NotImplementedError):
             return EvaluatorError(f"{self.name} does not implement {method}(). Implement it.")
-        text = _essence(error) if isinstance(error, tf.errors.OpError) else str(error)
-        return EvaluatorError(f"{self.name}.{method} failed on {subject}: {type(error).__name__}: {text}")
+        return EvaluatorError(f"{self.name}.{method} failed on {subject}: {type(error).__name__}: {essence(error)}")
 
 
 def format_metric(metric: Any) -> str:
@@ -193,10 +224,3 @@ def _find_target(judge: Callable[[float], MetricEval], original: float) -> float
         else:
             failed = middle
     return judge(original + satisfied).loss
-
-
-def _essence(error: tf.errors.OpError) -> str:
-    """Returns the line of TensorFlow's message that says what happened; the rest tells where each node was made."""
-    lines = [line.strip() for line in error.message.splitlines() if line.strip()]
-    after_node = [line for before, line in itertools.pairwise(lines) if before.startswith("Node: ")]
-    return next(iter([*after_node, *lines]), "no message")

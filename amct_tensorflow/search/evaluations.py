@@ -1,5 +1,6 @@
 """Evaluations of models, each taken from the state of an earlier run if it is known there."""
 
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -11,6 +12,8 @@ from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 from amct_tensorflow.search.evaluator import Evaluation
 from amct_tensorflow.search.run_key import digest
 from amct_tensorflow.search.state import SearchState
+from amct_tensorflow.workers.candidate import Candidate
+from amct_tensorflow.workers.crew import Crew
 
 
 class Evaluations:
@@ -20,10 +23,33 @@ class Evaluations:
         evaluator: the user's evaluator.
     """
 
-    def __init__(self, evaluator: CheckedEvaluator, state: SearchState, outputs: Sequence[str]) -> None:
+    def __init__(
+        self, evaluator: CheckedEvaluator, state: SearchState, outputs: Sequence[str], crew: Crew | None = None
+    ) -> None:
+        """Takes the evaluator, and workers that evaluate instead of this process, if there are any."""
         self.evaluator = evaluator
         self._state = state
         self._outputs = outputs
+        self._crew = crew
+
+    @property
+    def in_background(self) -> bool:
+        """Whether models are evaluated while this process does something else."""
+        return self._crew is not None
+
+    def begin(self, quantized: Collection[str] | None, model: bytes, title: str, *, in_integers: bool = False) -> None:
+        """Lets workers begin with a model that is going to be asked for; without workers nothing happens.
+
+        What is found out counts, and is kept, when it is asked for; so all is as if it had been found out then. The
+        arguments are those of ``get``.
+        """
+        if self._crew is not None and self._known(quantized, digest(model), in_integers) is None:
+            self._crew.begin(self._candidate(model, title))
+
+    def forget(self, model: bytes) -> None:
+        """Takes back that workers are to evaluate a model."""
+        if self._crew is not None:
+            self._crew.forget(digest(model))
 
     def get(
         self, quantized: Collection[str] | None, model: bytes, title: str, *, in_integers: bool = False
@@ -37,12 +63,26 @@ class Evaluations:
             in_integers: whether it is its execution graph.
         """
         identity = digest(model)
-        evaluation = self._state.evaluation(quantized, in_integers=in_integers)
-        if evaluation is not None and evaluation.model == identity:
+        evaluation = self._known(quantized, identity, in_integers)
+        if evaluation is not None:
             log_for().info("The result of %s is known from the earlier run.", title)
             self.evaluator.reuse()
             return evaluation
-        graph = import_graph(tf.compat.v1.GraphDef.FromString(model), title)
-        evaluation = replace(self.evaluator.evaluate(graph, self._outputs, title), model=identity)
+        evaluation = replace(self._evaluate(model, title), model=identity)
         self._state.add_evaluation(quantized, evaluation, in_integers=in_integers)
         return evaluation
+
+    def _known(self, quantized: Collection[str] | None, identity: str, in_integers: bool) -> Evaluation | None:
+        evaluation = self._state.evaluation(quantized, in_integers=in_integers)
+        return evaluation if evaluation is not None and evaluation.model == identity else None
+
+    def _evaluate(self, model: bytes, title: str) -> Evaluation:
+        if self._crew is None:
+            graph = import_graph(tf.compat.v1.GraphDef.FromString(model), title)
+            return self.evaluator.evaluate(graph, self._outputs, title)
+        start = time.perf_counter()
+        shares = self._crew.finish(self._candidate(model, title))
+        return self.evaluator.join_shares(shares.results, title, shares.seconds, time.perf_counter() - start)
+
+    def _candidate(self, model: bytes, title: str) -> Candidate:
+        return Candidate(model, tuple(self._outputs), title)

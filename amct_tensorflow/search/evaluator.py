@@ -7,9 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from amct_tensorflow.workers.share import WHOLE, Share
+
 
 class AutoCalibrationEvaluatorBase:
     """Base class of evaluators: how to run, and how to judge, the user's model."""
+
+    _image_results: np.ndarray | None = None
 
     def calibration(self, graph: tf.Graph, outputs: list[str]) -> None:
         """Runs at least ``batch_num`` batches.
@@ -28,9 +32,38 @@ class AutoCalibrationEvaluatorBase:
             outputs: names of the output operators, without ``:0``.
 
         Returns:
-            Any metric object.
+            Any metric object. An evaluator with ``evaluate_share`` may leave this out: the whole is a share, too.
+        """
+        return self.join_shares([self.evaluate_share(graph, outputs, WHOLE)])
+
+    def evaluate_share(self, graph: tf.Graph, outputs: list[str], share: Share) -> Any:
+        """Evaluates a model on a share of the data; an evaluator may do without, and runs in one process then.
+
+        It may be called in another process, on a copy of the evaluator that was made before the first evaluation, and
+        for the shares of a model in any order. The data is read where it lies: a path must mean the same everywhere.
+
+        Args:
+            graph: as for ``evaluate``.
+            outputs: as for ``evaluate``.
+            share: which part; ``share.of(images, batch_size)`` are the indices of its images.
+
+        Returns:
+            One number per image of the share, [images], in their order. Or anything that can be pickled, if
+            ``join_shares`` is overridden, too.
         """
         raise NotImplementedError
+
+    def join_shares(self, results: Sequence[Any]) -> Any:
+        """Makes one metric of the results of all shares; it must be the same however many there are.
+
+        Args:
+            results: what ``evaluate_share`` returned, in the order of the shares.
+
+        Returns:
+            The mean of the numbers of all images, which ``image_results`` offers after that.
+        """
+        self._image_results = np.concatenate([np.asarray(result, np.float64) for result in results])
+        return float(np.mean(self._image_results))
 
     def metric_eval(self, original_metric: Any, new_metric: Any) -> tuple[bool, float]:
         """Judges a model.
@@ -50,9 +83,10 @@ class AutoCalibrationEvaluatorBase:
         Returns:
             One number per image, always in the same order. The mean over the images of how much they change from the
             original model to another must be the loss that ``metric_eval`` computes; with a loss in percentage points
-            of top-1 accuracy, that is 100 for each image classified correctly, and 0 for every other.
+            of top-1 accuracy, that is 100 for each image classified correctly, and 0 for every other. Of an evaluator
+            with ``evaluate_share`` they are what that returned.
         """
-        return None
+        return None if self._image_results is None else self._image_results.tolist()
 
     def identity(self) -> Mapping[str, Any] | None:
         """Tells what the results depend on beside the model, its configuration and the code, such as the data.

@@ -17,6 +17,7 @@ from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.models.shape_text import parse_input_shapes
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 from amct_tensorflow.sensitivity.divergence import Divergence
+from amct_tensorflow.workers.share import WHOLE, Share
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +81,15 @@ class GraphEvaluator(AutoCalibrationEvaluatorBase):
         for _ in self._run(graph, outputs, "calibration", self._calibration):
             pass
 
-    def evaluate(self, graph: tf.Graph, outputs: list[str]) -> Any:
-        """Runs all batches, and returns the values of the outputs, which have to fit into memory."""
+    def evaluate_share(self, graph: tf.Graph, outputs: list[str], share: Share) -> Any:
+        """Runs the batches of a share, and returns the values of the outputs, which have to fit into memory."""
         quantized = any(operation.type.startswith("Ascend") for operation in graph.get_operations())
         title = "quantized model" if quantized else "original model"
-        return ModelOutputs(list(self._run(graph, outputs, title, self._batches)))
+        return list(self._run(graph, outputs, title, self._batches, share))
+
+    def join_shares(self, results: Sequence[Sequence[Sequence[np.ndarray]]]) -> ModelOutputs:
+        """Returns the values of the outputs for all batches."""
+        return ModelOutputs([batch for result in results for batch in result])
 
     def metric_eval(self, original_metric: ModelOutputs, new_metric: ModelOutputs) -> tuple[bool, float]:
         """Returns whether the outputs lie close enough to those of the original model, and how far off they are.
@@ -114,20 +119,21 @@ class GraphEvaluator(AutoCalibrationEvaluatorBase):
         }
 
     def _run(
-        self, graph: tf.Graph, outputs: Sequence[str], title: str, batches: RawBatches
+        self, graph: tf.Graph, outputs: Sequence[str], title: str, batches: RawBatches, share: Share = WHOLE
     ) -> Iterator[list[np.ndarray]]:
         """Yields per batch the values of the outputs."""
         _check_inputs(graph, list(batches.files()))
         fetches = [full_tensor_name(name) for name in outputs]
         with graph.as_default():
             initialize = tf.compat.v1.global_variables_initializer()
+        indices = share.of(len(batches))
         with (
             closing(tf.compat.v1.Session(graph=graph, config=session_options(graph, run_often=True))) as session,
-            ProgressBar(title, len(batches), "batches") as progress,
+            ProgressBar(title, len(indices), "batches") as progress,
         ):
             session.run(initialize)
-            for batch in batches:
-                yield session.run(fetches, batch)
+            for index in indices:
+                yield session.run(fetches, batches.read(index))
                 progress.update()
 
 

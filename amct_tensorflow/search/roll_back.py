@@ -1,6 +1,7 @@
 """Rolling layers back to float, as a strategy asks for it, until the model satisfies (spec section 6.3)."""
 
 from functools import partial
+from typing import NamedTuple
 
 from amct_tensorflow.console.progress_lines import duration
 from amct_tensorflow.errors import StateError
@@ -11,12 +12,20 @@ from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.search.evaluations import Evaluations
 from amct_tensorflow.search.evaluator import Evaluation
 from amct_tensorflow.search.run_key import digest
-from amct_tensorflow.search.strategy import CheckedStrategy, SearchKnowledge
+from amct_tensorflow.search.strategy import CheckedStrategy, SearchKnowledge, StrategyDecision
 from amct_tensorflow.search.trials import Configuration, Trial, Trials, quantized_layers
 from amct_tensorflow.sensitivity.layer_scores import LayerScores
 from amct_tensorflow.sensitivity.measures import SensitivityBase
 
 _NAMES_PER_LINE = 10
+
+
+class _Made(NamedTuple):
+    """The model of a configuration, and what is run to evaluate it: that model, or its execution graph."""
+
+    quantized: QuantizedGraph
+    run: bytes
+    in_integers: bool
 
 
 class RollBack:
@@ -28,31 +37,38 @@ class RollBack:
         settled: the layers that the strategy quantizes in its latest decision.
     """
 
-    def __init__(
-        self,
-        plan: QuantizationPlan,
-        original: Evaluation,
-        evaluations: Evaluations,
-        scores: LayerScores,
-        execution: IntegerExecution | None,
-    ) -> None:
-        """Takes how to quantize all layers, how the original model did, and what tells of models and layers.
-
-        With an ``execution``, candidates are evaluated in integers, and the best of them again as it will be saved.
-        """
+    def __init__(self, plan: QuantizationPlan, evaluations: Evaluations, scores: LayerScores) -> None:
+        """Takes how to quantize all layers, and what tells of models and layers."""
         self.trials = Trials()
         # Ranking by the model's outputs takes time; nobody needs it unless layers are to be rolled back.
         self.ranking = scores.local_similarities()
         self.settled: frozenset[str] = frozenset()
         self._plan = plan
-        self._original = original
+        self._original: Evaluation
         self._evaluations = evaluations
         self._evaluator = evaluations.evaluator
         self._scores = scores
-        self._execution = execution
+        self._execution: IntegerExecution | None = None
         # The best model so far, as it was evaluated: what is saved in the end is not built again. Only one is kept,
         # so that memory does not grow with the number of evaluations.
         self._built: tuple[Trial, QuantizedGraph] | None = None
+        # Models that workers have begun with.
+        self._begun: dict[frozenset[str], _Made] = {}
+
+    def begin(self, configuration: Configuration, title: str, *, simulated: bool = False) -> None:
+        """Lets workers, if there are any, begin with a configuration that is going to be judged; see ``judge``."""
+        key = quantized_layers(configuration)
+        if self._evaluations.in_background and key and key not in self._begun and self.trials.find(key) is None:
+            made = self._begun[key] = self._make(configuration, simulated)
+            self._evaluations.begin(key, made.run, title, in_integers=made.in_integers)
+
+    def compare_with(self, original: Evaluation, execution: IntegerExecution | None) -> None:
+        """Takes how the original model did; nothing is judged before.
+
+        With an ``execution``, candidates are evaluated in integers, and the best of them again as it will be saved.
+        """
+        self._original = original
+        self._execution = execution
 
     def judge(self, configuration: Configuration, title: str, *, simulated: bool = False) -> Trial:
         """Evaluates a configuration unless that was done before; none has to be run if all layers are in float.
@@ -67,22 +83,23 @@ class RollBack:
         if known is not None and (known.simulated or not simulated):
             return known
         is_float = not key and len(self.trials) > 0
-        quantized = None if is_float else quantize_graph(self._plan.restrict(configuration))
-        integers = None
-        if quantized is not None and not simulated and self._execution is not None:
-            integers = self._execution.model_of(quantized)
-        if quantized is None:
+        made = None if is_float else self._begun.pop(key, None) or self._make(configuration, simulated)
+        if made is None:
             evaluation = self._original
-        elif integers is None:
-            evaluation = self._evaluations.get(key, quantized.model, title)
         else:
-            evaluation = self._evaluations.get(key, integers, title, in_integers=True)
+            evaluation = self._evaluations.get(key, made.run, title, in_integers=made.in_integers)
         judged = self._evaluator.judge(self._original.metric, evaluation.metric)
-        trial = Trial(dict(configuration), evaluation, judged, integers is None)
+        trial = Trial(dict(configuration), evaluation, judged, simulated=made is None or not made.in_integers)
         self.trials.add(trial)
-        if quantized is not None and self.trials.best(self.settled) is trial:
-            self._built = trial, quantized
+        if made is not None and self.trials.best(self.settled) is trial:
+            self._built = trial, made.quantized
         return trial
+
+    def _make(self, configuration: Configuration, simulated: bool) -> "_Made":
+        """Makes the model of a configuration; see ``judge``."""
+        quantized = quantize_graph(self._plan.restrict(configuration))
+        integers = None if simulated or self._execution is None else self._execution.model_of(quantized)
+        return _Made(quantized, integers or quantized.model, integers is not None)
 
     def search(self, strategy: CheckedStrategy, sensitivity: SensitivityBase) -> None:
         """Lets the strategy search, from the result of quantizing all layers."""
@@ -92,6 +109,7 @@ class RollBack:
         self._follow(strategy)
         if not self._confirm():
             log_for().warning("Candidates are simulated from here on, and the search is done again with them.")
+            self._forget_begun()
             self._execution = None
             self.trials.forget_unconfirmed()
             self._follow(strategy)
@@ -107,6 +125,7 @@ class RollBack:
             decision = strategy.decide(judged, self.ranking)
             configuration = decision["roll_back_config"]
             self.settled = quantized_layers(configuration)
+            self._look_ahead(decision, strategy)
             is_known = self.trials.find(self.settled) is not None
             repetitions = repetitions + 1 if is_known else 0
             judged = self._try(configuration, strategy).judged
@@ -154,6 +173,26 @@ class RollBack:
         """Returns the share of the multiply-accumulates that a configuration leaves in float."""
         shares = self._scores.mac_shares
         return sum(shares.get(name, 0.0) for name, quantized in configuration.items() if not quantized)
+
+    def _look_ahead(self, decision: StrategyDecision, strategy: CheckedStrategy) -> None:
+        """Lets workers begin with what was decided, and with what the strategy is certain to decide next."""
+        if self._forget_begun(but=self.settled):
+            log_for().warning("%s named a configuration as its next, and decided for another.", strategy.name)
+        if decision["stop_flag"] or not self._evaluations.in_background:
+            return
+        step = len(self.trials)
+        following = strategy.next_config(self.ranking)
+        for number, configuration in enumerate(
+            [decision["roll_back_config"], *([following] if following else [])], step
+        ):
+            self.begin(configuration, f"the model of fine search step {number}")
+
+    def _forget_begun(self, but: frozenset[str] | None = None) -> bool:
+        """Takes back what workers have begun with, but for a set of quantized layers; tells whether there was any."""
+        keys = self._begun.keys() - {but}
+        for key in keys:
+            self._evaluations.forget(self._begun.pop(key).run)
+        return bool(keys)
 
     def _try(self, configuration: Configuration, strategy: CheckedStrategy) -> Trial:
         """Judges what the strategy decided, and logs it if it is new."""

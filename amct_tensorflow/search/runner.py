@@ -31,6 +31,10 @@ from amct_tensorflow.search.strategy import CheckedStrategy
 from amct_tensorflow.search.trials import Trial
 from amct_tensorflow.sensitivity.layer_scores import LayerScores
 from amct_tensorflow.sensitivity.measures import SensitivityBase
+from amct_tensorflow.workers.crew import Crew
+
+_ORIGINAL = "the original model"
+_ALL_QUANTIZED = "the model with all layers quantized"
 
 # The check takes some seconds; a processor that multiplies integers exactly needs about as long for so many products
 # of floats on each of its cores.
@@ -46,13 +50,25 @@ def run_search(
     strategy: CheckedStrategy,
     sensitivity: SensitivityBase,
     state: SearchState,
+    crew: Crew | None = None,
     *,
-    exact: bool,
+    exact: bool = False,
 ) -> SearchResult:
     """Evaluates, calibrates, and rolls layers back until the requirement is met with as few as the strategy finds.
 
-    The model with all layers quantized, which usually is the one, is evaluated as it would be saved. Candidates after
-    it run in integers where that pays, unless ``exact`` says not to; see ``IntegerExecution``.
+    The float model and the one with all layers quantized are needed for certain. Workers evaluate the first while this
+    process calibrates, and go on with the second while it waits for the first. That one, which usually is the one to
+    save, is evaluated as it would be saved. Candidates after it run in integers where that pays.
+
+    Args:
+        model: the float model.
+        config: what to quantize, and how.
+        evaluator: runs and judges models.
+        strategy: says which layers to roll back.
+        sensitivity: ranks the layers.
+        state: what an earlier run found out, and where this one keeps what it does.
+        crew: workers that evaluate; None if this process does.
+        exact: evaluate every candidate as it would be saved.
 
     Returns:
         The best model found: the satisfying one that the strategy settled on, or else the one with the least loss. If
@@ -63,16 +79,25 @@ def run_search(
         KeyboardInterrupt: it was interrupted before that.
     """
     start = time.perf_counter()
-    evaluations = Evaluations(evaluator, state, model.outputs)
+    evaluations = Evaluations(evaluator, state, model.outputs, crew)
     calibrate = _prepare(model, config, evaluator, sensitivity, state)
-    original = _evaluate_original(model, evaluations)
+    if crew is not None:
+        crew.gather()
+    original_model = model.graph_def.SerializeToString(deterministic=True)
+    evaluations.begin(None, original_model, _ORIGINAL)
+    original = None if evaluations.in_background else _evaluate_original(original_model, evaluations)
     calibration = calibrate()
-    _log_estimate(calibration, strategy, original)
     fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
     plan = calibration.plan(fused, model.outputs)
     with closing(LayerScores(model.prepared_graph, plan, calibration)) as scores:
+        search = RollBack(plan, evaluations, scores)
+        search.begin(_all_quantized(config), _ALL_QUANTIZED, simulated=True)
+        original = original or _evaluate_original(original_model, evaluations)
+        # Only now, so that the state of a run with workers is that of one without.
+        _keep(calibration, state)
         execution = None if exact or not _pays(original, calibration) else IntegerExecution(plan, calibration.batches)
-        search = RollBack(plan, original, evaluations, scores, execution)
+        search.compare_with(original, execution)
+        _log_estimate(calibration, strategy, original)
         interruption = _roll_back(search, config, strategy, sensitivity)
     saved = search.trials.best(search.settled)
     if not saved.simulated:
@@ -105,19 +130,24 @@ def _prepare(
     if known is not None:
         return lambda: known
     comparison = sensitivity.layer_comparison()
-    calibrate = prepare_calibration(model, config, evaluator.calibrate, for_search=True, comparison=comparison)
-    return lambda: _keep(calibrate(), state)
+    return prepare_calibration(model, config, evaluator.calibrate, for_search=True, comparison=comparison)
 
 
-def _keep(calibration: CalibrationResult, state: SearchState) -> CalibrationResult:
+def _keep(calibration: CalibrationResult, state: SearchState) -> None:
+    """Keeps a calibration that is not that of an earlier run."""
+    if calibration is state.calibration:
+        return
     for name, analysis in calibration.analyses.items():
         log_for().debug("Layer %s: similarity %.9g", name, analysis.similarity)
     state.add_calibration(calibration)
-    return calibration
 
 
-def _evaluate_original(model: FloatModel, evaluations: Evaluations) -> Evaluation:
-    original = evaluations.get(None, model.graph_def.SerializeToString(deterministic=True), "the original model")
+def _all_quantized(config: QuantConfig) -> dict[str, bool]:
+    return dict.fromkeys(config.enabled_layers(), True)
+
+
+def _evaluate_original(model: bytes, evaluations: Evaluations) -> Evaluation:
+    original = evaluations.get(None, model, _ORIGINAL)
     log_for().info("Accuracy of original model: %s", format_metric(original.metric))
     evaluations.evaluator.check_requirement(original.metric)
     return original
@@ -131,8 +161,7 @@ def _roll_back(
     Returns:
         What interrupted it, when there was a result already.
     """
-    title = "the model with all layers quantized"
-    first = search.judge(dict.fromkeys(config.enabled_layers(), True), title, simulated=True)
+    first = search.judge(_all_quantized(config), _ALL_QUANTIZED, simulated=True)
     log_for().info("Accuracy of the model with all layers quantized: %s", format_metric(first.metric))
     if first.judged.satisfied:
         log_for().info("The model satisfies the requirement after all layers are quantized.")

@@ -65,6 +65,16 @@ class AutoCalibrationStrategyBase:
         """
         raise NotImplementedError
 
+    def next_config(self) -> Mapping[str, bool] | None:
+        """Tells what will be decided next, if that does not depend on the result of what was decided last.
+
+        Workers, if there are any, then evaluate both at once. A strategy may do without.
+
+        Returns:
+            The configuration; None if it is not certain, or nothing will be asked for.
+        """
+        return None
+
     def evaluations_to_expect(self, layers: int) -> int | None:
         """Returns how many evaluations a run may take, those of the first two models included; None if unknown."""
         return None
@@ -126,6 +136,13 @@ class CheckedStrategy:
         """Calls ``update_quant_config``; returns a decision about exactly the layers of the search."""
         return check_decision(self._strategy, self._call("update_quant_config", judged), layers)
 
+    def next_config(self, layers: Mapping[str, float]) -> Mapping[str, bool] | None:
+        """Calls ``next_config``."""
+        configuration = self._call("next_config")
+        if configuration is None:
+            return None
+        return _check_configuration(f"{self.name}.next_config", configuration, layers)
+
     def evaluations_to_expect(self, layers: int) -> int | None:
         """Calls ``evaluations_to_expect``."""
         expected = self._call("evaluations_to_expect", layers)
@@ -157,12 +174,12 @@ def check_decision(
         raise EvaluatorError(
             f"{name}.update_quant_config returned {decision!r}; return a dict with stop_flag and roll_back_config."
         )
-    configuration = decision["roll_back_config"]
+    configuration = _check_configuration(f"{name}.update_quant_config", decision["roll_back_config"], layers)
+    return {"stop_flag": bool(decision["stop_flag"]), "roll_back_config": configuration}
+
+
+def _check_configuration(method: str, configuration: Any, layers: Mapping[str, float]) -> "OrderedDict[str, bool]":
     if not isinstance(configuration, Mapping) or set(configuration) != set(layers):
-        raise EvaluatorError(
-            f"{name}.update_quant_config must decide every quantized layer, and no other, in roll_back_config."
-        )
-    return {
-        "stop_flag": bool(decision["stop_flag"]),
-        "roll_back_config": OrderedDict((layer, bool(kept)) for layer, kept in configuration.items()),
-    }
+        where = ", in roll_back_config" if method.endswith("update_quant_config") else ""
+        raise EvaluatorError(f"{method} must decide every quantized layer, and no other{where}.")
+    return OrderedDict((layer, bool(kept)) for layer, kept in configuration.items())

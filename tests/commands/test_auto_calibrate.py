@@ -132,3 +132,19 @@ def test_a_run_that_is_interrupted(evaluator, number, code):
     assert told.strip().endswith(
         "Interrupted. Give the same command with --resume to go on; nothing is evaluated twice."
     )
+
+
+@pytest.mark.parametrize("option", [["--num_workers", "2"], ["--ray", "auto"]], ids=["processes", "ray"])
+def test_an_evaluator_that_cannot_be_shared_out(main, evaluator, capsys, option):
+    evaluator(DERIVED)
+    assert main([*RUN, "--target", "1", "--save_dir", "out/net", *option]) == 1
+    (line,) = errors_on_console(capsys)
+    assert "MyEvaluator has no evaluate_share()" in line and "without --num_workers and --ray" in line
+    assert not Path("out").exists()
+
+
+def test_no_workers_at_all_are_refused(main, evaluator, capsys):
+    evaluator(DERIVED)
+    with pytest.raises(SystemExit) as end:
+        main([*RUN, "--target", "1", "--num_workers", "0"])
+    assert end.value.code == 2 and "--num_workers" in capsys.readouterr().err
