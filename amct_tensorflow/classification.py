@@ -18,9 +18,12 @@ import tensorflow as tf
 
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from amct_tensorflow.console.progress_bar import ProgressBar
-from amct_tensorflow.data import DatasetError, ScannedRecords
+from amct_tensorflow.data import DatasetError, ScannedRecords, parse_records
 from amct_tensorflow.errors import EvaluatorError, ModelError
 from amct_tensorflow.graph.session_options import session_options
+from amct_tensorflow.search.evaluator import Picture
+
+_PICTURE_SIZE = 96
 
 
 @dataclass
@@ -31,6 +34,7 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
 
     Attributes:
         label_key: the feature that holds the label.
+        image_key: the feature that holds the encoded image, for pictures in the report.
         first_label: the label of the model's first class.
         image_size: height and width where the model leaves them open.
         dataset: the records to evaluate with.
@@ -40,6 +44,7 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
     """
 
     label_key: ClassVar[str] = "image/class/label"
+    image_key: ClassVar[str] = "image/encoded"
     first_label: ClassVar[int] = 0
     image_size: ClassVar[int] = 224
 
@@ -49,7 +54,7 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
     expected_acc_loss: float = 0.5
 
     def __post_init__(self) -> None:
-        self._correct = np.zeros(0, bool)
+        self._predictions = self._labels = np.zeros(0, np.int64)
 
     def load(self, features: dict[str, tf.Tensor], height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns a record's image as the model takes it, float32 [height, width, 3], and its label; to be overridden.
@@ -74,8 +79,8 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
         """Returns the top-1 accuracy in percent."""
         quantized = any(op.type.startswith("Ascend") for op in graph.get_operations())
         title = "quantized model" if quantized else "original model"
-        self._correct = self._classify(graph, outputs, title, self.dataset.num_records)
-        return 100.0 * float(np.mean(self._correct))
+        self._predictions, self._labels = self._classify(graph, outputs, title, self.dataset.num_records)
+        return 100.0 * float(np.mean(self._predictions == self._labels))
 
     def identity(self) -> dict[str, Any]:
         """Returns what the results depend on beside the file of the class, so that a run is not resumed otherwise."""
@@ -88,7 +93,23 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
 
     def image_results(self) -> Sequence[float]:
         """Returns 100 for each image of the last evaluation that was classified correctly, 0 for the others."""
-        return [100.0 * correct for correct in self._correct.tolist()]
+        return [100.0 * correct for correct in (self._predictions == self._labels).tolist()]
+
+    def image_predictions(self) -> Sequence[int]:
+        """Returns for each image of the last evaluation the label of the class with the highest score."""
+        return list(map(int, self._predictions))
+
+    def pictures(self, images: Sequence[int]) -> Sequence[Picture] | None:
+        """Returns small pictures of images; None if the records do not hold them under ``image_key``."""
+        if self.image_key not in {feature.key for feature in self.dataset.features}:
+            return None
+        found: list[Picture] = []
+        for number, record in enumerate(self.dataset.records().take(max(images, default=-1) + 1)):
+            if number in images:
+                features = parse_records(record, self.dataset.features)
+                label = int(features[self.label_key]) if self.label_key in features else ""
+                found.append(Picture(_small(features[self.image_key]), str(label)))
+        return found
 
     def metric_eval(self, original_metric: float, new_metric: float) -> tuple[bool, float]:
         """Returns whether the loss is small enough, and the loss in percentage points."""
@@ -96,15 +117,17 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
         # Without the second condition a target of 0 would refuse even the original model itself.
         return loss < self.expected_acc_loss or loss <= 0, loss
 
-    def _classify(self, graph: tf.Graph, outputs: list[str], title: str, num_images: int) -> np.ndarray:
-        """Runs the model; returns for each image whether its label gets the highest score."""
+    def _classify(
+        self, graph: tf.Graph, outputs: list[str], title: str, num_images: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Runs the model; returns per image the label that gets the highest score, and its own, int64 [images]."""
         model_input, height, width = find_input(graph, self.image_size)
         scores = graph.get_tensor_by_name(f"{outputs[0]}:0")
         self._check_scores(scores.shape)
         with graph.as_default():
             next_batch = tf.compat.v1.data.make_one_shot_iterator(self.batches(height, width)).get_next()
             initialize = tf.compat.v1.global_variables_initializer()
-        correct = []
+        found, expected = [], []
         with (
             closing(tf.compat.v1.Session(graph=graph, config=session_options(graph, run_often=True))) as session,
             ProgressBar(title, num_images) as progress,
@@ -123,9 +146,10 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
                     ) from error
                 predictions = session.run(scores, {model_input: images})
                 self._check_scores(tf.TensorShape(predictions.shape))
-                correct.append(np.argmax(predictions, axis=1) == labels - self.first_label)
+                found.append(np.argmax(predictions, axis=1) + self.first_label)
+                expected.append(labels)
                 progress.update(len(labels))
-        return np.concatenate(correct)
+        return np.concatenate(found), np.concatenate(expected)
 
     def _check_scores(self, shape: tf.TensorShape) -> None:
         """Checks that the model's output has a score for every label, as far as its shape is known."""
@@ -138,6 +162,13 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
                 f"The dataset has the label {largest}, but the model's {classes} classes are {self.first_label} to "
                 f"{self.first_label + classes - 1}. Use the dataset that the model was trained for."
             )
+
+
+def _small(encoded: tf.Tensor) -> bytes:
+    """Returns an encoded image as a small JPEG."""
+    image = tf.cast(tf.io.decode_image(encoded, channels=3, expand_animations=False), tf.float32)
+    small = tf.image.resize(image, (_PICTURE_SIZE, _PICTURE_SIZE), preserve_aspect_ratio=True, antialias=True)
+    return bytes(tf.io.encode_jpeg(tf.cast(tf.round(small), tf.uint8), quality=80).numpy())
 
 
 @contextmanager

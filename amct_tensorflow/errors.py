@@ -80,6 +80,14 @@ class StateError(AmctError, RuntimeError):
     """The state of an earlier run cannot be used."""
 
 
+class ReportError(AmctError, ValueError):
+    """The report of a run cannot be used."""
+
+
+class ReportNotFoundError(ReportError, FileNotFoundError):
+    """There is no report."""
+
+
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error's message, without what TensorFlow says of its own nodes."""
     message = getattr(error, "message", None)  # TensorFlow's, of which str() also tells where each node was made
