@@ -40,6 +40,7 @@ class FinishedRun:
 
     Attributes:
         model: the float model.
+        original: SHA-256 of its file when the run began, by its path; empty if it has none.
         config: what was asked for.
         inspection: what the tool makes of the model.
         evaluator: the user's evaluator, for pictures.
@@ -51,6 +52,7 @@ class FinishedRun:
     """
 
     model: FloatModel
+    original: Mapping[str, str]
     config: QuantConfig
     inspection: Inspection
     evaluator: CheckedEvaluator
@@ -78,7 +80,7 @@ def collect_report(run: FinishedRun) -> Report:
         changed_images=find_changed_images(run.evaluator, result.original, result.saved),
         size=_size(run),
         reproduction=describe_reproduction(
-            run.model, run.config, run.key, run.asked, run.model_file, result.quantized.model, calibration.images
+            run.original, run.config, run.key, run.asked, run.model_file, result.quantized.model, calibration.images
         ),
     )
 

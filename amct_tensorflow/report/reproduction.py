@@ -11,7 +11,6 @@ from pathlib import Path
 
 from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.log import printable
-from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.report.document import Reproduction
 from amct_tensorflow.search.run_key import RunKey
 from amct_tensorflow.version import VERSION
@@ -24,7 +23,7 @@ _CONFIGURED = (
 
 
 def describe_reproduction(
-    model: FloatModel,
+    original: Mapping[str, str],
     config: QuantConfig,
     key: RunKey,
     asked: Mapping[str, object],
@@ -35,7 +34,7 @@ def describe_reproduction(
     """Returns how to come to the same result.
 
     Args:
-        model: the float model.
+        original: SHA-256 of the file of the float model, by its path; empty if it has none.
         config: what was asked for.
         key: what determines the result.
         asked: the arguments of the run, by name.
@@ -46,14 +45,12 @@ def describe_reproduction(
     settings = {name: _said(asked[name]) for name in _ASKED}
     settings |= {name: _said(getattr(config, name)) for name in _CONFIGURED}
     settings["layers to quantize"] = f"{len(config.enabled_layers())} of {len(config.layers)}"
-    original = _digest_of_file(model.source)
-    files = {str(model.source): original} if original else {}
     return Reproduction(
         command=printable(command_line(sys.orig_argv, Path(sys.executable).parent)),
         settings=settings,
         versions=_versions(),
         machine=f"{platform.machine()}, {os.cpu_count()} CPUs",
-        files={**files, model_file.name: hashlib.sha256(quantized).hexdigest()},
+        files={**original, model_file.name: hashlib.sha256(quantized).hexdigest()},
         digests=dict(key.named),
         calibration_images=images,
     )
@@ -90,13 +87,13 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _digest_of_file(path: str | Path) -> str | None:
-    """Returns the SHA-256 of a file; None if it is none."""
+def digest_of_file(path: str | Path) -> dict[str, str]:
+    """Returns the SHA-256 of a file by its path; nothing if it is none."""
     digest = hashlib.sha256()
     try:
         with Path(path).open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError:
-        return None
-    return digest.hexdigest()
+        return {}
+    return {str(path): digest.hexdigest()}
