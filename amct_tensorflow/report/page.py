@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -26,10 +27,7 @@ def render_report(report: Report) -> str:
 
 def render(template: str, **values: object) -> str:
     """Fills a template; every text in ``values`` is escaped, as names may be a stranger's."""
-    environment = Environment(
-        loader=_LOADER, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(_FILTERS)
+    environment = _environment()
     script = _LOADER.get_source(environment, "page.js")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     found = environment.get_template(template).render(
@@ -37,6 +35,15 @@ def render(template: str, **values: object) -> str:
     )
     # Surrogates, which stand for the bytes of names that are no text, cannot be written.
     return found.encode("utf-8", "backslashreplace").decode()
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=_LOADER, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(_FILTERS)
+    return environment
 
 
 _FILTERS: Mapping[str, Any] = {
