@@ -51,7 +51,7 @@ def find_report(path: Path) -> Path:
     folder = path if path.is_dir() else path.parent
     file = path if path.name.endswith(REPORT_NUMBERS) and path.is_file() else folder / REPORT_NUMBERS
     if not path.exists():
-        raise ReportNotFoundError(f"{path} does not exist. Give the folder of the results of a run, or a file in it.")
+        raise ReportNotFoundError(f"{path} does not exist. Give the folder with the report of a run, or a file in it.")
     if not file.is_file():
         raise ReportNotFoundError(
             f"There is no {REPORT_NUMBERS} in {folder}. Give the folder of the results of a run of accuracy-based "
