@@ -56,7 +56,7 @@ def _why(layer: InspectedLayer, result: SearchResult) -> tuple[Why | None, int |
         return "configuration", None, "the configuration leaves it in float"
     trials = enumerate(result.trials, 2)
     number = next(number for number, trial in trials if not trial.configuration.get(layer.name, True))
-    return "rolled_back", number, f"the search rolled it back, first in evaluation {number}"
+    return "rolled_back", number, f"rolled back by the search in evaluation {number}"
 
 
 def activation_of(name: str, calibration: CalibrationResult) -> Activation:

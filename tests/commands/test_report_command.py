@@ -1,13 +1,8 @@
 """``amct_tensorflow report``: a report made again, two runs compared, event files."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "report"))
-
 from reports import make_report
 
 from amct_tensorflow.report.report_json import dump_report

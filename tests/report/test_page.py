@@ -65,7 +65,7 @@ def test_every_question_is_answered_in_its_order(page):
     answers = [
         "Target met: lost 0.1 of at most 0.5 (95 % confidence: -0.35 to 0.55, from 2000 images)",
         "What stayed in float, and why",
-        "the search rolled it back, first in evaluation 3",
+        "rolled back by the search in evaluation 3",
         "the configuration leaves it in float",
         "it cannot be quantized: its weights are no constant, but computed",
         "The search",

@@ -16,7 +16,7 @@ PIXEL = (
 WHY = {
     "unquantizable": "it cannot be quantized: its weights are no constant, but computed",
     "configuration": "the configuration leaves it in float",
-    "rolled_back": "the search rolled it back, first in evaluation 3",
+    "rolled_back": "rolled back by the search in evaluation 3",
 }
 
 
