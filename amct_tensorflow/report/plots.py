@@ -46,8 +46,10 @@ def _paint_search(report: Report, axes: "Axes") -> None:
                       textcoords="offset points", ha="right", fontsize=9)  # fmt: skip
     axes.set_xlabel("layers in float")
     axes.set_ylabel("loss")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.margins(0.12)
+    most = max((len(each.in_float) for each in report.evaluations), default=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlim(-0.5 - most / 20, most + 0.5 + most / 10)
+    axes.margins(y=0.15)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="best", markerscale=0.7)
 
@@ -80,5 +82,5 @@ def _paint_layers(layers: Sequence[tuple[int, Layer]], title: str, axes: "Axes")
     axes.set_xlabel(title)
     axes.set_ylabel("damage")
     axes.margins(x=0.01)
-    if layers:
+    if len({layer.int8 for _, layer in layers}) > 1:
         axes.legend(loc="best")
