@@ -152,7 +152,11 @@ def accuracy_based_auto_calibration(
         state = open_state(files.model.model, key, model, config, resume=resume)
         result = run_search(model, config, checked, checked_strategy, chosen, state)
         run = FinishedRun(model, original, config, inspection, checked, chosen, key, asked, result, files.model.model)
-        files.publish(result, config, make_report(run, files.report_page, files.report_numbers))
+        report: dict[Path, str] = {}
+        try:
+            report = make_report(run, files.report_page, files.report_numbers)
+        finally:  # who interrupts the drawing of figures must not lose the model either
+            files.publish(result, config, report)
     log_report(result, model_dir=_folder(save_dir), record_dir=_folder(record_file))
     if result.interruption is not None:
         log_for().warning("The search was interrupted; this is the best model until then.")

@@ -194,6 +194,17 @@ def test_a_state_without_histograms_is_resumed_and_the_report_says_so(finished):
     assert "No histogram" in (folder / "out" / "report.html").read_text()
 
 
+def test_an_interruption_while_it_is_made_loses_nothing_else(workdir, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("amct_tensorflow.report.make.render_report", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(prepare(workdir))
+    names = {path.name for path in (workdir / "out").iterdir()}
+    assert {"net_quantized.pb", "record.txt"} < names and "report.html" not in names
+
+
 def test_a_report_that_fails_loses_nothing_else(workdir, monkeypatch, messages):
     """And that of an earlier run does not stay beside results of another."""
     arguments = prepare(workdir)
