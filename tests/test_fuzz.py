@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from reports import make_report
 
 import amct_tensorflow as amct
+from amct_tensorflow.calibration.activation_summary import ActivationSummary
 from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
 from amct_tensorflow.calibration.layer_analysis import LayerAnalysis
 from amct_tensorflow.config.json_file import read_config
@@ -266,12 +267,16 @@ def state(folder):
     """A folder with the state of a run."""
     found = SearchState.begin(folder / "state", KEY)
     found.add_evaluation(None, Evaluation(0.5, 1.0, np.array([0.0, 1.0])))
-    analyses = {name: LayerAnalysis(0.9, 10) for name in FACTORS}
+    analyses = {name: LayerAnalysis(0.9, 10, 0.01, 0.02) for name in FACTORS}
     corrections = dict.fromkeys(FACTORS, CORRECTION)
     found.add_calibration(
-        CalibrationResult(FACTORS, corrections, analyses, ({"input:0": np.ones((2, 3), np.float32)},))
-    )
-    found.add_evaluation(["conv/Conv2D"], Evaluation({"top1": 1.5}, 1.0, None))
+        CalibrationResult(
+            FACTORS, corrections, analyses, ({"input:0": np.ones((2, 3), np.float32)},),
+            summaries={name: ActivationSummary(-1.0, 2.0, np.ones(4)) for name in FACTORS},
+        )
+    )  # fmt: skip
+    predictions = np.array(["cat", "dog"])
+    found.add_evaluation(["conv/Conv2D"], Evaluation({"top1": 1.5}, 1.0, None, image_predictions=predictions))
     return folder / "state"
 
 

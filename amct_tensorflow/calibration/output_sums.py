@@ -44,8 +44,11 @@ class OutputSums:
 
     @property
     def noise(self) -> float | None:
-        """The sum of the squared differences by that of the squared float output; None if that is all zero."""
-        return self._error / self._square if self._square else None
+        """The sum of the squared differences by that of the squared float output.
+
+        None if that is all zero, or too large for float32.
+        """
+        return self._to_signal(self._error)
 
     def noise_without(self, shift: np.ndarray) -> float | None:
         """Returns what the noise would be if nothing had been added to the quantized output.
@@ -57,7 +60,11 @@ class OutputSums:
             shift: what was added to each channel of it, float64 [channels].
         """
         error = self._error + float(np.sum(2 * shift * self._lost + self._positions * shift * shift))
-        return max(error, 0.0) / self._square if self._square else None
+        return self._to_signal(max(error, 0.0))
+
+    def _to_signal(self, error: float) -> float | None:
+        ratio = error / self._square if self._square else math.nan
+        return ratio if math.isfinite(ratio) else None
 
     @property
     def similarity(self) -> float:

@@ -53,6 +53,13 @@ def test_without_a_signal_there_is_no_noise_to_it():
     assert sums.noise is None and sums.noise_without(np.ones(3)) is None
 
 
+def test_what_is_too_large_for_float32_gives_no_noise():
+    sums = OutputSums(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums.add(np.full((2, 3), 1e30, np.float32), np.ones((2, 3), np.float32))
+    assert sums.noise is None
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
