@@ -126,7 +126,7 @@ class _Probe:
         comparison: a user's sensitivity to ask; None for the cosine similarity.
     """
 
-    def __init__(self, layer: FusedLayer, shift: np.ndarray | None) -> None:
+    def __init__(self, layer: FusedLayer, shift: np.ndarray | None = None) -> None:
         """Takes a layer, and what the quantized one has added to its bias, float64 [Cout]."""
         self.layer = layer
         self.comparison: Comparison | None = None
