@@ -16,7 +16,7 @@ BUNDLED := --dataset data/fashion_mnist --model model/mobilenet_v2_0.35_48_fashi
 FETCHED := model/mobilenet_v2_1.0_224_frozen.pb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo model test lint format dist fuzz kill bench bench-accuracy bench-models bench-peers lock audit clean
+.PHONY: help setup demo model test lint format dist fuzz kill browser bench bench-accuracy bench-models bench-peers lock audit clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -59,6 +59,10 @@ fuzz: setup ## feed every parser 20,000 damaged files; CASES=n says how many
 
 kill: setup ## kill the bundled run at 200 moments, and check what is left; MOMENTS=n says how many
 	$(BIN)/python tests/killing.py --moments $(or $(MOMENTS),200)
+
+browser: ## install Chromium for the tests of the report, where apt and the permission are at hand
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; }
 
 # MODEL and DATASET say what to measure with; without them it is what the tests on the real model use.
 BENCH_INPUTS := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))

@@ -18,6 +18,9 @@ from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.models.inspection import inspect_model
 from amct_tensorflow.quantization import read_config_for
 from amct_tensorflow.quantized.model_files import ModelPaths
+from amct_tensorflow.report.collect import FinishedRun
+from amct_tensorflow.report.make import make_report
+from amct_tensorflow.report.reproduction import digest_of_file
 from amct_tensorflow.results.coverage import log_coverage
 from amct_tensorflow.results.environment import log_environment
 from amct_tensorflow.results.result_files import ResultFiles
@@ -160,11 +163,20 @@ def accuracy_based_auto_calibration(
         config = config or read_config_for(model, config_file)
         with files.reserved():
             key = run_key(model, config, checked, chosen)
+            original = digest_of_file(model.source)
             log_environment(asked, key.named)
-            log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers())
+            inspection = inspect_model(model, config.unfused_layers())
+            log_coverage(inspection, config.enabled_layers())
             state = open_state(files.model.model, key, model, config, resume=resume)
             result = run_search(model, config, checked, checked_strategy, chosen, state, crew, exact=exact)
-            files.publish(result, config)
+            run = FinishedRun(
+                model, original, config, inspection, checked, chosen, key, asked, result, files.model.model
+            )
+            report: dict[Path, str] = {}
+            try:
+                report = make_report(run, files.report_page, files.report_numbers)
+            finally:  # who interrupts the drawing of figures must not lose the model either
+                files.publish(result, config, report)
     log_report(result, model_dir=_folder(save_dir), record_dir=_folder(record_file))
     if result.interruption is not None:
         log_for().warning("The search was interrupted; this is the best model until then.")

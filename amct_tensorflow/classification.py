@@ -7,21 +7,31 @@ Your class says what a record holds for the model::
             return preprocess(features["image/encoded"], height, width), features["image/class/label"]
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from amct_tensorflow.console.progress_bar import ProgressBar
-from amct_tensorflow.data import DatasetError, ScannedRecords
+from amct_tensorflow.data import DatasetError, ScannedRecords, parse_records
 from amct_tensorflow.errors import EvaluatorError, ModelError
 from amct_tensorflow.graph.session_options import session_options
+from amct_tensorflow.search.evaluator import Picture
 from amct_tensorflow.workers.share import Share
+
+_PICTURE_SIZE = 96
+
+
+class Classified(NamedTuple):
+    """Images that a model classified: per image the label with the highest score, and its own, int64 [images]."""
+
+    predictions: np.ndarray
+    labels: np.ndarray
 
 
 @dataclass
@@ -32,6 +42,7 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
 
     Attributes:
         label_key: the feature that holds the label.
+        image_key: the feature that holds the encoded image, for pictures in the report.
         first_label: the label of the model's first class.
         image_size: height and width where the model leaves them open.
         dataset: the records to evaluate with.
@@ -41,6 +52,7 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
     """
 
     label_key: ClassVar[str] = "image/class/label"
+    image_key: ClassVar[str] = "image/encoded"
     first_label: ClassVar[int] = 0
     image_size: ClassVar[int] = 224
 
@@ -48,6 +60,9 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
     batch_size: int = 32
     calibration_batches: int = 1
     expected_acc_loss: float = 0.5
+
+    def __post_init__(self) -> None:
+        self._predictions: np.ndarray | None = None
 
     def load(self, features: dict[str, tf.Tensor], height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns a record's image as the model takes it, float32 [height, width, 3], and its label; to be overridden.
@@ -80,12 +95,20 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
         num_images = min(self.calibration_batches * self.batch_size, self.dataset.num_records)
         self._classify(graph, outputs, "calibration", range(num_images))
 
-    def evaluate_share(self, graph: tf.Graph, outputs: list[str], share: Share) -> np.ndarray:
-        """Returns 100 for each image of a share that is classified correctly, 0 for the others."""
+    def evaluate_share(self, graph: tf.Graph, outputs: list[str], share: Share) -> Any:
+        """Classifies the images of a share."""
         quantized = any(op.type.startswith("Ascend") for op in graph.get_operations())
         title = "quantized model" if quantized else "original model"
         images = share.of(self.dataset.num_records, self.batch_size)
-        return 100.0 * self._classify(graph, outputs, title, images)
+        return self._classify(graph, outputs, title, images)
+
+    def join_shares(self, results: Sequence[Any]) -> float:
+        """Returns the top-1 accuracy in percent; also of numbers per image, if ``evaluate_share`` is overridden."""
+        if not all(isinstance(result, Classified) for result in results):
+            self._predictions = None
+            return float(super().join_shares(results))
+        self._predictions = np.concatenate([result.predictions for result in results])
+        return float(super().join_shares([100.0 * (result.predictions == result.labels) for result in results]))
 
     def identity(self) -> dict[str, Any]:
         """Returns what the results depend on beside the file of the class, so that a run is not resumed otherwise."""
@@ -96,16 +119,32 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
             "batch size": self.batch_size,
         }
 
+    def image_predictions(self) -> Sequence[int] | None:
+        """Returns for each image of the last evaluation the label of the class with the highest score."""
+        return None if self._predictions is None else list(map(int, self._predictions))
+
+    def pictures(self, images: Sequence[int]) -> Sequence[Picture] | None:
+        """Returns small pictures of images; None if the records do not hold them under ``image_key``."""
+        if self.image_key not in {feature.key for feature in self.dataset.features}:
+            return None
+        found: list[Picture] = []
+        for number, record in enumerate(self.dataset.records().take(max(images, default=-1) + 1)):
+            if number in images:
+                features = parse_records(record, self.dataset.features)
+                label = int(features[self.label_key]) if self.label_key in features else ""
+                found.append(Picture(_small(features[self.image_key]), str(label)))
+        return found
+
     def metric_eval(self, original_metric: float, new_metric: float) -> tuple[bool, float]:
         """Returns whether the loss is small enough, and the loss in percentage points."""
         loss = original_metric - new_metric
         # Without the second condition a target of 0 would refuse even the original model itself.
         return loss < self.expected_acc_loss or loss <= 0, loss
 
-    def _classify(self, graph: tf.Graph, outputs: list[str], title: str, indices: range) -> np.ndarray:
-        """Runs the model; returns for each of the images, bool [images], whether its label gets the highest score."""
+    def _classify(self, graph: tf.Graph, outputs: list[str], title: str, indices: range) -> "Classified":
+        """Runs the model on some of the images."""
         if not indices:
-            return np.zeros(0, bool)
+            return Classified(np.zeros(0, np.int64), np.zeros(0, np.int64))
         model_input, height, width = find_input(graph, self.image_size)
         scores = graph.get_tensor_by_name(f"{outputs[0]}:0")
         self._check_scores(scores.shape)
@@ -114,7 +153,7 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
             batches = self.batches(height, width, indices) if indices.start else self.batches(height, width)
             next_batch = tf.compat.v1.data.make_one_shot_iterator(batches).get_next()
             initialize = tf.compat.v1.global_variables_initializer()
-        correct = []
+        found, expected = [], []
         with (
             closing(tf.compat.v1.Session(graph=graph, config=session_options(graph, run_often=True))) as session,
             ProgressBar(title, len(indices)) as progress,
@@ -133,9 +172,10 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
                     ) from error
                 predictions = session.run(scores, {model_input: images})
                 self._check_scores(tf.TensorShape(predictions.shape))
-                correct.append(np.argmax(predictions, axis=1) == labels - self.first_label)
+                found.append(np.argmax(predictions, axis=1) + self.first_label)
+                expected.append(labels)
                 progress.update(len(labels))
-        return np.concatenate(correct)
+        return Classified(np.concatenate(found), np.concatenate(expected))
 
     def _check_scores(self, shape: tf.TensorShape) -> None:
         """Checks that the model's output has a score for every label, as far as its shape is known."""
@@ -148,6 +188,13 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
                 f"The dataset has the label {largest}, but the model's {classes} classes are {self.first_label} to "
                 f"{self.first_label + classes - 1}. Use the dataset that the model was trained for."
             )
+
+
+def _small(encoded: tf.Tensor) -> bytes:
+    """Returns an encoded image as a small JPEG."""
+    image = tf.cast(tf.io.decode_image(encoded, channels=3, expand_animations=False), tf.float32)
+    small = tf.image.resize(image, (_PICTURE_SIZE, _PICTURE_SIZE), preserve_aspect_ratio=True, antialias=True)
+    return bytes(tf.io.encode_jpeg(tf.cast(tf.round(small), tf.uint8), quality=80).numpy())
 
 
 @contextmanager

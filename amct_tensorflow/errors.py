@@ -85,6 +85,14 @@ class WorkerError(AmctError, RuntimeError):
     """The processes that are to share an evaluation cannot be used, or keep dying."""
 
 
+class ReportError(AmctError, ValueError):
+    """The report of a run cannot be used."""
+
+
+class ReportNotFoundError(ReportError, FileNotFoundError):
+    """There is no report."""
+
+
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error's message, without what TensorFlow says of its own nodes."""
     message = getattr(error, "message", None)  # TensorFlow's, of which str() also tells where each node was made

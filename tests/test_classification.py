@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from graphs import build, normal, tf1
+from tfrecords import example, png, write
 
 from amct_tensorflow.classification import ClassifierEvaluator
+from amct_tensorflow.data import Feature, find_files, scan_records
 from amct_tensorflow.graph.model_file import import_graph
 
 IMAGES = normal((6, 8, 8, 3), 1)
@@ -50,3 +52,44 @@ def test_any_data_format_and_device_is_evaluated(make, device):
     evaluator = ClassifierEvaluator(Records(labels), batch_size=4)
     assert evaluator.evaluate(import_graph(graph_def, "test"), ["out"]) == pytest.approx(100 * 5 / 6)
     assert evaluator.image_results() == [0.0] + [100.0] * 5
+
+
+# -------------------------------------------------------------------------------------- Pictures for the report
+
+
+FEATURES = (Feature("image/encoded", tf.string, "an image"), Feature("image/class/label", tf.int64, "a label"))
+
+
+def shown(workdir, images, features=FEATURES):
+    (workdir / "data").mkdir()
+    write(workdir / "data" / "records", [example(png(image), 10 + number) for number, image in enumerate(images)])
+    return ClassifierEvaluator(scan_records(find_files(workdir / "data"), features))
+
+
+def test_pictures_are_small_and_in_the_order_of_the_data(workdir):
+    evaluator = shown(workdir, [np.full((200, 100, 3), 40 * number, np.uint8) for number in range(5)])
+    pictures = evaluator.pictures([1, 4])
+    assert [picture.label for picture in pictures] == ["11", "14"]
+    for picture, level in zip(pictures, (40, 160), strict=True):
+        image = tf.io.decode_jpeg(picture.data).numpy()
+        assert image.shape == (96, 48, 3) and len(picture.data) < 2000
+        assert np.abs(image.astype(int) - level).max() <= 3
+    assert evaluator.pictures([]) == []
+
+
+def test_records_without_images_have_no_pictures(workdir):
+    assert shown(workdir, [np.zeros((8, 8, 3), np.uint8)], FEATURES[1:]).pictures([0]) is None
+
+
+def test_predictions_are_labels(workdir):
+    class FromOne(ClassifierEvaluator):
+        first_label = 1
+
+    labels = np.arange(6) % 5 + 1
+    evaluator = FromOne(Records(labels), batch_size=4)
+    graph_def = build(channels_last)
+    with tf1.Session(graph=import_graph(graph_def, "test")) as session:
+        expected = session.run("out:0", {"x:0": IMAGES}).argmax(1) + 1
+    evaluator.evaluate(import_graph(graph_def, "test"), ["out"])
+    assert evaluator.image_predictions() == expected.tolist()
+    assert evaluator.image_results() == [100.0 * (a == b) for a, b in zip(expected, labels, strict=True)]

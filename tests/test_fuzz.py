@@ -16,8 +16,10 @@ from conftest import load_script
 from graphs import build, small_net
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from reports import make_report
 
 import amct_tensorflow as amct
+from amct_tensorflow.calibration.activation_summary import ActivationSummary
 from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
 from amct_tensorflow.calibration.layer_analysis import LayerAnalysis
 from amct_tensorflow.config.json_file import read_config
@@ -35,6 +37,9 @@ from amct_tensorflow.record.corrections import corrections_path, read_correction
 from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.layer_factors import LayerFactors
 from amct_tensorflow.record.record_file import dump_record, read_record
+from amct_tensorflow.report.exports import read_exports
+from amct_tensorflow.report.page import render_report
+from amct_tensorflow.report.report_json import dump_report, read_report
 from amct_tensorflow.search.evaluator import Evaluation
 from amct_tensorflow.search.run_key import RunKey, digest
 from amct_tensorflow.search.state import SearchState
@@ -262,12 +267,16 @@ def state(folder):
     """A folder with the state of a run."""
     found = SearchState.begin(folder / "state", KEY)
     found.add_evaluation(None, Evaluation(0.5, 1.0, np.array([0.0, 1.0])))
-    analyses = {name: LayerAnalysis(0.9, 10) for name in FACTORS}
+    analyses = {name: LayerAnalysis(0.9, 10, 0.01, 0.02) for name in FACTORS}
     corrections = dict.fromkeys(FACTORS, CORRECTION)
     found.add_calibration(
-        CalibrationResult(FACTORS, corrections, analyses, ({"input:0": np.ones((2, 3), np.float32)},))
-    )
-    found.add_evaluation(["conv/Conv2D"], Evaluation({"top1": 1.5}, 1.0, None))
+        CalibrationResult(
+            FACTORS, corrections, analyses, ({"input:0": np.ones((2, 3), np.float32)},),
+            summaries={name: ActivationSummary(-1.0, 2.0, np.ones(4)) for name in FACTORS},
+        )
+    )  # fmt: skip
+    predictions = np.array(["cat", "dog"])
+    found.add_evaluation(["conv/Conv2D"], Evaluation({"top1": 1.5}, 1.0, None, image_predictions=predictions))
     return folder / "state"
 
 
@@ -435,23 +444,31 @@ def test_list_of_images(folder, data):
         writer.images_in_list(folder / "list", None)
 
 
+@pytest.fixture(scope="module")
+def without_figures():
+    """Figures take far longer than all the rest of a report."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("search", "along", "sorted"):
+            patch.setattr(f"amct_tensorflow.report.page.{name}_figure", lambda _: "<svg></svg>")
+        yield
+
+
+REPORT = json.loads(dump_report(make_report()))
+
+
+@pytest.mark.usefixtures("without_figures")
 @given(data=st.data())
-@fuzz
-def test_files_of_a_run_to_draw(folder, data):
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    plot = load_script("src/plot_run.py")
-    history = [{"roll_back_config": {"a": True, "b": False}, "metric_eval": [True, 0.5]}]
-    valid = {
-        "history": history,
-        "ranking": [["a", 0.5], ["b", 0.25]],
-        "final": {"a": {"quant_enable": True}, "b": {"quant_enable": False}},
-    }
-    names = {"history": "record", "ranking": "ranking_information", "final": "final_config"}
-    for name, file in names.items():
-        path = folder / f"accuracy_based_auto_calibration_{file}.json"
-        path.write_bytes(json.dumps(valid[name]).encode())
-    name = data.draw(st.sampled_from(sorted(names)))
-    path = folder / f"accuracy_based_auto_calibration_{names[name]}.json"
-    path.write_bytes(data.draw(documents(valid[name])))
-    with contextlib.suppress(plot.InputError):
-        plot.read_run(folder, folder)
+@slow_fuzz
+def test_report(folder, data):
+    (folder / "report.json").write_bytes(data.draw(documents(REPORT)))
+    with contextlib.suppress(AmctError):
+        render_report(read_report(folder))
+
+
+@given(data=st.data())
+@slow_fuzz
+def test_exports(folder, data):
+    layers = [{"name": "a", "int8": False, "reason": "b", "snr_db": 1.5}]
+    export = {"format": "x", "file": "y", "simulation": {"top1": 1.0}, "kl": 0.5, "layers": layers}
+    (folder / "net_export_x.json").write_bytes(data.draw(documents(export)))
+    read_exports(folder, "net_quantized.pb")

@@ -36,6 +36,7 @@ TRIED = {
     "make dist": "test_packaging.py::test_wheel",
     "make fuzz": "test_readme.py::test_developers_commands",
     "make kill": "test_readme.py::test_developers_commands",
+    "make browser": "test_readme.py::test_developers_commands",
     "make lock": "test_readme.py::test_developers_commands",
     "make audit": "test_readme.py::test_developers_commands",
     "make bench": "test_readme.py::test_developers_commands",
@@ -44,7 +45,6 @@ TRIED = {
     "make clean": "test_readme.py::test_developers_commands",
     "pip install -r requirements.txt": "CI",
     "pip install .": "test_packaging.py::test_installed_package_works_outside_of_the_checkout",
-    ".venv/bin/python src/plot_run.py": "test_readme.py::test_bundled_run_with_the_normal_target",
     ".venv/bin/python src/mobilenet_v2_accuracy_based_auto_calibration.py":
         "test_readme.py::test_bundled_run_with_the_normal_target",
     "python ./src/mobilenet_v2_accuracy_based_auto_calibration.py --dataset":
@@ -53,6 +53,7 @@ TRIED = {
     "python -m amct_tensorflow inspect": "commands/test_inspect.py::test_what_the_readme_shows",
     "python -m amct_tensorflow auto-calibrate": "test_readme.py::test_any_model_from_the_command_line",
     "python -m amct_tensorflow compare": "test_readme.py::test_any_model_from_the_command_line",
+    "python -m amct_tensorflow report": "commands/test_report_command.py::test_two_runs_are_compared",
     "python -m amct_tensorflow calibration": "test_readme.py::test_any_model_from_the_command_line",
     "eval ": "commands/test_command_line.py::test_what_the_readme_has_typed_into_a_shell",
     "cp src/": "test_readme.py::test_another_model",
@@ -97,7 +98,7 @@ def command_of(part):
 
 
 def test_bundled_run_with_the_normal_target(checkout):
-    """The run without the demo's configuration ends as the README shows, and can be drawn."""
+    """The run without the demo's configuration ends as the README shows, and leaves its report."""
     done = run(checkout, command_of("--dataset data/fashion_mnist --model model/mobilenet_v2_0.35"))
     assert done.returncode == 0, done.stderr
     shown = ENGLISH.split("normal settings")[1].split("second command")[0]
@@ -106,9 +107,8 @@ def test_bundled_run_with_the_normal_target(checkout):
         found = float(re.search(re.escape(line) + r"([\d.]+)", done.stderr)[1])
         assert found == pytest.approx(said, abs=0.3)
     assert "layers in float         | 0 of 54" in shown and "layers in float         | 0 of 54" in done.stderr
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    assert run(checkout, command_of("plot_run.py")).returncode == 0
-    assert (checkout / "run.svg").read_text(encoding="utf-8").startswith("<?xml")
+    page = (checkout / "outputs" / "accuracy_based_auto_calibration" / "report.html").read_text(encoding="utf-8")
+    assert "<title>Target met" in page
 
 
 def test_images_become_records(checkout):
@@ -237,6 +237,7 @@ def test_engine(checkout, monkeypatch):
         ("bench-peers", "benchmarks/peers.py"),
         ("fuzz", "tests/test_fuzz.py"),
         ("kill", "tests/killing.py"),
+        ("browser", "apt-get install"),
         ("clean", "rm -rf .venv"),
     ],
 )

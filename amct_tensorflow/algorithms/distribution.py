@@ -53,6 +53,13 @@ class Distribution:
         """Number of values observed."""
         return int(self.counts.sum())
 
+    def histogram(self, bins: int) -> np.ndarray:
+        """Returns how many values lie in each of so many equal parts of ``[lowest, highest]``, float64 [bins]."""
+        if self.lowest == self.highest:  # a constant, which NumPy would put into the middle of a range of its own
+            return np.append(np.zeros(bins - 1), self.counts.sum())
+        found, _ = np.histogram(self.values, bins, (self.lowest, self.highest), weights=self.counts)
+        return np.asarray(found, np.float64)
+
     def kth_largest(self, k: int) -> float:
         """Returns the k-th largest value, exactly if ``k`` is 1 or values are exact, else to within one bin."""
         if k <= 1:

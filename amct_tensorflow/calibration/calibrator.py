@@ -8,6 +8,8 @@ from threadpoolctl import threadpool_limits
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors, round_through_float16
 from amct_tensorflow.algorithms.arq import arq_scales
+from amct_tensorflow.algorithms.distribution import Distribution
+from amct_tensorflow.calibration.activation_summary import ActivationSummary
 from amct_tensorflow.calibration.comparison import Comparison
 from amct_tensorflow.calibration.feed import Feed
 from amct_tensorflow.calibration.layer_analysis import LayerAnalyser, LayerAnalysis
@@ -36,6 +38,7 @@ class CalibrationResult:
         batches: per calibration batch, the values of the tensors from which the outputs follow, by full tensor name;
             empty if no search follows.
         balance: per layer whose input was divided by factors, those factors; see ``balance_streams``.
+        summaries: per layer name and per ``op:input``, what its input looked like; empty if no search follows.
     """
 
     factors: dict[str, LayerFactors]
@@ -43,6 +46,7 @@ class CalibrationResult:
     analyses: dict[str, LayerAnalysis]
     batches: tuple[Batch, ...] = ()
     balance: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    summaries: Mapping[str, ActivationSummary] = field(default_factory=dict)
 
     @property
     def images(self) -> int | None:
@@ -166,7 +170,13 @@ class Calibrator:
         del self._replay, self._observers, self._parts
 
     def _finish(self) -> CalibrationResult:
-        activations = {name: self._search(name) for name in self._searches}
+        activations: dict[str, ActivationFactors] = {}
+        summaries: dict[str, ActivationSummary] = {}
+        for name in self._searches:
+            distribution = self._observers.distribution(name)
+            activations[name] = self._search(name, distribution)
+            if self._for_search:
+                summaries[name] = ActivationSummary.of(distribution)
         layer_factors = {
             name: LayerFactors(
                 scale_d=activations[name].scale,
@@ -185,10 +195,11 @@ class Calibrator:
         moments.observe(self._parts)
         corrections = moments.corrections()
         analyses = self._analyse(layer_factors, corrections)
-        return CalibrationResult({**layer_factors, **tensor_factors}, corrections, analyses, balance=self.fused.balance)
+        factors = {**layer_factors, **tensor_factors}
+        return CalibrationResult(factors, corrections, analyses, balance=self.fused.balance, summaries=summaries)
 
-    def _search(self, name: str) -> ActivationFactors:
-        activation, distribution = self._searches[name], self._observers.distribution(name)
+    def _search(self, name: str, distribution: Distribution) -> ActivationFactors:
+        activation = self._searches[name]
         factors = activation.algorithm.search(distribution, activation.asymmetric)
         if self._config.fakequant_precision_mode == "FORCE_FP16_QUANT":
             factors = ActivationFactors(round_through_float16(factors.scale), factors.offset)

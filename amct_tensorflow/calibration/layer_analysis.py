@@ -32,10 +32,15 @@ class LayerAnalysis:
         similarity: how alike its float and quantized outputs are: the cosine similarity of all calibration images at
             once, or the mean over the images of what a user's sensitivity said of the parts they came in.
         multiply_accumulates: how many the layer took for all calibration batches; 0 for a layer without weights.
+        noise: by how much its output is off, as squared error by squared value; None if the output is all zero
+            or too large, or the calibration is one of an earlier run that did not measure it.
+        uncorrected_noise: the same without what was added to its bias; None also if nothing was.
     """
 
     similarity: float
     multiply_accumulates: int
+    noise: float | None = None
+    uncorrected_noise: float | None = None
 
 
 class LayerAnalyser:
@@ -50,7 +55,8 @@ class LayerAnalyser:
         """
         self._replay = replay
         self._layers = [layer for name, layer in plan.fused.layers.items() if name in plan.factors]
-        self._probes = {layer.name: _Probe(layer) for layer in self._layers}
+        shifts = {name: correction.bias for name, correction in plan.corrections.items()}
+        self._probes = {layer.name: _Probe(layer, shifts.get(layer.name)) for layer in self._layers}
         self._operations = self._attach(self._import_quantized(plan)) if self._layers else []
 
     def analyse(self, parts: Sequence[Batch], comparison: Comparison | None = None) -> dict[str, LayerAnalysis]:
@@ -120,10 +126,12 @@ class _Probe:
         comparison: a user's sensitivity to ask; None for the cosine similarity.
     """
 
-    def __init__(self, layer: FusedLayer) -> None:
+    def __init__(self, layer: FusedLayer, shift: np.ndarray | None = None) -> None:
+        """Takes a layer, and what the quantized one has added to its bias, float64 [Cout]."""
         self.layer = layer
         self.comparison: Comparison | None = None
-        self._sums = OutputSums()
+        self._shift = shift
+        self._sums = OutputSums(None if shift is None else layer.op.channel_axis(layer.data_format))
         self._positions = 0
         self._similarity = 0.0
         self._images = 0
@@ -133,18 +141,21 @@ class _Probe:
         images = len(original)
         self._positions += original.size // self.layer.channels
         seen = original[: len(quantized)]
-        if self.comparison is None:
-            self._sums.add(seen, quantized, images / max(len(quantized), 1))
-        else:
+        self._sums.add(seen, quantized, images / max(len(quantized), 1))
+        if self.comparison is not None:
             similarity = compare(self.comparison, seen, quantized, f"layer {self.layer.name!r}")
             self._similarity += images * similarity
             self._images += images
 
     def analysis(self) -> LayerAnalysis:
         """Returns what all parts say together."""
-        if self.comparison is None:
-            return LayerAnalysis(self._sums.similarity, self._multiply_accumulates())
-        return LayerAnalysis(self._similarity / max(self._images, 1), self._multiply_accumulates())
+        asked = self._similarity / max(self._images, 1)
+        return LayerAnalysis(
+            similarity=self._sums.similarity if self.comparison is None else asked,
+            multiply_accumulates=self._multiply_accumulates(),
+            noise=self._sums.noise,
+            uncorrected_noise=None if self._shift is None else self._sums.noise_without(self._shift),
+        )
 
     def _multiply_accumulates(self) -> int:
         """Every position of the output takes each weight once; of a transposed convolution, every one of its input."""

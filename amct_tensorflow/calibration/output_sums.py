@@ -16,8 +16,12 @@ _BLOCK = 4096
 class OutputSums:
     """Sums over the values of two outputs."""
 
-    def __init__(self) -> None:
+    def __init__(self, channel_axis: int | None = None) -> None:
+        """Begins with nothing; ``channel_axis`` says where the channels are, if ``noise_without`` is to be asked."""
         self._square = self._product = self._error = 0.0
+        self._channel_axis = channel_axis
+        self._lost: np.ndarray | float = 0.0  # per channel, the sum of the differences
+        self._positions = 0.0
 
     def add(self, original: np.ndarray, quantized: np.ndarray, weight: float = 1.0) -> None:
         """Adds the outputs of some images.
@@ -31,6 +35,36 @@ class OutputSums:
         self._square += weight * _dot(original, original)
         self._product += weight * _dot(original, difference)
         self._error += weight * _dot(difference, difference)
+        if self._channel_axis is not None and difference.ndim:
+            by_channel = np.moveaxis(difference, self._channel_axis, -1).reshape(
+                -1, difference.shape[self._channel_axis]
+            )
+            self._lost = self._lost + weight * by_channel.sum(axis=0, dtype=np.float64)
+            self._positions += weight * len(by_channel)
+
+    @property
+    def noise(self) -> float | None:
+        """The sum of the squared differences by that of the squared float output.
+
+        None if that is all zero, or too large for float32.
+        """
+        return self._to_signal(self._error)
+
+    def noise_without(self, shift: np.ndarray) -> float | None:
+        """Returns what the noise would be if nothing had been added to the quantized output.
+
+        With ``d`` the differences that were seen, those without the shift are ``d + shift``, and the sum of their
+        squares follows from that of ``d * d`` and, per channel, from that of ``d``.
+
+        Args:
+            shift: what was added to each channel of it, float64 [channels].
+        """
+        error = self._error + float(np.sum(2 * shift * self._lost + self._positions * shift * shift))
+        return self._to_signal(max(error, 0.0))
+
+    def _to_signal(self, error: float) -> float | None:
+        ratio = error / self._square if self._square else math.nan
+        return ratio if math.isfinite(ratio) else None
 
     @property
     def similarity(self) -> float:

@@ -6,7 +6,8 @@ from amct_tensorflow.commands.command import Command
 from amct_tensorflow.commands.compare import COMPARE
 from amct_tensorflow.commands.convert import CONVERT
 from amct_tensorflow.commands.inspect import INSPECT
+from amct_tensorflow.commands.report import REPORT
 
 __all__ = ["COMMANDS", "Command"]
 
-COMMANDS = (INSPECT, AUTO_CALIBRATE, COMPARE, CALIBRATION, CONVERT)
+COMMANDS = (INSPECT, AUTO_CALIBRATE, COMPARE, REPORT, CALIBRATION, CONVERT)

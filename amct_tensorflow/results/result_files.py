@@ -1,6 +1,6 @@
 """The files of a run: where they go, what stands in them, and that they appear together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from amct_tensorflow.quantized.node_map import dump_node_map
 from amct_tensorflow.record.corrections import correction_paths, dump_corrections
 from amct_tensorflow.record.record_file import dump_record
 from amct_tensorflow.results.history import FINAL_CONFIG_FILE, HISTORY_FILE, RANKING_FILE, dump_history, dump_ranking
+from amct_tensorflow.results.report_names import REPORT_NUMBERS, REPORT_PAGE
 from amct_tensorflow.search.search_result import SearchResult
 from amct_tensorflow.storage.files import check_writable
 from amct_tensorflow.storage.locks import exclusive
@@ -55,7 +56,18 @@ class ResultFiles:
         """Every file."""
         found = [self.folder / FINAL_CONFIG_FILE, self.folder / RANKING_FILE, LOG_DIR / HISTORY_FILE]
         named = [*self.models, self.model.node_map, self.record, *correction_paths(self.record)]
+        named += [self.report_page, self.report_numbers]
         return [*named, *found] if self.config is None else [*named, *found, self.config]
+
+    @property
+    def report_page(self) -> Path:
+        """The report, to be looked at."""
+        return self.folder / REPORT_PAGE
+
+    @property
+    def report_numbers(self) -> Path:
+        """The report, to be computed with."""
+        return self.folder / REPORT_NUMBERS
 
     @contextmanager
     def reserved(self) -> Iterator[None]:
@@ -70,18 +82,25 @@ class ResultFiles:
             finish(self.folder, self.paths)
             yield
 
-    def publish(self, result: SearchResult, config: QuantConfig) -> None:
+    def publish(self, result: SearchResult, config: QuantConfig, report: Mapping[Path, str]) -> None:
         """Puts all files in place together; see ``contents``.
+
+        Args:
+            result: how the search ended.
+            config: the configuration that was asked for.
+            report: what stands in the files of the report; without one, that of an earlier run goes.
 
         Raises:
             OutputError: one cannot be written; all are then as they were.
         """
         if existing := next(filter(Path.exists, self.models), None):
             log_for().warning("%s and the files beside it already exist; they will be overwritten.", existing)
-        publish(self.folder, self.contents(result, config))
+        publish(self.folder, {**self.contents(result, config), **report})
+        for outdated in {self.report_page, self.report_numbers} - report.keys():
+            outdated.unlink(missing_ok=True)
 
     def contents(self, result: SearchResult, config: QuantConfig) -> dict[Path, str | bytes]:
-        """Returns what stands in each file.
+        """Returns what stands in each file but those of the report.
 
         Args:
             result: how the search ended.

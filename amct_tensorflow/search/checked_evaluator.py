@@ -12,7 +12,13 @@ import tensorflow as tf
 
 from amct_tensorflow.errors import AmctError, EvaluatorError, MetricError, essence
 from amct_tensorflow.log import log_for
-from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase, Evaluation, MetricEval
+from amct_tensorflow.search.evaluator import (
+    AutoCalibrationEvaluatorBase,
+    Evaluation,
+    MetricEval,
+    Picture,
+    is_list_of_predictions,
+)
 from amct_tensorflow.search.sharing import check_sharing
 from amct_tensorflow.search.source_code import code_of
 from amct_tensorflow.workers.parcel import pack
@@ -95,7 +101,7 @@ class CheckedEvaluator:
             )
         self.evaluations += 1
         self.seconds += waited
-        return Evaluation(metric, seconds, self._image_results())
+        return Evaluation(metric, seconds, self._image_results(), image_predictions=self._image_predictions())
 
     def reuse(self) -> None:
         """Counts an evaluation of an earlier run."""
@@ -191,6 +197,35 @@ class CheckedEvaluator:
             raise EvaluatorError(
                 f"{self.name}.image_results returned an array of shape {values.shape}; return one finite number per "
                 "image, or None."
+            )
+        return values
+
+    def pictures(self, images: Sequence[int]) -> list[Picture] | None:
+        """Calls ``pictures``."""
+        try:
+            pictures = self._evaluator.pictures(images)
+            found = None if pictures is None else [Picture(bytes(data), str(label)) for data, label in pictures]
+        except AmctError:
+            raise
+        except Exception as error:
+            raise self._failure("pictures", f"{len(images)} images", error) from error
+        if found is not None and len(found) != len(images):
+            raise EvaluatorError(f"{self.name}.pictures returned {len(found)} of {len(images)} pictures; return each.")
+        return found
+
+    def _image_predictions(self) -> np.ndarray | None:
+        """Calls ``image_predictions``."""
+        try:
+            predictions = self._evaluator.image_predictions()
+            values = None if predictions is None else np.asarray(predictions)
+        except AmctError:
+            raise
+        except Exception as error:
+            raise self._failure("image_predictions", "the model evaluated last", error) from error
+        if values is not None and not is_list_of_predictions(values):
+            raise EvaluatorError(
+                f"{self.name}.image_predictions returned an array of {values.dtype} of shape {values.shape}; return "
+                "one integer, or one text, per image, or None."
             )
         return values
 

@@ -88,6 +88,25 @@ class AutoCalibrationEvaluatorBase:
         """
         return None if self._image_results is None else self._image_results.tolist()
 
+    def image_predictions(self) -> Sequence[int] | Sequence[str] | None:
+        """Tells what the last ``evaluate`` said of each image, for the report; an evaluator may do without.
+
+        Returns:
+            Per image, in the order of ``image_results``, what the model takes it for: a number or a name.
+        """
+        return None
+
+    def pictures(self, images: Sequence[int]) -> "Sequence[Picture] | None":
+        """Shows images, for the report, which asks for a few whose prediction has changed; likewise.
+
+        Args:
+            images: their numbers, ascending; 0 is the first of ``image_predictions``.
+
+        Returns:
+            A picture of each, in the same order.
+        """
+        return None
+
     def identity(self) -> Mapping[str, Any] | None:
         """Tells what the results depend on beside the model, its configuration and the code, such as the data.
 
@@ -99,6 +118,13 @@ class AutoCalibrationEvaluatorBase:
             Per thing that people know by name ("dataset"), anything that JSON can hold.
         """
         return None
+
+
+class Picture(NamedTuple):
+    """An image for the report: a JPEG or PNG of at most 32 kB, and what it shows according to its label."""
+
+    data: bytes
+    label: str
 
 
 class MetricEval(NamedTuple):
@@ -117,9 +143,16 @@ class Evaluation:
         seconds: how long it took; None if that was in an earlier run.
         image_results: what ``image_results`` returned, float64 [images]; None if it offers nothing.
         model: digest of the model that was evaluated, as it stands in its file; empty until the engine tells.
+        image_predictions: what ``image_predictions`` returned, int64 or text [images]; None if it offers nothing.
     """
 
     metric: Any
     seconds: float | None
     image_results: np.ndarray | None
     model: str = ""
+    image_predictions: np.ndarray | None = None
+
+
+def is_list_of_predictions(values: np.ndarray) -> bool:
+    """Tells whether an array holds an integer or a text per image."""
+    return values.ndim == 1 and values.dtype.kind in "iuU"

@@ -112,7 +112,8 @@ def run_search(
         ranking=search.ranking,
         float_mac_share=search.float_share(saved.configuration),
         interval=interval,
-        target_loss=evaluator.find_target(original.metric) if interval else None,
+        target_loss=evaluator.find_target(original.metric),
+        calibration=calibration,
         effort=Effort(evaluator.evaluations, evaluator.reused, evaluator.seconds, time.perf_counter() - start),
         interruption=interruption,
     )

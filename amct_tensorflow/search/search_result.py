@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from amct_tensorflow.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantized.builder import QuantizedGraph
 from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.search.evaluator import Evaluation
@@ -40,7 +41,8 @@ class SearchResult:
         ranking: per layer, its similarity by the sensitivity asked for.
         float_mac_share: share of the multiply-accumulates that the model does in float.
         interval: confidence interval of its loss; None if the evaluator offers no results per image.
-        target_loss: the loss up to which a model satisfies; None if it is not known, or nothing asks for it.
+        target_loss: the loss up to which a model satisfies; None if it is not known.
+        calibration: what the calibration found of every layer.
         effort: what it took.
         interruption: what stopped the search before its end; None if nothing did.
     """
@@ -54,6 +56,7 @@ class SearchResult:
     float_mac_share: float
     interval: LossInterval | None
     target_loss: float | None
+    calibration: CalibrationResult
     effort: Effort
     interruption: KeyboardInterrupt | None
 

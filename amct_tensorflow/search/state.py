@@ -9,6 +9,7 @@ A state belongs to one ``RunKey``: whatever could change a result is in it as a 
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from amct_tensorflow.calibration.activation_summary import ActivationSummary
 from amct_tensorflow.calibration.calibrator import CalibrationResult
 from amct_tensorflow.calibration.layer_analysis import LayerAnalysis
 from amct_tensorflow.errors import AmctError, ContentError, OutputError, RecordError, StateError
 from amct_tensorflow.log import log_for
 from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.record_file import dump_record, parse_balance, parse_record
-from amct_tensorflow.search.evaluator import Evaluation
+from amct_tensorflow.search.evaluator import Evaluation, is_list_of_predictions
 from amct_tensorflow.search.run_key import RunKey, digest
 from amct_tensorflow.storage.arrays import dump_arrays, parse_arrays
 from amct_tensorflow.storage.files import write_atomically
@@ -33,6 +35,7 @@ _VERSION = 3
 _FILE = "state.json"
 _CALIBRATION = "calibration"
 _RESULTS = "results"
+_PREDICTIONS = "predictions"
 _FILE_NAME_LENGTH = 16
 _ORIGINAL = "original"
 _IN_INTEGERS = "\nin integers"  # no layer's name has a line break
@@ -100,9 +103,9 @@ class SearchState:
             )  # fmt: skip
             return
         entry: dict[str, Any] = {"metric": evaluation.metric, "model": evaluation.model}
-        results = evaluation.image_results
-        arrays = {} if results is None else {_RESULTS: results}
-        self._keep("evaluations", name, entry, arrays)
+        arrays = {_RESULTS: evaluation.image_results, _PREDICTIONS: evaluation.image_predictions}
+        known = {part: values for part, values in arrays.items() if values is not None}
+        self._keep("evaluations", name, entry, known)
 
     @property
     def calibration(self) -> CalibrationResult | None:
@@ -120,12 +123,16 @@ class SearchState:
             for name, correction in calibration.corrections.items()
             for part, values in correction.parts().items()
         }
+        summaries = calibration.summaries
+        arrays.update({f"counts {name}": one.counts for name, one in summaries.items()})
         for index, batch in enumerate(calibration.batches):
             arrays.update({f"batch {index} {tensor}": values for tensor, values in batch.items()})
         entry = {
             "record": dump_record(calibration.factors, calibration.balance),
             # JSON knows no infinity, which a user's sensitivity may give; repr() and float() know all numbers.
             "layers": {name: [repr(float(one.similarity)), one.multiply_accumulates] for name, one in analyses.items()},
+            "noise": {name: [one.noise, one.uncorrected_noise] for name, one in analyses.items()},
+            "ranges": {name: [one.lowest, one.highest] for name, one in summaries.items()},
             "batches": len(calibration.batches),
         }
         self._keep("calibration", _CALIBRATION, entry, arrays)
@@ -216,18 +223,23 @@ def _read_key(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _read_evaluation(folder: Path, entry: Mapping[str, Any]) -> Evaluation:
     if "metric" not in entry:
         raise ContentError("the metric of an evaluation is missing")
-    results = None
-    if "arrays" in entry:
-        results = _read_arrays(folder, entry["arrays"]).get(_RESULTS)
-        if results is None or not _is_list_of_numbers(results):
-            raise ContentError("the results of an evaluation are no numbers")
-    return Evaluation(entry["metric"], None, results, expect(str, entry.get("model"), "the model of an evaluation"))
+    arrays = _read_arrays(folder, entry["arrays"]) if "arrays" in entry else {}
+    results, predictions = arrays.get(_RESULTS), arrays.get(_PREDICTIONS)
+    if results is not None and not _is_list_of_numbers(results):
+        raise ContentError("the results of an evaluation are no numbers")
+    if predictions is not None and not is_list_of_predictions(predictions):
+        raise ContentError("the predictions of an evaluation are neither integers nor text")
+    if arrays.keys() - {_RESULTS, _PREDICTIONS} or ("arrays" in entry and not arrays):
+        raise ContentError("the arrays of an evaluation are others than those that were written")
+    model = expect(str, entry.get("model"), "the model of an evaluation")
+    return Evaluation(entry["metric"], None, results, model, predictions)
 
 
 def _read_calibration(folder: Path, entry: Mapping[str, Any]) -> CalibrationResult:
     arrays = _read_arrays(folder, entry["arrays"]) if "arrays" in entry else {}
     layers = expect(dict, entry.get("layers"), "the layers")
-    analyses = {name: _read_analysis(name, content) for name, content in layers.items()}
+    noise = expect(dict, entry.get("noise", {}), "the noise")
+    analyses = {name: _read_analysis(name, content, noise.get(name)) for name, content in layers.items()}
     corrections = {name: _read_correction(name, arrays) for name in analyses}
     count = min(expect(int, entry.get("batches"), "the number of batches"), len(arrays))
     batches = tuple(_under(f"batch {index} ", arrays) for index in range(count))
@@ -235,8 +247,10 @@ def _read_calibration(folder: Path, entry: Mapping[str, Any]) -> CalibrationResu
         raise ContentError(f"there are values of other batches than {count}")
     record = expect(str, entry.get("record"), "the record")
     source = str(folder / _FILE)
+    ranges = expect(dict, entry.get("ranges", {}), "the ranges")
+    summaries = {name: _read_summary(name, content, arrays) for name, content in ranges.items()}
     return CalibrationResult(
-        parse_record(record, source), corrections, analyses, batches, parse_balance(record, source)
+        parse_record(record, source), corrections, analyses, batches, parse_balance(record, source), summaries
     )
 
 
@@ -253,7 +267,27 @@ def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
 
 
-def _read_analysis(name: str, content: object) -> LayerAnalysis:
+def _read_summary(name: str, content: object, arrays: Mapping[str, np.ndarray]) -> ActivationSummary:
+    lowest, highest = _read_pair(content, f"the range of {name!r}")
+    counts = arrays.get(f"counts {name}")
+    if lowest is None or highest is None or not lowest <= highest:
+        raise ContentError(f"the range of {name!r} is none")
+    if counts is None or not _is_list_of_numbers(counts) or not counts.size or (counts < 0).any():
+        raise ContentError(f"the histogram of {name!r} is none")
+    return ActivationSummary(lowest, highest, counts)
+
+
+def _read_pair(content: object, title: str) -> tuple[float | None, float | None]:
+    values = expect(list, content, title)
+    if len(values) != 2 or not all(value is None or type(value) in (int, float) for value in values):
+        raise ContentError(f"{title} is no pair of numbers")
+    if not all(value is None or abs(value) <= sys.float_info.max for value in values):
+        raise ContentError(f"{title} is not finite")
+    one, other = (None if value is None else float(value) for value in values)
+    return one, other
+
+
+def _read_analysis(name: str, content: object, noise: object) -> LayerAnalysis:
     values = expect(list, content, f"layer {name!r}")
     if len(values) != 2:
         raise ContentError(f"layer {name!r} has {len(values)} values instead of 2")
@@ -262,7 +296,8 @@ def _read_analysis(name: str, content: object) -> LayerAnalysis:
         similarity = float(text)
     except ValueError as error:
         raise ContentError(f"the similarity of layer {name!r} is {text[:20]!r}") from error
-    return LayerAnalysis(similarity, expect(int, values[1], f"the count of layer {name!r}"))
+    measured = (None, None) if noise is None else _read_pair(noise, f"the noise of layer {name!r}")
+    return LayerAnalysis(similarity, expect(int, values[1], f"the count of layer {name!r}"), *measured)
 
 
 def _is_list_of_numbers(values: np.ndarray) -> bool:

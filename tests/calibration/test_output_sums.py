@@ -22,6 +22,44 @@ def deficit(original, quantized):
     return 0.5 * (1 - np.sum(a * b) / np.sqrt(np.sum(a * a) * np.sum(b * b)))
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    channels=st.integers(1, 6),
+    axis=st.sampled_from([-1, 1]),
+    weights=st.lists(st.sampled_from([1.0, 4.0]), min_size=1, max_size=4),
+)
+def test_noise_with_and_without_what_was_added_to_the_channels(seed, channels, axis, weights):
+    generator = np.random.default_rng(seed)
+    shape = (3, channels, 5) if axis == 1 else (3, 5, channels)
+    shift = generator.normal(size=channels)
+    along = shift[:, np.newaxis] if axis == 1 else shift
+    sums, signal, noise, without = OutputSums(axis), 0.0, 0.0, 0.0
+    for weight in weights:
+        original = generator.normal(size=shape).astype(np.float32)
+        quantized = (original + 0.1 * generator.normal(size=shape)).astype(np.float32)
+        sums.add(original, quantized, weight)
+        difference = original.astype(np.float64) - quantized
+        signal += weight * np.sum(original.astype(np.float64) ** 2)
+        noise += weight * np.sum(difference**2)
+        without += weight * np.sum((difference + along) ** 2)
+    assert sums.noise == pytest.approx(noise / signal, rel=1e-4)
+    assert sums.noise_without(shift) == pytest.approx(without / signal, rel=1e-4)
+
+
+def test_without_a_signal_there_is_no_noise_to_it():
+    sums = OutputSums(-1)
+    sums.add(np.zeros((2, 3), np.float32), np.ones((2, 3), np.float32))
+    assert sums.noise is None and sums.noise_without(np.ones(3)) is None
+
+
+def test_what_is_too_large_for_float32_gives_no_noise():
+    sums = OutputSums(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums.add(np.full((4096, 3), 1e30, np.float32), np.ones((4096, 3), np.float32))
+    assert sums.noise is None
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10_000),

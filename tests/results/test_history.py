@@ -51,6 +51,8 @@ FILES = {
     "record.txt",
     "record_bias_correction.json",
     "record_weights.npz",
+    "report.html",
+    "report.json",
     "accuracy_based_auto_calibration_final_config.json",
     "accuracy_based_auto_calibration_ranking_information.json",
     "accuracy_based_auto_calibration_record.json",

@@ -22,6 +22,7 @@ def result(*, satisfied=True, loss=0.25, interval=None, target=None, reused=0):
         float_mac_share=0.125,
         interval=interval,
         target_loss=target,
+        calibration=None,
         effort=Effort(evaluations=3, reused=reused, evaluation_seconds=120.0, seconds=123.5),
         interruption=None,
     )

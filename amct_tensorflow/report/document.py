@@ -1,0 +1,347 @@
+"""What a report holds: every number that its page shows, and nothing that needs the run again.
+
+These classes are the format of report.json; docs/report.md describes each key.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+# To be raised when a key changes its meaning or goes; new ones may come.
+VERSION = 1
+
+Metric = int | float | str
+Why = Literal["unquantizable", "configuration", "rolled_back"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval of the loss, and on how many images it rests."""
+
+    lower: float
+    upper: float
+    confidence: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the run ended.
+
+    Attributes:
+        target_met: whether the saved model satisfies the requirement.
+        loss: its loss; None if that is not finite.
+        target: the loss up to which a model satisfies; None if that is not known.
+        interval: confidence interval of the loss; None without results per image.
+        original: metric of the original model; text where JSON has no such number.
+        all_quantized: with every layer that was to be quantized.
+        saved: of the saved model.
+        interrupted: whether the search was broken off, and the best model until then was saved.
+    """
+
+    target_met: bool
+    loss: float | None
+    target: float | None
+    interval: Interval | None
+    original: Metric
+    all_quantized: Metric
+    saved: Metric
+    interrupted: bool
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A configuration that was evaluated.
+
+    Attributes:
+        number: its number among the evaluations of the run, of which 1 was that of the original model.
+        in_float: the layers that it left in float.
+        float_mac_share: their share of the multiply-accumulates of the layers that can be quantized.
+        metric: what the evaluator returned.
+        loss: as it judged; None if that is not finite.
+        satisfied: whether it satisfied.
+        saved: whether this is the saved model.
+    """
+
+    number: int
+    in_float: tuple[str, ...]
+    float_mac_share: float
+    metric: Metric
+    loss: float | None
+    satisfied: bool
+    saved: bool
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How the damage of a layer was measured.
+
+    Attributes:
+        sensitivity: name of the sensitivity that was asked for.
+        of_outputs: whether it looked at the outputs of the model; else at those of each layer.
+    """
+
+    sensitivity: str
+    of_outputs: bool
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How many values lie in each of equal parts of the range from ``lowest`` to ``highest``."""
+
+    lowest: float
+    highest: float
+    counts: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """How the input of a layer is quantized.
+
+    Attributes:
+        scale: step of the quantized values.
+        offset: their zero point.
+        clip: the smallest and the largest value that they can stand for.
+        observed: what calibration saw; None if an earlier version calibrated.
+        clipped: share of the observed values beyond the clip; likewise.
+    """
+
+    scale: float
+    offset: int
+    clip: tuple[float, float]
+    observed: Histogram | None
+    clipped: float | None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a layer, after folding.
+
+    Attributes:
+        shape: their shape.
+        scales: their steps: one, or one per output channel.
+        lowest: per output channel, the smallest weight.
+        highest: per output channel, the largest weight.
+    """
+
+    shape: tuple[int, ...]
+    scales: tuple[float, ...]
+    lowest: tuple[float, ...]
+    highest: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of the model, in the order of the graph.
+
+    Attributes:
+        name: its name.
+        type: its op type.
+        int8: whether the saved model quantizes it.
+        why: what kept it in float; None if nothing did.
+        reason: the same in words.
+        evaluation: in which evaluation it was in float first; None if it was not rolled back.
+        multiply_accumulates: for one image; None if that is not known.
+        parameters: number of its weights and biases.
+        output_shape: for one image; None if that is not known.
+        damage: one minus the similarity that ranks it; None of a layer that was not calibrated.
+        sqnr_db: signal-to-quantization-noise ratio of its output if it alone is quantized.
+        uncorrected_sqnr_db: the same without the correction of its bias; None also without a correction.
+        activation: how its input is quantized; of a layer rolled back, how it would be.
+        weights: its weights; None of a layer without, or that was not calibrated.
+    """
+
+    name: str
+    type: str
+    int8: bool
+    why: Why | None
+    reason: str | None
+    evaluation: int | None
+    multiply_accumulates: int | None
+    parameters: int
+    output_shape: tuple[int | None, ...] | None
+    damage: float | None
+    sqnr_db: float | None
+    uncorrected_sqnr_db: float | None
+    activation: Activation | None
+    weights: Weights | None
+
+
+@dataclass(frozen=True)
+class QuantizedInput:
+    """An input of another op that is quantized (tensor_quantize)."""
+
+    name: str
+    activation: Activation
+
+
+@dataclass(frozen=True)
+class FloatScaling:
+    """A BatchNorm, or another scaling of channels, that stays in float."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ChangedImage:
+    """An image that the saved model takes for something else than the original one.
+
+    Attributes:
+        number: which image of the evaluator's it is, from 0.
+        label: what it shows.
+        before: what the original model takes it for.
+        after: what the saved model takes it for.
+        picture: the image as a data URI.
+    """
+
+    number: int
+    label: str
+    before: str
+    after: str
+    picture: str
+
+
+@dataclass(frozen=True)
+class ChangedImages:
+    """The images whose prediction has changed.
+
+    Attributes:
+        images: number of images that were evaluated; 0 if the evaluator does not tell predictions.
+        changed: how many of them changed their prediction.
+        lost: how many of these were right with the original model alone; None without results per image.
+        won: how many of these are right with the saved model alone; likewise.
+        shown: some of them, those that were lost first.
+        note: why there is nothing to show; None if there is.
+    """
+
+    images: int
+    changed: int
+    lost: int | None
+    won: int | None
+    shown: tuple[ChangedImage, ...]
+    note: str | None
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the model takes before and after.
+
+    Attributes:
+        original_bytes: of the frozen original model.
+        quantized_bytes: of the quantized model.
+        multiply_accumulates: of all layers, for one image; None if that of a layer is not known.
+        int8_multiply_accumulates: those of them that the saved model does in int8; likewise.
+        parameters: of all layers.
+        int8_parameters: those of the layers in int8.
+    """
+
+    original_bytes: int
+    quantized_bytes: int
+    multiply_accumulates: int | None
+    int8_multiply_accumulates: int | None
+    parameters: int
+    int8_parameters: int
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How to come to the same result again.
+
+    Attributes:
+        command: the command line, without ``--resume``.
+        settings: what the run was asked for, by name.
+        versions: of the software that computes.
+        machine: processor architecture, and number of CPUs.
+        files: SHA-256 of files, by name.
+        digests: of what else determines the result, by name; for comparison with another run's.
+        calibration_images: how many images it was calibrated on; None if the data does not tell.
+    """
+
+    command: str
+    settings: dict[str, str]
+    versions: dict[str, str]
+    machine: str
+    files: dict[str, str]
+    digests: dict[str, str]
+    calibration_images: int | None
+
+
+@dataclass(frozen=True)
+class ExportedLayer:
+    """What an export says of a layer."""
+
+    name: str
+    int8: bool | None = None
+    reason: str | None = None
+    snr_db: float | None = None
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was exported, and how it compares with the quantized model as TensorFlow simulates it.
+
+    Attributes:
+        format: to what.
+        file: its name.
+        file_bytes: its size.
+        images: on how many images it was compared.
+        simulation: metrics of the quantized model, by name.
+        exported: those of what was exported.
+        kl: mean KL divergence between their outputs, in nats.
+        agreement: share of the images for which both say the same.
+        layers: what it says of single layers.
+    """
+
+    format: str = "?"
+    file: str = "?"
+    file_bytes: int | None = None
+    images: int | None = None
+    simulation: dict[str, float | None] | None = None
+    exported: dict[str, float | None] | None = None
+    kl: float | None = None
+    agreement: float | None = None
+    layers: tuple[ExportedLayer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report.
+
+    Attributes:
+        version: of the format.
+        model: name of the quantized model's file.
+        outcome: whether it met the target.
+        ranking: how the damage of layers was measured.
+        evaluations: what was evaluated after the original model, in that order.
+        layers: all layers of the model.
+        inputs: other inputs that are quantized.
+        float_scalings: BatchNorms and the like that stay in float.
+        changed_images: which predictions have changed.
+        size: size and multiply-accumulates before and after.
+        reproduction: how to come to the same result.
+        exports: what was exported later on.
+    """
+
+    version: int
+    model: str
+    outcome: Outcome
+    ranking: Ranking
+    evaluations: tuple[Evaluation, ...]
+    layers: tuple[Layer, ...]
+    inputs: tuple[QuantizedInput, ...]
+    float_scalings: tuple[FloatScaling, ...]
+    changed_images: ChangedImages
+    size: Size
+    reproduction: Reproduction
+    exports: tuple[Export, ...] = ()
+
+    @property
+    def in_float(self) -> list[Layer]:
+        """The layers that the saved model computes in float."""
+        return [layer for layer in self.layers if not layer.int8]
+
+    @property
+    def by_damage(self) -> list[Layer]:
+        """The layers that were calibrated, most damaging first."""
+        known = [layer for layer in self.layers if layer.damage is not None]
+        return sorted(known, key=lambda layer: -(layer.damage or 0.0))

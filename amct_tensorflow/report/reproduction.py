@@ -1,0 +1,99 @@
+"""How to come to the same result again: command, settings, versions, hashes."""
+
+import hashlib
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from amct_tensorflow.config.schema import QuantConfig
+from amct_tensorflow.log import printable
+from amct_tensorflow.report.document import Reproduction
+from amct_tensorflow.search.run_key import RunKey
+from amct_tensorflow.version import VERSION
+
+_PACKAGES = ("tensorflow", "numpy", "protobuf")
+_ASKED = ("outputs", "strategy", "sensitivity")
+_CONFIGURED = (
+    "batch_num", "activation_offset", "do_fusion", "fakequant_precision_mode", "bias_correction", "weight_rounding",
+)  # fmt: skip
+
+
+def describe_reproduction(
+    original: Mapping[str, str],
+    config: QuantConfig,
+    key: RunKey,
+    asked: Mapping[str, object],
+    model_file: Path,
+    quantized: bytes,
+    images: int | None,
+) -> Reproduction:
+    """Returns how to come to the same result.
+
+    Args:
+        original: SHA-256 of the file of the float model, by its path; empty if it has none.
+        config: what was asked for.
+        key: what determines the result.
+        asked: the arguments of the run, by name.
+        model_file: where the quantized model goes.
+        quantized: what stands in it.
+        images: number of calibration images.
+    """
+    settings = {name: _said(asked[name]) for name in _ASKED}
+    settings |= {name: _said(getattr(config, name)) for name in _CONFIGURED}
+    settings["layers to quantize"] = f"{len(config.enabled_layers())} of {len(config.layers)}"
+    return Reproduction(
+        command=printable(command_line(sys.orig_argv, Path(sys.executable).parent)),
+        settings=settings,
+        versions=_versions(),
+        machine=f"{platform.machine()}, {os.cpu_count()} CPUs",
+        files={**original, model_file.name: hashlib.sha256(quantized).hexdigest()},
+        digests=dict(key.named),
+        calibration_images=images,
+    )
+
+
+def command_line(arguments: Sequence[str], programs: Path) -> str:
+    """Returns a command as people type it.
+
+    Where Python and programs of its environment lie is nobody's business. ``--resume`` goes: from the beginning, the
+    command gives the same.
+    """
+    python, *rest = [argument for argument in arguments if argument != "--resume"]
+    if rest and Path(rest[0]).parent == programs:
+        return shlex.join([Path(rest[0]).name, *rest[1:]])
+    return shlex.join([Path(python).name, *rest])
+
+
+def _said(value: object) -> str:
+    """Returns what was asked for as text; of an object of the user's only its class."""
+    if isinstance(value, (str, int, float)) or value is None:
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_said, value))
+    return type(value).__name__
+
+
+def _versions() -> dict[str, str]:
+    found = {"amct_tensorflow": VERSION, "Python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # as of a TensorFlow that has another name on an index
+            found[name] = "unknown"
+    return found
+
+
+def digest_of_file(path: str | Path) -> dict[str, str]:
+    """Returns the SHA-256 of a file by its path; nothing if it is none."""
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError:
+        return {}
+    return {str(path): digest.hexdigest()}

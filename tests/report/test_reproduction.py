@@ -1,0 +1,23 @@
+"""The command is one that people can type, and says nothing of where programs lie."""
+
+from pathlib import Path
+
+import pytest
+
+from amct_tensorflow.report.reproduction import command_line
+
+PROGRAMS = Path("/home/somebody/.venv/bin")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        ([f"{PROGRAMS}/python", "src/sample.py", "--dataset", "my data"], "python src/sample.py --dataset 'my data'"),
+        (["python3", "-m", "amct_tensorflow", "inspect"], "python3 -m amct_tensorflow inspect"),
+        ([f"{PROGRAMS}/python", f"{PROGRAMS}/amct_tensorflow", "auto-calibrate"], "amct_tensorflow auto-calibrate"),
+        (["python", "sample.py", "--resume"], "python sample.py"),
+        (["python"], "python"),
+    ],
+)
+def test_command(arguments, command):
+    assert command_line(arguments, PROGRAMS) == command
