@@ -58,8 +58,8 @@ def make_report(names=("block/conv", "block/dw", "head/fc", "free", "odd"), chan
         outcome=d.Outcome(True, 0.1, 0.5, d.Interval(-0.35, 0.55, 0.95, 2000), 92.9, 91.75, 92.8, False),
         ranking=d.Ranking("OutputDivergence", True),
         evaluations=(
-            d.Evaluation(2, (), 0.0, 91.75, 1.15, False, False),
-            d.Evaluation(3, (names[1],), 0.125, 92.8, 0.1, True, True),
+            d.Evaluation(2, (), 0.0, 91.75, 1.15, False, False, False),
+            d.Evaluation(3, (names[1],), 0.125, 92.8, 0.1, True, False, True),
         ),
         layers=layers,
         inputs=(d.QuantizedInput("add:1", activation()),),

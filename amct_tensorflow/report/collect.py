@@ -129,6 +129,7 @@ def _evaluation(run: FinishedRun, number: int, trial: Trial) -> Evaluation:
         metric=_metric(trial.metric),
         loss=finite(trial.judged.loss),
         satisfied=trial.judged.satisfied,
+        in_integers=not trial.simulated,
         saved=trial is run.result.saved,
     )
 

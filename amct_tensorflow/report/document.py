@@ -59,6 +59,7 @@ class Evaluation:
         metric: what the evaluator returned.
         loss: as it judged; None if that is not finite.
         satisfied: whether it satisfied.
+        in_integers: whether its execution graph was run, and not the model that would be saved.
         saved: whether this is the saved model.
     """
 
@@ -68,6 +69,7 @@ class Evaluation:
     metric: Metric
     loss: float | None
     satisfied: bool
+    in_integers: bool
     saved: bool
 
 
