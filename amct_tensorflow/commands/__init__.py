@@ -5,8 +5,9 @@ from amct_tensorflow.commands.calibration import CALIBRATION
 from amct_tensorflow.commands.command import Command
 from amct_tensorflow.commands.compare import COMPARE
 from amct_tensorflow.commands.convert import CONVERT
+from amct_tensorflow.commands.export import EXPORT
 from amct_tensorflow.commands.inspect import INSPECT
 
 __all__ = ["COMMANDS", "Command"]
 
-COMMANDS = (INSPECT, AUTO_CALIBRATE, COMPARE, CALIBRATION, CONVERT)
+COMMANDS = (INSPECT, AUTO_CALIBRATE, COMPARE, CALIBRATION, CONVERT, EXPORT)

@@ -19,14 +19,14 @@ from amct_tensorflow.export.integer_layer import IntegerLayer
 from amct_tensorflow.export.observing import observe
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.log import log_for
-from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 _LOWEST = -127
 # As in the calibration.
 _ROWS_PER_IMAGE = 256
 
 
-def with_narrow_weights(plan: ExportPlan, evaluator: AutoCalibrationEvaluatorBase) -> ExportPlan:
+def with_narrow_weights(plan: ExportPlan, evaluator: CheckedEvaluator) -> ExportPlan:
     """Returns a plan whose layers have no weight of -128.
 
     Args:
@@ -39,7 +39,9 @@ def with_narrow_weights(plan: ExportPlan, evaluator: AutoCalibrationEvaluatorBas
     wide = [layer for layer in plan.layers.values() if layer.weights is not None and np.any(layer.weights < _LOWEST)]
     if not wide:
         return plan
-    log_for("export").info("%d layers have weights of -128, which the format forbids; they are rounded again.", len(wide))
+    log_for("export").info(
+        "%d layers have weights of -128, which the format forbids; they are rounded again.", len(wide)
+    )
     seen = {layer.name: _Seen(layer, plan.view.nodes[layer.name]) for layer in wide}
     by_quantizer: dict[str, list[_Seen]] = {}
     for each in seen.values():

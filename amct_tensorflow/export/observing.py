@@ -11,7 +11,7 @@ from amct_tensorflow.calibration.taps import attach_tap
 from amct_tensorflow.errors import CalibrationError
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 # So many images are kept to compare layers on.
 _IMAGES = 8
@@ -55,7 +55,7 @@ def observe(
     view: GraphView,
     outputs: Sequence[str],
     looks: Mapping[str, Callable[[np.ndarray], None]],
-    evaluator: AutoCalibrationEvaluatorBase,
+    evaluator: CheckedEvaluator,
 ) -> dict[str, np.ndarray]:
     """Runs the calibration of an evaluator on the quantized model.
 
@@ -76,11 +76,11 @@ def observe(
     for name, look in (*((name, each.look) for name, each in first.items()), *looks.items()):
         readers = {edge.node.name for edge in view.consumers(name) if not view.is_control(edge)}
         attach_tap(graph, sorted(readers), f"{name}:0", look)
-    evaluator.calibration(graph, list(outputs))
+    evaluator.calibrate(graph, outputs)
     missing = [name for name, each in first.items() if not each.values]
     if missing:
         raise CalibrationError(
-            f"calibration() of {type(evaluator).__name__} ran no batch through {missing[0]!r}. Let it run the outputs "
+            f"calibration() of {evaluator.name} ran no batch through {missing[0]!r}. Let it run the outputs "
             "that it is given."
         )
     return {name: each.values[0] for name, each in first.items()}

@@ -80,12 +80,14 @@ class OnnxModel:
     Attributes:
         model: the ModelProto.
         weights: per layer whose weights it holds as integers, the name of that tensor.
-        ends: per quantized layer that was found, the tensor with its output.
-        missing: per quantized layer that stays in float, why.
+        nodes: per quantized layer, its node.
+        ends: per quantized layer, the tensor with its output.
+        missing: per quantized layer of the plan that stays in float, why.
     """
 
     model: Any
     weights: Mapping[str, str]
+    nodes: Mapping[str, str]
     ends: Mapping[str, str]
     missing: Mapping[str, str]
 
@@ -158,7 +160,8 @@ class _Writer:
         for name, node in nodes.items():
             self._put_integers(self._plan.layers[name], node)
             self._ends[name] = self._end(name, node)
-        return OnnxModel(self._editor.model(), self._weights, self._ends, missing)
+        names = {name: str(node.name) for name, node in nodes.items()}
+        return OnnxModel(self._editor.model(), self._weights, names, self._ends, missing)
 
     def find_nodes(self) -> tuple[dict[str, Any], dict[str, str]]:
         """Returns per layer the node that computes it: of pools that with its output, of others that with its weights.

@@ -17,7 +17,7 @@ from amct_tensorflow.export.observing import Range, observe
 from amct_tensorflow.export.output_grids import LayerOutput, find_outputs_of_layers, grids_of_outputs
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class ExportPlan:
         return replace(self, placed=self.placed - set(names))
 
 
-def plan_export(model: Path, outputs: Sequence[str], evaluator: AutoCalibrationEvaluatorBase) -> ExportPlan:
+def plan_export(model: Path, outputs: Sequence[str], evaluator: CheckedEvaluator) -> ExportPlan:
     """Reads a quantized model, and observes what its factors do not tell.
 
     Args:

@@ -19,6 +19,7 @@ from amct_tensorflow.errors import ExportError, first_line
 from amct_tensorflow.export.integer_layer import IntegerLayer
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.tflite_editor import TfliteEditor
+from amct_tensorflow.graph.view import attribute
 
 # The least versions of the op types that take int8; of DEQUANTIZE also the one that takes a scale per channel.
 _QUANTIZE, _DEQUANTIZE, _DEQUANTIZE_PER_CHANNEL = 1, 2, 5
@@ -99,7 +100,7 @@ def make_tflite_model(plan: ExportPlan) -> TfliteModel:
     Raises:
         ExportError: the converter does not know an op of the model.
     """
-    shapes = {name: (1, *images.shape[1:]) for name, images in plan.images.items()}
+    shapes = input_shapes(plan)
     missing: dict[str, str] = {}
     while True:
         writer = _Writer(plan, convert_to_tflite(plan.twin, shapes, list(plan.inputs), list(plan.outputs)))
@@ -108,6 +109,16 @@ def make_tflite_model(plan: ExportPlan) -> TfliteModel:
             return writer.write(operators, missing)
         missing.update(lost)
         plan = plan.without(lost)
+
+
+def input_shapes(plan: ExportPlan) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the inputs: those of the images, but one at a time where the model takes any number."""
+    shapes = {}
+    for name, images in plan.images.items():
+        dims = attribute(plan.view.nodes[name], "shape").shape.dim
+        first = dims[0].size if dims and dims[0].size > 0 else 1
+        shapes[name] = (int(first), *images.shape[1:]) if images.ndim else ()
+    return shapes
 
 
 def convert_to_tflite(
