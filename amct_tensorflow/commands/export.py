@@ -22,7 +22,7 @@ _FORMATS = ("tflite", "onnx", "openvino")
 _EXAMPLES = """
   %(prog)s outputs/accuracy_based_auto_calibration --to tflite --evaluator my_evaluator.py
   %(prog)s results/net --to onnx --data images.npy --labels labels.npy
-  %(prog)s results/net_quantized.pb --to openvino --data_dir bins/ --input_shape "input:32,224,224,3" --data_types float32
+  %(prog)s results/net --to openvino --data_dir bins/ --input_shape "input:32,224,224,3" --data_types float32
 """
 
 

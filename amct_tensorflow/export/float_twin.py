@@ -39,8 +39,8 @@ def make_float_twin(
     editor = GraphEditor(view)
     if anti := editor.names_of(ascend_ops.ANTI_QUANT):
         raise ExportError(
-            f"{anti[0]!r} brings back what tensor_quantize quantizes, which no export knows. Quantize the model without "
-            "tensor_quantize."
+            f"{anti[0]!r} brings back what tensor_quantize quantizes, which no export knows. Quantize the model "
+            "without tensor_quantize."
         )
     for layer in layers:
         op_type = layer.op_type

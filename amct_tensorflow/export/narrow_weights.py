@@ -3,8 +3,8 @@
 Its int8 specification says [-127, 127]: kernels for ARM add two products of weights and activations in 16 bits, and two
 of -128 by -128 are one too many. Our range is that of the NPU, with -128. To write -127 instead is not enough: where
 rounding took -128, it was to make up for errors of others (on MobileNet V2, 0.2 % of the weights; the divergence grows
-tenfold). So the layers in question are rounded again by the second moments of what they read, with what they have as the
-wish, and what is lost on average goes into the bias, as in the calibration.
+ninefold). So the layers in question are rounded again by the second moments of what they read, with the integers that
+they have as the wish, and what is lost on average goes into the bias, as in the calibration.
 """
 
 from collections.abc import Mapping
@@ -39,9 +39,7 @@ def with_narrow_weights(plan: ExportPlan, evaluator: CheckedEvaluator) -> Export
     wide = [layer for layer in plan.layers.values() if layer.weights is not None and np.any(layer.weights < _LOWEST)]
     if not wide:
         return plan
-    log_for("export").info(
-        "%d layers have weights of -128, which the format forbids; they are rounded again.", len(wide)
-    )
+    log_for("export").info("%d layers have weights of -128, which are not allowed; they are rounded again.", len(wide))
     seen = {layer.name: _Seen(layer, plan.view.nodes[layer.name]) for layer in wide}
     by_quantizer: dict[str, list[_Seen]] = {}
     for each in seen.values():

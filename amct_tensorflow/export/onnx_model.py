@@ -25,6 +25,8 @@ from amct_tensorflow.export.plan import ExportPlan
 # The first that has scales per channel is 13; of the later ones this is the last that all runtimes of 2022 know.
 _OPSET = 17
 _POOLS = ("AveragePool", "GlobalAveragePool")
+# Runtimes have int8 kernels of these that yield float.
+_FLOAT_OUTPUT = ("MatMul", "Gemm")
 _ACTIVATIONS = {"Clip": "Relu6", "Relu": "Relu"}
 
 
@@ -209,19 +211,41 @@ class _Writer:
         form = _FORMS[layer.op_type.name]
         name = self._weights[layer.name] = f"{layer.name}/int8_weights"
         node.input[1] = self._integers(name, form.layout(layer.weights), layer.weight_scale, form.channel_axis)
-        if node.op_type == "Conv" and len(node.input) > 2 and layer.bias is not None:
+        if layer.op_type.name == "MatMul" and layer.bias is not None:
+            self._take_bias_in(layer, node)
+        if node.op_type in ("Conv", "Gemm") and len(node.input) > 2 and layer.bias is not None:
             # The scale that the format defines for a bias: that of the data times that of the weights.
             scale = np.float32(layer.input_grid.scale) * layer.weight_scale
-            bias = self._editor.constant(node.input[2])
-            if bias is not None and np.array_equal(bias, layer.float_bias):
+            if self._is_bias_of(layer, node.input[2]):
                 node.input[2] = self._integers(f"{layer.name}/int32_bias", layer.bias, scale, 0)
+
+    def _is_bias_of(self, layer: IntegerLayer, tensor: str) -> bool:
+        bias = self._editor.constant(tensor)
+        return bias is not None and np.array_equal(bias, layer.float_bias)
+
+    def _take_bias_in(self, layer: IntegerLayer, node: Any) -> None:
+        """Makes a product of matrices and the Add of its bias a Gemm, which runtimes have an int8 kernel of."""
+        readers = self._editor.readers(node.output[0])
+        if len(readers) != 1 or readers[0].op_type != "Add" or self._editor.is_output(node.output[0]):
+            return
+        (biased,) = readers
+        others = [name for name in biased.input if name != node.output[0]]
+        if len(others) == 1 and self._is_bias_of(layer, others[0]):
+            node.op_type = "Gemm"
+            node.input.append(others[0])
+            node.output[0] = biased.output[0]
+            self._editor.remove(biased)
 
     def _integers(self, name: str, values: np.ndarray, scale: np.ndarray, axis: int) -> str:
         integers = self._editor.add_constant(name, np.ascontiguousarray(values))
         per_channel = scale.size > 1
         factor = self._editor.add_constant(f"{name}/scale", scale if per_channel else scale.reshape(()))
+        # ONNX Runtime makes an int8 kernel of a Gemm only where the zero points are written.
+        zeros = np.zeros(scale.shape if per_channel else (), values.dtype)
+        zero_point = self._editor.add_constant(f"{name}/zero_point", zeros)
         attributes = {"axis": axis} if per_channel else {}
-        return self._editor.add_node("DequantizeLinear", [integers, factor], f"{name}/dequantized", **attributes)
+        inputs = [integers, factor, zero_point]
+        return self._editor.add_node("DequantizeLinear", inputs, f"{name}/dequantized", **attributes)
 
     def _end(self, name: str, node: Any) -> str:
         """Puts the output of a layer on its grid, where it has one; returns the tensor that holds it."""
@@ -232,7 +256,7 @@ class _Writer:
             readers = self._editor.readers(tensor)
         activation = readers[0] if len(readers) == 1 and readers[0].op_type in _ACTIVATIONS else None
         is_wanted = self._outputs_in_int8 or self._plan.layer_outputs[name].grid is not None
-        if grid is None or not is_wanted or node.op_type == "MatMul":  # that has an int8 kernel with a float output
+        if grid is None or not is_wanted or node.op_type in _FLOAT_OUTPUT:
             return tensor if activation is None else str(activation.output[0])
         if activation is not None and not self._editor.is_output(tensor):
             end = str(activation.output[0])

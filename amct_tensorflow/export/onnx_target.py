@@ -79,13 +79,10 @@ def _layers_in_float(plan: ExportPlan, model: OnnxModel) -> dict[str, str]:
         _session(model.model, path)
         optimized = onnx.load(str(path))
     taken = {name for node in optimized.graph.node if node.op_type in _INT8_OPS for name in node.input}
-    pools = {name for node in optimized.graph.node if node.op_type in _INT8_POOLS for name in node.output}
+    pools = {node.name for node in optimized.graph.node if node.op_type in _INT8_POOLS}
     found = {}
-    for name in model.nodes:
-        if plan.layers[name].weights is None:
-            is_int8 = bool({model.ends[name], model.ends[name].removesuffix("/dequantized")} & pools)
-        else:
-            is_int8 = model.weights[name] in taken
+    for name, node in model.nodes.items():
+        is_int8 = node in pools if plan.layers[name].weights is None else model.weights[name] in taken
         if not is_int8:
             found[name] = (
                 "its output stays in float, for which ONNX Runtime has no int8 kernel"

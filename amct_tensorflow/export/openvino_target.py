@@ -90,7 +90,7 @@ def _names(model: Any) -> set[str]:
 
 def _layers_in_float(plan: ExportPlan, source: OnnxModel, compiled: Any) -> dict[str, str]:
     """Returns the layers that the CPU plugin, on this machine, does not execute in int8."""
-    int8 = set()
+    int8: set[str] = set()
     for operation in compiled.get_runtime_model().get_ops():
         told = operation.get_rt_info()
         if str(told["runtimePrecision"].astype(str)) in _INT8:

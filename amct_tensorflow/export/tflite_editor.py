@@ -27,7 +27,7 @@ class TfliteEditor:
     def op_type(self, operator: Any) -> str:
         """Returns the op type of an operator, in capitals."""
         code = self._model.operatorCodes[operator.opcodeIndex]
-        return _OPS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        return str(_OPS[max(code.builtinCode, code.deprecatedBuiltinCode)])
 
     def tensor(self, index: int) -> Any:
         """Returns a tensor."""

@@ -195,7 +195,7 @@ class _Writer:
         for operator in self._editor.operators:
             op_type = self._editor.op_type(operator)
             if op_type == "AVERAGE_POOL_2D":
-                pools.update(dict.fromkeys(self._editor.name(operator.outputs[0]).split(";"), [operator]))
+                pools.update({name: [operator] for name in self._editor.name(operator.outputs[0]).split(";")})
             weights = self._editor.constant(operator.inputs[1]) if len(operator.inputs) > 1 else None
             if weights is not None:
                 by_weights.setdefault((op_type, weights), []).append(operator)
