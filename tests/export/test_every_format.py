@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tensorflow as tf
 from graphs import build, calibrate_and_save, normal, tf1
