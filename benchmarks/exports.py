@@ -2,8 +2,9 @@
 
 Per network one run of the tool with its defaults; its result is exported to each format, and all files predict all
 images. The float model in the same runtime, as the runtime's own converter makes it, is what times are compared with:
-one image at a time, the models in turn. The runtimes' own quantizers get the same 32 images: the converter of TensorFlow
-Lite (full integer), ``quantize_static`` of ONNX Runtime (QDQ, per channel, MinMax), and NNCF (``quantize``) for OpenVINO.
+one image at a time, the models in turn. The runtimes' own quantizers get the same 32 images: the converter of
+TensorFlow Lite (full integer), ``quantize_static`` of ONNX Runtime (QDQ, per channel, MinMax), and NNCF (``quantize``)
+for OpenVINO.
 Writes the table in benchmarks/README.md.
 """
 
@@ -40,7 +41,8 @@ from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 NETWORKS = ("MobileNet V2", "EfficientNet-Lite0")
 ROUNDS = 60
 THREADS = (1, 2)
-# TensorFlow Lite's own quantizer gives a softmax in steps of 1/256: what it shows as 0 lies below half of that.
+# Own quantizers give a softmax in steps of 1/256: what they show as 0 lies below half of that, and its logarithm would
+# tell nothing.
 SMALLEST_PROBABILITY = 1 / 512
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -184,7 +186,7 @@ def row(
     """Returns what there is to tell of a file."""
     run = runtime.load(file, max(THREADS))
     softmax = np.concatenate([run(image[None]) for image in prepared.images])
-    if name == "TFLite converter":
+    if name not in ("float", "export"):
         softmax = np.maximum(softmax, SMALLEST_PROBABILITY)
         softmax = softmax / softmax.sum(axis=1, keepdims=True)
     layers = prepared.plan.layers.values()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from amct_tensorflow.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.comparison.running import Runner
 from amct_tensorflow.comparison.tensor_error import TensorError
 from amct_tensorflow.errors import DatasetError
@@ -118,9 +119,18 @@ def _compare_layers(plan: ExportPlan, runtime: Runtime) -> dict[str, TensorError
     errors = {}
     for name, values in found.items():
         errors[name] = TensorError()
-        like = expected[ends[name]]
-        errors[name].add(like, values.reshape(like.shape) if values.size == like.size else values)
+        like, grid = expected[ends[name]], plan.layer_outputs[name].grid
+        shaped = values.reshape(like.shape) if values.size == like.size else values
+        errors[name].add(_as_read(like, grid), _as_read(shaped, grid))
     return errors
+
+
+def _as_read(values: np.ndarray, grid: ActivationFactors | None) -> np.ndarray:
+    """Limits values to what all readers quantize them to; the rest, such as what a Relu would cut off, nobody sees."""
+    if grid is None:
+        return values
+    lowest, highest = ((integer - grid.offset) * grid.scale for integer in (-128, 127))
+    return np.clip(values, lowest, highest)
 
 
 def top1(evaluation: Evaluation) -> float | None:

@@ -3,8 +3,8 @@
 Its int8 specification says [-127, 127]: kernels for ARM add two products of weights and activations in 16 bits, and two
 of -128 by -128 are one too many. Our range is that of the NPU, with -128. To write -127 instead is not enough: where
 rounding took -128, it was to make up for errors of others (on MobileNet V2, 0.2 % of the weights; the divergence grows
-ninefold). So the layers in question are rounded again by the second moments of what they read, with the integers that
-they have as the wish, and what is lost on average goes into the bias, as in the calibration.
+ninefold). So the channels in question get a step that is wider by 128 / 127, and their layers are rounded again by the
+second moments of what they read; what is lost on average goes into the bias, as in the calibration.
 """
 
 from collections.abc import Mapping
@@ -77,7 +77,10 @@ class _Seen:
             self._moments.add(self._form.rows(self._node, value, self._weights.shape, _ROWS_PER_IMAGE * len(value)))
 
     def narrow(self) -> IntegerLayer:
-        wanted = self._form.matrices(self._weights.astype(np.float64), self._moments.groups)
+        """Returns the layer with a wider step, and so smaller integers, where there is a -128."""
+        factor = self._factor()
+        spread = self.layer.op_type.along_channels(self._weights, factor)
+        wanted = self._form.matrices(self._weights * spread, self._moments.groups)
         integers = np.zeros(wanted.shape, np.int8)
         for block, covariance in self._moments.covariances():
             integers[:, block] = round_to_second_moments(
@@ -85,5 +88,19 @@ class _Seen:
             )
         lost = np.einsum("gi,gio->go", self._moments.mean, wanted - integers)
         shift = self._form.per_channel(self._node, lost, self._weights.shape)
-        bias = None if self.layer.bias is None else self.layer.bias + np.rint(shift).astype(np.int32)
-        return replace(self.layer, weights=self._form.weights(integers, self._weights.shape), bias=bias)
+        bias = None if self.layer.bias is None else np.rint(self.layer.bias * factor + shift).astype(np.int32)
+        return replace(
+            self.layer,
+            weights=self._form.weights(integers, self._weights.shape),
+            bias=bias,
+            deq_scale=(self.layer.deq_scale / factor).astype(np.float32),
+        )
+
+    def _factor(self) -> np.ndarray:
+        """Returns by what to multiply the weights of each channel, or of all, so that the least becomes -127."""
+        channel_axes = self.layer.op_type.channel_axes
+        others = tuple(axis for axis in range(self._weights.ndim) if axis not in channel_axes)
+        is_wide = (self._weights.min(axis=others) < _LOWEST).ravel()
+        if self.layer.deq_scale.size == 1:
+            is_wide = is_wide.any(keepdims=True)
+        return np.where(is_wide, 127 / 128, 1.0)
