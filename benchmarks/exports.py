@@ -4,7 +4,7 @@ Per network one run of the tool with its defaults; its result is exported to eac
 images. The float model in the same runtime, as the runtime's own converter makes it, is what times are compared with:
 one image at a time, the models in turn. The runtimes' own quantizers get the same 32 images: the converter of
 TensorFlow Lite (full integer), ``quantize_static`` of ONNX Runtime (QDQ, per channel, MinMax), and NNCF (``quantize``)
-for OpenVINO.
+for OpenVINO. Their softmax stays in float, too: in steps of 1/256 it would show most probabilities as 0.
 Writes the table in benchmarks/README.md.
 """
 
@@ -41,9 +41,7 @@ from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 NETWORKS = ("MobileNet V2", "EfficientNet-Lite0")
 ROUNDS = 60
 THREADS = (1, 2)
-# Own quantizers give a softmax in steps of 1/256: what they show as 0 lies below half of that, and its logarithm would
-# tell nothing.
-SMALLEST_PROBABILITY = 1 / 512
+OWN_TFLITE = "own.tflite"
 Run = Callable[[np.ndarray], np.ndarray]
 
 
@@ -78,6 +76,13 @@ class Case:
     def shape(self) -> tuple[int, ...]:
         """The shape of one image as a batch."""
         return (1, *self.images.shape[1:])
+
+    @property
+    def logits(self) -> str:
+        """The operator of the scores that the softmax reads."""
+        view = read_model(self.classifier.inputs.model)
+        (softmax,) = [node for node in view.nodes.values() if node.op == "Softmax"]
+        return str(view.producer(softmax.input[0]).name)
 
     @property
     def input(self) -> str:
@@ -186,9 +191,6 @@ def row(
     """Returns what there is to tell of a file."""
     run = runtime.load(file, max(THREADS))
     softmax = np.concatenate([run(image[None]) for image in prepared.images])
-    if name not in ("float", "export"):
-        softmax = np.maximum(softmax, SMALLEST_PROBABILITY)
-        softmax = softmax / softmax.sum(axis=1, keepdims=True)
     layers = prepared.plan.layers.values()
     weights = sum(layer.weights.size for layer in layers if layer.weights is not None)
     size = file.stat().st_size + (file.with_suffix(".bin").stat().st_size if file.suffix == ".xml" else 0)
@@ -235,26 +237,26 @@ def top1(prepared: Case, softmax: np.ndarray) -> float:
 
 def tflite_float(prepared: Case) -> Path:
     """The float model by TensorFlow's converter."""
-    return tflite_file(prepared, "float.tflite", lambda converter: None)
+    return tflite_file(prepared, "float.tflite", prepared.classifier.output, lambda converter: None)
 
 
 def tflite_own(prepared: Case) -> Path:
-    """Full integer quantization by TensorFlow's converter."""
+    """Full integer quantization by TensorFlow's converter, up to the scores."""
 
     def adjust(converter: Any) -> None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([image[None]] for image in prepared.images[:BATCH])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
 
-    return tflite_file(prepared, "own.tflite", adjust)
+    return tflite_file(prepared, OWN_TFLITE, prepared.logits, adjust)
 
 
-def tflite_file(prepared: Case, name: str, adjust: Callable[[Any], None]) -> Path:
+def tflite_file(prepared: Case, name: str, output: str, adjust: Callable[[Any], None]) -> Path:
     """Converts the float model."""
     classifier, path = prepared.classifier, prepared.folder / name
     graph_def = read_model(classifier.inputs.model).graph_def
     shapes = {prepared.input: prepared.shape}
-    path.write_bytes(convert_to_tflite(graph_def, shapes, [prepared.input], [classifier.output], adjust))
+    path.write_bytes(convert_to_tflite(graph_def, shapes, [prepared.input], [output], adjust))
     return path
 
 
@@ -269,7 +271,13 @@ def load_tflite(file: Path, threads: int) -> Run:
         interpreter.invoke()
         return interpreter.get_tensor(fetched).copy()
 
-    return run
+    return (lambda image: softmax_of(run(image))) if file.name == OWN_TFLITE else run
+
+
+def softmax_of(scores: np.ndarray) -> np.ndarray:
+    """Returns the softmax of scores [images, classes]."""
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def int8_in_tflite(file: Path) -> int:
@@ -308,9 +316,10 @@ def onnx_own(prepared: Case) -> Path:
             image = next(self.images, None)
             return None if image is None else {f"{prepared.input}:0": image[None]}
 
+    softmax = [node.name for node in onnx.load(str(source)).graph.node if node.op_type == "Softmax"]
     quantize_static(
         str(source), str(path), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=softmax,
     )  # fmt: skip
     return path
 

@@ -130,7 +130,7 @@ def _as_read(values: np.ndarray, grid: ActivationFactors | None) -> np.ndarray:
     if grid is None:
         return values
     lowest, highest = ((integer - grid.offset) * grid.scale for integer in (-128, 127))
-    return np.clip(values, lowest, highest)
+    return np.asarray(np.clip(values, lowest, highest))
 
 
 def top1(evaluation: Evaluation) -> float | None:
