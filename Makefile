@@ -16,7 +16,7 @@ BUNDLED := --dataset data/fashion_mnist --model model/mobilenet_v2_0.35_48_fashi
 FETCHED := model/mobilenet_v2_1.0_224_frozen.pb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo model test lint format dist fuzz kill browser bench bench-accuracy bench-models bench-peers lock audit clean
+.PHONY: help setup demo model test lint format dist fuzz kill browser bench bench-accuracy bench-models bench-exports bench-peers lock audit clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -82,6 +82,9 @@ bench-accuracy: setup ## measure what each step of quantization gains, and write
 
 bench-models: setup ## quantize networks of many kinds, and write the table in docs/models.md
 	$(BIN)/python benchmarks/models.py
+
+bench-exports: setup ## measure exported files against their runtimes' own quantizers, and write the table in benchmarks/README.md
+	$(BIN)/python benchmarks/exports.py
 
 bench-peers: setup ## compare with other tools, which get an environment of their own
 	$(BIN)/python benchmarks/peers.py $(BENCH_INPUTS)

@@ -69,6 +69,10 @@ class OutputError(AmctError, OSError):
     """A result cannot be written."""
 
 
+class ExportError(AmctError, RuntimeError):
+    """A quantized model cannot be exported, or the library for it is missing."""
+
+
 class UnsupportedError(AmctError, NotImplementedError):
     """A function of the original toolkit that is not this tool was called; the message says what to use instead."""
 

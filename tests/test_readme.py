@@ -41,6 +41,7 @@ TRIED = {
     "make audit": "test_readme.py::test_developers_commands",
     "make bench": "test_readme.py::test_developers_commands",
     "make bench-accuracy": "test_readme.py::test_developers_commands",
+    "make bench-exports": "test_readme.py::test_developers_commands",
     "make bench-peers": "test_readme.py::test_developers_commands",
     "make clean": "test_readme.py::test_developers_commands",
     "pip install -r requirements.txt": "CI",
@@ -54,6 +55,7 @@ TRIED = {
     "python -m amct_tensorflow auto-calibrate": "test_readme.py::test_any_model_from_the_command_line",
     "python -m amct_tensorflow compare": "test_readme.py::test_any_model_from_the_command_line",
     "python -m amct_tensorflow report": "commands/test_report_command.py::test_two_runs_are_compared",
+    "python -m amct_tensorflow export": "test_readme.py::test_any_model_from_the_command_line",
     "python -m amct_tensorflow calibration": "test_readme.py::test_any_model_from_the_command_line",
     "eval ": "commands/test_command_line.py::test_what_the_readme_has_typed_into_a_shell",
     "cp src/": "test_readme.py::test_another_model",
@@ -180,13 +182,16 @@ def test_any_model_from_the_command_line(checkout):
     images, labels = next(iter(sample.MobileNetV2Evaluator(dataset, 200).batches(48, 48)))
     np.save(checkout / "images.npy", images)
     np.save(checkout / "labels.npy", labels)
-    for part in ("auto-calibrate", "amct_tensorflow compare", "amct_tensorflow calibration"):
+    parts = ("auto-calibrate", "amct_tensorflow compare", "amct_tensorflow export", "amct_tensorflow calibration")
+    for part in parts:
         done = run(checkout, command_of(part))
         assert done.returncode == 0, done.stderr
         if part == "auto-calibrate":
             assert float(re.search(r"Accuracy of original model is +([\d.]+)", done.stderr)[1]) > 70
         elif "compare" in part:
             assert done.stdout.split()[0] == "damage" and "compared on data of images.npy" in done.stdout
+        elif "export" in part:
+            assert "net.tflite: " in done.stdout and "compared with the simulation on 200 images" in done.stdout
         else:
             assert "The model is saved in results/net_quantized.pb" in done.stderr
 

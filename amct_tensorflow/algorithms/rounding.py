@@ -23,7 +23,7 @@ _BLOCK = 32
 
 
 def round_to_second_moments(
-    weights: np.ndarray, scales: np.ndarray, covariance: np.ndarray, damping: float = 0.1
+    weights: np.ndarray, scales: np.ndarray, covariance: np.ndarray, damping: float = 0.1, lowest: int = _LOWEST
 ) -> np.ndarray:
     """Rounds weights so that the variance of the output's error is small.
 
@@ -33,6 +33,7 @@ def round_to_second_moments(
         covariance: of the inputs, [groups, inputs, inputs], symmetric and positive semidefinite.
         damping: the share of the mean variance that is added to every variance, above 0: how little the covariance of
             a few calibration images is trusted.
+        lowest: the least integer there may be.
 
     Returns:
         int8 [groups, inputs, outputs].
@@ -49,7 +50,7 @@ def round_to_second_moments(
         for k in range(start, end):
             inside = feedback[:, k : k + 1, start:k] @ errors[:, start:k]
             target = asked[:, k - start] + inside[:, 0]
-            integers[:, k] = np.clip(np.rint(target), _LOWEST, _HIGHEST)
+            integers[:, k] = np.clip(np.rint(target), lowest, _HIGHEST)
             errors[:, k] = wanted[:, k] - integers[:, k]
     rounded = np.empty(integers.shape, np.int8)
     np.put_along_axis(rounded, order[:, :, np.newaxis], integers.astype(np.int8), 1)

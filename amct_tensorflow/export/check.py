@@ -1,0 +1,141 @@
+"""Runs an exported model where the user's evaluator expects a graph, and compares it with the simulation.
+
+The evaluator gets a graph with the placeholders and outputs of the model. Behind them run both: the simulation, which
+is the quantized model in TensorFlow, and the exported file in its runtime, whose values are the outputs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from amct_tensorflow.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.comparison.running import Runner
+from amct_tensorflow.comparison.tensor_error import TensorError
+from amct_tensorflow.errors import DatasetError
+from amct_tensorflow.export.plan import ExportPlan
+from amct_tensorflow.export.target import Exported, Runtime
+from amct_tensorflow.graph.model_file import import_graph
+from amct_tensorflow.graph.rewrite import GraphEditor
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
+from amct_tensorflow.search.evaluator import Evaluation
+from amct_tensorflow.sensitivity.divergence import Divergence
+
+
+@dataclass(frozen=True)
+class Check:
+    """How an exported model compares with the simulation.
+
+    Attributes:
+        simulation: the evaluation of the simulation.
+        exported: that of the exported model.
+        images: how many images both were run on.
+        divergence: how far the outputs of the exported model lie from those of the simulation (``Divergence``).
+        agreement: share of the images for which the greatest score of the first output is the same; None if that has
+            no scores.
+        layers: per layer that the runtime lets be seen, how far its output lies from that of the simulation, everything
+            before it included.
+    """
+
+    simulation: Evaluation
+    exported: Evaluation
+    images: int
+    divergence: float
+    agreement: float | None
+    layers: dict[str, TensorError]
+
+
+def check_export(plan: ExportPlan, exported: Exported, evaluator: CheckedEvaluator) -> Check:
+    """Evaluates both, and compares them.
+
+    Raises:
+        EvaluatorError: the evaluator fails, or ran no images.
+    """
+    both = _Both(plan, exported.runtime)
+    graph = both.graph()
+    simulation = evaluator.evaluate(import_graph(plan.view.graph_def, plan.model), plan.outputs, "the quantized model")
+    evaluation = evaluator.evaluate(graph, plan.outputs, "the exported model")
+    if not both.images:
+        raise DatasetError("evaluate() of the evaluator ran no images. Give data.")
+    agreement = both.agreeing / both.images if both.has_scores else None
+    layers = _compare_layers(plan, exported.runtime)
+    return Check(simulation, evaluation, both.images, both.divergence.value, agreement, layers)
+
+
+class _Both:
+    """What runs both models, and sums up how they differ."""
+
+    def __init__(self, plan: ExportPlan, runtime: Runtime) -> None:
+        self._plan = plan
+        self._runtime = runtime
+        self.images = 0
+        self.agreeing = 0
+        self.has_scores = True
+        self.divergence = Divergence(len(plan.outputs))
+
+    def graph(self) -> tf.Graph:
+        """Returns the graph for the evaluator."""
+        editor = GraphEditor(self._plan.view)
+        simulated = {name: editor.unique_name(f"{name}/simulated") for name in self._plan.outputs}
+        for name, inner in simulated.items():
+            editor.rename(name, inner)
+        editor.redirect(simulated, control=True)
+        graph = import_graph(editor.graph_def_for(simulated.values()), self._plan.model)
+        fed = [graph.get_tensor_by_name(f"{name}:0") for name in self._plan.inputs]
+        expected = [graph.get_tensor_by_name(f"{name}:0") for name in simulated.values()]
+        with graph.as_default():
+            found = tf.numpy_function(self._step, [*fed, *expected], [tensor.dtype for tensor in expected])
+            for name, value, like in zip(self._plan.outputs, found, expected, strict=True):
+                value.set_shape(like.shape)
+                tf.identity(value, name=name)
+        return graph
+
+    def _step(self, *values: np.ndarray) -> list[np.ndarray]:
+        count = len(self._plan.inputs)
+        inputs, expected = dict(zip(self._plan.inputs, values[:count], strict=True)), values[count:]
+        found = [
+            np.asarray(value, like.dtype).reshape(like.shape)
+            for value, like in zip(self._runtime.run(inputs), expected, strict=True)
+        ]
+        self.divergence.add(expected, found)
+        self._count(expected[0], found[0])
+        return found
+
+    def _count(self, expected: np.ndarray, found: np.ndarray) -> None:
+        self.has_scores = self.has_scores and expected.ndim == 2 and expected.shape[1] > 1
+        self.images += len(expected) if expected.ndim else 1
+        if self.has_scores:
+            self.agreeing += int(np.sum(expected.argmax(axis=1) == found.argmax(axis=1)))
+
+
+def _compare_layers(plan: ExportPlan, runtime: Runtime) -> dict[str, TensorError]:
+    """Compares the outputs of layers on a few images."""
+    found = runtime.layers(plan.images)
+    ends = {name: f"{plan.layer_outputs[name].end}:0" for name in found}
+    feeds = {f"{name}:0": values for name, values in plan.images.items()}
+    with Runner(import_graph(plan.view.graph_def, plan.model)) as runner:
+        expected = runner.run(list(dict.fromkeys(ends.values())), feeds)
+    errors = {}
+    for name, values in found.items():
+        errors[name] = TensorError()
+        like, grid = expected[ends[name]], plan.layer_outputs[name].grid
+        shaped = values.reshape(like.shape) if values.size == like.size else values
+        errors[name].add(_as_read(like, grid), _as_read(shaped, grid))
+    return errors
+
+
+def _as_read(values: np.ndarray, grid: ActivationFactors | None) -> np.ndarray:
+    """Limits values to what all readers quantize them to; the rest, such as what a Relu would cut off, nobody sees."""
+    if grid is None:
+        return values
+    lowest, highest = ((integer - grid.offset) * grid.scale for integer in (-128, 127))
+    return np.asarray(np.clip(values, lowest, highest))
+
+
+def top1(evaluation: Evaluation) -> float | None:
+    """Returns the top-1 accuracy in percent, if an evaluation tells for each image whether it is right."""
+    results: Sequence[float] | np.ndarray | None = evaluation.image_results
+    if results is None or not np.isin(results, (0.0, 100.0)).all():
+        return None
+    return float(np.mean(results))

@@ -1,0 +1,101 @@
+"""An evaluator of batches from files, with labels or without."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from amct_tensorflow.comparison.batches import read_batches
+from amct_tensorflow.console.progress_bar import ProgressBar
+from amct_tensorflow.errors import DatasetError
+from amct_tensorflow.graph.model_file import load_graph
+from amct_tensorflow.graph.session_options import session_options
+from amct_tensorflow.models.endpoints import Endpoint
+from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
+
+
+class FileEvaluator(AutoCalibrationEvaluatorBase):
+    """Runs batches; its metric is top-1 accuracy in percent, or the number of batches where there are no labels."""
+
+    def __init__(
+        self, files: Sequence[str | Path], model: str | Path, calibration_batches: int, labels: np.ndarray | None
+    ) -> None:
+        """Takes what there is to run.
+
+        Args:
+            files: a batch per file, as ``read_batches`` reads them.
+            model: the model that says what they must hold.
+            calibration_batches: how many of them calibrate.
+            labels: per image, its class as the model counts them; None if that is not known.
+
+        Raises:
+            ModelError: the model cannot be read.
+        """
+        self._files = files
+        self._inputs = [_endpoint(each) for each in load_graph(model).get_operations() if each.type == "Placeholder"]
+        self._calibration_batches = calibration_batches
+        self._labels = labels
+        self._correct: np.ndarray | None = None
+
+    def calibration(self, graph: tf.Graph, outputs: list[str]) -> None:
+        """Runs the first batches."""
+        for _ in self._run(graph, outputs, "calibration", self._files[: self._calibration_batches]):
+            pass
+
+    def evaluate(self, graph: tf.Graph, outputs: list[str]) -> float:
+        """Runs all batches."""
+        quantized = any(operation.type.startswith("Ascend") for operation in graph.get_operations())
+        title = "quantized model" if quantized else "exported model"
+        first = [values[0] for values in self._run(graph, outputs, title, self._files)]
+        if self._labels is None:
+            return float(len(first))
+        scores = np.concatenate(first)
+        if scores.ndim != 2 or len(scores) != len(self._labels):
+            raise DatasetError(
+                f"The labels are for {len(self._labels)} images, but the model's first output has the shape "
+                f"{list(scores.shape)}. Give one label per image, of a model that classifies."
+            )
+        self._correct = scores.argmax(axis=1) == self._labels
+        return 100.0 * float(np.mean(self._correct))
+
+    def image_results(self) -> Sequence[float] | None:
+        """Returns 100 for each image that was classified correctly, 0 for the others."""
+        return None if self._correct is None else [100.0 * correct for correct in self._correct.tolist()]
+
+    def _run(
+        self, graph: tf.Graph, outputs: list[str], title: str, files: Sequence[str | Path]
+    ) -> Iterator[list[np.ndarray]]:
+        fetches = [f"{name}:0" for name in outputs]
+        with graph.as_default():
+            initialize = tf.compat.v1.global_variables_initializer()
+        with (
+            closing(tf.compat.v1.Session(graph=graph, config=session_options(graph, run_often=True))) as session,
+            ProgressBar(title, len(files), "batches") as progress,
+        ):
+            session.run(initialize)
+            for batch in read_batches(files, self._inputs):
+                yield session.run(fetches, {f"{name}:0": values for name, values in batch.items()})
+                progress.update()
+
+
+def read_labels(path: str | Path) -> np.ndarray:
+    """Reads the classes of images, a number for each.
+
+    Raises:
+        DatasetError: the file cannot be read, or holds something else.
+    """
+    try:
+        labels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DatasetError(f"{path} cannot be read ({error}). Give a .npy file with a class per image.") from error
+    if not isinstance(labels, np.ndarray) or labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise DatasetError(f"{path} does not hold one whole number per image. Give a .npy file that does.")
+    return labels
+
+
+def _endpoint(placeholder: tf.Operation) -> Endpoint:
+    tensor = placeholder.outputs[0]
+    shape = None if tensor.shape.rank is None else tuple(tensor.shape)
+    return Endpoint(placeholder.name, tensor.dtype.base_dtype.name, shape)

@@ -1,0 +1,86 @@
+"""Passes over calibration data: what the quantized model computes there, looked at while it runs."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from amct_tensorflow.algorithms.activation_factors import ActivationFactors, range_factors
+from amct_tensorflow.calibration.taps import attach_tap
+from amct_tensorflow.errors import CalibrationError
+from amct_tensorflow.graph.model_file import import_graph
+from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
+
+# So many images are kept to compare layers on.
+_IMAGES = 8
+
+
+class Range:
+    """The least and the greatest value of a tensor so far."""
+
+    def __init__(self) -> None:
+        self._lowest, self._highest = math.inf, -math.inf
+
+    def look(self, value: np.ndarray) -> None:
+        """Takes values in."""
+        if value.size:  # both propagate NaN
+            self._lowest = float(np.minimum(self._lowest, value.min()))
+            self._highest = float(np.maximum(self._highest, value.max()))
+
+    def grid(self, name: str) -> ActivationFactors:
+        """Returns factors that cover all values.
+
+        Raises:
+            CalibrationError: there was none, or one was not finite; ``name`` says of what.
+        """
+        if not (math.isfinite(self._lowest) and math.isfinite(self._highest)):
+            raise CalibrationError(f"{name!r} yields nothing, or values that are not finite. Check the data.")
+        return range_factors(self._lowest, self._highest, asymmetric=True)
+
+
+@dataclass
+class _FirstImages:
+    """The first values of a placeholder."""
+
+    values: list[np.ndarray] = field(default_factory=list)
+
+    def look(self, value: np.ndarray) -> None:
+        if not self.values:
+            self.values.append(np.array(value[:_IMAGES] if value.ndim else value))
+
+
+def observe(
+    view: GraphView,
+    outputs: Sequence[str],
+    looks: Mapping[str, Callable[[np.ndarray], None]],
+    evaluator: CheckedEvaluator,
+) -> dict[str, np.ndarray]:
+    """Runs the calibration of an evaluator on the quantized model.
+
+    Args:
+        view: the quantized model.
+        outputs: its output operators.
+        looks: per node that another one reads, what is called with its output 0; it must not keep it.
+        evaluator: its ``calibration`` runs the batches.
+
+    Returns:
+        Per placeholder, the first values that were fed.
+
+    Raises:
+        CalibrationError: the evaluator ran no batch.
+    """
+    graph = import_graph(view.graph_def, "the quantized model")
+    first = {node.name: _FirstImages() for node in view.nodes.values() if node.op == "Placeholder"}
+    for name, look in (*((name, each.look) for name, each in first.items()), *looks.items()):
+        readers = {edge.node.name for edge in view.consumers(name) if not view.is_control(edge)}
+        attach_tap(graph, sorted(readers), f"{name}:0", look)
+    evaluator.calibrate(graph, outputs)
+    missing = [name for name, each in first.items() if not each.values]
+    if missing:
+        raise CalibrationError(
+            f"calibration() of {evaluator.name} ran no batch through {missing[0]!r}. Let it run the outputs "
+            "that it is given."
+        )
+    return {name: each.values[0] for name, each in first.items()}

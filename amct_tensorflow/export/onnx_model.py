@@ -1,0 +1,289 @@
+"""The quantized model in ONNX: QuantizeLinear and DequantizeLinear around each layer, with our integers and factors.
+
+    x -> QuantizeLinear -> DequantizeLinear -> Conv(DequantizeLinear(int8 weights), DequantizeLinear(int32 bias))
+
+Activations are uint8 with a zero point of ``offset + 128``, which says the same as int8 with ``offset``: x86 multiplies
+uint8 by int8. Weights have a scale per output channel, wherever ours have. Whatever is no layer stays in float.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from amct_tensorflow.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.console.chatter import chatter_to_log_file
+from amct_tensorflow.errors import ExportError, first_line
+from amct_tensorflow.export.clipping import is_clipped_by
+from amct_tensorflow.export.integer_layer import IntegerLayer
+from amct_tensorflow.export.libraries import library
+from amct_tensorflow.export.onnx_editor import OnnxEditor
+from amct_tensorflow.export.plan import ExportPlan
+
+# The first that has scales per channel is 13; of the later ones this is the last that all runtimes of 2022 know.
+_OPSET = 17
+_POOLS = ("AveragePool", "GlobalAveragePool")
+# Runtimes have int8 kernels of these that yield float.
+_FLOAT_OUTPUT = ("MatMul", "Gemm")
+_ACTIVATIONS = {"Clip": "Relu6", "Relu": "Relu"}
+
+
+def _filters(weights: np.ndarray) -> np.ndarray:
+    """From [height, width, in, out] to [out, in, height, width]."""
+    return weights.transpose(3, 2, 0, 1)
+
+
+def _depthwise_filters(weights: np.ndarray) -> np.ndarray:
+    """From [height, width, channels, multiplier] to [channels * multiplier, 1, height, width]."""
+    return _filters(weights.reshape(*weights.shape[:2], 1, -1))
+
+
+def _volume_filters(weights: np.ndarray) -> np.ndarray:
+    """From [depth, height, width, in, out] to [out, in, depth, height, width]."""
+    return weights.transpose(4, 3, 0, 1, 2)
+
+
+def _matrix(weights: np.ndarray) -> np.ndarray:
+    return weights
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How ONNX has an op type.
+
+    Attributes:
+        op: its name there.
+        layout: brings weights into the layout that they have there.
+        channel_axis: the axis of that which counts the output channels.
+    """
+
+    op: str
+    layout: Callable[[np.ndarray], np.ndarray]
+    channel_axis: int
+
+
+_FORMS = {
+    "Conv2D": _Form("Conv", _filters, 0),
+    "DepthwiseConv2dNative": _Form("Conv", _depthwise_filters, 0),
+    "Conv3D": _Form("Conv", _volume_filters, 0),
+    "Conv2DBackpropInput": _Form("ConvTranspose", _filters, 1),
+    "MatMul": _Form("MatMul", _matrix, 1),
+    "BatchMatMul": _Form("MatMul", _matrix, 1),
+    "BatchMatMulV2": _Form("MatMul", _matrix, 1),
+}
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """A quantized model in ONNX.
+
+    Attributes:
+        model: the ModelProto.
+        weights: per layer whose weights it holds as integers, the name of that tensor.
+        nodes: per quantized layer, its node.
+        ends: per quantized layer, the tensor with its output.
+        missing: per quantized layer of the plan that stays in float, why.
+    """
+
+    model: Any
+    weights: Mapping[str, str]
+    nodes: Mapping[str, str]
+    ends: Mapping[str, str]
+    missing: Mapping[str, str]
+
+
+def make_onnx_model(plan: ExportPlan, *, outputs_in_int8: bool) -> OnnxModel:
+    """Makes the ONNX model of a plan.
+
+    Args:
+        plan: the plan.
+        outputs_in_int8: whether outputs of layers are in 8 bits even where a float op reads them, as runtimes need it
+            whose int8 kernels yield nothing else.
+
+    Raises:
+        ExportError: a library is missing, or the converter does not know an op of the model.
+    """
+    missing: dict[str, str] = {}
+    while True:
+        writer = _Writer(plan, convert_to_onnx(plan.twin, plan.inputs, plan.outputs), outputs_in_int8)
+        nodes, lost = writer.find_nodes()
+        if not lost:
+            return writer.write(nodes, missing)
+        missing.update(lost)
+        plan = plan.without(lost)
+
+
+def convert_to_onnx(graph_def: GraphDef, inputs: list[str] | Any, outputs: list[str] | Any) -> Any:
+    """Converts a float graph with tf2onnx.
+
+    Raises:
+        ExportError: the library is missing, or does not know an op.
+    """
+    library("onnx", "onnx")
+    with chatter_to_log_file("export"):
+        tf2onnx = library("tf2onnx", "onnx")
+        try:
+            model, _ = tf2onnx.convert.from_graph_def(
+                graph_def,
+                input_names=[f"{name}:0" for name in inputs],
+                output_names=[f"{name}:0" for name in outputs],
+                opset=_OPSET,
+            )
+        except Exception as error:  # it raises whatever it comes upon
+            raise ExportError(
+                f"tf2onnx cannot convert the model: {first_line(error)}. The log file has the details; another format "
+                "may know what it does not."
+            ) from error
+    return model
+
+
+class _Writer:
+    """Puts the integers of a plan into its float twin in ONNX."""
+
+    def __init__(self, plan: ExportPlan, model: Any, outputs_in_int8: bool) -> None:
+        self._plan = plan
+        self._editor = OnnxEditor(model)
+        self._outputs_in_int8 = outputs_in_int8
+        self._dequantized: dict[tuple[str, ActivationFactors], str] = {}
+        self._weights: dict[str, str] = {}
+        self._ends: dict[str, str] = {}
+
+    def write(self, nodes: Mapping[str, Any], missing: Mapping[str, str]) -> OnnxModel:
+        """Returns the model with the integers.
+
+        Args:
+            nodes: per layer, its node.
+            missing: what is known of other layers.
+        """
+        for name, node in nodes.items():
+            node.input[0] = self._quantized(node.input[0], self._plan.layers[name].input_grid)
+        for name, node in nodes.items():
+            self._put_integers(self._plan.layers[name], node)
+            self._ends[name] = self._end(name, node)
+        names = {name: str(node.name) for name, node in nodes.items()}
+        return OnnxModel(self._editor.model(), self._weights, names, self._ends, missing)
+
+    def find_nodes(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """Returns per layer the node that computes it: of pools that with its output, of others that with its weights.
+
+        Where two layers have the same weights, nothing tells them apart, and both stay in float.
+
+        Returns:
+            The nodes, and why there is none for other layers.
+        """
+        by_weights: dict[tuple[str, bytes], list[Any]] = {}
+        by_output = {name: node for node in self._editor.nodes for name in node.output}
+        for node in self._editor.nodes:
+            weights = self._editor.constant(node.input[1]) if len(node.input) > 1 else None
+            if weights is not None:
+                by_weights.setdefault((node.op_type, _digest(weights)), []).append(node)
+        found, missing = {}, {}
+        for name, layer in self._plan.quantized_layers.items():
+            if layer.weights is None:
+                node = by_output.get(f"{name}:0")
+                candidates = [node] if node is not None and node.op_type in _POOLS else []
+            else:
+                form = _FORMS[layer.op_type.name]
+                candidates = by_weights.get((form.op, _digest(form.layout(layer.float_weights))), [])
+            if len(candidates) == 1:
+                found[name] = candidates[0]
+            else:
+                missing[name] = "another layer has the same weights" if candidates else "the converter has changed it"
+        return found, missing
+
+    def _quantized(self, tensor: str, grid: ActivationFactors) -> str:
+        """Returns a tensor on a grid; those who ask for the same get the same."""
+        key = (tensor, grid)
+        if key not in self._dequantized:
+            name = f"{tensor}/quantized_{len(self._dequantized)}"
+            scale = self._editor.add_constant(f"{name}/scale", np.array(grid.scale, np.float32))
+            zero_point = self._editor.add_constant(f"{name}/zero_point", np.array(grid.offset + 128, np.uint8))
+            self._editor.add_node("QuantizeLinear", [tensor, scale, zero_point], name)
+            dequantized = f"{name}/dequantized"
+            self._dequantized[key] = self._editor.add_node("DequantizeLinear", [name, scale, zero_point], dequantized)
+        return self._dequantized[key]
+
+    def _put_integers(self, layer: IntegerLayer, node: Any) -> None:
+        if layer.weights is None:
+            return
+        form = _FORMS[layer.op_type.name]
+        name = self._weights[layer.name] = f"{layer.name}/int8_weights"
+        node.input[1] = self._integers(name, form.layout(layer.weights), layer.weight_scale, form.channel_axis)
+        if layer.op_type.name == "MatMul" and layer.bias is not None:
+            self._take_bias_in(layer, node)
+        if node.op_type in ("Conv", "Gemm") and len(node.input) > 2 and layer.bias is not None:
+            # The scale that the format defines for a bias: that of the data times that of the weights.
+            scale = np.float32(layer.input_grid.scale) * layer.weight_scale
+            if self._is_bias_of(layer, node.input[2]):
+                node.input[2] = self._integers(f"{layer.name}/int32_bias", layer.bias, scale, 0)
+
+    def _is_bias_of(self, layer: IntegerLayer, tensor: str) -> bool:
+        bias = self._editor.constant(tensor)
+        return bias is not None and np.array_equal(bias, layer.float_bias)
+
+    def _take_bias_in(self, layer: IntegerLayer, node: Any) -> None:
+        """Makes a product of matrices and the Add of its bias a Gemm, which runtimes have an int8 kernel of."""
+        readers = self._editor.readers(node.output[0])
+        if len(readers) != 1 or readers[0].op_type != "Add" or self._editor.is_output(node.output[0]):
+            return
+        (biased,) = readers
+        others = [name for name in biased.input if name != node.output[0]]
+        if len(others) == 1 and self._is_bias_of(layer, others[0]):
+            node.op_type = "Gemm"
+            node.input.append(others[0])
+            node.output[0] = biased.output[0]
+            self._editor.remove(biased)
+
+    def _integers(self, name: str, values: np.ndarray, scale: np.ndarray, axis: int) -> str:
+        integers = self._editor.add_constant(name, np.ascontiguousarray(values))
+        per_channel = scale.size > 1
+        factor = self._editor.add_constant(f"{name}/scale", scale if per_channel else scale.reshape(()))
+        # ONNX Runtime makes an int8 kernel of a Gemm only where the zero points are written.
+        zeros = np.zeros(scale.shape if per_channel else (), values.dtype)
+        zero_point = self._editor.add_constant(f"{name}/zero_point", zeros)
+        attributes = {"axis": axis} if per_channel else {}
+        inputs = [integers, factor, zero_point]
+        return self._editor.add_node("DequantizeLinear", inputs, f"{name}/dequantized", **attributes)
+
+    def _end(self, name: str, node: Any) -> str:
+        """Puts the output of a layer on its grid, where it has one; returns the tensor that holds it."""
+        tensor, grid = str(node.output[0]), self._plan.output_grids.get(name)
+        readers = self._editor.readers(tensor)
+        if node.op_type == "MatMul" and len(readers) == 1 and readers[0].op_type == "Add":
+            tensor = str(readers[0].output[0])
+            readers = self._editor.readers(tensor)
+        activation = readers[0] if len(readers) == 1 and readers[0].op_type in _ACTIVATIONS else None
+        is_wanted = self._outputs_in_int8 or self._plan.layer_outputs[name].grid is not None
+        if grid is None or not is_wanted or node.op_type in _FLOAT_OUTPUT:
+            return tensor if activation is None else str(activation.output[0])
+        if activation is not None and not self._editor.is_output(tensor):
+            end = str(activation.output[0])
+            if is_clipped_by(_ACTIVATIONS[activation.op_type], grid) and not self._editor.is_output(end):
+                self._editor.remove(activation)
+                self._editor.redirect(end, tensor)
+                self._move_quantizers(end, tensor)
+            else:
+                self._on_grid(tensor, grid)
+                return end
+        return self._on_grid(tensor, grid)
+
+    def _move_quantizers(self, old: str, new: str) -> None:
+        """Notes that quantizers of one tensor read another one now."""
+        for (tensor, grid), dequantized in list(self._dequantized.items()):
+            if tensor == old:
+                self._dequantized[new, grid] = self._dequantized.pop((tensor, grid), dequantized)
+
+    def _on_grid(self, tensor: str, grid: ActivationFactors) -> str:
+        """Makes all readers of a tensor read it on a grid."""
+        if self._editor.is_output(tensor):
+            return tensor
+        dequantized = self._quantized(tensor, grid)
+        quantized = dequantized.removesuffix("/dequantized")
+        self._editor.redirect(tensor, dequantized, exempt=[quantized])
+        return dequantized
+
+
+def _digest(values: np.ndarray) -> bytes:
+    return np.ascontiguousarray(values).tobytes()

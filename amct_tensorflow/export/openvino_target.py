@@ -1,0 +1,106 @@
+"""OpenVINO as a target: from the ONNX model with QuantizeLinear and DequantizeLinear, which OpenVINO reads.
+
+Its int8 kernels yield float where float is read, and add what an Add does on the way. So only the inputs of layers are
+quantized, as in the simulation, and nothing is rounded in addition.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amct_tensorflow.console.chatter import chatter_to_log_file
+from amct_tensorflow.errors import ExportError, first_line
+from amct_tensorflow.export.libraries import library
+from amct_tensorflow.export.onnx_model import OnnxModel, make_onnx_model
+from amct_tensorflow.export.onnx_target import in_layout
+from amct_tensorflow.export.plan import ExportPlan
+from amct_tensorflow.export.target import Exported, Target, Values
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
+
+_INT8 = ("u8", "i8")
+
+
+def _export(plan: ExportPlan, _evaluator: CheckedEvaluator) -> Exported:
+    openvino = library("openvino", "openvino")
+    source = make_onnx_model(plan, outputs_in_int8=False)
+    files = convert_to_openvino(source.model.SerializeToString())
+    model = openvino.Core().read_model(files[".xml"], files[".bin"])
+    compiled = openvino.Core().compile_model(model, "CPU")
+    in_float = {**_layers_in_float(plan, source, compiled), **source.missing}
+    return Exported(files, in_float, (), _Runtime(plan, source, files, compiled))
+
+
+def convert_to_openvino(model: bytes) -> dict[str, bytes]:
+    """Converts an ONNX model; returns the content of its two files, by suffix.
+
+    Raises:
+        ExportError: the library is missing, or does not know an op.
+    """
+    openvino = library("openvino", "openvino")
+    with tempfile.TemporaryDirectory() as name, chatter_to_log_file("export"):
+        folder = Path(name)
+        (folder / "model.onnx").write_bytes(model)
+        try:
+            converted = openvino.convert_model(str(folder / "model.onnx"))
+            # Without this the floats would become float16, and so would what biases stand for.
+            openvino.save_model(converted, str(folder / "model.xml"), compress_to_fp16=False)
+        except Exception as error:  # it raises whatever it comes upon
+            raise ExportError(
+                f"OpenVINO cannot convert the model: {first_line(error)}. The log file has the details; another format "
+                "may know what it does not."
+            ) from error
+        return {suffix: (folder / f"model{suffix}").read_bytes() for suffix in (".xml", ".bin")}
+
+
+class _Runtime:
+    """OpenVINO on the CPU, with its defaults."""
+
+    def __init__(self, plan: ExportPlan, source: OnnxModel, files: dict[str, bytes], compiled: Any) -> None:
+        self._plan = plan
+        self._source = source
+        self._files = files
+        self._compiled = compiled
+
+    def run(self, inputs: Values) -> list[np.ndarray]:
+        """Runs a batch."""
+        results = self._compiled(_feeds(inputs))
+        return [np.array(results[f"{name}:0"]) for name in self._plan.outputs]
+
+    def layers(self, inputs: Values) -> dict[str, np.ndarray]:
+        """Runs the model with the outputs of layers as outputs of its own."""
+        openvino = library("openvino", "openvino")
+        model = openvino.Core().read_model(self._files[".xml"], self._files[".bin"])
+        names = _names(model)
+        ends = {name: tensor for name, tensor in self._source.ends.items() if tensor in names}
+        model.add_outputs(list(dict.fromkeys(ends.values())))
+        results = openvino.Core().compile_model(model, "CPU")(_feeds(inputs))
+        return {name: in_layout(self._plan, name, np.array(results[tensor])) for name, tensor in ends.items()}
+
+
+def _feeds(inputs: Values) -> dict[str, np.ndarray]:
+    return {f"{name}:0": values for name, values in inputs.items()}
+
+
+def _names(model: Any) -> set[str]:
+    """Returns the names of all tensors; the conversion merges some."""
+    return {name for operation in model.get_ops() for output in operation.outputs() for name in output.get_names()}
+
+
+def _layers_in_float(plan: ExportPlan, source: OnnxModel, compiled: Any) -> dict[str, str]:
+    """Returns the layers that the CPU plugin, on this machine, does not execute in int8."""
+    int8: set[str] = set()
+    for operation in compiled.get_runtime_model().get_ops():
+        told = operation.get_rt_info()
+        if str(told["runtimePrecision"].astype(str)) in _INT8:
+            names = str(told["originalLayersNames"].astype(str)).split(",")
+            int8.update(name.removesuffix("/WithoutBiases").removesuffix("/DequantizationMultiply") for name in names)
+    return {
+        name: f"OpenVINO's CPU plugin makes no int8 kernel of this {plan.layers[name].op_type.name}"
+        for name, node in source.nodes.items()
+        if node not in int8
+    }
+
+
+OPENVINO = Target("openvino", (".xml", ".bin"), _export)

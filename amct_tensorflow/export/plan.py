@@ -1,0 +1,115 @@
+"""All that an exported file follows from."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from amct_tensorflow.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.comparison.correspondence import read_quantized
+from amct_tensorflow.errors import ExportError
+from amct_tensorflow.export.float_twin import make_float_twin
+from amct_tensorflow.export.integer_layer import IntegerLayer, read_integer_layers
+from amct_tensorflow.export.observing import Range, observe
+from amct_tensorflow.export.output_grids import LayerOutput, find_outputs_of_layers, grids_of_outputs
+from amct_tensorflow.graph.op_types import OP_TYPES
+from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
+
+
+@dataclass(frozen=True, eq=False)
+class ExportPlan:
+    """How a quantized model is to be exported.
+
+    Attributes:
+        model: the file of the quantized model.
+        view: its nodes.
+        inputs: its placeholders.
+        outputs: its output operators.
+        layers: its quantized layers by name, each after those that it depends on.
+        placed: those of them that are to be exported as quantized layers.
+        float_layers: layers that are in float in the quantized model, too.
+        layer_outputs: per layer, what becomes of its output.
+        output_grids: per layer whose output is handed on in 8 bits, scale and offset of that.
+        images: per placeholder, some images.
+    """
+
+    model: Path
+    view: GraphView
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    layers: Mapping[str, IntegerLayer]
+    placed: frozenset[str]
+    float_layers: Sequence[str]
+    layer_outputs: Mapping[str, LayerOutput]
+    output_grids: Mapping[str, ActivationFactors]
+    images: Mapping[str, np.ndarray]
+
+    @cached_property
+    def twin(self) -> GraphDef:
+        """The same model in float."""
+        return make_float_twin(self.view, self.layers.values(), self.placed, self.outputs)
+
+    @cached_property
+    def quantized_layers(self) -> dict[str, IntegerLayer]:
+        """The layers that are to be exported as quantized ones, by name."""
+        return {name: layer for name, layer in self.layers.items() if name in self.placed}
+
+    def without(self, names: Collection[str]) -> "ExportPlan":
+        """Returns the plan with some more layers in float."""
+        return replace(self, placed=self.placed - set(names))
+
+
+def plan_export(model: Path, outputs: Sequence[str], evaluator: CheckedEvaluator) -> ExportPlan:
+    """Reads a quantized model, and observes what its factors do not tell.
+
+    Args:
+        model: its file.
+        outputs: its output operators; none for all that nothing reads.
+        evaluator: its ``calibration`` runs the batches on which ranges are observed.
+
+    Raises:
+        ModelError: the model cannot be read, nothing in it is quantized, or it has no such output.
+        ExportError: it has what no export knows.
+        CalibrationError: the evaluator ran no batch.
+    """
+    quantized = read_quantized(model)
+    view, chosen = quantized.view, list(outputs or quantized.ends)
+    for name in chosen:
+        if name not in view.nodes:
+            raise ExportError(f"{model} has no output {name!r}. Its outputs are: {', '.join(quantized.ends)}.")
+    layers = read_integer_layers(view)
+    found = find_outputs_of_layers(view, layers, chosen)
+    ranges = {each.end: Range() for each in found.values() if each.is_observed}
+    images = observe(view, chosen, {name: each.look for name, each in ranges.items()}, evaluator)
+    return ExportPlan(
+        model=model,
+        view=view,
+        inputs=list(images),
+        outputs=chosen,
+        layers={layer.name: layer for layer in layers},
+        placed=frozenset(layer.name for layer in layers),
+        float_layers=_float_layers(view, layers),
+        layer_outputs=found,
+        output_grids=grids_of_outputs(found, {name: each.grid(name) for name, each in ranges.items()}),
+        images=images,
+    )
+
+
+def _float_layers(view: GraphView, layers: Sequence[IntegerLayer]) -> list[str]:
+    """Returns the nodes with constant weights that are not quantized."""
+    quantized = {layer.name for layer in layers}
+    return [
+        str(node.name)
+        for node in view.topological()
+        if node.op in OP_TYPES and node.name not in quantized and _has_weights(view, node.name)
+    ]
+
+
+def _has_weights(view: GraphView, name: str) -> bool:
+    node = view.nodes[name]
+    index = OP_TYPES[node.op].weight_input
+    return index is not None and view.constant(node.input[index]) is not None

@@ -1,0 +1,115 @@
+"""How an export went, as JSON (the page on file formats describes it) and as lines for a person."""
+
+import json
+import math
+from typing import Any
+
+from amct_tensorflow.console.table import format_table
+from amct_tensorflow.export.check import Check, top1
+from amct_tensorflow.export.plan import ExportPlan
+from amct_tensorflow.export.target import Exported, Target
+from amct_tensorflow.log import printable
+
+# To be raised when a key changes its meaning or goes; new ones may come.
+VERSION = 1
+
+_ROLLED_BACK = "it is in float in the quantized model, too"
+_HEADER = ("int8", "dB", "name", "why not")
+
+
+def make_document(
+    plan: ExportPlan, target: Target, exported: Exported, check: Check, file: str, limit: float
+) -> dict[str, Any]:
+    """Returns what there is to tell, as JSON holds it.
+
+    Args:
+        plan: the plan.
+        target: the format.
+        exported: the exported model.
+        check: how it compares.
+        file: name of the file to open.
+        limit: the divergence that it may have.
+    """
+    return {
+        "version": VERSION,
+        "format": target.name,
+        "file": file,
+        "file_bytes": sum(map(len, exported.files.values())),
+        "images": check.images,
+        "simulation": {"top1": top1(check.simulation), "metric": _metric(check.simulation.metric)},
+        "exported": {"top1": top1(check.exported), "metric": _metric(check.exported.metric)},
+        "kl": _number(check.divergence),
+        "kl_limit": limit,
+        "within_limit": check.divergence <= limit,
+        "agreement": check.agreement,
+        "notes": list(exported.notes),
+        "layers": [
+            *(_layer(name, exported.in_float.get(name), check) for name in plan.layers),
+            *({"name": name, "int8": False, "reason": _ROLLED_BACK, "snr_db": None} for name in plan.float_layers),
+        ],
+    }
+
+
+def _layer(name: str, reason: str | None, check: Check) -> dict[str, Any]:
+    error = check.layers.get(name)
+    return {
+        "name": name,
+        "int8": reason is None,
+        "reason": reason,
+        "snr_db": None if error is None else _number(error.sqnr),
+    }
+
+
+def dump_document(document: dict[str, Any]) -> str:
+    """Returns the document as the file holds it."""
+    return json.dumps(document, indent=1) + "\n"
+
+
+def format_document(document: dict[str, Any], width: int | None = None) -> str:
+    """Returns the document as lines of text: the layers that are in float or that part most, and the sums.
+
+    Args:
+        document: the document.
+        width: names that would go beyond so many characters are shortened; None for whole names.
+    """
+    layers = document["layers"]
+    shown = [each for each in layers if not each["int8"]]
+    rows = [
+        (
+            "yes" if each["int8"] else "no",
+            "" if each["snr_db"] is None else f"{each['snr_db']:.1f}",
+            printable(each["name"]),
+            each["reason"] or "",
+        )
+        for each in shown
+    ]
+    int8 = sum(each["int8"] for each in layers)
+    lines = [
+        f"{document['file']}: {document['file_bytes'] / 1e6:.2f} MB, {int8} of {len(layers)} layers in int8",
+        f"compared with the simulation on {document['images']} images: {_sums(document)}",
+        *document["notes"],
+    ]
+    table = format_table(_HEADER, rows, ("dB",), width) if rows else []
+    return "\n".join([*table, *([""] if rows else []), *lines])
+
+
+def _sums(document: dict[str, Any]) -> str:
+    kl, agreement = document["kl"], document["agreement"]
+    parts = [f"divergence {'not finite' if kl is None else f'{kl:.5f}'}"]
+    if agreement is not None:
+        parts.append(f"same class for {100 * agreement:.2f} %")
+    before, after = document["simulation"]["top1"], document["exported"]["top1"]
+    if before is not None and after is not None:
+        parts.append(f"top-1 {after:.2f} instead of {before:.2f}")
+    return ", ".join(parts)
+
+
+def _metric(metric: Any) -> float | str:
+    """Returns a number as it is if JSON knows it, and anything else as text."""
+    known = isinstance(metric, int) or (isinstance(metric, float) and math.isfinite(metric))
+    return metric if known else str(metric)
+
+
+def _number(value: float) -> float | None:
+    """Returns a number as JSON can hold it; None if it is not finite."""
+    return value if math.isfinite(value) else None

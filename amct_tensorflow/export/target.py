@@ -1,0 +1,56 @@
+"""A format that models are exported to."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from amct_tensorflow.export.plan import ExportPlan
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
+
+Values = Mapping[str, np.ndarray]
+
+
+class Runtime(Protocol):
+    """What executes an exported model."""
+
+    def run(self, inputs: Values) -> Sequence[np.ndarray]:
+        """Returns the outputs of the model, in the order of the plan, for the values of its placeholders."""
+        ...
+
+    def layers(self, inputs: Values) -> dict[str, np.ndarray]:
+        """Returns the outputs of layers, float32 in the layout of the plan's model; some may be left out."""
+        ...
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported model.
+
+    Attributes:
+        files: per suffix, the content of that file; the first is the one to open.
+        in_float: per quantized layer that the runtime does not compute in int8, why.
+        notes: what else there is to say.
+        runtime: executes it.
+    """
+
+    files: Mapping[str, bytes]
+    in_float: Mapping[str, str]
+    notes: Sequence[str]
+    runtime: Runtime
+
+
+@dataclass(frozen=True)
+class Target:
+    """A format.
+
+    Attributes:
+        name: what users call it.
+        suffixes: of its files.
+        export: makes the exported model of a plan; the evaluator runs calibration data once more if that is needed.
+    """
+
+    name: str
+    suffixes: Sequence[str]
+    export: Callable[[ExportPlan, CheckedEvaluator], Exported]

@@ -1,0 +1,169 @@
+"""Editing a TensorFlow Lite model: the few primitive edits that putting integers into it is made of.
+
+The model is the object form of its flatbuffer, as TensorFlow's own tools edit it.
+"""
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from tensorflow.lite.python import schema_py_generated as schema
+from tensorflow.lite.tools import flatbuffer_utils
+
+from amct_tensorflow.algorithms.activation_factors import ActivationFactors
+
+_OPS = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+_TYPES = {np.dtype(np.int8): schema.TensorType.INT8, np.dtype(np.int32): schema.TensorType.INT32}
+
+
+class TfliteEditor:
+    """A model of one subgraph under edit; tensors are their numbers."""
+
+    def __init__(self, content: bytes) -> None:
+        self._model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+        self._graph = self._model.subgraphs[0]
+        self.operators: list[Any] = list(self._graph.operators)
+
+    def op_type(self, operator: Any) -> str:
+        """Returns the op type of an operator, in capitals."""
+        code = self._model.operatorCodes[operator.opcodeIndex]
+        return str(_OPS[max(code.builtinCode, code.deprecatedBuiltinCode)])
+
+    def tensor(self, index: int) -> Any:
+        """Returns a tensor."""
+        return self._graph.tensors[index]
+
+    def name(self, index: int) -> str:
+        """Returns the name of a tensor: those of the nodes that it stands for, with semicolons between them."""
+        return str(self._graph.tensors[index].name.decode())
+
+    def constant(self, index: int) -> bytes | None:
+        """Returns the content of a constant tensor; None if it is none."""
+        data = self._model.buffers[self._graph.tensors[index].buffer].data
+        return None if data is None or len(data) == 0 else bytes(bytearray(data))
+
+    def readers(self, index: int) -> list[Any]:
+        """Returns the operators that read a tensor."""
+        return [operator for operator in self.operators if index in operator.inputs]
+
+    def is_output(self, index: int) -> bool:
+        """Tells whether a tensor is an output of the model."""
+        return index in self._graph.outputs
+
+    def add_tensor_like(self, index: int, name: str, grid: ActivationFactors) -> int:
+        """Adds an int8 tensor of the shape of another one, on a grid."""
+        other = self._graph.tensors[index]
+        tensor = self._new_tensor(name, list(other.shape), schema.TensorType.INT8)
+        tensor.shapeSignature = other.shapeSignature
+        tensor.quantization = _quantization(np.array([grid.scale]), np.array([grid.offset]), 0)
+        return self._append(tensor)
+
+    def add_float_like(self, index: int, name: str) -> int:
+        """Adds a float tensor of the shape of another one."""
+        other = self._graph.tensors[index]
+        tensor = self._new_tensor(name, list(other.shape), schema.TensorType.FLOAT32)
+        tensor.shapeSignature = other.shapeSignature
+        return self._append(tensor)
+
+    def add_integers(self, name: str, values: np.ndarray, scale: np.ndarray, axis: int) -> int:
+        """Adds a constant of int8 or int32 with a step for all values, or per entry along an axis."""
+        tensor = self._new_tensor(name, list(values.shape), _TYPES[values.dtype])
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+        self._model.buffers.append(buffer)
+        tensor.buffer = len(self._model.buffers) - 1
+        tensor.quantization = _quantization(scale, np.zeros(scale.size, np.int64), axis)
+        return self._append(tensor)
+
+    def add_operator(self, op_type: str, version: int, inputs: list[int], output: int) -> None:
+        """Adds an operator without options."""
+        operator = schema.OperatorT()
+        operator.opcodeIndex = self._code(op_type, version)
+        operator.inputs = inputs
+        operator.outputs = [output]
+        self.operators.append(operator)
+
+    def set_version(self, operator: Any, version: int) -> None:
+        """Makes an operator of at least some version of its op type, which is what tells which types it takes."""
+        code = self._model.operatorCodes[operator.opcodeIndex]
+        operator.opcodeIndex = self._code(self.op_type(operator), max(version, code.version))
+
+    def content(self) -> bytes:
+        """Returns the edited model, its operators in an order in which they can run, without what nothing reads."""
+        self._graph.operators = self._sorted()
+        self._drop_unread()
+        return bytes(flatbuffer_utils.convert_object_to_bytearray(self._model))
+
+    def _new_tensor(self, name: str, shape: list[int], kind: int) -> Any:
+        tensor = schema.TensorT()
+        tensor.name = name.encode()
+        tensor.shape = shape
+        tensor.type = kind
+        tensor.buffer = 0  # the empty one
+        return tensor
+
+    def _append(self, tensor: Any) -> int:
+        self._graph.tensors.append(tensor)
+        return len(self._graph.tensors) - 1
+
+    def _code(self, op_type: str, version: int) -> int:
+        number = getattr(schema.BuiltinOperator, op_type)
+        for index, code in enumerate(self._model.operatorCodes):
+            if max(code.builtinCode, code.deprecatedBuiltinCode) == number and code.version == version:
+                return index
+        code = schema.OperatorCodeT()
+        code.builtinCode = number
+        code.deprecatedBuiltinCode = min(number, 127)  # what readers of the first schema see
+        code.version = version
+        self._model.operatorCodes.append(code)
+        return len(self._model.operatorCodes) - 1
+
+    def _sorted(self) -> list[Any]:
+        producers = {index: operator for operator in self.operators for index in operator.outputs}
+        waiting = {id(each): len({index for index in each.inputs if index in producers}) for each in self.operators}
+        readers = defaultdict(list)
+        for operator in self.operators:
+            for index in {index for index in operator.inputs if index in producers}:
+                readers[index].append(operator)
+        ready = [operator for operator in self.operators if not waiting[id(operator)]]
+        ordered = []
+        while ready:
+            operator = ready.pop(0)
+            ordered.append(operator)
+            for index in operator.outputs:
+                for reader in readers[index]:
+                    waiting[id(reader)] -= 1
+                    if not waiting[id(reader)]:
+                        ready.append(reader)
+        return ordered
+
+    def _drop_unread(self) -> None:
+        """Empties the buffers that no operator reads, and leaves their tensors out."""
+        graph = self._graph
+        used = {*graph.inputs, *graph.outputs}
+        for operator in graph.operators:
+            used.update(index for index in (*operator.inputs, *operator.outputs, *(operator.intermediates or ())))
+        used.discard(-1)
+        numbers = {old: new for new, old in enumerate(sorted(map(int, used)))}
+        graph.tensors = [graph.tensors[old] for old in numbers]
+        renumbered = numbers | {-1: -1}
+        graph.inputs = [renumbered[int(index)] for index in graph.inputs]
+        graph.outputs = [renumbered[int(index)] for index in graph.outputs]
+        for operator in graph.operators:
+            operator.inputs = [renumbered[int(index)] for index in operator.inputs]
+            operator.outputs = [renumbered[int(index)] for index in operator.outputs]
+        for signature in self._model.signatureDefs or ():
+            for entry in (*signature.inputs, *signature.outputs):
+                entry.tensorIndex = renumbered[int(entry.tensorIndex)]
+        kept = {tensor.buffer for tensor in graph.tensors} | {0} | {each.buffer for each in self._model.metadata or ()}
+        for index, buffer in enumerate(self._model.buffers):
+            if index not in kept:
+                buffer.data = None
+
+
+def _quantization(scale: np.ndarray, zero_point: np.ndarray, axis: int) -> Any:
+    parameters = schema.QuantizationParametersT()
+    parameters.scale = scale.astype(np.float32)
+    parameters.zeroPoint = zero_point.astype(np.int64)
+    parameters.quantizedDimension = axis
+    return parameters

@@ -1,0 +1,288 @@
+"""The quantized model in TensorFlow Lite: int8 kernels with our integers and factors, float ones for what is no layer.
+
+TensorFlow's converter gives the float twin; no quantization of its own takes part. Its int8 kernels yield int8, so that
+each needs a grid for its output. A layer that has none, or of which there is no int8 kernel, computes in float from the
+same integers: its weights stay int8 in the file, and are brought back when the model is loaded.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from amct_tensorflow.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.console.chatter import chatter_to_log_file
+from amct_tensorflow.errors import ExportError, first_line
+from amct_tensorflow.export.integer_layer import IntegerLayer
+from amct_tensorflow.export.plan import ExportPlan
+from amct_tensorflow.export.tflite_editor import TfliteEditor
+from amct_tensorflow.graph.view import attribute
+
+# The least versions of the op types that take int8; of DEQUANTIZE also the one that takes a scale per channel.
+_QUANTIZE, _DEQUANTIZE, _DEQUANTIZE_PER_CHANNEL = 1, 2, 5
+
+
+def _filters(weights: np.ndarray) -> np.ndarray:
+    """From [height, width, in, out] to [out, height, width, in]."""
+    return weights.transpose(3, 0, 1, 2)
+
+
+def _depthwise_filters(weights: np.ndarray) -> np.ndarray:
+    """From [height, width, channels, multiplier] to [1, height, width, channels * multiplier]."""
+    return weights.reshape(1, *weights.shape[:2], -1)
+
+
+def _transposed_filters(weights: np.ndarray) -> np.ndarray:
+    """From [height, width, out, in] to [out, height, width, in]."""
+    return weights.transpose(2, 0, 1, 3)
+
+
+def _rows(weights: np.ndarray) -> np.ndarray:
+    """From [in, out] to [out, in]."""
+    return weights.T
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How TensorFlow Lite has an op type.
+
+    Attributes:
+        op: its name there.
+        version: the least that takes int8.
+        layout: brings weights into the layout that they have there.
+        channel_axis: the axis of that which counts the output channels.
+        data: which input carries the activations; weights are input 1.
+        bias: which carries the bias.
+        per_channel: whether a scale for all weights must be written once per channel.
+    """
+
+    op: str
+    version: int
+    layout: Callable[[np.ndarray], np.ndarray]
+    channel_axis: int
+    data: int = 0
+    bias: int = 2
+    per_channel: bool = True
+
+
+_DENSE = _Form("FULLY_CONNECTED", 4, _rows, 0, per_channel=False)
+_FORMS = {
+    "Conv2D": _Form("CONV_2D", 3, _filters, 0),
+    "DepthwiseConv2dNative": _Form("DEPTHWISE_CONV_2D", 3, _depthwise_filters, 3),
+    "Conv2DBackpropInput": _Form("TRANSPOSE_CONV", 3, _transposed_filters, 0, data=2, bias=3),
+    "MatMul": _DENSE,
+    "BatchMatMul": _DENSE,
+    "BatchMatMulV2": _DENSE,
+}
+
+
+@dataclass(frozen=True)
+class TfliteModel:
+    """A quantized model in TensorFlow Lite.
+
+    Attributes:
+        content: the flatbuffer.
+        ends: per quantized layer that was found, the name of the tensor with its output.
+        in_float: per quantized layer that computes in float, why.
+    """
+
+    content: bytes
+    ends: Mapping[str, str]
+    in_float: Mapping[str, str]
+
+
+def make_tflite_model(plan: ExportPlan) -> TfliteModel:
+    """Makes the TensorFlow Lite model of a plan, for one image at a time.
+
+    Raises:
+        ExportError: the converter does not know an op of the model.
+    """
+    shapes = input_shapes(plan)
+    missing: dict[str, str] = {}
+    while True:
+        writer = _Writer(plan, convert_to_tflite(plan.twin, shapes, list(plan.inputs), list(plan.outputs)))
+        operators, lost = writer.find_operators()
+        if not lost:
+            return writer.write(operators, missing)
+        missing.update(lost)
+        plan = plan.without(lost)
+
+
+def input_shapes(plan: ExportPlan) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the inputs: those of the images, but one at a time where the model takes any number."""
+    shapes = {}
+    for name, images in plan.images.items():
+        dims = attribute(plan.view.nodes[name], "shape").shape.dim
+        first = dims[0].size if dims and dims[0].size > 0 else 1
+        shapes[name] = (int(first), *images.shape[1:]) if images.ndim else ()
+    return shapes
+
+
+def convert_to_tflite(
+    graph_def: GraphDef,
+    shapes: Mapping[str, tuple[int, ...]],
+    inputs: list[str],
+    outputs: list[str],
+    adjust: Callable[[Any], None] = lambda converter: None,
+) -> bytes:
+    """Converts a graph with TensorFlow's converter.
+
+    Args:
+        graph_def: the graph.
+        shapes: per input, its shape.
+        inputs: its placeholders.
+        outputs: its output operators.
+        adjust: sets options of the converter.
+
+    Raises:
+        ExportError: the converter does not know an op.
+    """
+    shaped = GraphDef()
+    shaped.CopyFrom(graph_def)
+    for node in shaped.node:
+        if node.op == "Placeholder" and node.name in shapes:
+            node.attr["shape"].shape.CopyFrom(tf.TensorShape(shapes[node.name]).as_proto())
+            if "_output_shapes" in node.attr:
+                del node.attr["_output_shapes"]
+    with chatter_to_log_file("export"):
+        try:
+            imported = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(shaped, name=""), [])
+            pruned = imported.prune([f"{name}:0" for name in inputs], [f"{name}:0" for name in outputs])
+            converter = tf.lite.TFLiteConverter.from_concrete_functions([pruned])
+            adjust(converter)
+            return bytes(converter.convert())
+        except Exception as error:  # it raises whatever it comes upon
+            raise ExportError(
+                f"TensorFlow's converter cannot convert the model: {first_line(error)}. The log file has the details; "
+                "another format may know what it does not."
+            ) from error
+
+
+class _Writer:
+    """Puts the integers of a plan into its float twin in TensorFlow Lite."""
+
+    def __init__(self, plan: ExportPlan, content: bytes) -> None:
+        self._plan = plan
+        self._editor = TfliteEditor(content)
+        self._quantized: dict[tuple[int, ActivationFactors], int] = {}
+        self._floats: dict[tuple[int, ActivationFactors], int] = {}
+        self._ends: dict[str, str] = {}
+
+    def write(self, operators: Mapping[str, Any], missing: Mapping[str, str]) -> TfliteModel:
+        """Returns the model with the integers.
+
+        Args:
+            operators: per layer, its operator.
+            missing: what is known of other layers.
+        """
+        in_float = {name: reason for name in operators if (reason := self._reason(name)) is not None}
+        for name in operators:
+            if name in in_float:
+                continue
+            self._hand_on_in_int8(name, operators[name])
+        for name, operator in operators.items():
+            compute = self._compute_in_float if name in in_float else self._compute_in_int8
+            compute(self._plan.layers[name], operator)
+        return TfliteModel(self._editor.content(), self._ends, {**in_float, **missing})
+
+    def find_operators(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """Returns per layer the operator that computes it, and why there is none for other layers."""
+        by_weights: dict[tuple[str, bytes], list[Any]] = {}
+        pools: dict[str, list[Any]] = {}
+        for operator in self._editor.operators:
+            op_type = self._editor.op_type(operator)
+            if op_type == "AVERAGE_POOL_2D":
+                pools.update({name: [operator] for name in self._editor.name(operator.outputs[0]).split(";")})
+            weights = self._editor.constant(operator.inputs[1]) if len(operator.inputs) > 1 else None
+            if weights is not None:
+                by_weights.setdefault((op_type, weights), []).append(operator)
+        found, missing = {}, {}
+        for name, layer in self._plan.quantized_layers.items():
+            form = _FORMS.get(layer.op_type.name)
+            if layer.weights is None:
+                candidates = pools.get(name, [])
+            elif form is None:
+                missing[name] = f"there is no int8 kernel of {layer.op_type.name}"
+                continue
+            else:
+                weights = np.ascontiguousarray(form.layout(layer.float_weights)).tobytes()
+                candidates = by_weights.get((form.op, weights), [])
+            if len(candidates) == 1:
+                found[name] = candidates[0]
+            else:
+                missing[name] = "another layer has the same weights" if candidates else "the converter has changed it"
+        return found, missing
+
+    def _reason(self, name: str) -> str | None:
+        """Returns why a layer computes in float; None if it does not."""
+        if self._plan.layers[name].weights is None:
+            return "its output is finer than the scale of its input, to which the int8 kernel rounds"
+        if name not in self._plan.output_grids:
+            return "its output stays in float, which no int8 kernel yields"
+        return None
+
+    def _hand_on_in_int8(self, name: str, operator: Any) -> None:
+        """Lets an operator yield int8, from which the float tensor that it yielded before is made."""
+        grid, end = self._plan.output_grids[name], int(operator.outputs[0])
+        self._ends[name] = f"{self._editor.name(end)}/int8"
+        integers = self._editor.add_tensor_like(end, self._ends[name], grid)
+        operator.outputs = [integers]
+        self._editor.add_operator("DEQUANTIZE", _DEQUANTIZE, [integers], end)
+        self._quantized[end, grid] = integers
+        self._floats[end, grid] = end
+
+    def _compute_in_int8(self, layer: IntegerLayer, operator: Any) -> None:
+        form = _FORMS[layer.op_type.name]
+        operator.inputs[form.data] = self._on_grid(int(operator.inputs[form.data]), layer.input_grid)
+        operator.inputs[1] = self._weights(layer, form)
+        if layer.bias is not None and len(operator.inputs) > form.bias:
+            # The scale that the format defines for a bias: that of the data times that of the weights.
+            scale = np.float32(layer.input_grid.scale) * self._weight_scale(layer, form)
+            operator.inputs[form.bias] = self._editor.add_integers(f"{layer.name}/int32_bias", layer.bias, scale, 0)
+        self._editor.set_version(operator, form.version)
+
+    def _compute_in_float(self, layer: IntegerLayer, operator: Any) -> None:
+        form = _FORMS.get(layer.op_type.name)
+        data = 0 if form is None else form.data
+        operator.inputs[data] = self._float_on_grid(int(operator.inputs[data]), layer.input_grid)
+        self._ends[layer.name] = self._editor.name(int(operator.outputs[0]))
+        if form is None:
+            return
+        weights = self._weights(layer, form)
+        brought_back = self._editor.add_float_like(int(operator.inputs[1]), f"{layer.name}/float_weights")
+        version = _DEQUANTIZE_PER_CHANNEL if self._weight_scale(layer, form).size > 1 else _DEQUANTIZE
+        self._editor.add_operator("DEQUANTIZE", version, [weights], brought_back)
+        operator.inputs[1] = brought_back
+
+    def _weights(self, layer: IntegerLayer, form: _Form) -> int:
+        assert layer.weights is not None
+        scale = self._weight_scale(layer, form)
+        return self._editor.add_integers(
+            f"{layer.name}/int8_weights", form.layout(layer.weights), scale, form.channel_axis
+        )
+
+    def _weight_scale(self, layer: IntegerLayer, form: _Form) -> np.ndarray:
+        if form.per_channel and layer.weight_scale.size == 1:
+            return np.broadcast_to(layer.weight_scale, (layer.channels,))
+        return layer.weight_scale
+
+    def _on_grid(self, tensor: int, grid: ActivationFactors) -> int:
+        """Returns the integers of a float tensor on a grid; those who ask for the same get the same."""
+        key = (tensor, grid)
+        if key not in self._quantized:
+            name = f"{self._editor.name(tensor)}/int8_{len(self._quantized)}"
+            self._quantized[key] = self._editor.add_tensor_like(tensor, name, grid)
+            self._editor.add_operator("QUANTIZE", _QUANTIZE, [tensor], self._quantized[key])
+        return self._quantized[key]
+
+    def _float_on_grid(self, tensor: int, grid: ActivationFactors) -> int:
+        """Returns what the integers of a float tensor on a grid stand for."""
+        key = (tensor, grid)
+        if key not in self._floats:
+            integers = self._on_grid(tensor, grid)
+            self._floats[key] = self._editor.add_float_like(tensor, f"{self._editor.name(integers)}/float")
+            self._editor.add_operator("DEQUANTIZE", _DEQUANTIZE, [integers], self._floats[key])
+        return self._floats[key]

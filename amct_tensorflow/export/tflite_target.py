@@ -1,0 +1,94 @@
+"""TensorFlow Lite as a target: TensorFlow's own converter and interpreter."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from amct_tensorflow.console.chatter import chatter_to_log_file
+from amct_tensorflow.errors import ExportError
+from amct_tensorflow.export.narrow_weights import with_narrow_weights
+from amct_tensorflow.export.plan import ExportPlan
+from amct_tensorflow.export.target import Exported, Target, Values
+from amct_tensorflow.export.tflite_model import TfliteModel, input_shapes, make_tflite_model
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
+
+
+def _export(plan: ExportPlan, evaluator: CheckedEvaluator) -> Exported:
+    narrow = with_narrow_weights(plan, evaluator)
+    model = make_tflite_model(narrow)
+    changed = [name for name, layer in narrow.layers.items() if layer is not plan.layers[name]]
+    notes = []
+    if changed:
+        notes.append(
+            f"{len(changed)} layers had weights of -128, which the format forbids; their weights were rounded again."
+        )
+    return Exported({".tflite": model.content}, model.in_float, notes, _Runtime(plan, model))
+
+
+class _Runtime:
+    """TensorFlow's interpreter of TensorFlow Lite, which takes a fixed number of images at a time."""
+
+    def __init__(self, plan: ExportPlan, model: TfliteModel) -> None:
+        self._plan = plan
+        self._model = model
+        self._images = {name: shape[0] for name, shape in input_shapes(plan).items() if shape}
+        self._interpreter = _interpreter(model.content)
+
+    def run(self, inputs: Values) -> list[np.ndarray]:
+        """Runs the images one after the other."""
+        parts = [self._invoke(self._interpreter, part) for part in self._parts(inputs)]
+        return [np.concatenate(values) if values[0].ndim else values[0] for values in zip(*parts, strict=True)]
+
+    def layers(self, inputs: Values) -> dict[str, np.ndarray]:
+        """Runs the reference kernels, which keep what is between them."""
+        interpreter = _interpreter(
+            self._model.content,
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}
+        found: dict[str, list[np.ndarray]] = {name: [] for name in self._model.ends}
+        for part in self._parts(inputs):
+            self._invoke(interpreter, part)
+            for name, tensor in self._model.ends.items():
+                found[name].append(_values(interpreter, details[tensor]))
+        return {name: np.concatenate(values) for name, values in found.items()}
+
+    def _parts(self, inputs: Values) -> list[dict[str, np.ndarray]]:
+        """Cuts values into as many images as the model takes."""
+        counts = {len(values) // self._images[name] for name, values in inputs.items() if name in self._images}
+        for name, images in self._images.items():
+            if len(counts) != 1 or len(inputs[name]) % images:
+                raise ExportError(f"Input {name!r} of the model takes {images} images at a time. Give such batches.")
+        return [
+            {
+                name: values[i * self._images[name] : (i + 1) * self._images[name]] if name in self._images else values
+                for name, values in inputs.items()
+            }
+            for i in range(next(iter(counts), 1))
+        ]
+
+    def _invoke(self, interpreter: Any, inputs: Values) -> list[np.ndarray]:
+        for name, detail in zip(self._plan.inputs, interpreter.get_input_details(), strict=True):
+            interpreter.set_tensor(detail["index"], inputs[name])
+        interpreter.invoke()
+        return [interpreter.get_tensor(detail["index"]).copy() for detail in interpreter.get_output_details()]
+
+
+def _interpreter(content: bytes, **options: Any) -> Any:
+    with chatter_to_log_file("export"):  # it warns of its own removal
+        interpreter = tf.lite.Interpreter(model_content=content, **options)
+        interpreter.allocate_tensors()
+    return interpreter
+
+
+def _values(interpreter: Any, detail: dict[str, Any]) -> np.ndarray:
+    values = interpreter.get_tensor(detail["index"])
+    if values.dtype != np.int8:
+        return np.asarray(values).copy()
+    scale, zero_point = detail["quantization"]
+    return np.asarray((values.astype(np.float32) - zero_point) * np.float32(scale))
+
+
+TFLITE = Target("tflite", (".tflite",), _export)

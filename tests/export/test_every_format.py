@@ -1,0 +1,99 @@
+"""Every op type in every format: the exported file computes what the simulation does."""
+
+import json
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from graphs import build, calibrate_and_save, normal, tf1
+
+from amct_tensorflow.export.run import export_model
+from amct_tensorflow.export.targets import TARGETS
+from amct_tensorflow.graph.op_types import OP_TYPES
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
+from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
+
+pytest.importorskip("tf2onnx", reason="the extra onnx is not installed")
+pytest.importorskip("openvino", reason="the extra openvino is not installed")
+
+IMAGES = (None, 8, 9, 6)
+# Of these a format has no int8 kernel, or the converter does not keep their weights.
+IN_FLOAT = {
+    "tflite": {"AvgPool", "Conv3D"},
+    "onnx": {"Conv2DBackpropInput", "BatchMatMul"},
+    "openvino": set(),
+}
+
+
+def transposed(x):
+    return tf.nn.conv2d_transpose(x, normal((3, 3, 5, 6), 1), tf.stack([tf.shape(x)[0], 16, 18, 5]), 2, "SAME")
+
+
+LAYERS = {
+    "Conv2D": (IMAGES, lambda x: tf.nn.conv2d(x, normal((3, 3, 6, 5), 1), 2, "SAME")),
+    "DepthwiseConv2dNative": (
+        IMAGES,
+        lambda x: tf.nn.depthwise_conv2d(x, normal((3, 3, 6, 2), 1), [1, 1, 1, 1], "SAME"),
+    ),
+    "Conv2DBackpropInput": (IMAGES, transposed),
+    "AvgPool": (IMAGES, lambda x: tf.nn.avg_pool2d(x, 3, 2, "VALID")),
+    "MatMul": ((None, 20), lambda x: tf.matmul(x, normal((20, 5), 1))),
+    "BatchMatMul": ((None, 20), lambda x: tf.raw_ops.BatchMatMul(x=x, y=normal((20, 5), 1))),
+    "BatchMatMulV2": ((None, 7, 20), lambda x: tf.matmul(x, normal((20, 5), 1))),
+    "Conv3D": (
+        (None, 4, 6, 5, 4),
+        lambda x: tf.nn.conv3d(x, normal((2, 3, 3, 4, 5), 1), [1, 1, 1, 1, 1], "SAME"),
+    ),
+}
+
+
+class OneBatch(AutoCalibrationEvaluatorBase):
+    """Runs one batch through ``x``."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def calibration(self, graph, outputs):
+        self.evaluate(graph, outputs)
+
+    def evaluate(self, graph, outputs):
+        with tf1.Session(graph=graph) as session:
+            return float(session.run(f"{outputs[0]}:0", {"x:0": self.values}).sum())
+
+
+def test_every_op_type_is_here():
+    assert LAYERS.keys() == OP_TYPES.keys()
+
+
+def make_model(op_type):
+    """Quantizes a layer with a bias and a Relu, whose output is summed with a part of itself, before a last layer."""
+    shape, layer = LAYERS[op_type]
+
+    def make():
+        y = layer(tf1.placeholder(tf.float32, shape, name="x"))
+        y = tf.nn.relu(tf.nn.bias_add(y, normal((y.shape[-1],), 2)))
+        y = tf.add(y, tf.multiply(y, 0.5))
+        y = tf.reduce_mean(y, list(range(1, len(shape) - 1))) if len(shape) > 2 else y
+        tf.nn.softmax(tf.matmul(y, normal((y.shape[-1], 4), 4)), name="out")
+
+    x = normal([4 if length is None else length for length in shape], 3)
+    calibrate_and_save(build(make), x)
+    return x
+
+
+@pytest.mark.parametrize("op_type", LAYERS)
+def test_a_layer_of_every_type(op_type):
+    x = make_model(op_type)
+    for target in TARGETS.values():
+        document = export_model(
+            Path("results/net_quantized.pb"), [], target, CheckedEvaluator(OneBatch(x)), Path("results/net"), 0.01
+        )
+        assert document["kl"] < 2e-4, (target.name, document)
+        assert document["images"] == 4
+        first, last = document["layers"]
+        assert first["int8"] == (op_type not in IN_FLOAT[target.name]), (target.name, first)
+        assert first["int8"] == (first["reason"] is None)
+        assert last["snr_db"] is None or last["snr_db"] > 25
+        assert first["snr_db"] is None or first["snr_db"] > 30, (target.name, document)
+        assert json.loads(Path(f"results/net_export_{target.name}.json").read_text()) == document
+        assert sum(Path(f"results/net{suffix}").stat().st_size for suffix in target.suffixes) == document["file_bytes"]

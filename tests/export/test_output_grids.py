@@ -1,0 +1,82 @@
+"""On which grid the output of a layer is handed on."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from graphs import build, calibrate_and_save, normal, tf1
+
+from amct_tensorflow.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.export.clipping import is_clipped_by
+from amct_tensorflow.export.integer_layer import read_integer_layers
+from amct_tensorflow.export.output_grids import find_outputs_of_layers, grids_of_outputs
+from amct_tensorflow.graph.view import GraphView
+
+
+def conv(x, seed, channels=4):
+    return tf.nn.conv2d(x, normal((1, 1, int(x.shape[-1]), channels), seed), 1, "SAME", name=f"conv{seed}")
+
+
+def block():
+    """conv1, relu -> conv2 -> both an Add and conv3; conv3 and the sum are added; conv4 behind a pool; the end."""
+    x = tf1.placeholder(tf.float32, [None, 6, 6, 3], name="x")
+    first = tf.nn.relu(conv(x, 1))
+    second = conv(first, 2)
+    third = conv(second, 3)
+    pooled = tf.nn.max_pool2d(tf.add(second, third), 2, 2, "VALID")
+    fourth = conv(pooled, 4)
+    fifth = conv(tf.nn.max_pool2d(fourth, 3, 3, "VALID"), 5)
+    tf.identity(fifth, name="out")
+
+
+@pytest.fixture
+def found():
+    view = GraphView(calibrate_and_save(build(block), normal((4, 6, 6, 3), 9)))
+    layers = {layer.name: layer for layer in read_integer_layers(view)}
+    return layers, find_outputs_of_layers(view, list(layers.values()), ["out"])
+
+
+def test_the_only_reader_says_it(found):
+    layers, outputs = found
+    assert outputs["conv1"].grid == layers["conv2"].input_grid and not outputs["conv1"].is_observed
+
+
+def test_it_is_seen_through_what_only_moves_values(found):
+    layers, outputs = found
+    assert outputs["conv4"].grid == layers["conv5"].input_grid
+
+
+def test_a_float_op_beside_a_layer_asks_for_an_observed_range(found):
+    _, outputs = found
+    assert outputs["conv2"].is_observed and outputs["conv3"].is_observed
+
+
+def test_what_no_layer_reads_stays_in_float(found):
+    _, outputs = found
+    assert outputs["conv5"].is_final and not outputs["conv5"].is_observed
+    observed = ActivationFactors(0.5, 3)
+    grids = grids_of_outputs(outputs, {outputs["conv2"].end: observed})
+    assert grids["conv2"] == observed and "conv5" not in grids
+
+
+def test_integers_and_factors_are_those_of_the_model(found):
+    layers, _ = found
+    for layer in layers.values():
+        product = np.float32(layer.input_grid.scale) * layer.weight_scale
+        np.testing.assert_allclose(product, layer.deq_scale, rtol=2e-7)  # one rounding each
+        assert layer.weights.dtype == np.int8
+        np.testing.assert_array_equal(np.rint(layer.float_weights / layer.weight_scale), layer.weights)
+
+
+@pytest.mark.parametrize(
+    ("activation", "scale", "offset", "expected"),
+    [
+        ("Relu", 0.1, -128, True),
+        ("Relu", 0.1, -127, False),  # -0.1 is a value of the grid
+        ("Relu6", 6 / 255, -128, True),
+        ("Relu6", 6.1 / 255, -128, False),
+        ("Relu6", 5 / 255, -128, True),
+        ("Relu6", 5 / 255, -100, False),
+    ],
+)
+def test_activations_that_a_grid_makes_superfluous(activation, scale, offset, expected):
+    assert is_clipped_by(activation, ActivationFactors(float(np.float32(scale)), offset)) == expected
