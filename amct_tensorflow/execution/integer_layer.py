@@ -8,6 +8,7 @@ each by themselves, the less of it there is the less their rounding matters; so 
 readers of a Relu, whose offset is -128, get unsigned bytes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from amct_tensorflow.quantized import ascend_ops
 from amct_tensorflow.quantized.layer_nodes import nodes_of_layer, quantizer_of
 
 _INT32 = np.iinfo(np.int32)
+_NO_MARGINS = ((0, 0), (0, 0))
 _MATRIX, _CONVOLUTION, _DEPTHWISE = "MatMul", "Conv2D", "DepthwiseConv2dNative"
 
 
@@ -86,40 +88,41 @@ def find_integer_layers(view: GraphView) -> tuple[dict[str, IntegerLayer], dict[
     found, others = {}, {}
     for name, node in view.nodes.items():
         if node.op == ascend_ops.DEQUANT:
-            layer, obstacle = _layer(view, name)
-            if isinstance(layer, IntegerLayer):
-                found[layer.name] = layer
+            nodes = nodes_of_layer(view, name)
+            layer = _layer(view, name, nodes)
+            if isinstance(layer, str):
+                others[str(nodes[-1].name)] = layer
             else:
-                others[layer] = obstacle
+                found[layer.name] = layer
     return found, others
 
 
-def _layer(view: GraphView, dequantizer: str) -> tuple[IntegerLayer | str, str]:
-    """Returns the layer in front of an AscendDequant, or its name and why it cannot be computed in integers."""
-    nodes = nodes_of_layer(view, dequantizer)
+def _layer(view: GraphView, dequantizer: str, nodes: Sequence[NodeDef]) -> IntegerLayer | str:
+    """Returns the layer in front of an AscendDequant, or why it cannot be computed in integers.
+
+    Args:
+        view: the quantized model.
+        dequantizer: the AscendDequant.
+        nodes: those of the layer, from the last to the one that multiplies.
+    """
     node = nodes[-1]
     quantizer = quantizer_of(view, node)
     assert quantizer is not None
     shape = view.shape(quantizer.input[0])
     obstacle = _obstacle(view, node, shape)
     if obstacle is not None:
-        return str(node.name), obstacle
+        return obstacle
     assert shape is not None
-    stored = view.constant(view.producer(node.input[1]).input[0])
-    assert stored is not None
-    weights = _as_filter(node, stored)
+    weights = _filter(view, node)
     zero_point, signed = _zero_point(round(attribute(quantizer, "offset").f))
-    around = margins(node, shape, weights.shape) if node.op != _MATRIX else ((0, 0), (0, 0))
-    padded = around is None or any(map(any, around))
+    around = margins(node, shape, weights.shape) if node.op != _MATRIX else _NO_MARGINS
     if around is None and zero_point != 0:
-        return str(node.name), "how much is padded depends on a size that only a run tells"
-    explicit = attribute(node, "padding").s == b"EXPLICIT"
+        return "how much is padded depends on a size that only a run tells"
     bias = _bias(view, nodes[:-1], weights, zero_point, depthwise=node.op == _DEPTHWISE)
     if np.any(np.abs(bias) > _INT32.max):
-        return str(node.name), "its bias exceeds 32 bits when the zero point is taken off it"
-    deq_scale = view.constant(view.nodes[dequantizer].input[1])
-    assert deq_scale is not None
-    scales = (deq_scale & 0xFFFFFFFF).astype(np.uint32).view(np.float32)
+        return "its bias exceeds 32 bits when the zero point is taken off it"
+    # Bytes of 0 are what the kernel pads with, by the same rules as the op but where the op is told how much.
+    kernel_pads = zero_point == 0 and attribute(node, "padding").s != b"EXPLICIT"
     return IntegerLayer(
         node=node,
         quantizer=str(quantizer.name),
@@ -127,11 +130,11 @@ def _layer(view: GraphView, dequantizer: str) -> tuple[IntegerLayer | str, str]:
         dequantizer=dequantizer,
         weights=weights,
         bias=bias.astype(np.int32),
-        deq_scale=np.broadcast_to(scales, bias.shape).astype(np.float32),
+        deq_scale=np.broadcast_to(_deq_scale(view, dequantizer), bias.shape).astype(np.float32),
         zero_point=zero_point,
         signed=signed,
-        margins=around if padded and (zero_point != 0 or explicit) else None,
-    ), ""
+        margins=None if kernel_pads or around == _NO_MARGINS else around,
+    )
 
 
 def _obstacle(view: GraphView, node: NodeDef, shape: Shape | None) -> str | None:
@@ -165,13 +168,22 @@ def _zero_point(offset: int) -> tuple[int, bool]:
     return (offset, True) if abs(offset) < unsigned else (unsigned, False)
 
 
-def _as_filter(node: NodeDef, weights: np.ndarray) -> np.ndarray:
-    """Returns weights as those of a convolution."""
-    return weights[np.newaxis, np.newaxis] if node.op == _MATRIX else weights
+def _filter(view: GraphView, node: NodeDef) -> np.ndarray:
+    """Returns the stored weights of a layer as those of a convolution, int8."""
+    stored = view.constant(view.producer(node.input[1]).input[0])
+    assert stored is not None
+    return stored[np.newaxis, np.newaxis] if node.op == _MATRIX else stored
+
+
+def _deq_scale(view: GraphView, dequantizer: str) -> np.ndarray:
+    """Returns what an AscendDequant multiplies by, the low word of each stored element (spec section 8.2)."""
+    words = view.constant(view.nodes[dequantizer].input[1])
+    assert words is not None
+    return np.asarray((words & 0xFFFFFFFF).astype(np.uint32).view(np.float32))
 
 
 def _bias(
-    view: GraphView, behind: list[NodeDef], weights: np.ndarray, zero_point: int, *, depthwise: bool
+    view: GraphView, behind: Sequence[NodeDef], weights: np.ndarray, zero_point: int, *, depthwise: bool
 ) -> np.ndarray:
     """Returns the bias that the sums of bytes need, int64 [Cout]."""
     per_channel = weights.astype(np.int64).sum(axis=(0, 1, 3) if depthwise else (0, 1, 2))

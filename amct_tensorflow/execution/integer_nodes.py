@@ -87,10 +87,10 @@ def _convolution(
         data = scope.reshape("image", data, bytes_type, (-1, 1, 1, layer.weights.shape[2]))
     else:
         strides, dilations = spatial(layer.node, "strides"), spatial(layer.node, "dilations")
-        if layer.margins is None:
-            padding = layer.node.attr["padding"].s.decode()
-        else:
+        if layer.margins is not None:
             data = _padded(scope, layer, data)
+        elif layer.node.attr["padding"].s == b"SAME":
+            padding = "SAME"
     weights = scope.quantized("weights", layer.weights, tf.qint8)
     bias = scope.quantized("bias", layer.bias, tf.qint32)
     inputs = [data, weights, bias, *_ranges(scope, layer, factors), *limits]

@@ -76,7 +76,8 @@ def images(*shape):
 @OFFSETS
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize(
-    ("stride", "padding"), [(1, "SAME"), (2, "SAME"), (2, "VALID"), (1, [[0, 0], [1, 2], [0, 1], [0, 0]])]
+    ("stride", "padding"),
+    [(1, "SAME"), (2, "SAME"), (2, "VALID"), (1, [[0, 0], [1, 2], [0, 1], [0, 0]]), (2, [[0, 0]] * 4)],
 )
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_convolutions(offset, size, stride, padding, dilation):
