@@ -86,9 +86,9 @@ class _Rewrite:
         self._editor.replace_node(make_node(name, "Identity", [result], T=tf.float32))
 
     def _addition(self, layer: IntegerLayer) -> NodeDef | None:
-        """Returns the only reader of a pointwise layer if it adds another tensor of the same shape to its values."""
+        """Returns the only reader of a product of matrices if it adds a tensor of the same shape to its values."""
         readers = only_readers(self._view, layer.dequantizer, self._outputs)
-        if len(readers) != 1 or readers[0].op not in ("Add", "AddV2") or not layer.is_pointwise:
+        if len(readers) != 1 or readers[0].op not in ("Add", "AddV2") or not layer.is_product:
             return None
         node = readers[0]
         shapes = [self._view.shape(text) for text in (*node.input, f"{node.name}:0")]

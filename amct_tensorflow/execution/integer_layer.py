@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.execution.kernels import has_matrix_product
 from amct_tensorflow.graph.op_types.op_type import data_format
 from amct_tensorflow.graph.op_types.sliding import margins, spatial
 from amct_tensorflow.graph.view import GraphView, Shape, attribute
@@ -70,10 +71,11 @@ class IntegerLayer:
         return bool(self.node.op == _MATRIX)
 
     @property
-    def is_pointwise(self) -> bool:
-        """Whether it is a product of matrices, whatever stands around the channels."""
+    def is_product(self) -> bool:
+        """Whether it is a product of matrices, whatever stands around the channels, and there is a kernel for that."""
         one_place = self.weights.shape[:2] == (1, 1) and not self.is_depthwise and self.margins is None
-        return self.is_matrix or (one_place and spatial(self.node, "strides") == (1, 1))
+        is_pointwise = self.is_matrix or (one_place and spatial(self.node, "strides") == (1, 1))
+        return is_pointwise and has_matrix_product()
 
 
 def find_integer_layers(view: GraphView) -> tuple[dict[str, IntegerLayer], dict[str, str]]:

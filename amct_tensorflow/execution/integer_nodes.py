@@ -51,9 +51,9 @@ def requantized(scope: Scope, layer: IntegerLayer, data: str, scale: float, high
 def values(scope: Scope, layer: IntegerLayer, data: str, addend: str | None = None) -> str:
     """Adds what computes the values of a layer, as floats.
 
-    A tensor of the same shape may be added to those of a pointwise layer.
+    A tensor of the same shape may be added to those of a product of matrices.
     """
-    if layer.is_pointwise:
+    if layer.is_product:
         return _matrix_product(scope, layer, data, addend)
     plain = plain_sums(scope, sums(scope, layer, data))
     floats = scope.add("float", "Cast", [plain], SrcT=tf.int32, DstT=tf.float32)

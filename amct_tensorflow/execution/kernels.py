@@ -23,7 +23,7 @@ _EXACT = {"avx512_vnni", "avx_vnni", "amx_int8"}
 @cache
 def obstacle_to_integers() -> str | None:
     """Returns why nothing runs in integers in this process, None if it can."""
-    missing = [op for op in (CONVOLUTION, DEPTHWISE_CONVOLUTION, MATRIX_PRODUCT) if not _has_kernel(op)]
+    missing = [op for op in (CONVOLUTION, DEPTHWISE_CONVOLUTION) if not _has_kernel(op)]
     if missing:
         return f"this TensorFlow has no {missing[0]}"
     if not _pywrap_util_port.IsMklEnabled():
@@ -33,6 +33,12 @@ def obstacle_to_integers() -> str | None:
     if not _EXACT & _processor_features():
         return "this processor has no exact products of bytes (VNNI)"
     return None
+
+
+@cache
+def has_matrix_product() -> bool:
+    """Tells whether there is a product of matrices that yields floats; TensorFlow 2.16 has none."""
+    return _has_kernel(MATRIX_PRODUCT)
 
 
 def _has_kernel(op: str) -> bool:

@@ -8,11 +8,11 @@ import tensorflow as tf
 from graphs import batch_norm, build, normal, ops_of, run, tf1
 
 from amct_tensorflow.algorithms.arq import arq_scales
-from amct_tensorflow.execution import integer_execution
+from amct_tensorflow.execution import integer_execution, integer_layer
 from amct_tensorflow.execution.check import LayerCheck, check_layers
 from amct_tensorflow.execution.execution_graph import execution_graph
 from amct_tensorflow.execution.integer_execution import IntegerExecution
-from amct_tensorflow.execution.kernels import obstacle_to_integers
+from amct_tensorflow.execution.kernels import has_matrix_product, obstacle_to_integers
 from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.view import GraphView, static_shapes
@@ -87,7 +87,7 @@ def test_convolutions(offset, size, stride, padding, dilation):
         y = tf.nn.conv2d(x, weights, stride, padding, dilations=dilation if stride == 1 else 1, name="layer")
         tf.nn.bias_add(y, normal((6,), 2, 3.0), name="out")
 
-    is_product = size == 1 and stride == 1 and isinstance(padding, str)
+    is_product = size == 1 and stride == 1 and isinstance(padding, str) and has_matrix_product()
     assert (PRODUCT if is_product else CONVOLUTION) in Integers(make, images(2, 8, 9, 5), offset=offset).check()
 
 
@@ -108,7 +108,15 @@ def test_products_of_matrices(offset):
         x = tf1.placeholder(tf.float32, [None, 33], name="x")
         tf.nn.bias_add(tf.matmul(x, normal((33, 10), 10), name="layer"), normal((10,), 11), name="out")
 
-    assert PRODUCT in Integers(make, images(5, 33), offset=offset).check()
+    kernel = PRODUCT if has_matrix_product() else CONVOLUTION
+    assert kernel in Integers(make, images(5, 33), offset=offset).check()
+
+
+def test_without_a_kernel_for_products_they_are_convolutions(monkeypatch):
+    """As in TensorFlow 2.16."""
+    monkeypatch.setattr(integer_layer, "has_matrix_product", lambda: False)
+    ops = Integers(bottlenecks, images(4, 8, 8, 6), offset=-9).check()
+    assert PRODUCT not in ops and ops.count(CONVOLUTION) == 5 and "AddV2" in ops
 
 
 def bottlenecks():
@@ -132,7 +140,7 @@ def test_nothing_is_a_float_between_layers_with_relu6(scale):
     """Where a quantizer clips to less than 6, it limits; where it reaches further, bytes are limited instead."""
     ops = Integers(bottlenecks, images(4, 8, 8, 6), offset=-9, scale=scale).check()
     assert ops.count("AscendQuant") == 3  # the two streams, and the classes
-    assert ops.count("AddV2") == 3  # of their zero points
+    assert ops.count("AddV2") == 3 + (0 if has_matrix_product() else 2)  # of zero points; and of streams
     assert not {"Relu6", "AscendDequant"} & set(ops)
     assert ops.count("Minimum") == (4 if scale == 0.04 else 0)
 

@@ -45,8 +45,8 @@ def test_a_system_that_does_not_tell(processor, monkeypatch, tmp_path):
 
 def test_another_tensorflow(processor, monkeypatch):
     processor("avx512_vnni")
-    monkeypatch.setattr(kernels, "_has_kernel", lambda op: op != kernels.MATRIX_PRODUCT)
-    assert kernels.obstacle_to_integers() == "this TensorFlow has no _QuantizedMatMul"
+    monkeypatch.setattr(kernels, "_has_kernel", lambda op: op != kernels.CONVOLUTION)
+    assert kernels.obstacle_to_integers() == "this TensorFlow has no _FusedQuantizedConv2D"
 
 
 def test_kernels_that_are_switched_off(processor, monkeypatch):
