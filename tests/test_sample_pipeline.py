@@ -318,6 +318,7 @@ def test_defaults(workdir):
         "num_workers": None,
         "ray": None,
         "resume": False,
+        "exact": False,
     }
     (workdir / "model").mkdir()
     (workdir / "model" / "mobilenetv2_tf.pb").touch()

@@ -17,6 +17,8 @@ from amct_tensorflow.version import VERSION
 
 _PACKAGES = ("tensorflow", "numpy", "protobuf")
 _ASKED = ("outputs", "strategy", "sensitivity")
+# Options that a result does not depend on, and how many arguments follow each.
+_WITHOUT_EFFECT = {"--resume": 0, "--num_workers": 1, "--ray": 1}
 _CONFIGURED = (
     "batch_num", "activation_offset", "do_fusion", "fakequant_precision_mode", "bias_correction", "weight_rounding",
 )  # fmt: skip
@@ -59,13 +61,28 @@ def describe_reproduction(
 def command_line(arguments: Sequence[str], programs: Path) -> str:
     """Returns a command as people type it.
 
-    Where Python and programs of its environment lie is nobody's business. ``--resume`` goes: from the beginning, the
-    command gives the same.
+    Where Python and programs of its environment lie is nobody's business. What changes how a run comes to its result,
+    but not the result, goes.
     """
-    python, *rest = [argument for argument in arguments if argument != "--resume"]
+    python, *rest = _with_effect(arguments)
     if rest and Path(rest[0]).parent == programs:
         return shlex.join([Path(rest[0]).name, *rest[1:]])
     return shlex.join([Path(python).name, *rest])
+
+
+def _with_effect(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments that a result depends on."""
+    kept: list[str] = []
+    skipped = 0
+    for argument in arguments:
+        name, given, _ = argument.partition("=")
+        if skipped:
+            skipped -= 1
+        elif name in _WITHOUT_EFFECT:
+            skipped = 0 if given else _WITHOUT_EFFECT[name]
+        else:
+            kept.append(argument)
+    return kept
 
 
 def _said(value: object) -> str:

