@@ -16,6 +16,10 @@ PROGRAMS = Path("/home/somebody/.venv/bin")
         (["python3", "-m", "amct_tensorflow", "inspect"], "python3 -m amct_tensorflow inspect"),
         ([f"{PROGRAMS}/python", f"{PROGRAMS}/amct_tensorflow", "auto-calibrate"], "amct_tensorflow auto-calibrate"),
         (["python", "sample.py", "--resume"], "python sample.py"),
+        (
+            ["python", "s.py", "--num_workers", "2", "--model", "x", "--ray=auto", "--exact"],
+            "python s.py --model x --exact",
+        ),
         (["python"], "python"),
     ],
 )

@@ -29,7 +29,7 @@ RUN = ["--dataset", str(ROOT / "data" / "fashion_mnist"), "--num_images", "300",
        "--config_defination", str(ROOT / "model" / "symmetric_per_tensor.cfg"), "--expected_acc_loss", "3"]  # fmt: skip
 
 # Everything that a run leaves but its log, the state for resuming included.
-FILES = 8 + 1 + 4
+FILES = 10 + 1 + 4
 
 
 def run(folder, *arguments):
