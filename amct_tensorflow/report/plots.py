@@ -51,7 +51,8 @@ def _paint_search(report: Report, axes: "Axes") -> None:
     axes.set_xlim(-0.5 - most / 20, most + 0.5 + most / 10)
     axes.margins(y=0.15)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best", markerscale=0.7)
+        # Above the plot, where no interval runs through it.
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, markerscale=0.7, borderaxespad=0)
 
 
 def along_figure(report: Report) -> str:
