@@ -14,6 +14,7 @@ from amct_tensorflow.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.comparison.running import Runner
 from amct_tensorflow.comparison.tensor_error import TensorError
 from amct_tensorflow.errors import DatasetError
+from amct_tensorflow.export.output_grids import limits
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.target import Exported, Runtime
 from amct_tensorflow.graph.model_file import import_graph
@@ -129,8 +130,7 @@ def _as_read(values: np.ndarray, grid: ActivationFactors | None) -> np.ndarray:
     """Limits values to what all readers quantize them to; the rest, such as what a Relu would cut off, nobody sees."""
     if grid is None:
         return values
-    lowest, highest = ((integer - grid.offset) * grid.scale for integer in (-128, 127))
-    return np.asarray(np.clip(values, lowest, highest))
+    return np.asarray(np.clip(values, *limits(grid)))
 
 
 def top1(evaluation: Evaluation) -> float | None:

@@ -16,12 +16,13 @@ from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 # Ops of ONNX Runtime that take weights in int8.
 _INT8_OPS = ("QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat", "MatMulInteger", "ConvInteger")
 _INT8_POOLS = ("QLinearAveragePool", "QLinearGlobalAveragePool")
+_INT8_ADD = "QLinearAdd"
 
 
 def _export(plan: ExportPlan, _evaluator: CheckedEvaluator) -> Exported:
     library("onnxruntime", "onnx")  # so that nothing is converted in vain
     model = make_onnx_model(plan, outputs_in_int8=True)
-    in_float = {**_layers_in_float(plan, model), **model.missing}
+    in_float = {**_in_float(plan, model), **model.missing}
     return Exported({".onnx": model.model.SerializeToString()}, in_float, (), OnnxRuntime(plan, model))
 
 
@@ -71,8 +72,8 @@ def _session(model: Any, optimized: Path | None = None) -> Any:
     return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _layers_in_float(plan: ExportPlan, model: OnnxModel) -> dict[str, str]:
-    """Returns the layers of which ONNX Runtime, on this machine, makes no int8 kernel."""
+def _in_float(plan: ExportPlan, model: OnnxModel) -> dict[str, str]:
+    """Returns the layers and sums of which ONNX Runtime, on this machine, makes no int8 kernel."""
     onnx = library("onnx", "onnx")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
@@ -80,7 +81,10 @@ def _layers_in_float(plan: ExportPlan, model: OnnxModel) -> dict[str, str]:
         optimized = onnx.load(str(path))
     taken = {name for node in optimized.graph.node if node.op_type in _INT8_OPS for name in node.input}
     pools = {node.name for node in optimized.graph.node if node.op_type in _INT8_POOLS}
-    found = {}
+    adds = {node.name for node in optimized.graph.node if node.op_type == _INT8_ADD}
+    found = {
+        name: "ONNX Runtime makes no int8 kernel of this Add" for name, node in model.adds.items() if node not in adds
+    }
     for name, node in model.nodes.items():
         is_int8 = node in pools if plan.layers[name].weights is None else model.weights[name] in taken
         if not is_int8:

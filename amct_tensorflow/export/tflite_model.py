@@ -22,7 +22,9 @@ from amct_tensorflow.export.tflite_editor import TfliteEditor
 from amct_tensorflow.graph.view import attribute
 
 # The least versions of the op types that take int8; of DEQUANTIZE also the one that takes a scale per channel.
-_QUANTIZE, _DEQUANTIZE, _DEQUANTIZE_PER_CHANNEL = 1, 2, 5
+_QUANTIZE, _DEQUANTIZE, _DEQUANTIZE_PER_CHANNEL, _ADD = 1, 2, 5, 2
+# The least of QUANTIZE that takes int8 on one grid to another one.
+_REQUANTIZE = 2
 
 
 def _filters(weights: np.ndarray) -> np.ndarray:
@@ -86,7 +88,7 @@ class TfliteModel:
     Attributes:
         content: the flatbuffer.
         ends: per quantized layer that was found, the name of the tensor with its output.
-        in_float: per quantized layer that computes in float, why.
+        in_float: per quantized layer, and per sum of the plan, that computes in float, why.
     """
 
     content: bytes
@@ -169,6 +171,7 @@ class _Writer:
         self._editor = TfliteEditor(content)
         self._quantized: dict[tuple[int, ActivationFactors], int] = {}
         self._floats: dict[tuple[int, ActivationFactors], int] = {}
+        self._handed_on: dict[int, int] = {}  # from the float tensor of an output to its integers
         self._ends: dict[str, str] = {}
 
     def write(self, operators: Mapping[str, Any], missing: Mapping[str, str]) -> TfliteModel:
@@ -182,7 +185,8 @@ class _Writer:
         for name in operators:
             if name in in_float:
                 continue
-            self._hand_on_in_int8(name, operators[name])
+            self._ends[name] = self._hand_on_in_int8(name, operators[name])
+        in_float.update(self._add_in_int8())
         for name, operator in operators.items():
             compute = self._compute_in_float if name in in_float else self._compute_in_int8
             compute(self._plan.layers[name], operator)
@@ -224,15 +228,36 @@ class _Writer:
             return "its output stays in float, which no int8 kernel yields"
         return None
 
-    def _hand_on_in_int8(self, name: str, operator: Any) -> None:
-        """Lets an operator yield int8, from which the float tensor that it yielded before is made."""
+    def _add_in_int8(self) -> dict[str, str]:
+        """Lets the sums of the plan add integers; returns why those do not that cannot."""
+        adds = {
+            name: operator
+            for operator in self._editor.operators
+            if self._editor.op_type(operator) == "ADD"
+            for name in self._editor.name(operator.outputs[0]).split(";")
+        }
+        in_float = {}
+        for name in self._plan.sums:
+            operator = adds.get(name)
+            if operator is None:
+                in_float[name] = "the converter has changed it"
+            elif not self._handed_on.keys() >= set(map(int, operator.inputs)):
+                in_float[name] = "what it adds is in float"
+            else:
+                operator.inputs = [self._handed_on[int(index)] for index in operator.inputs]
+                self._hand_on_in_int8(name, operator)
+                self._editor.set_version(operator, _ADD)
+        return in_float
+
+    def _hand_on_in_int8(self, name: str, operator: Any) -> str:
+        """Lets an operator yield int8, from which the float tensor that it yielded before is made; returns its name."""
         grid, end = self._plan.output_grids[name], int(operator.outputs[0])
-        self._ends[name] = f"{self._editor.name(end)}/int8"
-        integers = self._editor.add_tensor_like(end, self._ends[name], grid)
+        integers = self._editor.add_tensor_like(end, f"{self._editor.name(end)}/int8", grid)
         operator.outputs = [integers]
         self._editor.add_operator("DEQUANTIZE", _DEQUANTIZE, [integers], end)
-        self._quantized[end, grid] = integers
+        self._quantized[end, grid] = self._handed_on[end] = integers
         self._floats[end, grid] = end
+        return self._editor.name(integers)
 
     def _compute_in_int8(self, layer: IntegerLayer, operator: Any) -> None:
         form = _FORMS[layer.op_type.name]
@@ -275,7 +300,10 @@ class _Writer:
         if key not in self._quantized:
             name = f"{self._editor.name(tensor)}/int8_{len(self._quantized)}"
             self._quantized[key] = self._editor.add_tensor_like(tensor, name, grid)
-            self._editor.add_operator("QUANTIZE", _QUANTIZE, [tensor], self._quantized[key])
+            if tensor in self._handed_on:  # straight from the integers, without floats in between
+                self._editor.add_operator("QUANTIZE", _REQUANTIZE, [self._handed_on[tensor]], self._quantized[key])
+            else:
+                self._editor.add_operator("QUANTIZE", _QUANTIZE, [tensor], self._quantized[key])
         return self._quantized[key]
 
     def _float_on_grid(self, tensor: int, grid: ActivationFactors) -> int:
