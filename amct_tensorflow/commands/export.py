@@ -63,13 +63,16 @@ def _check(parser: ArgumentParser, arguments: Namespace) -> None:
         parser.error("--labels belongs to --data")
     if arguments.batch_num and arguments.evaluator:
         parser.error("--batch_num has no effect; the evaluator says how many batches calibrate")
+    if arguments.data and (arguments.batch_num or 1) > len(arguments.data):
+        parser.error(f"--batch_num is {arguments.batch_num}, but --data gives {len(arguments.data)} batches")
 
 
 def _run(arguments: Namespace) -> int:
     from amct_tensorflow.export.report import format_document
-    from amct_tensorflow.export.result import find_result, prefix_of
+    from amct_tensorflow.export.result import find_result
     from amct_tensorflow.export.run import export_model
     from amct_tensorflow.export.targets import TARGETS
+    from amct_tensorflow.quantized.model_files import prefix_of
     from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
     model = find_result(arguments.result)

@@ -4,7 +4,6 @@ The evaluator gets a graph with the placeholders and outputs of the model. Behin
 is the quantized model in TensorFlow, and the exported file in its runtime, whose values are the outputs.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +50,8 @@ def check_export(plan: ExportPlan, exported: Exported, evaluator: CheckedEvaluat
     """Evaluates both, and compares them.
 
     Raises:
-        EvaluatorError: the evaluator fails, or ran no images.
+        EvaluatorError: the evaluator fails.
+        DatasetError: it ran no images.
     """
     both = _Both(plan, exported.runtime)
     graph = both.graph()
@@ -135,7 +135,7 @@ def _as_read(values: np.ndarray, grid: ActivationFactors | None) -> np.ndarray:
 
 def top1(evaluation: Evaluation) -> float | None:
     """Returns the top-1 accuracy in percent, if an evaluation tells for each image whether it is right."""
-    results: Sequence[float] | np.ndarray | None = evaluation.image_results
+    results = evaluation.image_results
     if results is None or not np.isin(results, (0.0, 100.0)).all():
         return None
     return float(np.mean(results))

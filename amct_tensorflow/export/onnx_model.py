@@ -6,7 +6,7 @@ Activations are uint8 with a zero point of ``offset + 128``, which says the same
 uint8 by int8. Weights have a scale per output channel, wherever ours have. Whatever is no layer stays in float.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,9 @@ import numpy as np
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors
-from amct_tensorflow.console.chatter import chatter_to_log_file
-from amct_tensorflow.errors import ExportError, first_line
 from amct_tensorflow.export.clipping import is_clipped_by
 from amct_tensorflow.export.integer_layer import IntegerLayer
-from amct_tensorflow.export.libraries import library
+from amct_tensorflow.export.libraries import library, refusals
 from amct_tensorflow.export.onnx_editor import OnnxEditor
 from amct_tensorflow.export.plan import ExportPlan
 
@@ -117,27 +115,25 @@ def make_onnx_model(plan: ExportPlan, *, outputs_in_int8: bool) -> OnnxModel:
         plan = plan.without(lost)
 
 
-def convert_to_onnx(graph_def: GraphDef, inputs: list[str] | Any, outputs: list[str] | Any) -> Any:
-    """Converts a float graph with tf2onnx.
+def convert_to_onnx(graph_def: GraphDef, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+    """Converts a float graph with tf2onnx; returns the ModelProto.
+
+    Args:
+        graph_def: the graph.
+        inputs: its placeholders.
+        outputs: its output operators.
 
     Raises:
         ExportError: the library is missing, or does not know an op.
     """
     library("onnx", "onnx")
-    with chatter_to_log_file("export"):
-        tf2onnx = library("tf2onnx", "onnx")
-        try:
-            model, _ = tf2onnx.convert.from_graph_def(
-                graph_def,
-                input_names=[f"{name}:0" for name in inputs],
-                output_names=[f"{name}:0" for name in outputs],
-                opset=_OPSET,
-            )
-        except Exception as error:  # it raises whatever it comes upon
-            raise ExportError(
-                f"tf2onnx cannot convert the model: {first_line(error)}. The log file has the details; another format "
-                "may know what it does not."
-            ) from error
+    with refusals("tf2onnx", "convert"):
+        model, _ = library("tf2onnx", "onnx").convert.from_graph_def(
+            graph_def,
+            input_names=[f"{name}:0" for name in inputs],
+            output_names=[f"{name}:0" for name in outputs],
+            opset=_OPSET,
+        )
     return model
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from amct_tensorflow.export.libraries import library
+from amct_tensorflow.export.libraries import library, refusals
 from amct_tensorflow.export.onnx_model import OnnxModel, make_onnx_model
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.target import Exported, Target, Values
@@ -36,7 +36,7 @@ class OnnxRuntime:
 
     def run(self, inputs: Values) -> list[np.ndarray]:
         """Runs a batch."""
-        return list(self._session.run([f"{name}:0" for name in self._plan.outputs], _feeds(inputs)))
+        return list(self._session.run([f"{name}:0" for name in self._plan.outputs], feeds(inputs)))
 
     def layers(self, inputs: Values) -> dict[str, np.ndarray]:
         """Runs the model with the outputs of layers as outputs of its own."""
@@ -48,7 +48,7 @@ class OnnxRuntime:
             if tensor not in known:
                 model.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
         names = list(self._model.ends)
-        values = _session(model).run([self._model.ends[name] for name in names], _feeds(inputs))
+        values = _session(model).run([self._model.ends[name] for name in names], feeds(inputs))
         return {name: in_layout(self._plan, name, value) for name, value in zip(names, values, strict=True)}
 
 
@@ -59,7 +59,8 @@ def in_layout(plan: ExportPlan, name: str, value: np.ndarray) -> np.ndarray:
     return np.moveaxis(value, 1, -1) if channels_last and is_image else value
 
 
-def _feeds(inputs: Values) -> dict[str, np.ndarray]:
+def feeds(inputs: Values) -> dict[str, np.ndarray]:
+    """Returns the values of placeholders by the names that tf2onnx gives the inputs."""
     return {f"{name}:0": values for name, values in inputs.items()}
 
 
@@ -69,7 +70,8 @@ def _session(model: Any, optimized: Path | None = None) -> Any:
     options.log_severity_level = 3  # errors
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
-    return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    with refusals("ONNX Runtime", "load"):
+        return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _in_float(plan: ExportPlan, model: OnnxModel) -> dict[str, str]:

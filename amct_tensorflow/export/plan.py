@@ -9,13 +9,13 @@ import numpy as np
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors
-from amct_tensorflow.comparison.correspondence import read_quantized
-from amct_tensorflow.errors import ExportError
+from amct_tensorflow.errors import ExportError, ModelError
 from amct_tensorflow.export.float_twin import make_float_twin
 from amct_tensorflow.export.integer_layer import IntegerLayer, read_integer_layers
 from amct_tensorflow.export.observing import Range, observe
 from amct_tensorflow.export.output_grids import Output, find_outputs_of_layers, grids_of_outputs
 from amct_tensorflow.export.sums import find_sums
+from amct_tensorflow.graph.model_file import read_model
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
@@ -83,12 +83,11 @@ def plan_export(
         ExportError: it has what no export knows, or no sum that could be computed in 8 bits where that is wanted.
         CalibrationError: the evaluator ran no batch.
     """
-    quantized = read_quantized(model)
-    view, chosen = quantized.view, list(outputs or quantized.ends)
-    for name in chosen:
-        if name not in view.nodes:
-            raise ExportError(f"{model} has no output {name!r}. Its outputs are: {', '.join(quantized.ends)}.")
+    view = read_model(model)
     layers = read_integer_layers(view)
+    if not layers:
+        raise ModelError(f"{model} holds no quantized layer. Give the result of a run.")
+    chosen = _outputs(view, model, outputs)
     found = find_outputs_of_layers(view, layers, chosen)
     sums = find_sums(view, found, chosen) if sums_in_int8 else {}
     if sums_in_int8 and not sums:
@@ -111,6 +110,15 @@ def plan_export(
         output_grids=grids_of_outputs({**found, **sums}, {name: each.grid(name) for name, each in ranges.items()}),
         images=images,
     )
+
+
+def _outputs(view: GraphView, model: Path, given: Sequence[str]) -> list[str]:
+    """Returns the outputs that are given, or else all that nothing reads."""
+    ends = [name for name, node in view.nodes.items() if node.op != "Placeholder" and not view.consumers(name)]
+    for name in given:
+        if name not in view.nodes:
+            raise ExportError(f"{model} has no output {name!r}. Its outputs are: {', '.join(ends)}.")
+    return list(given or ends)
 
 
 def _float_layers(view: GraphView, layers: Sequence[IntegerLayer]) -> list[str]:

@@ -9,6 +9,7 @@ from amct_tensorflow.export.check import Check, top1
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.target import Exported, Target
 from amct_tensorflow.log import printable
+from amct_tensorflow.storage.json_text import finite_or_none
 
 # To be raised when a key changes its meaning or goes; new ones may come.
 VERSION = 1
@@ -38,7 +39,7 @@ def make_document(
         "images": check.images,
         "simulation": {"top1": top1(check.simulation), "metric": _metric(check.simulation.metric)},
         "exported": {"top1": top1(check.exported), "metric": _metric(check.exported.metric)},
-        "kl": _number(check.divergence),
+        "kl": finite_or_none(check.divergence),
         "kl_limit": limit,
         "within_limit": check.divergence <= limit,
         "agreement": check.agreement,
@@ -53,7 +54,7 @@ def make_document(
 
 def _layer(name: str, reason: str | None, check: Check) -> dict[str, Any]:
     error = check.layers.get(name)
-    return {**_part(name, reason), "snr_db": None if error is None else _number(error.sqnr)}
+    return {**_part(name, reason), "snr_db": None if error is None else finite_or_none(error.sqnr)}
 
 
 def _part(name: str, reason: str | None) -> dict[str, Any]:
@@ -111,8 +112,3 @@ def _metric(metric: Any) -> float | str:
     """Returns a number as it is if JSON knows it, and anything else as text."""
     known = isinstance(metric, int) or (isinstance(metric, float) and math.isfinite(metric))
     return metric if known else str(metric)
-
-
-def _number(value: float) -> float | None:
-    """Returns a number as JSON can hold it; None if it is not finite."""
-    return value if math.isfinite(value) else None

@@ -3,7 +3,6 @@
 The model is the object form of its flatbuffer, as TensorFlow's own tools edit it.
 """
 
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.export.running_order import in_running_order
 
 _OPS = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 _TYPES = {np.dtype(np.int8): schema.TensorType.INT8, np.dtype(np.int32): schema.TensorType.INT32}
@@ -90,7 +90,9 @@ class TfliteEditor:
 
     def content(self) -> bytes:
         """Returns the edited model, its operators in an order in which they can run, without what nothing reads."""
-        self._graph.operators = self._sorted()
+        self._graph.operators = in_running_order(
+            self.operators, lambda each: each.inputs, lambda each: each.outputs, wanted=self._graph.outputs
+        )
         self._drop_unread()
         return bytes(flatbuffer_utils.convert_object_to_bytearray(self._model))
 
@@ -117,25 +119,6 @@ class TfliteEditor:
         code.version = version
         self._model.operatorCodes.append(code)
         return len(self._model.operatorCodes) - 1
-
-    def _sorted(self) -> list[Any]:
-        producers = {index: operator for operator in self.operators for index in operator.outputs}
-        waiting = {id(each): len({index for index in each.inputs if index in producers}) for each in self.operators}
-        readers = defaultdict(list)
-        for operator in self.operators:
-            for index in {index for index in operator.inputs if index in producers}:
-                readers[index].append(operator)
-        ready = [operator for operator in self.operators if not waiting[id(operator)]]
-        ordered = []
-        while ready:
-            operator = ready.pop(0)
-            ordered.append(operator)
-            for index in operator.outputs:
-                for reader in readers[index]:
-                    waiting[id(reader)] -= 1
-                    if not waiting[id(reader)]:
-                        ready.append(reader)
-        return ordered
 
     def _drop_unread(self) -> None:
         """Empties the buffers that no operator reads, and leaves their tensors out."""

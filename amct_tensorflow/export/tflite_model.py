@@ -14,9 +14,8 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors
-from amct_tensorflow.console.chatter import chatter_to_log_file
-from amct_tensorflow.errors import ExportError, first_line
 from amct_tensorflow.export.integer_layer import IntegerLayer
+from amct_tensorflow.export.libraries import refusals
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.tflite_editor import TfliteEditor
 from amct_tensorflow.graph.view import attribute
@@ -149,18 +148,12 @@ def convert_to_tflite(
             node.attr["shape"].shape.CopyFrom(tf.TensorShape(shapes[node.name]).as_proto())
             if "_output_shapes" in node.attr:
                 del node.attr["_output_shapes"]
-    with chatter_to_log_file("export"):
-        try:
-            imported = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(shaped, name=""), [])
-            pruned = imported.prune([f"{name}:0" for name in inputs], [f"{name}:0" for name in outputs])
-            converter = tf.lite.TFLiteConverter.from_concrete_functions([pruned])
-            adjust(converter)
-            return bytes(converter.convert())
-        except Exception as error:  # it raises whatever it comes upon
-            raise ExportError(
-                f"TensorFlow's converter cannot convert the model: {first_line(error)}. The log file has the details; "
-                "another format may know what it does not."
-            ) from error
+    with refusals("TensorFlow's converter", "convert"):
+        imported = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(shaped, name=""), [])
+        pruned = imported.prune([f"{name}:0" for name in inputs], [f"{name}:0" for name in outputs])
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([pruned])
+        adjust(converter)
+        return bytes(converter.convert())
 
 
 class _Writer:
@@ -182,10 +175,9 @@ class _Writer:
             missing: what is known of other layers.
         """
         in_float = {name: reason for name in operators if (reason := self._reason(name)) is not None}
-        for name in operators:
-            if name in in_float:
-                continue
-            self._ends[name] = self._hand_on_in_int8(name, operators[name])
+        for name, operator in operators.items():
+            if name not in in_float:
+                self._ends[name] = self._hand_on_in_int8(name, operator)
         in_float.update(self._add_in_int8())
         for name, operator in operators.items():
             compute = self._compute_in_float if name in in_float else self._compute_in_int8

@@ -94,6 +94,9 @@ def test_tflite_adds_in_int8():
     assert adds_in_tflite(exported.files[".tflite"]) == {"sum1": int8, "sum2": int8, "sum3": float32}
     assert not exported.in_float.keys() & plan.sums.keys()
     assert check_export(plan, exported, checked()).divergence < 5e-4
+    editor = TfliteEditor(exported.files[".tflite"])
+    unread = [each for each in editor.operators if not any(map(editor.readers, each.outputs))]
+    assert [editor.op_type(each) for each in unread] == ["SOFTMAX"]  # no floats that only cost time
 
 
 def test_onnx_runtime_adds_in_int8():
