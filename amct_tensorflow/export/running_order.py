@@ -13,7 +13,7 @@ def in_running_order(
 ) -> list[Any]:
     """Returns operators so that each stands behind those whose outputs it reads.
 
-    Edits leave floats behind that nothing reads. XNNPACK and ONNX Runtime skip them, but other kernels would execute them.
+    Edits leave floats behind that nothing reads. XNNPACK and ONNX Runtime skip them, but other kernels would not.
 
     Args:
         operators: the operators.

@@ -58,6 +58,11 @@ class TfliteEditor:
         tensor.quantization = _quantization(np.array([grid.scale]), np.array([grid.offset]), 0)
         return self._append(tensor)
 
+    def grid(self, index: int) -> ActivationFactors:
+        """Returns the grid of an int8 tensor of activations."""
+        parameters = self._graph.tensors[index].quantization
+        return ActivationFactors(float(parameters.scale[0]), int(parameters.zeroPoint[0]))
+
     def add_float_like(self, index: int, name: str) -> int:
         """Adds a float tensor of the shape of another one."""
         other = self._graph.tensors[index]

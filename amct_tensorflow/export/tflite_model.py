@@ -24,6 +24,8 @@ from amct_tensorflow.graph.view import attribute
 _QUANTIZE, _DEQUANTIZE, _DEQUANTIZE_PER_CHANNEL, _ADD = 1, 2, 5, 2
 # The least of QUANTIZE that takes int8 on one grid to another one.
 _REQUANTIZE = 2
+# Op types that do nothing but move values, and the least versions of them that take int8.
+_MOVING = {"MAX_POOL_2D": 2, "PAD": 2, "RESHAPE": 1, "SQUEEZE": 1, "TRANSPOSE": 2}
 
 
 def _filters(weights: np.ndarray) -> np.ndarray:
@@ -177,8 +179,9 @@ class _Writer:
         in_float = {name: reason for name in operators if (reason := self._reason(name)) is not None}
         for name, operator in operators.items():
             if name not in in_float:
-                self._ends[name] = self._hand_on_in_int8(name, operator)
+                self._ends[name] = self._hand_on_in_int8(operator, self._plan.output_grids[name])
         in_float.update(self._add_in_int8())
+        self._move_in_int8()
         for name, operator in operators.items():
             compute = self._compute_in_float if name in in_float else self._compute_in_int8
             compute(self._plan.layers[name], operator)
@@ -237,13 +240,27 @@ class _Writer:
                 in_float[name] = "what it adds is in float"
             else:
                 operator.inputs = [self._handed_on[int(index)] for index in operator.inputs]
-                self._hand_on_in_int8(name, operator)
+                self._hand_on_in_int8(operator, self._plan.output_grids[name])
                 self._editor.set_version(operator, _ADD)
         return in_float
 
-    def _hand_on_in_int8(self, name: str, operator: Any) -> str:
-        """Lets an operator yield int8, from which the float tensor that it yielded before is made; returns its name."""
-        grid, end = self._plan.output_grids[name], int(operator.outputs[0])
+    def _move_in_int8(self) -> None:
+        """Lets operators that only move what is handed on in 8 bits move the integers, by which nothing is rounded."""
+        for operator in list(self._editor.operators):
+            op_type = self._editor.op_type(operator)
+            integers = self._handed_on.get(int(operator.inputs[0])) if op_type in _MOVING else None
+            if integers is not None:
+                operator.inputs[0] = integers
+                self._hand_on_in_int8(operator, self._editor.grid(integers))
+                self._editor.set_version(operator, _MOVING[op_type])
+
+    def _hand_on_in_int8(self, operator: Any, grid: ActivationFactors) -> str:
+        """Lets an operator yield int8 on a grid, from which the float tensor is made that it yielded before.
+
+        Returns:
+            The name of the tensor of int8.
+        """
+        end = int(operator.outputs[0])
         integers = self._editor.add_tensor_like(end, f"{self._editor.name(end)}/int8", grid)
         operator.outputs = [integers]
         self._editor.add_operator("DEQUANTIZE", _DEQUANTIZE, [integers], end)

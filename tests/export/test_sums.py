@@ -1,4 +1,4 @@
-"""Residual Adds between layers, in 8 bits in the files that can have them so."""
+"""What lies between layers, in 8 bits in the files that can have it so: residual Adds, and what only moves values."""
 
 import json
 from pathlib import Path
@@ -46,6 +46,13 @@ def residual():
     finish(conv(tf.add(conv(second, 5), padded, name="sum3"), 6))
 
 
+def moving():
+    """What only moves values stands between the first two layers, and a Relu in front of it."""
+    x = tf1.placeholder(tf.float32, [None, 6, 6, 3], name="x")
+    padded = tf.pad(tf.nn.relu(conv(x, 1)), [[0, 0], [1, 1], [1, 1], [0, 0]])
+    finish(conv(tf.nn.max_pool2d(padded, 2, 2, "VALID"), 2))
+
+
 def chain():
     finish(tf.add(conv(tf1.placeholder(tf.float32, [None, 6, 6, 3], name="x"), 1), 1.0))
 
@@ -73,10 +80,15 @@ def adds_in_tflite(content):
 
 def adds_in_onnx(content):
     """Returns per Add that ONNX Runtime executes its op type."""
+    return [node.op_type for node in executed(content) if "Add" in node.op_type]
+
+
+def executed(content):
+    """Returns the nodes that ONNX Runtime executes."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = "optimized.onnx"
     onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return [node.op_type for node in onnx.load("optimized.onnx").graph.node if "Add" in node.op_type]
+    return onnx.load("optimized.onnx").graph.node
 
 
 def test_the_sums_of_what_layers_yield_are_found():
@@ -105,6 +117,22 @@ def test_onnx_runtime_adds_in_int8():
     assert sorted(adds_in_onnx(exported.files[".onnx"])) == ["Add", "QLinearAdd", "QLinearAdd"]
     assert not exported.in_float.keys() & plan.sums.keys()
     assert check_export(plan, exported, checked()).divergence < 5e-4
+
+
+def test_what_only_moves_values_moves_integers():
+    calibrate_and_save(build(moving), X)
+    plan = plan_export(MODEL, [], checked())
+    tflite, onnx_ = (TARGETS[name].export(plan, checked()) for name in ("tflite", "onnx"))
+    editor = TfliteEditor(tflite.files[".tflite"])
+    moved = [each for each in editor.operators if editor.op_type(each) in ("PAD", "MAX_POOL_2D")]
+    assert len(moved) == 2
+    assert {editor.tensor(int(each.outputs[0])).type for each in moved} == {schema.TensorType.INT8}
+    nodes = executed(onnx_.files[".onnx"])
+    (pool,) = [node for node in nodes if node.op_type in ("MaxPool", "NhwcMaxPool")]
+    (read,) = [node for node in nodes if pool.input[0] in node.output]
+    assert read.op_type != "DequantizeLinear"
+    for exported in (tflite, onnx_):
+        assert check_export(plan, exported, checked()).divergence < 5e-4
 
 
 @pytest.mark.parametrize("target", ["tflite", "onnx"])
