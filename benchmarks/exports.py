@@ -2,9 +2,10 @@
 
 Per network one run of the tool with its defaults; its result is exported to each format, and all files predict all
 images. The float model in the same runtime, as the runtime's own converter makes it, is what times are compared with:
-one image at a time, the models in turn. The runtimes' own quantizers get the same 32 images: the converter of
-TensorFlow Lite (full integer), ``quantize_static`` of ONNX Runtime (QDQ, per channel, MinMax), and NNCF (``quantize``)
-for OpenVINO. Their softmax stays in float, too: in steps of 1/256 it would show most probabilities as 0.
+one image at a time, the models in turn. Where the runtime adds in int8, there is an export with ``--between int8``
+beside the default, which has residual Adds in float. The runtimes' own quantizers get the same 32 images: the converter
+of TensorFlow Lite (full integer), ``quantize_static`` of ONNX Runtime (QDQ, per channel, MinMax), and NNCF
+(``quantize``) for OpenVINO. Their softmax stays in float, too: in steps of 1/256 it would show most probabilities as 0.
 Writes the table in benchmarks/README.md.
 """
 
@@ -42,6 +43,10 @@ NETWORKS = ("MobileNet V2", "EfficientNet-Lite0")
 ROUNDS = 60
 THREADS = (1, 2)
 OWN_TFLITE = "own.tflite"
+EXPORT = "export"
+INT8_SUMS = "export, Adds in int8"
+# What only rows of exports have.
+OF_EXPORTS = ("KL to simulation", "same class", "weights in 8 bits", "layers in int8")
 Run = Callable[[np.ndarray], np.ndarray]
 
 
@@ -52,6 +57,7 @@ class Case:
     Attributes:
         classifier: the network.
         plan: the export of its quantized model.
+        plan_with_sums: the same with residual Adds in int8.
         evaluator: runs the calibration images.
         folder: for files.
         softmax: of the float model in TensorFlow.
@@ -61,6 +67,7 @@ class Case:
 
     classifier: Classifier
     plan: ExportPlan
+    plan_with_sums: ExportPlan
     evaluator: CheckedEvaluator
     folder: Path
     softmax: np.ndarray
@@ -147,14 +154,16 @@ def case(classifier: Classifier, python: Path) -> Iterator[Case]:
             str(classifier.inputs.model), [classifier.output], "record.txt", "config.json", "net", judge
         )
         evaluator = CheckedEvaluator(judge)
-        plan = plan_export(folder / "net_quantized.pb", [], evaluator)
+        plan, plan_with_sums = (
+            plan_export(folder / "net_quantized.pb", [], evaluator, sums_in_int8=wanted) for wanted in (False, True)
+        )
         images, _ = classifier.data
         softmax, simulated = (
             predict(load_graph(model), images, classifier.placeholder, classifier.output)
             for model in (classifier.inputs.model, folder / "net_quantized.pb")
         )
         np.save(folder / "images.npy", images[:BATCH])
-        yield Case(classifier, plan, evaluator, folder, softmax, simulated, python)
+        yield Case(classifier, plan, plan_with_sums, evaluator, folder, softmax, simulated, python)
 
 
 def simulation_row(prepared: Case) -> dict[str, Any]:
@@ -169,30 +178,36 @@ def simulation_row(prepared: Case) -> dict[str, Any]:
 
 
 def measure(prepared: Case, runtime: Runtime) -> list[dict[str, Any]]:
-    """Measures the float model, the export, and what the runtime's own quantizer makes."""
+    """Measures the float model, the exports, and what the runtime's own quantizer makes."""
     target = TARGETS[runtime.target]
-    exported = target.export(prepared.plan, prepared.evaluator)
-    for suffix, data in exported.files.items():
-        (prepared.folder / f"net{suffix}").write_bytes(data)
-    ours = prepared.folder / f"net{target.suffixes[0]}"
-    files = {"float": runtime.float_model(prepared), "export": ours, runtime.quantizer: runtime.own(prepared)}
+    plans = {EXPORT: prepared.plan}
+    if target.no_int8_sums is None:
+        plans[INT8_SUMS] = prepared.plan_with_sums
+    exports = {name: target.export(plan, prepared.evaluator) for name, plan in plans.items()}
+    ours = {name: write_export(prepared, f"net{number}", exports[name]) for number, name in enumerate(exports)}
+    files = {"float": runtime.float_model(prepared), **ours, runtime.quantizer: runtime.own(prepared)}
     ratios = {count: time_ratios(prepared, runtime, files, count) for count in THREADS}
-    return [row(prepared, runtime, exported, name, file, ratios) for name, file in files.items()]
+    return [row(prepared, runtime, exports.get(name), name, file, ratios) for name, file in files.items()]
+
+
+def write_export(prepared: Case, name: str, exported: Exported) -> Path:
+    """Writes the files of an export; returns the path of the one to open."""
+    for suffix, data in exported.files.items():
+        (prepared.folder / f"{name}{suffix}").write_bytes(data)
+    return prepared.folder / f"{name}{next(iter(exported.files))}"
 
 
 def row(
     prepared: Case,
     runtime: Runtime,
-    exported: Exported,
+    exported: Exported | None,
     name: str,
     file: Path,
     ratios: Mapping[int, Mapping[str, float]],
 ) -> dict[str, Any]:
-    """Returns what there is to tell of a file."""
+    """Returns what there is to tell of a file; ``exported`` is what it was exported as, if it was."""
     run = runtime.load(file, max(THREADS))
     softmax = np.concatenate([run(image[None]) for image in prepared.images])
-    layers = prepared.plan.layers.values()
-    weights = sum(layer.weights.size for layer in layers if layer.weights is not None)
     size = file.stat().st_size + (file.with_suffix(".bin").stat().st_size if file.suffix == ".xml" else 0)
     found = {
         "network": prepared.classifier.name,
@@ -200,17 +215,27 @@ def row(
         "model": name,
         "top-1": f"{top1(prepared, softmax):.2f}",
         "KL to float": mean_kl(prepared.softmax, softmax),
-        "KL to simulation": mean_kl(prepared.simulated, softmax) if name == "export" else "",
-        "same class": f"{100 * np.mean(softmax.argmax(1) == prepared.simulated.argmax(1)):.1f} %"
-        if name == "export"
-        else "",
+        **dict.fromkeys(OF_EXPORTS, ""),
         "MB": f"{size / 1e6:.1f}",
-        "weights in 8 bits": f"{100 * runtime.int8_weights(file) / weights:.0f} %" if name == "export" else "",
-        "layers in int8": f"{len(layers) - len(exported.in_float)} of {len(layers)}" if name == "export" else "",
     }
+    if exported is not None:
+        found.update(row_of_export(prepared, exported, softmax, runtime.int8_weights(file)))
     for count, measured in ratios.items():
         found[f"time, {count} thread{'s' if count > 1 else ''}"] = f"{measured[name]:.2f}"
     return found
+
+
+def row_of_export(prepared: Case, exported: Exported, softmax: np.ndarray, int8_weights: int) -> dict[str, Any]:
+    """Returns what there is to tell of an export beyond that, which ``OF_EXPORTS`` names."""
+    layers = prepared.plan.layers
+    weights = sum(layer.weights.size for layer in layers.values() if layer.weights is not None)
+    in_float = layers.keys() & exported.in_float.keys()
+    return {
+        "KL to simulation": mean_kl(prepared.simulated, softmax),
+        "same class": f"{100 * np.mean(softmax.argmax(1) == prepared.simulated.argmax(1)):.1f} %",
+        "weights in 8 bits": f"{100 * int8_weights / weights:.0f} %",
+        "layers in int8": f"{len(layers) - len(in_float)} of {len(layers)}",
+    }
 
 
 def time_ratios(prepared: Case, runtime: Runtime, files: Mapping[str, Path], threads: int) -> dict[str, float]:

@@ -29,7 +29,7 @@ from amct_tensorflow.record.layer_factors import LayerFactors
 
 # Of each image so many positions of a feature map are looked at: 32 images give 8,192 rows, more than most layers have
 # inputs.
-_ROWS_PER_IMAGE = 256
+ROWS_PER_IMAGE = 256
 
 
 class LayerMoments:
@@ -94,7 +94,7 @@ class _Layer:
         """Takes the data that the layer reads, of some images."""
         if not value.size:
             return
-        rows = self._form.rows(self._node, value, self._weights.shape, _ROWS_PER_IMAGE * len(value))
+        rows = self._form.rows(self._node, value, self._weights.shape, ROWS_PER_IMAGE * len(value))
         steps = self._quantize(rows)
         self._groups, self._count = len(rows), self._count + rows.shape[1]
         self._sums = [

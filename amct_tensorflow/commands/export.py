@@ -40,6 +40,10 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add("--batch_num", metavar="N", type=positive_int,
         help="how many of the batches of --data or --data_dir calibrate (default: 1)")  # fmt: skip
     add_outputs(parser, "outputs of the model (default: whatever nothing reads)")
+    add("--between", choices=("float", "int8"), default="float",
+        help="how residual Adds between quantized layers are computed: float, or int8, which is faster, and rounds "
+        "once more (default: %(default)s; openvino has no use for int8: its kernels add in float on the way)",
+    )  # fmt: skip
     add("--output", metavar="PREFIX", help="folder and prefix of the files (default: those of the result)")
     add("--max_divergence", metavar="D", type=non_negative_float, default=_LIMIT,
         help="how far the outputs may lie from those of the simulation; of probabilities, mean KL divergence in nats "
@@ -59,13 +63,16 @@ def _check(parser: ArgumentParser, arguments: Namespace) -> None:
         parser.error("--labels belongs to --data")
     if arguments.batch_num and arguments.evaluator:
         parser.error("--batch_num has no effect; the evaluator says how many batches calibrate")
+    if arguments.data and (arguments.batch_num or 1) > len(arguments.data):
+        parser.error(f"--batch_num is {arguments.batch_num}, but --data gives {len(arguments.data)} batches")
 
 
 def _run(arguments: Namespace) -> int:
     from amct_tensorflow.export.report import format_document
-    from amct_tensorflow.export.result import find_result, prefix_of
+    from amct_tensorflow.export.result import find_result
     from amct_tensorflow.export.run import export_model
     from amct_tensorflow.export.targets import TARGETS
+    from amct_tensorflow.quantized.model_files import prefix_of
     from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
     model = find_result(arguments.result)
@@ -76,6 +83,7 @@ def _run(arguments: Namespace) -> int:
         CheckedEvaluator(_evaluator(arguments, model)),
         Path(arguments.output) if arguments.output else prefix_of(model),
         arguments.max_divergence,
+        sums_in_int8=arguments.between == "int8",
     )
     _renew_report(model.parent)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None

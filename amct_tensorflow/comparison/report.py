@@ -8,6 +8,7 @@ from amct_tensorflow.comparison.compare import ComparedLayer, Comparison
 from amct_tensorflow.comparison.tensor_error import TensorError
 from amct_tensorflow.console.table import format_table
 from amct_tensorflow.log import printable
+from amct_tensorflow.storage.json_text import finite_or_none
 
 # To be raised when a key changes its meaning or goes; new ones may come.
 VERSION = 1
@@ -64,7 +65,7 @@ def dump_comparison(comparison: Comparison, original: str, quantized: str, data:
         "original": original,
         "quantized": quantized,
         "data": data | {"batches": comparison.batches},
-        "divergence": _number(comparison.divergence),
+        "divergence": finite_or_none(comparison.divergence),
         "outputs": [{"name": name} | _error(error) for name, error in comparison.outputs.items()],
         "layers": [
             *(_layer(each, each.damage.value, _error(each.alone)) for each in comparison.layers),
@@ -82,7 +83,7 @@ def _layer(layer: ComparedLayer, damage: float | None, alone: dict[str, Any] | N
     return {
         "name": layer.layer.name,
         "type": layer.layer.op_type,
-        "damage": None if damage is None else _number(damage),
+        "damage": None if damage is None else finite_or_none(damage),
         "alone": alone,
         "in_place": _error(layer.in_place),
     }
@@ -91,12 +92,7 @@ def _layer(layer: ComparedLayer, damage: float | None, alone: dict[str, Any] | N
 def _error(error: TensorError) -> dict[str, Any]:
     return {
         "exact": error.sqnr == math.inf,
-        "sqnr_db": _number(error.sqnr),
-        "cosine": _number(error.cosine),
-        "max_error": _number(error.largest),
+        "sqnr_db": finite_or_none(error.sqnr),
+        "cosine": finite_or_none(error.cosine),
+        "max_error": finite_or_none(error.largest),
     }
-
-
-def _number(value: float) -> float | None:
-    """Returns a number as JSON can hold it; None if it is not finite."""
-    return value if math.isfinite(value) else None

@@ -4,7 +4,6 @@ The evaluator gets a graph with the placeholders and outputs of the model. Behin
 is the quantized model in TensorFlow, and the exported file in its runtime, whose values are the outputs.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,7 @@ from amct_tensorflow.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.comparison.running import Runner
 from amct_tensorflow.comparison.tensor_error import TensorError
 from amct_tensorflow.errors import DatasetError
+from amct_tensorflow.export.output_grids import limits
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.target import Exported, Runtime
 from amct_tensorflow.graph.model_file import import_graph
@@ -50,7 +50,8 @@ def check_export(plan: ExportPlan, exported: Exported, evaluator: CheckedEvaluat
     """Evaluates both, and compares them.
 
     Raises:
-        EvaluatorError: the evaluator fails, or ran no images.
+        EvaluatorError: the evaluator fails.
+        DatasetError: it ran no images.
     """
     both = _Both(plan, exported.runtime)
     graph = both.graph()
@@ -129,13 +130,12 @@ def _as_read(values: np.ndarray, grid: ActivationFactors | None) -> np.ndarray:
     """Limits values to what all readers quantize them to; the rest, such as what a Relu would cut off, nobody sees."""
     if grid is None:
         return values
-    lowest, highest = ((integer - grid.offset) * grid.scale for integer in (-128, 127))
-    return np.asarray(np.clip(values, lowest, highest))
+    return np.asarray(np.clip(values, *limits(grid)))
 
 
 def top1(evaluation: Evaluation) -> float | None:
     """Returns the top-1 accuracy in percent, if an evaluation tells for each image whether it is right."""
-    results: Sequence[float] | np.ndarray | None = evaluation.image_results
+    results = evaluation.image_results
     if results is None or not np.isin(results, (0.0, 100.0)).all():
         return None
     return float(np.mean(results))

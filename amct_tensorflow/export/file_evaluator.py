@@ -46,16 +46,19 @@ class FileEvaluator(AutoCalibrationEvaluatorBase):
 
     def evaluate(self, graph: tf.Graph, outputs: list[str]) -> float:
         """Runs all batches."""
-        quantized = any(operation.type.startswith("Ascend") for operation in graph.get_operations())
-        title = "quantized model" if quantized else "exported model"
-        first = [values[0] for values in self._run(graph, outputs, title, self._files)]
+        first = [values[0] for values in self._run(graph, outputs, "evaluation", self._files)]
         if self._labels is None:
             return float(len(first))
-        scores = np.concatenate(first)
+        scores = np.concatenate(first) if first[0].ndim else np.stack(first)
         if scores.ndim != 2 or len(scores) != len(self._labels):
             raise DatasetError(
                 f"The labels are for {len(self._labels)} images, but the model's first output has the shape "
                 f"{list(scores.shape)}. Give one label per image, of a model that classifies."
+            )
+        if self._labels.min() < 0 or self._labels.max() >= scores.shape[1]:
+            raise DatasetError(
+                f"The labels go from {self._labels.min()} to {self._labels.max()}, but the model has {scores.shape[1]} "
+                "classes, which it counts from 0. Give the classes as the model counts them."
             )
         self._correct = scores.argmax(axis=1) == self._labels
         return 100.0 * float(np.mean(self._correct))

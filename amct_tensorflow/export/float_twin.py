@@ -12,6 +12,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.errors import ExportError
 from amct_tensorflow.export.integer_layer import IntegerLayer
+from amct_tensorflow.export.output_grids import limits
 from amct_tensorflow.graph.barrier import BARRIER
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
@@ -64,9 +65,8 @@ def make_float_twin(
 
 def _clipped(editor: GraphEditor, layer: IntegerLayer, tensor: str) -> str:
     """Clips what a layer reads to the range of its quantizer; returns the node that does."""
-    for op, integer in (("Maximum", -128), ("Minimum", 127)):
+    for op, bound in zip(("Maximum", "Minimum"), limits(layer.input_grid), strict=True):
         name = editor.unique_name(f"{layer.name}/{op}")
-        bound = np.float32((integer - layer.input_grid.offset) * layer.input_grid.scale)
-        limit = editor.add(make_const(f"{name}/limit", np.array(bound)), like=layer.name)
+        limit = editor.add(make_const(f"{name}/limit", np.array(bound, np.float32)), like=layer.name)
         tensor = editor.add(make_node(name, op, [tensor, limit], T=tf.float32), like=layer.name)
     return tensor

@@ -1,9 +1,12 @@
-"""Libraries that only an export needs: they are extras of the package."""
+"""Libraries that an export needs: some are extras of the package, and each raises errors of its own."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from amct_tensorflow.errors import ExportError
+from amct_tensorflow.console.chatter import chatter_to_log_file
+from amct_tensorflow.errors import AmctError, ExportError, first_line
 
 
 def library(name: str, extra: str) -> Any:
@@ -23,3 +26,26 @@ def library(name: str, extra: str) -> Any:
             f"This export needs {name.partition('.')[0]}, which cannot be imported ({error}). Install it: "
             f'pip install "amct-tensorflow-open[{extra}]", or in a checkout pip install -e ".[{extra}]".'
         ) from error
+
+
+@contextmanager
+def refusals(tool: str, work: str) -> Iterator[None]:
+    """Makes one clear error of whatever a tool raises, and sends what it says meanwhile to the log file.
+
+    Args:
+        tool: its name, as it begins a sentence.
+        work: what it cannot do then.
+
+    Raises:
+        ExportError: it has raised something.
+    """
+    with chatter_to_log_file("export"):
+        try:
+            yield
+        except AmctError:
+            raise
+        except Exception as error:  # tools raise whatever they come upon
+            raise ExportError(
+                f"{tool} cannot {work} the model: {first_line(error)}. The log file has the details; another format "
+                "may know what it does not."
+            ) from error

@@ -15,6 +15,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.algorithms.rounding import round_to_second_moments
 from amct_tensorflow.algorithms.second_moments import SecondMoments
+from amct_tensorflow.calibration.layer_moments import ROWS_PER_IMAGE
 from amct_tensorflow.export.integer_layer import IntegerLayer
 from amct_tensorflow.export.observing import observe
 from amct_tensorflow.export.plan import ExportPlan
@@ -22,8 +23,6 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 _LOWEST = -127
-# As in the calibration.
-_ROWS_PER_IMAGE = 256
 
 
 def with_narrow_weights(plan: ExportPlan, evaluator: CheckedEvaluator) -> ExportPlan:
@@ -74,7 +73,7 @@ class _Seen:
 
     def look(self, value: np.ndarray) -> None:
         if value.size:
-            self._moments.add(self._form.rows(self._node, value, self._weights.shape, _ROWS_PER_IMAGE * len(value)))
+            self._moments.add(self._form.rows(self._node, value, self._weights.shape, ROWS_PER_IMAGE * len(value)))
 
     def narrow(self) -> IntegerLayer:
         """Returns the layer with a wider step, and so smaller integers, where there is a -128."""

@@ -1,12 +1,12 @@
 """Editing an ONNX model: the few primitive edits that putting integers into it is made of."""
 
-from collections import defaultdict
 from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from amct_tensorflow.export.libraries import library
+from amct_tensorflow.export.running_order import in_running_order
 
 
 class OnnxEditor:
@@ -56,7 +56,7 @@ class OnnxEditor:
 
     def model(self) -> Any:
         """Returns the edited model, its nodes in an order in which they can run, without what nothing reads."""
-        nodes = self._sorted()
+        nodes = in_running_order(self.nodes, lambda each: each.input, lambda each: each.output, wanted=self._outputs)
         read = {name for node in nodes for name in node.input}
         graph = self._onnx.helper.make_graph(
             nodes,
@@ -69,22 +69,3 @@ class OnnxEditor:
         result.CopyFrom(self._model)
         result.graph.CopyFrom(graph)
         return result
-
-    def _sorted(self) -> list[Any]:
-        producers = {name: node for node in self.nodes for name in node.output}
-        waiting = {id(node): len({name for name in node.input if name in producers}) for node in self.nodes}
-        readers = defaultdict(list)
-        for node in self.nodes:
-            for name in {name for name in node.input if name in producers}:
-                readers[name].append(node)
-        ready = [node for node in self.nodes if not waiting[id(node)]]
-        ordered = []
-        while ready:
-            node = ready.pop(0)
-            ordered.append(node)
-            for name in node.output:
-                for reader in readers[name]:
-                    waiting[id(reader)] -= 1
-                    if not waiting[id(reader)]:
-                        ready.append(reader)
-        return ordered

@@ -6,7 +6,7 @@ Activations are uint8 with a zero point of ``offset + 128``, which says the same
 uint8 by int8. Weights have a scale per output channel, wherever ours have. Whatever is no layer stays in float.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,9 @@ import numpy as np
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors
-from amct_tensorflow.console.chatter import chatter_to_log_file
-from amct_tensorflow.errors import ExportError, first_line
 from amct_tensorflow.export.clipping import is_clipped_by
 from amct_tensorflow.export.integer_layer import IntegerLayer
-from amct_tensorflow.export.libraries import library
+from amct_tensorflow.export.libraries import library, refusals
 from amct_tensorflow.export.onnx_editor import OnnxEditor
 from amct_tensorflow.export.plan import ExportPlan
 
@@ -84,13 +82,15 @@ class OnnxModel:
         weights: per layer whose weights it holds as integers, the name of that tensor.
         nodes: per quantized layer, its node.
         ends: per quantized layer, the tensor with its output.
-        missing: per quantized layer of the plan that stays in float, why.
+        adds: per sum of the plan that is in 8 bits, its node.
+        missing: per quantized layer, and per sum of the plan, that stays in float, why.
     """
 
     model: Any
     weights: Mapping[str, str]
     nodes: Mapping[str, str]
     ends: Mapping[str, str]
+    adds: Mapping[str, str]
     missing: Mapping[str, str]
 
 
@@ -115,27 +115,25 @@ def make_onnx_model(plan: ExportPlan, *, outputs_in_int8: bool) -> OnnxModel:
         plan = plan.without(lost)
 
 
-def convert_to_onnx(graph_def: GraphDef, inputs: list[str] | Any, outputs: list[str] | Any) -> Any:
-    """Converts a float graph with tf2onnx.
+def convert_to_onnx(graph_def: GraphDef, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+    """Converts a float graph with tf2onnx; returns the ModelProto.
+
+    Args:
+        graph_def: the graph.
+        inputs: its placeholders.
+        outputs: its output operators.
 
     Raises:
         ExportError: the library is missing, or does not know an op.
     """
     library("onnx", "onnx")
-    with chatter_to_log_file("export"):
-        tf2onnx = library("tf2onnx", "onnx")
-        try:
-            model, _ = tf2onnx.convert.from_graph_def(
-                graph_def,
-                input_names=[f"{name}:0" for name in inputs],
-                output_names=[f"{name}:0" for name in outputs],
-                opset=_OPSET,
-            )
-        except Exception as error:  # it raises whatever it comes upon
-            raise ExportError(
-                f"tf2onnx cannot convert the model: {first_line(error)}. The log file has the details; another format "
-                "may know what it does not."
-            ) from error
+    with refusals("tf2onnx", "convert"):
+        model, _ = library("tf2onnx", "onnx").convert.from_graph_def(
+            graph_def,
+            input_names=[f"{name}:0" for name in inputs],
+            output_names=[f"{name}:0" for name in outputs],
+            opset=_OPSET,
+        )
     return model
 
 
@@ -162,8 +160,9 @@ class _Writer:
         for name, node in nodes.items():
             self._put_integers(self._plan.layers[name], node)
             self._ends[name] = self._end(name, node)
+        adds, in_float = self._put_sums_on_grids()
         names = {name: str(node.name) for name, node in nodes.items()}
-        return OnnxModel(self._editor.model(), self._weights, names, self._ends, missing)
+        return OnnxModel(self._editor.model(), self._weights, names, self._ends, adds, {**missing, **in_float})
 
     def find_nodes(self) -> tuple[dict[str, Any], dict[str, str]]:
         """Returns per layer the node that computes it: of pools that with its output, of others that with its weights.
@@ -254,10 +253,35 @@ class _Writer:
         if node.op_type == "MatMul" and len(readers) == 1 and readers[0].op_type == "Add":
             tensor = str(readers[0].output[0])
             readers = self._editor.readers(tensor)
-        activation = readers[0] if len(readers) == 1 and readers[0].op_type in _ACTIVATIONS else None
         is_wanted = self._outputs_in_int8 or self._plan.layer_outputs[name].grid is not None
         if grid is None or not is_wanted or node.op_type in _FLOAT_OUTPUT:
+            activation = self._activation(tensor)
             return tensor if activation is None else str(activation.output[0])
+        return self._hand_on(tensor, grid)
+
+    def _put_sums_on_grids(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Puts the sums of the plan on their grids; returns the names of their nodes, and why others are in float."""
+        adds = {name: node for node in self._editor.nodes if node.op_type == "Add" for name in node.output}
+        on_grid, in_float = {}, {}
+        for name in self._plan.sums:
+            node = adds.get(f"{name}:0")
+            if node is None:
+                in_float[name] = "the converter has changed it"
+            elif not set(self._dequantized.values()).issuperset(node.input):
+                in_float[name] = "what it adds is in float"
+            else:
+                self._hand_on(str(node.output[0]), self._plan.output_grids[name])
+                on_grid[name] = str(node.name)
+        return on_grid, in_float
+
+    def _activation(self, tensor: str) -> Any | None:
+        """Returns the activation that alone reads a tensor."""
+        readers = self._editor.readers(tensor)
+        return readers[0] if len(readers) == 1 and readers[0].op_type in _ACTIVATIONS else None
+
+    def _hand_on(self, tensor: str, grid: ActivationFactors) -> str:
+        """Puts a tensor on a grid, behind its activation if that is not superfluous there; returns what is read."""
+        activation = self._activation(tensor)
         if activation is not None and not self._editor.is_output(tensor):
             end = str(activation.output[0])
             if is_clipped_by(_ACTIVATIONS[activation.op_type], grid) and not self._editor.is_output(end):

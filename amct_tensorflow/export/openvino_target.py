@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from amct_tensorflow.console.chatter import chatter_to_log_file
-from amct_tensorflow.errors import ExportError, first_line
-from amct_tensorflow.export.libraries import library
+from amct_tensorflow.export.libraries import library, refusals
 from amct_tensorflow.export.onnx_model import OnnxModel, make_onnx_model
-from amct_tensorflow.export.onnx_target import in_layout
+from amct_tensorflow.export.onnx_target import feeds, in_layout
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.target import Exported, Target, Values
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
@@ -26,8 +24,9 @@ def _export(plan: ExportPlan, _evaluator: CheckedEvaluator) -> Exported:
     openvino = library("openvino", "openvino")
     source = make_onnx_model(plan, outputs_in_int8=False)
     files = convert_to_openvino(source.model.SerializeToString())
-    model = openvino.Core().read_model(files[".xml"], files[".bin"])
-    compiled = openvino.Core().compile_model(model, "CPU")
+    with refusals("OpenVINO", "load"):
+        model = openvino.Core().read_model(files[".xml"], files[".bin"])
+        compiled = openvino.Core().compile_model(model, "CPU")
     in_float = {**_layers_in_float(plan, source, compiled), **source.missing}
     return Exported(files, in_float, (), _Runtime(plan, source, files, compiled))
 
@@ -39,18 +38,13 @@ def convert_to_openvino(model: bytes) -> dict[str, bytes]:
         ExportError: the library is missing, or does not know an op.
     """
     openvino = library("openvino", "openvino")
-    with tempfile.TemporaryDirectory() as name, chatter_to_log_file("export"):
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "model.onnx").write_bytes(model)
-        try:
+        with refusals("OpenVINO", "convert"):
             converted = openvino.convert_model(str(folder / "model.onnx"))
             # Without this the floats would become float16, and so would what biases stand for.
             openvino.save_model(converted, str(folder / "model.xml"), compress_to_fp16=False)
-        except Exception as error:  # it raises whatever it comes upon
-            raise ExportError(
-                f"OpenVINO cannot convert the model: {first_line(error)}. The log file has the details; another format "
-                "may know what it does not."
-            ) from error
         return {suffix: (folder / f"model{suffix}").read_bytes() for suffix in (".xml", ".bin")}
 
 
@@ -65,7 +59,7 @@ class _Runtime:
 
     def run(self, inputs: Values) -> list[np.ndarray]:
         """Runs a batch."""
-        results = self._compiled(_feeds(inputs))
+        results = self._compiled(feeds(inputs))
         return [np.array(results[f"{name}:0"]) for name in self._plan.outputs]
 
     def layers(self, inputs: Values) -> dict[str, np.ndarray]:
@@ -75,12 +69,8 @@ class _Runtime:
         names = _names(model)
         ends = {name: tensor for name, tensor in self._source.ends.items() if tensor in names}
         model.add_outputs(list(dict.fromkeys(ends.values())))
-        results = openvino.Core().compile_model(model, "CPU")(_feeds(inputs))
+        results = openvino.Core().compile_model(model, "CPU")(feeds(inputs))
         return {name: in_layout(self._plan, name, np.array(results[tensor])) for name, tensor in ends.items()}
-
-
-def _feeds(inputs: Values) -> dict[str, np.ndarray]:
-    return {f"{name}:0": values for name, values in inputs.items()}
 
 
 def _names(model: Any) -> set[str]:
@@ -103,4 +93,9 @@ def _layers_in_float(plan: ExportPlan, source: OnnxModel, compiled: Any) -> dict
     }
 
 
-OPENVINO = Target("openvino", (".xml", ".bin"), _export)
+OPENVINO = Target(
+    "openvino",
+    (".xml", ".bin"),
+    _export,
+    no_int8_sums="its int8 kernels yield float where an Add reads it, and add on the way, without a rounding",
+)

@@ -9,12 +9,13 @@ import numpy as np
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors
-from amct_tensorflow.comparison.correspondence import read_quantized
-from amct_tensorflow.errors import ExportError
+from amct_tensorflow.errors import ExportError, ModelError
 from amct_tensorflow.export.float_twin import make_float_twin
 from amct_tensorflow.export.integer_layer import IntegerLayer, read_integer_layers
 from amct_tensorflow.export.observing import Range, observe
-from amct_tensorflow.export.output_grids import LayerOutput, find_outputs_of_layers, grids_of_outputs
+from amct_tensorflow.export.output_grids import Output, find_outputs_of_layers, grids_of_outputs
+from amct_tensorflow.export.sums import find_sums
+from amct_tensorflow.graph.model_file import read_model
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
@@ -33,7 +34,9 @@ class ExportPlan:
         placed: those of them that are to be exported as quantized layers.
         float_layers: layers that are in float in the quantized model, too.
         layer_outputs: per layer, what becomes of its output.
-        output_grids: per layer whose output is handed on in 8 bits, scale and offset of that.
+        sums: per sum between layers that is to be computed in 8 bits, what becomes of it; each after those that it
+            adds.
+        output_grids: per layer or sum whose output is handed on in 8 bits, scale and offset of that.
         images: per placeholder, some images.
     """
 
@@ -44,7 +47,8 @@ class ExportPlan:
     layers: Mapping[str, IntegerLayer]
     placed: frozenset[str]
     float_layers: Sequence[str]
-    layer_outputs: Mapping[str, LayerOutput]
+    layer_outputs: Mapping[str, Output]
+    sums: Mapping[str, Output]
     output_grids: Mapping[str, ActivationFactors]
     images: Mapping[str, np.ndarray]
 
@@ -63,27 +67,35 @@ class ExportPlan:
         return replace(self, placed=self.placed - set(names))
 
 
-def plan_export(model: Path, outputs: Sequence[str], evaluator: CheckedEvaluator) -> ExportPlan:
+def plan_export(
+    model: Path, outputs: Sequence[str], evaluator: CheckedEvaluator, *, sums_in_int8: bool = False
+) -> ExportPlan:
     """Reads a quantized model, and observes what its factors do not tell.
 
     Args:
         model: its file.
         outputs: its output operators; none for all that nothing reads.
         evaluator: its ``calibration`` runs the batches on which ranges are observed.
+        sums_in_int8: whether sums between layers are to be computed in 8 bits, too.
 
     Raises:
         ModelError: the model cannot be read, nothing in it is quantized, or it has no such output.
-        ExportError: it has what no export knows.
+        ExportError: it has what no export knows, or no sum that could be computed in 8 bits where that is wanted.
         CalibrationError: the evaluator ran no batch.
     """
-    quantized = read_quantized(model)
-    view, chosen = quantized.view, list(outputs or quantized.ends)
-    for name in chosen:
-        if name not in view.nodes:
-            raise ExportError(f"{model} has no output {name!r}. Its outputs are: {', '.join(quantized.ends)}.")
+    view = read_model(model)
     layers = read_integer_layers(view)
+    if not layers:
+        raise ModelError(f"{model} holds no quantized layer. Give the result of a run.")
+    chosen = _outputs(view, model, outputs)
     found = find_outputs_of_layers(view, layers, chosen)
-    ranges = {each.end: Range() for each in found.values() if each.is_observed}
+    sums = find_sums(view, found, chosen) if sums_in_int8 else {}
+    if sums_in_int8 and not sums:
+        raise ExportError(
+            f"--between int8 has no effect on {model}: it has no Add of what two quantized layers yield, in front of a "
+            "third. Leave it out."
+        )
+    ranges = {each.end: Range() for each in (*found.values(), *sums.values()) if each.is_observed}
     images = observe(view, chosen, {name: each.look for name, each in ranges.items()}, evaluator)
     return ExportPlan(
         model=model,
@@ -94,9 +106,19 @@ def plan_export(model: Path, outputs: Sequence[str], evaluator: CheckedEvaluator
         placed=frozenset(layer.name for layer in layers),
         float_layers=_float_layers(view, layers),
         layer_outputs=found,
-        output_grids=grids_of_outputs(found, {name: each.grid(name) for name, each in ranges.items()}),
+        sums=sums,
+        output_grids=grids_of_outputs({**found, **sums}, {name: each.grid(name) for name, each in ranges.items()}),
         images=images,
     )
+
+
+def _outputs(view: GraphView, model: Path, given: Sequence[str]) -> list[str]:
+    """Returns the outputs that are given, or else all that nothing reads."""
+    ends = [name for name, node in view.nodes.items() if node.op != "Placeholder" and not view.consumers(name)]
+    for name in given:
+        if name not in view.nodes:
+            raise ExportError(f"{model} has no output {name!r}. Its outputs are: {', '.join(ends)}.")
+    return list(given or ends)
 
 
 def _float_layers(view: GraphView, layers: Sequence[IntegerLayer]) -> list[str]:

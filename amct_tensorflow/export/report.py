@@ -9,12 +9,13 @@ from amct_tensorflow.export.check import Check, top1
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.target import Exported, Target
 from amct_tensorflow.log import printable
+from amct_tensorflow.storage.json_text import finite_or_none
 
 # To be raised when a key changes its meaning or goes; new ones may come.
 VERSION = 1
 
 _ROLLED_BACK = "it is in float in the quantized model, too"
-_HEADER = ("int8", "dB", "name", "why not")
+_HEADER = ("dB", "in float", "why")
 
 
 def make_document(
@@ -38,7 +39,7 @@ def make_document(
         "images": check.images,
         "simulation": {"top1": top1(check.simulation), "metric": _metric(check.simulation.metric)},
         "exported": {"top1": top1(check.exported), "metric": _metric(check.exported.metric)},
-        "kl": _number(check.divergence),
+        "kl": finite_or_none(check.divergence),
         "kl_limit": limit,
         "within_limit": check.divergence <= limit,
         "agreement": check.agreement,
@@ -47,17 +48,17 @@ def make_document(
             *(_layer(name, exported.in_float.get(name), check) for name in plan.layers),
             *({"name": name, "int8": False, "reason": _ROLLED_BACK, "snr_db": None} for name in plan.float_layers),
         ],
+        "sums": [_part(name, exported.in_float.get(name)) for name in plan.sums],
     }
 
 
 def _layer(name: str, reason: str | None, check: Check) -> dict[str, Any]:
     error = check.layers.get(name)
-    return {
-        "name": name,
-        "int8": reason is None,
-        "reason": reason,
-        "snr_db": None if error is None else _number(error.sqnr),
-    }
+    return {**_part(name, reason), "snr_db": None if error is None else finite_or_none(error.sqnr)}
+
+
+def _part(name: str, reason: str | None) -> dict[str, Any]:
+    return {"name": name, "int8": reason is None, "reason": reason}
 
 
 def dump_document(document: dict[str, Any]) -> str:
@@ -66,34 +67,37 @@ def dump_document(document: dict[str, Any]) -> str:
 
 
 def format_document(document: dict[str, Any], width: int | None = None) -> str:
-    """Returns the document as lines of text: the layers that are in float or that part most, and the sums.
+    """Returns the document as lines of text: what is in float, and the figures.
 
     Args:
         document: the document.
         width: names that would go beyond so many characters are shortened; None for whole names.
     """
-    layers = document["layers"]
-    shown = [each for each in layers if not each["int8"]]
+    layers, sums = document["layers"], document["sums"]
     rows = [
-        (
-            "yes" if each["int8"] else "no",
-            "" if each["snr_db"] is None else f"{each['snr_db']:.1f}",
-            printable(each["name"]),
-            each["reason"] or "",
-        )
-        for each in shown
+        (_decibels(each.get("snr_db")), printable(each["name"]), each["reason"])
+        for each in (*layers, *sums)
+        if not each["int8"]
     ]
-    int8 = sum(each["int8"] for each in layers)
+    counts = f"{_count(layers)} layers in int8" + (f", {_count(sums)} sums between them" if sums else "")
     lines = [
-        f"{document['file']}: {document['file_bytes'] / 1e6:.2f} MB, {int8} of {len(layers)} layers in int8",
-        f"compared with the simulation on {document['images']} images: {_sums(document)}",
+        f"{document['file']}: {document['file_bytes'] / 1e6:.2f} MB, {counts}",
+        f"compared with the simulation on {document['images']} images: {_figures(document)}",
         *document["notes"],
     ]
     table = format_table(_HEADER, rows, ("dB",), width) if rows else []
     return "\n".join([*table, *([""] if rows else []), *lines])
 
 
-def _sums(document: dict[str, Any]) -> str:
+def _count(parts: list[dict[str, Any]]) -> str:
+    return f"{sum(each['int8'] for each in parts)} of {len(parts)}"
+
+
+def _decibels(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _figures(document: dict[str, Any]) -> str:
     kl, agreement = document["kl"], document["agreement"]
     parts = [f"divergence {'not finite' if kl is None else f'{kl:.5f}'}"]
     if agreement is not None:
@@ -108,8 +112,3 @@ def _metric(metric: Any) -> float | str:
     """Returns a number as it is if JSON knows it, and anything else as text."""
     known = isinstance(metric, int) or (isinstance(metric, float) and math.isfinite(metric))
     return metric if known else str(metric)
-
-
-def _number(value: float) -> float | None:
-    """Returns a number as JSON can hold it; None if it is not finite."""
-    return value if math.isfinite(value) else None

@@ -3,9 +3,7 @@
 from pathlib import Path
 
 from amct_tensorflow.errors import ModelNotFoundError
-from amct_tensorflow.quantized.model_files import ModelPaths
-
-_ENDING = "quantized.pb"
+from amct_tensorflow.quantized.model_files import MODEL_ENDING, ModelPaths
 
 
 def find_result(given: str | Path) -> Path:
@@ -19,23 +17,18 @@ def find_result(given: str | Path) -> Path:
     """
     path = Path(given)
     if path.is_dir():
-        found = sorted(path.glob(f"*{_ENDING}"))
+        found = sorted(path.glob(f"*{MODEL_ENDING}"))
         if len(found) > 1:
             names = ", ".join(each.name for each in found)
             raise ModelNotFoundError(f"{path} holds several quantized models: {names}. Give the path of one.")
         if not found:
-            raise ModelNotFoundError(f"{path} holds no PREFIX_{_ENDING}. Give the folder of the results of a run.")
+            raise ModelNotFoundError(f"{path} holds no PREFIX_{MODEL_ENDING}. Give the folder of the results of a run.")
         return found[0]
     if path.is_file():
         return path
     model = ModelPaths.of(path).model
     if not model.is_file():
         raise ModelNotFoundError(
-            f"There is neither {path} nor {model}. Give the folder, the prefix, or the PREFIX_{_ENDING} of a run."
+            f"There is neither {path} nor {model}. Give the folder, the prefix, or the PREFIX_{MODEL_ENDING} of a run."
         )
     return model
-
-
-def prefix_of(model: Path) -> Path:
-    """Returns the folder and prefix of a quantized model: ``results/net`` for ``results/net_quantized.pb``."""
-    return model.with_name(model.name.removesuffix(f"_{_ENDING}").removesuffix(".pb"))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from amct_tensorflow.errors import ExportError
 from amct_tensorflow.export.check import check_export
 from amct_tensorflow.export.plan import plan_export
 from amct_tensorflow.export.report import dump_document, make_document
@@ -22,6 +23,8 @@ def export_model(
     evaluator: CheckedEvaluator,
     prefix: Path,
     limit: float,
+    *,
+    sums_in_int8: bool = False,
 ) -> dict[str, Any]:
     """Exports a quantized model, and writes ``<prefix><suffix>`` and ``<prefix>_export_<format>.json`` together.
 
@@ -33,22 +36,28 @@ def export_model(
         prefix: folder and prefix of the files.
         limit: the divergence from the simulation that the exported model may have; beyond it the files are written all
             the same, and a warning says so.
+        sums_in_int8: whether sums between layers are to be computed in int8, too.
 
     Returns:
         What the JSON file holds.
 
     Raises:
         ModelError: the model cannot be read, or nothing in it is quantized.
-        ExportError: it cannot be exported, or a library is missing.
+        ExportError: it cannot be exported, a library is missing, or int8 between layers would have no effect.
         OutputError: the files cannot be written, or another run writes there.
     """
     log = log_for("export")
+    if sums_in_int8 and target.no_int8_sums:
+        raise ExportError(
+            f"--between int8 has no effect on {target.name}: {target.no_int8_sums}. Leave it out, or choose another "
+            "format."
+        )
     paths = {suffix: prefix.with_name(f"{prefix.name}{suffix}") for suffix in target.suffixes}
     report = prefix.with_name(f"{prefix.name}_export_{target.name}.json")
     check_writable(prefix.parent)
     with exclusive([prefix.parent]):
         finish(prefix.parent, [*paths.values(), report])
-        plan = plan_export(model, outputs, evaluator)
+        plan = plan_export(model, outputs, evaluator, sums_in_int8=sums_in_int8)
         log.info("%d quantized layers; converting to %s takes some seconds.", len(plan.layers), target.name)
         exported = target.export(plan, evaluator)
         file = paths[target.suffixes[0]]

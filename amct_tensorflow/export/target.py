@@ -30,7 +30,7 @@ class Exported:
 
     Attributes:
         files: per suffix, the content of that file; the first is the one to open.
-        in_float: per quantized layer that the runtime does not compute in int8, why.
+        in_float: per quantized layer, and per sum of the plan, that the runtime does not compute in int8, why.
         notes: what else there is to say.
         runtime: executes it.
     """
@@ -49,8 +49,10 @@ class Target:
         name: what users call it.
         suffixes: of its files.
         export: makes the exported model of a plan; the evaluator runs calibration data once more if that is needed.
+        no_int8_sums: why sums between layers are never computed in int8; None if they can be.
     """
 
     name: str
     suffixes: Sequence[str]
     export: Callable[[ExportPlan, CheckedEvaluator], Exported]
+    no_int8_sums: str | None = None

@@ -3,7 +3,6 @@
 The model is the object form of its flatbuffer, as TensorFlow's own tools edit it.
 """
 
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.export.running_order import in_running_order
 
 _OPS = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 _TYPES = {np.dtype(np.int8): schema.TensorType.INT8, np.dtype(np.int32): schema.TensorType.INT32}
@@ -58,6 +58,11 @@ class TfliteEditor:
         tensor.quantization = _quantization(np.array([grid.scale]), np.array([grid.offset]), 0)
         return self._append(tensor)
 
+    def grid(self, index: int) -> ActivationFactors:
+        """Returns the grid of an int8 tensor of activations."""
+        parameters = self._graph.tensors[index].quantization
+        return ActivationFactors(float(parameters.scale[0]), int(parameters.zeroPoint[0]))
+
     def add_float_like(self, index: int, name: str) -> int:
         """Adds a float tensor of the shape of another one."""
         other = self._graph.tensors[index]
@@ -90,7 +95,9 @@ class TfliteEditor:
 
     def content(self) -> bytes:
         """Returns the edited model, its operators in an order in which they can run, without what nothing reads."""
-        self._graph.operators = self._sorted()
+        self._graph.operators = in_running_order(
+            self.operators, lambda each: each.inputs, lambda each: each.outputs, wanted=self._graph.outputs
+        )
         self._drop_unread()
         return bytes(flatbuffer_utils.convert_object_to_bytearray(self._model))
 
@@ -117,25 +124,6 @@ class TfliteEditor:
         code.version = version
         self._model.operatorCodes.append(code)
         return len(self._model.operatorCodes) - 1
-
-    def _sorted(self) -> list[Any]:
-        producers = {index: operator for operator in self.operators for index in operator.outputs}
-        waiting = {id(each): len({index for index in each.inputs if index in producers}) for each in self.operators}
-        readers = defaultdict(list)
-        for operator in self.operators:
-            for index in {index for index in operator.inputs if index in producers}:
-                readers[index].append(operator)
-        ready = [operator for operator in self.operators if not waiting[id(operator)]]
-        ordered = []
-        while ready:
-            operator = ready.pop(0)
-            ordered.append(operator)
-            for index in operator.outputs:
-                for reader in readers[index]:
-                    waiting[id(reader)] -= 1
-                    if not waiting[id(reader)]:
-                        ready.append(reader)
-        return ordered
 
     def _drop_unread(self) -> None:
         """Empties the buffers that no operator reads, and leaves their tensors out."""

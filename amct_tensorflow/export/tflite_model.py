@@ -14,15 +14,18 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors
-from amct_tensorflow.console.chatter import chatter_to_log_file
-from amct_tensorflow.errors import ExportError, first_line
 from amct_tensorflow.export.integer_layer import IntegerLayer
+from amct_tensorflow.export.libraries import refusals
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.tflite_editor import TfliteEditor
 from amct_tensorflow.graph.view import attribute
 
 # The least versions of the op types that take int8; of DEQUANTIZE also the one that takes a scale per channel.
-_QUANTIZE, _DEQUANTIZE, _DEQUANTIZE_PER_CHANNEL = 1, 2, 5
+_QUANTIZE, _DEQUANTIZE, _DEQUANTIZE_PER_CHANNEL, _ADD = 1, 2, 5, 2
+# The least of QUANTIZE that takes int8 on one grid to another one.
+_REQUANTIZE = 2
+# Op types that do nothing but move values, and the least versions of them that take int8.
+_MOVING = {"MAX_POOL_2D": 2, "PAD": 2, "RESHAPE": 1, "SQUEEZE": 1, "TRANSPOSE": 2}
 
 
 def _filters(weights: np.ndarray) -> np.ndarray:
@@ -86,7 +89,7 @@ class TfliteModel:
     Attributes:
         content: the flatbuffer.
         ends: per quantized layer that was found, the name of the tensor with its output.
-        in_float: per quantized layer that computes in float, why.
+        in_float: per quantized layer, and per sum of the plan, that computes in float, why.
     """
 
     content: bytes
@@ -147,18 +150,12 @@ def convert_to_tflite(
             node.attr["shape"].shape.CopyFrom(tf.TensorShape(shapes[node.name]).as_proto())
             if "_output_shapes" in node.attr:
                 del node.attr["_output_shapes"]
-    with chatter_to_log_file("export"):
-        try:
-            imported = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(shaped, name=""), [])
-            pruned = imported.prune([f"{name}:0" for name in inputs], [f"{name}:0" for name in outputs])
-            converter = tf.lite.TFLiteConverter.from_concrete_functions([pruned])
-            adjust(converter)
-            return bytes(converter.convert())
-        except Exception as error:  # it raises whatever it comes upon
-            raise ExportError(
-                f"TensorFlow's converter cannot convert the model: {first_line(error)}. The log file has the details; "
-                "another format may know what it does not."
-            ) from error
+    with refusals("TensorFlow's converter", "convert"):
+        imported = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(shaped, name=""), [])
+        pruned = imported.prune([f"{name}:0" for name in inputs], [f"{name}:0" for name in outputs])
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([pruned])
+        adjust(converter)
+        return bytes(converter.convert())
 
 
 class _Writer:
@@ -169,6 +166,7 @@ class _Writer:
         self._editor = TfliteEditor(content)
         self._quantized: dict[tuple[int, ActivationFactors], int] = {}
         self._floats: dict[tuple[int, ActivationFactors], int] = {}
+        self._handed_on: dict[int, int] = {}  # from the float tensor of an output to its integers
         self._ends: dict[str, str] = {}
 
     def write(self, operators: Mapping[str, Any], missing: Mapping[str, str]) -> TfliteModel:
@@ -179,10 +177,11 @@ class _Writer:
             missing: what is known of other layers.
         """
         in_float = {name: reason for name in operators if (reason := self._reason(name)) is not None}
-        for name in operators:
-            if name in in_float:
-                continue
-            self._hand_on_in_int8(name, operators[name])
+        for name, operator in operators.items():
+            if name not in in_float:
+                self._ends[name] = self._hand_on_in_int8(operator, self._plan.output_grids[name])
+        in_float.update(self._add_in_int8())
+        self._move_in_int8()
         for name, operator in operators.items():
             compute = self._compute_in_float if name in in_float else self._compute_in_int8
             compute(self._plan.layers[name], operator)
@@ -224,15 +223,50 @@ class _Writer:
             return "its output stays in float, which no int8 kernel yields"
         return None
 
-    def _hand_on_in_int8(self, name: str, operator: Any) -> None:
-        """Lets an operator yield int8, from which the float tensor that it yielded before is made."""
-        grid, end = self._plan.output_grids[name], int(operator.outputs[0])
-        self._ends[name] = f"{self._editor.name(end)}/int8"
-        integers = self._editor.add_tensor_like(end, self._ends[name], grid)
+    def _add_in_int8(self) -> dict[str, str]:
+        """Lets the sums of the plan add integers; returns why those do not that cannot."""
+        adds = {
+            name: operator
+            for operator in self._editor.operators
+            if self._editor.op_type(operator) == "ADD"
+            for name in self._editor.name(operator.outputs[0]).split(";")
+        }
+        in_float = {}
+        for name in self._plan.sums:
+            operator = adds.get(name)
+            if operator is None:
+                in_float[name] = "the converter has changed it"
+            elif not self._handed_on.keys() >= set(map(int, operator.inputs)):
+                in_float[name] = "what it adds is in float"
+            else:
+                operator.inputs = [self._handed_on[int(index)] for index in operator.inputs]
+                self._hand_on_in_int8(operator, self._plan.output_grids[name])
+                self._editor.set_version(operator, _ADD)
+        return in_float
+
+    def _move_in_int8(self) -> None:
+        """Lets operators that only move what is handed on in 8 bits move the integers, by which nothing is rounded."""
+        for operator in list(self._editor.operators):
+            op_type = self._editor.op_type(operator)
+            integers = self._handed_on.get(int(operator.inputs[0])) if op_type in _MOVING else None
+            if integers is not None:
+                operator.inputs[0] = integers
+                self._hand_on_in_int8(operator, self._editor.grid(integers))
+                self._editor.set_version(operator, _MOVING[op_type])
+
+    def _hand_on_in_int8(self, operator: Any, grid: ActivationFactors) -> str:
+        """Lets an operator yield int8 on a grid, from which the float tensor is made that it yielded before.
+
+        Returns:
+            The name of the tensor of int8.
+        """
+        end = int(operator.outputs[0])
+        integers = self._editor.add_tensor_like(end, f"{self._editor.name(end)}/int8", grid)
         operator.outputs = [integers]
         self._editor.add_operator("DEQUANTIZE", _DEQUANTIZE, [integers], end)
-        self._quantized[end, grid] = integers
+        self._quantized[end, grid] = self._handed_on[end] = integers
         self._floats[end, grid] = end
+        return self._editor.name(integers)
 
     def _compute_in_int8(self, layer: IntegerLayer, operator: Any) -> None:
         form = _FORMS[layer.op_type.name]
@@ -275,7 +309,10 @@ class _Writer:
         if key not in self._quantized:
             name = f"{self._editor.name(tensor)}/int8_{len(self._quantized)}"
             self._quantized[key] = self._editor.add_tensor_like(tensor, name, grid)
-            self._editor.add_operator("QUANTIZE", _QUANTIZE, [tensor], self._quantized[key])
+            if tensor in self._handed_on:  # straight from the integers, without floats in between
+                self._editor.add_operator("QUANTIZE", _REQUANTIZE, [self._handed_on[tensor]], self._quantized[key])
+            else:
+                self._editor.add_operator("QUANTIZE", _QUANTIZE, [tensor], self._quantized[key])
         return self._quantized[key]
 
     def _float_on_grid(self, tensor: int, grid: ActivationFactors) -> int:

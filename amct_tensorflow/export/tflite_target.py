@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.console.chatter import chatter_to_log_file
 from amct_tensorflow.errors import ExportError
+from amct_tensorflow.export.libraries import refusals
 from amct_tensorflow.export.narrow_weights import with_narrow_weights
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.target import Exported, Target, Values
@@ -77,7 +77,7 @@ class _Runtime:
 
 
 def _interpreter(content: bytes, **options: Any) -> Any:
-    with chatter_to_log_file("export"):  # it warns of its own removal
+    with refusals("TensorFlow Lite", "load"):  # its warning of its own removal goes to the log file
         interpreter = tf.lite.Interpreter(model_content=content, **options)
         interpreter.allocate_tensors()
     return interpreter

@@ -7,6 +7,8 @@ from amct_tensorflow.quantized.builder import QuantizedGraph
 from amct_tensorflow.quantized.node_map import dump_node_map
 from amct_tensorflow.storage.files import write_atomically
 
+MODEL_ENDING = "quantized.pb"
+
 
 @dataclass(frozen=True)
 class ModelPaths:
@@ -28,7 +30,15 @@ class ModelPaths:
         text = str(save_path)
         folder, prefix = (Path(text), "") if text.endswith("/") or not text else (Path(text).parent, Path(text).name)
         prefix = f"{prefix}_" if prefix else ""
-        return cls(folder / f"{prefix}quantized.pb", folder / f"{prefix}quant.json", folder / f"{prefix}frozen.pb")
+        return cls(folder / f"{prefix}{MODEL_ENDING}", folder / f"{prefix}quant.json", folder / f"{prefix}frozen.pb")
+
+
+def prefix_of(model: Path) -> Path:
+    """Returns folder and prefix of what is made of a quantized model: ``out/net`` for ``out/net_quantized.pb``.
+
+    A model without a prefix gives its own name, as files need one: ``out/quantized`` for ``out/quantized.pb``.
+    """
+    return model.with_name(model.name.removesuffix(f"_{MODEL_ENDING}").removesuffix(".pb"))
 
 
 def write_quantized_model(paths: ModelPaths, quantized: QuantizedGraph, frozen: bytes | None) -> None:

@@ -23,7 +23,7 @@ from amct_tensorflow.report.document import (
     Report,
     Size,
 )
-from amct_tensorflow.report.layers import activation_of, describe_layers, finite
+from amct_tensorflow.report.layers import activation_of, describe_layers
 from amct_tensorflow.report.reproduction import describe_reproduction
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 from amct_tensorflow.search.choices import SENSITIVITIES
@@ -32,6 +32,7 @@ from amct_tensorflow.search.search_result import SearchResult
 from amct_tensorflow.search.statistics import CONFIDENCE, LossInterval
 from amct_tensorflow.search.trials import Trial
 from amct_tensorflow.sensitivity.measures import SensitivityBase
+from amct_tensorflow.storage.json_text import finite_or_none
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +89,8 @@ def collect_report(run: FinishedRun) -> Report:
 def _outcome(result: SearchResult) -> Outcome:
     return Outcome(
         target_met=result.saved.judged.satisfied,
-        loss=finite(result.saved.judged.loss),
-        target=None if result.target_loss is None else finite(result.target_loss),
+        loss=finite_or_none(result.saved.judged.loss),
+        target=None if result.target_loss is None else finite_or_none(result.target_loss),
         interval=_interval(result.interval),
         original=_metric(result.original.metric),
         all_quantized=_metric(result.global_metric),
@@ -127,7 +128,7 @@ def _evaluation(run: FinishedRun, number: int, trial: Trial) -> Evaluation:
         in_float=in_float,
         float_mac_share=sum(counts.get(name, 0) for name in in_float) / max(sum(counts.values()), 1),
         metric=_metric(trial.metric),
-        loss=finite(trial.judged.loss),
+        loss=finite_or_none(trial.judged.loss),
         satisfied=trial.judged.satisfied,
         in_integers=not trial.simulated,
         saved=trial is run.result.saved,

@@ -6,11 +6,10 @@ import msgspec
 
 from amct_tensorflow.errors import ContentError
 from amct_tensorflow.log import log_for
+from amct_tensorflow.quantized.model_files import prefix_of
 from amct_tensorflow.report.document import Export
 from amct_tensorflow.report.report_json import check_finite
 from amct_tensorflow.storage.json_text import expect, parse_json
-
-_MODEL = "quantized.pb"
 
 
 def read_exports(folder: Path, model: str) -> tuple[Export, ...]:
@@ -20,8 +19,8 @@ def read_exports(folder: Path, model: str) -> tuple[Export, ...]:
         folder: where they are.
         model: name of the quantized model's file.
     """
-    prefix = model.removesuffix(_MODEL)
-    files = sorted(path for path in folder.glob("*export_*.json") if path.name.startswith(f"{prefix}export_"))
+    start = f"{prefix_of(Path(model)).name}_export_"
+    files = sorted(path for path in folder.glob("*_export_*.json") if path.name.startswith(start))
     found = []
     for file in files:
         try:

@@ -11,6 +11,7 @@ from amct_tensorflow.models.inspection import InspectedLayer, Inspection
 from amct_tensorflow.record.layer_factors import LayerFactors
 from amct_tensorflow.report.document import Activation, Histogram, Layer, Weights, Why
 from amct_tensorflow.search.search_result import SearchResult
+from amct_tensorflow.storage.json_text import finite_or_none
 
 _LOWEST, _HIGHEST = -128, 127
 
@@ -37,7 +38,7 @@ def _describe(layer: InspectedLayer, result: SearchResult) -> Layer:
         multiply_accumulates=layer.multiply_accumulates,
         parameters=layer.parameters,
         output_shape=layer.output_shape,
-        damage=None if similarity is None else finite(1 - similarity),
+        damage=None if similarity is None else finite_or_none(1 - similarity),
         sqnr_db=_decibels(analysis.noise if analysis else None),
         uncorrected_sqnr_db=_decibels(analysis.uncorrected_noise if analysis else None),
         activation=activation_of(name, calibration) if analysis else None,
@@ -110,8 +111,3 @@ def _decibels(noise: float | None) -> float | None:
 def _short(value: float) -> float:
     """Returns a float32 value as the number with the fewest digits that stands for it."""
     return float(str(np.float32(value)))
-
-
-def finite(value: float) -> float | None:
-    """Returns a number if JSON has it."""
-    return value if math.isfinite(value) else None

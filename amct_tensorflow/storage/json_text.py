@@ -1,10 +1,11 @@
-"""Reading JSON files that we wrote, and that anybody may have changed since.
+"""JSON files that we write, and read again after anybody may have changed them.
 
 Whatever stands there, nothing but ``ContentError`` comes out; so a reader catches that one, and no error of our own
 code passes for a damaged file.
 """
 
 import json
+import math
 from typing import Any, TypeVar
 
 from amct_tensorflow.errors import ContentError
@@ -33,3 +34,8 @@ def expect(kind: type[T], value: object, name: str) -> T:
     if type(value) is not kind:
         raise ContentError(f"{name} is missing" if value is None else f"{name} is no {kind.__name__}")
     return value
+
+
+def finite_or_none(value: float) -> float | None:
+    """Returns a number as it is written: JSON knows neither infinity nor NaN, which become null."""
+    return value if math.isfinite(value) else None

@@ -11,8 +11,9 @@ from reports import make_report
 
 from amct_tensorflow.commands import export as command
 from amct_tensorflow.errors import ModelNotFoundError
-from amct_tensorflow.export.result import find_result, prefix_of
+from amct_tensorflow.export.result import find_result
 from amct_tensorflow.export.targets import TARGETS
+from amct_tensorflow.quantized.model_files import prefix_of
 from amct_tensorflow.report.report_json import dump_report, read_report
 
 EVALUATOR = """
@@ -46,6 +47,7 @@ def quantized(tmp_path_factory):
         quantize_small_net()
         np.save("x.npy", normal((8, 12, 12, 3), 9))
         np.save("y.npy", np.zeros(8, np.int64))
+        np.save("far.npy", np.full(8, 7))
     return folder
 
 
@@ -117,6 +119,7 @@ def test_raw_data(main, result):
         (["results", "--data", "x.npy", "--outputs", "nothing"], "has no output 'nothing'"),
         (["results", "--data", "x.npy", "--labels", "x.npy"], "x.npy does not hold one whole number per image"),
         (["results", "--data", "x.npy", "x.npy", "--labels", "y.npy"], "The labels are for 8 images"),
+        (["results", "--data", "x.npy", "--labels", "far.npy"], "The labels go from 7 to 7, but the model has"),
         (["net.pb", "--data", "x.npy"], "net.pb holds no quantized layer"),
     ],
 )
@@ -146,6 +149,8 @@ def test_a_library_that_is_missing_is_named(main, capsys, monkeypatch, result):
         ["--to", "onnx", "--data", "x.npy", "--evaluator", "e.py"],
         ["--to", "onnx", "--evaluator", "e.py", "--labels", "y.npy"],
         ["--to", "onnx", "--evaluator", "e.py", "--batch_num", "2"],
+        ["--to", "onnx", "--data", "x.npy", "--batch_num", "2"],
+        ["--to", "onnx", "--data", "x.npy", "--between", "int4"],
         ["--to", "onnx", "--data_dir", "bins"],
         ["--to", "onnx", "--data", "x.npy", "--max_divergence", "-1"],
     ],

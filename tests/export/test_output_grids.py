@@ -45,17 +45,30 @@ def test_it_is_seen_through_what_only_moves_values(found):
     assert outputs["conv4"].grid == layers["conv5"].input_grid
 
 
-def test_a_float_op_beside_a_layer_asks_for_an_observed_range(found):
+def test_a_float_op_asks_for_an_observed_range(found):
     _, outputs = found
-    assert outputs["conv2"].is_observed and outputs["conv3"].is_observed
+    assert outputs["conv3"].is_observed and outputs["conv3"].beside_sums is None
+
+
+@pytest.mark.parametrize(
+    ("widening", "shared"),
+    [(1.0, True), (1.3, True), (1.4, False)],
+)
+def test_a_sum_gets_the_factors_of_the_layer_beside_it_unless_they_cut_off_much(found, widening, shared):
+    layers, outputs = found
+    factors = layers["conv3"].input_grid
+    assert outputs["conv2"].is_observed and outputs["conv2"].beside_sums == factors
+    observed = ActivationFactors(factors.scale * widening, factors.offset)
+    grids = grids_of_outputs({"conv2": outputs["conv2"]}, {outputs["conv2"].end: observed})
+    assert grids["conv2"] == (factors if shared else observed)
 
 
 def test_what_no_layer_reads_stays_in_float(found):
     _, outputs = found
     assert outputs["conv5"].is_final and not outputs["conv5"].is_observed
     observed = ActivationFactors(0.5, 3)
-    grids = grids_of_outputs(outputs, {outputs["conv2"].end: observed})
-    assert grids["conv2"] == observed and "conv5" not in grids
+    grids = grids_of_outputs(outputs, {outputs["conv3"].end: observed})
+    assert grids["conv3"] == observed and "conv5" not in grids
 
 
 def test_integers_and_factors_are_those_of_the_model(found):

@@ -66,6 +66,15 @@ def quantized(tmp_path_factory):
     return replace(plan, images={name: values[:2] for name, values in plan.images.items()}), checked
 
 
+def test_its_residual_adds_become_int8_kernels(quantized):
+    plan, evaluator = quantized
+    with_sums = plan_export(plan.model, [], evaluator, sums_in_int8=True)
+    assert len(with_sums.sums) == 10
+    exported = TARGETS["onnx"].export(replace(with_sums, images=plan.images), evaluator)
+    assert exported.in_float.keys() == IN_FLOAT["onnx"]
+    assert check_export(with_sums, exported, evaluator).divergence < 0.008
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_it_computes_what_the_simulation_does(quantized, target):
     plan, evaluator = quantized

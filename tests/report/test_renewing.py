@@ -7,7 +7,9 @@ import pytest
 from reports import make_report
 
 from amct_tensorflow.errors import OutputError, ReportNotFoundError
+from amct_tensorflow.quantized.model_files import prefix_of
 from amct_tensorflow.report.document import Export
+from amct_tensorflow.report.exports import read_exports
 from amct_tensorflow.report.renew import renew
 from amct_tensorflow.report.report_json import dump_report, read_report
 from amct_tensorflow.storage.locks import exclusive
@@ -48,6 +50,12 @@ def test_an_export_may_say_little(folder):
     write(folder, "net_export_onnx.json", {})
     renew(folder)
     assert read_report(folder).exports == (Export(),)
+
+
+def test_exports_of_a_model_without_a_prefix_are_found(folder):
+    name = f"{prefix_of(folder / 'quantized.pb').name}_export_onnx.json"  # as export calls it
+    write(folder, name, EXPORT)
+    assert [each.format for each in read_exports(folder, "quantized.pb")] == ["tflite"]
 
 
 def test_exports_of_other_models_are_left_out(folder):

@@ -1,0 +1,55 @@
+"""The order in which the operators of an edited model can run, without those that nobody needs any more."""
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+
+def in_running_order(
+    operators: Sequence[Any],
+    inputs: Callable[[Any], Iterable[Any]],
+    outputs: Callable[[Any], Iterable[Any]],
+    wanted: Iterable[Any],
+) -> list[Any]:
+    """Returns operators so that each stands behind those whose outputs it reads.
+
+    Edits leave floats behind that nothing reads. XNNPACK and ONNX Runtime skip them, but other kernels would not.
+
+    Args:
+        operators: the operators.
+        inputs: returns the tensors that one reads.
+        outputs: returns those that it yields.
+        wanted: the tensors for which all that is done.
+    """
+    ordered, needed = _ordered(operators, inputs, outputs), set(wanted)
+    kept = []
+    for operator in reversed(ordered):
+        if not needed.isdisjoint(outputs(operator)):
+            needed.update(inputs(operator))
+            kept.append(operator)
+    return kept[::-1]
+
+
+def _ordered(
+    operators: Sequence[Any],
+    inputs: Callable[[Any], Iterable[Any]],
+    outputs: Callable[[Any], Iterable[Any]],
+) -> list[Any]:
+    yielded = {tensor for operator in operators for tensor in outputs(operator)}
+    awaited = [set(inputs(operator)) & yielded for operator in operators]
+    readers = defaultdict(list)
+    for index, tensors in enumerate(awaited):
+        for tensor in tensors:
+            readers[tensor].append(index)
+    ready = deque(index for index, tensors in enumerate(awaited) if not tensors)
+    ordered = []
+    while ready:
+        operator = operators[ready.popleft()]
+        ordered.append(operator)
+        for tensor in outputs(operator):
+            for reader in readers[tensor]:
+                awaited[reader].remove(tensor)
+                if not awaited[reader]:
+                    ready.append(reader)
+    assert len(ordered) == len(operators), "an edit has made a cycle"
+    return ordered
