@@ -17,7 +17,7 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, SearchKnowledge, StrategyDecision
 
 # A round of the planning tries so many of the most promising layers.
-_CANDIDATES = 16
+_CANDIDATES = 10
 # The first prediction rests on two points only, and aims this much below the target.
 _CAUTION = 0.9
 # After the n-th failure the score aimed at is at most the failed one times this to the n-th power, so that even a loss
