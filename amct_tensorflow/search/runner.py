@@ -183,7 +183,10 @@ def _pays(original: Evaluation, calibration: CalibrationResult) -> bool:
     """
     images = _IMAGES if original.image_results is None else len(original.image_results)
     products = sum(analysis.multiply_accumulates for analysis in calibration.analyses.values())
-    return images * products >= _PRODUCTS_THAT_PAY * (calibration.images or 1)
+    pays = images * products >= _PRODUCTS_THAT_PAY * (calibration.images or 1)
+    if not pays:
+        log_for("search").debug("Candidates are simulated: an evaluation is too small for integers to pay.")
+    return pays
 
 
 def _interval(original: Evaluation, saved: Trial) -> LossInterval | None:

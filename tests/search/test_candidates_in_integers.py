@@ -118,11 +118,12 @@ def test_integers_that_cannot_be_checked_are_not_used(task, monkeypatch):
     assert calibrate(arguments, evaluator, **OPTIONS).target_met and not any(evaluator.in_integers)
 
 
-def test_small_evaluations_are_simulated(task, monkeypatch):
+def test_small_evaluations_are_simulated(task, monkeypatch, messages):
     arguments, limit = task
     monkeypatch.undo()
     evaluator = Watching(limit)
     assert calibrate(arguments, evaluator, **OPTIONS).target_met and not any(evaluator.in_integers)
+    assert any("too small for integers to pay" in line for line in messages)
 
 
 def test_exact_is_yes_or_no(task):
