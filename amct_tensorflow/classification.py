@@ -141,7 +141,7 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
         # Without the second condition a target of 0 would refuse even the original model itself.
         return loss < self.expected_acc_loss or loss <= 0, loss
 
-    def _classify(self, graph: tf.Graph, outputs: list[str], title: str, indices: range) -> "Classified":
+    def _classify(self, graph: tf.Graph, outputs: list[str], title: str, indices: range) -> Classified:
         """Runs the model on some of the images."""
         if not indices:
             return Classified(np.zeros(0, np.int64), np.zeros(0, np.int64))

@@ -48,6 +48,15 @@ def workdir(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def without_figures():
+    """Figures of a report take far longer than all the rest, and hold no names of layers."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("search", "along", "sorted"):
+            patch.setattr(f"amct_tensorflow.report.page.{name}_figure", lambda _: "<svg></svg>")
+        yield
+
+
 @pytest.fixture
 def shared():
     """The folder with the real model and images."""

@@ -444,15 +444,6 @@ def test_list_of_images(folder, data):
         writer.images_in_list(folder / "list", None)
 
 
-@pytest.fixture(scope="module")
-def without_figures():
-    """Figures take far longer than all the rest of a report."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("search", "along", "sorted"):
-            patch.setattr(f"amct_tensorflow.report.page.{name}_figure", lambda _: "<svg></svg>")
-        yield
-
-
 REPORT = json.loads(dump_report(make_report()))
 
 

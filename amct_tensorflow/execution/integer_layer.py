@@ -178,10 +178,10 @@ def _filter(view: GraphView, node: NodeDef) -> np.ndarray:
 
 
 def _deq_scale(view: GraphView, dequantizer: str) -> np.ndarray:
-    """Returns what an AscendDequant multiplies by, the low word of each stored element (spec section 8.2)."""
+    """Returns what an AscendDequant multiplies by."""
     words = view.constant(view.nodes[dequantizer].input[1])
     assert words is not None
-    return np.asarray((words & 0xFFFFFFFF).astype(np.uint32).view(np.float32))
+    return ascend_ops.unpack_deq_scale(words)
 
 
 def _bias(

@@ -106,7 +106,7 @@ def _read(view: GraphView, dequantizer: NodeDef) -> IntegerLayer:
         dequantizer=dequantizer.name,
         tail=nodes[0].name,
         input_grid=grid_of(quantizer),
-        deq_scale=packed.astype(np.uint32).view(np.float32),
+        deq_scale=ascend_ops.unpack_deq_scale(packed),
         weights=weights,
         bias=None if bias is None else np.asarray(bias, np.int32),
     )

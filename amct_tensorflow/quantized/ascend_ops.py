@@ -221,3 +221,8 @@ def dequant_node(name: str, tensor: str, deq_scale: str, ksize: Sequence[int], d
 def pack_deq_scale(deq_scale: np.ndarray) -> np.ndarray:
     """Packs float32 scales, shape [Cout] or [1], into the low words of uint64 (spec section 8.2)."""
     return deq_scale.astype(np.float32).view(np.uint32).astype(np.uint64)
+
+
+def unpack_deq_scale(words: np.ndarray) -> np.ndarray:
+    """Returns the float32 scales in the low words of what an AscendDequant reads (spec section 8.2)."""
+    return np.asarray((words & 0xFFFFFFFF).astype(np.uint32).view(np.float32))

@@ -95,7 +95,7 @@ class RollBack:
             self._built = trial, made.quantized
         return trial
 
-    def _make(self, configuration: Configuration, simulated: bool) -> "_Made":
+    def _make(self, configuration: Configuration, simulated: bool) -> _Made:
         """Makes the model of a configuration; see ``judge``."""
         quantized = quantize_graph(self._plan.restrict(configuration))
         integers = None if simulated or self._execution is None else self._execution.model_of(quantized)

@@ -40,7 +40,7 @@ _ALL_QUANTIZED = "the model with all layers quantized"
 # of floats on each of its cores.
 _PRODUCTS_THAT_PAY = 10**11
 # What an evaluator that does not tell is taken to evaluate.
-_IMAGES = 10_000
+_ASSUMED_IMAGES = 10_000
 
 
 def run_search(
@@ -181,7 +181,7 @@ def _pays(original: Evaluation, calibration: CalibrationResult) -> bool:
 
     It is told by products, not by seconds, so that the same run always takes the same way.
     """
-    images = _IMAGES if original.image_results is None else len(original.image_results)
+    images = _ASSUMED_IMAGES if original.image_results is None else len(original.image_results)
     products = sum(analysis.multiply_accumulates for analysis in calibration.analyses.values())
     pays = images * products >= _PRODUCTS_THAT_PAY * (calibration.images or 1)
     if not pays:

@@ -273,7 +273,9 @@ def test_nodes_have_exactly_the_registered_shape():
 
 def test_deq_scale_packing_of_the_specification():
     factors = LayerFactors(scale_d=0.0235294122, offset_d=-128, scale_w=(0.0128474627,))
-    assert ascend_ops.pack_deq_scale(layer_deq_scale(factors)).tolist() == [0x399E7D1D]
+    packed = ascend_ops.pack_deq_scale(layer_deq_scale(factors))
+    assert packed.tolist() == [0x399E7D1D]
+    assert ascend_ops.unpack_deq_scale(packed).tolist() == layer_deq_scale(factors).tolist()
 
 
 @pytest.mark.parametrize("output", ["conv/BatchNorm/FusedBatchNorm", "pool/AvgPool", "logits/BiasAdd", "logits/Conv2D"])

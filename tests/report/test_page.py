@@ -166,15 +166,6 @@ HOSTILE = [
 NAMES = st.text(st.characters() | st.sampled_from("<>&\"'/{}%`=$"), min_size=1, max_size=40)
 
 
-@pytest.fixture(scope="module")
-def without_figures():
-    """Figures hold no names (see below), and take longer than all the rest."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("search", "along", "sorted"):
-            patch.setattr(f"amct_tensorflow.report.page.{name}_figure", lambda _: "<svg></svg>")
-        yield
-
-
 def test_figures_hold_no_names():
     report = make_report()
     for draw in (search_figure, along_figure, sorted_figure):
@@ -211,3 +202,13 @@ def test_hostile_names(make, name):
 @given(NAMES)
 def test_no_name_becomes_markup(name):
     assert elements(report_of(name)) == elements(report_of("plain"))
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_it_says_what_ran_in_integers(without_figures, saved):
+    report = make_report()
+    first, last = report.evaluations
+    changed = (first, replace(last, in_integers=True)) if saved else (replace(first, in_integers=True), last)
+    page = render_report(replace(report, evaluations=changed))
+    assert ("so did the saved one" in page) == saved and ("the saved one was evaluated itself" in page) != saved
+    assert "in integers" not in render_report(report)
