@@ -170,6 +170,7 @@ def run(judge: Judge, way: Way, draw: int) -> dict[str, Any]:
         result = amct.accuracy_based_auto_calibration(
             model, [classifier.output], "record.txt", "config.json", "net", judge,
             strategy="PredictiveSearch", sensitivity="OutputDivergence", config=way.configure(model),
+            exact=True,  # the judge tells quantized models by their ops
         )  # fmt: skip
     in_float = [name for name, quantized in result.roll_back_config.items() if not quantized]
     return {
