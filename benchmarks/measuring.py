@@ -41,6 +41,7 @@ BATCH = 32
 WITHOUT: dict[str, dict[str, Any]] = {
     "bias": {"bias_correction": False},
     "rounding": {"weight_rounding": "nearest"},
+    "ranges": {"range_refinement": False},
 }
 STEPS = tuple(WITHOUT)
 

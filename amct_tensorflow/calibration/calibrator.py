@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors, round_through_float16
 from amct_tensorflow.algorithms.arq import arq_scales
 from amct_tensorflow.algorithms.distribution import Distribution
+from amct_tensorflow.algorithms.range_refinement import refine_range
 from amct_tensorflow.calibration.activation_summary import ActivationSummary
 from amct_tensorflow.calibration.comparison import Comparison
 from amct_tensorflow.calibration.feed import Feed
@@ -201,6 +202,8 @@ class Calibrator:
     def _search(self, name: str, distribution: Distribution) -> ActivationFactors:
         activation = self._searches[name]
         factors = activation.algorithm.search(distribution, activation.asymmetric)
+        if self._config.range_refinement:
+            factors = refine_range(distribution, factors, activation.asymmetric)
         if self._config.fakequant_precision_mode == "FORCE_FP16_QUANT":
             factors = ActivationFactors(round_through_float16(factors.scale), factors.offset)
         log_for("calibration").debug(

@@ -99,6 +99,7 @@ def _whole(section: Section, layers: dict[str, LayerSpec], op_types: Mapping[str
         tensor_quantize=_tensors(section, op_types, activation_offset),
         bias_correction=section.boolean("bias_correction", True),
         weight_rounding=rounding,
+        range_refinement=section.boolean("range_refinement", True),
         layers={
             name: _layer(section.section(name), layers[name], activation_offset)
             if section.has(name)
@@ -222,6 +223,7 @@ def dump_config(config: QuantConfig) -> str:
         ],
         "bias_correction": config.bias_correction,
         "weight_rounding": config.weight_rounding,
+        "range_refinement": config.range_refinement,
     }
     if config.fakequant_precision_mode is None:
         del content["fakequant_precision_mode"]

@@ -33,6 +33,7 @@ _CONFIG = {
         "tensor_quantize": (202, "repeated TensorQuantize"),
         "bias_correction": (300, "optional bool"),
         "weight_rounding": (301, "optional WeightRounding"),
+        "range_refinement": (302, "optional bool"),
     },
     "OverrideLayerType": {
         "layer_type": (1, "required string"),

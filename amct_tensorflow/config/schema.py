@@ -18,6 +18,7 @@ GLOBAL_KEYS = (
     "tensor_quantize",
     "bias_correction",
     "weight_rounding",
+    "range_refinement",
 )
 
 NEAREST, SECOND_MOMENTS = "nearest", "second_moments"
@@ -67,7 +68,7 @@ class TensorQuantize:
 class QuantConfig:
     """A whole configuration; ``layers`` holds every quantizable layer, sorted by name.
 
-    ``bias_correction`` and ``weight_rounding`` are extensions of the original format.
+    ``bias_correction``, ``weight_rounding`` and ``range_refinement`` are extensions of the original format.
     """
 
     layers: Mapping[str, LayerConfig]
@@ -80,6 +81,7 @@ class QuantConfig:
     tensor_quantize: tuple[TensorQuantize, ...] = ()
     bias_correction: bool = True
     weight_rounding: str = SECOND_MOMENTS
+    range_refinement: bool = True
     version: int = 1
 
     def enabled_layers(self) -> list[str]:

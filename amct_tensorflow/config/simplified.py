@@ -111,6 +111,7 @@ class _Resolver:
             tensor_quantize=self._tensors(),
             bias_correction=_given(message, "bias_correction", True),
             weight_rounding=_rounding(message),
+            range_refinement=_given(message, "range_refinement", not self._names_algorithm()),
             layers={
                 name: self._layer(layer, name not in skipped and layer.op_type not in skipped_types)
                 for name, layer in self._layers.items()
@@ -159,6 +160,13 @@ class _Resolver:
     def _deprecated(self) -> tuple[str, ...]:
         """Returns the deprecated fields, as far as they count: where no newer one is given."""
         return () if self._by_type or self._message.HasField("common_config") else _DEPRECATED
+
+    def _names_algorithm(self) -> bool:
+        """Tells whether the file names an algorithm for activations: who does wants just what that finds."""
+        message = self._message
+        common = [getattr(message, field) for field in ("common_config", *_DEPRECATED)]
+        said = [*common, *self._by_layer.values(), *self._by_type.values(), *message.tensor_quantize]
+        return any(map(_given_algorithms, said))
 
     def _overrides(self, field: str, key: str) -> dict[str, Any]:
         found: dict[str, Any] = {}

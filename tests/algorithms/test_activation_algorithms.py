@@ -62,7 +62,10 @@ def margin(monkeypatch):
 
 def from_json(parameters):
     return parse_config(
-        f'{{"conv/Conv2D": {{"activation_quant_params": {{{parameters}}}}}}}', "config.json", LAYERS, OP_TYPES
+        f'{{"range_refinement": false, "conv/Conv2D": {{"activation_quant_params": {{{parameters}}}}}}}',
+        "config.json",
+        LAYERS,
+        OP_TYPES,
     )
 
 

@@ -40,6 +40,7 @@ EXAMPLE = """{
     "tensor_quantize":[],
     "bias_correction":true,
     "weight_rounding":"second_moments",
+    "range_refinement":true,
     "MobilenetV2/Conv/Conv2D":{
         "quant_enable":true,
         "activation_quant_params":{
@@ -438,13 +439,37 @@ def test_layers_behind_which_batch_norm_is_kept():
 @pytest.mark.parametrize("rounding", ["NEAREST", "SECOND_MOMENTS"])
 def test_our_own_fields_of_the_simplified_configuration(tmp_path, rounding):
     path = tmp_path / "ours.cfg"
-    path.write_text(f"bias_correction: false  weight_rounding: {rounding}")
+    path.write_text(f"bias_correction: false  weight_rounding: {rounding}  range_refinement: false")
     config = read_simplified(str(path), LAYERS, OPS)
-    assert config.bias_correction is False
+    assert config.bias_correction is False and config.range_refinement is False
     assert config.weight_rounding == rounding.lower()
     path.write_text("batch_num: 1")
     config = read_simplified(str(path), LAYERS, OPS)
-    assert config.bias_correction and config.weight_rounding == "second_moments"
+    assert config.bias_correction and config.weight_rounding == "second_moments" and config.range_refinement
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "common_config: { ifmr_quantize: { } }",
+        "conv_calibration_config: { ifmr_quantize: { asymmetric: false } }",
+        'override_layer_types: { layer_type: "AvgPool" calibration_config: { hfmg_quantize: { } } }',
+        f'override_layer_configs: {{ layer_name: "{CONV.name}" calibration_config: {{ ifmr_quantize: {{ }} }} }}',
+        'tensor_quantize: { layer_name: "add" input_index: 0 ifmr_quantize: { } }',
+    ],
+)
+def test_who_names_an_algorithm_for_activations_gets_what_that_finds(tmp_path, named):
+    path = tmp_path / "named.cfg"
+    path.write_text(named)
+    assert read_simplified(str(path), LAYERS, OPS).range_refinement is False
+    path.write_text(f"{named} range_refinement: true")
+    assert read_simplified(str(path), LAYERS, OPS).range_refinement is True
+
+
+def test_a_configuration_of_weights_names_no_algorithm_for_activations(tmp_path):
+    path = tmp_path / "weights.cfg"
+    path.write_text("common_config: { arq_quantize: { channel_wise: false } }")
+    assert read_simplified(str(path), LAYERS, OPS).range_refinement is True
 
 
 @pytest.mark.parametrize("value", ['"stochastic"', "null", "true"])

@@ -21,7 +21,7 @@ CONV, DEPTHWISE, FC, POOL = (
 )
 LAYERS = [CONV, DEPTHWISE, FC, POOL]
 OPS = {layer.name: layer.op_type for layer in LAYERS} | {"add": "AddV2", "sum": "AddV2", "relu": "Relu"}
-OURS = {"bias_correction", "weight_rounding"}
+OURS = {"bias_correction", "weight_rounding", "range_refinement"}
 
 
 def read(text):
