@@ -14,6 +14,8 @@ from amct_tensorflow.graph.op_types.op_type import data_format
 from amct_tensorflow.graph.view import GraphView, attribute, parse_tensor_name
 
 BATCH_NORM = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
+# The older of the two knows channels only as the last axis, and has no attribute for that.
+_BIAS_ADD = frozenset({"BiasAdd", "BiasAddV1"})
 _DEFAULT_EPSILON = 1e-4
 
 
@@ -69,7 +71,7 @@ def as_affine(view: GraphView, node: NodeDef, data: str, channels: Channels) -> 
     """
     if node.op in BATCH_NORM:
         return _batch_norm(view, node, data, channels)
-    if node.op == "BiasAdd":
+    if node.op in _BIAS_ADD:
         return _bias_add(view, node, data, channels)
     if node.op in _BINARY:
         return _binary(view, node, data, channels)

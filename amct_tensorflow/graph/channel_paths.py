@@ -2,8 +2,9 @@
 
     layer --> Squeeze --> BiasAdd          is the same as          layer --> BiasAdd --> Squeeze
 
-That is how Conv1D is written (Squeeze), dilated convolution (BatchToSpaceND), BatchNorm behind a MatMul (Reshape), and
-graphs that come from a framework with another order of axes (Transpose).
+That is how Conv1D is written (Squeeze), dilated convolution (BatchToSpaceND, and BatchToSpace before there was that),
+BatchNorm behind a MatMul (Reshape), graphs that come from a framework with another order of axes (Transpose), and what
+a program says of a shape that TensorFlow does not infer (EnsureShape).
 """
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -25,7 +26,9 @@ def channels_behind(view: GraphView, node: NodeDef, channels: Channels) -> Chann
         "ExpandDims": _expand_dims,
         "Reshape": _reshape,
         "Transpose": _transpose,
-        "BatchToSpaceND": _batch_to_space,
+        "BatchToSpaceND": _batch_to_space_nd,
+        "BatchToSpace": _batch_to_space,
+        "EnsureShape": _ensure_shape,
     }.get(node.op)
     return move(view, node, channels) if move is not None else None
 
@@ -58,7 +61,16 @@ def _transpose(view: GraphView, node: NodeDef, channels: Channels) -> Channels |
     return channels._replace(axis=from_end.index(channels.axis) - channels.rank)
 
 
-def _batch_to_space(view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
+def _batch_to_space(_view: GraphView, _node: NodeDef, channels: Channels) -> Channels | None:
+    """The older form always has two axes between images and channels."""
+    return channels if channels.axis == -1 and channels.rank in (None, 4) else None
+
+
+def _ensure_shape(_view: GraphView, _node: NodeDef, channels: Channels) -> Channels | None:
+    return channels
+
+
+def _batch_to_space_nd(view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
     block = view.constant(node.input[1])
     if channels.rank is None or block is None or channels.axis + channels.rank <= block.size:
         return None

@@ -21,9 +21,11 @@ from amct_tensorflow.graph.view import Consumer, GraphView, attribute, data_inpu
 from amct_tensorflow.models.opened_functions import OpenGraph
 
 _SCALES = frozenset({"Mul", "RealDiv"})
-_SHIFTS = frozenset({"Add", "AddV2", "Sub", "BiasAdd"})
+_SHIFTS = frozenset({"Add", "AddV2", "Sub", "BiasAdd", "BiasAddV1"})
 # Ops between a layer and a BatchNorm that leave channels as they are.
-_PATHS = frozenset({"Squeeze", "ExpandDims", "Reshape", "Transpose", "BatchToSpaceND", BARRIER})
+_PATHS = frozenset(
+    {"Squeeze", "ExpandDims", "Reshape", "Transpose", "BatchToSpace", "BatchToSpaceND", "EnsureShape", BARRIER}
+)
 # What makes a standard deviation, or one over it, of a variance.
 _ROOTS = frozenset({"Rsqrt", "Sqrt"})
 # Ops between the mean over a batch and its root.

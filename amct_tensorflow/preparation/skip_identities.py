@@ -1,12 +1,20 @@
 """Skips nodes that pass their input on.
 
 x --> Identity --> StopGradient --> Conv2D      becomes      x --> Conv2D
+x --> IdentityN --> Conv2D                      becomes      x --> Conv2D
+y ----^       ----> Relu                                     y --> Relu
+
+So are those that show or check it on its way, as ``drop_ordering`` does with what stands beside it.
 """
+
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import GraphView, full_tensor_name
 from amct_tensorflow.preparation.prepared import PreparedGraph
 
-_PASSES_ON = frozenset({"Identity", "StopGradient", "PreventGradient", "CheckNumerics"})
+# Each passes on its first input; the other inputs of a Print are what it shows.
+_PASSES_ON = frozenset({"Identity", "StopGradient", "PreventGradient", "CheckNumerics", "CheckNumericsV2", "Print"})
+_PASSES_ALL_ON = "IdentityN"
 # What reads one of these is told by it whether, or how often, it runs; others may wait for it to know.
 _TELLS_WHETHER = frozenset({"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"})
 
@@ -17,8 +25,8 @@ def skip_identities(graph: PreparedGraph) -> PreparedGraph:
     replacements: dict[str, str] = {}
     for node in view.topological():
         if _can_be_skipped(view, node.name) and node.name not in graph.kept:
-            source = str(node.input[0])
-            replacements[f"{node.name}:0"] = replacements.get(full_tensor_name(source), source)
+            for port, text in enumerate(_passed_on(node)):
+                replacements[f"{node.name}:{port}"] = replacements.get(full_tensor_name(text), text)
     if not replacements:
         return graph
     editor = graph.editor()
@@ -26,9 +34,17 @@ def skip_identities(graph: PreparedGraph) -> PreparedGraph:
     return graph.edited(editor)
 
 
+def _passed_on(node: NodeDef) -> list[str]:
+    """Returns the inputs that a node passes on, in the order of its outputs; none if it does more than that."""
+    if node.op == _PASSES_ALL_ON:
+        return list(map(str, node.input))
+    return [str(node.input[0])] if node.op in _PASSES_ON else []
+
+
 def _can_be_skipped(view: GraphView, name: str) -> bool:
     node = view.nodes[name]
-    if node.op not in _PASSES_ON or len(node.input) != 1 or name in view.loop_nodes:
+    if not _passed_on(node) or name in view.loop_nodes or any(text.startswith("^") for text in node.input):
         return False
-    read_by_data = [edge for edge in view.consumers(name) if not view.is_control(edge)]
-    return len(read_by_data) == len(view.consumers(name)) and view.producer(node.input[0]).op not in _TELLS_WHETHER
+    if any(map(view.is_control, view.consumers(name))):
+        return False
+    return all(view.producer(text).op not in _TELLS_WHETHER for text in _passed_on(node))

@@ -90,6 +90,17 @@ def test_a_bias_is_added_to_the_channels_of_its_data_format(data_format, axis):
         np.testing.assert_array_equal(affine.shift, normal((3,), 1))
 
 
+def test_a_bias_of_old_form():
+    """It has no data format: its channels are the last axis."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [2, 3, 3, 3], name="x")
+        tf.raw_ops.BiasAddV1(value=x, bias=normal((3,), 1), name="y")
+
+    np.testing.assert_array_equal(of_node(build(make), Channels(3, -1, 4)).shift, normal((3,), 1))
+    assert of_node(build(make), Channels(3, -3, 4)) is None
+
+
 @pytest.mark.parametrize("op", ["FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"])
 @pytest.mark.parametrize("epsilon", [0.001, 0.5])
 def test_batch_norm(op, epsilon):

@@ -89,6 +89,18 @@ def test_batch_to_space(block_axes, axis):
         assert moved is None
 
 
+@pytest.mark.parametrize("rank", [None, 4])
+def test_batch_to_space_of_old_form(rank):
+    assert behind("BatchToSpace", Channels(3, -1, rank), [[0, 0], [0, 0]], block_size=2) == Channels(3, -1, rank)
+    assert behind("BatchToSpace", Channels(3, -3, rank), [[0, 0], [0, 0]], block_size=2) is None
+
+
+@given(tensors())
+def test_ensure_shape(tensor):
+    shape, axis = tensor
+    check(behind("EnsureShape", Channels(shape[axis], axis, len(shape))), numbered(shape, axis))
+
+
 @given(tensors(), st.data())
 def test_reshape(tensor, data):
     """The last axis is the one that stays, if it keeps its length."""

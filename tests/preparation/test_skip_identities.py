@@ -22,7 +22,9 @@ def check(make, expected, keep=("out",), but=()):
 
 def chain(y):
     y = tf.stop_gradient(tf.identity(y, name="first"))
-    return tf.debugging.check_numerics(tf.raw_ops.PreventGradient(input=y), "bad")
+    y = tf.debugging.check_numerics(tf.raw_ops.PreventGradient(input=y), "bad")
+    y = tf1.Print(y, [tf.shape(y)], "shape")
+    return tf.raw_ops.CheckNumericsV2(tensor=y, message="bad")
 
 
 def test_a_chain_is_skipped():
@@ -39,6 +41,17 @@ def test_other_outputs_than_the_first():
         tf.sin(tf.identity(tf.identity(right)), name="out")
 
     check(make, ["Sin", "SplitV"])
+
+
+def test_several_at_once():
+    """A custom gradient, such as that of swish, leaves an IdentityN."""
+
+    def make():
+        x = placeholder()
+        first, second = tf.identity_n([tf.sin(x), tf.identity_n([tf.cos(x), x])[0]])
+        tf.subtract(second, first, name="out")
+
+    check(make, ["Cos", "Sin", "Sub"])
 
 
 def test_what_is_asked_for_stays():
