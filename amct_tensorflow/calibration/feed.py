@@ -44,7 +44,7 @@ class Feed:
         Raises:
             ModelError: the inputs cannot be computed from what the graph is fed with.
         """
-        find = partial(replay_sources, model.prepared_graph, model.view, model.original.nodes, nodes)
+        find = partial(replay_sources, model.view, model.original.nodes, nodes)
         sources = find()
         self._late = [source for source in find(outputs) if source not in sources] if outputs else []
         self.batches = KeptBatches(batch_num, sources, self._late)

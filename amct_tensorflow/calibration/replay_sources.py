@@ -2,14 +2,13 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-import tensorflow as tf
-
 from amct_tensorflow.errors import ModelError
-from amct_tensorflow.graph.view import CONTROL, GraphView, full_tensor_name, parse_tensor_name
+from amct_tensorflow.graph.op_definitions import is_stateful
+from amct_tensorflow.graph.view import CONTROL, GraphView, data_inputs, full_tensor_name, parse_tensor_name
 
 
 def replay_sources(
-    graph: tf.Graph, view: GraphView, callers: Collection[str], inputs: Mapping[str, str], outputs: Sequence[str] = ()
+    view: GraphView, callers: Collection[str], inputs: Mapping[str, str], outputs: Sequence[str] = ()
 ) -> list[str]:
     """Finds the tensors from which the inputs of all layers follow, and the outputs if asked for.
 
@@ -18,8 +17,7 @@ def replay_sources(
     a branch, so that it yields nothing or much in a run, the walk stops at what leaves the loop or branch.
 
     Args:
-        graph: the prepared graph, as TensorFlow sees it.
-        view: index of the same graph.
+        view: the prepared graph.
         callers: the nodes of the caller's graph; a node of the prepared graph that is one of them has the same value.
         inputs: per quantized layer the activations it reads, as GraphDef writes the input.
         outputs: nodes that are to be computed as well.
@@ -31,7 +29,7 @@ def replay_sources(
         ModelError: data comes from inside a function of the caller's graph.
     """
     behind_layers = view.downstream(inputs)
-    own = {operation.name for operation in graph.get_operations() if _yields_own_data(operation)}
+    own = {name for name in view.nodes if _yields_own_data(view, name)}
     ends = _first_outside(view, own & view.uncertain_nodes, view.uncertain_nodes)
     first_inputs = {
         full_tensor_name(text)
@@ -62,14 +60,15 @@ def replay_sources(
     return list(sources)
 
 
-def _yields_own_data(operation: tf.Operation) -> bool:
-    """Tells whether what an operation yields does not follow from its inputs alone.
+def _yields_own_data(view: GraphView, name: str) -> bool:
+    """Tells whether what a node yields does not follow from its inputs alone.
 
     TensorArrays and stacks have a state, too, but one that each run of the graph makes anew.
     """
-    if operation.type.startswith(("TensorArray", "Stack")):
+    node = view.nodes[name]
+    if node.op.startswith(("TensorArray", "Stack")):
         return False
-    return bool(operation.op_def.is_stateful) or (not operation.inputs and operation.type != "Const")
+    return is_stateful(node.op, view.graph_def.library) or (not data_inputs(node.input) and node.op != "Const")
 
 
 def _first_outside(view: GraphView, names: Iterable[str], inside: Collection[str]) -> set[str]:

@@ -4,14 +4,11 @@ import math
 from collections.abc import Iterable
 from fractions import Fraction
 
-from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.einsum import parse_equation
-from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.op_types import OP_TYPES, UNQUANTIZED
-from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, static_shapes
+from amct_tensorflow.graph.view import GraphView, attribute, data_inputs
 
 # The op types that carry any.
 CARRIERS = frozenset(
@@ -19,31 +16,12 @@ CARRIERS = frozenset(
 )
 
 
-def for_one_image(view: GraphView) -> GraphView:
-    """Returns a graph with the shapes that it has for one image.
-
-    Placeholders whose first axis has no static length hold one image. That tells how many rows or patches one becomes
-    on the way: behind the Reshape of a Dense layer, and behind the SpaceToBatchND of a dilated convolution, the first
-    axis counts more than images. A graph that does not take one image keeps the shapes it has.
-    """
-    graph_def = GraphDef()
-    graph_def.CopyFrom(view.graph_def)
-    for node in graph_def.node:
-        if node.op == "Placeholder" and "shape" in node.attr:
-            for first in node.attr["shape"].shape.dim[:1]:
-                first.size = 1 if first.size < 0 else first.size
-    try:
-        return GraphView(graph_def, static_shapes(import_graph(graph_def, "the model for one image")))
-    except ModelError:
-        return view
-
-
 def multiply_accumulates(view: GraphView, node: NodeDef) -> int | None:
     """Counts the products that a node sums up.
 
     Args:
-        view: a graph with its shapes, best ``for_one_image``. If the first axis of the node's output has no static
-            length all the same, it counts as one.
+        view: a graph with its shapes, best those for one image (``one_image_shapes``). If the first axis of the node's
+            output has no static length all the same, it counts as one.
         node: one of its nodes.
 
     Returns:

@@ -34,6 +34,11 @@ def make_node(name: str, op: str, inputs: Sequence[str], **attrs: AttrLike) -> N
     return node
 
 
+def make_placeholder(name: str, dtype: tf.DType, shape: Sequence[int | None]) -> NodeDef:
+    """Makes a Placeholder."""
+    return make_node(name, "Placeholder", (), dtype=dtype, shape=Attr(shape=tf.TensorShape(shape).as_proto()))
+
+
 def make_const(name: str, value: np.ndarray) -> NodeDef:
     """Makes a Const node holding ``value``."""
     return make_node(name, "Const", (), dtype=tf.as_dtype(value.dtype), value=value)

@@ -37,7 +37,7 @@ def find_inputs(model: FloatModel, outputs: Sequence[str]) -> list[Endpoint]:
     """Returns the inputs on which outputs depend in the model as its file has it: these have to be fed."""
     needed = upstream(model.original.nodes, outputs)
     return [
-        _endpoint(model.prepared_graph, str(node.name), has_default=node.op == "PlaceholderWithDefault")
+        _endpoint(model.outline, str(node.name), has_default=node.op == "PlaceholderWithDefault")
         for node in model.original.nodes.values()
         if node.op in _INPUTS and node.name in needed
     ]
@@ -53,11 +53,11 @@ def find_outputs(model: FloatModel) -> list[Endpoint]:
         ModelError: an output yields nothing.
     """
     if model.outputs:
-        return [_endpoint(model.prepared_graph, name) for name in model.outputs]
+        return [_endpoint(model.outline, name) for name in model.outputs]
     varying = varying_nodes(model.original)
     names = [name for name in model.original.nodes if name in varying and _is_end(model.original, name)]
     kept = [name for name in names if name in model.view.nodes]
-    return [end for end in (_endpoint(model.prepared_graph, name) for name in kept) if end.dtype != "bool"]
+    return [end for end in (_endpoint(model.outline, name) for name in kept) if end.dtype != "bool"]
 
 
 def _is_end(view: GraphView, name: str) -> bool:

@@ -115,9 +115,9 @@ class FloatModel:
         return self._prepared.shaped
 
     @property
-    def prepared_graph(self) -> tf.Graph:
-        """The prepared model as TensorFlow sees it; it tells static shapes, and is never run."""
-        return self._prepared.graph
+    def outline(self) -> tf.Graph:
+        """The prepared model as TensorFlow sees it, without its weights; it tells shapes and types."""
+        return self._prepared.outline
 
     @cached_property
     def op_types(self) -> dict[str, str]:
@@ -127,7 +127,7 @@ class FloatModel:
     @cached_property
     def layers(self) -> list[LayerSpec]:
         """Its quantizable layers, in its order."""
-        return find_layers(self.prepared_graph, self.view)
+        return find_layers(self.outline, self.view)
 
     def fuse(self, unfused: Collection[str] = (), balance: Mapping[str, tuple[float, ...]] | None = None) -> FusedGraph:
         """Fuses the layers with what stands around them, and scales the streams between them.

@@ -168,7 +168,7 @@ def _with_shapes(graph: OpenGraph, model: FloatModel) -> OpenGraph:
     """Returns a graph with its shapes for one image, or those of any number of images if it contradicts that."""
     shapes = one_image_shapes(graph.view, graph.names)
     if shapes is None:
-        shapes = static_shapes(model.prepared_graph)
+        shapes = static_shapes(model.outline)
     return graph._replace(view=graph.view.with_shapes(shapes))
 
 

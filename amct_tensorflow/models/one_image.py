@@ -4,7 +4,7 @@ Where a graph takes any number of images, TensorFlow does not know how many rows
 one image it does. Nor does it know what goes round in a loop; here shapes are those of the first round.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
@@ -12,12 +12,11 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.model_file import import_graph
-from amct_tensorflow.graph.nodes import make_node
+from amct_tensorflow.graph.nodes import make_node, make_placeholder
+from amct_tensorflow.graph.outline import without_weights
 from amct_tensorflow.graph.view import GraphView, Shape, attribute, static_shapes
 
 _LOOP = frozenset({"Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "RefNextIteration"})
-# Constants of more bytes are weights; shapes follow from smaller ones.
-_SMALL = 1024
 
 
 def one_image_shapes(view: GraphView, names: Collection[str]) -> dict[str, Shape] | None:
@@ -42,24 +41,15 @@ def one_image_shapes(view: GraphView, names: Collection[str]) -> dict[str, Shape
 
 def _outline(view: GraphView, node: NodeDef) -> NodeDef:
     """Returns what tells the shapes of a node, without weights, numbers of images, and what goes round in loops."""
-    if node.op == "Const" and node.ByteSize() > _SMALL:
-        tensor = attribute(node, "value").tensor
-        return _placeholder(node, tensor.dtype, [dimension.size for dimension in tensor.tensor_shape.dim])
     if node.op in ("Placeholder", "PlaceholderWithDefault"):
         shape = tf.TensorShape(attribute(node, "shape").shape if "shape" in node.attr else None)
         if shape.rank and shape[0] is None:
-            return _placeholder(node, attribute(node, "dtype").type, [1, *shape[1:]])
+            return make_placeholder(node.name, tf.as_dtype(attribute(node, "dtype").type), [1, *shape[1:]])
     if node.op in _LOOP or view.closes_loop(node):
         return make_node(node.name, "Identity", node.input[:1], T=attribute(node, "T"))
     copy = NodeDef()
-    copy.CopyFrom(node)
+    copy.CopyFrom(without_weights(node))
     for hint in ("_class", "_output_shapes"):  # they may name nodes, or tell shapes, that are not so here
         if hint in copy.attr:
             del copy.attr[hint]
     return copy
-
-
-def _placeholder(node: NodeDef, dtype: int, shape: Sequence[int | None]) -> NodeDef:
-    made = make_node(node.name, "Placeholder", (), dtype=tf.as_dtype(dtype))
-    made.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
-    return made

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from amct_tensorflow.graph.model_file import import_graph
+from amct_tensorflow.graph.outline import import_outline
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, static_shapes
 
@@ -43,18 +43,18 @@ class PreparedGraph:
         return GraphEditor(self.view, self.original)
 
     @cached_property
-    def graph(self) -> tf.Graph:
-        """The graph as TensorFlow sees it.
+    def outline(self) -> tf.Graph:
+        """The graph as TensorFlow sees it, without its weights.
 
         Raises:
             ModelError: TensorFlow refuses it.
         """
-        return import_graph(self.view.graph_def, self.source)
+        return import_outline(self.view.graph_def, self.source)
 
     @cached_property
     def shaped(self) -> GraphView:
         """The index of the graph with the static shapes that TensorFlow infers."""
-        return GraphView(self.view.graph_def, static_shapes(self.graph))
+        return GraphView(self.view.graph_def, static_shapes(self.outline))
 
     def original_names(self, name: str) -> tuple[str, ...]:
         """Returns the original nodes that a node stands for."""

@@ -89,7 +89,7 @@ def run_search(
     calibration = calibrate()
     fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
     plan = calibration.plan(fused, model.outputs)
-    with closing(LayerScores(model.prepared_graph, plan, calibration)) as scores:
+    with closing(LayerScores(model.outline, plan, calibration)) as scores:
         search = RollBack(plan, evaluations, scores)
         search.begin(_all_quantized(config), _ALL_QUANTIZED, simulated=True)
         original = original or _evaluate_original(original_model, evaluations)

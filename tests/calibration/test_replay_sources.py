@@ -14,7 +14,7 @@ from amct_tensorflow.models.float_model import FloatModel
 def sources(make, outputs=(), build=build):
     model = FloatModel.of_graph(import_graph(build(make), "test"), ["out"])
     inputs = {name: layer.input for name, layer in model.fuse().layers.items()}
-    return sorted(replay_sources(model.prepared_graph, model.view, model.original.nodes, inputs, outputs))
+    return sorted(replay_sources(model.view, model.original.nodes, inputs, outputs))
 
 
 def placeholder(name="x", shape=(None, 5)):

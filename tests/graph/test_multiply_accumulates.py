@@ -7,9 +7,10 @@ from graphs import build, normal, tf1
 from amct_tensorflow.graph.einsum import Equation, parse_equation
 from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.layers import obstacle
-from amct_tensorflow.graph.multiply_accumulates import CARRIERS, for_one_image, multiply_accumulates
+from amct_tensorflow.graph.multiply_accumulates import CARRIERS, multiply_accumulates
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.view import GraphView, static_shapes
+from amct_tensorflow.models.one_image import one_image_shapes
 
 
 def placeholder(*shape):
@@ -108,11 +109,12 @@ def patches_of_a_dilated_convolution():
 def test_counts_for_one_image(make, expected):
     with tf.Graph().as_default() as graph:
         make()
-    view = for_one_image(GraphView(graph.as_graph_def(), static_shapes(graph)))
+    view = GraphView(graph.as_graph_def())
+    view = view.with_shapes(one_image_shapes(view, view.nodes))
     assert multiply_accumulates(view, view.nodes["layer"]) == expected
 
 
-def test_a_model_that_does_not_take_one_image_keeps_its_shapes():
+def test_a_model_that_does_not_take_one_image():
     def make():
         pairs = tf.reshape(placeholder(None, 7), [2, 3, 7])
         tf1.placeholder(tf.float32, name="of_any_rank")
@@ -121,7 +123,7 @@ def test_a_model_that_does_not_take_one_image_keeps_its_shapes():
     with tf.Graph().as_default() as graph:
         make()
     view = GraphView(graph.as_graph_def(), static_shapes(graph))
-    assert for_one_image(view) is view
+    assert one_image_shapes(view, view.nodes) is None
     assert multiply_accumulates(view, view.nodes["layer"]) == 2 * 3 * 7 * 3
 
 

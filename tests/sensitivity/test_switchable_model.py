@@ -56,7 +56,7 @@ class Prepared:
                 session.run([f"{name}:0" for name in calibrated_outputs or outputs], feeds)
         self.calibration = calibrator.check_complete()
         self.plan = self.calibration.plan(calibrator.fused, outputs)
-        self.switchable = SwitchableModel(model.prepared_graph, self.plan, self.calibration.batches)
+        self.switchable = SwitchableModel(model.outline, self.plan, self.calibration.batches)
         self.layers = list(self.plan.factors)
 
     def expected(self, quantized):
