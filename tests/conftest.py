@@ -102,5 +102,5 @@ def main(monkeypatch):
     from amct_tensorflow import __main__ as command_line  # noqa: PLC0415 - likewise
 
     monkeypatch.setattr(command_line, "quiet_tensorflow", lambda: None)
-    monkeypatch.setattr("amct_tensorflow.console.command.raise_on_signals", lambda: None)
+    monkeypatch.setattr("amct_tensorflow.console.command.Signals.raise_from_now_on", lambda self: None)
     return command_line.main

@@ -15,26 +15,28 @@ class Terminated(KeyboardInterrupt):
     """The process was asked to end (SIGTERM), as by a batch system that takes a machine back."""
 
 
-class _Signals:
-    """Remembers which signal came, for the retry."""
+class Signals:
+    """The signals that ask this process to end.
+
+    Attributes:
+        came: the last one; None if there was none.
+    """
 
     def __init__(self) -> None:
-        self._came = signal.SIGINT
+        self.came: signal.Signals | None = None
 
-    def handle(self, number: int, frame: FrameType | None) -> None:
+    def raise_from_now_on(self) -> None:
+        """Makes Ctrl-C raise KeyboardInterrupt, and SIGTERM Terminated; to be called in the main thread."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if number != signal.SIGALRM:
-            self._came = signal.Signals(number)
+            self.came = signal.Signals(number)
         if any(caller.f_code.co_name == "__del__" for caller in _callers(frame)):
             signal.setitimer(signal.ITIMER_REAL, _RETRY_SECONDS)
             return
-        raise Terminated if self._came == signal.SIGTERM else KeyboardInterrupt
-
-
-def raise_on_signals() -> None:
-    """From now on Ctrl-C raises KeyboardInterrupt, and SIGTERM Terminated; to be called in the main thread."""
-    signals = _Signals()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
-        signal.signal(number, signals.handle)
+        raise Terminated if self.came == signal.SIGTERM else KeyboardInterrupt
 
 
 def _callers(frame: FrameType | None) -> Iterator[FrameType]:

@@ -13,7 +13,7 @@ from conftest import ROOT
 # They are busy telling what their data is.
 PROGRAM = """
 import os, pathlib, time
-from amct_tensorflow.console.signals import raise_on_signals
+from amct_tensorflow.console.signals import Signals
 from amct_tensorflow.workers.crew import Crew
 from amct_tensorflow.workers.greeting import our_greeting
 from amct_tensorflow.workers.parcel import pack
@@ -25,7 +25,7 @@ class Busy:
         time.sleep(60)
 
 if __name__ == "__main__":
-    raise_on_signals()
+    Signals().raise_from_now_on()
     try:
         with Crew(ProcessPool(2, pack(Busy())), our_greeting({})) as crew:
             crew.gather()
