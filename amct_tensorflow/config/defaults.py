@@ -53,8 +53,9 @@ def check_layers(layers: Sequence[LayerSpec]) -> None:
     """Raises ConfigValueError if a graph has nothing to quantize, or a layer named like a key of config.json."""
     if not layers:
         raise ConfigValueError(
-            f"The graph has no layer that can be quantized: no {', '.join(OP_TYPES)} that computes float32, with "
-            "constant weights if it has any. Freeze the model for inference first."
+            f"The graph has no layer that can be quantized: no {', '.join(OP_TYPES)} that computes float32 outside "
+            "of loops and branches, with constant weights if it has any. Freeze the model for inference, if it is not; "
+            "'python -m amct_tensorflow inspect' shows what keeps each layer in float."
         )
     for layer in layers:
         if layer.name in GLOBAL_KEYS:

@@ -95,11 +95,18 @@ def check_outputs(
             continue
         if parse_tensor_name(name).node in view.nodes:
             raise ModelError(f"Output {name!r} is a tensor name; give the operator {parse_tensor_name(name).node!r}.")
-        similar = difflib.get_close_matches(name, view.nodes, n=3)
+        similar = _ends_of_scope(view, name) or difflib.get_close_matches(name, view.nodes, n=3)
         hint = f" Did you mean {', '.join(map(repr, similar))}?" if similar else ""
         if known:
             hint = f" Its outputs are {', '.join(f'{operator!r} ({label})' for operator, label in known.items())}."
         raise ModelError(f"Output {name!r} is not a node of {source}.{hint} Give operator names without ':0'.")
+
+
+def _ends_of_scope(view: GraphView, scope: str) -> list[str]:
+    """Returns what a scope yields: the first few of its nodes that no other node of it reads, constants left out."""
+    inside = {name for name in view.nodes if name.startswith(f"{scope}/") and view.nodes[name].op != "Const"}
+    ends = (name for name in inside if not any(edge.node.name in inside for edge in view.consumers(name)))
+    return sorted(ends)[:3]
 
 
 def check_not_quantized(view: GraphView, source: str | Path) -> None:

@@ -171,6 +171,17 @@ def test_output_names():
         check_outputs(view, ["probabilities:0"], "net.pb")
 
 
+def test_the_name_of_a_scope_as_an_output():
+    """The functions of TensorFlow 2 give what they yield the name of an op inside a scope of the name asked for."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 3], name="x")
+        tf.einsum("ni,ij->nj", x, normal((3, 2)), name="scores")
+
+    with pytest.raises(ModelError, match="Did you mean 'scores/Einsum'"):
+        check_outputs(GraphView(build(make)), ["scores"], "net.pb")
+
+
 def test_a_quantized_model_is_refused():
     graph_def = tf1.GraphDef()
     graph_def.node.extend([make_node("q", "AscendQuant", ())])
