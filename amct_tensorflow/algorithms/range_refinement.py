@@ -5,9 +5,10 @@ too, that is an outlier as much as the greatest is. So the ends are moved both, 
 their neighbours, as long as one is better, and then in smaller steps. It only ever finds less error than it starts
 from, and an end that is 0 stays there.
 
-The error is that of the tensor. Judged by the error of what layers make of it, which is
-``trace(W.T @ C @ W)`` with ``C`` the covariance of ``q(x) - x``, the ends hardly differ, and networks are not better
-(docs/algorithms.md, "What was tried and dropped").
+The error is that of the tensor, in which clipping counts twice: the errors of rounding differ from value to value, and
+fall out where a network takes a mean or a sum, while clipping makes values that lie together all smaller. Judged by the
+error of what layers make of it, which is ``trace(W.T @ C @ W)`` with ``C`` the covariance of ``q(x) - x``, the ends
+hardly differ, and networks are not better (docs/algorithms.md, "What was tried and dropped").
 """
 
 import numpy as np
@@ -26,7 +27,7 @@ _BOTH_ENDS = np.array([(0, 0), (-1, -1), (1, 1)])
 
 
 def refine_range(distribution: Distribution, factors: ActivationFactors, asymmetric: bool) -> ActivationFactors:
-    """Returns factors with a squared error that is at most that of those given.
+    """Returns factors with a squared error, in which clipping counts twice, that is at most that of those given.
 
     Args:
         distribution: the values observed at the layer's input.
@@ -60,4 +61,5 @@ def _best(errors: SquaredErrors, candidates: list[ActivationFactors]) -> int:
     """Returns which candidate has the least error; the first of equals."""
     scales = np.array([each.scale for each in candidates])
     offsets = np.array([each.offset for each in candidates])
-    return int(np.argmin(errors.of((_LOWEST - offsets) * scales, (_HIGHEST - offsets) * scales, scales)))
+    lowers, uppers = (_LOWEST - offsets) * scales, (_HIGHEST - offsets) * scales
+    return int(np.argmin(errors.of(lowers, uppers, scales) + errors.of_clipping(lowers, uppers)))

@@ -36,6 +36,22 @@ class SquaredErrors:
         edges = np.where(levels < last, (levels + 0.5) * scales[:, np.newaxis], np.inf)
         bounds = np.zeros((scales.size, levels.shape[1] + 1), np.intp)
         bounds[:, 1:] = np.searchsorted(self._values, edges)
-        number, total, squares = np.diff(self._sums[:, bounds], axis=2)
-        targets = levels * scales[:, np.newaxis]
-        return np.asarray(np.sum(squares - 2 * targets * total + targets * targets * number, axis=1))
+        sums = np.diff(self._sums[:, bounds], axis=2)
+        return np.asarray(np.sum(_error(sums, levels * scales[:, np.newaxis]), axis=1))
+
+    def of_clipping(self, lowers: np.ndarray, uppers: np.ndarray) -> np.ndarray:
+        """Returns per range the sum of ``(clip(x, lower, upper) - x)**2``.
+
+        Args:
+            lowers: lower bounds, float64 [ranges].
+            uppers: upper bounds, likewise.
+        """
+        below = self._sums[:, np.searchsorted(self._values, lowers)]
+        above = self._sums[:, -1:] - self._sums[:, np.searchsorted(self._values, uppers, side="right")]
+        return _error(below, lowers) + _error(above, uppers)
+
+
+def _error(sums: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Returns the squared error when values become ``target``, from their number, sum and sum of squares, [3, ...]."""
+    number, total, squares = sums
+    return np.asarray(squares - 2 * target * total + target * target * number)
