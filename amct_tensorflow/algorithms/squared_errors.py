@@ -48,7 +48,7 @@ class SquaredErrors:
         """
         below = self._sums[:, np.searchsorted(self._values, lowers)]
         above = self._sums[:, -1:] - self._sums[:, np.searchsorted(self._values, uppers, side="right")]
-        return _error(below, lowers) + _error(above, uppers)
+        return np.asarray(_error(below, lowers) + _error(above, uppers))
 
 
 def _error(sums: np.ndarray, target: np.ndarray) -> np.ndarray:
