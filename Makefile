@@ -76,6 +76,7 @@ bench: setup ## measure speed, accuracy and search; MODEL=pb DATASET=dir to choo
 	$(BIN)/python benchmarks/pipeline.py $(BENCH_INPUTS)
 	$(BIN)/python benchmarks/endurance.py
 	$(BIN)/python benchmarks/scaling.py $(BENCH_INPUTS)
+	$(BIN)/python benchmarks/depth.py
 
 bench-accuracy: setup ## measure what each step of quantization gains, and write the tables in docs/algorithms.md
 	$(BIN)/python benchmarks/accuracy.py
