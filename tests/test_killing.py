@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-MOMENTS = 20
+MOMENTS = 12
 
 
 def test_a_run_that_is_killed_loses_nothing():
