@@ -8,14 +8,13 @@ longer the deeper a network is.
 
 import argparse
 import json
-import resource
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from measuring import RESULTS, mean_kl, report, scratch_folder, smooth_images
+from measuring import RESULTS, mean_kl, peak_memory, predict, report, scratch_folder, smooth_images
 from networks import SEED, SIGNED, Network, find_network, freeze, randomize
 from processes import run_apart
 
@@ -55,8 +54,7 @@ class Strict(AutoCalibrationEvaluatorBase):
     def run(self, graph: tf.Graph, output: str) -> np.ndarray:
         """Returns the softmax of the images."""
         start = time.process_time()
-        with tf.compat.v1.Session(graph=graph) as session:
-            result = session.run(f"{output}:0", {f"{self._network.input}:0": self._images})
+        result = predict(graph, self._images, f"{self._network.input}:0", output)
         self.cpu_seconds += time.process_time() - start
         scores = np.exp(self._network.logits(result))
         softmax: np.ndarray = scores / scores.sum(axis=-1, keepdims=True)
@@ -150,11 +148,6 @@ def make(blocks: int, folder: Path) -> Network:
     path.write_bytes(graph.as_graph_def().SerializeToString())
     norms = 2 * blocks + 1
     return Network("residual blocks", path, "images", output, False, SIZE, *SIGNED, norms, norms)
-
-
-def peak_memory() -> float:
-    """Returns the most memory that the process has held so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

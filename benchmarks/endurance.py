@@ -5,7 +5,6 @@ On the bundled model and images, each measurement in a process of its own. More 
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from measuring import OUTPUT, ROOT, Inputs, report, scratch_folder
+from measuring import OUTPUT, ROOT, Inputs, peak_memory, report, scratch_folder
 
 import amct_tensorflow as amct
 from amct_tensorflow.common.auto_calibration import AutoCalibrationStrategyBase
@@ -127,7 +126,7 @@ def main() -> None:
         start = time.perf_counter()
         SERIES[series][0](*map(int, sizes))
         seconds = time.perf_counter() - start
-        print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+        print(json.dumps([seconds, peak_memory()]))
         return
     rows = []
     for series, (_, points) in SERIES.items():

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import platform
+import resource
 import sys
 import tempfile
 import time
@@ -133,6 +134,11 @@ def predict(graph: tf.Graph, images: np.ndarray, placeholder: str = INPUT, outpu
     with tf.compat.v1.Session(graph=graph) as session:
         parts = range(0, len(images), BATCH)
         return np.concatenate([session.run(f"{output}:0", {placeholder: images[i : i + BATCH]}) for i in parts])
+
+
+def peak_memory() -> float:
+    """Returns the most memory that the process has held so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def without(steps: Iterable[str]) -> dict[str, Any]:

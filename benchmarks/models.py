@@ -6,7 +6,6 @@ One row per network (``networks.py``), each in a process of its own. When all we
 
 import argparse
 import json
-import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from graph_contents import contents
-from measuring import RESULTS, ROOT, interleaved, measured_on, ratio, report, scratch_folder, table
+from measuring import RESULTS, ROOT, interleaved, measured_on, peak_memory, ratio, report, scratch_folder, table
 from networks import NAMES, Network, find_network
 from pages import write_section
 from processes import is_complete, measure_each, run_apart
@@ -173,11 +172,6 @@ def signal_to_noise(reference: np.ndarray, other: np.ndarray) -> float:
 def largest_change(reference: np.ndarray, other: np.ndarray) -> float:
     """Returns the largest difference in terms of the largest value."""
     return float(np.max(np.abs(reference - other)) / np.max(np.abs(reference)))
-
-
-def peak_memory() -> float:
-    """Returns the most memory that the process has held so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def format_row(row: dict[str, Any]) -> dict[str, str]:

@@ -4,13 +4,12 @@ The unit is one evaluation of the float model on all images. The memory is measu
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
 
 import tensorflow as tf
-from measuring import BATCH, INPUT, OUTPUT, Inputs, parse_inputs, predict, report, scratch_folder
+from measuring import BATCH, INPUT, OUTPUT, Inputs, parse_inputs, peak_memory, predict, report, scratch_folder
 
 import amct_tensorflow as amct
 from amct_tensorflow.calibration.calibrator import Calibrator
@@ -54,8 +53,8 @@ def measure(inputs: Inputs, layers: int) -> dict[str, float]:
     with tf.compat.v1.Session(graph=model.graph) as session:
         session.run(f"{OUTPUT}:0", {INPUT: images[:BATCH]})
     calibration = calibrator.check_complete()
-    scores = LayerScores(model.graph, calibration.plan(calibrator.fused, model.outputs), calibration)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    scores = LayerScores(model.outline, calibration.plan(calibrator.fused, model.outputs), calibration)
+    before = peak_memory()
     start = time.perf_counter()
     if layers:
         scores.ranking(OutputDivergenceSensitivity())
@@ -64,8 +63,8 @@ def measure(inputs: Inputs, layers: int) -> dict[str, float]:
         "layers": layers,
         "seconds": seconds,
         "float evaluations": seconds / evaluation,
-        "peak memory MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "more than before MB": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
+        "peak memory MB": peak_memory(),
+        "more than before MB": peak_memory() - before,
     }
 
 

@@ -29,7 +29,7 @@ from amct_tensorflow.errors import AmctError
 from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.layers import find_layers
 from amct_tensorflow.graph.model_file import import_graph, read_model
-from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.graph.view import GraphView, static_shapes
 from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.quantized.builder import quantize_graph
 from amct_tensorflow.quantized.plan import QuantizationPlan
@@ -59,8 +59,8 @@ slow_fuzz = settings(fuzz, max_examples=max(CASES // 8, 20))  # each case builds
 GRAPH_DEF = build(small_net)
 MODEL = GRAPH_DEF.SerializeToString(deterministic=True)
 GRAPH = import_graph(GRAPH_DEF, "small net")
-VIEW = GraphView(GRAPH_DEF)
-LAYERS = find_layers(GRAPH, VIEW)
+VIEW = GraphView(GRAPH_DEF, static_shapes(GRAPH))
+LAYERS = find_layers(VIEW)
 OP_TYPES = VIEW.op_types()
 FUSED_LAYERS = fuse(VIEW).layers
 FACTORS = {"conv/Conv2D": LayerFactors(0.5, -128, (0.25,) * 8), "pool/AvgPool": LayerFactors(0.5, 3)}

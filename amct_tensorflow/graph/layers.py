@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.op_types import OP_TYPES, UNQUANTIZED, OpType
-from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, full_tensor_name
+from amct_tensorflow.graph.view import GraphView, attribute, data_inputs
 
 # Why what stands in a loop, or in a branch of a cond, cannot be quantized.
 IN_LOOP = "it runs inside a loop, any number of times per batch"
@@ -95,24 +95,21 @@ def _obstacle_of_weights(view: GraphView, node: NodeDef, op_type: OpType) -> str
     return None
 
 
-def find_layers(graph: tf.Graph, view: GraphView) -> list[LayerSpec]:
+def find_layers(view: GraphView) -> list[LayerSpec]:
     """Finds the quantizable layers of a graph, in its order.
 
     Args:
-        graph: the live graph; its static shapes tell a fully connected 1x1 convolution from a regular one.
-        view: index of the same graph.
+        view: the graph with its shapes, which tell a fully connected 1x1 convolution from a regular one.
     """
     return [
-        LayerSpec(node.name, node.op, OP_TYPES[node.op].per_channel and not _is_fully_connected(graph, view, node))
+        LayerSpec(node.name, node.op, OP_TYPES[node.op].per_channel and not _is_fully_connected(view, node))
         for node in view.graph_def.node
         if obstacle(view, node) is None
     ]
 
 
-def _is_fully_connected(graph: tf.Graph, view: GraphView, node: NodeDef) -> bool:
+def _is_fully_connected(view: GraphView, node: NodeDef) -> bool:
     op_type = OP_TYPES[node.op]
     weights = layer_weights(view, node)
-    data = graph.get_tensor_by_name(full_tensor_name(node.input[op_type.data_input])).shape
-    if weights is None or data.rank is None:
-        return False
-    return op_type.is_fully_connected(node, weights.shape, tuple(data))
+    data = view.shape(node.input[op_type.data_input])
+    return weights is not None and data is not None and op_type.is_fully_connected(node, weights.shape, data)

@@ -127,7 +127,7 @@ class FloatModel:
     @cached_property
     def layers(self) -> list[LayerSpec]:
         """Its quantizable layers, in its order."""
-        return find_layers(self.outline, self.view)
+        return find_layers(self.view)
 
     def fuse(self, unfused: Collection[str] = (), balance: Mapping[str, tuple[float, ...]] | None = None) -> FusedGraph:
         """Fuses the layers with what stands around them, and scales the streams between them.

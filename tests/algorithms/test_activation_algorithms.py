@@ -16,12 +16,12 @@ from amct_tensorflow.config.simplified import parse_simplified
 from amct_tensorflow.errors import ConfigTypeError, ConfigValueError
 from amct_tensorflow.graph.layers import find_layers
 from amct_tensorflow.graph.model_file import import_graph
-from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.graph.view import GraphView, static_shapes
 from amct_tensorflow.models.float_model import FloatModel
 
 GRAPH_DEF = build(small_net)
 OP_TYPES = GraphView(GRAPH_DEF).op_types()
-LAYERS = find_layers(import_graph(GRAPH_DEF, "small net"), GraphView(GRAPH_DEF))
+LAYERS = find_layers(GraphView(GRAPH_DEF, static_shapes(import_graph(GRAPH_DEF, "small net"))))
 
 
 @pytest.mark.parametrize("algorithm", ACTIVATION_ALGORITHMS.values(), ids=ACTIVATION_ALGORITHMS)

@@ -7,7 +7,7 @@ from graphs import build, normal, tf1
 
 from amct_tensorflow.graph.layers import find_layers, obstacle
 from amct_tensorflow.graph.op_types import OP_TYPES
-from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.graph.view import GraphView, static_shapes
 
 
 def integers(shape, seed):
@@ -184,7 +184,7 @@ def test_which_convolution_is_a_fully_connected_layer(filter_shape, image, data_
 
     with tf.Graph().as_default() as graph:
         make()
-    (layer,) = find_layers(graph, GraphView(graph.as_graph_def()))
+    (layer,) = find_layers(GraphView(graph.as_graph_def(), static_shapes(graph)))
     assert layer.channel_wise is not expected
 
 

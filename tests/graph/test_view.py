@@ -275,6 +275,7 @@ def test_a_filter_as_large_as_its_input_is_fully_connected():
         tf.nn.conv2d(x, normal((1, 1, 4, 3), 1), 1, "VALID", name="point")
         unknown = tf1.placeholder(tf.float32, [None, None, None, 4])
         tf.nn.conv2d(unknown, normal((1, 1, 4, 3), 1), 1, "VALID", name="unknown")
-    assert {layer.name: layer.channel_wise for layer in find_layers(graph, GraphView(graph.as_graph_def()))} == {
+    layers = find_layers(GraphView(graph.as_graph_def(), static_shapes(graph)))
+    assert {layer.name: layer.channel_wise for layer in layers} == {
         "whole": False, "point": True, "unknown": True,
     }  # fmt: skip
