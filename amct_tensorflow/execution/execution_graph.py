@@ -15,12 +15,13 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.execution import integer_nodes
+from amct_tensorflow.execution.first_axes import FirstAxes
 from amct_tensorflow.execution.integer_layer import IntegerLayer
 from amct_tensorflow.execution.reading import find_reading, only_readers
 from amct_tensorflow.execution.scope import Scope
 from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, parse_tensor_name
+from amct_tensorflow.graph.view import GraphView, data_inputs, parse_tensor_name
 
 
 def execution_graph(view: GraphView, layers: Mapping[str, IntegerLayer], outputs: Collection[str]) -> GraphDef:
@@ -41,6 +42,7 @@ class _Rewrite:
         self._view = view
         self._layers = {layer.dequantizer: layer for layer in layers.values()}
         self._outputs = outputs
+        self._first_axes = FirstAxes(view)
         self._editor = GraphEditor(view)
         self._bytes: dict[str, str] = {}
         self._additions: set[str] = set()
@@ -91,7 +93,10 @@ class _Rewrite:
         if len(readers) != 1 or readers[0].op not in ("Add", "AddV2") or not layer.is_product:
             return None
         node = readers[0]
-        shapes = [self._view.shape(text) for text in (*node.input, f"{node.name}:0")]
-        known = [None if shape is None else tuple(shape[1:]) for shape in shapes]
-        is_alike = known[0] is not None and None not in known[0] and known.count(known[0]) == len(known)
-        return node if is_alike and node.name not in self._additions else None
+        return node if self._are_alike(*data_inputs(node.input)) and node.name not in self._additions else None
+
+    def _are_alike(self, one: str, other: str) -> bool:
+        """Tells whether two tensors have the same shape in every run; the kernel repeats neither for the other."""
+        lengths = [tuple(shape[1:]) if shape else () for shape in map(self._view.shape, (one, other))]
+        is_known = len(lengths[0]) > 0 and None not in lengths[0]
+        return is_known and lengths[0] == lengths[1] and self._first_axes.agree(one, other)

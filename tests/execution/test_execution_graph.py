@@ -176,6 +176,86 @@ def test_a_size_that_only_a_run_tells():
     assert integers.simulated == {"unknown": "how much is padded depends on a size that only a run tells"}
 
 
+def pointwise(addend, pooled=False):
+    """A pointwise layer with a tensor of its own input added, or a constant; the layer may see the mean of images."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 4, 5, 6], name="x")
+        data = tf.reduce_mean(x, 0, keepdims=True) if pooled else x
+        y = tf.nn.conv2d(data, normal((1, 1, 6, 6), 1, 0.4), 1, "SAME", name="layer")
+        y = tf.nn.bias_add(y, normal((6,), 2))
+        tf.nn.relu(y + addend(x), name="out")
+
+    return make
+
+
+def constant(*shape):
+    return lambda _x: normal(shape, 4)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 17])
+@pytest.mark.parametrize("offset", [-128, 3])
+@pytest.mark.parametrize(
+    ("addend", "pooled"),
+    [
+        *((constant(*shape), False) for shape in [(1, 4, 5, 6), (4, 5, 6), (5, 6), (1, 1, 1, 6), (4, 1, 1), (1,), ()]),
+        (lambda x: tf.reduce_mean(x, 0, keepdims=True), False),
+        (lambda x: tf.tanh(x[:1]), False),
+        (tf.tanh, True),
+        (lambda x: tf.tanh(x[:1]), True),
+        (tf.identity, False),
+    ],
+)
+def test_what_is_added_to_a_layer_is_repeated_as_in_the_simulation(number, offset, addend, pooled):
+    """The kernel adds tensors of one shape; it would read beyond the end of a shorter one."""
+    Integers(pointwise(addend, pooled), images(number, 4, 5, 6), offset=offset).check()
+
+
+def test_inputs_that_are_fed_with_different_numbers_of_images():
+    def make():
+        x, other = (tf1.placeholder(tf.float32, [None, 4, 5, 6], name=name) for name in ("x", "other"))
+        y = tf.nn.conv2d(x, normal((1, 1, 6, 6), 1, 0.4), 1, "SAME", name="layer")
+        tf.add(y, other, name="out")
+
+    integers = Integers(make, images(3, 4, 5, 6))
+    feeds = {"x": images(3, 4, 5, 6), "other": images(1, 4, 5, 6)}
+    expected, actual = (run(model, ["out"], feeds)[0] for model in (integers.quantized.graph_def, integers.graph_def))
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def products_with(addend):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8], name="x")
+        tf.add(addend(x), tf.matmul(x, normal((8, 6), 1), name="layer"), name="out")
+
+    return make
+
+
+@pytest.mark.parametrize("number", [1, 2, 17])
+@pytest.mark.parametrize("addend", [constant(1, 6), constant(6), constant(1, 1), lambda x: tf.tanh(x[:1, :6])])
+def test_what_is_added_to_a_product_of_matrices(number, addend):
+    Integers(products_with(addend), images(number, 8)).check()
+
+
+def gated(x):
+    """As networks with squeeze and excitation, and with hard swish, put it between layers."""
+    x = x * tf.nn.relu6(x + 3.0) * np.float32(1 / 6)
+    return x * tf.sigmoid(tf.reduce_mean(x, [1, 2], keepdims=True))
+
+
+@pytest.mark.skipif(not has_matrix_product(), reason="only that kernel adds")
+@pytest.mark.parametrize("between", [tf.identity, gated])
+def test_the_kernel_adds_the_stream_around_a_block(between):
+    def make():
+        x = tf.tanh(tf1.placeholder(tf.float32, [None, 4, 5, 6], name="x"))
+        y = between(tf.nn.conv2d(x, normal((3, 3, 6, 6), 1, 0.4), 1, "SAME", name="first"))
+        y = tf.nn.conv2d(y, normal((1, 1, 6, 6), 1, 0.4), 1, "SAME", name="layer")
+        tf.add(x, y, name="out")
+
+    (product,) = (node for node in Integers(make, images(3, 4, 5, 6), offset=3).graph_def.node if node.op == PRODUCT)
+    assert list(product.attr["fused_ops"].list.s) == [b"BiasAdd", b"Add", b"Dequantize"]
+
+
 def in_groups(x):
     return tf.nn.conv2d(x, normal((3, 3, 2, 4), 1), 1, "SAME", name="layer")
 
