@@ -59,10 +59,10 @@ class Balancer:
             log_for("balancing").warning("No layer can be balanced without changing what the model computes.")
             self._complete({})
             return
-        inputs = {name: fused.layers[name].input for stream in self._strengths for name in stream.readers}
+        inputs = {name: fused.input_of(name) for stream in self._strengths for name in stream.readers}
         self._tensors = {name: full_tensor_name(text) for name, text in inputs.items()}
         self._highest = {name: np.zeros(stream.channels) for stream in self._strengths for name in stream.readers}
-        self._feed = Feed(model, inputs, config.batch_num, graph=graph)
+        self._feed = Feed(model, fused, inputs, config.batch_num, graph=graph)
         self._replay = Replay(fused, list(inputs), self._feed.tensors)
         self._looks = [
             self._replay.look_at([self._replay.tensor(tensor)], partial(self._observe, fused.layers[name]))

@@ -107,18 +107,18 @@ class Calibrator:
         self._scale_w = {name: self._weight_scales(layer) for name, layer in self._layers.items()}
         self._searches = {name: config.layers[name].activation for name in self._layers}
         self._searches.update({tensor.key: tensor.activation for tensor in config.tensor_quantize})
-        inputs = {name: layer.input for name, layer in self.fused.layers.items() if name in self._layers}
+        inputs = {name: self.fused.input_of(name) for name in self.fused.layers if name in self._layers}
         inputs.update({tensor.key: _input_of(self.fused.view, tensor) for tensor in config.tensor_quantize})
         self._inputs = {key: full_tensor_name(text) for key, text in inputs.items()}
-        nodes = {layer.name: layer.input for layer in self._layers.values()}
-        nodes.update({tensor.layer_name: _input_of(model.view, tensor) for tensor in config.tensor_quantize})
+        nodes = {name: self.fused.input_of(name) for name in self._layers}
+        nodes.update({tensor.layer_name: _input_of(self.fused.view, tensor) for tensor in config.tensor_quantize})
         self._prepare(model, nodes)
 
     def _prepare(self, model: FloatModel, nodes: Mapping[str, str]) -> None:
         """Prepares to run the model again, and keeps what that takes."""
         outputs = model.outputs if self._for_search else ()
-        self._feed = Feed(model, nodes, self._config.batch_num, outputs=outputs)
-        tails = [layer.tail for layer in self._layers.values()]
+        self._feed = Feed(model, self.fused, nodes, self._config.batch_num, outputs=outputs)
+        tails = [self.fused.tail_of(name) for name in self._layers]
         self._replay = Replay(self.fused, [*tails, *nodes], self._feed.tensors)
         self._observers = ActivationObservers(self._replay, self._inputs)
         self._parts: list[Batch] = []

@@ -11,6 +11,7 @@ from amct_tensorflow.calibration.kept_batches import KeptBatches
 from amct_tensorflow.calibration.replay import Batch
 from amct_tensorflow.calibration.replay_sources import readers_of, replay_sources
 from amct_tensorflow.calibration.taps import attach_tap
+from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.models.float_model import FloatModel
 
 
@@ -26,6 +27,7 @@ class Feed:
     def __init__(
         self,
         model: FloatModel,
+        fused: FusedGraph,
         nodes: Mapping[str, str],
         batch_num: int,
         *,
@@ -36,7 +38,8 @@ class Feed:
 
         Args:
             model: the float model.
-            nodes: per node of the prepared model, the input of it to compute, as GraphDef writes it.
+            fused: the model as it is computed again.
+            nodes: per node of the fused model, the input of it to compute, as GraphDef writes it.
             batch_num: how many batches to keep.
             outputs: nodes that are to be computed from the batches, too; what only these need may arrive late.
             graph: the caller's graph; None for that of the model.
@@ -44,7 +47,8 @@ class Feed:
         Raises:
             ModelError: the inputs cannot be computed from what the graph is fed with.
         """
-        find = partial(replay_sources, model.view, model.original.nodes, nodes)
+        same = fused.original_values() & model.original.nodes.keys()
+        find = partial(replay_sources, fused.view, same, nodes)
         sources = find()
         self._late = [source for source in find(outputs) if source not in sources] if outputs else []
         self.batches = KeptBatches(batch_num, sources, self._late)

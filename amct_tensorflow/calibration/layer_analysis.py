@@ -54,6 +54,7 @@ class LayerAnalyser:
             plan: how the layers are quantized.
         """
         self._replay = replay
+        self._fused = plan.fused
         self._layers = [layer for name, layer in plan.fused.layers.items() if name in plan.factors]
         shifts = {name: correction.bias for name, correction in plan.corrections.items()}
         self._probes = {layer.name: _Probe(layer, shifts.get(layer.name)) for layer in self._layers}
@@ -98,8 +99,8 @@ class LayerAnalyser:
         images: dict[str, int] = {}
         whole: set[str] = set()
         for layer in self._layers:
-            tensor = full_tensor_name(layer.input)
-            shapes = [self._replay.tensor(name).shape[1:] for name in (tensor, f"{layer.tail}:0")]
+            tensor = full_tensor_name(self._fused.input_of(layer.name))
+            shapes = [self._replay.tensor(name).shape[1:] for name in (tensor, self._output_of(layer.name))]
             if layer.op.is_told_its_output_shape or not all(shape.is_fully_defined() for shape in shapes):
                 whole.add(tensor)
                 continue
@@ -107,13 +108,16 @@ class LayerAnalyser:
             images[tensor] = min(images.get(tensor, SAMPLE_LIMIT), max(SAMPLE_LIMIT // max(largest, 1), 1))
         return {tensor: count for tensor, count in images.items() if tensor not in whole}
 
+    def _output_of(self, name: str) -> str:
+        return f"{self._fused.tail_of(name)}:0"
+
     def _attach(self, quantized: Mapping[str, tf.Tensor]) -> list[tf.Operation]:
         """Adds a probe per layer; each layer waits for the one before, so that few tensors are alive at a time."""
         operations: list[tf.Operation] = []
         for name, probe in self._probes.items():
             if operations:
                 self._replay.let_wait(name, operations[-1])
-            original = self._replay.tensor(f"{probe.layer.tail}:0")
+            original = self._replay.tensor(self._output_of(name))
             operations.append(self._replay.look_at([original, quantized[name]], probe.look))
         return operations
 

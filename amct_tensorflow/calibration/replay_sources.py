@@ -17,8 +17,8 @@ def replay_sources(
     a branch, so that it yields nothing or much in a run, the walk stops at what leaves the loop or branch.
 
     Args:
-        view: the prepared graph.
-        callers: the nodes of the caller's graph; a node of the prepared graph that is one of them has the same value.
+        view: the fused graph.
+        callers: its nodes that the caller's graph has, too, and that yield the same there.
         inputs: per quantized layer the activations it reads, as GraphDef writes the input.
         outputs: nodes that are to be computed as well.
 

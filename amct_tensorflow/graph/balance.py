@@ -16,7 +16,6 @@ from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.graph.nodes import make_const
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.streams import Stream, Streams, find_streams
-from amct_tensorflow.graph.view import GraphView
 
 _REMEDY = "Use the record that quantize_preprocess and quantize_model wrote for this model, with the same outputs."
 
@@ -54,9 +53,10 @@ def balance_streams(fused: FusedGraph, factors: Mapping[str, tuple[float, ...]],
             scaled.update(stream.nodes)
     editor = GraphEditor(fused.view)
     layers = {
-        name: _scale(editor, layer, inputs.get(name), outputs_of.get(name)) for name, layer in fused.layers.items()
+        name: _scale(fused, editor, layer, inputs.get(name), outputs_of.get(name))
+        for name, layer in fused.layers.items()
     }
-    view = GraphView(editor.graph_def())
+    view = fused.view.edited(editor.graph_def())
     return replace(fused, view=view, layers=layers, balance=balance, scaled=frozenset(scaled))
 
 
@@ -87,7 +87,11 @@ def _factors_of(stream: Stream, factors: Mapping[str, tuple[float, ...]]) -> tup
 
 
 def _scale(
-    editor: GraphEditor, layer: FusedLayer, of_input: np.ndarray | None, of_output: np.ndarray | None
+    fused: FusedGraph,
+    editor: GraphEditor,
+    layer: FusedLayer,
+    of_input: np.ndarray | None,
+    of_output: np.ndarray | None,
 ) -> FusedLayer:
     """Returns a layer whose input and output are divided by factors, and puts it into the graph."""
     if layer.weights is None or (of_input is None and of_output is None):
@@ -105,5 +109,5 @@ def _scale(
     editor.replace_input(layer.name, layer.op.weight_input, const)
     if bias is not None and of_output is not None:
         const = editor.add(make_const(editor.unique_name(f"{layer.name}/balanced_bias"), bias), layer.name)
-        editor.replace_input(layer.tail, 1, const)
+        editor.replace_input(fused.tail_of(layer.name), 1, const)
     return balanced

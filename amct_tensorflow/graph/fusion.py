@@ -36,16 +36,13 @@ from amct_tensorflow.log import log_for
 
 @dataclass(frozen=True, eq=False)
 class FusedLayer:
-    """A quantizable layer of a fused graph.
+    """A quantizable layer of a fused graph; what it reads, and where it ends, the graph tells.
 
     Attributes:
         name: node name; also its key in config.json and in the record.
         op_type: TensorFlow op type.
-        input: the activations it reads, as GraphDef writes the input.
         weights: folded weights, float32 in the op's own layout; None for AvgPool.
         bias: folded bias, float32 [Cout]; None when no BiasAdd follows.
-        accumulator: the node whose output 0 is the layer's sum of products: the layer itself, or the barrier behind it.
-        tail: the node whose output 0 is the layer's value: the BiasAdd, or the accumulator.
         data_format: ``NHWC`` or ``NCHW``.
         absorbed: original nodes folded into the layer, in the order in which they stood.
         absorbed_types: op types of the prepared nodes that were folded, in the same order.
@@ -56,11 +53,8 @@ class FusedLayer:
 
     name: str
     op_type: str
-    input: str
     weights: np.ndarray | None
     bias: np.ndarray | None
-    accumulator: str
-    tail: str
     data_format: str
     absorbed: tuple[str, ...]
     batch_norm_kept: bool
@@ -117,6 +111,32 @@ class FusedGraph:
     def originals(self, names: Iterable[str]) -> tuple[str, ...]:
         """Returns the nodes of the model's file that nodes of this graph stand for together, each once."""
         return tuple(dict.fromkeys(original for name in names for original in self.origins.get(name, (name,))))
+
+    def input_of(self, name: str) -> str:
+        """Returns the activations that a layer reads, as GraphDef writes the input."""
+        return str(self.view.nodes[name].input[self.layers[name].op.data_input])
+
+    def accumulator_of(self, name: str) -> str:
+        """Returns the node whose output 0 is a layer's sum of products: the layer, or the barrier behind it."""
+        return str(behind_barrier(self.view, self.view.nodes[name]).name)
+
+    def tail_of(self, name: str) -> str:
+        """Returns the node whose output 0 is a layer's value: the BiasAdd with its bias, or the accumulator."""
+        accumulator = self.accumulator_of(name)
+        if self.layers[name].bias is None:
+            return accumulator
+        (tail,) = (edge.node for edge in self.view.consumers(accumulator) if not self.view.is_control(edge))
+        return str(tail.name)
+
+    def original_values(self) -> set[str]:
+        """Returns the nodes that yield what the nodes of their names yield in the model's file.
+
+        Sums of a layer without what was folded behind it are not among them.
+        """
+        inside: set[str] = set()
+        for name in self.layers:
+            inside |= {name, self.accumulator_of(name)} - {self.tail_of(name)}
+        return self.view.nodes.keys() - inside - self.origins.keys() - self.scaled
 
     @property
     def graph_def(self) -> GraphDef:
@@ -176,15 +196,12 @@ def _fuse_layer(
 ) -> FusedLayer:
     op_type = OP_TYPES[node.op]
     weights = layer_weights(view, node)
-    accumulator = node if node.name in keep else behind_barrier(view, node)
+    accumulator = behind_barrier(view, node)
     plain = FusedLayer(
         name=node.name,
         op_type=node.op,
-        input=node.input[op_type.data_input],
         weights=weights,
         bias=None,
-        accumulator=accumulator.name,
-        tail=accumulator.name,
         data_format=data_format(node),
         absorbed=(),
         batch_norm_kept=False,
@@ -219,7 +236,6 @@ def _fuse_layer(
         plain,
         weights=weights,
         bias=bias,
-        tail=tail,
         absorbed=absorbed,
         absorbed_types=tuple(str(folded.op) for folded in chain.folded),
         batch_norm_kept=chain.batch_norm_kept,

@@ -25,11 +25,11 @@ _BROADCASTS = frozenset({"Add", "AddV2", "Sub", "Mul", "RealDiv"})
 
 
 class _Front(NamedTuple):
-    """The affine nodes in front of some layers, the first of them first, and the tensor that they start from."""
+    """The affine nodes in front of some layers, the first of them first, and which input of that one is its data."""
 
     affine: Affine
-    nodes: tuple[NodeDef, ...]
-    tensor: str
+    nodes: tuple[NodeDef, ...] = ()
+    data_input: int = 0
 
 
 def fold_before(fused: FusedGraph, keep: Collection[str], unfused: Collection[str]) -> FusedGraph:
@@ -42,19 +42,19 @@ def fold_before(fused: FusedGraph, keep: Collection[str], unfused: Collection[st
     """
     editor = GraphEditor(fused.view)
     layers, origins = dict(fused.layers), dict(fused.origins)
-    fixed = {*keep, *(layer.tail for layer in fused.layers.values() if layer.bias is not None)}
-    for tensor in dict.fromkeys(full_tensor_name(layer.input) for layer in fused.layers.values()):
+    fixed = {*keep, *(fused.tail_of(name) for name, layer in fused.layers.items() if layer.bias is not None)}
+    for tensor in dict.fromkeys(full_tensor_name(fused.input_of(name)) for name in fused.layers):
         readers = _readers(fused, tensor)
         if not readers or any(reader.name in unfused for reader in readers):
             continue
-        front = _front(fused.view, tensor, readers, fixed)
+        front = _front(fused, tensor, readers, fixed)
         if front is not None:
             originals = fused.originals(str(node.name) for node in front.nodes)
             for reader in readers:
-                layers[reader.name] = _fold(editor, reader, front, originals, origins)
+                layers[reader.name] = _fold(fused, editor, reader, front, originals, origins)
     if layers == fused.layers:
         return fused
-    return FusedGraph(fused.view.edited(editor.graph_def()), layers, origins)
+    return replace(fused, view=fused.view.edited(editor.graph_def()), layers=layers, origins=origins)
 
 
 def _readers(fused: FusedGraph, tensor: str) -> list[FusedLayer]:
@@ -68,7 +68,7 @@ def _readers(fused: FusedGraph, tensor: str) -> list[FusedLayer]:
     return found
 
 
-def _front(view: GraphView, tensor: str, readers: list[FusedLayer], fixed: Collection[str]) -> _Front | None:
+def _front(fused: FusedGraph, tensor: str, readers: list[FusedLayer], fixed: Collection[str]) -> _Front | None:
     """Returns the longest affine chain that ends in a tensor and can be folded into all of its readers.
 
     Nodes that are ``fixed`` stay: those asked for, and the biases of other layers.
@@ -76,30 +76,32 @@ def _front(view: GraphView, tensor: str, readers: list[FusedLayer], fixed: Colle
     channels = readers[0].input_channels
     if channels is None or any(reader.input_channels != channels for reader in readers):
         return None
-    front = best = _Front(Affine.identity(channels.number), (), tensor)
+    view = fused.view
+    front = best = _Front(Affine.identity(channels.number))
     while True:
-        name = parse_tensor_name(front.tensor)
+        name = parse_tensor_name(tensor)
         node = view.nodes[name.node]
         if name.port != 0 or node.name in fixed or (front.nodes and len(view.consumers(node.name)) > 1):
             break
         found = _affine_of(view, node, channels)
         if found is None:
             break
-        affine, source = found
-        front = _Front(affine.then(front.affine), (node, *front.nodes), source)
-        if all(_is_exact(view, reader, front.affine, fixed) for reader in readers):
+        affine, index = found
+        front = _Front(affine.then(front.affine), (node, *front.nodes), index)
+        tensor = node.input[index]
+        if all(_is_exact(fused, reader, front.affine, fixed) for reader in readers):
             best = front
     return best if best.nodes else None
 
 
-def _affine_of(view: GraphView, node: NodeDef, channels: Channels) -> tuple[Affine, str] | None:
-    """Returns what a node does to its data, and the data, if that is an affine map per channel."""
-    for text in node.input:
+def _affine_of(view: GraphView, node: NodeDef, channels: Channels) -> tuple[Affine, int] | None:
+    """Returns what a node does to its data, and which input that is, if it is an affine map per channel."""
+    for index, text in enumerate(node.input):
         if not text.startswith("^") and view.constant(text) is None:
             affine = as_affine(view, node, parse_tensor_name(text).node, channels)
             if affine is None or (node.op in _BROADCASTS and not _has_channels(view, text, channels)):
                 return None
-            return affine, str(text)
+            return affine, index
     return None
 
 
@@ -115,14 +117,14 @@ def _has_channels(view: GraphView, text: str, channels: Channels) -> bool:
     return length is not None and length % channels.number == 0
 
 
-def _is_exact(view: GraphView, layer: FusedLayer, affine: Affine, fixed: Collection[str]) -> bool:
+def _is_exact(fused: FusedGraph, layer: FusedLayer, affine: Affine, fixed: Collection[str]) -> bool:
     weights, bias = _folded(layer, affine)
     if not (np.isfinite(weights).all() and np.isfinite(bias).all()):
         return False
     if not np.any(affine.shift):
         return True
-    pads = layer.weights is None or layer.op.pads(view.nodes[layer.name], layer.weights.shape)
-    return not pads and not (layer.bias is None and layer.tail in fixed)
+    pads = layer.weights is None or layer.op.pads(fused.view.nodes[layer.name], layer.weights.shape)
+    return not pads and not (layer.bias is None and fused.tail_of(layer.name) in fixed)
 
 
 def _folded(layer: FusedLayer, affine: Affine) -> tuple[np.ndarray, np.ndarray]:
@@ -138,21 +140,26 @@ def _folded(layer: FusedLayer, affine: Affine) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fold(
+    fused: FusedGraph,
     editor: GraphEditor,
     layer: FusedLayer,
     front: _Front,
     originals: Iterable[str],
     origins: dict[str, tuple[str, ...]],
 ) -> FusedLayer:
+    """Folds a front into a layer of a graph under edit, and returns the layer.
+
+    What the front reads is asked of the editor: it may be a layer that has just got a bias.
+    """
     weights, bias = _folded(layer, front.affine)
     assert layer.op.weight_input is not None
     const = editor.add(make_const(editor.unique_name(f"{layer.name}/folded_weights"), weights), like=layer.name)
     origins[const] = ()
     editor.replace_input(layer.name, layer.op.weight_input, const)
-    editor.replace_input(layer.name, layer.op.data_input, front.tensor)
+    data = editor.node(str(front.nodes[0].name)).input[front.data_input]
+    editor.replace_input(layer.name, layer.op.data_input, data)
     folded = replace(
         layer,
-        input=front.tensor,
         weights=weights,
         absorbed=(*originals, *layer.absorbed),
         absorbed_types=(*(str(node.op) for node in front.nodes), *layer.absorbed_types),
@@ -162,11 +169,12 @@ def _fold(
     const = editor.add(make_const(editor.unique_name(f"{layer.name}/folded_bias"), bias), like=layer.name)
     origins[const] = ()
     if layer.bias is not None:
-        editor.replace_input(layer.tail, 1, const)
+        editor.replace_input(fused.tail_of(layer.name), 1, const)
         return replace(folded, bias=bias)
+    accumulator = fused.accumulator_of(layer.name)
     tail = editor.unique_name(f"{layer.name}/BiasAdd")
     origins[tail] = ()
-    node = make_node(tail, "BiasAdd", [layer.accumulator, const], T=tf.float32, data_format=layer.data_format)
+    node = make_node(tail, "BiasAdd", [accumulator, const], T=tf.float32, data_format=layer.data_format)
     editor.add(node, like=layer.name)
-    editor.redirect({layer.accumulator: tail}, exempt=[tail])
-    return replace(folded, bias=bias, tail=tail)
+    editor.redirect({accumulator: tail}, exempt=[tail])
+    return replace(folded, bias=bias)

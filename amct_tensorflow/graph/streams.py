@@ -63,11 +63,12 @@ class _Finder:
     """Ties the tensors of a graph together, as far as one factor per channel goes through them."""
 
     def __init__(self, fused: FusedGraph, outputs: tuple[str, ...]) -> None:
+        self._fused = fused
         self._view = fused.view
         self._layers = fused.layers
         self._outputs = outputs
         self._needed = upstream(self._view.nodes, outputs) if outputs else self._view.nodes.keys()
-        self._tails = {layer.tail: layer for layer in fused.layers.values() if layer.weights is not None}
+        self._tails = {fused.tail_of(name): layer for name, layer in fused.layers.items() if layer.weights is not None}
         self._channels: dict[str, Channels] = {}
         self._tied_to: dict[str, str] = {}
 
@@ -158,7 +159,7 @@ class _Finder:
         return taken is not None and (taken.number, taken.axis) == (channels.number, channels.axis)
 
     def _obstacle_of(self, layer: FusedLayer, obstacles: Mapping[str, str | None]) -> str:
-        source = self._view.producer(layer.input)
+        source = self._view.producer(self._fused.input_of(layer.name))
         if source.name in self._channels:
             return obstacles[self._root(source.name)] or f"{source.name!r} is read otherwise"
         return f"{source.name!r} ({source.op}) stands before it, and passes no factors per channel on"

@@ -158,8 +158,9 @@ class _Neighbours:
     """What stands next to a chain, and why it did not take the chain in."""
 
     def __init__(self, view: GraphView, fused: FusedGraph, outputs: Collection[str], unfused: Collection[str]) -> None:
-        self.tails = {layer.tail: layer for layer in fused.layers.values() if layer.weights is not None}
+        self.tails = {fused.tail_of(name): layer for name, layer in fused.layers.items() if layer.weights is not None}
         self._view = view
+        self._fused = fused
         self._layers = fused.layers
         self._outputs = frozenset(outputs)
         self._unfused = frozenset(unfused)
@@ -212,7 +213,7 @@ class _Neighbours:
             ("the layer behind it pads with zeros, which do not go through it",
              has_shift and any(self._pads(reader) for reader in readers)),
             ("the layer behind it is an output, to which no bias can be added",
-             any(reader.tail in self._outputs and reader.bias is None for reader in readers)),
+             any(self._fused.tail_of(reader.name) in self._outputs and reader.bias is None for reader in readers)),
             ("it does not fit the channels of the layer behind it, or its weights would not be finite", True),
         )  # fmt: skip
 

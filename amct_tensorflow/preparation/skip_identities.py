@@ -4,16 +4,20 @@ x --> Identity --> StopGradient --> Conv2D      becomes      x --> Conv2D
 x --> IdentityN --> Conv2D                      becomes      x --> Conv2D
 y ----^       ----> Relu                                     y --> Relu
 
-So are those that show or check it on its way, as ``drop_ordering`` does with what stands beside it.
+So are those that show or check it on its way, as ``drop_ordering`` does with what stands beside it, and a barrier that
+the model brings along: where one is needed, preparation puts it.
 """
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.barrier import BARRIER
 from amct_tensorflow.graph.view import GraphView, full_tensor_name
 from amct_tensorflow.preparation.prepared import PreparedGraph
 
 # Each passes on its first input; the other inputs of a Print are what it shows.
-_PASSES_ON = frozenset({"Identity", "StopGradient", "PreventGradient", "CheckNumerics", "CheckNumericsV2", "Print"})
+_PASSES_ON = frozenset(
+    {"Identity", "StopGradient", "PreventGradient", "CheckNumerics", "CheckNumericsV2", "Print", BARRIER}
+)
 _PASSES_ALL_ON = "IdentityN"
 # What reads one of these is told by it whether, or how often, it runs; others may wait for it to know.
 _TELLS_WHETHER = frozenset({"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"})
@@ -24,7 +28,9 @@ def skip_identities(graph: PreparedGraph) -> PreparedGraph:
     view = graph.view
     replacements: dict[str, str] = {}
     for node in view.topological():
-        if _can_be_skipped(view, node.name) and node.name not in graph.kept:
+        if node.name in graph.kept or (node.op == BARRIER and node.name not in graph.original):
+            continue
+        if _can_be_skipped(view, node.name):
             for port, text in enumerate(_passed_on(node)):
                 replacements[f"{node.name}:{port}"] = replacements.get(full_tensor_name(text), text)
     if not replacements:

@@ -159,8 +159,4 @@ def _read_past(
     for name in quantizers.keys() - set(repeated):
         editor.replace_node(make_node(name, "Identity", [quantizers[name]], T=tf.float32))
     editor.replace_tensors({f"{name}:0": quantizers[name] for name in repeated})
-    changed = {
-        name: replace(layer, input=str(editor.node(name).input[layer.op.data_input]))
-        for name, layer in fused.layers.items()
-    }
-    return FusedGraph(fused.view.edited(editor.graph_def()), changed, fused.origins)
+    return replace(fused, view=fused.view.edited(editor.graph_def()))

@@ -16,7 +16,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import RecordError
-from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
+from amct_tensorflow.graph.fusion import FusedLayer
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import full_tensor_name, node_scope, parse_tensor_name
@@ -59,7 +59,9 @@ def quantize_graph(plan: QuantizationPlan) -> QuantizedGraph:
     """
     builder = _Builder(plan)
     layers = plan.fused.layers
-    dequantized = {layer.tail: builder.quantize(layer) for name, layer in layers.items() if name in plan.factors}
+    dequantized = {
+        plan.fused.tail_of(name): builder.quantize(layer) for name, layer in layers.items() if name in plan.factors
+    }
     for key in sorted(plan.factors.keys() - layers.keys()):  # sets of names have no order that lasts
         builder.quantize_input(key, plan.factors[key])
     return builder.finish(dequantized)
@@ -100,9 +102,10 @@ class _Builder:
         factors = self._plan.factors[layer.name]
         correction = self._plan.corrections.get(layer.name, LayerCorrection())
         editor = self._editor
-        editor.replace_input(layer.name, layer.op.data_input, self._quantizer(layer.input, layer.name, factors))
+        data = self._plan.fused.input_of(layer.name)
+        editor.replace_input(layer.name, layer.op.data_input, self._quantizer(data, layer.name, factors))
         deq_scale = layer_deq_scale(factors)
-        value = layer.accumulator
+        value = self._plan.fused.accumulator_of(layer.name)
         if layer.weights is not None:
             self._insert_weights(layer, factors, correction)
             value = self._insert_bias(layer, correction, deq_scale)
@@ -157,20 +160,18 @@ class _Builder:
         These are the AscendDequants, and what stands between layers, where it is neither new nor scaled.
         """
         fused = self._plan.fused
-        inside = {name for layer in fused.layers.values() for name in _partial_sums(fused, layer)}
-        integers = {layer.tail for name, layer in fused.layers.items() if name in self._plan.factors}
-        between = fused.view.nodes.keys() - inside - integers
-        changed = {*fused.origins, *fused.scaled}
-        values = {**{name: name for name in between}, **self._values}
-        return {name: value for name, value in values.items() if name in kept and value not in changed}
+        original = fused.original_values()
+        integers = {fused.tail_of(name) for name in fused.layers if name in self._plan.factors}
+        values = {**{name: name for name in original - integers}, **self._values}
+        return {name: value for name, value in values.items() if name in kept and value in original}
 
     def quantized_layers(self) -> GraphDef:
         """Returns the nodes of the quantized layers alone; what they read of the float graph is named ``float/...``.
 
         The input of an AscendQuant always is the float graph's, even if it is the output of a layer quantized here.
         """
-        layers = [self._plan.fused.layers[name] for name in self._origins]
-        own = {name for layer in layers for name in (layer.name, layer.accumulator, layer.tail)}
+        fused = self._plan.fused
+        own = {part for name in self._origins for part in (name, fused.accumulator_of(name), fused.tail_of(name))}
         names = {*own, *self._inserted}
         graph_def = self._editor.graph_def_of(names)
         for node in graph_def.node:
@@ -215,7 +216,7 @@ class _Builder:
     def _insert_bias(self, layer: FusedLayer, correction: LayerCorrection, deq_scale: np.ndarray) -> str:
         """Quantizes the bias, if there is one or a correction asks for one; returns the node that holds the sum."""
         if layer.bias is None and correction.bias is None:
-            return layer.accumulator
+            return self._plan.fused.accumulator_of(layer.name)
         bias = np.zeros(layer.channels) if layer.bias is None else layer.bias.astype(np.float64)
         if correction.bias is not None:
             bias = bias + correction.bias
@@ -223,11 +224,13 @@ class _Builder:
         values = quantize_bias(layer.name, bias, deq_scale)
         const = self._insert(make_const(f"{scope}/bias", values), layer.name)
         if layer.bias is not None:
-            self._editor.replace_input(layer.tail, 1, const)
-            self._inserted.append(layer.tail)
-            return layer.tail
+            tail = self._plan.fused.tail_of(layer.name)
+            self._editor.replace_input(tail, 1, const)
+            self._inserted.append(tail)
+            return tail
+        accumulator = self._plan.fused.accumulator_of(layer.name)
         node = make_node(
-            f"{scope}/BiasAdd", "BiasAdd", [layer.accumulator, const], T=tf.float32, data_format=layer.data_format
+            f"{scope}/BiasAdd", "BiasAdd", [accumulator, const], T=tf.float32, data_format=layer.data_format
         )
         self._inside.add(node.name)
         return self._insert(node, layer.name)
@@ -243,7 +246,7 @@ class _Builder:
             layer.data_format,
         )
         name = self._insert(node, layer.name)
-        self._values[name] = layer.tail
+        self._values[name] = self._plan.fused.tail_of(layer.name)
         self._inside.add(name)
         return name
 
@@ -258,11 +261,3 @@ class _Builder:
         self._origins[inner] = self._origins.pop(output, ())
         self._origins[output] = (output,)
         self._values[output] = output
-
-
-def _partial_sums(fused: FusedGraph, layer: FusedLayer) -> list[str]:
-    """Returns the nodes from a layer to its tail, which is left out: their values lack what was folded behind them."""
-    names = [layer.tail]
-    while names[-1] != layer.name:
-        names.append(parse_tensor_name(fused.view.nodes[names[-1]].input[0]).node)
-    return names[1:]

@@ -59,7 +59,8 @@ def switchable_graph(plan: QuantizationPlan, cuts: Sequence[str]) -> SwitchableG
         layer = plan.fused.layers[name]
         gates[name] = _gate(editor, name)
         switches[name] = _switch(editor, name, layer.op.data_input, gates[name])
-        merges[layer.tail] = _merge(editor, f"{name}/either", [layer.tail, f"{scope}/{results[name]}"], like=name)
+        tail = plan.fused.tail_of(name)
+        merges[tail] = _merge(editor, f"{name}/either", [tail, f"{scope}/{results[name]}"], like=name)
     editor.redirect(merges, exempt=merges.values(), control=True)
     graph_def = editor.graph_def()
     graph_def.library.MergeFrom(quantized.library)

@@ -7,6 +7,7 @@ once. Only the values of one part of the images at a few cuts are held, however 
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -15,7 +16,6 @@ import tensorflow as tf
 from amct_tensorflow.calibration.replay import Batch
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.cuts import find_cuts
-from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.graph.rewrite import subgraph
 from amct_tensorflow.graph.session_options import session_options
 from amct_tensorflow.graph.view import GraphView, full_tensor_name, parse_tensor_name, upstream
@@ -69,12 +69,12 @@ class SwitchableModel:
         layers = {name: layer for name, layer in plan.factors.items() if name in position and name in fused.layers}
         self._position = {name: position[name] for name in layers}
         # A layer with a bias is one unit: between its two nodes there is a value only while it is not quantized.
-        inside = {name for name in layers if fused.layers[name].tail != name}
+        inside = {name for name in layers if fused.tail_of(name) != name}
         known = _float_nodes(graph)  # those that fusion added are not among them
         cuts = [cut for cut in flow.cuts if cut not in inside and cut in known]
         self._cuts = _choose_cuts(cuts, position, sorted(self._position.values()))
         self._cut_positions = [position[cut] for cut in self._cuts]
-        switchable = QuantizationPlan(FusedGraph(view, fused.layers), layers, plan.corrections, self.outputs)
+        switchable = QuantizationPlan(replace(fused, view=view), layers, plan.corrections, self.outputs)
         self._import(switchable_graph(switchable, self._cuts), graph, sources)
         self._references: dict[int, list[np.ndarray]] = {}
         options = session_options(self._graph, run_often=True)

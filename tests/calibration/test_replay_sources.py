@@ -13,8 +13,10 @@ from amct_tensorflow.models.float_model import FloatModel
 
 def sources(make, outputs=(), build=build):
     model = FloatModel.of_graph(import_graph(build(make), "test"), ["out"])
-    inputs = {name: layer.input for name, layer in model.fuse().layers.items()}
-    return sorted(replay_sources(model.view, model.original.nodes, inputs, outputs))
+    fused = model.fuse()
+    inputs = {name: fused.input_of(name) for name in fused.layers}
+    same = fused.original_values() & model.original.nodes.keys()
+    return sorted(replay_sources(fused.view, same, inputs, outputs))
 
 
 def placeholder(name="x", shape=(None, 5)):

@@ -40,7 +40,7 @@ def test_batch_norm_folds_into_conv(op, with_bias):
     graph_def = build(make)
     fused = fuse(GraphView(graph_def))
     assert types_of(fused) == ["Conv2D", "BiasAdd"]
-    assert fused.layers["conv"].tail == "bn"
+    assert fused.tail_of("conv") == "bn"
     check_same_value(graph_def, fused)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import batch_norm, build, normal, prepared, run, tf1
+from graphs import batch_norm, build, calibrate_and_save, nchw_on_cpu, normal, prepared, rng, run, signal_to_noise, tf1
 
 from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.fusion_before import fold_before
@@ -49,7 +49,7 @@ def test_folds_into_layers_that_do_not_pad(make_layer):
     fused = fold(graph_def)
     needed = tf1.graph_util.extract_sub_graph(fused.graph_def, ["out"])
     assert not any(node.op.startswith("FusedBatchNorm") for node in needed.node)
-    assert fused.layers["conv"].input == "Relu" and fused.layers["conv"].absorbed[0] == "bn"
+    assert fused.input_of("conv") == "Relu" and fused.layers["conv"].absorbed[0] == "bn"
     np.testing.assert_allclose(run(fused.graph_def, ["out"], {"x": X}), run(graph_def, ["out"], {"x": X}), atol=1e-4)
 
 
@@ -97,7 +97,8 @@ def test_into_a_grouped_convolution_only_what_is_alike_for_all_groups_folds():
     graph_def, _ = prepared(build(make), rewrite_grouped_conv2d)
     fused = fold(graph_def)
     layer = fused.layers["conv"]
-    assert layer.absorbed == ("mul", "add") and layer.accumulator == "conv/Snapshot" and layer.tail == "conv/BiasAdd"
+    assert layer.absorbed == ("mul", "add")
+    assert fused.accumulator_of("conv") == "conv/Snapshot" and fused.tail_of("conv") == "conv/BiasAdd"
     np.testing.assert_allclose(run(fused.graph_def, ["out"], {"x": X}), run(graph_def, ["out"], {"x": X}), atol=1e-4)
 
 
@@ -120,9 +121,9 @@ def test_the_bias_of_the_layer_before_is_its_own():
         tf.nn.relu(tf.nn.conv2d(y, normal((1, 1, 5, 3), 4), 1, "SAME", name="next"), name="out")
 
     model = FloatModel.of_graph(import_graph(build(make), "test"), ["out"])
-    layers = model.fuse().layers
-    assert layers["conv"].absorbed == ("bn",) and layers["conv"].tail == "bn"
-    assert layers["next"].absorbed == () and layers["next"].input == "bn"
+    fused = model.fuse()
+    assert fused.layers["conv"].absorbed == ("bn",) and fused.tail_of("conv") == "bn"
+    assert fused.layers["next"].absorbed == () and fused.input_of("next") == "bn"
 
 
 @pytest.mark.parametrize("constant", [normal((4,), 15), normal((1, 1, 1, 4), 15)])
@@ -136,7 +137,7 @@ def test_a_grey_image_that_is_broadcast_to_the_channels_stays_as_it_is(op, const
 
     graph_def = build(make)
     fused = fold(graph_def)
-    assert fused.layers["conv"].absorbed == () and fused.layers["conv"].input == "front"
+    assert fused.layers["conv"].absorbed == () and fused.input_of("conv") == "front"
 
 
 def test_a_matrix_that_gets_an_axis_more_stays_as_it_is():
@@ -144,4 +145,104 @@ def test_a_matrix_that_gets_an_axis_more_stays_as_it_is():
         x = tf1.placeholder(tf.float32, [6, 6, 4], name="x")
         tf.nn.relu(conv(tf.multiply(x, normal((1, 1, 1, 4), 15), name="front")), name="out")
 
-    assert fold(build(make)).layers["conv"].input == "front"
+    assert fold(build(make)).input_of("conv") == "front"
+
+
+def shifted(x):
+    """Per channel a shift and a factor; fused float graphs without the shift would be far off."""
+    return (x - 3.0 - normal((int(x.shape[-1]),), 16)) / 2.0
+
+
+def dense(x, number, name=None):
+    return tf.matmul(x, normal((int(x.shape[-1]), number), 17), name=name)
+
+
+def dense_of_sequences(x, number):
+    return tf.raw_ops.BatchMatMulV2(x=x, y=normal((int(x.shape[-1]), number), 18))
+
+
+def window(x, number, size=1, name=None):
+    return tf.nn.conv2d(x, normal((size, size, int(x.shape[-1]), number), 19), 1, "VALID", name=name)
+
+
+def depthwise(x):
+    return tf.nn.depthwise_conv2d(x, normal((3, 3, int(x.shape[-1]), 1), 20), [1] * 4, "VALID")
+
+
+def volume(x, number):
+    return tf.nn.conv3d(x, normal((1, 2, 2, int(x.shape[-1]), number), 21), [1] * 5, "VALID")
+
+
+def of_two_readers(x):
+    first = dense(shifted(x), 6)
+    return dense(first * normal((6,), 22), 5) + dense(first * normal((6,), 23), 5)
+
+
+def of_groups(x):
+    return window(tf.nn.conv2d((x - 3.0) / 2.0, normal((3, 3, 2, 6), 24), 1, "VALID"), 5)
+
+
+def of_a_sum(x):
+    return window(tf.nn.relu(window(shifted(x), 5)) + window(shifted(x), 5, name="other"), 3)
+
+
+def channels_first(x):
+    moved = tf.transpose((x - 3.0 - normal((4,), 25)) / 2.0, [0, 3, 1, 2])
+    for size, number, before in ((3, 5, 4), (1, 3, 5)):
+        moved = tf.nn.conv2d(moved, normal((size, size, before, number), 26), 1, "VALID", data_format="NCHW")
+    return tf.transpose(moved, [0, 2, 3, 1])
+
+
+IMAGES, ROWS = (6, 6, 4), (6,)
+CHAINS = {
+    "dense": (ROWS, lambda x: dense(dense(shifted(x), 6) * normal((6,), 27), 5)),
+    "three in a row": (ROWS, lambda x: dense(dense(dense(shifted(x), 6) * normal((6,), 27), 6), 5)),
+    "two readers": (ROWS, of_two_readers),
+    "a shift before each": (ROWS, lambda x: dense(tf.nn.relu(dense(shifted(x), 6)) - normal((6,), 28), 5)),
+    "separable": (IMAGES, lambda x: window(depthwise(shifted(x)), 6)),
+    "separable twice": (IMAGES, lambda x: window(depthwise(window(depthwise(shifted(x)), 6)), 3)),
+    "convolution and dense": (IMAGES, lambda x: dense(tf.reshape(window(shifted(x), 6), [-1, 6]), 5)),
+    "pooled": (IMAGES, lambda x: window(tf.nn.avg_pool2d(window(shifted(x), 6), 2, 2, "VALID"), 5)),
+    "pooled first": (IMAGES, lambda x: window(tf.nn.avg_pool2d(shifted(x), 2, 1, "VALID"), 5)),
+    "groups": (IMAGES, of_groups),
+    "sum": (IMAGES, of_a_sum),
+    "channels first": (IMAGES, channels_first),
+    "volume": ((3, 4, 4, 4), lambda x: volume(volume(shifted(x), 6), 5)),
+    "sequence": ((5, 6), lambda x: dense_of_sequences(dense_of_sequences(shifted(x), 6), 5)),
+}  # fmt: skip
+
+
+def chain(name):
+    shape, make_layers = CHAINS[name]
+    x = rng(29).uniform(0, 6, (16, *shape)).astype(np.float32)
+    made = build(lambda: tf.identity(make_layers(tf1.placeholder(tf.float32, [None, *shape], name="x")), name="out"))
+    return made, x
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_what_reads_a_layer_that_gets_a_bias_reads_the_sum_with_it(name):
+    graph_def, x = chain(name)
+    (expected,) = run(graph_def, ["out"], {"x": x}, nchw_on_cpu())
+    fused = FloatModel.of_graph(import_graph(graph_def, "test"), ["out"]).fuse()
+    (actual,) = run(fused.graph_def, ["out"], {"x": x}, nchw_on_cpu())
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", [name for name in CHAINS if name != "channels first"])
+def test_such_layers_are_quantized_as_they_are_in_float(name):
+    graph_def, x = chain(name)
+    (expected,) = run(graph_def, ["out"], {"x": x})
+    assert signal_to_noise(expected, run(calibrate_and_save(graph_def, x), ["out"], {"x": x})[0]) > 30
+
+
+@pytest.mark.parametrize("requested", ["first", "second"])
+def test_a_sum_that_is_asked_for_gets_no_bias(requested):
+    def make():
+        first = dense(shifted(tf1.placeholder(tf.float32, [None, 6], name="x")), 6, "first")
+        tf.identity(dense(first * normal((6,), 27), 5, "second"), name="out")
+
+    graph_def, x = build(make), rng(29).uniform(0, 6, (16, 6)).astype(np.float32)
+    fused = FloatModel.of_graph(import_graph(graph_def, "test"), [requested, "out"]).fuse()
+    names = [requested, "out"]
+    for expected, actual in zip(run(graph_def, names, {"x": x}), run(fused.graph_def, names, {"x": x}), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())

@@ -68,8 +68,9 @@ def test_a_grouped_convolution_is_calibrated_and_saved(groups, behind):
 
 def test_a_bias_is_folded_through_the_barrier():
     rewritten, _ = prepared(grouped(2, 12, behind=with_batch_norm), rewrite_grouped_conv2d)
-    layer = fuse(GraphView(rewritten), keep=["out"]).layers["layer"]
-    assert (layer.accumulator, layer.tail, layer.absorbed) == ("layer/Snapshot", "bn", ("bn",))
+    fused = fuse(GraphView(rewritten), keep=["out"])
+    layer = fused.layers["layer"]
+    assert (fused.accumulator_of("layer"), fused.tail_of("layer"), layer.absorbed) == ("layer/Snapshot", "bn", ("bn",))
     assert layer.weights.shape == (3, 3, 3, 12) and layer.bias.shape == (12,)
 
 

@@ -222,7 +222,7 @@ def test_a_record_that_fits():
 
 def layer_of(name):
     weights = np.arange(54, dtype=np.float32).reshape(3, 3, 3, 2)
-    return FusedLayer(name, "Conv2D", "x", weights, None, name, name, "NHWC", (), False)
+    return FusedLayer(name, "Conv2D", weights, None, "NHWC", (), False)
 
 
 def test_corrections_belong_to_their_factors(tmp_path):
