@@ -3,6 +3,7 @@
 The model is the object form of its flatbuffer, as TensorFlow's own tools edit it.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,12 @@ from amct_tensorflow.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.export.running_order import in_running_order
 
 _OPS = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-_TYPES = {np.dtype(np.int8): schema.TensorType.INT8, np.dtype(np.int32): schema.TensorType.INT32}
+_DTYPES: dict[int, np.dtype[Any]] = {
+    schema.TensorType.FLOAT32: np.dtype(np.float32),
+    schema.TensorType.INT8: np.dtype(np.int8),
+    schema.TensorType.INT32: np.dtype(np.int32),
+}
+_TYPES = {dtype: kind for kind, dtype in _DTYPES.items()}
 
 
 class TfliteEditor:
@@ -23,6 +29,8 @@ class TfliteEditor:
         self._model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
         self._graph = self._model.subgraphs[0]
         self.operators: list[Any] = list(self._graph.operators)
+        self._left_over: set[int] = set()  # buffers of what was bypassed
+        self._left_over_codes: set[int] = set()
 
     def op_type(self, operator: Any) -> str:
         """Returns the op type of an operator, in capitals."""
@@ -41,6 +49,11 @@ class TfliteEditor:
         """Returns the content of a constant tensor; None if it is none."""
         data = self._model.buffers[self._graph.tensors[index].buffer].data
         return None if data is None or len(data) == 0 else bytes(bytearray(data))
+
+    def values(self, index: int) -> np.ndarray | None:
+        """Returns the values of a constant tensor of float32, int8 or int32, flat; None if it is none of these."""
+        data, kind = self.constant(index), self.tensor(index).type
+        return None if data is None or kind not in _DTYPES else np.frombuffer(data, _DTYPES[kind])
 
     def readers(self, index: int) -> list[Any]:
         """Returns the operators that read a tensor."""
@@ -80,6 +93,44 @@ class TfliteEditor:
         tensor.quantization = _quantization(scale, np.zeros(scale.size, np.int64), axis)
         return self._append(tensor)
 
+    def bypass(self, operator: Any, tensor: int) -> None:
+        """Takes an operator out; what read its output, which is no output of the model, reads a tensor instead."""
+        (output,) = operator.outputs
+        for reader in self.readers(output):
+            reader.inputs = [tensor if index == output else index for index in reader.inputs]
+        self._remove(operator)
+        self._left_over.update(self.tensor(index).buffer for index in {*operator.inputs, output} - {tensor})
+        self._left_over_codes.add(operator.opcodeIndex)
+
+    def take_in_add(self, operator: Any, index: int, values: np.ndarray) -> bool:
+        """Makes a constant that is added to what an operator yields one of its inputs.
+
+        Args:
+            operator: the operator; it has neither that input nor an activation, or it is left as it is.
+            index: which input.
+            values: the constant, one per channel.
+
+        Returns:
+            Whether the operator that alone reads the output adds just that.
+        """
+        (output,) = operator.outputs
+        readers = self.readers(output)
+        none = schema.ActivationFunctionType.NONE
+        if len(readers) != 1 or self.is_output(output) or self.op_type(readers[0]) != "ADD":
+            return False
+        (add,) = readers
+        others = [each for each in add.inputs if each != output]
+        if len(others) != 1 or operator.builtinOptions.fusedActivationFunction != none:
+            return False
+        added = self.values(others[0])
+        if added is None or list(self.tensor(others[0]).shape) != [values.size] or not np.array_equal(added, values):
+            return False
+        operator.inputs = [*operator.inputs[:index], others[0]]
+        operator.outputs = add.outputs
+        operator.builtinOptions.fusedActivationFunction = add.builtinOptions.fusedActivationFunction
+        self._remove(add)
+        return True
+
     def add_operator(self, op_type: str, version: int, inputs: list[int], output: int) -> None:
         """Adds an operator without options."""
         operator = schema.OperatorT()
@@ -99,7 +150,11 @@ class TfliteEditor:
             self.operators, lambda each: each.inputs, lambda each: each.outputs, wanted=self._graph.outputs
         )
         self._drop_unread()
+        self._drop_left_over()
         return bytes(flatbuffer_utils.convert_object_to_bytearray(self._model))
+
+    def _remove(self, operator: Any) -> None:
+        self.operators = [each for each in self.operators if each is not operator]
 
     def _new_tensor(self, name: str, shape: list[int], kind: int) -> Any:
         tensor = schema.TensorT()
@@ -147,6 +202,25 @@ class TfliteEditor:
         for index, buffer in enumerate(self._model.buffers):
             if index not in kept:
                 buffer.data = None
+
+    def _drop_left_over(self) -> None:
+        """Leaves out the buffers and op types of what was bypassed, where nothing else has them."""
+        holders = [*self._graph.tensors, *(self._model.metadata or ())]
+        buffers, numbers = _without(self._model.buffers, self._left_over - {0, *(each.buffer for each in holders)})
+        self._model.buffers = buffers
+        for holder in holders:
+            holder.buffer = numbers[holder.buffer]
+        operators = self._graph.operators
+        codes = self._left_over_codes - {each.opcodeIndex for each in operators}
+        self._model.operatorCodes, numbers = _without(self._model.operatorCodes, codes)
+        for operator in operators:
+            operator.opcodeIndex = numbers[operator.opcodeIndex]
+
+
+def _without(entries: list[Any], left_out: Collection[int]) -> tuple[list[Any], dict[int, int]]:
+    """Returns the entries that are not left out, and per number of one its new number."""
+    kept = [index for index in range(len(entries)) if index not in left_out]
+    return [entries[index] for index in kept], {old: new for new, old in enumerate(kept)}
 
 
 def _quantization(scale: np.ndarray, zero_point: np.ndarray, axis: int) -> Any:

@@ -5,6 +5,7 @@ each needs a grid for its output. A layer that has none, or of which there is no
 same integers: its weights stay int8 in the file, and are brought back when the model is loaded.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,9 @@ from amct_tensorflow.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.export.integer_layer import IntegerLayer
 from amct_tensorflow.export.libraries import refusals
 from amct_tensorflow.export.plan import ExportPlan
+from amct_tensorflow.export.tflite_barriers import remove_barriers, with_barriers
 from amct_tensorflow.export.tflite_editor import TfliteEditor
+from amct_tensorflow.export.tflite_forms import FORMS, INT8_WEIGHTS, Form
 from amct_tensorflow.graph.view import attribute
 
 # The least versions of the op types that take int8; of DEQUANTIZE also the one that takes a scale per channel.
@@ -27,59 +30,10 @@ _REQUANTIZE = 2
 # Op types that do nothing but move values, and the least versions of them that take int8.
 _MOVING = {"MAX_POOL_2D": 2, "PAD": 2, "RESHAPE": 1, "SQUEEZE": 1, "TRANSPOSE": 2}
 
-
-def _filters(weights: np.ndarray) -> np.ndarray:
-    """From [height, width, in, out] to [out, height, width, in]."""
-    return weights.transpose(3, 0, 1, 2)
-
-
-def _depthwise_filters(weights: np.ndarray) -> np.ndarray:
-    """From [height, width, channels, multiplier] to [1, height, width, channels * multiplier]."""
-    return weights.reshape(1, *weights.shape[:2], -1)
-
-
-def _transposed_filters(weights: np.ndarray) -> np.ndarray:
-    """From [height, width, out, in] to [out, height, width, in]."""
-    return weights.transpose(2, 0, 1, 3)
-
-
-def _rows(weights: np.ndarray) -> np.ndarray:
-    """From [in, out] to [out, in]."""
-    return weights.T
-
-
-@dataclass(frozen=True)
-class _Form:
-    """How TensorFlow Lite has an op type.
-
-    Attributes:
-        op: its name there.
-        version: the least that takes int8.
-        layout: brings weights into the layout that they have there.
-        channel_axis: the axis of that which counts the output channels.
-        data: which input carries the activations; weights are input 1.
-        bias: which carries the bias.
-        per_channel: whether a scale for all weights must be written once per channel.
-    """
-
-    op: str
-    version: int
-    layout: Callable[[np.ndarray], np.ndarray]
-    channel_axis: int
-    data: int = 0
-    bias: int = 2
-    per_channel: bool = True
-
-
-_DENSE = _Form("FULLY_CONNECTED", 4, _rows, 0, per_channel=False)
-_FORMS = {
-    "Conv2D": _Form("CONV_2D", 3, _filters, 0),
-    "DepthwiseConv2dNative": _Form("DEPTHWISE_CONV_2D", 3, _depthwise_filters, 3),
-    "Conv2DBackpropInput": _Form("TRANSPOSE_CONV", 3, _transposed_filters, 0, data=2, bias=3),
-    "MatMul": _DENSE,
-    "BatchMatMul": _DENSE,
-    "BatchMatMulV2": _DENSE,
-}
+# XNNPACK refuses to load a file in which a step of a layer's sums is as many steps of its output, in any channel.
+_MOST_STEPS = 256
+_CHANGED = "the converter has changed it"
+_SAME_WEIGHTS = "another layer has the same weights"
 
 
 @dataclass(frozen=True)
@@ -106,7 +60,7 @@ def make_tflite_model(plan: ExportPlan) -> TfliteModel:
     shapes = input_shapes(plan)
     missing: dict[str, str] = {}
     while True:
-        writer = _Writer(plan, convert_to_tflite(plan.twin, shapes, list(plan.inputs), list(plan.outputs)))
+        writer = _Writer(plan, convert_to_tflite(with_barriers(plan), shapes, list(plan.inputs), list(plan.outputs)))
         operators, lost = writer.find_operators()
         if not lost:
             return writer.write(operators, missing)
@@ -164,6 +118,7 @@ class _Writer:
     def __init__(self, plan: ExportPlan, content: bytes) -> None:
         self._plan = plan
         self._editor = TfliteEditor(content)
+        remove_barriers(self._editor)
         self._quantized: dict[tuple[int, ActivationFactors], int] = {}
         self._floats: dict[tuple[int, ActivationFactors], int] = {}
         self._handed_on: dict[int, int] = {}  # from the float tensor of an output to its integers
@@ -200,7 +155,7 @@ class _Writer:
                 by_weights.setdefault((op_type, weights), []).append(operator)
         found, missing = {}, {}
         for name, layer in self._plan.quantized_layers.items():
-            form = _FORMS.get(layer.op_type.name)
+            form = FORMS.get(layer.op_type.name)
             if layer.weights is None:
                 candidates = pools.get(name, [])
             elif form is None:
@@ -209,11 +164,24 @@ class _Writer:
             else:
                 weights = np.ascontiguousarray(form.layout(layer.float_weights)).tobytes()
                 candidates = by_weights.get((form.op, weights), [])
-            if len(candidates) == 1:
-                found[name] = candidates[0]
+            if len(candidates) != 1:
+                missing[name] = _SAME_WEIGHTS if candidates else _CHANGED
+            elif form is not None and not self._account_for_bias(layer, form, candidates[0]):
+                missing[name] = _CHANGED
             else:
-                missing[name] = "another layer has the same weights" if candidates else "the converter has changed it"
+                found[name] = candidates[0]
+        claims = Counter(map(id, found.values()))
+        missing.update({name: _SAME_WEIGHTS for name, operator in found.items() if claims[id(operator)] > 1})
         return found, missing
+
+    def _account_for_bias(self, layer: IntegerLayer, form: Form, operator: Any) -> bool:
+        """Makes an operator add the bias of its layer, all of it and nothing else; tells whether that can be."""
+        expected = np.zeros(1, np.float32) if layer.bias is None else layer.float_bias
+        index = int(operator.inputs[form.bias]) if len(operator.inputs) > form.bias else -1
+        held = np.zeros(1, np.float32) if index == -1 else self._editor.values(index)
+        if held is None or held.any():
+            return held is not None and np.array_equal(held, expected)
+        return not expected.any() or self._editor.take_in_add(operator, form.bias, expected)
 
     def _reason(self, name: str) -> str | None:
         """Returns why a layer computes in float; None if it does not."""
@@ -221,6 +189,10 @@ class _Writer:
             return "its output is finer than the scale of its input, to which the int8 kernel rounds"
         if name not in self._plan.output_grids:
             return "its output stays in float, which no int8 kernel yields"
+        layer = self._plan.layers[name]
+        steps = layer.deq_scale / np.float32(self._plan.output_grids[name].scale)
+        if not np.all(steps < _MOST_STEPS):
+            return f"a step of its sums is {steps.max():.0f} steps of its output; XNNPACK takes less than {_MOST_STEPS}"
         return None
 
     def _add_in_int8(self) -> dict[str, str]:
@@ -235,7 +207,7 @@ class _Writer:
         for name in self._plan.sums:
             operator = adds.get(name)
             if operator is None:
-                in_float[name] = "the converter has changed it"
+                in_float[name] = _CHANGED
             elif not self._handed_on.keys() >= set(map(int, operator.inputs)):
                 in_float[name] = "what it adds is in float"
             else:
@@ -269,17 +241,19 @@ class _Writer:
         return self._editor.name(integers)
 
     def _compute_in_int8(self, layer: IntegerLayer, operator: Any) -> None:
-        form = _FORMS[layer.op_type.name]
+        form = FORMS[layer.op_type.name]
         operator.inputs[form.data] = self._on_grid(int(operator.inputs[form.data]), layer.input_grid)
         operator.inputs[1] = self._weights(layer, form)
-        if layer.bias is not None and len(operator.inputs) > form.bias:
-            # The scale that the format defines for a bias: that of the data times that of the weights.
-            scale = np.float32(layer.input_grid.scale) * self._weight_scale(layer, form)
-            operator.inputs[form.bias] = self._editor.add_integers(f"{layer.name}/int32_bias", layer.bias, scale, 0)
+        # The scale that the format defines for a bias: that of the data times that of the weights. Where there is none,
+        # zeros stand: some kernels want one, and a float one may have been left there.
+        scale = np.float32(layer.input_grid.scale) * self._weight_scale(layer, form)
+        bias = np.zeros(layer.channels, np.int32) if layer.bias is None else layer.bias
+        integers = self._editor.add_integers(f"{layer.name}/int32_bias", bias, scale, 0)
+        operator.inputs = [*operator.inputs[: form.bias], integers]
         self._editor.set_version(operator, form.version)
 
     def _compute_in_float(self, layer: IntegerLayer, operator: Any) -> None:
-        form = _FORMS.get(layer.op_type.name)
+        form = FORMS.get(layer.op_type.name)
         data = 0 if form is None else form.data
         operator.inputs[data] = self._float_on_grid(int(operator.inputs[data]), layer.input_grid)
         self._ends[layer.name] = self._editor.name(int(operator.outputs[0]))
@@ -291,14 +265,13 @@ class _Writer:
         self._editor.add_operator("DEQUANTIZE", version, [weights], brought_back)
         operator.inputs[1] = brought_back
 
-    def _weights(self, layer: IntegerLayer, form: _Form) -> int:
+    def _weights(self, layer: IntegerLayer, form: Form) -> int:
         assert layer.weights is not None
         scale = self._weight_scale(layer, form)
-        return self._editor.add_integers(
-            f"{layer.name}/int8_weights", form.layout(layer.weights), scale, form.channel_axis
-        )
+        name = INT8_WEIGHTS.format(layer.name)
+        return self._editor.add_integers(name, form.layout(layer.weights), scale, form.channel_axis)
 
-    def _weight_scale(self, layer: IntegerLayer, form: _Form) -> np.ndarray:
+    def _weight_scale(self, layer: IntegerLayer, form: Form) -> np.ndarray:
         if form.per_channel and layer.weight_scale.size == 1:
             return np.broadcast_to(layer.weight_scale, (layer.channels,))
         return layer.weight_scale

@@ -11,12 +11,15 @@ from amct_tensorflow.export.narrow_weights import with_narrow_weights
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.target import Exported, Target, Values
 from amct_tensorflow.export.tflite_model import TfliteModel, input_shapes, make_tflite_model
+from amct_tensorflow.export.tflite_reading import read_tflite_layers
+from amct_tensorflow.export.written import check_written
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 
 def _export(plan: ExportPlan, evaluator: CheckedEvaluator) -> Exported:
     narrow = with_narrow_weights(plan, evaluator)
     model = make_tflite_model(narrow)
+    check_written(narrow.layers, read_tflite_layers(model.content, narrow.layers), "TensorFlow Lite")
     changed = [name for name, layer in narrow.layers.items() if layer is not plan.layers[name]]
     notes = []
     if changed:

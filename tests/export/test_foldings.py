@@ -1,0 +1,119 @@
+"""What TensorFlow's converter folds, moves and leaves: every bias counts once, and what was written is read back."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from graphs import build, calibrate_and_save, normal, tf1
+from test_every_format import OneBatch
+
+from amct_tensorflow.errors import ExportError
+from amct_tensorflow.export.check import check_export
+from amct_tensorflow.export.plan import plan_export
+from amct_tensorflow.export.tflite_editor import TfliteEditor
+from amct_tensorflow.export.tflite_model import make_tflite_model
+from amct_tensorflow.export.tflite_reading import read_tflite_layers
+from amct_tensorflow.export.tflite_target import TFLITE
+from amct_tensorflow.export.written import check_written
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
+
+MODEL = Path("results/net_quantized.pb")
+
+
+def dense(x, number, units, bias=1.0):
+    """A dense layer whose outputs lie above 0, so that the Relu behind it makes no difference to the quantizer."""
+    weights = np.abs(normal((int(x.shape[-1]), units), number, 0.3))
+    y = tf.matmul(x, weights, name=f"dense{number}")
+    return y if bias is None else tf.nn.relu(y + (bias + np.abs(normal((units,), number))))
+
+
+def sequence(shape):
+    """Dense layers on inputs of some rank: TensorFlow makes MatMul or BatchMatMulV2 of them."""
+
+    def make():
+        y = tf1.placeholder(tf.float32, [None, *shape], name="x")
+        for number in (1, 2, 3):
+            y = dense(y, number, 6)
+        tf.nn.softmax(dense(y, 4, 4, bias=None), name="out")
+
+    return make
+
+
+def exported(make, x):
+    calibrate_and_save(build(make), x)
+    checked = CheckedEvaluator(OneBatch(x))
+    plan = plan_export(MODEL, [], checked)
+    found = TFLITE.export(plan, checked)
+    return plan, found, check_export(plan, found, checked)
+
+
+@pytest.mark.parametrize("shape", [(8,), (5, 8), (1, 8), (3, 5, 8), (2, 3, 5, 8)])
+def test_a_bias_in_front_of_a_dense_layer_counts_once(shape):
+    x = np.abs(normal((16, *shape), 9))
+    plan, found, check = exported(sequence(shape), x)
+    assert check.divergence < 1e-4
+    assert set(found.in_float) <= {"dense4"}  # its output stays in float
+    written = read_tflite_layers(found.files[".tflite"], plan.layers)
+    assert written.keys() == plan.layers.keys()
+    for name in ("dense1", "dense2", "dense3"):
+        np.testing.assert_allclose(written[name].bias, plan.layers[name].float_bias, rtol=1e-6)
+    operators = TfliteEditor(found.files[".tflite"]).operators
+    assert "MAXIMUM" not in {TfliteEditor(found.files[".tflite"]).op_type(each) for each in operators}
+
+
+def conv(x, number, channels):
+    return tf.nn.conv2d(x, normal((1, 1, int(x.shape[-1]), channels), number, 0.5), 1, "SAME", name=f"conv{number}")
+
+
+def constants_between():
+    """Constants behind layers that no fusion takes in, since somebody reads what lies between."""
+    x = tf1.placeholder(tf.float32, [None, 4, 4, 3], name="x")
+    y = tf.nn.bias_add(conv(x, 1, 4), normal((4,), 1))
+    shifted = y + normal((4,), 2)
+    y = conv(tf.nn.relu(shifted), 2, 4) + conv(tf.nn.relu(y * normal((4,), 3)), 3, 4)
+    y = conv(y + normal((4, 4, 4), 4), 4, 4) * normal((4,), 5)
+    tf.nn.softmax(tf.reduce_mean(conv(tf.nn.relu(y) + normal((4,), 6), 5, 3), [1, 2]) + normal((3,), 7), name="out")
+
+
+def test_constants_between_layers_are_neither_lost_nor_doubled():
+    *_, check = exported(constants_between, normal((8, 4, 4, 3), 9))
+    assert check.divergence < 1e-3
+
+
+def twins():
+    """Two layers with the same weights on the same data, of which a converter makes one."""
+    x = tf1.placeholder(tf.float32, [None, 4, 4, 3], name="x")
+    weights = normal((1, 1, 3, 4), 1)
+    one, two = (tf.nn.conv2d(x, weights, 1, "SAME", name=name) for name in ("one", "two"))
+    y = conv(tf.nn.relu(one), 2, 4) + conv(tf.nn.relu6(two), 3, 4)
+    tf.nn.softmax(tf.reduce_mean(conv(y, 4, 3), [1, 2]), name="out")
+
+
+def test_an_operator_is_given_to_one_layer_alone():
+    plan, found, check = exported(twins, normal((8, 4, 4, 3), 9))
+    assert check.divergence < 1e-3
+    if np.array_equal(plan.layers["one"].float_weights, plan.layers["two"].float_weights):
+        assert found.in_float["one"] == found.in_float["two"] == "another layer has the same weights"
+
+
+@pytest.mark.parametrize(
+    ("what", "changed"),
+    [
+        ("weights", lambda layer: replace(layer, weights=layer.weights + np.int8(1))),
+        ("biases", lambda layer: replace(layer, bias=layer.bias + 1)),
+        ("biases", lambda layer: replace(layer, bias=None)),
+        ("scales of the weights", lambda layer: replace(layer, deq_scale=layer.deq_scale * np.float32(1.01))),
+        ("factors of the input", lambda layer: replace(layer, input_grid=replace(layer.input_grid, offset=5))),
+    ],
+)
+def test_what_a_file_holds_is_compared_with_what_was_to_be_put_into_it(what, changed):
+    x = np.abs(normal((16, 8), 9))
+    calibrate_and_save(build(sequence((8,))), x)
+    plan = plan_export(MODEL, [], CheckedEvaluator(OneBatch(x)))
+    written = read_tflite_layers(make_tflite_model(plan).content, plan.layers)
+    check_written(plan.layers, written, "TensorFlow Lite")
+    other = {**plan.layers, "dense2": changed(plan.layers["dense2"])}
+    with pytest.raises(ExportError, match=f"The {what} of layer 'dense2' in the TensorFlow Lite file"):
+        check_written(other, written, "TensorFlow Lite")
