@@ -1,8 +1,12 @@
 """What calibration inserts into the caller's live graph.
 
-A tap is one ``tf.numpy_function`` on a tensor, run by control edges to the nodes that read the tensor, whenever one of
-those runs; so the tensors that the caller fetched before, and the order in which it runs them, need not change. The
-function looks at the tensor's own buffer; nothing travels back into the graph.
+    tensor -> its readers      becomes      tensor -> Switch:1 -> its readers
+                                            tensor -> PyFunc -> the Switch's predicate
+
+A tap is one ``tf.numpy_function`` that looks at the tensor's own buffer and returns True. What read the tensor reads it
+through a Switch, which passes the very same buffer on once the function has returned. So the readers need what the tap
+yields: TensorFlow's optimizer may fold, fuse or bypass them, but no rewrite can do without the tap, as it could where a
+control edge alone held it. Tensors keep their names and values, so that the caller fetches what it fetched before.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,22 +22,29 @@ def attach_tap(graph: tf.Graph, readers: Sequence[str], tensor: str, look: Calla
 
     Args:
         graph: the caller's graph; it is changed.
-        readers: names of the nodes.
+        readers: names of the nodes that read the tensor as data.
         tensor: full name of the tensor.
         look: must neither keep nor change the array it is given.
     """
 
-    def tap(value: np.ndarray) -> np.int32:
+    def tap(value: np.ndarray) -> np.bool_:
         look(value)
-        return np.int32(0)
+        return np.True_
 
+    tapped = graph.get_tensor_by_name(tensor)
     with (
         graph.as_default(),
+        graph.device(None),
         tf.name_scope(f"{CALIBRATION_SCOPE}/"),
-        tf.device("/CPU:0"),
         graph.control_dependencies(None),
     ):
-        looked = tf.numpy_function(tap, [graph.get_tensor_by_name(tensor)], tf.int32)
+        with tf.device("/CPU:0"):
+            looked = tf.numpy_function(tap, [tapped], tf.bool)
+        looked.set_shape([])
+        passed_on = tf.raw_ops.Switch(data=tapped, pred=looked).output_true
     for reader in readers:
-        # TensorFlow has no public way to add an edge to a live graph.
-        graph.get_operation_by_name(reader)._add_control_input(looked.op)
+        operation = graph.get_operation_by_name(reader)
+        for index, read in enumerate(operation.inputs):
+            if read.name == tensor:
+                # TensorFlow has no public way to change an edge of a live graph.
+                operation._update_input(index, passed_on)
