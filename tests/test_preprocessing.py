@@ -154,6 +154,18 @@ def test_strengths_change_the_factors(model):
     assert not np.allclose(found[0], found[1])
 
 
+def test_what_a_layer_in_float_yields_is_calibrated_as_it_is_divided(model):
+    scales = []
+    for enabled in (True, False):
+        content = json.loads(Path("config.json").read_text())
+        content["stem"]["quant_enable"] = enabled
+        Path("config.json").write_text(json.dumps(content))
+        step(amct.quantize_preprocess)
+        step(amct.quantize_model)
+        scales.append(read_record("record.txt")["expand"].scale_d)
+    assert scales[0] == pytest.approx(scales[1], rel=1e-3)
+
+
 def test_asking_without_preprocessing_is_said(model, messages):
     configure(last=0.5)
     step(amct.quantize_model)

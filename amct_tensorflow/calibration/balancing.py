@@ -62,7 +62,7 @@ class Balancer:
         inputs = {name: fused.input_of(name) for stream in self._strengths for name in stream.readers}
         self._tensors = {name: full_tensor_name(text) for name, text in inputs.items()}
         self._highest = {name: np.zeros(stream.channels) for stream in self._strengths for name in stream.readers}
-        self._feed = Feed(model, fused, inputs, config.batch_num, graph=graph)
+        self._feed = Feed(model, fused, {name: [text] for name, text in inputs.items()}, config.batch_num, graph=graph)
         self._replay = Replay(fused, list(inputs), self._feed.tensors)
         self._looks = [
             self._replay.look_at([self._replay.tensor(tensor)], partial(self._observe, fused.layers[name]))

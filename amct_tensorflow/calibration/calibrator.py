@@ -110,11 +110,12 @@ class Calibrator:
         inputs = {name: self.fused.input_of(name) for name in self.fused.layers if name in self._layers}
         inputs.update({tensor.key: _input_of(self.fused.view, tensor) for tensor in config.tensor_quantize})
         self._inputs = {key: full_tensor_name(text) for key, text in inputs.items()}
-        nodes = {name: self.fused.input_of(name) for name in self._layers}
-        nodes.update({tensor.layer_name: _input_of(self.fused.view, tensor) for tensor in config.tensor_quantize})
+        nodes = {name: [self.fused.input_of(name)] for name in self._layers}
+        for tensor in config.tensor_quantize:
+            nodes.setdefault(tensor.layer_name, []).append(_input_of(self.fused.view, tensor))
         self._prepare(model, nodes)
 
-    def _prepare(self, model: FloatModel, nodes: Mapping[str, str]) -> None:
+    def _prepare(self, model: FloatModel, nodes: Mapping[str, Sequence[str]]) -> None:
         """Prepares to run the model again, and keeps what that takes."""
         outputs = model.outputs if self._for_search else ()
         self._feed = Feed(model, self.fused, nodes, self._config.batch_num, outputs=outputs)

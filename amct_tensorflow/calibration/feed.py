@@ -28,7 +28,7 @@ class Feed:
         self,
         model: FloatModel,
         fused: FusedGraph,
-        nodes: Mapping[str, str],
+        nodes: Mapping[str, Sequence[str]],
         batch_num: int,
         *,
         outputs: Sequence[str] = (),
@@ -39,7 +39,7 @@ class Feed:
         Args:
             model: the float model.
             fused: the model as it is computed again.
-            nodes: per node of the fused model, the input of it to compute, as GraphDef writes it.
+            nodes: per node of the fused model, those of its inputs to compute, as GraphDef writes them.
             batch_num: how many batches to keep.
             outputs: nodes that are to be computed from the batches, too; what only these need may arrive late.
             graph: the caller's graph; None for that of the model.

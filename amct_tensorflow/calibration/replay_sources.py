@@ -8,7 +8,7 @@ from amct_tensorflow.graph.view import CONTROL, GraphView, data_inputs, full_ten
 
 
 def replay_sources(
-    view: GraphView, callers: Collection[str], inputs: Mapping[str, str], outputs: Sequence[str] = ()
+    view: GraphView, callers: Collection[str], inputs: Mapping[str, Sequence[str]], outputs: Sequence[str] = ()
 ) -> list[str]:
     """Finds the tensors from which the inputs of all layers follow, and the outputs if asked for.
 
@@ -19,7 +19,8 @@ def replay_sources(
     Args:
         view: the fused graph.
         callers: its nodes that the caller's graph has, too, and that yield the same there.
-        inputs: per quantized layer the activations it reads, as GraphDef writes the input.
+        inputs: per layer to quantize what it reads, and per other node those of its inputs to quantize, as GraphDef
+            writes them.
         outputs: nodes that are to be computed as well.
 
     Returns:
@@ -29,18 +30,19 @@ def replay_sources(
         ModelError: data comes from inside a function of the caller's graph.
     """
     behind_layers = view.downstream(inputs)
+    texts = [text for each in inputs.values() for text in each]
     own = {name for name in view.nodes if _yields_own_data(view, name)}
     ends = _first_outside(view, own & view.uncertain_nodes, view.uncertain_nodes)
     first_inputs = {
         full_tensor_name(text)
-        for text in inputs.values()
+        for text in texts
         if (node := parse_tensor_name(text).node) in callers
         and node not in behind_layers
         and node not in view.uncertain_nodes
     }
     sources: dict[str, None] = {}
     visited: set[str] = set()
-    waiting = [*inputs.values(), *(text for output in outputs for text in view.nodes[output].input)]
+    waiting = [*texts, *(text for output in outputs for text in view.nodes[output].input)]
     while waiting:
         text = waiting.pop()
         name = parse_tensor_name(text)

@@ -34,24 +34,13 @@ class IntegerExecution:
         """Returns the execution graph of a quantized model as bytes; None if nothing of it runs in integers."""
         if not self._trusted:
             return None
-        view = self.view_of(quantized)
+        view = GraphView(quantized.graph_def, quantized.shapes)
         found, _ = find_integer_layers(view)
         layers = {name: layer for name, layer in found.items() if name in self._trusted}
         if not layers:
             return None
         graph_def = execution_graph(view, layers, self._plan.outputs)
         return bytes(graph_def.SerializeToString(deterministic=True))
-
-    def view_of(self, quantized: QuantizedGraph) -> GraphView:
-        """Returns the index of a quantized model, with what is known of the shapes of the float one.
-
-        TensorFlow itself does not see the shapes behind the functions that simulate quantization.
-        """
-        known = self._plan.fused.view
-        originals = {node.name: node.name for node in quantized.graph_def.node}
-        originals |= quantized.values
-        shapes = {f"{name}:0": known.shape(f"{original}:0") for name, original in originals.items()}
-        return GraphView(quantized.graph_def, {name: shape for name, shape in shapes.items() if shape is not None})
 
     @cached_property
     def _trusted(self) -> frozenset[str]:
@@ -62,7 +51,8 @@ class IntegerExecution:
         if obstacle is not None:
             log_for("search").info("Candidates are simulated: %s.", obstacle)
             return frozenset()
-        view = self.view_of(quantize_graph(self._plan))
+        quantized = quantize_graph(self._plan)
+        view = GraphView(quantized.graph_def, quantized.shapes)
         layers, simulated = find_integer_layers(view)
         try:
             checks = check_layers(view, layers, self._plan.outputs, _some_images(self._batches[0])) if layers else {}

@@ -177,13 +177,14 @@ def fuse(
     """
     editor = GraphEditor(view)
     known = dict(origins or {})
+    alike: dict[str, str] = {}
     found: dict[str, FusedLayer] = {}
     for node in view.topological():
         if obstacle(view, node) is None:
-            found[node.name] = _fuse_layer(view, editor, node, keep, node.name not in unfused, known)
+            found[node.name] = _fuse_layer(view, editor, node, keep, node.name not in unfused, known, alike)
     folded = sum(bool(layer.absorbed) for layer in found.values())
     log_for("fusion").debug("Folded the nodes behind %d of %d layers.", folded, len(found))
-    return FusedGraph(view.edited(editor.graph_def()), found, known)
+    return FusedGraph(view.edited(editor.graph_def(), alike), found, known)
 
 
 def _fuse_layer(
@@ -193,6 +194,7 @@ def _fuse_layer(
     keep: Collection[str],
     fold_batch_norm: bool,
     origins: dict[str, tuple[str, ...]],
+    alike: dict[str, str],
 ) -> FusedLayer:
     op_type = OP_TYPES[node.op]
     weights = layer_weights(view, node)
@@ -231,7 +233,8 @@ def _fuse_layer(
     editor.add(bias_add, like=node.name)
     if chain.paths:
         origins[tail] = ()
-        _put_behind(editor, tail, chain.paths, last, origins)
+        alike[tail] = str(accumulator.name)
+        _put_behind(editor, tail, chain.paths, last, origins, alike)
     return replace(
         plain,
         weights=weights,
@@ -244,7 +247,12 @@ def _fuse_layer(
 
 
 def _put_behind(
-    editor: GraphEditor, tail: str, paths: Collection[NodeDef], name: str, origins: dict[str, tuple[str, ...]]
+    editor: GraphEditor,
+    tail: str,
+    paths: Collection[NodeDef],
+    name: str,
+    origins: dict[str, tuple[str, ...]],
+    alike: dict[str, str],
 ) -> None:
     """Puts nodes that move channels behind a node; the last of them gets a name, the others values of their own."""
     before = tail
@@ -253,6 +261,7 @@ def _put_behind(
         editor.replace_input(node.name, 0, before)
         editor.rename(node.name, new_name)
         origins[new_name] = origins.get(node.name, (node.name,))
+        alike[new_name] = str(node.name)
         before = new_name
 
 

@@ -41,6 +41,7 @@ def fold_before(fused: FusedGraph, keep: Collection[str], unfused: Collection[st
         unfused: layers next to which a BatchNorm is kept.
     """
     editor = GraphEditor(fused.view)
+    alike: dict[str, str] = {}
     layers, origins = dict(fused.layers), dict(fused.origins)
     fixed = {*keep, *(fused.tail_of(name) for name, layer in fused.layers.items() if layer.bias is not None)}
     for tensor in dict.fromkeys(full_tensor_name(fused.input_of(name)) for name in fused.layers):
@@ -51,10 +52,10 @@ def fold_before(fused: FusedGraph, keep: Collection[str], unfused: Collection[st
         if front is not None:
             originals = fused.originals(str(node.name) for node in front.nodes)
             for reader in readers:
-                layers[reader.name] = _fold(fused, editor, reader, front, originals, origins)
+                layers[reader.name] = _fold(fused, editor, reader, front, originals, origins, alike)
     if layers == fused.layers:
         return fused
-    return replace(fused, view=fused.view.edited(editor.graph_def()), layers=layers, origins=origins)
+    return replace(fused, view=fused.view.edited(editor.graph_def(), alike), layers=layers, origins=origins)
 
 
 def _readers(fused: FusedGraph, tensor: str) -> list[FusedLayer]:
@@ -146,6 +147,7 @@ def _fold(
     front: _Front,
     originals: Iterable[str],
     origins: dict[str, tuple[str, ...]],
+    alike: dict[str, str],
 ) -> FusedLayer:
     """Folds a front into a layer of a graph under edit, and returns the layer.
 
@@ -174,6 +176,7 @@ def _fold(
     accumulator = fused.accumulator_of(layer.name)
     tail = editor.unique_name(f"{layer.name}/BiasAdd")
     origins[tail] = ()
+    alike[tail] = accumulator
     node = make_node(tail, "BiasAdd", [accumulator, const], T=tf.float32, data_format=layer.data_format)
     editor.add(node, like=layer.name)
     editor.redirect({accumulator: tail}, exempt=[tail])

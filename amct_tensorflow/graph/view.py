@@ -103,7 +103,7 @@ class GraphView:
             shapes: what is known of the shapes of its tensors, by full name.
         """
         self.graph_def = graph_def
-        self._shapes = shapes or {}
+        self._shapes = dict(shapes or {})
         self.nodes: dict[str, NodeDef] = {}
         self._consumers: dict[str, list[Consumer]] = defaultdict(list)
         for node in graph_def.node:
@@ -120,14 +120,20 @@ class GraphView:
                     )
                 self._consumers[name.node].append(Consumer(node, index))
 
-    def edited(self, graph_def: GraphDef) -> "GraphView":
-        """Returns the index of an edited graph, whose tensors have the shapes that they had under the same names."""
-        return GraphView(graph_def, self._shapes)
+    def edited(self, graph_def: GraphDef, alike: Mapping[str, str] | None = None) -> "GraphView":
+        """Returns the index of an edited graph, whose tensors have the shapes that they had under the same names.
+
+        Args:
+            graph_def: the graph.
+            alike: per new node, a node of the graph before whose output 0 has the shape of its own.
+        """
+        new = {f"{name}:0": self.shape(other) for name, other in (alike or {}).items()}
+        return GraphView(graph_def, self._shapes | {name: shape for name, shape in new.items() if shape is not None})
 
     def with_shapes(self, shapes: Mapping[str, Shape]) -> "GraphView":
         """Returns an index of the same graph that knows other shapes."""
         other = copy(self)
-        other._shapes = shapes
+        other._shapes = dict(shapes)
         return other
 
     def op_types(self) -> dict[str, str]:

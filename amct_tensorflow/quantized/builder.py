@@ -19,7 +19,7 @@ from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph.fusion import FusedLayer
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import full_tensor_name, node_scope, parse_tensor_name
+from amct_tensorflow.graph.view import Shape, full_tensor_name, node_scope, parse_tensor_name
 from amct_tensorflow.quantized import ascend_ops
 from amct_tensorflow.quantized.absorbed_activations import absorb_activations
 from amct_tensorflow.quantized.integers import layer_deq_scale, nearest_integers, quantize_bias
@@ -39,11 +39,14 @@ class QuantizedGraph:
         graph_def: the graph, with the function library that makes it run.
         origins: per node, the original nodes it stands for; an inserted node has none.
         values: per node whose output reproduces that of an original node, this node.
+        shapes: what is known of the shapes of its tensors, by full name: TensorFlow itself does not see them behind the
+            functions that simulate quantization.
     """
 
     graph_def: GraphDef
     origins: dict[str, tuple[str, ...]]
     values: dict[str, str]
+    shapes: dict[str, Shape]
 
     @cached_property
     def model(self) -> bytes:
@@ -152,7 +155,14 @@ class _Builder:
             graph_def,
             {name: each for name, each in origins.items() if name in kept},
             self._original_values(kept),
+            self._shapes(kept),
         )
+
+    def _shapes(self, kept: Collection[str]) -> dict[str, Shape]:
+        """Returns the shapes of the first outputs of kept nodes, as far as the float graph tells them."""
+        view = self._plan.fused.view
+        shapes = {name: view.shape(self._values.get(name, name)) for name in kept}
+        return {f"{name}:0": shape for name, shape in shapes.items() if shape is not None}
 
     def _original_values(self, kept: Collection[str]) -> dict[str, str]:
         """Returns per kept node whose output reproduces that of an original node, this node.

@@ -455,6 +455,26 @@ def test_tensors_are_quantized_too(workdir):
     assert np.abs(predict(workdir / "net.pb") - predict(workdir / "net_quantized.pb")).max() < 0.05
 
 
+def test_both_inputs_of_a_node_are_calibrated_though_no_layer_needs_them(workdir):
+    def make():
+        x, z = (tf1.placeholder(tf.float32, [None, 6], name=name) for name in "xz")
+        tf.matmul(x, normal((6, 4), 1), name="layer")
+        tf.add(tf.sin(x), 2 * tf.cos(z), name="sum")
+
+    graph = graph_of(make)
+    amct.create_quant_config("config.json", graph)
+    content = json.loads(Path("config.json").read_text())
+    content["tensor_quantize"] = [{"layer_name": "sum", "input_index": index} for index in range(2)]
+    Path("config.json").write_text(json.dumps(content))
+    amct.quantize_model(graph, "config.json", "record.txt", ["layer", "sum"])
+    values = np.linspace(-3, 3, 60, dtype=np.float32).reshape(10, 6)
+    with tf1.Session(graph=graph) as session:
+        session.run(["layer:0", "sum:0"], {"x:0": values, "z:0": values})
+    factors = read_record("record.txt")
+    assert factors["sum:0"].scale_d == pytest.approx(2 / 255, rel=0.2)
+    assert factors["sum:1"].scale_d == pytest.approx(4 / 255, rel=0.2)
+
+
 def test_tensors_that_cannot_be_quantized_are_refused_before_any_data_is_run(workdir):
     def make():
         x = tf1.placeholder(tf.float32, [None, 12, 12, 3], name="input")

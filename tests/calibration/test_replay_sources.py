@@ -14,7 +14,7 @@ from amct_tensorflow.models.float_model import FloatModel
 def sources(make, outputs=(), build=build):
     model = FloatModel.of_graph(import_graph(build(make), "test"), ["out"])
     fused = model.fuse()
-    inputs = {name: fused.input_of(name) for name in fused.layers}
+    inputs = {name: [fused.input_of(name)] for name in fused.layers}
     same = fused.original_values() & model.original.nodes.keys()
     return sorted(replay_sources(fused.view, same, inputs, outputs))
 

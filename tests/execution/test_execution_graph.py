@@ -13,7 +13,9 @@ from amct_tensorflow.execution.check import LayerCheck, check_layers
 from amct_tensorflow.execution.execution_graph import execution_graph
 from amct_tensorflow.execution.integer_execution import IntegerExecution
 from amct_tensorflow.execution.kernels import has_matrix_product, obstacle_to_integers
+from amct_tensorflow.graph.balance import balance_streams
 from amct_tensorflow.graph.fusion import fuse
+from amct_tensorflow.graph.fusion_before import fold_before
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.view import GraphView, static_shapes
 from amct_tensorflow.quantized.builder import quantize_graph
@@ -29,23 +31,25 @@ OFFSETS = pytest.mark.parametrize("offset", [-128, -77, 0, 127])
 class Integers:
     """A quantized model, and its execution graph."""
 
-    def __init__(self, make, images, outputs=("out",), offset=-128, scale=0.024, images_name="x"):
+    def __init__(self, make, images, outputs=("out",), offset=-128, scale=0.024, images_name="x", balance=None):
         graph_def = build(make)
         self.feeds, self.outputs = {images_name: images}, list(outputs)
         shapes = static_shapes(import_graph(graph_def, "the test's"))
-        fused = fuse(GraphView(graph_def, shapes), keep=self.outputs)
-        factors = {name: self._factors(layer, scale, offset) for name, layer in fused.layers.items()}
+        fused = fold_before(fuse(GraphView(graph_def, shapes), keep=self.outputs), self.outputs, ())
+        fused = balance_streams(fused, balance or {}, self.outputs)
+        factors = {name: self._factors(fused, name, scale, offset) for name in fused.layers}
         self.plan = QuantizationPlan(fused, factors, {}, self.outputs)
         self.quantized = quantize_graph(self.plan)
         self.batch = {f"{images_name}:0": images}
         self.execution = IntegerExecution(self.plan, [self.batch])
-        self.view = self.execution.view_of(self.quantized)
+        self.view = GraphView(self.quantized.graph_def, self.quantized.shapes)
         self.layers, self.simulated = integer_execution.find_integer_layers(self.view)
 
     @staticmethod
-    def _factors(layer, scale, offset):
+    def _factors(fused, name, scale, offset):
+        layer = fused.layers[name]
         scales = () if layer.weights is None else arq_scales("layer", layer.op_type, layer.weights, True).tolist()
-        behind_relu = "relu" in layer.input
+        behind_relu = "relu" in fused.input_of(name)
         return LayerFactors(float(np.float32(scale)), -128 if behind_relu else offset, tuple(scales))
 
     @property
@@ -352,6 +356,30 @@ def test_candidates_with_layers_in_float():
     np.testing.assert_allclose(actual, expected, atol=0.02)
     nothing = quantize_graph(integers.plan.restrict(dict.fromkeys(integers.plan.factors, False)))
     assert integers.execution.model_of(nothing) is None
+
+
+def test_a_balanced_model():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8, 8, 6], name="x")
+        y = tf.nn.relu(tf.nn.conv2d(x, normal((3, 3, 6, 4), 1, 0.3), 1, "SAME", name="one"), name="relu")
+        y = tf.nn.conv2d(y, normal((3, 3, 4, 5), 2, 0.3), 1, "SAME", name="two")
+        tf.identity(tf.nn.conv2d(y, normal((1, 1, 5, 3), 3, 0.3), 1, "SAME", name="three"), name="out")
+
+    balance = {"two": (1.5, 0.5, 2.0, 1.0), "three": (0.7, 1.0, 1.1, 2.0, 0.5)}
+    integers = Integers(make, images(2, 8, 8, 6), balance=balance)
+    assert integers.layers.keys() == {"one", "two", "three"}
+    integers.check()
+
+
+def test_a_layer_behind_one_that_a_fold_gave_a_bias():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8, 8, 4], name="x")
+        y = tf.nn.depthwise_conv2d((x - 1.0) / 2.0, normal((3, 3, 4, 1), 1), [1] * 4, "VALID", name="one")
+        tf.identity(tf.nn.conv2d(y, normal((1, 1, 4, 5), 2, 0.3), 1, "SAME", name="two"), name="out")
+
+    integers = Integers(make, images(2, 8, 8, 4))
+    assert integers.layers.keys() == {"one", "two"}
+    integers.check()
 
 
 def test_without_batches_nothing_is_trusted(messages):
