@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from amct_tensorflow.errors import ModelError, first_line
@@ -50,7 +52,7 @@ def freeze(inference: Inference, source: Path) -> FrozenModel:
         function = convert_variables_to_constants_v2(inference.function)
         graph_def = function.graph.as_graph_def()
     except Exception as error:  # whatever TensorFlow did not expect of the graph
-        raise ModelError(_refusal(inference.function, source, error)) from error
+        raise _refusal(inference.function, source, error) from error
     graph_def = reproducible(graph_def, [tensor.op.name for tensor in function.outputs])
     kept = {node.name for node in graph_def.node}
     _check_stateless(function.graph, kept, source)
@@ -59,14 +61,25 @@ def freeze(inference: Inference, source: Path) -> FrozenModel:
     return FrozenModel(graph_def, source, True, inputs, dict(zip(names, inference.labels, strict=True)))
 
 
-def _refusal(function: Any, source: Path, error: Exception) -> str:
-    """Returns why a function cannot be frozen; what it does to variables says more than TensorFlow."""
-    graph_def = function.graph.as_graph_def()
+def writer_in(graph_def: GraphDef) -> NodeDef | None:
+    """Returns a node of a graph, or of a function in it, that writes to a variable; None if there is none."""
     bodies = [graph_def.node, *(called.node_def for called in graph_def.library.function)]
-    writer = next((node for body in bodies for node in body if node.op.startswith("Assign")), None)
-    if writer is None:
-        return f"Model {source} cannot be frozen ({first_line(error)}). {FREEZE_IT_YOURSELF}"
-    return f"Model {source} writes to a variable: node {writer.name!r} ({writer.op}). {_EXPORT_WITHOUT_STATE}"
+    return next((node for body in bodies for node in body if node.op.startswith("Assign")), None)
+
+
+def writes(source: Path, writer: NodeDef) -> ModelError:
+    """Returns the error that says that a model writes to a variable."""
+    return ModelError(
+        f"Model {source} writes to a variable: node {writer.name!r} ({writer.op}). {_EXPORT_WITHOUT_STATE}"
+    )
+
+
+def _refusal(function: Any, source: Path, error: Exception) -> ModelError:
+    """Returns why a function cannot be frozen; what it does to variables says more than TensorFlow."""
+    writer = writer_in(function.graph.as_graph_def())
+    if writer is not None:
+        return writes(source, writer)
+    return ModelError(f"Model {source} cannot be frozen ({first_line(error)}). {FREEZE_IT_YOURSELF}")
 
 
 def _check_stateless(graph: tf.Graph, names: Collection[str], source: Path) -> None:
@@ -77,7 +90,8 @@ def _check_stateless(graph: tf.Graph, names: Collection[str], source: Path) -> N
     """
     stateful = [op for op in graph.get_operations() if op.name in names and _holds_state((*op.inputs, *op.outputs))]
     if stateful:
-        op = next((op for op in stateful if op.type not in _PASSING_STATE_ON), stateful[0])
+        working = [op for op in stateful if op.type not in _PASSING_STATE_ON]
+        op = next((op for op in working if op.inputs), next(iter(working), stateful[0]))
         raise ModelError(
             f"Model {source} holds state that cannot become a constant: node {op.name!r} ({op.type}) works on it. "
             f"{_EXPORT_WITHOUT_STATE}"

@@ -8,6 +8,9 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.loading.forms import ACCEPTED
+from amct_tensorflow.loading.references import pass_values
+
+_VARIABLES = ("Variable", "VariableV2")
 
 
 def read_frozen_graph(path: Path) -> GraphDef:
@@ -29,6 +32,8 @@ def read_frozen_graph(path: Path) -> GraphDef:
         raise _refusal(path) from error
     if not graph_def.node or any(not node.name or not node.op for node in graph_def.node):
         raise _refusal(path)
+    if not any(node.op in _VARIABLES for node in graph_def.node):
+        pass_values(graph_def)
     return graph_def
 
 

@@ -5,15 +5,18 @@ from pathlib import Path
 import tensorflow as tf
 
 from amct_tensorflow.console.chatter import chatter_to_log_file
+from amct_tensorflow.errors import ModelError
 from amct_tensorflow.loading.forms import Form, recognize
 from amct_tensorflow.loading.freezing import freeze
 from amct_tensorflow.loading.frozen_graph import read_frozen_graph
 from amct_tensorflow.loading.frozen_model import FrozenModel
 from amct_tensorflow.loading.keras_file import load_keras
 from amct_tensorflow.loading.saved_model import load_saved_model
+from amct_tensorflow.loading.signature_graph import load_signature_graph
 from amct_tensorflow.log import log_for
 
-_LOADERS = {Form.SAVED_MODEL: load_saved_model, Form.KERAS: load_keras}
+# Per form what can load it; each is tried where those before it fail.
+_LOADERS = {Form.SAVED_MODEL: (load_saved_model, load_signature_graph), Form.KERAS: (load_keras,)}
 
 
 def load_frozen(path: str | Path) -> FrozenModel:
@@ -34,9 +37,10 @@ def load_frozen(path: str | Path) -> FrozenModel:
     form = recognize(path)
     if form is Form.FROZEN_GRAPH:
         return FrozenModel(read_frozen_graph(path), path, False, {}, {})
-    # No public name switches eager execution on again where the program has disabled it.
-    with tf.__internal__.eager_context.eager_mode(), chatter_to_log_file("loading"):
-        frozen = freeze(_LOADERS[form](path), path)
+    # Functions take over the collections of the caller's graph, whose tables they do not have. No public name switches
+    # eager execution on again where the program has disabled it.
+    with tf.Graph().as_default(), tf.__internal__.eager_context.eager_mode(), chatter_to_log_file("loading"):
+        frozen = _freeze(form, path)
     log_for("loading").info(
         "%s was frozen for inference. Inputs: %s. Outputs: %s.",
         path,
@@ -44,3 +48,14 @@ def load_frozen(path: str | Path) -> FrozenModel:
         ", ".join(f"{name} ({label})" for name, label in frozen.outputs.items()),
     )
     return frozen
+
+
+def _freeze(form: Form, path: Path) -> FrozenModel:
+    """Freezes a model in the first way that works; what is said is why the last one does not."""
+    *others, last = _LOADERS[form]
+    for load in others:
+        try:
+            return freeze(load(path), path)
+        except ModelError as error:
+            log_for("loading").debug("%s Another way is tried.", error)
+    return freeze(last(path), path)

@@ -30,8 +30,8 @@ def reproducible(graph_def: GraphDef, outputs: Sequence[str]) -> GraphDef:
     nodes = {node.name: node for node in graph_def.node}
     library = {function.signature.name: function for function in graph_def.library.function}
     result = GraphDef(versions=graph_def.versions)
-    result.node.extend(nodes[name] for name in _in_order(nodes, outputs))
-    called = _called(result.node, {name: function.node_def for name, function in library.items()})
+    result.node.extend(nodes[name] for name in needed_nodes(nodes, outputs))
+    called = called_functions(result.node, {name: function.node_def for name, function in library.items()})
     result.library.function.extend(library[name] for name in called)
     for body in _bodies(result):
         for node in body:
@@ -41,7 +41,7 @@ def reproducible(graph_def: GraphDef, outputs: Sequence[str]) -> GraphDef:
     return result
 
 
-def _in_order(nodes: Mapping[str, NodeDef], outputs: Sequence[str]) -> list[str]:
+def needed_nodes(nodes: Mapping[str, NodeDef], outputs: Sequence[str]) -> list[str]:
     """Returns what outputs depend on, each node behind those it reads (but for the edges that close a loop)."""
     found: dict[str, bool] = {}  # whether its inputs are done
     order: list[str] = []
@@ -50,7 +50,7 @@ def _in_order(nodes: Mapping[str, NodeDef], outputs: Sequence[str]) -> list[str]
         name = waiting[-1]
         if name not in found:
             found[name] = False
-            inputs = (_producer(text) for text in reversed(_inputs(nodes[name])))
+            inputs = (producer(text) for text in reversed(_inputs(nodes[name])))
             waiting.extend(each for each in inputs if each not in found)
             continue
         waiting.pop()
@@ -66,16 +66,16 @@ def _inputs(node: NodeDef) -> list[str]:
     Lowering a condition adds an edge from a node that is read, now and then.
     """
     data = [text for text in node.input if not text.startswith("^")]
-    control = {text for text in node.input if text.startswith("^")} - {f"^{_producer(text)}" for text in data}
+    control = {text for text in node.input if text.startswith("^")} - {f"^{producer(text)}" for text in data}
     return [*data, *sorted(control)]
 
 
-def _producer(text: str) -> str:
+def producer(text: str) -> str:
     """Returns the node that an input names."""
     return re.sub(r":\d+$", "", text.removeprefix("^"))
 
 
-def _called(nodes: Sequence[NodeDef], library: Mapping[str, Sequence[NodeDef]]) -> list[str]:
+def called_functions(nodes: Sequence[NodeDef], library: Mapping[str, Sequence[NodeDef]]) -> list[str]:
     """Returns the functions that nodes call, and those that these call, in the order in which they are met."""
     called: dict[str, None] = {}
     bodies = [nodes]
@@ -121,7 +121,7 @@ def _rename_captured(graph_def: GraphDef) -> None:
 
 def _renamed(text: str, names: Mapping[str, str]) -> str:
     """Returns an input of a node with what it reads under its new name; a constant has but one output."""
-    name = _producer(text)
+    name = producer(text)
     return text if name not in names else f"^{names[name]}" if text.startswith("^") else names[name]
 
 

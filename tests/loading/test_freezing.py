@@ -10,11 +10,12 @@ import tensorflow as tf
 from conftest import ROOT
 from graphs import build, normal, save, small_net
 from saved_models import IMAGES, Module, compute, loop, network, save_as_tensorflow_1, two_ways
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from amct_tensorflow.loading.load import load_frozen
 from amct_tensorflow.models.float_model import FloatModel
 
-FORMS = ["network.keras", "network_exported", "loop.keras", "tf1_reference"]
+FORMS = ["network.keras", "network_exported", "loop_without_objects", "loop.keras", "tf1_reference"]
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +28,20 @@ def folder(tmp_path_factory):
     model.export(path / "network_exported", verbose=False)
     pair.save(path / "two_ways.keras")
     loop().save(path / "loop.keras")
+    loop().export(path / "loop_without_objects", verbose=False)
+    forget_objects(path / "loop_without_objects" / "saved_model.pb")
     inputs = {"side": normal((4, 3), 4), "image": normal((4, 4, 4, 2), 5)}
     np.savez(path / "expected", network=model(IMAGES), **inputs, **pair(inputs),
              reference=save_as_tensorflow_1(path / "tf1_reference", False),
              resource=save_as_tensorflow_1(path / "tf1_resource", True))  # fmt: skip
     return path
+
+
+def forget_objects(file):
+    """Leaves but the graph of a SavedModel, of which TensorFlow does not find the variables then."""
+    model = SavedModel.FromString(file.read_bytes())
+    model.meta_graphs[0].ClearField("object_graph_def")
+    file.write_bytes(model.SerializeToString())
 
 
 @pytest.fixture
@@ -128,6 +138,16 @@ def test_inside_a_graph_of_the_callers(folder, name):
     with tf.Graph().as_default() as graph:
         assert load_frozen(folder / name).data == outside
     assert graph.get_operations() == []
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_inside_a_graph_of_the_callers_that_has_a_table(folder, name):
+    """TensorFlow gives new functions the collections of that graph, and looks for its table in them."""
+    outside = load_frozen(folder / name).data
+    with tf.Graph().as_default():
+        tf.compat.v1.lookup.StaticHashTable(tf.compat.v1.lookup.KeyValueTensorInitializer([1], [2]), 0)
+        tf.compat.v1.get_variable("counter", [2])
+        assert load_frozen(folder / name).data == outside
 
 
 @pytest.mark.parametrize("name", ["network.keras", "tf1_reference"])
