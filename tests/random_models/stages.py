@@ -1,0 +1,289 @@
+"""Carries a recipe through the stages of the package, and says where it goes wrong.
+
+What comes out is compared with the recipe written in float64 (``Reference``): the fused graph up to what float32 loses,
+the quantized model up to a multiple of the noise of the simplest quantization (``Naive``), integers and exported files
+up to a share of it.
+"""
+
+import json
+import re
+import traceback
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from graphs import nchw_on_cpu
+
+import amct_tensorflow as amct
+from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError, ExportError, ModelError
+from amct_tensorflow.execution.integer_execution import IntegerExecution
+from amct_tensorflow.execution.kernels import obstacle_to_integers
+from amct_tensorflow.export.run import export_model
+from amct_tensorflow.export.targets import TARGETS
+from amct_tensorflow.graph.session_options import session_options
+from amct_tensorflow.models.float_model import FloatModel
+from amct_tensorflow.quantized.builder import quantize_graph
+from amct_tensorflow.quantized.plan import QuantizationPlan
+from amct_tensorflow.record.corrections import read_corrections
+from amct_tensorflow.record.layer_factors import unfused_layers
+from amct_tensorflow.record.record_file import read_record
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
+from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
+from random_models.building import INPUT, build, step_of
+from random_models.references import expect
+from random_models.values import batches
+
+tf1 = tf.compat.v1
+
+# How many times the error of float32 a fused graph may have, beside a share of the greatest value: a fold computes the
+# same values in another order.
+_ROUNDINGS, _SHARE_OF_REACH = 30, 2e-4
+# How many times the noise of the simplest quantization is too much, and what is too little to matter, of the variance.
+_NOISES, _SHARE_OF_VARIANCE = 10.0, 1e-6
+# Integers may round otherwise where a value is just between two; exported files round outputs of layers once more.
+_NOISES_OF_INTEGERS = 0.05
+_NOISES_OF_EXPORTS = 10.0
+_OTHER_COUNTS = (1, 2, 5)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a stage said.
+
+    Attributes:
+        stage: its name.
+        is_fault: whether something is wrong; else the package refused the model in words of its own.
+        text: what is wrong.
+        details: where it comes from.
+    """
+
+    stage: str
+    is_fault: bool
+    text: str
+    details: str = ""
+
+    @property
+    def signature(self):
+        """What findings of the same kind have in common."""
+        text = re.sub(r"'[^']*'|\S*/\S*", "_", self.text.partition(" | ")[0])
+        return f"{self.stage}: {re.sub(r'[-+]?[0-9][0-9.e+-]*', '#', text)[:160]}"
+
+
+class Wrong(Exception):
+    """A stage computes something else."""
+
+
+class _Case:
+    """One recipe, under examination in the current folder."""
+
+    def __init__(self, recipe):
+        self.recipe = recipe
+        self.model = build(recipe)
+        self.batches = batches(recipe.data)
+        Path("net.pb").write_bytes(self.model.graph_def.SerializeToString())
+
+    @cached_property
+    def float_model(self):
+        return FloatModel.load("net.pb", self.model.outputs)
+
+    @cached_property
+    def expected(self):
+        """What to expect of the outputs; of their noise, once the configuration is written."""
+        return expect(self.recipe, self.batches)
+
+    def write_config(self):
+        """Writes config.json; returns the arguments of ``Naive`` that it follows from."""
+        wanted = dict(self.recipe.config)
+        graph = _import(self.model.graph_def)
+        symmetric = not wanted.pop("activation_offset", True)
+        amct.create_quant_config("config.json", graph, batch_num=len(self.batches), activation_offset=not symmetric)
+        content = json.loads(Path("config.json").read_text())
+        layers = {name: value for name, value in content.items() if isinstance(value, dict)}
+        of_steps = {key: set(wanted.pop(key, ())) for key in ("skip", "unfused", "per_tensor")}
+        for name, layer in layers.items():
+            layer["quant_enable"] = step_of(name) not in of_steps["skip"]
+            if step_of(name) in of_steps["per_tensor"]:
+                layer["weight_quant_params"]["channel_wise"] = False
+        content["skip_fusion_layers"] = [name for name in layers if step_of(name) in of_steps["unfused"]]
+        Path("config.json").write_text(json.dumps({**content, **wanted}))
+        enabled = {name: layer for name, layer in layers.items() if layer["quant_enable"]}
+        whole = [name for name, layer in enabled.items() if not layer["weight_quant_params"].get("channel_wise")]
+        return {"quantized": [*map(step_of, enabled)], "per_tensor": [*map(step_of, whole)], "symmetric": symmetric}
+
+    def run(self, graph_def, values=None):
+        """Returns the outputs of a graph, per batch."""
+        graph = _import(graph_def)
+        with tf1.Session(graph=graph, config=session_options(graph, run_often=False)) as session:
+            fetches = [f"{name}:0" for name in self.model.outputs]
+            return [session.run(fetches, {f"{INPUT}:0": batch}) for batch in values or self.batches]
+
+    def other_batches(self):
+        """Returns batches of other sizes, if the model allows them."""
+        if self.recipe.data.fixed:
+            return self.batches
+        rows = np.concatenate(self.batches)
+        counts = [count * self.recipe.data.rows for count in _OTHER_COUNTS]
+        return [rows[:count] for count in counts if count <= len(rows)]
+
+
+def _import(graph_def):
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name="")
+    return graph
+
+
+def examine(recipe, formats=()):
+    """Carries a recipe through all stages, and exports in some formats, in the current folder; returns findings."""
+    case = _Case(recipe)
+    if not all(each.is_finite for each in case.expected):
+        return []
+    findings = []
+    stages = [("fused", _check_fused), ("quantized", _check_quantized), ("integers", _check_integers)]
+    stages += [(name, lambda each, name=name: _check_export(each, name)) for name in formats]
+    for name, check in stages:
+        finding = _finding(name, check, case)
+        if finding:
+            findings.append(finding)
+            if name in ("fused", "quantized"):  # of which everything else follows
+                break
+    return findings
+
+
+def _finding(stage, check, case):
+    try:
+        check(case)
+    except Wrong as error:
+        return Finding(stage, True, str(error))
+    except Exception as error:  # noqa: BLE001 - whatever comes out is what is looked for
+        return Finding(stage, not _is_refusal(error), f"{type(error).__name__}: {error}"[:600], traceback.format_exc())
+    return None
+
+
+def _is_refusal(error):
+    """Tells whether the package may refuse a model so: nothing to quantize, or a format that lacks what it takes."""
+    text = str(error)
+    quotes_internals = "Traceback" in text or "{{" in text or re.search(r"__\w+__|\.(py|cc|h):\d", text)
+    nothing = isinstance(error, ConfigValueError | ConfigEmptyError) and ("no layer" in text or "no op" in text)
+    return not quotes_internals and (nothing or isinstance(error, ExportError | ModelError))
+
+
+def _check_fused(case):
+    """Loading, preparation and fusion do not change the outputs."""
+    config = case.recipe.config
+    model = case.float_model
+    names = [layer.name for layer in model.layers]
+    unfused = [name for name in names if not config.get("do_fusion", True) or step_of(name) in config.get("unfused", [])]
+    _compare_floats(case, case.run(model.fuse(unfused).graph_def))
+
+
+def _compare_floats(case, runs):
+    for index, expected in enumerate(case.expected):
+        allowed = _ROUNDINGS * expected.rounding + _SHARE_OF_REACH * expected.reach
+        for run, exact in zip(runs, expected.exact, strict=True):
+            if run[index].shape != exact.shape:
+                raise Wrong(f"shape | {run[index].shape} instead of {exact.shape}")
+            error = float(np.abs(run[index] - exact).max())
+            if not error <= allowed:
+                raise Wrong(f"values differ | by {error:g} of {expected.reach:g}; float32 loses {expected.rounding:g}")
+
+
+def _check_quantized(case):
+    """The public steps yield a model that is not much noisier than the simplest quantization."""
+    naive = case.write_config()
+    case.expected = expect(case.recipe, case.batches, naive)
+    graph = _import(case.model.graph_def)
+    amct.quantize_model(graph, "config.json", "record.txt", case.model.outputs)
+    options = nchw_on_cpu() if _is_channels_first(case.recipe) else None
+    with tf1.Session(graph=graph, config=options) as session:
+        for batch in case.batches:
+            session.run([f"{name}:0" for name in case.model.outputs], {f"{INPUT}:0": batch})
+    amct.save_model("net.pb", case.model.outputs, "record.txt", "results/net")
+    case.simulation = case.run(_quantized())
+    for index, expected in enumerate(case.expected):
+        runs = [run[index] for run in case.simulation]
+        _compare_noise(runs, expected.exact, expected, _NOISES)
+
+
+def _is_channels_first(recipe):
+    return any(step.settings.get("first") for step in recipe.steps)
+
+
+def _quantized():
+    return tf1.GraphDef.FromString(Path("results/net_quantized.pb").read_bytes())
+
+
+def _compare_noise(runs, references, expected, share):
+    """Checks that values are no noisier than a multiple of the simplest quantization."""
+    errors = []
+    for values, reference in zip(runs, references, strict=True):
+        if values.shape != reference.shape:
+            raise Wrong(f"shape | {values.shape} instead of {reference.shape}")
+        if not np.isfinite(values).all():
+            raise Wrong("not finite")
+        errors.append((values.astype(np.float64) - reference).ravel())
+    noise = float(np.mean(np.concatenate(errors) ** 2))
+    negligible = _SHARE_OF_VARIANCE * expected.variance + (_ROUNDINGS * expected.rounding + 1e-30) ** 2
+    if noise > share * expected.noise + negligible:
+        raise Wrong(
+            f"noise | {_decibels(expected.variance, noise):.1f} dB, the simplest quantization "
+            f"{_decibels(expected.variance, expected.noise):.1f} dB"
+        )
+
+
+def _decibels(signal, noise):
+    return 10 * np.log10(max(signal, 1e-300) / max(noise, 1e-300))
+
+
+def _check_integers(case):
+    """The execution graph computes what the simulation does, for any number of images."""
+    if obstacle_to_integers() is not None:
+        return
+    factors = read_record("record.txt")
+    fused = case.float_model.fuse(unfused_layers(factors))
+    plan = QuantizationPlan(fused, factors, read_corrections("record.txt", factors, fused.layers), case.model.outputs)
+    quantized = quantize_graph(plan)
+    execution = IntegerExecution(plan, [{f"{INPUT}:0": case.batches[0]}]).model_of(quantized)
+    if execution is None:
+        return
+    others = case.other_batches()
+    simulated = case.run(quantized.graph_def, others)
+    computed = case.run(tf1.GraphDef.FromString(execution), others)
+    for index, expected in enumerate(case.expected):
+        _compare_noise(
+            [run[index] for run in computed], [run[index] for run in simulated], expected, _NOISES_OF_INTEGERS
+        )
+
+
+class _Batches(AutoCalibrationEvaluatorBase):
+    """Runs the calibration batches, and keeps what comes out."""
+
+    def __init__(self, values):
+        self.values = values
+        self.runs = []
+
+    def calibration(self, graph, outputs):
+        self._run(graph, outputs)
+
+    def evaluate(self, graph, outputs):
+        self.runs.append(self._run(graph, outputs))
+        return 0.0
+
+    def _run(self, graph, outputs):
+        with tf1.Session(graph=graph, config=session_options(graph, run_often=False)) as session:
+            return [session.run([f"{name}:0" for name in outputs], {f"{INPUT}:0": batch}) for batch in self.values]
+
+
+def _check_export(case, name):
+    """The exported file computes what the simulation does."""
+    evaluator = _Batches(case.batches)
+    export_model(
+        Path("results/net_quantized.pb"), case.model.outputs, TARGETS[name], CheckedEvaluator(evaluator),
+        Path("results/net"), 0.01,
+    )  # fmt: skip
+    simulated, exported = evaluator.runs[-2:]
+    for index, expected in enumerate(case.expected):
+        _compare_noise(
+            [run[index] for run in exported], [run[index] for run in simulated], expected, _NOISES_OF_EXPORTS
+        )
