@@ -16,7 +16,7 @@ BUNDLED := --dataset data/fashion_mnist --model model/mobilenet_v2_0.35_48_fashi
 FETCHED := model/mobilenet_v2_1.0_224_frozen.pb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo model test lint format dist fuzz kill browser bench bench-accuracy bench-models bench-exports bench-peers lock audit clean
+.PHONY: help setup demo model test lint format dist fuzz fuzz-models kill browser bench bench-accuracy bench-models bench-exports bench-peers lock audit clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +56,9 @@ dist: setup ## build the wheel and the source distribution into dist/
 
 fuzz: setup ## feed every parser 20,000 damaged files; CASES=n says how many
 	FUZZ_CASES=$(or $(CASES),20000) $(BIN)/python -m pytest tests/test_fuzz.py
+
+fuzz-models: setup ## carry 1,000 random models through every stage; CASES=n says how many, FIRST=seed from which on
+	cd tests && ../$(BIN)/python -m random_models --cases $(or $(CASES),1000) --first $(or $(FIRST),0)
 
 kill: setup ## kill the bundled run at 200 moments, and check what is left; MOMENTS=n says how many
 	$(BIN)/python tests/killing.py --moments $(or $(MOMENTS),200)

@@ -1,7 +1,8 @@
 """Examines many random models in one process: ``python -m random_models`` in the folder of the tests.
 
-Prints a line of progress now and then, every new kind of fault with its smallest recipe, and in the end how often the
-package refused what. ``--seed`` and ``--recipe`` examine one model again.
+Prints a line of progress now and then, every new kind of fault with the smallest recipe that was found for it, and in
+the end how often the package refused what. ``--first SEED --cases 1`` examines one model again, ``--recipe FILE`` what
+was printed. What TensorFlow and the runtimes say on their own goes nowhere.
 """
 
 import argparse
@@ -23,6 +24,12 @@ from random_models.stages import Finding, examine
 
 FORMATS = ("tflite", "onnx", "openvino")
 _SECONDS_BETWEEN_LINES = 20
+
+
+def _silence():
+    """Sends what C++ code writes to stderr nowhere; what Python writes there stays."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 @contextlib.contextmanager
@@ -47,7 +54,7 @@ def _is_as_wrong(signature, formats):
     def check(recipe):
         try:
             return any(each.is_fault and each.signature == signature for each in findings_of(recipe, formats))
-        except Exception:  # noqa: BLE001 - a recipe whose shapes do not fit any more
+        except Exception:
             return False
 
     return check
@@ -68,7 +75,7 @@ class Hunt:
         try:
             recipe = draw_recipe(seed)
             findings = findings_of(recipe, formats)
-        except Exception as error:  # noqa: BLE001 - the next seed is another model
+        except Exception as error:
             findings, recipe = [Finding("harness", True, f"{type(error).__name__}: {error}")], None
         for finding in findings:
             seen = (self.faults if finding.is_fault else self.refusals)[finding.signature]
@@ -95,12 +102,15 @@ def main():
     parser = argparse.ArgumentParser(prog="random_models", description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=200, help="how many models (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default: %(default)s)")
-    parser.add_argument("--exported_every", type=int, default=5, help="which share is exported (default: every %(default)sth)")
+    parser.add_argument(
+        "--exported_every", type=int, default=5, help="which share is exported (default: every %(default)sth)"
+    )
     parser.add_argument("--formats", nargs="*", default=FORMATS, choices=FORMATS)
     parser.add_argument("--no_shrinking", action="store_true")
     parser.add_argument("--recipe", metavar="FILE", help="examine the recipe in a file instead; - for stdin")
     arguments = parser.parse_args()
     amct.set_logging_level("error", "error")
+    _silence()
     if arguments.recipe:
         text = sys.stdin.read() if arguments.recipe == "-" else Path(arguments.recipe).read_text()
         findings = findings_of(Recipe.parse(text), arguments.formats)
@@ -119,7 +129,7 @@ def main():
                 faults = sum(map(len, hunt.faults.values()))
                 print(f"{done} of {arguments.cases} models, {faults} faults, {left / 60:.1f} minutes left", flush=True)
     except KeyboardInterrupt:
-        print(f"Stopped; go on with --first {seed}.")
+        print(f"Stopped; go on with --first {seed} (make: FIRST={seed}).")
     hunt.summary()
     return int(bool(hunt.faults))
 

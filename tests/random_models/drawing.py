@@ -38,7 +38,12 @@ def _draw_data(chance):
     rank = chance.weighted({2: 2, 3: 3, 4: 6, 5: 0.7})
     side = [chance.whole(3, 9) for _ in range(2)] if chance.maybe(0.3) else [chance.pick(4, 6, 8)] * 2
     channels = chance.whole(1, 6)
-    shapes = {2: [chance.whole(3, 16)], 3: [chance.whole(3, 7), channels * 2], 4: [*side, channels], 5: [3, 4, 3, channels]}
+    shapes = {
+        2: [chance.whole(3, 16)],
+        3: [chance.whole(3, 7), channels * 2],
+        4: [*side, channels],
+        5: [3, 4, 3, channels],
+    }
     shape = shapes[rank]
     if rank == 4 and chance.maybe(0.15):
         chance.channels_first = True

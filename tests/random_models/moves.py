@@ -138,7 +138,11 @@ def _write_pass(how, x, op):
         return tf.raw_ops.Cast(x=x, DstT=x.dtype)
     if op == "EnsureShape":
         return tf.ensure_shape(x, x.shape)
-    return tf.identity_n([x])[0] if op == "IdentityN" else {"Identity": tf.identity, "StopGradient": tf.stop_gradient}[op](x)
+    return (
+        tf.identity_n([x])[0]
+        if op == "IdentityN"
+        else {"Identity": tf.identity, "StopGradient": tf.stop_gradient}[op](x)
+    )
 
 
 def _draw_blocks(chance, shape):

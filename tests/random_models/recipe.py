@@ -59,7 +59,9 @@ class Recipe:
         """Returns it as JSON, a line a step."""
         steps = ",\n  ".join(json.dumps([step.kind, list(step.inputs), step.settings]) for step in self.steps)
         data = json.dumps({name: value for name, value in asdict(self.data).items() if value != _DEFAULTS.get(name)})
-        rest = f'"outputs": {list(self.outputs)}, "named": {json.dumps(self.named)}, "config": {json.dumps(self.config)}'
+        rest = (
+            f'"outputs": {list(self.outputs)}, "named": {json.dumps(self.named)}, "config": {json.dumps(self.config)}'
+        )
         return f'{{"data": {data},\n "steps": [\n  {steps}],\n {rest}}}'
 
     @staticmethod

@@ -52,7 +52,9 @@ def expect(recipe, batches, naive=None):
             fetches.append([values[number] for number in recipe.outputs])
     with tf1.Session(graph=graph, config=unoptimized()) as session, np.errstate(all="ignore"):
         runs = [session.run(fetches, {x: batch}) for batch in batches]
-        return [_expected([[run[which][index] for run in runs] for which in range(3)]) for index in range(len(fetches[0]))]
+        return [
+            _expected([[run[which][index] for run in runs] for which in range(3)]) for index in range(len(fetches[0]))
+        ]
 
 
 def _expected(values):

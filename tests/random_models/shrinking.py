@@ -48,7 +48,9 @@ def _without(recipe, number):
         for index, step in enumerate(recipe.steps, 1)
         if index != number
     )
-    return _with_outputs(replace(recipe, steps=steps, config=_renumbered(recipe.config, number)), tuple(map(renewed, recipe.outputs)))
+    return _with_outputs(
+        replace(recipe, steps=steps, config=_renumbered(recipe.config, number)), tuple(map(renewed, recipe.outputs))
+    )
 
 
 def _renumbered(config, number):
@@ -61,9 +63,11 @@ def _renumbered(config, number):
 
 def _with_outputs(recipe, outputs):
     steps, outputs = without_unneeded(recipe.steps, outputs)
-    config = recipe.config if len(steps) == len(recipe.steps) else {
-        key: value for key, value in recipe.config.items() if not isinstance(value, list)
-    }
+    config = (
+        recipe.config
+        if len(steps) == len(recipe.steps)
+        else {key: value for key, value in recipe.config.items() if not isinstance(value, list)}
+    )
     return Recipe(recipe.data, steps, outputs, recipe.named, config)
 
 

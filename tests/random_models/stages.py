@@ -67,11 +67,11 @@ class Finding:
     @property
     def signature(self):
         """What findings of the same kind have in common."""
-        text = re.sub(r"'[^']*'|\S*/\S*", "_", self.text.partition(" | ")[0])
+        text = re.sub(r"'[^'\s]*'|\S*/\S*", "_", " ".join(self.text.partition(" | ")[0].split()))
         return f"{self.stage}: {re.sub(r'[-+]?[0-9][0-9.e+-]*', '#', text)[:160]}"
 
 
-class Wrong(Exception):
+class WrongError(Exception):
     """A stage computes something else."""
 
 
@@ -154,9 +154,9 @@ def examine(recipe, formats=()):
 def _finding(stage, check, case):
     try:
         check(case)
-    except Wrong as error:
+    except WrongError as error:
         return Finding(stage, True, str(error))
-    except Exception as error:  # noqa: BLE001 - whatever comes out is what is looked for
+    except Exception as error:
         return Finding(stage, not _is_refusal(error), f"{type(error).__name__}: {error}"[:600], traceback.format_exc())
     return None
 
@@ -174,7 +174,9 @@ def _check_fused(case):
     config = case.recipe.config
     model = case.float_model
     names = [layer.name for layer in model.layers]
-    unfused = [name for name in names if not config.get("do_fusion", True) or step_of(name) in config.get("unfused", [])]
+    unfused = [
+        name for name in names if not config.get("do_fusion", True) or step_of(name) in config.get("unfused", [])
+    ]
     _compare_floats(case, case.run(model.fuse(unfused).graph_def))
 
 
@@ -183,10 +185,12 @@ def _compare_floats(case, runs):
         allowed = _ROUNDINGS * expected.rounding + _SHARE_OF_REACH * expected.reach
         for run, exact in zip(runs, expected.exact, strict=True):
             if run[index].shape != exact.shape:
-                raise Wrong(f"shape | {run[index].shape} instead of {exact.shape}")
+                raise WrongError(f"shape | {run[index].shape} instead of {exact.shape}")
             error = float(np.abs(run[index] - exact).max())
             if not error <= allowed:
-                raise Wrong(f"values differ | by {error:g} of {expected.reach:g}; float32 loses {expected.rounding:g}")
+                raise WrongError(
+                    f"values differ | by {error:g} of {expected.reach:g}; float32 loses {expected.rounding:g}"
+                )
 
 
 def _check_quantized(case):
@@ -219,14 +223,14 @@ def _compare_noise(runs, references, expected, share):
     errors = []
     for values, reference in zip(runs, references, strict=True):
         if values.shape != reference.shape:
-            raise Wrong(f"shape | {values.shape} instead of {reference.shape}")
+            raise WrongError(f"shape | {values.shape} instead of {reference.shape}")
         if not np.isfinite(values).all():
-            raise Wrong("not finite")
+            raise WrongError("not finite")
         errors.append((values.astype(np.float64) - reference).ravel())
     noise = float(np.mean(np.concatenate(errors) ** 2))
     negligible = _SHARE_OF_VARIANCE * expected.variance + (_ROUNDINGS * expected.rounding + 1e-30) ** 2
     if noise > share * expected.noise + negligible:
-        raise Wrong(
+        raise WrongError(
             f"noise | {_decibels(expected.variance, noise):.1f} dB, the simplest quantization "
             f"{_decibels(expected.variance, expected.noise):.1f} dB"
         )
