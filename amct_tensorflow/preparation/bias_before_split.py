@@ -53,7 +53,10 @@ def _reshape(graph: PreparedGraph, node: NodeDef) -> NodeDef | None:
 
 
 def _bias(view: GraphView, node: NodeDef, reshape: NodeDef) -> np.ndarray | None:
-    """Returns what a node adds to each channel before a Reshape, [channels]; None if it is no constant per channel."""
+    """Returns what a node adds to each channel before a Reshape, [channels].
+
+    None if it adds no constant per channel, or one that gives the sum another shape than the Reshape has.
+    """
     constants = [view.constant(text) for text in data_inputs(node.input)]
     added = next((constant for constant in constants if constant is not None), None)
     whole, split = view.shape(reshape.input[0]), view.shape(reshape.name)
@@ -64,8 +67,9 @@ def _bias(view: GraphView, node: NodeDef, reshape: NodeDef) -> np.ndarray | None
         if len(lengths) < axes:
             return None
         if math.prod(lengths) == whole[-1]:
-            outer = added.shape[: max(added.ndim - axes, 0)]
-            if any(length != 1 for length in outer):
+            aligned = (1,) * (len(split) - added.ndim) + added.shape
+            wanted = (1,) * (len(split) - axes) + tuple(lengths)
+            if any(length not in (1, whole_length) for length, whole_length in zip(aligned, wanted, strict=True)):
                 return None
-            return np.broadcast_to(added.reshape(added.shape[len(outer) :]), lengths).reshape(-1)
+            return np.broadcast_to(added.reshape(aligned), wanted).reshape(-1)
     return None

@@ -273,9 +273,21 @@ def test_a_filter_as_large_as_its_input_is_fully_connected():
         x = tf1.placeholder(tf.float32, [None, 7, 7, 4])
         tf.nn.conv2d(x, normal((7, 7, 4, 3), 1), 1, "VALID", name="whole")
         tf.nn.conv2d(x, normal((1, 1, 4, 3), 1), 1, "VALID", name="point")
+        tf.nn.conv2d(x, normal((7, 7, 4, 3), 1), 1, "SAME", name="padded")
+        tf.nn.conv2d(x, normal((7, 7, 4, 3), 1), 7, "SAME", name="as_far_as_wide")
+        tf.nn.conv2d(x, normal((7, 7, 4, 3), 1), 4, "SAME", name="half_as_far")
+        tf.nn.conv2d(x, normal((7, 7, 4, 3), 1), 1, [[0, 0], [0, 0], [0, 0], [0, 0]], name="explicit_0")
+        tf.nn.conv2d(x, normal((7, 7, 4, 3), 1), 7, [[0, 0], [0, 0], [1, 6], [0, 0]], name="explicit")
+        channels_first = tf1.placeholder(tf.float32, [None, 4, 7, 7])
+        tf.nn.conv2d(channels_first, normal((7, 7, 4, 3), 1), 1, "SAME", data_format="NCHW", name="first")
+        tf.nn.conv2d(channels_first, normal((7, 7, 4, 3), 1), 1, "VALID", data_format="NCHW", name="first_whole")
+        one = tf1.placeholder(tf.float32, [None, 1, 1, 4])
+        tf.nn.conv2d(one, normal((1, 1, 4, 3), 1), 1, "SAME", name="pooled")
         unknown = tf1.placeholder(tf.float32, [None, None, None, 4])
         tf.nn.conv2d(unknown, normal((1, 1, 4, 3), 1), 1, "VALID", name="unknown")
     layers = find_layers(GraphView(graph.as_graph_def(), static_shapes(graph)))
     assert {layer.name: layer.channel_wise for layer in layers} == {
-        "whole": False, "point": True, "unknown": True,
+        "whole": False, "point": True, "padded": True, "as_far_as_wide": False, "half_as_far": True,
+        "explicit_0": False, "explicit": True, "first": True, "first_whole": False,
+        "pooled": False, "unknown": True,
     }  # fmt: skip

@@ -48,6 +48,24 @@ def test_what_is_not_per_channel_stays(target, shape):
     assert added == {} and rewritten == graph_def
 
 
+@pytest.mark.parametrize("constant_first", [True, False])
+@pytest.mark.parametrize(
+    ("target", "shape"),
+    [([-1, 24, 1], (5,)), ([-1, 24, 1], (24, 5)), ([-1, 1, 24], (7, 24)), ([-1, 1, 24], (7, 1)),
+     ([-1, 1, 24], (3, 1, 24)), ([-1, 4, 6, 1], (6, 2)), ([-1, 4, 1, 6], (4, 3, 6)), ([-1, 24, 1], (2, 1, 24, 1))],
+)  # fmt: skip
+def test_what_gives_the_sum_another_shape_stays(target, shape, constant_first):
+    graph_def = split(target, normal(shape, 3), constant_first)
+    rewritten, added = prepared(graph_def, bias_before_split)
+    assert added == {} and rewritten == graph_def
+
+
+def test_what_broadcasts_is_calibrated_and_saved():
+    graph_def = split([-1, 24, 1], normal((5,), 3))
+    expected, actual = (run(each, ["out"], {"x": X})[0] for each in (graph_def, calibrate_and_save(graph_def, X)))
+    assert signal_to_noise(expected, actual) > 30
+
+
 def test_a_split_that_is_requested_stays():
     graph_def = split([-1, 5, 4, 6], normal((4, 6), 3))
     _, added = prepared(graph_def, bias_before_split, ["out", "split"])
