@@ -18,7 +18,6 @@ def faults(recipe, formats=()):
 # Seeds that show faults which are not mended yet.
 KNOWN = {
     8: "weights of 1e-6 are taken for dead ones",
-    14: "with do_fusion false, a bias in front of a layer is kept by quantize_model and folded by save_model",
 }
 
 

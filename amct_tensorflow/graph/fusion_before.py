@@ -46,10 +46,13 @@ def fold_before(fused: FusedGraph, keep: Collection[str], unfused: Collection[st
     fixed = {*keep, *(fused.tail_of(name) for name, layer in fused.layers.items() if layer.bias is not None)}
     for tensor in dict.fromkeys(full_tensor_name(fused.input_of(name)) for name in fused.layers):
         readers = _readers(fused, tensor)
-        if not readers or any(reader.name in unfused for reader in readers):
+        front = _front(fused, tensor, readers, fixed) if readers else None
+        kept = [reader for reader in readers if reader.name in unfused]
+        if front is None:
             continue
-        front = _front(fused, tensor, readers, fixed)
-        if front is not None:
+        if kept:
+            layers.update({reader.name: replace(reader, batch_norm_kept=True) for reader in kept})
+        else:
             originals = fused.originals(str(node.name) for node in front.nodes)
             for reader in readers:
                 layers[reader.name] = _fold(fused, editor, reader, front, originals, origins, alike)

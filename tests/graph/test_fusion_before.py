@@ -108,6 +108,18 @@ def test_a_batch_norm_that_is_asked_for_or_switched_off_stays():
     assert fold(graph_def, unfused=("conv",)).layers["conv"].absorbed == ()
 
 
+@pytest.mark.parametrize("make_layer", [*LAYERS.values(), transposed], ids=[*LAYERS, "transposed"])
+@pytest.mark.parametrize("shift", [True, False])
+def test_a_layer_says_that_what_stands_before_it_was_kept(make_layer, shift):
+    """The record tells how to fuse again: the layers that say so, without the configuration that asked for it."""
+    graph_def = build(lambda: front(make_layer, shift))
+    asked = fold(graph_def, unfused=("conv",))
+    again = fold(graph_def, unfused=[name for name, layer in asked.layers.items() if layer.batch_norm_kept])
+    assert {name: layer.digest for name, layer in again.layers.items()} == {
+        name: layer.digest for name, layer in asked.layers.items()
+    }
+
+
 def test_an_output_that_would_change_its_value_keeps_its_layer_as_it_is():
     graph_def = build(lambda: front(conv))
     assert fold(graph_def, keep=("conv",)).layers["conv"].absorbed == ()
