@@ -69,6 +69,7 @@ class Module(tf.Module):
         self.calls = tf.Variable(0)
         initializer = tf.lookup.KeyValueTensorInitializer([1, 2], [3.0, 4.0])
         self.table = tf.lookup.StaticHashTable(initializer, 0.0)
+        self.generator = tf.random.Generator.from_seed(1)
 
     @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 4], tf.float32, name="images")])
     def convolve(self, images):
@@ -82,6 +83,14 @@ class Module(tf.Module):
     def count(self, images):
         self.calls.assign_add(1)
         return {"features": tf.nn.conv2d(images, self.weights, 1, "SAME"), "calls": self.calls}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 4], tf.float32, name="images")])
+    def draw(self, images):
+        return {"features": images + self.generator.normal([4])}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 4], tf.float32, name="images")])
+    def call_python(self, images):
+        return {"features": tf.py_function(lambda values: values * 2, [images], tf.float32)}
 
 
 def compute(frozen, output, feeds):

@@ -13,6 +13,9 @@ from amct_tensorflow.graph.view import GraphView, attribute, data_inputs
 IN_LOOP = "it runs inside a loop, any number of times per batch"
 IN_BRANCH = "it stands in a branch that is taken or not as a value in the graph says"
 
+_VARIABLES = ("Variable", "VariableV2", "VarHandleOp")
+_PASSING_ON = ("Enter", "Identity", "ReadVariableOp", "RefEnter", "RefIdentity", "RefSwitch", "Switch")
+
 
 @dataclass(frozen=True)
 class LayerSpec:
@@ -80,7 +83,7 @@ def _obstacle_of_type(view: GraphView, node: NodeDef) -> str:
     inputs = data_inputs(node.input)
     factors = [*inputs[:1], *inputs[unquantized.weight_input : unquantized.weight_input + 1]]
     if len(factors) == 2 and all(view.constant(text) is None for text in factors):
-        return "its weights are no constant, but computed"
+        return _no_constant(view, factors[1])
     return unquantized.reason
 
 
@@ -89,10 +92,22 @@ def _obstacle_of_weights(view: GraphView, node: NodeDef, op_type: OpType) -> str
     weights = view.constant(node.input[op_type.weight_input])
     if weights is None:
         data = view.constant(node.input[op_type.data_input])
-        return f"its weights are no constant, but computed{'' if data is None else ', and its input is a constant'}"
+        reason = _no_constant(view, node.input[op_type.weight_input])
+        return f"{reason}{'' if data is None else ', and its input is a constant'}"
     if weights.ndim != op_type.weight_rank:
         return f"its weights have {weights.ndim} axes, and only {op_type.weight_rank} can be quantized"
     return None
+
+
+def _no_constant(view: GraphView, text: str) -> str:
+    """Returns what weights are that are no constant."""
+    node, seen = view.producer(text), set[str]()
+    while node.op in _PASSING_ON and node.name not in seen:
+        seen.add(node.name)
+        node = view.producer(node.input[0])
+    if node.op in _VARIABLES:
+        return f"its weights are the variable {node.name!r}, as the model is not frozen"
+    return "its weights are no constant, but computed"
 
 
 def find_layers(view: GraphView) -> list[LayerSpec]:

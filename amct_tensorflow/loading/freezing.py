@@ -1,6 +1,6 @@
 """Turns the variables of a model into constants."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ FREEZE_IT_YOURSELF = (
 )
 _EXPORT_WITHOUT_STATE = "Export it without lookup tables, queues, and variables that it writes to."
 _PASSING_STATE_ON = ("Identity", "Placeholder")
+_WRITING = ("Assign", "ResourceApply", "ResourceScatter", "Rng", "ScatterAdd", "ScatterSub", "ScatterUpdate")
+_CALLS_OF_PYTHON = ("EagerPyFunc", "PyFunc", "PyFuncStateless")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,7 @@ def freeze(inference: Inference, source: Path) -> FrozenModel:
     graph_def = reproducible(graph_def, [tensor.op.name for tensor in function.outputs])
     kept = {node.name for node in graph_def.node}
     _check_stateless(function.graph, kept, source)
+    _check_complete(graph_def, source)
     inputs = {tensor.op.name: _describe(tensor) for tensor in function.inputs if tensor.op.name in kept}
     names = [tensor.name.removesuffix(":0") for tensor in function.outputs]
     return FrozenModel(graph_def, source, True, inputs, dict(zip(names, inference.labels, strict=True)))
@@ -63,8 +66,7 @@ def freeze(inference: Inference, source: Path) -> FrozenModel:
 
 def writer_in(graph_def: GraphDef) -> NodeDef | None:
     """Returns a node of a graph, or of a function in it, that writes to a variable; None if there is none."""
-    bodies = [graph_def.node, *(called.node_def for called in graph_def.library.function)]
-    return next((node for body in bodies for node in body if node.op.startswith("Assign")), None)
+    return next((node for node in _all_nodes(graph_def) if node.op.startswith(_WRITING)), None)
 
 
 def writes(source: Path, writer: NodeDef) -> ModelError:
@@ -96,6 +98,27 @@ def _check_stateless(graph: tf.Graph, names: Collection[str], source: Path) -> N
             f"Model {source} holds state that cannot become a constant: node {op.name!r} ({op.type}) works on it. "
             f"{_EXPORT_WITHOUT_STATE}"
         )
+
+
+def _check_complete(graph_def: GraphDef, source: Path) -> None:
+    """Checks that a graph calls nothing that only the program has which made it.
+
+    Raises:
+        ModelError: it does.
+    """
+    caller = next((node for node in _all_nodes(graph_def) if node.op in _CALLS_OF_PYTHON), None)
+    if caller is not None:
+        raise ModelError(
+            f"Model {source} calls Python code that is not in it: node {caller.name!r} ({caller.op}). Export it with "
+            "ops of TensorFlow in its place."
+        )
+
+
+def _all_nodes(graph_def: GraphDef) -> Iterator[NodeDef]:
+    """Yields the nodes of a graph, and those of the functions in it."""
+    yield from graph_def.node
+    for function in graph_def.library.function:
+        yield from function.node_def
 
 
 def _holds_state(tensors: Iterable[tf.Tensor]) -> bool:

@@ -94,6 +94,9 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _reason(error: Exception) -> str:
-    """Returns what is at the bottom of an error of Keras, which puts whole configurations around it."""
-    innermost = str(error).rpartition("Exception encountered: ")[2].strip() or type(error).__name__
-    return textwrap.shorten(innermost.partition("\n")[0], _LONGEST_REASON, placeholder=" ...")
+    """Returns what is at the bottom of an error of Keras, which puts whole configurations and calls around it."""
+    message = str(error)
+    marked = re.search(r"\x1b\[1m(.+?)\x1b\[0m", message, re.DOTALL)  # what Keras prints in bold
+    innermost = marked[1] if marked else message.rpartition("Exception encountered: ")[2]
+    line = innermost.strip().partition("\n")[0] or type(error).__name__
+    return textwrap.shorten(line, _LONGEST_REASON, placeholder=" ...")

@@ -44,8 +44,8 @@ def load_frozen(path: str | Path) -> FrozenModel:
     log_for("loading").info(
         "%s was frozen for inference. Inputs: %s. Outputs: %s.",
         path,
-        ", ".join(f"{name} {kind}" for name, kind in frozen.inputs.items()),
-        ", ".join(f"{name} ({label})" for name, label in frozen.outputs.items()),
+        ", ".join(f"{name} {kind}" for name, kind in frozen.inputs.items()) or "none",
+        ", ".join(f"{name} ({label})" for name, label in frozen.outputs.items()) or "none",
     )
     return frozen
 

@@ -11,10 +11,10 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
-from tensorflow.python.framework import op_def_registry  # there is no public way to ask
 
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.loading.freezing import Inference, writer_in, writes
+from amct_tensorflow.loading.known_ops import obstacle_to_import
 from amct_tensorflow.loading.references import pass_values
 from amct_tensorflow.loading.reproducible import called_functions, needed_nodes, producer
 from amct_tensorflow.loading.saved_model import find_signature, not_loaded
@@ -75,13 +75,9 @@ def _check(graph_def: GraphDef, path: Path) -> None:
     writer = writer_in(graph_def)
     if writer is not None:
         raise writes(path, writer)
-    functions = {function.signature.name for function in graph_def.library.function}
-    for node in (*graph_def.node, *(node for function in graph_def.library.function for node in function.node_def)):
-        if node.op not in functions and op_def_registry.get(node.op) is None:
-            raise ModelError(
-                f"Model {path} needs the op {node.op}, which this TensorFlow does not know, at node {node.name!r}. "
-                "Load the library that has it with tf.load_op_library() first, or export the model without it."
-            )
+    obstacle = obstacle_to_import(graph_def)
+    if obstacle is not None:
+        raise ModelError(f"Model {path} cannot be loaded: {obstacle}")
 
 
 def _with_values(graph: MetaGraphDef, names: Sequence[str], path: Path) -> GraphDef:
@@ -133,4 +129,4 @@ def _named_by_signature(graph_def: GraphDef, signature: SignatureDef) -> Any:
         fed = dict(zip((info.name for info in infos), tensors, strict=True))
         return tf.import_graph_def(graph_def, fed, _names(signature.outputs), name="")
 
-    return tf.function(infer).get_concrete_function(*specs)
+    return tf.function(infer, autograph=False).get_concrete_function(*specs)

@@ -82,6 +82,14 @@ def test_a_variable_that_is_written_to(export):
     refusal(export(serving_default="count"), ["writes to a variable", "AssignAddVariableOp"])
 
 
+def test_a_generator_of_random_numbers(export):
+    refusal(export(serving_default="draw"), ["writes to a variable", "RngReadAndSkip"])
+
+
+def test_python_code_that_stays_behind(export):
+    refusal(export(serving_default="call_python"), ["calls Python code that is not in it", "EagerPyFunc"])
+
+
 @pytest.mark.parametrize("missing", ["variables", VARIABLES])
 def test_variables_that_are_missing(export, missing):
     path = export(serving_default="convolve")
@@ -204,6 +212,12 @@ def test_a_lookup_in_a_keras_model(tmp_path):
     words = layers.Input((1,), dtype=tf.string)
     keras.Model(words, layers.StringLookup(vocabulary=["a", "b"])(words)).save(tmp_path / "model.keras")
     refusal(tmp_path / "model.keras", ["Lookup", "cannot become a constant"])
+
+
+def test_a_layer_that_cannot_be_called(tmp_path):
+    """Keras builds it, and says when it is called what is wrong."""
+    keras.Sequential([layers.Input((4,)), layers.RandomFlip()]).save(tmp_path / "model.keras")
+    refusal(tmp_path / "model.keras", ["Expected image tensor to have rank 3"])
 
 
 def test_weights_alone(tmp_path):

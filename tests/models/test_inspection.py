@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import ROOT
-from graphs import SMALL_NET_LAYERS, batch_norm, build, normal, save, small_net, tf1
+from graphs import SMALL_NET_LAYERS, batch_norm, build, node_of, normal, save, small_net, tf1
 
 from amct_tensorflow.errors import ArgumentValueError, ModelError
 from amct_tensorflow.graph.layers import IN_BRANCH, IN_LOOP
+from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.models.endpoints import Endpoint
 from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.models.input_shapes import with_input_shapes
@@ -119,6 +120,23 @@ def test_what_cannot_be_quantized_tells_why():
     }
     assert [layer.weights_shape for layer in found.layers] == [None, (8, 4), None]
     assert found.share(found.quantizable) == Share(192 / (288 + 192 + 144), "multiply-accumulates", False)
+
+
+@pytest.mark.parametrize("use_resource", [True, False])
+def test_a_graph_that_is_not_frozen(use_resource):
+    def make():
+        weights = tf1.get_variable("weights", [8, 4], use_resource=use_resource)
+        tf.matmul(placeholder(None, 8), weights, name="scores")
+
+    (layer,) = inspect(make).layers
+    assert layer.obstacle == "its weights are the variable 'weights', as the model is not frozen"
+
+
+def test_an_op_that_tensorflow_does_not_know():
+    graph_def = build(lambda: tf.nn.relu(placeholder(None, 8), name="scores"))
+    node_of(graph_def, "scores").op = "NobodyKnowsIt"
+    with pytest.raises(ModelError, match=r"needs the op NobodyKnowsIt, at node 'scores', .* tf\.load_op_library"):
+        import_graph(graph_def, "net.pb")
 
 
 # ------------------------------------------------------------------------------------------------------------- Shapes
