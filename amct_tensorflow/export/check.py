@@ -112,7 +112,8 @@ class _Both:
 
 def _compare_layers(plan: ExportPlan, runtime: Runtime) -> dict[str, TensorError]:
     """Compares the outputs of layers on a few images."""
-    found = runtime.layers(plan.images)
+    seen = runtime.layers(plan.images)
+    found = {name: values for name, values in seen.items() if not plan.layer_outputs[name].is_in_phases}
     ends = {name: f"{plan.layer_outputs[name].end}:0" for name in found}
     feeds = {f"{name}:0": values for name, values in plan.images.items()}
     with Runner(import_graph(plan.view.graph_def, plan.model)) as runner:

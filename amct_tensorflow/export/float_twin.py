@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.errors import ExportError
+from amct_tensorflow.export.dilation import Dilation, write_dilations
 from amct_tensorflow.export.integer_layer import IntegerLayer
 from amct_tensorflow.export.output_grids import limits
 from amct_tensorflow.graph.barrier import BARRIER
@@ -21,7 +22,11 @@ from amct_tensorflow.quantized import ascend_ops
 
 
 def make_float_twin(
-    view: GraphView, layers: Iterable[IntegerLayer], placed: Collection[str], outputs: Sequence[str]
+    view: GraphView,
+    layers: Iterable[IntegerLayer],
+    placed: Collection[str],
+    outputs: Sequence[str],
+    dilations: Sequence[Dilation] = (),
 ) -> GraphDef:
     """Returns the twin.
 
@@ -33,6 +38,7 @@ def make_float_twin(
         layers: its quantized layers.
         placed: names of those whose quantizers will be put back.
         outputs: its output operators.
+        dilations: its dilated convolutions, which converters are shown as such.
 
     Raises:
         ExportError: the model quantizes inputs of ops that are no layers.
@@ -60,6 +66,7 @@ def make_float_twin(
         editor.replace_node(make_node(layer.dequantizer, "Identity", [layer.tail], T=tf.float32))
     for name in editor.names_of(BARRIER):  # only TensorFlow's optimizer needs it
         editor.replace_node(make_node(name, "Identity", list(editor.node(name).input), T=tf.float32))
+    write_dilations(editor, dilations)
     return editor.graph_def_for(outputs)
 
 

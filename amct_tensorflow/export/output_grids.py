@@ -9,11 +9,12 @@ few images would cut the scores of others.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.export.dilation import CLOSING, Dilation
 from amct_tensorflow.export.integer_layer import IntegerLayer, grid_of
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.quantized import ascend_ops
@@ -28,6 +29,7 @@ _ENOUGH = 0.75
 # Their outputs hold nothing but values of their inputs, and zeros.
 _MOVING = frozenset(
     {"Identity", "Snapshot", "Reshape", "Squeeze", "ExpandDims", "Transpose", "ConcatV2", "MaxPool", "Pad"}
+    | {"SpaceToBatchND", "BatchToSpaceND"}
 )
 
 
@@ -40,12 +42,14 @@ class Output:
         grid: the factors that every reader quantizes it with; None if there are several, or a float op.
         beside_sums: the factors that every reader but sums quantizes it with, where sums read it, too; else None.
         is_final: whether no quantizer stands behind it.
+        is_in_phases: whether it counts the phases of a dilated convolution, which files do not have.
     """
 
     end: str
     grid: ActivationFactors | None
     beside_sums: ActivationFactors | None
     is_final: bool
+    is_in_phases: bool = False
 
     @property
     def is_observed(self) -> bool:
@@ -54,7 +58,7 @@ class Output:
 
 
 def find_outputs_of_layers(
-    view: GraphView, layers: Sequence[IntegerLayer], outputs: Collection[str]
+    view: GraphView, layers: Sequence[IntegerLayer], outputs: Collection[str], dilations: Sequence[Dilation] = ()
 ) -> dict[str, Output]:
     """Returns per layer what becomes of its output.
 
@@ -62,8 +66,27 @@ def find_outputs_of_layers(
         view: the quantized model.
         layers: its quantized layers.
         outputs: its output operators.
+        dilations: its dilated convolutions.
     """
-    return {layer.name: output_of(view, layer.dequantizer, outputs) for layer in layers}
+    dilated = {name for each in dilations for name in each.rates}
+    together = {name for each in dilations for name in each.closings}
+    found = {}
+    for layer in layers:
+        name, is_in_phases = layer.dequantizer, layer.name in dilated
+        if is_in_phases and (closing := _closing(view, name, outputs, together)) is not None:
+            name, is_in_phases = closing, False
+        found[layer.name] = replace(output_of(view, name, outputs), is_in_phases=is_in_phases)
+    return found
+
+
+def _closing(view: GraphView, name: str, outputs: Collection[str], together: Collection[str]) -> str | None:
+    """Returns the node that alone reads a value, and puts its phases together; None if there is none."""
+    while name not in together:
+        readers = _readers(view, name)
+        if len(readers) != 1 or name in outputs or readers[0].op not in _ACTIVATIONS | {"Squeeze"} | CLOSING:
+            return None
+        name = str(readers[0].name)
+    return name
 
 
 def output_of(view: GraphView, name: str, outputs: Collection[str]) -> Output:

@@ -10,6 +10,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.errors import ExportError, ModelError
+from amct_tensorflow.export.dilation import Dilation, find_dilations
 from amct_tensorflow.export.float_twin import make_float_twin
 from amct_tensorflow.export.integer_layer import IntegerLayer, read_integer_layers
 from amct_tensorflow.export.observing import Range, observe
@@ -38,6 +39,7 @@ class ExportPlan:
             adds.
         output_grids: per layer or sum whose output is handed on in 8 bits, scale and offset of that.
         images: per placeholder, some images.
+        dilations: its dilated convolutions.
     """
 
     model: Path
@@ -51,11 +53,12 @@ class ExportPlan:
     sums: Mapping[str, Output]
     output_grids: Mapping[str, ActivationFactors]
     images: Mapping[str, np.ndarray]
+    dilations: Sequence[Dilation]
 
     @cached_property
     def twin(self) -> GraphDef:
         """The same model in float."""
-        return make_float_twin(self.view, self.layers.values(), self.placed, self.outputs)
+        return make_float_twin(self.view, self.layers.values(), self.placed, self.outputs, self.dilations)
 
     @cached_property
     def quantized_layers(self) -> dict[str, IntegerLayer]:
@@ -88,7 +91,8 @@ def plan_export(
     if not layers:
         raise ModelError(f"{model} holds no quantized layer. Give the result of a run.")
     chosen = _outputs(view, model, outputs)
-    found = find_outputs_of_layers(view, layers, chosen)
+    dilations = find_dilations(view, chosen)
+    found = find_outputs_of_layers(view, layers, chosen, dilations)
     sums = find_sums(view, found, chosen) if sums_in_int8 else {}
     if sums_in_int8 and not sums:
         raise ExportError(
@@ -109,6 +113,7 @@ def plan_export(
         sums=sums,
         output_grids=grids_of_outputs({**found, **sums}, {name: each.grid(name) for name, each in ranges.items()}),
         images=images,
+        dilations=dilations,
     )
 
 
