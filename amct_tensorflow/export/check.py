@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.comparison.running import Runner
 from amct_tensorflow.comparison.tensor_error import TensorError
 from amct_tensorflow.errors import DatasetError
-from amct_tensorflow.export.output_grids import limits
+from amct_tensorflow.export.output_grids import ACTIVATIONS, Output, limits
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.target import Exported, Runtime
 from amct_tensorflow.graph.model_file import import_graph
@@ -121,17 +120,20 @@ def _compare_layers(plan: ExportPlan, runtime: Runtime) -> dict[str, TensorError
     errors = {}
     for name, values in found.items():
         errors[name] = TensorError()
-        like, grid = expected[ends[name]], plan.layer_outputs[name].grid
+        like, output = expected[ends[name]], plan.layer_outputs[name]
         shaped = values.reshape(like.shape) if values.size == like.size else values
-        errors[name].add(_as_read(like, grid), _as_read(shaped, grid))
+        errors[name].add(_as_read(like, output), _as_read(shaped, output))
     return errors
 
 
-def _as_read(values: np.ndarray, grid: ActivationFactors | None) -> np.ndarray:
-    """Limits values to what all readers quantize them to; the rest, such as what a Relu would cut off, nobody sees."""
-    if grid is None:
-        return values
-    return np.asarray(np.clip(values, *limits(grid)))
+def _as_read(values: np.ndarray, output: Output) -> np.ndarray:
+    """Limits values to what is read of them.
+
+    That is what the activation behind the layer leaves, which a runtime may have before it or behind it, and of that
+    what all readers quantize them to.
+    """
+    read = values if output.activation is None else np.clip(values, *ACTIVATIONS[output.activation])
+    return np.asarray(read if output.grid is None else np.clip(read, *limits(output.grid)))
 
 
 def top1(evaluation: Evaluation) -> float | None:

@@ -11,6 +11,7 @@ few images would cut the scores of others.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors
@@ -19,8 +20,10 @@ from amct_tensorflow.export.integer_layer import IntegerLayer, grid_of
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.quantized import ascend_ops
 
-# What runtimes fuse with the layer before, so that only its result need be a value.
-_ACTIVATIONS = frozenset({"Relu", "Relu6"})
+# What runtimes fuse with the layer before, so that only its result need be a value, and the limits of that.
+ACTIVATIONS = {"Relu": (0.0, np.inf), "Relu6": (0.0, 6.0)}
+# What may stand between: it gives the same values, in the same order, another shape. So Conv1D is written.
+_SHAPING = frozenset({"Squeeze", "ExpandDims", "Reshape"})
 # The op types of sums.
 SUMS = frozenset({"Add", "AddV2"})
 # The factors of layers serve sums, too, if they hold so much of the observed range; on the networks in
@@ -39,6 +42,7 @@ class Output:
 
     Attributes:
         end: the node of the quantized model that holds it, behind an activation that alone reads it.
+        activation: the op type of that activation; None if there is none.
         grid: the factors that every reader quantizes it with; None if there are several, or a float op.
         beside_sums: the factors that every reader but sums quantizes it with, where sums read it, too; else None.
         is_final: whether no quantizer stands behind it.
@@ -46,6 +50,7 @@ class Output:
     """
 
     end: str
+    activation: str | None
     grid: ActivationFactors | None
     beside_sums: ActivationFactors | None
     is_final: bool
@@ -83,7 +88,7 @@ def _closing(view: GraphView, name: str, outputs: Collection[str], together: Col
     """Returns the node that alone reads a value, and puts its phases together; None if there is none."""
     while name not in together:
         readers = _readers(view, name)
-        if len(readers) != 1 or name in outputs or readers[0].op not in _ACTIVATIONS | {"Squeeze"} | CLOSING:
+        if len(readers) != 1 or name in outputs or readers[0].op not in ACTIVATIONS.keys() | _SHAPING | CLOSING:
             return None
         name = str(readers[0].name)
     return name
@@ -97,7 +102,7 @@ def output_of(view: GraphView, name: str, outputs: Collection[str]) -> Output:
         name: the node.
         outputs: its output operators.
     """
-    end = _end(view, name, outputs)
+    end, activation = _end(view, name, outputs)
     readings = set(_readings(view, end, outputs))
     quantizers = {each for each in readings if isinstance(each, ActivationFactors)}
     others = readings - quantizers
@@ -106,14 +111,20 @@ def output_of(view: GraphView, name: str, outputs: Collection[str]) -> Output:
     beside_sums = factors if others and others <= SUMS else None
     behind = view.downstream([end])
     is_final = not any(view.nodes[name].op == ascend_ops.QUANT for name in behind)
-    return Output(end, grid, beside_sums, is_final)
+    return Output(end, activation, grid, beside_sums, is_final)
 
 
-def _end(view: GraphView, name: str, outputs: Collection[str]) -> str:
-    readers = _readers(view, name)
-    if name not in outputs and len(readers) == 1 and readers[0].op in _ACTIVATIONS:
-        return str(readers[0].name)
-    return name
+def _end(view: GraphView, name: str, outputs: Collection[str]) -> tuple[str, str | None]:
+    """Returns the activation that alone reads a value, perhaps in another shape, and its op type; else the value."""
+    value, readers = name, _readers(view, name)
+    while value not in outputs and len(readers) == 1:
+        (reader,) = readers
+        if reader.op in ACTIVATIONS:
+            return str(reader.name), str(reader.op)
+        if reader.op not in _SHAPING:
+            break
+        value, readers = str(reader.name), _readers(view, reader.name)
+    return name, None
 
 
 def _readings(view: GraphView, name: str, outputs: Collection[str]) -> Iterator[ActivationFactors | str]:

@@ -112,7 +112,7 @@ def make_model(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_every_format_computes_what_the_simulation_does(form):
     shape, _ = FORMS[form]
-    x = normal([4 if length is None else length for length in shape], 9)
+    x = normal([2 if length is None else length for length in shape], 9)
     calibrate_and_save(build(make_model(form)), x)
     checked = CheckedEvaluator(OneBatch(x))
     plan = plan_export(Path("results/net_quantized.pb"), [], checked)
@@ -144,3 +144,24 @@ def test_what_does_not_treat_all_positions_alike_stays_as_it_is():
     assert not plan.dilations
     for target in TARGETS.values():
         assert check_export(plan, target.export(plan, checked), checked).divergence < 1e-3, target.name
+
+
+def test_an_activation_behind_another_shape_belongs_to_its_layer():
+    def make():
+        y = tf1.placeholder(tf.float32, [None, 12, 3], name="x")
+        for number in (1, 2):
+            y = tf.nn.conv1d(y, normal((3, int(y.shape[-1]), 6), number, 0.3), 1, "SAME", name=f"conv{number}")
+            y = tf.nn.relu(biased(y), name=f"relu{number}")
+        tf.nn.softmax(tf.matmul(tf.reduce_mean(y, 1), normal((6, 4), 6)), name="out")
+
+    x = normal((4, 12, 3), 9)
+    calibrate_and_save(build(make), x)
+    checked = CheckedEvaluator(OneBatch(x))
+    plan = plan_export(Path("results/net_quantized.pb"), [], checked)
+    first, second = plan.layer_outputs["conv1"], plan.layer_outputs["conv2"]
+    assert (first.end, second.end) == ("relu1", "relu2")
+    assert first.grid == plan.layers["conv2"].input_grid
+    for target in TARGETS.values():
+        check = check_export(plan, target.export(plan, checked), checked)
+        assert check.divergence < 1e-4
+        assert all(error.sqnr > 35 for error in check.layers.values()), (target.name, check.layers)
