@@ -16,14 +16,17 @@ for ``inputs`` rows.
 
 import numpy as np
 
-_LOWEST, _HIGHEST = -128, 127
 # Errors are passed on to the inputs of the same block one by one, and to later blocks by one product of matrices.
 # Blocks are so small that BLAS does not spread the many little products over threads.
 _BLOCK = 32
 
 
 def round_to_second_moments(
-    weights: np.ndarray, scales: np.ndarray, covariance: np.ndarray, damping: float = 0.1, lowest: int = _LOWEST
+    weights: np.ndarray,
+    scales: np.ndarray,
+    covariance: np.ndarray,
+    damping: float = 0.1,
+    bounds: tuple[int, int] = (-128, 127),
 ) -> np.ndarray:
     """Rounds weights so that the variance of the output's error is small.
 
@@ -33,7 +36,7 @@ def round_to_second_moments(
         covariance: of the inputs, [groups, inputs, inputs], symmetric and positive semidefinite.
         damping: the share of the mean variance that is added to every variance, above 0: how little the covariance of
             a few calibration images is trusted.
-        lowest: the least integer there may be.
+        bounds: the least and the greatest integer there may be.
 
     Returns:
         int8 [groups, inputs, outputs].
@@ -50,7 +53,7 @@ def round_to_second_moments(
         for k in range(start, end):
             inside = feedback[:, k : k + 1, start:k] @ errors[:, start:k]
             target = asked[:, k - start] + inside[:, 0]
-            integers[:, k] = np.clip(np.rint(target), lowest, _HIGHEST)
+            integers[:, k] = np.clip(np.rint(target), *bounds)
             errors[:, k] = wanted[:, k] - integers[:, k]
     rounded = np.empty(integers.shape, np.int8)
     np.put_along_axis(rounded, order[:, :, np.newaxis], integers.astype(np.int8), 1)

@@ -44,6 +44,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="how residual Adds between quantized layers are computed: float, or int8, which is faster, and rounds "
         "once more (default: %(default)s; openvino has no use for int8: its kernels add in float on the way)",
     )  # fmt: skip
+    add("--weight_bits", type=int, choices=(7, 8), default=8,
+        help="7 for x86 processors without VNNI, on which ONNX Runtime and OpenVINO saturate products of weights in 8 "
+        "bits (default: %(default)s; tflite needs no 7 anywhere)")  # fmt: skip
     add("--output", metavar="PREFIX", help="folder and prefix of the files (default: those of the result)")
     add("--max_divergence", metavar="D", type=non_negative_float, default=_LIMIT,
         help="how far the outputs may lie from those of the simulation; of probabilities, mean KL divergence in nats "
@@ -84,6 +87,7 @@ def _run(arguments: Namespace) -> int:
         Path(arguments.output) if arguments.output else prefix_of(model),
         arguments.max_divergence,
         sums_in_int8=arguments.between == "int8",
+        weight_bits=arguments.weight_bits,
     )
     _renew_report(model.parent)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None

@@ -23,25 +23,38 @@ from amct_tensorflow.sensitivity.divergence import Divergence
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """How a runtime computes an exported model, compared with the simulation.
+
+    Attributes:
+        evaluation: the evaluation of the exported model.
+        images: how many images both were run on.
+        divergence: how far the outputs of the exported model lie from those of the simulation (``Divergence``).
+        agreement: share of the images for which the greatest score of the first output is the same; None if that has
+            no scores.
+    """
+
+    evaluation: Evaluation
+    images: int
+    divergence: float
+    agreement: float | None
+
+
+@dataclass(frozen=True)
 class Check:
     """How an exported model compares with the simulation.
 
     Attributes:
         simulation: the evaluation of the simulation.
-        exported: that of the exported model.
-        images: how many images both were run on.
-        divergence: how far the outputs of the exported model lie from those of the simulation (``Divergence``).
-        agreement: share of the images for which the greatest score of the first output is the same; None if that has
-            no scores.
+        exported: the exported model.
+        saturating: the exported model as this processor computes it where products of bytes saturate; else None.
         layers: per layer that the runtime lets be seen, how far its output lies from that of the simulation, everything
             before it included.
     """
 
     simulation: Evaluation
-    exported: Evaluation
-    images: int
-    divergence: float
-    agreement: float | None
+    exported: Comparison
+    saturating: Comparison | None
     layers: dict[str, TensorError]
 
 
@@ -52,15 +65,23 @@ def check_export(plan: ExportPlan, exported: Exported, evaluator: CheckedEvaluat
         EvaluatorError: the evaluator fails.
         DatasetError: it ran no images.
     """
-    both = _Both(plan, exported.runtime)
-    graph = both.graph()
     simulation = evaluator.evaluate(import_graph(plan.view.graph_def, plan.model), plan.outputs, "the quantized model")
-    evaluation = evaluator.evaluate(graph, plan.outputs, "the exported model")
+    compared = _compare(plan, exported.runtime, evaluator, "the exported model")
+    saturating = None
+    if exported.saturating is not None:
+        what = "the exported model as this processor computes it"
+        saturating = _compare(plan, exported.saturating.runtime, evaluator, what)
+    return Check(simulation, compared, saturating, _compare_layers(plan, exported.runtime))
+
+
+def _compare(plan: ExportPlan, runtime: Runtime, evaluator: CheckedEvaluator, what: str) -> Comparison:
+    """Evaluates an exported model, and compares it with the simulation on the way."""
+    both = _Both(plan, runtime)
+    evaluation = evaluator.evaluate(both.graph(), plan.outputs, what)
     if not both.images:
         raise DatasetError("evaluate() of the evaluator ran no images. Give data.")
     agreement = both.agreeing / both.images if both.has_scores else None
-    layers = _compare_layers(plan, exported.runtime)
-    return Check(simulation, evaluation, both.images, both.divergence.value, agreement, layers)
+    return Comparison(evaluation, both.images, both.divergence.value, agreement)
 
 
 class _Both:

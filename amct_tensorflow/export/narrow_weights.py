@@ -1,10 +1,13 @@
-"""Weights without -128, which TensorFlow Lite does not allow.
+"""Weights in a narrower range than that of our integers: without -128, or in 7 bits.
 
-Its int8 specification says [-127, 127]: kernels for ARM add two products of weights and activations in 16 bits, and two
-of -128 by -128 are one too many. Our range is that of the NPU, with -128. To write -127 instead is not enough: where
-rounding took -128, it was to make up for errors of others (on MobileNet V2, 0.2 % of the weights; the divergence grows
-ninefold). So the channels in question get a step that is wider by 128 / 127, and their layers are rounded again by the
-second moments of what they read; what is lost on average goes into the bias, as in the calibration.
+TensorFlow Lite does not allow -128. Its int8 specification says [-127, 127]: kernels for ARM add two products of
+weights and activations in 16 bits, and two of -128 by -128 are one too many. Our range is that of the NPU, with -128.
+To write -127 instead is not enough: where rounding took -128, it was to make up for errors of others (on MobileNet V2,
+0.2 % of the weights; the divergence grows ninefold). So the channels in question get a step that is wider by 128 /
+127, and their layers are rounded again by the second moments of what they read; what is lost on average goes into the
+bias, as in the calibration.
+
+Weights in 7 bits are made in the same way, of a step that is about twice as wide (``saturation`` says what for).
 """
 
 from collections.abc import Mapping
@@ -22,24 +25,26 @@ from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.log import log_for
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
-_LOWEST = -127
+# What TensorFlow Lite allows.
+SYMMETRIC = (-127, 127)
 
 
-def with_narrow_weights(plan: ExportPlan, evaluator: CheckedEvaluator) -> ExportPlan:
-    """Returns a plan whose layers have no weight of -128.
+def with_narrow_weights(plan: ExportPlan, evaluator: CheckedEvaluator, bounds: tuple[int, int]) -> ExportPlan:
+    """Returns a plan whose layers have no weight beyond bounds.
 
     Args:
         plan: the plan.
         evaluator: its ``calibration`` runs the batches.
+        bounds: the least and the greatest weight.
 
     Raises:
         CalibrationError: it ran no batch.
     """
-    wide = [layer for layer in plan.layers.values() if layer.weights is not None and np.any(layer.weights < _LOWEST)]
+    wide = [layer for layer in plan.layers.values() if _has_beyond(layer, bounds)]
     if not wide:
         return plan
-    log_for("export").info("%d layers have weights of -128, which are not allowed; they are rounded again.", len(wide))
-    seen = {layer.name: _Seen(layer, plan.view.nodes[layer.name]) for layer in wide}
+    log_for("export").info("%d layers have weights beyond [%d, %d]; they are rounded again.", len(wide), *bounds)
+    seen = {layer.name: _Seen(layer, plan.view.nodes[layer.name], bounds) for layer in wide}
     by_quantizer: dict[str, list[_Seen]] = {}
     for each in seen.values():
         by_quantizer.setdefault(each.layer.quantizer, []).append(each)
@@ -47,6 +52,10 @@ def with_narrow_weights(plan: ExportPlan, evaluator: CheckedEvaluator) -> Export
     observe(plan.view, plan.outputs, looks, evaluator)
     narrow: Mapping[str, IntegerLayer] = {name: each.narrow() for name, each in seen.items()}
     return replace(plan, layers={**plan.layers, **narrow})
+
+
+def _has_beyond(layer: IntegerLayer, bounds: tuple[int, int]) -> bool:
+    return layer.weights is not None and bool(np.any((layer.weights < bounds[0]) | (layer.weights > bounds[1])))
 
 
 class _Looks:
@@ -63,12 +72,13 @@ class _Looks:
 class _Seen:
     """What a layer reads, in steps from the zero point."""
 
-    def __init__(self, layer: IntegerLayer, node: NodeDef) -> None:
+    def __init__(self, layer: IntegerLayer, node: NodeDef, bounds: tuple[int, int]) -> None:
         assert layer.weights is not None and layer.op_type.matrix_form is not None
         self.layer = layer
         self._weights: np.ndarray = layer.weights
         self._form = layer.op_type.matrix_form
         self._node = node
+        self._bounds = bounds
         self._moments = SecondMoments()
 
     def look(self, value: np.ndarray) -> None:
@@ -76,14 +86,14 @@ class _Seen:
             self._moments.add(self._form.rows(self._node, value, self._weights.shape, ROWS_PER_IMAGE * len(value)))
 
     def narrow(self) -> IntegerLayer:
-        """Returns the layer with a wider step, and so smaller integers, where there is a -128."""
+        """Returns the layer with a wider step, and so smaller integers, where there are greater ones."""
         factor = self._factor()
         spread = self.layer.op_type.along_channels(self._weights, factor)
         wanted = self._form.matrices(self._weights * spread, self._moments.groups)
         integers = np.zeros(wanted.shape, np.int8)
         for block, covariance in self._moments.covariances():
             integers[:, block] = round_to_second_moments(
-                wanted[:, block], np.ones((1, 1, 1)), covariance, lowest=_LOWEST
+                wanted[:, block], np.ones((1, 1, 1)), covariance, bounds=self._bounds
             )
         lost = np.einsum("gi,gio->go", self._moments.mean, wanted - integers)
         shift = self._form.per_channel(self._node, lost, self._weights.shape)
@@ -96,10 +106,13 @@ class _Seen:
         )
 
     def _factor(self) -> np.ndarray:
-        """Returns by what to multiply the weights of each channel, or of all, so that the least becomes -127."""
+        """Returns by what to multiply the weights of each channel, or of all, so that they fit between the bounds."""
         channel_axes = self.layer.op_type.channel_axes
         others = tuple(axis for axis in range(self._weights.ndim) if axis not in channel_axes)
-        is_wide = (self._weights.min(axis=others) < _LOWEST).ravel()
+        lowest, highest = self._bounds
+        least, greatest = self._weights.min(axis=others).ravel(), self._weights.max(axis=others).ravel()
         if self.layer.deq_scale.size == 1:
-            is_wide = is_wide.any(keepdims=True)
-        return np.where(is_wide, 127 / 128, 1.0)
+            least, greatest = least.min(keepdims=True), greatest.max(keepdims=True)
+        return np.asarray(
+            np.minimum(lowest / np.minimum(least, lowest).astype(float), highest / np.maximum(greatest, highest))
+        )

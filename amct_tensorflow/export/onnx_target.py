@@ -1,6 +1,8 @@
 """ONNX as a target: QuantizeLinear and DequantizeLinear, which ONNX Runtime turns into int8 kernels."""
 
 import tempfile
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ import numpy as np
 from amct_tensorflow.export.libraries import library, refusals
 from amct_tensorflow.export.onnx_model import OnnxModel, make_onnx_model
 from amct_tensorflow.export.plan import ExportPlan
-from amct_tensorflow.export.target import Exported, Target, Values
+from amct_tensorflow.export.saturation import can_saturate, saturates
+from amct_tensorflow.export.target import Exported, Saturating, Target, Values
 from amct_tensorflow.graph.op_types.op_type import data_format
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
@@ -17,22 +20,31 @@ from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 _INT8_OPS = ("QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat", "MatMulInteger", "ConvInteger")
 _INT8_POOLS = ("QLinearAveragePool", "QLinearGlobalAveragePool")
 _INT8_ADD = "QLinearAdd"
+# Makes it multiply bytes without a sign, which all processors do exactly; it brings the weights there when it loads.
+_EXACT = {"session.x64quantprecision": "1"}
+_REMEDY = 'set the entry session.x64quantprecision of its session options to "1"'
 
 
 def _export(plan: ExportPlan, _evaluator: CheckedEvaluator) -> Exported:
     library("onnxruntime", "onnx")  # so that nothing is converted in vain
     model = make_onnx_model(plan, outputs_in_int8=True)
     in_float = {**_in_float(plan, model), **model.missing}
-    return Exported({".onnx": model.model.SerializeToString()}, in_float, (), OnnxRuntime(plan, model))
+    files = {".onnx": model.model.SerializeToString()}
+    runtime = OnnxRuntime(plan, model, {})
+    if can_saturate(plan.quantized_layers.values()) and _saturates():
+        exact = OnnxRuntime(plan, model, _EXACT)
+        return Exported(files, in_float, (), exact, Saturating(runtime, "ONNX Runtime", _REMEDY))
+    return Exported(files, in_float, (), runtime)
 
 
 class OnnxRuntime:
-    """ONNX Runtime on the CPU, with its defaults."""
+    """ONNX Runtime on the CPU, with its defaults but for some settings."""
 
-    def __init__(self, plan: ExportPlan, model: OnnxModel) -> None:
+    def __init__(self, plan: ExportPlan, model: OnnxModel, settings: Mapping[str, str]) -> None:
         self._plan = plan
         self._model = model
-        self._session = _session(model.model)
+        self._settings = settings
+        self._session = _session(model.model.SerializeToString(), settings)
 
     def run(self, inputs: Values) -> list[np.ndarray]:
         """Runs a batch."""
@@ -48,7 +60,8 @@ class OnnxRuntime:
             if tensor not in known:
                 model.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
         names = list(self._model.ends)
-        values = _session(model).run([self._model.ends[name] for name in names], feeds(inputs))
+        session = _session(model.SerializeToString(), self._settings)
+        values = session.run([self._model.ends[name] for name in names], feeds(inputs))
         return {name: in_layout(self._plan, name, value) for name, value in zip(names, values, strict=True)}
 
 
@@ -64,14 +77,21 @@ def feeds(inputs: Values) -> dict[str, np.ndarray]:
     return {f"{name}:0": values for name, values in inputs.items()}
 
 
-def _session(model: Any, optimized: Path | None = None) -> Any:
+@cache
+def _saturates() -> bool:
+    return saturates(lambda model, inputs: np.asarray(_session(model, {}).run(None, inputs)[0]))
+
+
+def _session(model: bytes, settings: Mapping[str, str], optimized: Path | None = None) -> Any:
     runtime = library("onnxruntime", "onnx")
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors
+    for name, value in settings.items():
+        options.add_session_config_entry(name, value)
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     with refusals("ONNX Runtime", "load"):
-        return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _in_float(plan: ExportPlan, model: OnnxModel) -> dict[str, str]:
@@ -79,7 +99,7 @@ def _in_float(plan: ExportPlan, model: OnnxModel) -> dict[str, str]:
     onnx = library("onnx", "onnx")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
-        _session(model.model, path)
+        _session(model.model.SerializeToString(), {}, path)
         optimized = onnx.load(str(path))
     taken = {name for node in optimized.graph.node if node.op_type in _INT8_OPS for name in node.input}
     pools = {node.name for node in optimized.graph.node if node.op_type in _INT8_POOLS}

@@ -5,6 +5,8 @@ quantized, as in the simulation, and nothing is rounded in addition.
 """
 
 import tempfile
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +16,34 @@ from amct_tensorflow.export.libraries import library, refusals
 from amct_tensorflow.export.onnx_model import OnnxModel, make_onnx_model
 from amct_tensorflow.export.onnx_target import feeds, in_layout
 from amct_tensorflow.export.plan import ExportPlan
-from amct_tensorflow.export.target import Exported, Target, Values
+from amct_tensorflow.export.saturation import can_saturate, saturates
+from amct_tensorflow.export.target import Exported, Saturating, Target, Values
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 _INT8 = ("u8", "i8")
+# Makes it compute in float on what the integers stand for.
+_EXACT = {"LP_TRANSFORMS_MODE": "NO"}
 
 
 def _export(plan: ExportPlan, _evaluator: CheckedEvaluator) -> Exported:
-    openvino = library("openvino", "openvino")
+    library("openvino", "openvino")  # so that nothing is converted in vain
     source = make_onnx_model(plan, outputs_in_int8=False)
     files = convert_to_openvino(source.model.SerializeToString())
-    with refusals("OpenVINO", "load"):
-        model = openvino.Core().read_model(files[".xml"], files[".bin"])
-        compiled = openvino.Core().compile_model(model, "CPU")
-    in_float = {**_layers_in_float(plan, source, compiled), **source.missing}
-    return Exported(files, in_float, (), _Runtime(plan, source, files, compiled))
+    runtime = _Runtime(plan, source, files, {})
+    in_float = {**_layers_in_float(plan, source, runtime.compiled), **source.missing}
+    if can_saturate(plan.quantized_layers.values()) and _saturates():
+        exact = _Runtime(plan, source, files, _EXACT)
+        return Exported(files, in_float, (), exact, Saturating(runtime, "OpenVINO", None))
+    return Exported(files, in_float, (), runtime)
+
+
+@cache
+def _saturates() -> bool:
+    def run(model: bytes, inputs: Values) -> np.ndarray:
+        read = library("openvino", "openvino").Core().read_model(model, b"")
+        return np.array(_compile(read, {})(dict(inputs))[0])
+
+    return saturates(run)
 
 
 def convert_to_openvino(model: bytes) -> dict[str, bytes]:
@@ -49,28 +64,40 @@ def convert_to_openvino(model: bytes) -> dict[str, bytes]:
 
 
 class _Runtime:
-    """OpenVINO on the CPU, with its defaults."""
+    """OpenVINO on the CPU, with its defaults but for some settings."""
 
-    def __init__(self, plan: ExportPlan, source: OnnxModel, files: dict[str, bytes], compiled: Any) -> None:
+    def __init__(
+        self, plan: ExportPlan, source: OnnxModel, files: dict[str, bytes], settings: Mapping[str, str]
+    ) -> None:
         self._plan = plan
         self._source = source
         self._files = files
-        self._compiled = compiled
+        self._settings = settings
+        self.compiled = _compile(_read(files), settings)
 
     def run(self, inputs: Values) -> list[np.ndarray]:
         """Runs a batch."""
-        results = self._compiled(feeds(inputs))
+        results = self.compiled(feeds(inputs))
         return [np.array(results[f"{name}:0"]) for name in self._plan.outputs]
 
     def layers(self, inputs: Values) -> dict[str, np.ndarray]:
         """Runs the model with the outputs of layers as outputs of its own."""
-        openvino = library("openvino", "openvino")
-        model = openvino.Core().read_model(self._files[".xml"], self._files[".bin"])
+        model = _read(self._files)
         names = _names(model)
         ends = {name: tensor for name, tensor in self._source.ends.items() if tensor in names}
         model.add_outputs(list(dict.fromkeys(ends.values())))
-        results = openvino.Core().compile_model(model, "CPU")(feeds(inputs))
+        results = _compile(model, self._settings)(feeds(inputs))
         return {name: in_layout(self._plan, name, np.array(results[tensor])) for name, tensor in ends.items()}
+
+
+def _read(files: Mapping[str, bytes]) -> Any:
+    with refusals("OpenVINO", "load"):
+        return library("openvino", "openvino").Core().read_model(files[".xml"], files[".bin"])
+
+
+def _compile(model: Any, settings: Mapping[str, str]) -> Any:
+    with refusals("OpenVINO", "load"):
+        return library("openvino", "openvino").Core().compile_model(model, "CPU", dict(settings))
 
 
 def _names(model: Any) -> set[str]:

@@ -25,6 +25,21 @@ class Runtime(Protocol):
 
 
 @dataclass(frozen=True)
+class Saturating:
+    """An exported model as its runtime computes it on this processor, where pairs of products of bytes saturate.
+
+    Attributes:
+        runtime: executes it so.
+        name: of the runtime.
+        remedy: what a program can do so that the runtime computes it exactly, as an imperative; None if it can't.
+    """
+
+    runtime: Runtime
+    name: str
+    remedy: str | None
+
+
+@dataclass(frozen=True)
 class Exported:
     """An exported model.
 
@@ -32,13 +47,15 @@ class Exported:
         files: per suffix, the content of that file; the first is the one to open.
         in_float: per quantized layer, and per sum of the plan, that the runtime does not compute in int8, why.
         notes: what else there is to say.
-        runtime: executes it.
+        runtime: executes it, with exact kernels.
+        saturating: how this processor executes it otherwise; None if no other kernels are chosen by default.
     """
 
     files: Mapping[str, bytes]
     in_float: Mapping[str, str]
     notes: Sequence[str]
     runtime: Runtime
+    saturating: Saturating | None = None
 
 
 @dataclass(frozen=True)
@@ -50,9 +67,11 @@ class Target:
         suffixes: of its files.
         export: makes the exported model of a plan; the evaluator runs calibration data once more if that is needed.
         no_int8_sums: why sums between layers are never computed in int8; None if they can be.
+        never_saturates: why its runtime is exact on every processor, whatever the weights; None if it is not.
     """
 
     name: str
     suffixes: Sequence[str]
     export: Callable[[ExportPlan, CheckedEvaluator], Exported]
     no_int8_sums: str | None = None
+    never_saturates: str | None = None

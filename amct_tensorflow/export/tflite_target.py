@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from amct_tensorflow.errors import ExportError
 from amct_tensorflow.export.libraries import refusals
-from amct_tensorflow.export.narrow_weights import with_narrow_weights
+from amct_tensorflow.export.narrow_weights import SYMMETRIC, with_narrow_weights
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.target import Exported, Target, Values
 from amct_tensorflow.export.tflite_model import TfliteModel, input_shapes, make_tflite_model
@@ -17,7 +17,7 @@ from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 
 def _export(plan: ExportPlan, evaluator: CheckedEvaluator) -> Exported:
-    narrow = with_narrow_weights(plan, evaluator)
+    narrow = with_narrow_weights(plan, evaluator, SYMMETRIC)
     model = make_tflite_model(narrow)
     check_written(narrow.layers, read_tflite_layers(model.content, narrow.layers), "TensorFlow Lite")
     changed = [name for name, layer in narrow.layers.items() if layer is not plan.layers[name]]
@@ -94,4 +94,6 @@ def _values(interpreter: Any, detail: dict[str, Any]) -> np.ndarray:
     return np.asarray((values.astype(np.float32) - zero_point) * np.float32(scale))
 
 
-TFLITE = Target("tflite", (".tflite",), _export)
+TFLITE = Target(
+    "tflite", (".tflite",), _export, never_saturates="the kernels of TensorFlow Lite add products of bytes in 32 bits"
+)

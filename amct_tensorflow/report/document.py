@@ -279,6 +279,21 @@ class ExportedLayer:
 
 
 @dataclass(frozen=True)
+class SaturatedExport:
+    """How a runtime computes an exported file on a processor that saturates products of bytes.
+
+    Attributes:
+        kl: mean KL divergence of its outputs from those of the quantized model, in nats.
+        agreement: share of the images for which both say the same.
+        top1: top-1 accuracy in percent.
+    """
+
+    kl: float | None = None
+    agreement: float | None = None
+    top1: float | None = None
+
+
+@dataclass(frozen=True)
 class Export:
     """What was exported, and how it compares with the quantized model as TensorFlow simulates it.
 
@@ -291,6 +306,8 @@ class Export:
         exported: those of what was exported.
         kl: mean KL divergence between their outputs, in nats.
         agreement: share of the images for which both say the same.
+        weight_bits: how many bits its weights have.
+        this_processor: how its runtime computes it by default on a processor that saturates products of bytes.
         layers: what it says of single layers.
     """
 
@@ -302,6 +319,8 @@ class Export:
     exported: dict[str, float | None] | None = None
     kl: float | None = None
     agreement: float | None = None
+    weight_bits: int | None = None
+    this_processor: SaturatedExport | None = None
     layers: tuple[ExportedLayer, ...] = ()
 
 

@@ -11,7 +11,7 @@ from test_every_format import OneBatch
 
 from amct_tensorflow.errors import ExportError
 from amct_tensorflow.export.check import check_export
-from amct_tensorflow.export.narrow_weights import with_narrow_weights
+from amct_tensorflow.export.narrow_weights import SYMMETRIC, with_narrow_weights
 from amct_tensorflow.export.onnx_model import make_onnx_model
 from amct_tensorflow.export.plan import plan_export
 from amct_tensorflow.export.targets import TARGETS
@@ -88,7 +88,7 @@ def test_narrow_weights_have_no_minimum_and_cost_little(plan):
     wide = layer.weights.copy()
     wide[0, 0, 0] = -128
     changed = replace(plan, layers={**plan.layers, "conv/Conv2D": replace(layer, weights=wide)})
-    narrow = with_narrow_weights(changed, evaluator()).layers["conv/Conv2D"]
+    narrow = with_narrow_weights(changed, evaluator(), SYMMETRIC).layers["conv/Conv2D"]
     assert narrow.weights.min() >= -127
     assert np.abs(narrow.weights.astype(int) - wide).max() <= 4
     np.testing.assert_allclose(narrow.deq_scale / layer.deq_scale, 128 / 127, rtol=1e-6)
@@ -96,7 +96,7 @@ def test_narrow_weights_have_no_minimum_and_cost_little(plan):
     untouched = {name: plan.layers[name] for name in ("dw/depthwise", "logits/Conv2D")}
     fine = replace(plan, layers={**untouched})
     if all(each.weights.min() >= -127 for each in untouched.values()):
-        assert with_narrow_weights(fine, evaluator()) is fine
+        assert with_narrow_weights(fine, evaluator(), SYMMETRIC) is fine
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -116,7 +116,7 @@ def test_layers_with_the_same_weights_stay_in_float_and_are_told(target):
     plan = plan_export(Path("results/net_quantized.pb"), [], checked)
     exported = TARGETS[target].export(plan, checked)
     check = check_export(plan, exported, checked)
-    assert check.divergence < 5e-3
+    assert check.exported.divergence < 5e-3
     if np.array_equal(plan.layers["one"].weights, plan.layers["two"].weights):
         assert exported.in_float["one"] == "another layer has the same weights"
 

@@ -72,7 +72,7 @@ def test_its_residual_adds_become_int8_kernels(quantized):
     assert len(with_sums.sums) == 10
     exported = TARGETS["onnx"].export(replace(with_sums, images=plan.images), evaluator)
     assert exported.in_float.keys() == IN_FLOAT["onnx"]
-    assert check_export(with_sums, exported, evaluator).divergence < 0.008
+    assert check_export(with_sums, exported, evaluator).exported.divergence < 0.008
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -83,7 +83,7 @@ def test_it_computes_what_the_simulation_does(quantized, target):
     weights = sum(layer.weights.size for layer in plan.layers.values() if layer.weights is not None)
     assert len(exported.files[TARGETS[target].suffixes[-1]]) < 1.25 * weights
     check = check_export(plan, exported, evaluator)
-    assert check.divergence < 0.008 and check.images == 32
-    assert check.agreement is not None and check.agreement >= 28 / 32
+    assert check.exported.divergence < 0.008 and check.exported.images == 32
+    assert check.exported.agreement is not None and check.exported.agreement >= 28 / 32
     assert check.layers["MobilenetV2/Conv/Conv2D"].sqnr > 40
     assert np.median([error.sqnr for error in check.layers.values()]) > 15

@@ -105,7 +105,7 @@ def test_tflite_adds_in_int8():
     int8, float32 = {schema.TensorType.INT8}, {schema.TensorType.FLOAT32}
     assert adds_in_tflite(exported.files[".tflite"]) == {"sum1": int8, "sum2": int8, "sum3": float32}
     assert not exported.in_float.keys() & plan.sums.keys()
-    assert check_export(plan, exported, checked()).divergence < 5e-4
+    assert check_export(plan, exported, checked()).exported.divergence < 5e-4
     editor = TfliteEditor(exported.files[".tflite"])
     unread = [each for each in editor.operators if not any(map(editor.readers, each.outputs))]
     assert [editor.op_type(each) for each in unread] == ["SOFTMAX"]  # no floats that only cost time
@@ -116,7 +116,7 @@ def test_onnx_runtime_adds_in_int8():
     exported = TARGETS["onnx"].export(plan, checked())
     assert sorted(adds_in_onnx(exported.files[".onnx"])) == ["Add", "QLinearAdd", "QLinearAdd"]
     assert not exported.in_float.keys() & plan.sums.keys()
-    assert check_export(plan, exported, checked()).divergence < 5e-4
+    assert check_export(plan, exported, checked()).exported.divergence < 5e-4
 
 
 def test_what_only_moves_values_moves_integers():
@@ -132,7 +132,7 @@ def test_what_only_moves_values_moves_integers():
     (read,) = [node for node in nodes if pool.input[0] in node.output]
     assert read.op_type != "DequantizeLinear"
     for exported in (tflite, onnx_):
-        assert check_export(plan, exported, checked()).divergence < 5e-4
+        assert check_export(plan, exported, checked()).exported.divergence < 5e-4
 
 
 @pytest.mark.parametrize("target", ["tflite", "onnx"])
@@ -140,7 +140,7 @@ def test_a_sum_of_what_the_file_has_in_float_is_told(target):
     plan = plan_of(residual).without(["conv3"])
     exported = TARGETS[target].export(plan, checked())
     assert exported.in_float["sum1"] == exported.in_float["sum2"] == "what it adds is in float"
-    assert check_export(plan, exported, checked()).divergence < 5e-4
+    assert check_export(plan, exported, checked()).exported.divergence < 5e-4
 
 
 def test_the_command_tells_of_each_sum(main, capsys):

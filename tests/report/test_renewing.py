@@ -8,7 +8,7 @@ from reports import make_report
 
 from amct_tensorflow.errors import OutputError, ReportNotFoundError
 from amct_tensorflow.quantized.model_files import prefix_of
-from amct_tensorflow.report.document import Export
+from amct_tensorflow.report.document import Export, SaturatedExport
 from amct_tensorflow.report.exports import read_exports
 from amct_tensorflow.report.renew import renew
 from amct_tensorflow.report.report_json import dump_report, read_report
@@ -44,6 +44,16 @@ def test_exports_are_shown(folder):
     (folder / "net_export_tflite.json").unlink()
     renew(folder)
     assert read_report(folder) == make_report()
+
+
+def test_what_a_processor_that_saturates_makes_of_a_file_is_shown(folder):
+    found = {"kl": 0.1125, "agreement": 0.75, "top1": None, "metric": 4.0}
+    write(folder, "net_export_onnx.json", {**EXPORT, "weight_bits": 8, "this_processor": found})
+    text = renew(folder).read_text()
+    (export,) = read_report(folder).exports
+    assert export.this_processor == SaturatedExport(0.1125, 0.75, None) and export.weight_bits == 8
+    for said in ("saturates products of bytes", "0.1125", "75.00 %", "--weight_bits 7"):
+        assert said in text
 
 
 def test_an_export_may_say_little(folder):
