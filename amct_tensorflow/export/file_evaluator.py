@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.comparison.batches import read_batches
 from amct_tensorflow.console.progress_bar import ProgressBar
 from amct_tensorflow.errors import DatasetError
-from amct_tensorflow.graph.model_file import load_graph
+from amct_tensorflow.export.batches import Values, fixed_batch, in_batches_of
+from amct_tensorflow.graph.model_file import read_model
 from amct_tensorflow.graph.session_options import session_options
+from amct_tensorflow.graph.view import attribute
 from amct_tensorflow.models.endpoints import Endpoint
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 
@@ -34,7 +38,12 @@ class FileEvaluator(AutoCalibrationEvaluatorBase):
             ModelError: the model cannot be read.
         """
         self._files = files
-        self._inputs = [_endpoint(each) for each in load_graph(model).get_operations() if each.type == "Placeholder"]
+        view = read_model(model)
+        self._batch = fixed_batch(view)
+        inputs = [_endpoint(node) for node in view.nodes.values() if node.op == "Placeholder"]
+        self._per_image = [each.name for each in inputs if each.shape and each.shape[0] in (None, self._batch)]
+        # Whatever number of images a file holds, they are dealt out as the model takes them.
+        self._inputs = [_open(each) if each.name in self._per_image else each for each in inputs]
         self._calibration_batches = calibration_batches
         self._labels = labels
         self._correct: np.ndarray | None = None
@@ -78,9 +87,28 @@ class FileEvaluator(AutoCalibrationEvaluatorBase):
             ProgressBar(title, len(files), "batches") as progress,
         ):
             session.run(initialize)
-            for batch in read_batches(files, self._inputs):
-                yield session.run(fetches, {f"{name}:0": values for name, values in batch.items()})
-                progress.update()
+            for batch, images in self._as_taken(self._read(files, progress)):
+                found = session.run(fetches, {f"{name}:0": values for name, values in batch.items()})
+                yield found if images is None else [_first(values, images, self._batch) for values in found]
+
+    def _read(self, files: Sequence[str | Path], progress: ProgressBar) -> Iterator[dict[str, np.ndarray]]:
+        for batch in read_batches(files, self._inputs):
+            yield batch
+            progress.update()
+
+    def _as_taken(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[tuple[Values, int | None]]:
+        """Yields the batches as the model takes them, and how many images of each are not there to fill it up only."""
+        if self._batch is None:
+            yield from ((batch, None) for batch in batches)
+        else:
+            yield from in_batches_of(self._batch, batches, self._per_image)
+
+
+def _first(values: np.ndarray, images: int, batch: int | None) -> np.ndarray:
+    """Returns what an output says of the first images of a batch, if it says as much of each."""
+    if batch is None or images == batch or not values.ndim or len(values) % batch:
+        return values
+    return values[: len(values) // batch * images]
 
 
 def read_labels(path: str | Path) -> np.ndarray:
@@ -98,7 +126,12 @@ def read_labels(path: str | Path) -> np.ndarray:
     return labels
 
 
-def _endpoint(placeholder: tf.Operation) -> Endpoint:
-    tensor = placeholder.outputs[0]
-    shape = None if tensor.shape.rank is None else tuple(tensor.shape)
-    return Endpoint(placeholder.name, tensor.dtype.base_dtype.name, shape)
+def _endpoint(placeholder: NodeDef) -> Endpoint:
+    shape = tf.TensorShape(attribute(placeholder, "shape").shape if "shape" in placeholder.attr else None)
+    dtype = tf.as_dtype(attribute(placeholder, "dtype").type).name
+    return Endpoint(str(placeholder.name), dtype, None if shape.rank is None else tuple(shape))
+
+
+def _open(endpoint: Endpoint) -> Endpoint:
+    """Returns an input that takes any number of images."""
+    return endpoint if endpoint.shape is None else replace(endpoint, shape=(None, *endpoint.shape[1:]))

@@ -13,9 +13,6 @@ from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
-# So many images are kept to compare layers on.
-_IMAGES = 8
-
 
 class Range:
     """The least and the greatest value of a tensor so far."""
@@ -42,13 +39,13 @@ class Range:
 
 @dataclass
 class _FirstImages:
-    """The first values of a placeholder."""
+    """What is fed to a placeholder first."""
 
     values: list[np.ndarray] = field(default_factory=list)
 
     def look(self, value: np.ndarray) -> None:
         if not self.values:
-            self.values.append(np.array(value[:_IMAGES] if value.ndim else value))
+            self.values.append(np.array(value))
 
 
 def observe(
@@ -66,7 +63,7 @@ def observe(
         evaluator: its ``calibration`` runs the batches.
 
     Returns:
-        Per placeholder, the first values that were fed.
+        Per placeholder, what was fed first.
 
     Raises:
         CalibrationError: the evaluator ran no batch.

@@ -10,6 +10,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.errors import ExportError, ModelError
+from amct_tensorflow.export.batches import least_shapes
 from amct_tensorflow.export.dilation import Dilation, find_dilations
 from amct_tensorflow.export.float_twin import make_float_twin
 from amct_tensorflow.export.integer_layer import IntegerLayer, read_integer_layers
@@ -20,6 +21,9 @@ from amct_tensorflow.graph.model_file import read_model
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
+
+# So many images are kept to compare layers on, where the model takes them one by one.
+_IMAGES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +42,7 @@ class ExportPlan:
         sums: per sum between layers that is to be computed in 8 bits, what becomes of it; each after those that it
             adds.
         output_grids: per layer or sum whose output is handed on in 8 bits, scale and offset of that.
+        shapes: per placeholder, the shape of the least that the model takes at a time (``least_shapes``).
         images: per placeholder, some images.
         dilations: its dilated convolutions.
     """
@@ -52,6 +57,7 @@ class ExportPlan:
     layer_outputs: Mapping[str, Output]
     sums: Mapping[str, Output]
     output_grids: Mapping[str, ActivationFactors]
+    shapes: Mapping[str, tuple[int, ...]]
     images: Mapping[str, np.ndarray]
     dilations: Sequence[Dilation]
 
@@ -100,11 +106,12 @@ def plan_export(
             "third. Leave it out."
         )
     ranges = {each.end: Range() for each in (*found.values(), *sums.values()) if each.is_observed}
-    images = observe(view, chosen, {name: each.look for name, each in ranges.items()}, evaluator)
+    fed = observe(view, chosen, {name: each.look for name, each in ranges.items()}, evaluator)
+    shapes = least_shapes(view, chosen, fed)
     return ExportPlan(
         model=model,
         view=view,
-        inputs=list(images),
+        inputs=list(fed),
         outputs=chosen,
         layers={layer.name: layer for layer in layers},
         placed=frozenset(layer.name for layer in layers),
@@ -112,7 +119,8 @@ def plan_export(
         layer_outputs=found,
         sums=sums,
         output_grids=grids_of_outputs({**found, **sums}, {name: each.grid(name) for name, each in ranges.items()}),
-        images=images,
+        shapes=shapes,
+        images={name: values[:_IMAGES] if shapes[name] != values.shape else values for name, values in fed.items()},
         dilations=dilations,
     )
 

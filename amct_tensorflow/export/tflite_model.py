@@ -21,7 +21,6 @@ from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.tflite_barriers import remove_barriers, with_barriers
 from amct_tensorflow.export.tflite_editor import TfliteEditor
 from amct_tensorflow.export.tflite_forms import FORMS, INT8_WEIGHTS, Form
-from amct_tensorflow.graph.view import attribute
 
 # The least versions of the op types that take int8; of DEQUANTIZE also the one that takes a scale per channel.
 _QUANTIZE, _DEQUANTIZE, _DEQUANTIZE_PER_CHANNEL, _ADD = 1, 2, 5, 2
@@ -52,30 +51,21 @@ class TfliteModel:
 
 
 def make_tflite_model(plan: ExportPlan) -> TfliteModel:
-    """Makes the TensorFlow Lite model of a plan, for one image at a time.
+    """Makes the TensorFlow Lite model of a plan, for as much at a time as its shapes say.
 
     Raises:
         ExportError: the converter does not know an op of the model.
     """
-    shapes = input_shapes(plan)
     missing: dict[str, str] = {}
     while True:
-        writer = _Writer(plan, convert_to_tflite(with_barriers(plan), shapes, list(plan.inputs), list(plan.outputs)))
+        writer = _Writer(
+            plan, convert_to_tflite(with_barriers(plan), plan.shapes, list(plan.inputs), list(plan.outputs))
+        )
         operators, lost = writer.find_operators()
         if not lost:
             return writer.write(operators, missing)
         missing.update(lost)
         plan = plan.without(lost)
-
-
-def input_shapes(plan: ExportPlan) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of the inputs: those of the images, but one at a time where the model takes any number."""
-    shapes = {}
-    for name, images in plan.images.items():
-        dims = attribute(plan.view.nodes[name], "shape").shape.dim
-        first = dims[0].size if dims and dims[0].size > 0 else 1
-        shapes[name] = (int(first), *images.shape[1:]) if images.ndim else ()
-    return shapes
 
 
 def convert_to_tflite(

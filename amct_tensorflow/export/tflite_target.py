@@ -10,7 +10,7 @@ from amct_tensorflow.export.libraries import refusals
 from amct_tensorflow.export.narrow_weights import SYMMETRIC, with_narrow_weights
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.target import Exported, Target, Values
-from amct_tensorflow.export.tflite_model import TfliteModel, input_shapes, make_tflite_model
+from amct_tensorflow.export.tflite_model import TfliteModel, make_tflite_model
 from amct_tensorflow.export.tflite_reading import read_tflite_layers
 from amct_tensorflow.export.written import check_written
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
@@ -35,7 +35,6 @@ class _Runtime:
     def __init__(self, plan: ExportPlan, model: TfliteModel) -> None:
         self._plan = plan
         self._model = model
-        self._images = {name: shape[0] for name, shape in input_shapes(plan).items() if shape}
         self._interpreter = _interpreter(model.content)
 
     def run(self, inputs: Values) -> list[np.ndarray]:
@@ -59,17 +58,25 @@ class _Runtime:
         return {name: np.concatenate(values) for name, values in found.items()}
 
     def _parts(self, inputs: Values) -> list[dict[str, np.ndarray]]:
-        """Cuts values into as many images as the model takes."""
-        counts = {len(values) // self._images[name] for name, values in inputs.items() if name in self._images}
-        for name, images in self._images.items():
-            if len(counts) != 1 or len(inputs[name]) % images:
-                raise ExportError(f"Input {name!r} of the model takes {images} images at a time. Give such batches.")
+        """Cuts values into as much as the model takes at a time."""
+        shapes = self._plan.shapes
+        cut = [name for name, values in inputs.items() if values.shape != shapes[name]]
+        if not cut:
+            return [dict(inputs)]
+        counts = {len(inputs[name]) / shapes[name][0] if shapes[name] else 0.0 for name in cut}
+        count = counts.pop() if len(counts) == 1 else 0.0
+        if not count.is_integer() or not count:
+            name = cut[0]
+            raise ExportError(
+                f"Input {name!r} of the model takes values of the shape {list(shapes[name])} at a time, as in the "
+                f"first batch of the calibration, not {list(inputs[name].shape)}. Give batches of one size."
+            )
         return [
             {
-                name: values[i * self._images[name] : (i + 1) * self._images[name]] if name in self._images else values
+                name: values[i * shapes[name][0] : (i + 1) * shapes[name][0]] if name in cut else values
                 for name, values in inputs.items()
             }
-            for i in range(next(iter(counts), 1))
+            for i in range(int(count))
         ]
 
     def _invoke(self, interpreter: Any, inputs: Values) -> list[np.ndarray]:
