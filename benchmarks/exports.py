@@ -31,7 +31,7 @@ from pages import write_section
 from peers import make_environment
 
 import amct_tensorflow as amct
-from amct_tensorflow.export.onnx_model import convert_to_onnx
+from amct_tensorflow.export.onnx_conversion import convert_to_onnx
 from amct_tensorflow.export.plan import ExportPlan, plan_export
 from amct_tensorflow.export.target import Exported
 from amct_tensorflow.export.targets import TARGETS

@@ -6,22 +6,19 @@ Activations are uint8 with a zero point of ``offset + 128``, which says the same
 uint8 by int8. Weights have a scale per output channel, wherever ours have. Whatever is no layer stays in float.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.export.clipping import is_clipped_by
 from amct_tensorflow.export.integer_layer import IntegerLayer
-from amct_tensorflow.export.libraries import library, refusals
+from amct_tensorflow.export.onnx_conversion import convert_to_onnx
 from amct_tensorflow.export.onnx_editor import OnnxEditor
 from amct_tensorflow.export.plan import ExportPlan
 
-# The first that has scales per channel is 13; of the later ones this is the last that all runtimes of 2022 know.
-_OPSET = 17
 _POOLS = ("AveragePool", "GlobalAveragePool")
 # Runtimes have int8 kernels of these that yield float.
 _FLOAT_OUTPUT = ("MatMul", "Gemm")
@@ -113,28 +110,6 @@ def make_onnx_model(plan: ExportPlan, *, outputs_in_int8: bool) -> OnnxModel:
             return writer.write(nodes, missing)
         missing.update(lost)
         plan = plan.without(lost)
-
-
-def convert_to_onnx(graph_def: GraphDef, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
-    """Converts a float graph with tf2onnx; returns the ModelProto.
-
-    Args:
-        graph_def: the graph.
-        inputs: its placeholders.
-        outputs: its output operators.
-
-    Raises:
-        ExportError: the library is missing, or does not know an op.
-    """
-    library("onnx", "onnx")
-    with refusals("tf2onnx", "convert"):
-        model, _ = library("tf2onnx", "onnx").convert.from_graph_def(
-            graph_def,
-            input_names=[f"{name}:0" for name in inputs],
-            output_names=[f"{name}:0" for name in outputs],
-            opset=_OPSET,
-        )
-    return model
 
 
 class _Writer:

@@ -1,0 +1,80 @@
+"""A float graph in ONNX: what tf2onnx makes of it, and whether it knew all of it."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from amct_tensorflow.errors import ExportError
+from amct_tensorflow.export.libraries import library, refusals
+from amct_tensorflow.graph.nodes import make_const, make_node
+from amct_tensorflow.graph.rewrite import GraphEditor
+from amct_tensorflow.graph.view import GraphView
+
+# The first that has scales per channel is 13; of the later ones this is the last that all runtimes of 2022 know.
+_OPSET = 17
+_STANDARD = ("", "ai.onnx")
+
+
+def convert_to_onnx(graph_def: GraphDef, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+    """Converts a float graph with tf2onnx; returns the ModelProto.
+
+    Args:
+        graph_def: the graph.
+        inputs: its placeholders.
+        outputs: its output operators.
+
+    Raises:
+        ExportError: the library is missing, or does not know an op.
+    """
+    library("onnx", "onnx")
+    with refusals("tf2onnx", "convert"):
+        model, _ = library("tf2onnx", "onnx").convert.from_graph_def(
+            _in_known_ops(graph_def),
+            input_names=[f"{name}:0" for name in inputs],
+            output_names=[f"{name}:0" for name in outputs],
+            opset=_OPSET,
+        )
+    _check_ops(model)
+    return model
+
+
+def _in_known_ops(graph_def: GraphDef) -> GraphDef:
+    """Returns a graph without ops that tf2onnx does not know although ONNX has what they compute.
+
+    ``Erfc``, which TensorFlow 2.21 makes of gelu, is ``1 - Erf``.
+    """
+    editor = GraphEditor(GraphView(graph_def))
+    for name in editor.names_of("Erfc"):
+        node = editor.node(name)
+        dtype = tf.as_dtype(node.attr["T"].type)
+        one = editor.add(make_const(editor.unique_name(f"{name}/one"), np.array(1, dtype.as_numpy_dtype)), like=name)
+        erf = editor.add(make_node(editor.unique_name(f"{name}/erf"), "Erf", list(node.input), T=dtype), like=name)
+        editor.replace_node(make_node(name, "Sub", [one, erf], T=dtype))
+    return editor.graph_def()
+
+
+def _check_ops(model: Any) -> None:
+    """Refuses a model with ops of TensorFlow's, which tf2onnx leaves in, with a line in its log, if it knows no other.
+
+    Raises:
+        ExportError: there is one.
+    """
+    defs = library("onnx", "onnx").defs
+    for node in _nodes(model.graph):
+        if node.domain in _STANDARD and not defs.has(node.op_type):
+            raise ExportError(
+                f"tf2onnx does not know the op {node.op_type} of {node.name!r}: ONNX has none of that name. Export to "
+                "TensorFlow Lite, or give with --outputs operators in front of it, and compute what follows elsewhere."
+            )
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """Yields the nodes of a graph, and of the graphs in their attributes, such as the body of a loop."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
+                yield from _nodes(inner)

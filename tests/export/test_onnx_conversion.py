@@ -1,0 +1,64 @@
+"""What tf2onnx makes of ops that it does not know."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from graphs import build, calibrate_and_save, normal, tf1
+from test_every_format import OneBatch
+
+from amct_tensorflow.errors import ExportError
+from amct_tensorflow.export.onnx_conversion import convert_to_onnx
+from amct_tensorflow.export.run import export_model
+from amct_tensorflow.export.targets import TARGETS
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
+
+runtime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+pytest.importorskip("tf2onnx", reason="the extra onnx is not installed")
+
+
+def of(op):
+    def make():
+        tf.identity(op(tf1.placeholder(tf.float32, [None, 5], name="x")), name="out")
+
+    return build(make)
+
+
+def test_erfc_is_written_by_erf():
+    """Of 0 and infinities the values are known: 1, 0 and 2; of 1 it is 0.157299 (tables)."""
+    model = convert_to_onnx(of(tf.math.erfc), ["x"], ["out"])
+    x = np.array([[0, 1, -1, 30, -30]], np.float32)
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"x:0": x})[0], [[1, 0.157299, 1.842701, 0, 2]], atol=1e-6)
+
+
+@pytest.mark.parametrize("op", [tf.math.lgamma, tf.math.special.bessel_j0])
+def test_an_op_that_stays_in_is_refused(op):
+    with pytest.raises(ExportError, match=r"tf2onnx does not know the op (Lgamma|BesselJ0) of '\w+"):
+        convert_to_onnx(of(op), ["x"], ["out"])
+
+
+def test_an_op_in_the_body_of_a_loop_is_refused():
+    def loop(x):
+        return tf.while_loop(lambda i, _: i < 3, lambda i, y: (i + 1, tf.math.lgamma(y)), [0, x])[1]
+
+    with pytest.raises(ExportError, match=r"Lgamma"):
+        convert_to_onnx(of(loop), ["x"], ["out"])
+
+
+@pytest.mark.parametrize("approximate", [False, True])
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_gelu_between_layers(target, approximate):
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+
+    def make():
+        y = tf.matmul(tf1.placeholder(tf.float32, [None, 20], name="x"), normal((20, 16), 1))
+        y = tf.nn.gelu(tf.nn.bias_add(y, normal((16,), 2)), approximate=approximate)
+        tf.nn.softmax(tf.matmul(y, 0.1 * normal((16, 4), 3)), name="out")
+
+    x = normal((16, 20), 4)
+    calibrate_and_save(build(make), x)
+    model, evaluator = Path("results/net_quantized.pb"), CheckedEvaluator(OneBatch(x))
+    document = export_model(model, [], TARGETS[target], evaluator, Path("results/net"), 0.01)
+    assert document["kl"] < 1e-4
