@@ -62,14 +62,14 @@ def test_all_formats_take_a_batch_that_the_graph_fixes(where):
     assert fixed_batch(plan.view) == BATCH
     assert plan.shapes == {"x": (BATCH, 6, 6, 3)}
     for name, check in found.items():
-        assert check.divergence < 1e-3 and check.images == BATCH, (name, check)
+        assert check.exported.divergence < 1e-3 and check.exported.images == BATCH, (name, check)
 
 
 def test_any_number_is_one_at_a_time():
     plan, found = checks(lambda: finish(tf.reshape(conv(images()), [-1, 144])), X)
     assert fixed_batch(plan.view) is None and plan.shapes == {"x": (1, 6, 6, 3)}
     assert len(plan.images["x"]) == 8
-    assert all(check.divergence < 1e-3 for check in found.values())
+    assert all(check.exported.divergence < 1e-3 for check in found.values())
 
 
 def test_rows_that_belong_together_stay_together():
@@ -79,7 +79,7 @@ def test_rows_that_belong_together_stay_together():
 
     plan, found = checks(make, normal((20, 8), 9))
     assert plan.shapes == {"x": (20, 8)}
-    assert all(check.divergence < 1e-3 for check in found.values())
+    assert all(check.exported.divergence < 1e-3 for check in found.values())
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_every_format_computes_what_the_simulation_does(form):
     for target in TARGETS.values():
         exported = target.export(plan, checked)
         check = check_export(plan, exported, checked)
-        assert check.divergence < 5e-4, (target.name, check)
+        assert check.exported.divergence < 5e-4, (target.name, check)
         assert all(error.sqnr > 25 for error in check.layers.values()), (target.name, check.layers)
         if target.name == "tflite" and form != "three axes":
             editor = TfliteEditor(exported.files[".tflite"])
@@ -143,7 +143,7 @@ def test_what_does_not_treat_all_positions_alike_stays_as_it_is():
     plan = plan_export(Path("results/net_quantized.pb"), [], checked)
     assert not plan.dilations
     for target in TARGETS.values():
-        assert check_export(plan, target.export(plan, checked), checked).divergence < 1e-3, target.name
+        assert check_export(plan, target.export(plan, checked), checked).exported.divergence < 1e-3, target.name
 
 
 def test_an_activation_behind_another_shape_belongs_to_its_layer():
@@ -163,5 +163,5 @@ def test_an_activation_behind_another_shape_belongs_to_its_layer():
     assert first.grid == plan.layers["conv2"].input_grid
     for target in TARGETS.values():
         check = check_export(plan, target.export(plan, checked), checked)
-        assert check.divergence < 1e-4
+        assert check.exported.divergence < 1e-4
         assert all(error.sqnr > 35 for error in check.layers.values()), (target.name, check.layers)

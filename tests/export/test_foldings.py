@@ -53,7 +53,7 @@ def exported(make, x):
 def test_a_bias_in_front_of_a_dense_layer_counts_once(shape):
     x = np.abs(normal((16, *shape), 9))
     plan, found, check = exported(sequence(shape), x)
-    assert check.divergence < 1e-4
+    assert check.exported.divergence < 1e-4
     assert set(found.in_float) <= {"dense4"}  # its output stays in float
     written = read_tflite_layers(found.files[".tflite"], plan.layers)
     assert written.keys() == plan.layers.keys()
@@ -79,7 +79,7 @@ def constants_between():
 
 def test_constants_between_layers_are_neither_lost_nor_doubled():
     *_, check = exported(constants_between, normal((8, 4, 4, 3), 9))
-    assert check.divergence < 1e-3
+    assert check.exported.divergence < 1e-3
 
 
 def twins():
@@ -93,7 +93,7 @@ def twins():
 
 def test_an_operator_is_given_to_one_layer_alone():
     plan, found, check = exported(twins, normal((8, 4, 4, 3), 9))
-    assert check.divergence < 1e-3
+    assert check.exported.divergence < 1e-3
     if np.array_equal(plan.layers["one"].float_weights, plan.layers["two"].float_weights):
         assert found.in_float["one"] == found.in_float["two"] == "another layer has the same weights"
 
