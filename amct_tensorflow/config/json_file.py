@@ -197,7 +197,7 @@ def _weights(section: Section, layer: LayerSpec) -> WeightConfig:
     if algorithm != "arq_quantize":
         raise ConfigValueError(f"{section.where}: wts_algo is {algorithm!r}; only 'arq_quantize' is supported.")
     channel_wise = section.boolean("channel_wise", layer.channel_wise)
-    if channel_wise and not layer.op.per_channel:
+    if channel_wise and not layer.op.has_weights:
         raise ConfigValueError(f"{section.where}: channel_wise must be false for {layer.op_type}.")
     section.refuse_unused()
     return WeightConfig(channel_wise)

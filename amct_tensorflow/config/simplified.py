@@ -221,7 +221,7 @@ class _Resolver:
         if message.HasField("common_config"):
             return _Chosen(message.common_config, f"{self._source}, common_config", True)
         field = _DEPRECATED[0] if layer.op.weight_rank > 2 else _DEPRECATED[1]
-        if field in self._deprecated() and layer.op.weight_input is not None and message.HasField(field):
+        if field in self._deprecated() and layer.op.has_weights and message.HasField(field):
             return _Chosen(getattr(message, field), f"{self._source}, {field}", True)
         return None
 
@@ -265,7 +265,7 @@ class _Resolver:
         arq = chosen.message.arq_quantize
         if not arq.HasField("channel_wise"):
             return WeightConfig(layer.channel_wise)
-        if arq.channel_wise and not layer.op.per_channel:
+        if arq.channel_wise and not layer.op.has_weights:
             if not chosen.is_common:
                 raise ConfigValueError(f"{chosen.where}: channel_wise must be false for {layer.op_type}.")
             return WeightConfig(False)
@@ -278,7 +278,7 @@ def _override(source: str, name: str) -> str:
 
 
 def _strength(chosen: _Chosen, layer: LayerSpec) -> float | None:
-    if not chosen.message.HasField("dmq_balancer") or (chosen.is_common and layer.op.weight_input is None):
+    if not chosen.message.HasField("dmq_balancer") or (chosen.is_common and not layer.op.has_weights):
         return None
     check_can_be_balanced(layer, f"{chosen.where}: dmq_balancer")
     return _given_strength(chosen)

@@ -68,7 +68,7 @@ def check_can_be_balanced(layer: LayerSpec, where: str) -> None:
     Raises:
         ConfigValueError: it has none.
     """
-    if layer.op.weight_input is None:
+    if not layer.op.has_weights:
         raise ConfigValueError(f"{where}: {layer.op_type} cannot be balanced, since it has no weights. Delete it.")
 
 

@@ -274,7 +274,6 @@ def _find_chain(
     fold_batch_norm: bool,
 ) -> _Chain:
     """Follows the only consumer of each node as long as it is affine or moves channels."""
-    op_type = OP_TYPES[layer.op]
     channels = output_channels(view, layer, weights)
     chain = best = _Chain(Affine.identity(channels.number))
     current = accumulator
@@ -298,12 +297,8 @@ def _find_chain(
                 "Node %s is not folded into %s: the folded weights would not be finite.", following.name, layer.name
             )
             break
-        chain = chain._replace(affine=extended, folded=(*chain.folded, following))
+        chain = best = chain._replace(affine=extended, folded=(*chain.folded, following))
         current = following
-        # Weights with one scale for all of them are not to be spread for nothing: a factor per channel is folded only
-        # as a part of a BatchNorm, which has a shift, too.
-        if op_type.per_channel or affine.scales_alike or following.op in BATCH_NORM:
-            best = chain
     return best
 
 

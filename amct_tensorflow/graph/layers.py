@@ -24,9 +24,9 @@ class LayerSpec:
     Attributes:
         name: node name.
         op_type: TensorFlow op type, one of ``OP_TYPES``.
-        channel_wise: whether its weights get one scale per output channel by default; False for types that cannot,
-            and for convolutions whose filter covers the whole input feature map (they are fully connected layers,
-            spec section 12.1).
+        channel_wise: whether its weights get one scale per output channel by default; False without weights, and for
+            convolutions whose filter covers the whole input feature map (they are fully connected layers, spec section
+            12.1).
     """
 
     name: str
@@ -117,7 +117,7 @@ def find_layers(view: GraphView) -> list[LayerSpec]:
         view: the graph with its shapes, which tell a fully connected 1x1 convolution from a regular one.
     """
     return [
-        LayerSpec(node.name, node.op, OP_TYPES[node.op].per_channel and not _is_fully_connected(view, node))
+        LayerSpec(node.name, node.op, OP_TYPES[node.op].has_weights and not _is_fully_connected(view, node))
         for node in view.graph_def.node
         if obstacle(view, node) is None
     ]

@@ -12,7 +12,7 @@ from amct_tensorflow.graph.view import GraphView, attribute, data_inputs
 
 # The op types that carry any.
 CARRIERS = frozenset(
-    {name for name, op_type in OP_TYPES.items() if op_type.weight_input is not None} | set(UNQUANTIZED)
+    {name for name, op_type in OP_TYPES.items() if op_type.has_weights} | set(UNQUANTIZED)
 )
 
 

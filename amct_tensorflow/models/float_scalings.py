@@ -188,13 +188,10 @@ class _Neighbours:
         layer = self.tails.get(str(path[-1].name))
         if layer is None:
             return "the layer before it is not quantized"
-        has_shift = any(node.op not in _SCALES for node in chain)
         return _first(
             (_ASKED, layer.batch_norm_kept),
             (_OUTPUT, self._outputs.intersection(str(node.name) for node in path)),
             ("what the layer before it yields is read by others, too", any(self._is_shared(node) for node in path)),
-            (f"{layer.op_type} has one scale for all weights, which factors per channel would not suit",
-             not layer.op.per_channel and not has_shift),
             ("it does not fit the channels of the layer before it, or its weights would not be finite", True),
         )  # fmt: skip
 

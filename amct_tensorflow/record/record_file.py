@@ -188,7 +188,7 @@ def check_record(
         count = len(layer.scale_w)
         if layer.offset_d and not OP_TYPES[op_type].zero_point:
             raise _error(source, key, f"offset_d is {layer.offset_d}; it must be 0 for {op_type}")
-        if OP_TYPES[op_type].weight_input is None:
+        if not OP_TYPES[op_type].has_weights:
             if count:
                 raise _error(source, key, f"scale_w is undesirable for {op_type}, which has no weights. Remove it")
         elif count not in (1, channels):

@@ -19,7 +19,7 @@ CONV, POOL, DEPTHWISE, FC = (
     LayerSpec("MobilenetV2/Conv/Conv2D", "Conv2D", True),
     LayerSpec("MobilenetV2/Logits/AvgPool", "AvgPool", False),
     LayerSpec("MobilenetV2/expanded_conv/depthwise/depthwise", "DepthwiseConv2dNative", True),
-    LayerSpec("fc", "MatMul", False),
+    LayerSpec("fc", "MatMul", True),
 )
 VOLUME = LayerSpec("volume", "Conv3D", True)
 LAYERS = [DEPTHWISE, POOL, CONV]
@@ -244,9 +244,9 @@ def test_search_step_may_span_the_whole_range():
 
 def test_a_layer_named_like_a_key():
     with pytest.raises(ConfigValueError, match="Rename the node"):
-        parse({"version": {}}, [LayerSpec("version", "MatMul", False)])
+        parse({"version": {}}, [LayerSpec("version", "MatMul", True)])
     with pytest.raises(ConfigValueError, match="Rename the node"):
-        default_config([LayerSpec("version", "MatMul", False)], {"version": "MatMul"})
+        default_config([LayerSpec("version", "MatMul", True)], {"version": "MatMul"})
 
 
 def test_missing_and_binary_files(tmp_path):
@@ -323,7 +323,8 @@ def test_a_client_s_simplified_configuration():
     assert config.batch_num == 2
     assert config.layers[CONV.name].activation.algorithm == Ifmr()
     assert config.layers[CONV.name].weights.channel_wise
-    assert not config.layers[FC.name].weights.channel_wise
+    assert config.layers[FC.name].weights.channel_wise
+    assert not config.layers[POOL.name].weights.channel_wise
     assert "0.7," in dump_config(config)
 
 
@@ -386,7 +387,7 @@ def test_skips_and_deprecated_fields():
         'override_layer_types : { layer_type : "AvgPool" calibration_config : { dmq_balancer : { } } }',
         "common_config : { nuq_quantize : { num_steps : 32 } }",
         "nuq_config : { }",
-        'override_layer_types : { layer_type : "MatMul" '
+        'override_layer_types : { layer_type : "AvgPool" '
         "calibration_config : { arq_quantize : { channel_wise : true } } }",
         'override_layer_types : { layer_type : "MatMul" }',
         'override_layer_configs : { layer_name : "relu" calibration_config : { } }',

@@ -16,7 +16,7 @@ from amct_tensorflow.graph.layers import LayerSpec
 CONV, DEPTHWISE, FC, POOL = (
     LayerSpec("conv", "Conv2D", True),
     LayerSpec("depthwise", "DepthwiseConv2dNative", True),
-    LayerSpec("fc", "MatMul", False),
+    LayerSpec("fc", "MatMul", True),
     LayerSpec("pool", "AvgPool", False),
 )
 LAYERS = [CONV, DEPTHWISE, FC, POOL]
@@ -128,7 +128,7 @@ EFFECTS = {
     "ARQuantize.channel_wise": (
         common("arq_quantize : { channel_wise : true }"),
         wise,
-        {"conv": True, "depthwise": True, "fc": False, "pool": False},
+        {"conv": True, "depthwise": True, "fc": True, "pool": False},
     ),
     "FMRQuantize.search_range_start": (
         common("ifmr_quantize : { search_range_start : 0.8 }"),

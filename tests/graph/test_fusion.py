@@ -122,6 +122,25 @@ def test_mul_by_a_vector_folds():
     check_same_value(graph_def, fused)
 
 
+@pytest.mark.parametrize("rank", [2, 3])
+def test_a_layer_scale_folds_into_a_dense_layer(rank):
+    """As ConvNeXt and transformers have it behind the bias; alone it folds, too."""
+    scale, bias = normal((7,), 3), normal((7,), 19)
+
+    def make():
+        x = tf.reshape(placeholder(), [-1, 144] if rank == 2 else [-1, 36, 4])
+        weights = normal((144 if rank == 2 else 4, 7), 18)
+        tf.identity((tf.matmul(x, weights, name="fc") + bias) * scale, name="out")
+
+    graph_def = build(make)
+    fused = fuse(GraphView(graph_def))
+    layer = fused.layers["fc"]
+    assert types_of(fused)[-2:] == [layer.op_type, "BiasAdd"]
+    np.testing.assert_allclose(layer.weights, normal(layer.weights.shape, 18) * scale, rtol=1e-6)
+    np.testing.assert_allclose(layer.bias, bias * scale, rtol=1e-6)
+    check_same_value(graph_def, fused)
+
+
 def test_a_chain_folds_as_a_whole():
     def make():
         y = tf.multiply(conv(placeholder()), tf.constant(2.0))

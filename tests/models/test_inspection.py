@@ -329,8 +329,6 @@ def before_two():
          "the layer behind it pads with zeros, which do not go through it"),
         (lambda: tf.nn.relu(batch_norm(tf.nn.max_pool2d(image(), 2, 2, "SAME"), 8, "bn")), ["FusedBatchNormV3"],
          "no layer stands next to it, but MaxPool before it and Relu behind it"),
-        (lambda: tf.nn.relu(tf.matmul(placeholder(None, 4), normal((4, 8))) * normal((8,))), ["Mul"],
-         "MatMul has one scale for all weights, which factors per channel would not suit"),
         (lambda: conv(image() / np.arange(1, 9, dtype=np.float32) - normal((8,)), 4, "conv"), ["RealDiv", "Sub"],
          "the layer behind it pads with zeros, which do not go through it"),
     ],

@@ -51,12 +51,12 @@ LAYERS = {
     ),
     "Conv2DBackpropInput": (IMAGES, transposed),
     "AvgPool": (IMAGES, lambda x: tf.nn.avg_pool2d(x, 3, 2, "SAME")),
-    "MatMul": ((None, 20), lambda x: tf.matmul(x, fake_tensor(normal((20, 5), 1)))),
+    "MatMul": ((None, 20), lambda x: tf.matmul(x, fake_weights(normal((20, 5), 1)))),
     "BatchMatMul": (
         (None, 20),
         lambda x: tf.raw_ops.BatchMatMul(x=x, y=fake_tensor(normal((20, 5), 1))),
     ),
-    "BatchMatMulV2": ((None, 7, 20), lambda x: tf.matmul(x, fake_tensor(normal((20, 5), 1)))),
+    "BatchMatMulV2": ((None, 7, 20), lambda x: tf.matmul(x, fake_weights(normal((20, 5), 1)))),
     "Conv3D": (
         (None, 4, 6, 5, 4),
         lambda x: tf.nn.conv3d(x, fake_weights(normal((2, 3, 3, 4, 5), 1)), [1, 1, 1, 1, 1], "SAME"),

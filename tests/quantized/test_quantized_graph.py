@@ -153,24 +153,26 @@ def test_nchw_computes_what_nhwc_does(kind):
 
 
 @BOTH
-def test_matmul_is_integer_exact(asymmetric):
+@PER_CHANNEL
+def test_matmul_is_integer_exact(asymmetric, channel_wise):
     def make():
         x = tf1.placeholder(tf.float32, [None, 33], name="x")
         tf.nn.bias_add(tf.matmul(x, normal((33, 10), 10), name="layer"), normal((10,), 11), name="out")
 
-    check_layer(build(make), normal((5, 33), 12, 2.0), asymmetric, False)
+    check_layer(build(make), normal((5, 33), 12, 2.0), asymmetric, channel_wise)
 
 
 @BOTH
+@PER_CHANNEL
 @pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_batch_matmul_is_integer_exact(asymmetric, batch, with_bias):
+def test_batch_matmul_is_integer_exact(asymmetric, channel_wise, batch, with_bias):
     def make():
         x = tf1.placeholder(tf.float32, [*batch, 5, 33], name="x")
         y = tf.raw_ops.BatchMatMulV2(x=x, y=normal((33, 10), 10), name="layer")
         tf.identity(tf.add(y, normal((10,), 11)) if with_bias else y, name="out")
 
-    check_layer(build(make), normal((*batch, 5, 33), 12, 2.0), asymmetric, False)
+    check_layer(build(make), normal((*batch, 5, 33), 12, 2.0), asymmetric, channel_wise)
 
 
 @PER_CHANNEL
@@ -239,7 +241,7 @@ def test_ties_go_to_even():
 def all_factors(graph_def, outputs):
     fused = fuse(GraphView(graph_def), keep=outputs)
     return fused, {
-        name: factors_for(layer.op_type, layer.weights, True, layer.op_type != "MatMul")
+        name: factors_for(layer.op_type, layer.weights, True, True)
         for name, layer in fused.layers.items()
     }
 

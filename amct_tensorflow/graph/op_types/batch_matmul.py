@@ -1,4 +1,4 @@
-"""BatchMatMul and BatchMatMulV2: one matrix of weights [channels in, channels out] for the whole batch, one scale.
+"""BatchMatMul and BatchMatMulV2: one matrix of weights [channels in, channels out] for the whole batch.
 
 A matrix per member of the batch (constants of more axes) is refused, as it is by the original toolkit. The original
 also quantizes both sides of a product of two tensors that are computed (spec section 10); here a layer has weights.

@@ -31,7 +31,6 @@ CONV2D = OpType(
     weight_rank=4,
     input_axis=2,
     channel_axes=(3,),
-    per_channel=True,
     pads=pads,
     products=products_of_convolution,
     is_fully_connected=_is_fully_connected,

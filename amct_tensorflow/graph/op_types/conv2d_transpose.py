@@ -77,7 +77,6 @@ CONV2D_TRANSPOSE = OpType(
     weight_rank=4,
     input_axis=3,
     channel_axes=(2,),
-    per_channel=True,
     is_told_its_output_shape=True,
     restriction=_restriction,
     pads=always_pads,

@@ -27,7 +27,6 @@ CONV3D = OpType(
     input_axis=3,
     channel_axes=(4,),
     output_rank=5,
-    per_channel=True,
     zero_point=False,
     restriction=_restriction,
     pads=pads,

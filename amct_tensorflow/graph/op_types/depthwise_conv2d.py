@@ -55,7 +55,6 @@ DEPTHWISE_CONV2D = OpType(
     weight_rank=4,
     input_axis=2,
     channel_axes=(2, 3),
-    per_channel=True,
     restriction=_restriction,
     pads=pads,
     products=_products,

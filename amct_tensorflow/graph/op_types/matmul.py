@@ -1,4 +1,4 @@
-"""MatMul: weights [channels in, channels out]; one scale for all of them."""
+"""MatMul: weights [channels in, channels out]."""
 
 from collections.abc import Sequence
 from fractions import Fraction

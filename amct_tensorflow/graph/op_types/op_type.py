@@ -64,7 +64,6 @@ class OpType:
         input_axis: the axis of the weights that counts the channels of the data, those of a group where there are some.
         channel_axes: the axes of the weights that make up the output channels (spec section 7.3).
         output_rank: number of axes of the output; None if it has as many as the data, two at least.
-        per_channel: whether the weights may have one scale per output channel; the default then, too.
         zero_point: whether the activations may have a zero point.
         is_told_its_output_shape: whether an input says how large the output is, number of images included.
         restriction: returns why a node of the type cannot be quantized, None if it can.
@@ -84,7 +83,6 @@ class OpType:
     input_axis: int | None = None
     channel_axes: tuple[int, ...] = ()
     output_rank: int | None = 4
-    per_channel: bool = False
     zero_point: bool = True
     is_told_its_output_shape: bool = False
     restriction: Callable[[NodeDef], str | None] = unrestricted
@@ -93,6 +91,11 @@ class OpType:
     is_fully_connected: Callable[[NodeDef, Sequence[int], Sequence[int | None]], bool] = never
     matrix_form: MatrixForm | None = None
     window: Callable[[NodeDef], list[int]] = no_window
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it has weights, which may then have one scale per output channel."""
+        return self.weight_input is not None
 
     def channels(self, weights: np.ndarray) -> int:
         """Returns the number of output channels of weights."""
