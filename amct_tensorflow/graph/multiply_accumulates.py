@@ -11,9 +11,7 @@ from amct_tensorflow.graph.op_types import OP_TYPES, UNQUANTIZED
 from amct_tensorflow.graph.view import GraphView, attribute, data_inputs
 
 # The op types that carry any.
-CARRIERS = frozenset(
-    {name for name, op_type in OP_TYPES.items() if op_type.has_weights} | set(UNQUANTIZED)
-)
+CARRIERS = frozenset({name for name, op_type in OP_TYPES.items() if op_type.has_weights} | set(UNQUANTIZED))
 
 
 def multiply_accumulates(view: GraphView, node: NodeDef) -> int | None:

@@ -126,7 +126,7 @@ def test_correction_is_the_mean_difference_of_the_layer_alone():
     result = calibrate(x, make=make).check_complete()
     factors, correction = result.factors[OUTPUT], result.corrections[OUTPUT]
     q = np.clip(np.rint(x / factors.scale_d) + factors.offset_d, -128, 127) - factors.offset_d
-    quantized = q @ correction.weights.astype(np.float64) * factors.scale_d * factors.scale_w[0]
+    quantized = q @ correction.weights.astype(np.float64) * factors.scale_d * np.array(factors.scale_w)
     expected = (x @ normal((5, 3), 41).astype(np.float64) - quantized).mean(axis=0)
     np.testing.assert_allclose(correction.bias, expected, atol=1e-6)
 
@@ -138,7 +138,7 @@ def test_weights_are_rounded_so_that_the_output_errs_less():
 
     x = normal((400, 4), 42) @ normal((4, 24), 43) + 0.1 * normal((400, 24), 44)  # inputs that rise and fall together
     result = calibrate(x, make=make).check_complete()
-    scale, weights = result.factors[OUTPUT].scale_w[0], normal((24, 8), 41)
+    scale, weights = np.array(result.factors[OUTPUT].scale_w), normal((24, 8), 41)
     choices = result.corrections[OUTPUT].weights, np.rint(weights / scale)
     errors = [np.var(x @ (weights - scale * integers)) for integers in choices]
     assert errors[0] < 0.5 * errors[1]

@@ -22,7 +22,6 @@ WEIGHTS = normal((20, 8), 1) * SIZES
 # Processors without exact products of bytes add pairs of them in 16 bits; with one of each pair 0 nothing saturates.
 WEIGHTS[1::2] = 0
 SHAPES = {"MatMul": [16, 20], "BatchMatMulV2": [16, 3, 20]}
-RESOLVERS = tf.lite.experimental.OpResolverType
 
 
 @pytest.fixture(params=SHAPES)
@@ -65,12 +64,17 @@ def test_every_channel_keeps_its_own_scale(planned, target):
     assert check_export(plan, exported, evaluator).divergence < 1e-3
 
 
-@pytest.mark.parametrize("resolver", [RESOLVERS.AUTO, RESOLVERS.BUILTIN_WITHOUT_DEFAULT_DELEGATES, RESOLVERS.BUILTIN_REF])
+@pytest.mark.parametrize("resolver", ["AUTO", "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "BUILTIN_REF"])
 def test_all_kernels_of_tflite_take_a_scale_per_channel(planned, resolver):
     plan, _ = planned
-    model = make_tflite_model(plan)
+    is_old = tuple(map(int, tf.__version__.split(".")[:2])) < (2, 19)
+    if is_old and resolver == "BUILTIN_REF" and plan.layers["dense"].op_type.name != "MatMul":
+        pytest.skip("the reference kernel of TensorFlow 2.16 to 2.18 computes data of two axes alone")
+    model = make_tflite_model(plan.without(["last"]))  # whose kernels compute in float from integers, or not at all
     interpreter = tf.lite.Interpreter(
-        model_content=model.content, experimental_op_resolver_type=resolver, experimental_preserve_all_tensors=True
+        model_content=model.content,
+        experimental_op_resolver_type=tf.lite.experimental.OpResolverType[resolver],
+        experimental_preserve_all_tensors=True,
     )
     interpreter.allocate_tensors()
     details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}

@@ -240,10 +240,7 @@ def test_ties_go_to_even():
 
 def all_factors(graph_def, outputs):
     fused = fuse(GraphView(graph_def), keep=outputs)
-    return fused, {
-        name: factors_for(layer.op_type, layer.weights, True, True)
-        for name, layer in fused.layers.items()
-    }
+    return fused, {name: factors_for(layer.op_type, layer.weights, True, True) for name, layer in fused.layers.items()}
 
 
 def test_nodes_have_exactly_the_registered_shape():
