@@ -28,8 +28,7 @@ def draw_recipe(seed):
     chance = Chance(seed)
     chance.wild = chance.maybe(0.35)
     data = _draw_data(chance)
-    steps, shapes = _draw_steps(chance, data)
-    steps, outputs = _draw_outputs(chance, steps, shapes)
+    steps, outputs = _draw_outputs(chance, _draw_steps(chance, data))
     config = _draw_config(chance, len(data.batches), [index for index, step in enumerate(steps) if step.kind in LAYERS])
     return Recipe(data, steps, outputs, chance.maybe(0.6), config)
 
@@ -59,19 +58,19 @@ def _draw_data(chance):
 
 
 def _draw_steps(chance, data):
-    """Draws steps, at least one of which is a layer; returns them, and the shapes of all values."""
+    """Draws steps, at least one of which is a layer if there is a way."""
     steps, behind_a_layer = [], False
     with tf.Graph().as_default():
         values = [placeholder(data)]
         count = chance.whole(2, _MOST_STEPS)
         while len(steps) < count or (not _has_layer(steps) and len(steps) < 2 * _MOST_STEPS):
-            step = _draw_step(chance, values, behind_a_layer)
+            step, value = _draw_step(chance, values, behind_a_layer)
             if step is None:
                 break
-            values.append(write_step(step, values, len(steps), Program()))
+            values.append(value)
             steps.append(step)
             behind_a_layer = step.kind in LAYERS
-        return steps, [value.shape.as_list() for value in values]
+    return tuple(steps)
 
 
 def _has_layer(steps):
@@ -79,14 +78,16 @@ def _has_layer(steps):
 
 
 def _draw_step(chance, values, behind_a_layer):
-    """Draws a step that suits the last value, or now and then an earlier one."""
+    """Draws a step that suits the last value, or now and then an earlier one; returns it, and what it makes of that."""
     for _ in range(50):
         number = len(values) - 1 if chance.maybe(0.9) else chance.whole(0, len(values) - 1)
         family = _FAMILIES[chance.weighted(_BEHIND_A_LAYER if behind_a_layer else _ANYWHERE)]
         step = _draw_of_family(chance, family, values, number)
-        if step is not None and _is_small(step, values):
-            return step
-    return None
+        if step is not None:
+            value = write_step(step, values, len(values) - 1, Program())
+            if 0 not in value.shape and math.prod(length or 1 for length in value.shape) <= _MOST_VALUES:
+                return step, value
+    return None, None
 
 
 def _draw_of_family(chance, family, values, number):
@@ -104,20 +105,12 @@ def _draw_of_family(chance, family, values, number):
     return None
 
 
-def _is_small(step, values):
-    with tf.Graph().as_default():
-        copies = [tf.compat.v1.placeholder(value.dtype, value.shape) for value in values]
-        shape = write_step(step, copies, 0, Program()).shape.as_list()
-    return 0 not in shape and math.prod(length or 1 for length in shape) <= _MOST_VALUES
-
-
-def _draw_outputs(chance, steps, shapes):
+def _draw_outputs(chance, steps):
     """Asks for the last value, now and then for others too, and leaves out what none of them needs."""
     outputs = [len(steps)]
     if chance.maybe(0.25) and len(steps) > 2:
         outputs.append(chance.whole(1, len(steps) - 1))
-    del shapes
-    return without_unneeded(tuple(steps), tuple(outputs))
+    return without_unneeded(steps, tuple(outputs))
 
 
 def without_unneeded(steps, outputs):

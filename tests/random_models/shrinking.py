@@ -1,5 +1,6 @@
 """Makes a recipe smaller as long as the same goes wrong."""
 
+import time
 from dataclasses import replace
 
 from random_models.drawing import without_unneeded
@@ -71,16 +72,16 @@ def _with_outputs(recipe, outputs):
     return Recipe(recipe.data, steps, outputs, recipe.named, config)
 
 
-def shrink(recipe, is_as_wrong, tries=150):
-    """Returns the smallest recipe found of which ``is_as_wrong`` is true; it is asked so many times at most."""
+def shrink(recipe, is_as_wrong, seconds=60):
+    """Returns the smallest recipe found in some time of which ``is_as_wrong`` is true."""
+    end = time.monotonic() + seconds
     best, again = recipe, True
     while again:
         again = False
         for candidate in smaller(best):
             if candidate == best:
                 continue
-            tries -= 1
-            if tries < 0:
+            if time.monotonic() > end:
                 return best
             if is_as_wrong(candidate):
                 best, again = candidate, True

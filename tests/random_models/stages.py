@@ -82,16 +82,12 @@ class _Case:
         self.recipe = recipe
         self.model = build(recipe)
         self.batches = batches(recipe.data)
+        self.expected = ()
         Path("net.pb").write_bytes(self.model.graph_def.SerializeToString())
 
     @cached_property
     def float_model(self):
         return FloatModel.load("net.pb", self.model.outputs)
-
-    @cached_property
-    def expected(self):
-        """What to expect of the outputs; of their noise, once the configuration is written."""
-        return expect(self.recipe, self.batches)
 
     def write_config(self):
         """Writes config.json; returns the arguments of ``Naive`` that it follows from."""
@@ -137,17 +133,15 @@ def _import(graph_def):
 def examine(recipe, formats=()):
     """Carries a recipe through all stages, and exports in some formats, in the current folder; returns findings."""
     case = _Case(recipe)
-    if not all(each.is_finite for each in case.expected):
-        return []
     findings = []
-    stages = [("fused", _check_fused), ("quantized", _check_quantized), ("integers", _check_integers)]
-    stages += [(name, lambda each, name=name: _check_export(each, name)) for name in formats]
-    for name, check in stages:
+    for name, check in {**_STAGES, **{name: _export_to(name) for name in formats}}.items():
         finding = _finding(name, check, case)
         if finding:
             findings.append(finding)
-            if name in ("fused", "quantized"):  # of which everything else follows
+            if name in _ALL_ELSE_FOLLOWS_FROM:
                 break
+        if not all(each.is_finite for each in case.expected):
+            break
     return findings
 
 
@@ -167,6 +161,11 @@ def _is_refusal(error):
     quotes_internals = "Traceback" in text or "{{" in text or re.search(r"__\w+__|\.(py|cc|h):\d", text)
     nothing = isinstance(error, ConfigValueError | ConfigEmptyError) and ("no layer" in text or "no op" in text)
     return not quotes_internals and (nothing or isinstance(error, ExportError | ModelError))
+
+
+def _configure(case):
+    """Whatever TensorFlow takes can be configured, if there is something to quantize."""
+    case.expected = expect(case.recipe, case.batches, case.write_config())
 
 
 def _check_fused(case):
@@ -195,8 +194,6 @@ def _compare_floats(case, runs):
 
 def _check_quantized(case):
     """The public steps yield a model that is not much noisier than the simplest quantization."""
-    naive = case.write_config()
-    case.expected = expect(case.recipe, case.batches, naive)
     graph = _import(case.model.graph_def)
     amct.quantize_model(graph, "config.json", "record.txt", case.model.outputs)
     options = nchw_on_cpu() if _is_channels_first(case.recipe) else None
@@ -279,8 +276,12 @@ class _Batches(AutoCalibrationEvaluatorBase):
             return [session.run([f"{name}:0" for name in outputs], {f"{INPUT}:0": batch}) for batch in self.values]
 
 
-def _check_export(case, name):
+def _export_to(name):
     """The exported file computes what the simulation does."""
+    return lambda case: _check_export(case, name)
+
+
+def _check_export(case, name):
     evaluator = _Batches(case.batches)
     export_model(
         Path("results/net_quantized.pb"), case.model.outputs, TARGETS[name], CheckedEvaluator(evaluator),
@@ -291,3 +292,9 @@ def _check_export(case, name):
         _compare_noise(
             [run[index] for run in exported], [run[index] for run in simulated], expected, _NOISES_OF_EXPORTS
         )
+
+
+_STAGES = {
+    "configured": _configure, "fused": _check_fused, "quantized": _check_quantized, "integers": _check_integers,
+}  # fmt: skip
+_ALL_ELSE_FOLLOWS_FROM = ("configured", "fused", "quantized")

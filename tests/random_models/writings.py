@@ -73,9 +73,10 @@ class Naive(Reference):
     No quantization that is worth anything is much worse.
     """
 
-    def __init__(self, quantized, per_tensor=(), *, symmetric=False):
-        """Takes which steps to quantize, and which of them with one scale for all weights."""
+    def __init__(self, quantized, per_tensor=(), *, symmetric=False, coarseness=1.0):
+        """Takes which steps to quantize, which of them with one scale for all weights, and a factor of all scales."""
         super().__init__()
+        self._coarseness = coarseness
         self._quantized = frozenset(quantized)
         self._per_tensor = frozenset(per_tensor)
         self._symmetric = symmetric
@@ -85,7 +86,7 @@ class Naive(Reference):
             return x
         lowest, highest = tf.minimum(tf.reduce_min(x), 0), tf.maximum(tf.reduce_max(x), 0)
         reach = tf.maximum(-lowest, highest)
-        step = tf.math.maximum(reach / 127 if self._symmetric else (highest - lowest) / 255, 1e-300)
+        step = tf.maximum(reach / 127 if self._symmetric else (highest - lowest) / 255, 1e-300) * self._coarseness
         return tf.clip_by_value(tf.round(x / step) * step, lowest, highest)
 
     def weights(self, values, axis):
@@ -93,5 +94,5 @@ class Naive(Reference):
             return self.constant(values)
         others = tuple(index for index in range(values.ndim) if index != axis % values.ndim)
         reach = np.abs(values).max(axis=None if self.step in self._per_tensor else others, keepdims=True)
-        step = np.where(reach == 0, 1, reach / 127)
+        step = np.where(reach == 0, 1, reach / 127) * self._coarseness
         return self.constant(np.rint(values / step) * step)
