@@ -7,6 +7,9 @@
 All axes that are summed up become one, and all that only the weights have. What has to be done to the weights is done
 once. The product keeps the Einsum's name, or what follows it does if others may ask for that name. Equations in which
 an axis of the weights is one of the output and of the data are left alone: there is not one matrix, but several.
+
+Data of four axes whose second has the length 1 loses it for the product: there, BatchMatMulV2 of TensorFlow with oneDNN
+reads and writes memory that is not its own.
 """
 
 import math
@@ -119,10 +122,14 @@ class _Writer:
         if len(product.summed) > 1:
             data = self._reshape(data, data, rows, product.weights.shape[:1])
         op = "MatMul" if len(rows) == 1 else "BatchMatMulV2"
-        inputs = [data, self._const(f"{name}/weights", product.weights), *_waits(self._einsum)]
+        loses_axis = len(rows) == 3 and rows[1] == 1
+        factor = self._add("Squeeze", [data], T=tf.float32, squeeze_dims=[1]) if loses_axis else data
+        inputs = [factor, self._const(f"{name}/weights", product.weights), *_waits(self._einsum)]
         editor.replace_node(make_node(name, op, inputs, T=tf.float32))
         made = (*product.kept, *product.made)
-        split = name if len(product.made) == 1 else self._reshape(name, data, rows, tuple(product.made.values()))
+        split = name
+        if loses_axis or len(product.made) != 1:
+            split = self._reshape(name, data, rows, tuple(product.made.values()))
         value = self._transpose(split, made, product.output)
         if value == name or not keeps_name:
             return value

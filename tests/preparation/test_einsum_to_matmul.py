@@ -56,6 +56,23 @@ EQUATIONS = [
 ]
 
 
+@pytest.mark.parametrize("unknown", ["", "a", "abc"])
+@pytest.mark.parametrize(
+    ("equation", "reshapes"),
+    [("ahbc,cd->ahbd", 1), ("ahbc,cde->ahbde", 1), ("ahbc,cd->adhb", 1), ("ahbcd,cde->ahbe", 2)],
+)
+def test_a_second_axis_of_length_1_is_left_out_of_the_product(monkeypatch, equation, reshapes, unknown):
+    """Kernels of TensorFlow's corrupt memory there."""
+    monkeypatch.setitem(LENGTHS, "h", 1)
+    graph_def, x = einsum(equation, unknown)
+    rewritten, _ = prepared(graph_def, einsum_to_matmul)
+    assert ops(rewritten).count("Squeeze") == 1 and ops(rewritten).count("Reshape") == reshapes
+    assert ops(rewritten).count("BatchMatMulV2") == 1
+    check_equal(graph_def, rewritten, x)
+    asked, _ = prepared(graph_def, einsum_to_matmul, keep=("layer", "out"))
+    check_equal(graph_def, asked, x, "layer")
+
+
 @pytest.mark.parametrize(("equation", "expected"), EQUATIONS)
 @pytest.mark.parametrize("unknown", ["", "a", "abc"])
 def test_a_product_with_one_matrix(equation, expected, unknown):
