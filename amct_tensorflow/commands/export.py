@@ -50,7 +50,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add("--output", metavar="PREFIX", help="folder and prefix of the files (default: those of the result)")
     add("--max_divergence", metavar="D", type=non_negative_float, default=_LIMIT,
         help="how far the outputs may lie from those of the simulation; of probabilities, mean KL divergence in nats "
-        "(default: %(default)s)")  # fmt: skip
+        "(default: %(default)s); a file beyond that gets a name with _diverges, and the exit code is 3")  # fmt: skip
     add_json(parser)
 
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from amct_tensorflow.comparison.running import Runner
 from amct_tensorflow.comparison.tensor_error import TensorError
 from amct_tensorflow.errors import DatasetError
+from amct_tensorflow.export.float_twin import make_float_twin
 from amct_tensorflow.export.output_grids import ACTIVATIONS, Output, limits
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.target import Exported, Runtime
@@ -20,6 +21,9 @@ from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 from amct_tensorflow.search.evaluator import Evaluation
 from amct_tensorflow.sensitivity.divergence import Divergence
+
+# Nobody sees, or hears, noise so many decibels below the signal.
+_ENOUGH = 40.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,28 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class OutputErrors:
+    """How far an output lies from what its integers give if activations are not rounded.
+
+    Attributes:
+        simulation: that of the simulation.
+        exported: that of the exported model.
+    """
+
+    simulation: TensorError
+    exported: TensorError
+
+    @property
+    def lost(self) -> float:
+        """Signal-to-noise ratio in dB that the exported model lacks, of what is noticed."""
+        return _noticed(self.simulation) - _noticed(self.exported)
+
+
+def _noticed(error: TensorError) -> float:
+    return min(error.sqnr, _ENOUGH) if error.sqnr > 0 else 0.0
+
+
+@dataclass(frozen=True)
 class Check:
     """How an exported model compares with the simulation.
 
@@ -50,12 +76,14 @@ class Check:
         saturating: the exported model as this processor computes it where products of bytes saturate; else None.
         layers: per layer that the runtime lets be seen, how far its output lies from that of the simulation, everything
             before it included.
+        outputs: per output of floats, what it has lost.
     """
 
     simulation: Evaluation
     exported: Comparison
     saturating: Comparison | None
     layers: dict[str, TensorError]
+    outputs: dict[str, OutputErrors]
 
 
 def check_export(plan: ExportPlan, exported: Exported, evaluator: CheckedEvaluator) -> Check:
@@ -71,7 +99,8 @@ def check_export(plan: ExportPlan, exported: Exported, evaluator: CheckedEvaluat
     if exported.saturating is not None:
         what = "the exported model as this processor computes it"
         saturating = _compare(plan, exported.saturating.runtime, evaluator, what)
-    return Check(simulation, compared, saturating, _compare_layers(plan, exported.runtime))
+    layers = _compare_layers(plan, exported.runtime)
+    return Check(simulation, compared, saturating, layers, _compare_outputs(plan, exported.runtime))
 
 
 def _compare(plan: ExportPlan, runtime: Runtime, evaluator: CheckedEvaluator, what: str) -> Comparison:
@@ -144,6 +173,26 @@ def _compare_layers(plan: ExportPlan, runtime: Runtime) -> dict[str, TensorError
         like, output = expected[ends[name]], plan.layer_outputs[name]
         shaped = values.reshape(like.shape) if values.size == like.size else values
         errors[name].add(_as_read(like, output), _as_read(shaped, output))
+    return errors
+
+
+def _compare_outputs(plan: ExportPlan, runtime: Runtime) -> dict[str, OutputErrors]:
+    """Compares the outputs of both on a few images with those of the float twin, which rounds no activation."""
+    tensors = [f"{name}:0" for name in dict.fromkeys(plan.outputs)]
+    feeds = {f"{name}:0": values for name, values in plan.images.items()}
+    twin = make_float_twin(plan.view, plan.layers.values(), (), plan.outputs)
+    values = []
+    for graph_def in (twin, plan.view.graph_def):
+        with Runner(import_graph(graph_def, plan.model)) as runner:
+            values.append(runner.run(tensors, feeds))
+    in_float, simulated = values
+    errors = {}
+    for name, found in zip(plan.outputs, runtime.run(plan.images), strict=True):
+        like = in_float[f"{name}:0"]
+        if np.issubdtype(like.dtype, np.floating) and np.size(found) == like.size:
+            errors[name] = OutputErrors(TensorError(), TensorError())
+            errors[name].simulation.add(like, simulated[f"{name}:0"])
+            errors[name].exported.add(like, np.asarray(found, like.dtype).reshape(like.shape))
     return errors
 
 

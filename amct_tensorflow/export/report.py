@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from amct_tensorflow.console.table import format_table
-from amct_tensorflow.export.check import Check, Comparison, top1
+from amct_tensorflow.export.check import Check, Comparison, OutputErrors, top1
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.saturation import can_saturate
 from amct_tensorflow.export.target import Exported, Target
@@ -54,6 +54,7 @@ def make_document(
             *(_layer(name, exported.in_float.get(name), check) for name in plan.layers),
             *({"name": name, "int8": False, "reason": _ROLLED_BACK, "snr_db": None} for name in plan.float_layers),
         ],
+        "outputs": [_output(name, errors) for name, errors in check.outputs.items()],
         "sums": [_part(name, exported.in_float.get(name)) for name in plan.sums],
     }
 
@@ -79,6 +80,15 @@ def _metrics(evaluation: Evaluation) -> dict[str, Any]:
 def _layer(name: str, reason: str | None, check: Check) -> dict[str, Any]:
     error = check.layers.get(name)
     return {**_part(name, reason), "snr_db": None if error is None else finite_or_none(error.sqnr)}
+
+
+def _output(name: str, errors: OutputErrors) -> dict[str, Any]:
+    found = {"simulation": errors.simulation.sqnr, "exported": errors.exported.sqnr, "lost": errors.lost}
+    return {"name": name, **{f"{key}_db": _rounded(value) for key, value in found.items()}}
+
+
+def _rounded(decibels: float) -> float | None:
+    return round(decibels, 1) if math.isfinite(decibels) else None
 
 
 def _part(name: str, reason: str | None) -> dict[str, Any]:

@@ -15,12 +15,15 @@ from amct_tensorflow.storage.json_text import expect, parse_json
 def read_exports(folder: Path, model: str) -> tuple[Export, ...]:
     """Reads the files ``PREFIX_export_FORMAT.json``, of the prefix that a model has; warns of those that say nothing.
 
+    Exports that diverged are among them: of these, ``PREFIX`` ends in ``_diverges``.
+
     Args:
         folder: where they are.
         model: name of the quantized model's file.
     """
-    start = f"{prefix_of(Path(model)).name}_export_"
-    files = sorted(path for path in folder.glob("*_export_*.json") if path.name.startswith(start))
+    prefix = prefix_of(Path(model)).name
+    starts = (f"{prefix}_export_", f"{prefix}_diverges_export_")
+    files = sorted(path for path in folder.glob("*_export_*.json") if path.name.startswith(starts))
     found = []
     for file in files:
         try:

@@ -97,10 +97,21 @@ def test_an_evaluator_judges_the_exported_file(main, capsys, result):
     }
 
 
-def test_a_difference_is_said_and_tells_in_the_exit_code(main, capsys, messages, result):
-    assert main(["export", result, "--to", "tflite", "--data", "x.npy", "--max_divergence", "0"]) == command.DIFFERS
+def test_a_file_that_diverges_is_called_so_and_tells_in_the_exit_code(main, capsys, messages, result):
+    Path("results/net.tflite").write_bytes(b"earlier")
+    arguments = ["export", result, "--to", "tflite", "--data", "x.npy"]
+    assert main([*arguments, "--max_divergence", "0", "--json"]) == command.DIFFERS
+    document = json.loads(capsys.readouterr().out)
+    assert document["file"] == "net_diverges.tflite" and not document["within_limit"]
+    assert json.loads(Path("results/net_diverges_export_tflite.json").read_text()) == document
+    assert Path("results/net_diverges.tflite").stat().st_size == document["file_bytes"]
     assert any("does not compute what the simulation does" in message for message in messages)
-    assert Path("results/net.tflite").exists()
+    assert any("results/net.tflite is that of an earlier export; it stays as it is" in message for message in messages)
+    assert Path("results/net.tflite").read_bytes() == b"earlier"
+    assert not Path("results/net_export_tflite.json").exists()
+    assert main(arguments) == 0
+    assert not list(Path("results").glob("*diverges*"))
+    assert Path("results/net.tflite").read_bytes() != b"earlier"
 
 
 def test_raw_data(main, result):
@@ -166,6 +177,13 @@ def test_the_report_of_the_run_shows_it(main, capsys, result):
     assert main(["export", result, "--to", "tflite", "--data", "x.npy"]) == 0
     assert [each.format for each in read_report(Path("results/report.json")).exports] == ["tflite"]
     assert "tflite" in Path("results/report.html").read_text()
+
+
+def test_the_report_of_the_run_shows_one_that_diverges(main, capsys, result):
+    Path("results/report.json").write_text(dump_report(make_report()))
+    assert main(["export", result, "--to", "tflite", "--data", "x.npy", "--max_divergence", "0"]) == command.DIFFERS
+    assert [each.file for each in read_report(Path("results/report.json")).exports] == ["net_diverges.tflite"]
+    assert "net_diverges.tflite" in Path("results/report.html").read_text()
 
 
 def test_a_report_that_is_damaged_does_not_keep_it_from_being_made(main, result, messages):
