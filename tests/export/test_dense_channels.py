@@ -61,7 +61,7 @@ def test_every_channel_keeps_its_own_scale(planned, target):
     error = np.abs(found - reference(plan)).max(axis=tuple(range(found.ndim - 1)))
     assert np.all(error <= 1.1 * step + 1e-4 * SIZES), error / SIZES
     assert "dense" not in exported.in_float
-    assert check_export(plan, exported, evaluator).divergence < 1e-3
+    assert check_export(plan, exported, evaluator).exported.divergence < 1e-3
 
 
 @pytest.mark.parametrize("resolver", ["AUTO", "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "BUILTIN_REF"])
