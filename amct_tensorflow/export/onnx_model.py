@@ -6,7 +6,7 @@ Activations are uint8 with a zero point of ``offset + 128``, which says the same
 uint8 by int8. Weights have a scale per output channel, wherever ours have. Whatever is no layer stays in float.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,57 +17,13 @@ from amct_tensorflow.export.clipping import is_clipped_by
 from amct_tensorflow.export.integer_layer import IntegerLayer
 from amct_tensorflow.export.onnx_conversion import convert_to_onnx
 from amct_tensorflow.export.onnx_editor import OnnxEditor
+from amct_tensorflow.export.onnx_forms import FORMS, INT8_WEIGHTS
 from amct_tensorflow.export.plan import ExportPlan
 
 _POOLS = ("AveragePool", "GlobalAveragePool")
 # Runtimes have int8 kernels of these that yield float.
 _FLOAT_OUTPUT = ("MatMul", "Gemm")
 _ACTIVATIONS = {"Clip": "Relu6", "Relu": "Relu"}
-
-
-def _filters(weights: np.ndarray) -> np.ndarray:
-    """From [height, width, in, out] to [out, in, height, width]."""
-    return weights.transpose(3, 2, 0, 1)
-
-
-def _depthwise_filters(weights: np.ndarray) -> np.ndarray:
-    """From [height, width, channels, multiplier] to [channels * multiplier, 1, height, width]."""
-    return _filters(weights.reshape(*weights.shape[:2], 1, -1))
-
-
-def _volume_filters(weights: np.ndarray) -> np.ndarray:
-    """From [depth, height, width, in, out] to [out, in, depth, height, width]."""
-    return weights.transpose(4, 3, 0, 1, 2)
-
-
-def _matrix(weights: np.ndarray) -> np.ndarray:
-    return weights
-
-
-@dataclass(frozen=True)
-class _Form:
-    """How ONNX has an op type.
-
-    Attributes:
-        op: its name there.
-        layout: brings weights into the layout that they have there.
-        channel_axis: the axis of that which counts the output channels.
-    """
-
-    op: str
-    layout: Callable[[np.ndarray], np.ndarray]
-    channel_axis: int
-
-
-_FORMS = {
-    "Conv2D": _Form("Conv", _filters, 0),
-    "DepthwiseConv2dNative": _Form("Conv", _depthwise_filters, 0),
-    "Conv3D": _Form("Conv", _volume_filters, 0),
-    "Conv2DBackpropInput": _Form("ConvTranspose", _filters, 1),
-    "MatMul": _Form("MatMul", _matrix, 1),
-    "BatchMatMul": _Form("MatMul", _matrix, 1),
-    "BatchMatMulV2": _Form("MatMul", _matrix, 1),
-}
 
 
 @dataclass(frozen=True)
@@ -159,7 +115,7 @@ class _Writer:
                 node = by_output.get(f"{name}:0")
                 candidates = [node] if node is not None and node.op_type in _POOLS else []
             else:
-                form = _FORMS[layer.op_type.name]
+                form = FORMS[layer.op_type.name]
                 candidates = by_weights.get((form.op, _digest(form.layout(layer.float_weights))), [])
             if len(candidates) == 1:
                 found[name] = candidates[0]
@@ -182,8 +138,8 @@ class _Writer:
     def _put_integers(self, layer: IntegerLayer, node: Any) -> None:
         if layer.weights is None:
             return
-        form = _FORMS[layer.op_type.name]
-        name = self._weights[layer.name] = f"{layer.name}/int8_weights"
+        form = FORMS[layer.op_type.name]
+        name = self._weights[layer.name] = INT8_WEIGHTS.format(layer.name)
         node.input[1] = self._integers(name, form.layout(layer.weights), layer.weight_scale, form.channel_axis)
         if layer.op_type.name == "MatMul" and layer.bias is not None:
             self._take_bias_in(layer, node)

@@ -10,9 +10,11 @@ import numpy as np
 
 from amct_tensorflow.export.libraries import library, refusals
 from amct_tensorflow.export.onnx_model import OnnxModel, make_onnx_model
+from amct_tensorflow.export.onnx_reading import read_onnx_layers
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.saturation import can_saturate, saturates
 from amct_tensorflow.export.target import Exported, Saturating, Target, Values
+from amct_tensorflow.export.written import check_written
 from amct_tensorflow.graph.op_types.op_type import data_format
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
@@ -30,6 +32,8 @@ def _export(plan: ExportPlan, _evaluator: CheckedEvaluator) -> Exported:
     model = make_onnx_model(plan, outputs_in_int8=True)
     in_float = {**_in_float(plan, model), **model.missing}
     files = {".onnx": model.model.SerializeToString()}
+    written = read_onnx_layers(files[".onnx"], {name: plan.layers[name] for name in model.weights})
+    check_written(plan.layers, written, "ONNX")
     runtime = OnnxRuntime(plan, model, {})
     if can_saturate(plan.quantized_layers.values()) and _saturates():
         exact = OnnxRuntime(plan, model, _EXACT)

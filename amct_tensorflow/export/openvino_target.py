@@ -15,9 +15,11 @@ import numpy as np
 from amct_tensorflow.export.libraries import library, refusals
 from amct_tensorflow.export.onnx_model import OnnxModel, make_onnx_model
 from amct_tensorflow.export.onnx_target import feeds, in_layout
+from amct_tensorflow.export.openvino_reading import read_openvino_layers
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.saturation import can_saturate, saturates
 from amct_tensorflow.export.target import Exported, Saturating, Target, Values
+from amct_tensorflow.export.written import check_written
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 _INT8 = ("u8", "i8")
@@ -29,6 +31,8 @@ def _export(plan: ExportPlan, _evaluator: CheckedEvaluator) -> Exported:
     library("openvino", "openvino")  # so that nothing is converted in vain
     source = make_onnx_model(plan, outputs_in_int8=False)
     files = convert_to_openvino(source.model.SerializeToString())
+    layers = {name: plan.layers[name] for name in source.weights}
+    check_written(plan.layers, read_openvino_layers(_read(files), layers), "OpenVINO")
     runtime = _Runtime(plan, source, files, {})
     in_float = {**_layers_in_float(plan, source, runtime.compiled), **source.missing}
     if can_saturate(plan.quantized_layers.values()) and _saturates():

@@ -69,6 +69,27 @@ def in_original_layout(
     return original.reshape(shape)
 
 
+def bias_in_file(
+    layer: IntegerLayer, own: np.ndarray | None, behind: Sequence[np.ndarray], anywhere: Sequence[np.ndarray]
+) -> np.ndarray | None:
+    """Returns what a file adds to the channels of a layer; None if nothing.
+
+    Args:
+        layer: the layer.
+        own: what its operator adds itself.
+        behind: the constants that are added to what it yields.
+        anywhere: those that are added to anything; a bias may stand behind ops that move what the layer yields.
+    """
+    expected = np.zeros(0) if layer.bias is None else layer.float_bias
+    parts = [*([] if own is None else [own]), *(each for each in behind if _is(each, expected))]
+    parts = parts or [each for each in anywhere if _is(each, expected)][:1]
+    return np.asarray(sum(np.ravel(each) for each in parts)) if parts else None
+
+
+def _is(found: np.ndarray, bias: np.ndarray) -> bool:
+    return found.size == bias.size and _alike(found, bias)
+
+
 def _differences(layer: IntegerLayer, found: WrittenLayer) -> list[str]:
     """Returns what of a layer differs."""
     differs = []
