@@ -43,8 +43,8 @@ def _read(layer: IntegerLayer, weights: Any | None, added: list[tuple[Any, np.nd
     for each in behind:
         if _type(each) == "Multiply":
             scale = _value(_sources(each)[1])
-    first = [(add, value) for add, value in added if operation in _sources(add)]
-    second = [(add, value) for add, value in added if any(each in _sources(add) for each, _ in first)]
+    first = [(add, value) for add, value in added if _reads(add, operation)]
+    second = [(add, value) for add, value in added if any(_reads(add, each) for each, _ in first)]
     return WrittenLayer(
         weights=in_original_layout(weights.data, layer.weights.shape, FORMS[layer.op_type.name].layout),
         weight_scale=scale,
@@ -87,6 +87,11 @@ def _value(operation: Any) -> np.ndarray | None:
     if first is None or _type(operation) != "Multiply":
         return first
     return None if others[0] is None else first * others[0].astype(np.float64)
+
+
+def _reads(operation: Any, other: Any) -> bool:
+    """Compares names, as ``==`` makes an operation of two."""
+    return other.get_friendly_name() in (each.get_friendly_name() for each in _sources(operation))
 
 
 def _sources(operation: Any) -> list[Any]:

@@ -142,3 +142,20 @@ def test_weights_that_have_gone_are_named(plan, to):
 
     with pytest.raises(ExportError, match="The weights of layer 'conv'"):
         check_written(plan.layers, read(plan, to, rename), to)
+
+
+def test_layers_with_equal_biases_are_told_apart():
+    def make():
+        y = tf1.placeholder(tf.float32, [None, 6], name="x")
+        for seed in (1, 2):
+            y = tf.nn.relu(tf.nn.bias_add(tf.matmul(y, normal((6, 6), seed)), np.ones(6, np.float32)))
+        tf.identity(y, name="out")
+
+    x = normal((8, 6), 3)
+    calibrate_and_save(build(make), x)
+    plan = plan_of(x)
+    first, second = plan.layers.values()
+    bias = np.rint(first.bias * (first.deq_scale / second.deq_scale).astype(np.float64)).astype(np.int32)
+    plan = replace(plan, layers={**plan.layers, second.name: replace(second, bias=bias)})
+    for to in ("onnx", "openvino"):
+        check_written(plan.layers, read(plan, to), to)
