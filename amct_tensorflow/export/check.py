@@ -13,7 +13,7 @@ from amct_tensorflow.comparison.running import Runner
 from amct_tensorflow.comparison.tensor_error import TensorError
 from amct_tensorflow.errors import DatasetError
 from amct_tensorflow.export.float_twin import make_float_twin
-from amct_tensorflow.export.output_grids import ACTIVATIONS, Output, limits
+from amct_tensorflow.export.output_grids import Output, limits
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.target import Exported, Runtime
 from amct_tensorflow.graph.model_file import import_graph
@@ -202,7 +202,7 @@ def _as_read(values: np.ndarray, output: Output) -> np.ndarray:
     That is what the activation behind the layer leaves, which a runtime may have before it or behind it, and of that
     what all readers quantize them to.
     """
-    read = values if output.activation is None else np.clip(values, *ACTIVATIONS[output.activation])
+    read = np.clip(values, *output.clip)
     return np.asarray(read if output.grid is None else np.clip(read, *limits(output.grid)))
 
 

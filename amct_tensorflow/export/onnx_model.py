@@ -19,11 +19,11 @@ from amct_tensorflow.export.onnx_conversion import convert_to_onnx
 from amct_tensorflow.export.onnx_editor import OnnxEditor
 from amct_tensorflow.export.onnx_forms import FORMS, INT8_WEIGHTS
 from amct_tensorflow.export.plan import ExportPlan
+from amct_tensorflow.graph.clips import NO_CLIP, Clip
 
 _POOLS = ("AveragePool", "GlobalAveragePool")
 # Runtimes have int8 kernels of these that yield float.
 _FLOAT_OUTPUT = ("MatMul", "Gemm")
-_ACTIVATIONS = {"Clip": "Relu6", "Relu": "Relu"}
 
 
 @dataclass(frozen=True)
@@ -186,8 +186,8 @@ class _Writer:
             readers = self._editor.readers(tensor)
         is_wanted = self._outputs_in_int8 or self._plan.layer_outputs[name].grid is not None
         if grid is None or not is_wanted or node.op_type in _FLOAT_OUTPUT:
-            activation = self._activation(tensor)
-            return tensor if activation is None else str(activation.output[0])
+            clips, _ = self._clips(tensor)
+            return str(clips[-1].output[0]) if clips else tensor
         return self._hand_on(tensor, grid)
 
     def _put_sums_on_grids(self) -> tuple[dict[str, str], dict[str, str]]:
@@ -205,18 +205,47 @@ class _Writer:
                 on_grid[name] = str(node.name)
         return on_grid, in_float
 
-    def _activation(self, tensor: str) -> Any | None:
-        """Returns the activation that alone reads a tensor."""
-        readers = self._editor.readers(tensor)
-        return readers[0] if len(readers) == 1 and readers[0].op_type in _ACTIVATIONS else None
+    def _clips(self, tensor: str) -> tuple[list[Any], Clip]:
+        """Returns the nodes behind a tensor that clip it, each of which alone reads the one before, and how they do."""
+        found: list[Any] = []
+        together = NO_CLIP
+        while not self._editor.is_output(tensor):
+            readers = self._editor.readers(tensor)
+            clip = self._clip(readers[0], tensor) if len(readers) == 1 else None
+            if clip is None:
+                break
+            found, together, tensor = [*found, readers[0]], together.then(clip), str(readers[0].output[0])
+        return found, together
+
+    def _clip(self, node: Any, tensor: str) -> Clip | None:
+        """Returns how a node clips a tensor; None if it does something else, or its bounds are computed."""
+        if node.op_type == "Relu":
+            return Clip(0, np.inf)
+        if node.op_type == "Clip":
+            bounds = [*(self._bound(name) for name in node.input[1:]), None, None]
+            is_known = all(bound is not None or not name for name, bound in zip(node.input[1:], bounds, strict=False))
+            lowest, highest = (bound if bound is not None else np.inf for bound in bounds[:2])
+            return Clip(lowest if np.isfinite(lowest) else -np.inf, highest) if is_known else None
+        if node.op_type not in ("Min", "Max") or len(node.input) != 2:
+            return None
+        (bound,) = (self._bound(name) for name in node.input if name != tensor)
+        if bound is None:
+            return None
+        return Clip(-np.inf, bound) if node.op_type == "Min" else Clip(bound, np.inf)
+
+    def _bound(self, tensor: str) -> float | None:
+        """Returns the value of a constant with a single element."""
+        value = self._editor.constant(tensor)
+        return float(value.reshape(())) if value is not None and value.size == 1 else None
 
     def _hand_on(self, tensor: str, grid: ActivationFactors) -> str:
-        """Puts a tensor on a grid, behind its activation if that is not superfluous there; returns what is read."""
-        activation = self._activation(tensor)
-        if activation is not None and not self._editor.is_output(tensor):
-            end = str(activation.output[0])
-            if is_clipped_by(_ACTIVATIONS[activation.op_type], grid) and not self._editor.is_output(end):
-                self._editor.remove(activation)
+        """Puts a tensor on a grid, behind what clips it if that is not superfluous there; returns what is read."""
+        clips, together = self._clips(tensor)
+        if clips:
+            end = str(clips[-1].output[0])
+            if is_clipped_by(together, grid) and not self._editor.is_output(end):
+                for node in clips:
+                    self._editor.remove(node)
                 self._editor.redirect(end, tensor)
                 self._move_quantizers(end, tensor)
             else:

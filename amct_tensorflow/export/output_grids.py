@@ -11,18 +11,17 @@ few images would cut the scores of others.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.export.dilation import CLOSING, Dilation
 from amct_tensorflow.export.integer_layer import IntegerLayer, grid_of
+from amct_tensorflow.graph.clips import NO_CLIP, Clip, as_clip
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.quantized import ascend_ops
 
-# What runtimes fuse with the layer before, so that only its result need be a value, and the limits of that.
-ACTIVATIONS = {"Relu": (0.0, np.inf), "Relu6": (0.0, 6.0)}
-# What may stand between: it gives the same values, in the same order, another shape. So Conv1D is written.
+# What may stand between an output and what clips it: it gives the same values, in the same order, another shape. So
+# Conv1D is written.
 _SHAPING = frozenset({"Squeeze", "ExpandDims", "Reshape"})
 # The op types of sums.
 SUMS = frozenset({"Add", "AddV2"})
@@ -41,8 +40,8 @@ class Output:
     """What becomes of the output of a layer, or of a sum between layers.
 
     Attributes:
-        end: the node of the quantized model that holds it, behind an activation that alone reads it.
-        activation: the op type of that activation; None if there is none.
+        end: the node of the quantized model that holds it, behind what clips it and alone reads it.
+        clip: how that clips.
         grid: the factors that every reader quantizes it with; None if there are several, or a float op.
         beside_sums: the factors that every reader but sums quantizes it with, where sums read it, too; else None.
         is_final: whether no quantizer stands behind it.
@@ -50,7 +49,7 @@ class Output:
     """
 
     end: str
-    activation: str | None
+    clip: Clip
     grid: ActivationFactors | None
     beside_sums: ActivationFactors | None
     is_final: bool
@@ -88,10 +87,14 @@ def _closing(view: GraphView, name: str, outputs: Collection[str], together: Col
     """Returns the node that alone reads a value, and puts its phases together; None if there is none."""
     while name not in together:
         readers = _readers(view, name)
-        if len(readers) != 1 or name in outputs or readers[0].op not in ACTIVATIONS.keys() | _SHAPING | CLOSING:
+        if len(readers) != 1 or name in outputs or not _is_passed(view, readers[0]):
             return None
         name = str(readers[0].name)
     return name
+
+
+def _is_passed(view: GraphView, node: NodeDef) -> bool:
+    return node.op in _SHAPING | CLOSING or as_clip(node, view.constant) is not None
 
 
 def output_of(view: GraphView, name: str, outputs: Collection[str]) -> Output:
@@ -102,7 +105,7 @@ def output_of(view: GraphView, name: str, outputs: Collection[str]) -> Output:
         name: the node.
         outputs: its output operators.
     """
-    end, activation = _end(view, name, outputs)
+    end, clip = _end(view, name, outputs)
     readings = set(_readings(view, end, outputs))
     quantizers = {each for each in readings if isinstance(each, ActivationFactors)}
     others = readings - quantizers
@@ -111,20 +114,26 @@ def output_of(view: GraphView, name: str, outputs: Collection[str]) -> Output:
     beside_sums = factors if others and others <= SUMS else None
     behind = view.downstream([end])
     is_final = not any(view.nodes[name].op == ascend_ops.QUANT for name in behind)
-    return Output(end, activation, grid, beside_sums, is_final)
+    return Output(end, clip, grid, beside_sums, is_final)
 
 
-def _end(view: GraphView, name: str, outputs: Collection[str]) -> tuple[str, str | None]:
-    """Returns the activation that alone reads a value, perhaps in another shape, and its op type; else the value."""
+def _end(view: GraphView, name: str, outputs: Collection[str]) -> tuple[str, Clip]:
+    """Returns the last of what clips a value and alone reads it, perhaps in another shape, and how they clip together.
+
+    Where a value is handed on in 8 bits nothing may be rounded before it is clipped. It is the end itself if nothing
+    clips it.
+    """
+    end, together = name, NO_CLIP
     value, readers = name, _readers(view, name)
     while value not in outputs and len(readers) == 1:
         (reader,) = readers
-        if reader.op in ACTIVATIONS:
-            return str(reader.name), str(reader.op)
-        if reader.op not in _SHAPING:
+        clip = as_clip(reader, view.constant)
+        if clip is None and reader.op not in _SHAPING:
             break
         value, readers = str(reader.name), _readers(view, reader.name)
-    return name, None
+        if clip is not None:
+            end, together = value, together.then(clip[0])
+    return end, together
 
 
 def _readings(view: GraphView, name: str, outputs: Collection[str]) -> Iterator[ActivationFactors | str]:

@@ -15,6 +15,7 @@ from amct_tensorflow.preparation.einsum_to_matmul import einsum_to_matmul
 from amct_tensorflow.preparation.fold_constants import fold_constants
 from amct_tensorflow.preparation.grouped_conv2d import rewrite_grouped_conv2d
 from amct_tensorflow.preparation.inline_functions import inline_functions
+from amct_tensorflow.preparation.merge_clips import merge_clips
 from amct_tensorflow.preparation.prepared import PreparedGraph
 from amct_tensorflow.preparation.retired_ops import replace_retired_ops
 from amct_tensorflow.preparation.skip_identities import skip_identities
@@ -32,6 +33,7 @@ _REWRITES: tuple[Callable[[PreparedGraph], PreparedGraph], ...] = (
     affine_before_concat,
     # These ask for shapes: they stand last, when little is left to change, so that TensorFlow infers them once.
     replace_retired_ops,
+    merge_clips,
     transpose_weights,
     einsum_to_matmul,
     bias_before_split,

@@ -11,15 +11,15 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.clips import Clip, as_clip
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import attribute, parse_tensor_name
+from amct_tensorflow.graph.view import attribute, const_value, parse_tensor_name
 from amct_tensorflow.quantized.ascend_ops import QUANT
 
-_HIGHEST = 255.0
-_BOUNDS = {"Relu": np.inf, "Relu6": 6.0}
 
-
-def absorb_activations(editor: GraphEditor, quantizers: Collection[str], outputs: Collection[str]) -> dict[str, str]:
+def absorb_activations(
+    editor: GraphEditor, quantizers: Collection[str], outputs: Collection[str]
+) -> dict[str, tuple[str, ...]]:
     """Makes quantizers read the input of activations that they repeat.
 
     Args:
@@ -28,19 +28,29 @@ def absorb_activations(editor: GraphEditor, quantizers: Collection[str], outputs
         outputs: nodes whose own value is requested.
 
     Returns:
-        Per quantizer that was changed, the activation that it now stands for as well.
+        Per quantizer that was changed, the activations that it now stands for as well, the first of them first.
     """
-    readers = editor.readers(outputs)
-    absorbed = {}
-    for name in quantizers:
-        activation = _source(editor, name, outputs)
-        if activation.op not in _BOUNDS or activation.name in outputs:
-            continue
-        if all(_repeats(reader, activation) for reader in _readers(editor, readers, activation.name, outputs)):
-            absorbed[name] = str(activation.name)
-    for name, activation_name in absorbed.items():
-        editor.replace_input(name, 0, editor.node(activation_name).input[0])
-    return absorbed
+    absorbed: dict[str, tuple[str, ...]] = {}
+    while True:
+        readers = editor.readers(outputs)
+        found: dict[str, tuple[str, str]] = {}
+        for name in quantizers:
+            activation = _source(editor, name, outputs)
+            clip = None if activation.name in outputs else as_clip(activation, lambda text: _constant(editor, text))
+            if clip is not None and all(
+                _repeats(reader, clip[0]) for reader in _readers(editor, readers, activation.name, outputs)
+            ):
+                found[name] = str(activation.name), clip[1]
+        if not found:
+            return absorbed
+        for name, (activation_name, source) in found.items():
+            editor.replace_input(name, 0, source)
+            absorbed[name] = (activation_name, *absorbed.get(name, ()))
+
+
+def _constant(editor: GraphEditor, text: str) -> np.ndarray | None:
+    node = editor.node(parse_tensor_name(text).node)
+    return const_value(node) if node.op == "Const" else None
 
 
 def _source(editor: GraphEditor, quantizer: str, outputs: Collection[str]) -> NodeDef:
@@ -70,9 +80,10 @@ def _passes_on(node: NodeDef, outputs: Collection[str]) -> bool:
     return node.op == "Identity" and len(node.input) == 1 and node.name not in outputs
 
 
-def _repeats(reader: NodeDef, activation: NodeDef) -> bool:
-    """Tells whether a reader is a quantizer that the activation makes no difference to."""
-    if reader.op != QUANT or len(reader.input) != 1 or attribute(reader, "offset").f != -128:
+def _repeats(reader: NodeDef, clip: Clip) -> bool:
+    """Tells whether a reader is a quantizer that a clip makes no difference to."""
+    if reader.op != QUANT or len(reader.input) != 1:
         return False
-    bound = np.float32(_BOUNDS[activation.op]) * np.float32(attribute(reader, "scale").f)
-    return bool(np.rint(bound) >= _HIGHEST)
+    scale, offset = np.float32(attribute(reader, "scale").f), attribute(reader, "offset").f
+    lowest, highest = (np.rint(np.float32(bound) * scale) + offset for bound in clip)
+    return bool(lowest <= -128 and highest >= 127)

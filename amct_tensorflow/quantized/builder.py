@@ -148,7 +148,7 @@ class _Builder:
         origins = {
             **{name: fused.originals([name]) for name in kept if name in fused.origins},
             **dict.fromkeys(self._inserted, ()),
-            **{name: fused.originals([activation]) for name, activation in absorbed.items()},
+            **{name: fused.originals(activations) for name, activations in absorbed.items()},
             **self._origins,
         }
         return QuantizedGraph(

@@ -97,3 +97,30 @@ def test_a_layer_of_every_type(op_type):
         assert first["snr_db"] is None or first["snr_db"] > 30, (target.name, document)
         assert json.loads(Path(f"results/net_export_{target.name}.json").read_text()) == document
         assert sum(Path(f"results/net{suffix}").stat().st_size for suffix in target.suffixes) == document["file_bytes"]
+
+
+CLIPS = {
+    "older Keras": lambda y: tf.maximum(tf.minimum(tf.nn.relu(y), 6.0), 0.0),
+    "another bound": lambda y: tf.minimum(tf.nn.relu(y), 2.0),
+    "both sides": lambda y: tf.clip_by_value(y, -1.0, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_nothing_is_rounded_before_it_is_clipped(name):
+    """Values reach 60 here: steps that hold them are 10 to 60 times as wide as those that hold what is left."""
+
+    def make():
+        y = tf1.placeholder(tf.float32, IMAGES, name="x")
+        for seed in (1, 2):
+            y = CLIPS[name](tf.nn.conv2d(y, normal((3, 3, 6, 6), seed), 1, "SAME"))
+        tf.nn.softmax(tf.matmul(tf.reduce_mean(y, [1, 2]), normal((6, 4), 4)), name="out")
+
+    x = normal((8, 8, 9, 6), 3, 3.0)
+    calibrate_and_save(build(make), x)
+    for target in TARGETS.values():
+        document = export_model(
+            Path("results/net_quantized.pb"), [], target, CheckedEvaluator(OneBatch(x)), Path("results/net"), 0.01
+        )
+        assert document["layers"][0]["snr_db"] > 30, (target.name, document)
+        assert document["kl"] < {"tflite": 3e-4, "onnx": 3e-5, "openvino": 2e-4}[target.name], document

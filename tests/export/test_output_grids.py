@@ -9,6 +9,7 @@ from amct_tensorflow.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.export.clipping import is_clipped_by
 from amct_tensorflow.export.integer_layer import read_integer_layers
 from amct_tensorflow.export.output_grids import find_outputs_of_layers, grids_of_outputs
+from amct_tensorflow.graph.clips import Clip
 from amct_tensorflow.graph.view import GraphView
 
 
@@ -81,15 +82,32 @@ def test_integers_and_factors_are_those_of_the_model(found):
 
 
 @pytest.mark.parametrize(
-    ("activation", "scale", "offset", "expected"),
+    ("clip", "scale", "offset", "expected"),
     [
-        ("Relu", 0.1, -128, True),
-        ("Relu", 0.1, -127, False),  # -0.1 is a value of the grid
-        ("Relu6", 6 / 255, -128, True),
-        ("Relu6", 6.1 / 255, -128, False),
-        ("Relu6", 5 / 255, -128, True),
-        ("Relu6", 5 / 255, -100, False),
+        (Clip(0, np.inf), 0.1, -128, True),
+        (Clip(0, np.inf), 0.1, -127, False),  # -0.1 is a value of the grid
+        (Clip(0, 6), 6 / 255, -128, True),
+        (Clip(0, 6), 6.1 / 255, -128, False),
+        (Clip(0, 6), 5 / 255, -128, True),
+        (Clip(0, 6), 5 / 255, -100, False),
+        (Clip(0, 4), 4 / 255, -128, True),
+        (Clip(0, 4), 5 / 255, -128, False),
+        (Clip(-1, 1), 1 / 128, 0, True),
+        (Clip(-1, 1), 1 / 127, 0, False),
     ],
 )
-def test_activations_that_a_grid_makes_superfluous(activation, scale, offset, expected):
-    assert is_clipped_by(activation, ActivationFactors(float(np.float32(scale)), offset)) == expected
+def test_clips_that_a_grid_makes_superfluous(clip, scale, offset, expected):
+    assert is_clipped_by(clip, ActivationFactors(float(np.float32(scale)), offset)) == expected
+
+
+@pytest.mark.parametrize("bounds", [(0, 4), (-1, 1)])
+def test_it_is_seen_through_what_clips(bounds):
+    def make():
+        y = conv(tf1.placeholder(tf.float32, [None, 6, 6, 3], name="x"), 1)
+        y = tf.minimum(tf.maximum(y, np.float32(bounds[0])), np.float32(bounds[1]))
+        tf.identity(conv(y, 2), name="out")
+
+    view = GraphView(calibrate_and_save(build(make), normal((4, 6, 6, 3), 9, 4.0)))
+    layers = {layer.name: layer for layer in read_integer_layers(view)}
+    output = find_outputs_of_layers(view, list(layers.values()), ["out"])["conv1"]
+    assert output.grid == layers["conv2"].input_grid

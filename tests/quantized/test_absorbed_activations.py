@@ -14,6 +14,13 @@ from amct_tensorflow.record.layer_factors import LayerFactors
 X = normal((2, 5, 5, 3), 1, 6.0)
 
 
+def clipped(lowest, highest):
+    def activation(y, name):
+        return tf.maximum(tf.minimum(y, np.float32(highest)), np.float32(lowest), name=name)
+
+    return activation
+
+
 def two_layers(activation, between=None):
     """conv, activation, conv; ``between`` adds to the graph, given the activation's output."""
 
@@ -53,6 +60,10 @@ def ops(quantized):
         (tf.nn.relu, 0.5, -128, True),
         (tf.nn.relu, 6 / 255, 0, False),
         (tf.nn.elu, 6 / 255, -128, False),
+        (clipped(0, 4), 4 / 255, -128, True),
+        (clipped(0, 4), 4 / 255, -127, False),
+        (clipped(-3, 4), 3 / 128, 0, True),
+        (clipped(-3, 4), 4 / 127, 0, False),  # -128 stands for less than -3
     ],
 )
 def test_only_what_the_quantizer_repeats_is_left_out(activation, scale_d, offset_d, is_absorbed):
@@ -77,6 +88,13 @@ def test_an_activation_is_found_behind_identities():
     graph_def = two_layers(tf.nn.relu6, lambda y: tf.identity(tf.identity(y, name="one"), name="two"))
     assert "Relu6" not in ops(quantize(graph_def, 6 / 255))
     assert "Relu6" in ops(quantize(graph_def, 6 / 255, outputs=("second", "one")))
+
+
+def test_every_clip_that_a_quantizer_repeats_is_left_out():
+    graph_def = two_layers(lambda y, name: tf.minimum(tf.nn.relu(y), 4.0, name=name))
+    quantized = quantize(graph_def, 4 / 255)
+    assert not {"Relu", "Minimum"} & set(ops(quantized))
+    assert ("Relu", "activation") in quantized.origins.values()
 
 
 def test_node_map_knows_what_the_quantizer_stands_for():
