@@ -35,7 +35,7 @@ from amct_tensorflow.export.onnx_conversion import convert_to_onnx
 from amct_tensorflow.export.plan import ExportPlan, plan_export
 from amct_tensorflow.export.target import Exported
 from amct_tensorflow.export.targets import TARGETS
-from amct_tensorflow.export.tflite_model import convert_to_tflite
+from amct_tensorflow.export.tflite_conversion import convert_to_tflite
 from amct_tensorflow.graph.model_file import load_graph, read_model
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 

@@ -69,7 +69,7 @@ def _run(arguments: Namespace) -> int:
     from amct_tensorflow.models.float_model import FloatModel
 
     quantized = read_quantized(arguments.quantized, arguments.node_map)
-    outputs = [name for names in arguments.outputs for name in names] or list(quantized.ends)
+    outputs = [name for names in arguments.outputs for name in names] or list(quantized.outputs)
     model = FloatModel.load(arguments.original, outputs)
     data = _data(arguments)
     log_for("compare").info("The models are compared on %s.", _said(data))

@@ -39,7 +39,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add_raw_data(parser)
     add("--batch_num", metavar="N", type=positive_int,
         help="how many of the batches of --data or --data_dir calibrate (default: 1)")  # fmt: skip
-    add_outputs(parser, "outputs of the model (default: whatever nothing reads)")
+    add_outputs(parser, "outputs of the model (default: those that it was quantized for)")
     add("--between", choices=("float", "int8"), default="float",
         help="how residual Adds between quantized layers are computed: float, or int8, which is faster, and rounds "
         "once more (default: %(default)s; openvino has no use for int8: its kernels add in float on the way)",

@@ -53,7 +53,7 @@ class RandomInputs:
     def _values(
         self, generator: np.random.Generator, endpoint: Endpoint, given: Sequence[int | None] | None
     ) -> np.ndarray:
-        kind, shape = np.dtype(endpoint.dtype), _whole_shape(endpoint, given)
+        kind, shape = np.dtype(tf.as_dtype(endpoint.dtype).as_numpy_dtype), _whole_shape(endpoint, given)
         if np.issubdtype(kind, np.floating):
             return generator.uniform(self.low, self.high, shape).astype(kind)
         if self.of_integers and np.issubdtype(kind, np.integer):
@@ -131,11 +131,13 @@ def check_names(names: Iterable[str], inputs: Sequence[Endpoint]) -> None:
 
 
 def _fitting(values: np.ndarray, endpoint: Endpoint, source: str) -> np.ndarray:
-    if not np.can_cast(values.dtype, endpoint.dtype, "same_kind"):
+    dtype = np.dtype(tf.as_dtype(endpoint.dtype).as_numpy_dtype)
+    is_text = dtype.kind == "O" and values.dtype.kind in "SUO"
+    if not is_text and (dtype.kind == "O" or not np.can_cast(values.dtype, dtype, "same_kind")):
         raise DatasetError(f"{source}: input {endpoint.name!r} takes {endpoint.dtype}, not {values.dtype}.")
     if not tf.TensorShape(endpoint.shape).is_compatible_with(values.shape):
         raise DatasetError(
             f"{source}: input {endpoint.name!r} has the shape {tf.TensorShape(endpoint.shape)}, not "
             f"{list(values.shape)}. The first axis is that of the images."
         )
-    return values.astype(endpoint.dtype)
+    return values.astype(dtype)

@@ -141,7 +141,7 @@ def _check_belongs(original: FloatModel, quantized: QuantizedModel, outputs: Seq
     """Checks that the float model has whatever the quantized one is said to reproduce."""
     for name in outputs:
         if name not in quantized.view.nodes:
-            ends = ", ".join(quantized.ends) or "none that the original model has"
+            ends = ", ".join(quantized.outputs) or "none that the original model has"
             raise ModelError(f"{quantized.path} has no node {name!r}. Its outputs are: {ends}.")
     tensors = [tensor for layer in quantized.layers for tensor in (layer.value, layer.read) if tensor is not None]
     inputs = [node.name for node in quantized.view.nodes.values() if node.op == "Placeholder"]

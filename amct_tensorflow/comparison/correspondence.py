@@ -11,10 +11,8 @@ from amct_tensorflow.graph.model_file import read_model
 from amct_tensorflow.graph.view import GraphView, data_inputs, parse_tensor_name
 from amct_tensorflow.quantized import ascend_ops
 from amct_tensorflow.quantized.layer_nodes import nodes_of_layer, quantizer_of
+from amct_tensorflow.quantized.model_files import MODEL_ENDING, node_map_of
 from amct_tensorflow.quantized.node_map import NodeMap, read_node_map
-
-_ENDING = "quantized.pb"
-_NODE_MAP_ENDING = "quant.json"
 
 
 @dataclass(frozen=True)
@@ -51,13 +49,14 @@ class QuantizedModel:
         view: its nodes.
         path: its file.
         layers: its quantized layers, in its order.
-        ends: its nodes that are nodes of the original model, too, and that nothing reads.
+        outputs: the output operators that it was made for; where that was not noted, its nodes that are nodes of the
+            original model, too, and that nothing reads.
     """
 
     view: GraphView
     path: Path
     layers: tuple[QuantizedLayer, ...]
-    ends: tuple[str, ...]
+    outputs: tuple[str, ...]
 
 
 def read_quantized(path: str | Path, node_map: str | Path | None = None) -> QuantizedModel:
@@ -74,12 +73,13 @@ def read_quantized(path: str | Path, node_map: str | Path | None = None) -> Quan
     dequantizers = [node.name for node in view.topological() if node.op == ascend_ops.DEQUANT]
     if not dequantizers:
         raise ModelError(f"{path} holds no quantized layer. Give the quantized model after the original one.")
-    if node_map is None and not path.name.endswith(_ENDING):
-        raise ModelError(f"The name of {path} does not end in {_ENDING}; give its node map with --node_map.")
-    found = read_node_map(node_map or path.with_name(path.name.removesuffix(_ENDING) + _NODE_MAP_ENDING), view)
+    beside = node_map_of(path)
+    if node_map is None and beside is None:
+        raise ModelError(f"The name of {path} does not end in {MODEL_ENDING}; give its node map with --node_map.")
+    found = read_node_map(node_map or beside or path, view)
     layers = tuple(_layer(view, found, name) for name in dequantizers)
     ends = tuple(name for name in view.nodes if name in found.originals[name] and not view.consumers(name))
-    return QuantizedModel(view, path, layers, ends)
+    return QuantizedModel(view, path, layers, found.outputs or ends)
 
 
 def _layer(view: GraphView, node_map: NodeMap, dequantizer: str) -> QuantizedLayer:

@@ -10,14 +10,14 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from amct_tensorflow.errors import ExportError
+from amct_tensorflow.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.export.dilation import Dilation, write_dilations
-from amct_tensorflow.export.integer_layer import IntegerLayer
+from amct_tensorflow.export.integer_layer import IntegerLayer, damaged, grid_of
 from amct_tensorflow.export.output_grids import limits
 from amct_tensorflow.graph.barrier import BARRIER
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.graph.view import GraphView, attribute
 from amct_tensorflow.quantized import ascend_ops
 
 
@@ -41,19 +41,18 @@ def make_float_twin(
         dilations: its dilated convolutions, which converters are shown as such.
 
     Raises:
-        ExportError: the model quantizes inputs of ops that are no layers.
+        ModelError: the model was changed since it was written.
     """
     editor = GraphEditor(view)
-    if anti := editor.names_of(ascend_ops.ANTI_QUANT):
-        raise ExportError(
-            f"{anti[0]!r} brings back what tensor_quantize quantizes, which no export knows. Quantize the model "
-            "without tensor_quantize."
-        )
+    for name in editor.names_of(ascend_ops.ANTI_QUANT):
+        _write_rounding(editor, view, name)
     for layer in layers:
         op_type = layer.op_type
         data = view.nodes[layer.quantizer].input[0]
         editor.replace_input(
-            layer.name, op_type.data_input, data if layer.name in placed else _clipped(editor, layer, data)
+            layer.name,
+            op_type.data_input,
+            data if layer.name in placed else _clipped(editor, layer.name, layer.input_grid, data),
         )
         if op_type.weight_input is not None:
             weights = editor.unique_name(f"{layer.name}/weights")
@@ -70,10 +69,31 @@ def make_float_twin(
     return editor.graph_def_for(outputs)
 
 
-def _clipped(editor: GraphEditor, layer: IntegerLayer, tensor: str) -> str:
-    """Clips what a layer reads to the range of its quantizer; returns the node that does."""
-    for op, bound in zip(("Maximum", "Minimum"), limits(layer.input_grid), strict=True):
-        name = editor.unique_name(f"{layer.name}/{op}")
-        limit = editor.add(make_const(f"{name}/limit", np.array(bound, np.float32)), like=layer.name)
-        tensor = editor.add(make_node(name, op, [tensor, limit], T=tf.float32), like=layer.name)
+def _clipped(editor: GraphEditor, name: str, grid: ActivationFactors, tensor: str) -> str:
+    """Clips what a node reads to a grid; returns the node that does."""
+    for op, bound in zip(("Maximum", "Minimum"), limits(grid), strict=True):
+        tensor = _with_constant(editor, name, op, tensor, bound)
     return tensor
+
+
+def _with_constant(editor: GraphEditor, name: str, op: str, tensor: str, value: float) -> str:
+    """Adds an op of a tensor and a constant in the scope of a node; returns its name."""
+    result = editor.unique_name(f"{name}/{op}")
+    constant = editor.add(make_const(f"{result}/limit", np.array(value, np.float32)), like=name)
+    return editor.add(make_node(result, op, [tensor, constant], T=tf.float32), like=name)
+
+
+def _write_rounding(editor: GraphEditor, view: GraphView, name: str) -> None:
+    """Writes a pair of AscendQuant and AscendAntiQuant as what it does: it rounds floats to a grid.
+
+    As it clips first, no converter folds its steps into what lies before.
+    """
+    quantizer = view.producer(view.nodes[name].input[0])
+    if quantizer.op != ascend_ops.QUANT:
+        raise damaged(name)
+    grid = grid_of(quantizer)
+    clipped = _clipped(editor, name, grid, quantizer.input[0])
+    steps = _with_constant(editor, name, "Mul", clipped, attribute(quantizer, "scale").f)
+    rounded = editor.add(make_node(editor.unique_name(f"{name}/Round"), "Round", [steps], T=tf.float32), like=name)
+    brought_back = _with_constant(editor, name, "Mul", rounded, grid.scale)
+    editor.replace_node(make_node(name, "Identity", [brought_back], T=tf.float32))

@@ -81,24 +81,24 @@ def grid_of(quantizer: NodeDef) -> ActivationFactors:
     """
     inverse, offset = np.float32(attribute(quantizer, "scale").f), attribute(quantizer, "offset").f
     if not (np.isfinite(inverse) and inverse > 0 and -128 <= offset <= 127):
-        raise _damaged(quantizer.name)
+        raise damaged(quantizer.name)
     return ActivationFactors(float(np.float32(1) / inverse), int(offset))
 
 
 def _read(view: GraphView, dequantizer: NodeDef) -> IntegerLayer:
     if len(dequantizer.input) < 2:
-        raise _damaged(dequantizer.name)
+        raise damaged(dequantizer.name)
     nodes = nodes_of_layer(view, dequantizer.name)
     layer, op_type = nodes[-1], OP_TYPES.get(nodes[-1].op)
     quantizer = quantizer_of(view, layer)
     packed = view.constant(dequantizer.input[1])
     if op_type is None or quantizer is None or packed is None:
-        raise _damaged(dequantizer.name)
+        raise damaged(dequantizer.name)
     weights = None if op_type.weight_input is None else _weights(view, layer, op_type.weight_input)
     biased = [node for node in nodes if node.op == "BiasAdd"]
     bias = view.constant(biased[0].input[1]) if biased else None
     if biased and bias is None:
-        raise _damaged(biased[0].name)
+        raise damaged(biased[0].name)
     return IntegerLayer(
         name=layer.name,
         op_type=op_type,
@@ -117,11 +117,12 @@ def _weights(view: GraphView, layer: NodeDef, index: int) -> np.ndarray:
     source = view.producer(layer.input[index]) if index < len(layer.input) else layer
     weights = view.constant(source.input[0]) if source.op == ascend_ops.WEIGHT_QUANT and source.input else None
     if weights is None or weights.dtype != np.int8:
-        raise _damaged(layer.name)
+        raise damaged(layer.name)
     return weights
 
 
-def _damaged(name: str) -> ModelError:
+def damaged(name: str) -> ModelError:
+    """Returns the error to raise where a node is no part of a quantized layer as we write it."""
     return ModelError(
         f"{name!r} of the quantized model is no part of a quantized layer as this version writes it; the file is "
         "damaged, or another version has made it. Quantize the model again."

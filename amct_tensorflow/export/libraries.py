@@ -1,12 +1,15 @@
 """Libraries that an export needs: some are extras of the package, and each raises errors of its own."""
 
 import importlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from amct_tensorflow.console.chatter import chatter_to_log_file
 from amct_tensorflow.errors import AmctError, ExportError, first_line
+
+_PLACE = re.compile(r"\S*\.py:\d+(:\d+)?: (error: )?")
 
 
 def library(name: str, extra: str) -> Any:
@@ -46,6 +49,11 @@ def refusals(tool: str, work: str) -> Iterator[None]:
             raise
         except Exception as error:  # tools raise whatever they come upon
             raise ExportError(
-                f"{tool} cannot {work} the model: {first_line(error)}. The log file has the details; another format "
-                "may know what it does not."
+                f"{tool} cannot {work} the model: {_without_places(first_line(error))}. The log file has the details; "
+                "another format may know what it does not."
             ) from error
+
+
+def _without_places(message: str) -> str:
+    """Returns a message without the lines of programs that a tool believes to have made the model."""
+    return _PLACE.sub("", message).rstrip(".")

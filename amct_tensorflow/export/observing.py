@@ -32,8 +32,13 @@ class Range:
         Raises:
             CalibrationError: there was none, or one was not finite; ``name`` says of what.
         """
+        if (self._lowest, self._highest) == (math.inf, -math.inf):
+            raise CalibrationError(
+                f"No value of {name!r} was seen in calibration. Let calibration() of the evaluator run all outputs that "
+                "it is given."
+            )
         if not (math.isfinite(self._lowest) and math.isfinite(self._highest)):
-            raise CalibrationError(f"{name!r} yields nothing, or values that are not finite. Check the data.")
+            raise CalibrationError(f"{name!r} yields values that are not finite. Check the data.")
         return range_factors(self._lowest, self._highest, asymmetric=True)
 
 

@@ -20,6 +20,9 @@ from amct_tensorflow.export.sums import find_sums
 from amct_tensorflow.graph.model_file import read_model
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.log import log_for
+from amct_tensorflow.quantized.model_files import node_map_of
+from amct_tensorflow.quantized.node_map import read_node_map
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 # So many images are kept to compare layers on, where the model takes them one by one.
@@ -83,7 +86,7 @@ def plan_export(
 
     Args:
         model: its file.
-        outputs: its output operators; none for all that nothing reads.
+        outputs: its output operators; none for those that it was made for.
         evaluator: its ``calibration`` runs the batches on which ranges are observed.
         sums_in_int8: whether sums between layers are to be computed in 8 bits, too.
 
@@ -126,12 +129,34 @@ def plan_export(
 
 
 def _outputs(view: GraphView, model: Path, given: Sequence[str]) -> list[str]:
-    """Returns the outputs that are given, or else all that nothing reads."""
+    """Returns the outputs that are given, or else those that the model was made for.
+
+    The node map beside the model tells them. Where it does not, they are all that nothing reads.
+    """
     ends = [name for name, node in view.nodes.items() if node.op != "Placeholder" and not view.consumers(name)]
+    noted = _noted_outputs(view, model)
     for name in given:
         if name not in view.nodes:
-            raise ExportError(f"{model} has no output {name!r}. Its outputs are: {', '.join(ends)}.")
-    return list(given or ends)
+            raise ExportError(f"{model} has no output {name!r}. Its outputs are: {', '.join(noted or ends)}.")
+    if not given and noted is None:
+        log_for("export").warning(
+            "What %s yields is not noted beside it; all that nothing reads is taken: %s. If that is not all, name the "
+            "outputs with --outputs.",
+            model, ", ".join(ends),
+        )  # fmt: skip
+    return list(given or noted or ends)
+
+
+def _noted_outputs(view: GraphView, model: Path) -> tuple[str, ...] | None:
+    """Returns the outputs that the node map beside a model names; None if it is not there, or does not fit."""
+    node_map = node_map_of(model)
+    if node_map is None or not node_map.is_file():
+        return None
+    try:
+        return read_node_map(node_map, view).outputs
+    except ModelError as error:
+        log_for("export").warning("%s", error)
+        return None
 
 
 def _float_layers(view: GraphView, layers: Sequence[IntegerLayer]) -> list[str]:

@@ -40,7 +40,7 @@ def export_model(
 
     Args:
         model: the quantized model.
-        outputs: its outputs; none for all that nothing reads.
+        outputs: its outputs; none for those that it was made for.
         target: the format.
         evaluator: runs calibration data, and judges.
         prefix: folder and prefix of the files.

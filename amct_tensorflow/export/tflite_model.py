@@ -6,19 +6,17 @@ same integers: its weights stay int8 in the file, and are brought back when the 
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.export.integer_layer import IntegerLayer
-from amct_tensorflow.export.libraries import refusals
 from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.export.tflite_barriers import remove_barriers, with_barriers
+from amct_tensorflow.export.tflite_conversion import convert_to_tflite
 from amct_tensorflow.export.tflite_editor import TfliteEditor
 from amct_tensorflow.export.tflite_forms import FORMS, INT8_WEIGHTS, Form
 
@@ -66,40 +64,6 @@ def make_tflite_model(plan: ExportPlan) -> TfliteModel:
             return writer.write(operators, missing)
         missing.update(lost)
         plan = plan.without(lost)
-
-
-def convert_to_tflite(
-    graph_def: GraphDef,
-    shapes: Mapping[str, tuple[int, ...]],
-    inputs: list[str],
-    outputs: list[str],
-    adjust: Callable[[Any], None] = lambda converter: None,
-) -> bytes:
-    """Converts a graph with TensorFlow's converter.
-
-    Args:
-        graph_def: the graph.
-        shapes: per input, its shape.
-        inputs: its placeholders.
-        outputs: its output operators.
-        adjust: sets options of the converter.
-
-    Raises:
-        ExportError: the converter does not know an op.
-    """
-    shaped = GraphDef()
-    shaped.CopyFrom(graph_def)
-    for node in shaped.node:
-        if node.op == "Placeholder" and node.name in shapes:
-            node.attr["shape"].shape.CopyFrom(tf.TensorShape(shapes[node.name]).as_proto())
-            if "_output_shapes" in node.attr:
-                del node.attr["_output_shapes"]
-    with refusals("TensorFlow's converter", "convert"):
-        imported = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(shaped, name=""), [])
-        pruned = imported.prune([f"{name}:0" for name in inputs], [f"{name}:0" for name in outputs])
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([pruned])
-        adjust(converter)
-        return bytes(converter.convert())
 
 
 class _Writer:

@@ -41,12 +41,14 @@ class QuantizedGraph:
         values: per node whose output reproduces that of an original node, this node.
         shapes: what is known of the shapes of its tensors, by full name: TensorFlow itself does not see them behind the
             functions that simulate quantization.
+        outputs: the output operators that it was made for.
     """
 
     graph_def: GraphDef
     origins: dict[str, tuple[str, ...]]
     values: dict[str, str]
     shapes: dict[str, Shape]
+    outputs: tuple[str, ...]
 
     @cached_property
     def model(self) -> bytes:
@@ -156,6 +158,7 @@ class _Builder:
             {name: each for name, each in origins.items() if name in kept},
             self._original_values(kept),
             self._shapes(kept),
+            tuple(outputs),
         )
 
     def _shapes(self, kept: Collection[str]) -> dict[str, Shape]:

@@ -8,6 +8,7 @@ from amct_tensorflow.quantized.node_map import dump_node_map
 from amct_tensorflow.storage.files import write_atomically
 
 MODEL_ENDING = "quantized.pb"
+_NODE_MAP_ENDING = "quant.json"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,16 @@ class ModelPaths:
         text = str(save_path)
         folder, prefix = (Path(text), "") if text.endswith("/") or not text else (Path(text).parent, Path(text).name)
         prefix = f"{prefix}_" if prefix else ""
-        return cls(folder / f"{prefix}{MODEL_ENDING}", folder / f"{prefix}quant.json", folder / f"{prefix}frozen.pb")
+        return cls(
+            folder / f"{prefix}{MODEL_ENDING}", folder / f"{prefix}{_NODE_MAP_ENDING}", folder / f"{prefix}frozen.pb"
+        )
+
+
+def node_map_of(model: Path) -> Path | None:
+    """Returns where the node map of a quantized model is written; None if the model has been given another name."""
+    if not model.name.endswith(MODEL_ENDING):
+        return None
+    return model.with_name(model.name.removesuffix(MODEL_ENDING) + _NODE_MAP_ENDING)
 
 
 def prefix_of(model: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import ContentError, ModelError
-from amct_tensorflow.graph.view import CONTROL, GraphView, parse_tensor_name
+from amct_tensorflow.graph.view import CONTROL, GraphView, full_tensor_name, parse_tensor_name
 from amct_tensorflow.quantized.builder import QuantizedGraph
 from amct_tensorflow.storage.json_text import expect, parse_json
 
@@ -24,10 +24,12 @@ class NodeMap:
     Attributes:
         originals: per node, the original nodes it stands for.
         values: per node whose output reproduces that of an original node, this node.
+        outputs: the output operators that were asked for; None if that was not noted, as by earlier versions.
     """
 
     originals: Mapping[str, tuple[str, ...]]
     values: Mapping[str, str]
+    outputs: tuple[str, ...] | None
 
 
 def read_node_map(path: str | Path, view: GraphView) -> NodeMap:
@@ -48,7 +50,9 @@ def read_node_map(path: str | Path, view: GraphView) -> NodeMap:
             "correspond, and is written beside the quantized model; give its path with --node_map."
         ) from error
     try:
-        operations = _operations(parse_json(data))
+        graph = _graph(parse_json(data))
+        operations = _operations(graph)
+        outputs = _outputs(graph)
         originals = {_name(operation): tuple(_originals(operation)) for operation in operations}
         values = {_name(operation): value for operation in operations for value in _value(operation)}
     except ContentError as error:
@@ -57,12 +61,24 @@ def read_node_map(path: str | Path, view: GraphView) -> NodeMap:
         raise ModelError(
             f"{path} lists other nodes than the quantized model has. Give the one written together with it."
         )
-    return NodeMap(originals, values)
+    if not set(outputs or ()) <= view.nodes.keys():
+        raise ModelError(f"{path} names outputs that the quantized model does not have. Give the one written with it.")
+    return NodeMap(originals, values, outputs)
 
 
-def _operations(document: object) -> list[dict[str, Any]]:
+def _graph(document: object) -> dict[str, Any]:
     graphs = expect(list, expect(dict, document, "the document").get("graph"), "graph")
-    graph = expect(dict, graphs[0] if graphs else None, "the first graph")
+    return expect(dict, graphs[0] if graphs else None, "the first graph")
+
+
+def _outputs(graph: dict[str, Any]) -> tuple[str, ...] | None:
+    if "output" not in graph:
+        return None
+    listed = (expect(str, each, "an output") for each in expect(list, graph["output"], "output"))
+    return tuple(parse_tensor_name(each).node for each in listed)
+
+
+def _operations(graph: dict[str, Any]) -> list[dict[str, Any]]:
     return [expect(dict, operation, "an op") for operation in expect(list, graph.get("op"), "op")]
 
 
@@ -91,12 +107,16 @@ def _attributes(holder: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def dump_node_map(quantized: QuantizedGraph) -> str:
-    """Returns the node map as JSON in the shape that graph comparison tools read."""
+    """Returns the node map as JSON in the shape that graph comparison tools read: that of the device's graphs.
+
+    There ``output`` names the tensors that a graph yields, which the original toolkit leaves out.
+    """
     operations = [
         _operation(index, node, quantized.origins.get(node.name, (node.name,)), quantized.values)
         for index, node in enumerate(quantized.graph_def.node)
     ]
-    return json.dumps({"graph": [{"name": "quantized", "op": operations}]}, indent=1)
+    outputs = [full_tensor_name(name) for name in quantized.outputs]
+    return json.dumps({"graph": [{"name": "quantized", "output": outputs, "op": operations}]}, indent=1)
 
 
 def _operation(index: int, node: NodeDef, origins: tuple[str, ...], values: Mapping[str, str]) -> dict[str, Any]:

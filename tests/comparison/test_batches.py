@@ -84,3 +84,22 @@ def test_files_that_hold_no_batch(workdir, write, words):
 def test_batches_that_do_not_fit(batch, words):
     with pytest.raises(DatasetError, match=words):
         checked_batch(batch, [IMAGES, FLAG], "x.npz")
+
+
+TEXT = Endpoint("text", "string", (None,))
+
+
+@pytest.mark.parametrize("values", [np.array(["a", "bc"]), np.array([b"a", b"bc"]), np.array(["a", b"bc"], object)])
+def test_text_is_an_input_like_others(values):
+    found = checked_batch({"text": values}, [TEXT], "x.npz")["text"]
+    assert found.dtype == object and list(found) == list(values)
+
+
+def test_numbers_are_no_text():
+    with pytest.raises(DatasetError, match="input 'text' takes string, not int64"):
+        checked_batch({"text": np.ones(2, np.int64)}, [TEXT], "x.npz")
+
+
+def test_nobody_can_guess_text():
+    with pytest.raises(DatasetError, match="Input 'text' takes string, of which not every value makes sense"):
+        list(RandomInputs().draw([TEXT], {}))

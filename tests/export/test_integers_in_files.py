@@ -9,7 +9,6 @@ import tensorflow as tf
 from graphs import build, calibrate_and_save, normal, quantize_small_net, tf1
 from test_every_format import OneBatch
 
-from amct_tensorflow.errors import ExportError
 from amct_tensorflow.export.check import check_export
 from amct_tensorflow.export.narrow_weights import SYMMETRIC, with_narrow_weights
 from amct_tensorflow.export.onnx_model import make_onnx_model
@@ -119,10 +118,3 @@ def test_layers_with_the_same_weights_stay_in_float_and_are_told(target):
     assert check.exported.divergence < 5e-3
     if np.array_equal(plan.layers["one"].weights, plan.layers["two"].weights):
         assert exported.in_float["one"] == "another layer has the same weights"
-
-
-def test_what_tensor_quantize_quantizes_is_refused(plan):
-    view = plan.view.edited(plan.view.graph_def)
-    view.graph_def.node.add(name="back", op="AscendAntiQuant", input=["input"])
-    with pytest.raises(ExportError, match="'back' brings back what tensor_quantize quantizes"):
-        replace(plan, view=type(view)(view.graph_def)).twin  # noqa: B018 - making it raises
