@@ -34,8 +34,8 @@ class Range:
         """
         if (self._lowest, self._highest) == (math.inf, -math.inf):
             raise CalibrationError(
-                f"No value of {name!r} was seen in calibration. Let calibration() of the evaluator run all outputs that "
-                "it is given."
+                f"No value of {name!r} was seen in calibration. Let calibration() of the evaluator run all outputs "
+                "that it is given."
             )
         if not (math.isfinite(self._lowest) and math.isfinite(self._highest)):
             raise CalibrationError(f"{name!r} yields values that are not finite. Check the data.")

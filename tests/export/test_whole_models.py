@@ -81,7 +81,7 @@ def test_results_that_do_not_note_their_outputs_say_which_are_taken(of_two_outpu
 
 
 def test_an_output_that_calibration_does_not_run_is_told(of_two_outputs):
-    with pytest.raises(CalibrationError, match="No value of 'features' was seen in calibration. Let calibration"):
+    with pytest.raises(CalibrationError, match="No value of 'features' was seen in calibration"):
         plan_export(MODEL, [], CheckedEvaluator(OneBatch(X)))
 
 
