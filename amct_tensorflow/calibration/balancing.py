@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.algorithms.dmq import DEFAULT_STRENGTH, balance_factors
+from amct_tensorflow.calibration.batch_cutter import BatchCutter
 from amct_tensorflow.calibration.feed import Feed
 from amct_tensorflow.calibration.replay import Batch, Replay
 from amct_tensorflow.config.schema import QuantConfig
@@ -64,6 +65,7 @@ class Balancer:
         self._highest = {name: np.zeros(stream.channels) for stream in self._strengths for name in stream.readers}
         self._feed = Feed(model, fused, {name: [text] for name, text in inputs.items()}, config.batch_num, graph=graph)
         self._replay = Replay(fused, list(inputs), self._feed.tensors)
+        self._cutter = BatchCutter(self._replay, self._tensors.values(), self._tensors)
         self._looks = [
             self._replay.look_at([self._replay.tensor(tensor)], partial(self._observe, fused.layers[name]))
             for name, tensor in self._tensors.items()
@@ -101,13 +103,13 @@ class Balancer:
             )
         self._highest[layer.name] = np.maximum(self._highest[layer.name], highest)
 
-    def _take(self, batch: Batch) -> None:
-        for part in self._replay.parts(batch, self._tensors.values()):
+    def _take(self, batch: Batch, images: int | None) -> None:
+        for part in self._cutter.cut(batch, images):
             self._replay.run(self._looks, part)
 
     def _release(self) -> None:
         self._replay.close()
-        del self._replay, self._looks
+        del self._replay, self._cutter, self._looks
 
     def _finish(self) -> None:
         self._feed.batches.forget()

@@ -11,6 +11,7 @@ from amct_tensorflow.algorithms.arq import arq_scales
 from amct_tensorflow.algorithms.distribution import Distribution
 from amct_tensorflow.algorithms.range_refinement import refine_range
 from amct_tensorflow.calibration.activation_summary import ActivationSummary
+from amct_tensorflow.calibration.batch_cutter import BatchCutter
 from amct_tensorflow.calibration.comparison import Comparison
 from amct_tensorflow.calibration.feed import Feed
 from amct_tensorflow.calibration.layer_analysis import LayerAnalyser, LayerAnalysis
@@ -40,6 +41,8 @@ class CalibrationResult:
             empty if no search follows.
         balance: per layer whose input was divided by factors, those factors; see ``balance_streams``.
         summaries: per layer name and per ``op:input``, what its input looked like; empty if no search follows.
+        images: number of calibration images: the length of what the caller fed, along its first axis; None if no search
+            follows, or inputs differ in it.
     """
 
     factors: dict[str, LayerFactors]
@@ -48,14 +51,7 @@ class CalibrationResult:
     batches: tuple[Batch, ...] = ()
     balance: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     summaries: Mapping[str, ActivationSummary] = field(default_factory=dict)
-
-    @property
-    def images(self) -> int | None:
-        """Number of calibration images; None if the batches were not kept, or do not tell it."""
-        lengths = [{len(value) if value.ndim else 0 for value in batch.values()} for batch in self.batches]
-        if not lengths or any(len(each) != 1 or 0 in each for each in lengths):
-            return None
-        return sum(min(each) for each in lengths)
+    images: int | None = None
 
     def plan(self, fused: FusedGraph, outputs: Sequence[str]) -> QuantizationPlan:
         """Returns how to quantize a model that is fused as it was calibrated."""
@@ -122,7 +118,9 @@ class Calibrator:
         tails = [self.fused.tail_of(name) for name in self._layers]
         self._replay = Replay(self.fused, [*tails, *nodes], self._feed.tensors)
         self._observers = ActivationObservers(self._replay, self._inputs)
+        self._cutter = BatchCutter(self._replay, self._inputs.values(), self._layers)
         self._parts: list[Batch] = []
+        self._images: int | None = 0
         self._feed.start(self._take, self._complete, self._release)
 
     @property
@@ -145,7 +143,7 @@ class Calibrator:
         if not self._for_search:
             return self.result
         # What only the outputs need may arrive after the last layer has been seen.
-        return replace(self.result, batches=self._feed.batches.batches())
+        return replace(self.result, batches=self._feed.batches.batches(), images=self._images)
 
     def _weight_scales(self, layer: FusedLayer) -> tuple[float, ...]:
         if layer.weights is None:
@@ -153,8 +151,9 @@ class Calibrator:
         channel_wise = self._config.layers[layer.name].weights.channel_wise
         return tuple(arq_scales(layer.name, layer.op_type, layer.weights, channel_wise).tolist())
 
-    def _take(self, batch: Batch) -> None:
-        parts = self._replay.parts(batch, self._inputs.values())
+    def _take(self, batch: Batch, images: int | None) -> None:
+        self._images = None if images is None or self._images is None else self._images + images
+        parts = self._cutter.cut(batch, images)
         self._observers.observe(parts)
         self._parts.extend(parts)
 
@@ -169,7 +168,7 @@ class Calibrator:
     def _release(self) -> None:
         """Frees what is not needed any more."""
         self._replay.close()
-        del self._replay, self._observers, self._parts
+        del self._replay, self._observers, self._cutter, self._parts
 
     def _finish(self) -> CalibrationResult:
         activations: dict[str, ActivationFactors] = {}

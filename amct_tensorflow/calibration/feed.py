@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from amct_tensorflow.calibration.kept_batches import KeptBatches
 from amct_tensorflow.calibration.replay import Batch
-from amct_tensorflow.calibration.replay_sources import readers_of, replay_sources
+from amct_tensorflow.calibration.replay_sources import fed_tensors, readers_of, replay_sources
 from amct_tensorflow.calibration.taps import attach_tap
 from amct_tensorflow.graph.fusion import FusedGraph
 from amct_tensorflow.models.float_model import FloatModel
@@ -51,7 +51,8 @@ class Feed:
         find = partial(replay_sources, fused.view, same, nodes)
         sources = find()
         self._late = [source for source in find(outputs) if source not in sources] if outputs else []
-        self.batches = KeptBatches(batch_num, sources, self._late)
+        self._fed = fed_tensors(model.original, sources)
+        self.batches = KeptBatches(batch_num, sources, self._late, self._fed)
         self.error: Exception | None = None
         self._graph = graph or model.graph
         self.tensors = {source: self._graph.get_tensor_by_name(source) for source in sources}
@@ -61,29 +62,40 @@ class Feed:
         self._taken = 0
         self._lock = threading.Lock()
 
-    def start(self, take: Callable[[Batch], None], finish: Callable[[], None], release: Callable[[], None]) -> None:
+    def start(
+        self, take: Callable[[Batch, int | None], None], finish: Callable[[], None], release: Callable[[], None]
+    ) -> None:
         """Edits the caller's graph: from now on its runs are listened to.
 
         Args:
-            take: called with each batch, once.
+            take: called once with each batch, and with how many images the caller fed if that is known.
             finish: called after the last one.
             release: called after that, or when something went wrong: the caller's graph holds the taps, and so what
                 they call.
         """
         self._take, self._finish, self._release = take, finish, release
-        for source in (*self.tensors, *self._late):
-            readers = readers_of(self._model.original, source, self._needed)
-            attach_tap(self._graph, readers, source, partial(self._keep, source))
+        kept = (*self.tensors, *self._late)
+        for tensor in dict.fromkeys((*self._fed, *kept)):
+            readers = readers_of(self._model.original, tensor, self._needed)
+            attach_tap(self._graph, readers, tensor, partial(self._look, tensor, tensor in kept))
+
+    def _look(self, tensor: str, is_kept: bool, value: np.ndarray) -> None:
+        """Takes a tensor of the caller's session."""
+        if tensor in self._fed:
+            with self._lock:
+                self.batches.measure(tensor, value)
+        if is_kept:
+            self._keep(tensor, value)
 
     def _keep(self, source: str, value: np.ndarray) -> None:
-        """Takes a tensor of the caller's session; whichever comes last of a batch starts what the batch is for."""
+        """Takes a tensor to keep; whichever comes last of a batch starts what the batch is for."""
         with self._lock:
             if self.error is not None:
                 return
             try:
                 self.batches.keep(source, value)
                 while self._taken < min(self.batches.complete, self._batch_num):
-                    self._take(self.batches.batch(self._taken))
+                    self._take(self.batches.batch(self._taken), self.batches.images(self._taken))
                     self._taken += 1
                     if self._taken == self._batch_num:
                         self._finish()

@@ -15,13 +15,16 @@ class KeptBatches:
     caller's session. Runs beyond the last batch, and those without images, do not count.
     """
 
-    def __init__(self, batch_num: int, tensors: Collection[str], late: Collection[str] = ()) -> None:
+    def __init__(
+        self, batch_num: int, tensors: Collection[str], late: Collection[str] = (), fed: Collection[str] = ()
+    ) -> None:
         """Starts with none.
 
         Args:
             batch_num: how many batches to keep.
             tensors: what a batch consists of.
             late: tensors that are kept as well, but may arrive when the batch is complete, or never.
+            fed: what the caller feeds, of which only the length is kept.
         """
         self._batch_num = batch_num
         self._tensors = tuple(tensors)
@@ -29,6 +32,24 @@ class KeptBatches:
         self._arrived = dict.fromkeys(self._values, 0)
         self._counted: list[int] = []
         self._empty: set[int] = set()
+        self._lengths: dict[str, list[int | None]] = {tensor: [] for tensor in fed}
+
+    def measure(self, fed: str, value: np.ndarray) -> None:
+        """Takes the length of what the caller feeds, before the tensors that follow from it arrive."""
+        if self.complete < self._batch_num:
+            self._lengths[fed].append(len(value) if value.ndim else None)
+
+    def images(self, index: int) -> int | None:
+        """Returns how many images the caller fed for a complete batch: the length of all that is no scalar.
+
+        None if it fed different lengths, or scalars alone. Where it feeds tensors on the way, their lengths count.
+        """
+        run = self._counted[index]
+        fed = [each[run] for each in self._lengths.values() if run < len(each)]
+        if not fed or len(fed) < len(self._lengths):
+            fed = [len(value) if value.ndim else None for value in self.batch(index).values()]
+        lengths = {length for length in fed if length is not None}
+        return lengths.pop() if len(lengths) == 1 else None
 
     def keep(self, tensor: str, value: np.ndarray) -> None:
         """Takes a copy of a tensor."""

@@ -32,9 +32,9 @@ class OutputSums:
             weight: how many images each of these stands for.
         """
         difference = original - quantized
-        self._square += weight * _dot(original, original)
-        self._product += weight * _dot(original, difference)
-        self._error += weight * _dot(difference, difference)
+        self._square += weight * sum_of_products(original, original)
+        self._product += weight * sum_of_products(original, difference)
+        self._error += weight * sum_of_products(difference, difference)
         if self._channel_axis is not None and difference.ndim:
             by_channel = np.moveaxis(difference, self._channel_axis, -1).reshape(
                 -1, difference.shape[self._channel_axis]
@@ -85,7 +85,7 @@ class OutputSums:
         return 1 - 0.5 * sine_square / (1 + math.sqrt(max(1 - sine_square, 0.0)))
 
 
-def _dot(left: np.ndarray, right: np.ndarray) -> float:
+def sum_of_products(left: np.ndarray, right: np.ndarray) -> float:
     """Returns the sum of the products of two float32 arrays of the same shape."""
     left, right = np.ravel(left), np.ravel(right)
     whole = left.size - left.size % _BLOCK

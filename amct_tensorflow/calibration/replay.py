@@ -19,9 +19,6 @@ from amct_tensorflow.graph.session_options import session_options
 from amct_tensorflow.graph.view import full_tensor_name, parse_tensor_name
 from amct_tensorflow.quantized.builder import FLOAT_SCOPE
 
-# The replay takes this many images at a time.
-IMAGES_AT_A_TIME = 16
-
 Batch: TypeAlias = Mapping[str, np.ndarray]
 
 
@@ -78,21 +75,9 @@ class Replay:
         with self.graph.as_default(), tf.device("/CPU:0"), tf.control_dependencies(after):
             return tf.numpy_function(tap, tensors, tf.int32).op
 
-    def parts(self, batch: Batch, tensors: Collection[str]) -> list[Batch]:
-        """Cuts a batch into parts of a few images: it needs less memory so.
-
-        It is left whole where the graph takes only so many images, as the sources or ``tensors``, by full name, tell.
-        """
-        lengths = {len(value) if value.ndim else 0 for value in batch.values()}
-        shapes = [self.tensor(name).shape for name in tensors]
-        takes_any_number = self._takes_any_number and all(shape.rank and shape[0] is None for shape in shapes)
-        if len(lengths) != 1 or 0 in lengths or not takes_any_number:
-            return [batch]
-        (length,) = lengths
-        return [
-            {name: value[start : start + IMAGES_AT_A_TIME] for name, value in batch.items()}
-            for start in range(0, length, IMAGES_AT_A_TIME)
-        ]
+    def takes_any_number(self, tensors: Collection[str]) -> bool:
+        """Tells whether the sources and ``tensors``, by full name, may belong to any number of images."""
+        return self._takes_any_number and all(_is_of_any_number(self.tensor(name)) for name in tensors)
 
     def let_wait(self, node: str, operation: tf.Operation) -> None:
         """Makes a node of the float model wait for an operation, so that few tensors are alive at a time."""
@@ -132,9 +117,9 @@ def _stand_in(tensor: tf.Tensor) -> tf.Tensor:
 
 
 def _is_of_any_number(tensor: tf.Tensor) -> bool:
-    """Tells whether the first axis of a tensor may count images: it does not if its length is always the same."""
+    """Tells whether a tensor may belong to any number of images: it does not if its first axis always is as long."""
     shape = tensor.shape
-    return bool(shape.rank is None or (shape.rank > 0 and shape[0] is None))
+    return bool(shape.rank is None or shape.rank == 0 or shape[0] is None)
 
 
 def _present(sources: Mapping[str, tf.Tensor], graph_def: GraphDef) -> dict[str, tf.Tensor]:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.op_definitions import is_stateful
-from amct_tensorflow.graph.view import CONTROL, GraphView, data_inputs, full_tensor_name, parse_tensor_name
+from amct_tensorflow.graph.view import CONTROL, GraphView, data_inputs, full_tensor_name, parse_tensor_name, upstream
 
 
 def replay_sources(
@@ -77,6 +77,19 @@ def _first_outside(view: GraphView, names: Iterable[str], inside: Collection[str
     """Returns the nodes through which what nodes inside loops and branches yield leaves them."""
     followers = {edge.node.name for name in view.downstream(names, inside) for edge in view.consumers(name)}
     return followers - set(inside)
+
+
+def fed_tensors(view: GraphView, tensors: Iterable[str]) -> list[str]:
+    """Returns what the caller feeds for some tensors: full names of placeholders, and of what iterators yield.
+
+    Args:
+        view: the caller's graph.
+        tensors: full names of tensors of it.
+    """
+    names = upstream(view.nodes, [parse_tensor_name(tensor).node for tensor in tensors])
+    read = {full_tensor_name(text) for name in names for text in data_inputs(view.nodes[name].input)}
+    fed = {name for name in names if view.nodes[name].op.startswith(("Placeholder", "IteratorGetNext"))}
+    return sorted(tensor for tensor in {*read, *tensors} if parse_tensor_name(tensor).node in fed)
 
 
 def readers_of(view: GraphView, tensor: str, needed: Collection[str]) -> list[str]:

@@ -11,7 +11,8 @@ from functools import cached_property
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.calibration.replay import IMAGES_AT_A_TIME, Batch
+from amct_tensorflow.calibration.batch_cutter import IMAGES_AT_A_TIME
+from amct_tensorflow.calibration.replay import Batch
 from amct_tensorflow.execution.check import LayerCheck, check_layers
 from amct_tensorflow.execution.execution_graph import execution_graph
 from amct_tensorflow.execution.integer_layer import find_integer_layers

@@ -134,6 +134,7 @@ class SearchState:
             "noise": {name: [one.noise, one.uncorrected_noise] for name, one in analyses.items()},
             "ranges": {name: [one.lowest, one.highest] for name, one in summaries.items()},
             "batches": len(calibration.batches),
+            "images": calibration.images,
         }
         self._keep("calibration", _CALIBRATION, entry, arrays)
 
@@ -249,8 +250,9 @@ def _read_calibration(folder: Path, entry: Mapping[str, Any]) -> CalibrationResu
     source = str(folder / _FILE)
     ranges = expect(dict, entry.get("ranges", {}), "the ranges")
     summaries = {name: _read_summary(name, content, arrays) for name, content in ranges.items()}
+    images = None if entry.get("images") is None else expect(int, entry["images"], "the number of images")
     return CalibrationResult(
-        parse_record(record, source), corrections, analyses, batches, parse_balance(record, source), summaries
+        parse_record(record, source), corrections, analyses, batches, parse_balance(record, source), summaries, images
     )
 
 
