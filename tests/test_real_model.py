@@ -16,7 +16,7 @@ from graphs import PLAIN, tf1
 import amct_tensorflow as amct
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from amct_tensorflow.data import find_files, scan_records
-from amct_tensorflow.execution.kernels import obstacle_to_integers
+from amct_tensorflow.execution.obstacle import obstacle_to_integers
 from amct_tensorflow.graph.model_file import import_graph, load_graph, read_model
 from amct_tensorflow.record.record_file import read_record
 

@@ -16,7 +16,7 @@ from amct_tensorflow.calibration.replay import Batch
 from amct_tensorflow.execution.check import LayerCheck, check_layers
 from amct_tensorflow.execution.execution_graph import execution_graph
 from amct_tensorflow.execution.integer_layer import find_integer_layers
-from amct_tensorflow.execution.kernels import obstacle_to_integers
+from amct_tensorflow.execution.obstacle import obstacle_to_integers
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantized.builder import QuantizedGraph, quantize_graph

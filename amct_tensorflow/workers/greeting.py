@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from amct_tensorflow.errors import WorkerError, first_line
-from amct_tensorflow.execution.kernels import obstacle_to_integers
+from amct_tensorflow.execution.obstacle import obstacle_to_integers
 from amct_tensorflow.version import VERSION
 
 

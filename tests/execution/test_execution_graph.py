@@ -12,7 +12,8 @@ from amct_tensorflow.execution import integer_execution, integer_layer
 from amct_tensorflow.execution.check import LayerCheck, check_layers
 from amct_tensorflow.execution.execution_graph import execution_graph
 from amct_tensorflow.execution.integer_execution import IntegerExecution
-from amct_tensorflow.execution.kernels import has_matrix_product, obstacle_to_integers
+from amct_tensorflow.execution.kernels import has_matrix_product
+from amct_tensorflow.execution.obstacle import obstacle_to_integers
 from amct_tensorflow.graph.balance import balance_streams
 from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.fusion_before import fold_before

@@ -19,7 +19,7 @@ from graphs import nchw_on_cpu
 import amct_tensorflow as amct
 from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError, ExportError, ModelError
 from amct_tensorflow.execution.integer_execution import IntegerExecution
-from amct_tensorflow.execution.kernels import obstacle_to_integers
+from amct_tensorflow.execution.obstacle import obstacle_to_integers
 from amct_tensorflow.export.run import export_model
 from amct_tensorflow.export.targets import TARGETS
 from amct_tensorflow.graph.session_options import session_options

@@ -7,7 +7,7 @@ from test_auto_calibration import Evaluator, calibrate, edit_config, prepare
 
 from amct_tensorflow.errors import ArgumentTypeError
 from amct_tensorflow.execution.integer_execution import IntegerExecution
-from amct_tensorflow.execution.kernels import obstacle_to_integers
+from amct_tensorflow.execution.obstacle import obstacle_to_integers
 from amct_tensorflow.search import runner
 
 OPTIONS = {"strategy": "BinarySearch", "sensitivity": "CosineSimilarity"}
