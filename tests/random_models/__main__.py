@@ -84,7 +84,7 @@ class Hunt:
                 self._show(seed, recipe, finding, formats)
 
     def _show(self, seed, recipe, finding, formats):
-        print(f"seed {seed}: {finding.stage}: {finding.text[:400]}")
+        print(f"\rseed {seed}: {finding.stage}: {finding.text[:400]}")
         if recipe and self._shrinks:
             used = [name for name in formats if name == finding.stage]
             recipe = shrink(recipe, _is_as_wrong(finding.signature, used))
@@ -122,14 +122,17 @@ def main():
     seed = arguments.first
     try:
         for seed in range(arguments.first, arguments.first + arguments.cases):
+            print(f"\rseed {seed} ", end="", flush=True)  # which is what stays there if TensorFlow ends the process
             hunt.examine(seed)
             now, done = time.monotonic(), seed - arguments.first + 1
             if now - shown > _SECONDS_BETWEEN_LINES or done == arguments.cases:
                 shown, left = now, (now - start) / done * (arguments.cases - done)
                 faults = sum(map(len, hunt.faults.values()))
-                print(f"{done} of {arguments.cases} models, {faults} faults, {left / 60:.1f} minutes left", flush=True)
+                print(
+                    f"\r{done} of {arguments.cases} models, {faults} faults, {left / 60:.1f} minutes left", flush=True
+                )
     except KeyboardInterrupt:
-        print(f"Stopped; go on with --first {seed} (make: FIRST={seed}).")
+        print(f"\rStopped; go on with --first {seed} (make: FIRST={seed}).")
     hunt.summary()
     return int(bool(hunt.faults))
 
