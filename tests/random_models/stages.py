@@ -5,6 +5,7 @@ the quantized model and exported files up to the noise of the simplest quantizat
 (``Naive``), and integers up to a share of it.
 """
 
+import contextlib
 import json
 import re
 import traceback
@@ -74,6 +75,10 @@ class WrongError(Exception):
     """A stage computes something else."""
 
 
+class UnusableError(Exception):
+    """There is nothing to compare with."""
+
+
 class _Case:
     """One recipe, under examination in the current folder."""
 
@@ -114,6 +119,20 @@ class _Case:
             fetches = [f"{name}:0" for name in self.model.outputs]
             return [session.run(fetches, {f"{INPUT}:0": batch}) for batch in values or self.batches]
 
+    def run_as_caller(self, graph):
+        """Runs a graph as programs do, with whatever TensorFlow's optimizer makes of it."""
+        options = nchw_on_cpu() if any(step.settings.get("first") for step in self.recipe.steps) else None
+        with tf1.Session(graph=graph, config=options) as session:
+            for batch in self.batches:
+                session.run([f"{name}:0" for name in self.model.outputs], {f"{INPUT}:0": batch})
+
+    def runs_untouched(self):
+        """Tells whether programs can run the model as it is."""
+        with contextlib.suppress(tf.errors.OpError):
+            self.run_as_caller(_import(self.model.graph_def))
+            return True
+        return False
+
     def other_batches(self):
         """Returns batches of other sizes, if the model allows them."""
         if self.recipe.data.fixed:
@@ -149,6 +168,8 @@ def _finding(stage, check, case):
         check(case)
     except WrongError as error:
         return Finding(stage, True, str(error))
+    except UnusableError as error:
+        return Finding(stage, False, str(error))
     except Exception as error:
         return Finding(stage, not _is_refusal(error), f"{type(error).__name__}: {error}"[:600], traceback.format_exc())
     return None
@@ -195,19 +216,17 @@ def _check_quantized(case):
     """The public steps yield a model that is not as noisy as the simplest quantization with three times the scales."""
     graph = _import(case.model.graph_def)
     amct.quantize_model(graph, "config.json", "record.txt", case.model.outputs)
-    options = nchw_on_cpu() if _is_channels_first(case.recipe) else None
-    with tf1.Session(graph=graph, config=options) as session:
-        for batch in case.batches:
-            session.run([f"{name}:0" for name in case.model.outputs], {f"{INPUT}:0": batch})
+    try:
+        case.run_as_caller(graph)
+    except tf.errors.OpError as error:
+        if case.runs_untouched():
+            raise
+        raise UnusableError("TensorFlow cannot run the model itself") from error
     amct.save_model("net.pb", case.model.outputs, "record.txt", "results/net")
     case.simulation = case.run(_quantized())
     for index, expected in enumerate(case.expected):
         runs = [run[index] for run in case.simulation]
         _compare_noise(runs, expected.exact, expected)
-
-
-def _is_channels_first(recipe):
-    return any(step.settings.get("first") for step in recipe.steps)
 
 
 def _quantized():
