@@ -1,10 +1,39 @@
 """Which tensors of the caller's graph must be kept to compute every quantized layer's input again."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+
+from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.framework.types_pb2 import DT_RESOURCE, DT_VARIANT
 
 from amct_tensorflow.errors import ModelError
-from amct_tensorflow.graph.op_definitions import is_stateful
-from amct_tensorflow.graph.view import CONTROL, GraphView, data_inputs, full_tensor_name, parse_tensor_name, upstream
+from amct_tensorflow.graph.op_definitions import functions_named, is_stateful, op_definition, output_types
+from amct_tensorflow.graph.view import (
+    CONTROL,
+    Consumer,
+    GraphView,
+    data_inputs,
+    full_tensor_name,
+    parse_tensor_name,
+    upstream,
+)
+
+# Ops that call functions, and are marked as having a state whenever they might have one.
+_CALLS = frozenset(
+    {
+        "While",
+        "StatelessWhile",
+        "If",
+        "StatelessIf",
+        "Case",
+        "StatelessCase",
+        "PartitionedCall",
+        "StatefulPartitionedCall",
+    }
+)
+# Types of tensors that no array can hold.
+_NO_NUMBERS = frozenset({DT_RESOURCE, DT_VARIANT})
 
 
 def replay_sources(
@@ -32,7 +61,7 @@ def replay_sources(
     behind_layers = view.downstream(inputs)
     texts = [text for each in inputs.values() for text in each]
     own = {name for name in view.nodes if _yields_own_data(view, name)}
-    ends = _first_outside(view, own & view.uncertain_nodes, view.uncertain_nodes)
+    ends = _ends(view, own)
     first_inputs = {
         full_tensor_name(text)
         for text in texts
@@ -63,14 +92,51 @@ def replay_sources(
 
 
 def _yields_own_data(view: GraphView, name: str) -> bool:
-    """Tells whether what a node yields does not follow from its inputs alone.
+    """Tells whether what a node yields does not follow from its inputs alone."""
+    return _has_own_data(view.nodes[name], view.graph_def.library, frozenset())
 
-    TensorArrays and stacks have a state, too, but one that each run of the graph makes anew.
+
+def _has_own_data(node: NodeDef, library: FunctionDefLibrary, callers: frozenset[str]) -> bool:
+    """Tells it of a node of a graph or of a function; ``callers`` are the functions around it.
+
+    TensorArrays and stacks have a state, too, but one that each run of the graph makes anew; and what calls functions
+    has one only if these have. What yields nothing, such as a NoOp, yields no data.
     """
-    node = view.nodes[name]
-    if node.op.startswith(("TensorArray", "Stack")):
+    if node.op in _CALLS:
+        called = set(functions_named(node)) - callers
+        bodies = [function for function in library.function if function.signature.name in called]
+        return any(_has_own_data(each, library, callers | called) for body in bodies for each in body.node_def)
+    definition = op_definition(node.op, library)
+    yields_nothing = definition is not None and not definition.output_arg
+    if yields_nothing or node.op.startswith(("TensorArray", "Stack")):
         return False
-    return is_stateful(node.op, view.graph_def.library) or (not data_inputs(node.input) and node.op != "Const")
+    return is_stateful(node.op, library) or (not data_inputs(node.input) and node.op != "Const")
+
+
+def _ends(view: GraphView, own: AbstractSet[str]) -> set[str]:
+    """Returns the nodes at which what others yield can be kept instead of them.
+
+    What nodes inside loops and branches yield is kept where it leaves these; and lists of tensors, tables and the like
+    where numbers come out of them.
+    """
+    ends = _first_outside(view, own & view.uncertain_nodes, view.uncertain_nodes)
+    waiting = [*own, *ends]
+    while waiting:
+        name = waiting.pop()
+        types = list(output_types(view.nodes[name], view.graph_def.library))
+        for edge in view.consumers(name):
+            port, reader = parse_tensor_name(edge.node.input[edge.input_index]).port, str(edge.node.name)
+            stands_for_more = (port < len(types) and types[port] in _NO_NUMBERS) or _is_flow(edge)
+            if port != CONTROL and stands_for_more and reader not in ends | view.uncertain_nodes:
+                ends.add(reader)
+                waiting.append(reader)
+    return ends
+
+
+def _is_flow(edge: Consumer) -> bool:
+    """Tells whether an edge brings the number that stands for the state of a TensorArray: its last input."""
+    is_last = edge.input_index == len(data_inputs(edge.node.input)) - 1
+    return is_last and edge.node.op.startswith("TensorArray") and edge.node.op != "TensorArrayV3"
 
 
 def _first_outside(view: GraphView, names: Iterable[str], inside: Collection[str]) -> set[str]:

@@ -1,9 +1,13 @@
 """Finding the tensors through which everything flows: a model can be run from one of them without what lies before."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name, upstream
+
+# Ops that make what each run fills anew: StackPushV2 and the like are others.
+_STATES = frozenset({"TensorArray", "TensorArrayV2", "TensorArrayV3", "Stack", "StackV2"})
+_PASSING = frozenset({"Identity", "Enter", "Exit", "Switch", "Merge", "NextIteration"})
 
 
 class DataFlow(NamedTuple):
@@ -37,10 +41,12 @@ def find_cuts(view: GraphView, sources: Collection[str], outputs: Sequence[str])
             if source.port > 0:
                 other_ports.add(source.node)
     last_use.update({output: len(order) for output in outputs if output in position})
+    states = _states(view, position)
     cuts = []
     still_needed = -1  # the last use of whatever was computed so far
     for index, name in enumerate(order):
         alone = still_needed <= index < last_use[name] < len(order)
+        alone = alone and not any(first <= index < last for first, last in states)
         if alone and name not in sources and name not in other_ports and name not in view.uncertain_nodes:
             cuts.append(name)
         still_needed = max(still_needed, last_use[name])
@@ -52,3 +58,20 @@ def _data_nodes(view: GraphView, sources: Collection[str], outputs: Sequence[str
     between = upstream(view.nodes, outputs) & view.downstream(sources)
     order = [node.name for node in view.topological() if node.name in between]
     return sorted(order, key=lambda name: name not in sources)
+
+
+def _states(view: GraphView, position: Mapping[str, int]) -> list[tuple[int, int]]:
+    """Returns per TensorArray or stack from where to where it is in use: it holds data beside all tensors."""
+    spans = []
+    for node in view.nodes.values():
+        if node.op in _STATES:
+            users = {edge.node.name for name in _passing_on(view, str(node.name)) for edge in view.consumers(name)}
+            uses = [position[name] for name in users if name in position]
+            spans.append((min(uses, default=0), max(uses, default=0)))
+    return spans
+
+
+def _passing_on(view: GraphView, handle: str) -> set[str]:
+    """Returns a node that yields a handle, and those that pass it on into loops and branches."""
+    passing = {name for name, node in view.nodes.items() if node.op in _PASSING}
+    return {handle} | view.downstream((edge.node.name for edge in view.consumers(handle)), passing)

@@ -37,6 +37,17 @@ def output_arguments(node: NodeDef, library: FunctionDefLibrary) -> Iterator[str
         yield from [str(argument.name)] * count
 
 
+def output_types(node: NodeDef, library: FunctionDefLibrary) -> Iterator[int]:
+    """Yields the type of every output of a node, as TensorFlow numbers them; 0 where nobody knows it."""
+    definition = op_definition(node.op, library)
+    for argument in definition.output_arg if definition is not None else ():
+        if argument.type_list_attr:
+            yield from map(int, attribute(node, argument.type_list_attr).list.type)
+            continue
+        count = int(attribute(node, argument.number_attr).i) if argument.number_attr else 1
+        yield from [int(argument.type or attribute(node, argument.type_attr).type)] * count
+
+
 def functions_named(node: NodeDef) -> list[str]:
     """Returns the names of the functions that a node may call: its op type, and those that its attributes name."""
     values = (function for value in node.attr.values() for function in (value.func, *value.list.func))

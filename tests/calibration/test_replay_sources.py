@@ -110,6 +110,40 @@ def test_what_is_random_inside_a_loop_or_branch_is_kept_where_it_leaves_it():
     assert sources(loop, build=build_v1) == ["while/Exit_1:0", "x:0"]
 
 
+@pytest.mark.parametrize("write", [build, build_v1], ids=["functions", "Enter and Exit"])
+def test_lists_of_random_tensors_are_kept_where_they_are_stacked(write):
+    """No array holds a list of tensors, nor does the number that stands for a TensorArray."""
+
+    def make():
+        y = dense(placeholder(), "one")
+        array = tf.TensorArray(tf.float32, 3, element_shape=[None, 5])
+
+        def body(i, a):
+            return i + 1, a.write(i, y + tf.random.normal([5]))
+
+        _, array = tf.while_loop(lambda i, _: i < 3, body, [0, array])
+        tf.identity(dense(tf.reduce_sum(array.stack(), 0), "two"), name="out")
+
+    (stacked, x) = sources(make, build=write)
+    assert stacked.endswith(("/TensorListStack:0", "/TensorArrayGatherV3:0")) and x == "x:0"
+
+
+@pytest.mark.parametrize("write", [build, build_v1], ids=["functions", "Enter and Exit"])
+def test_what_has_an_effect_and_yields_nothing_does_not_make_a_loop_random(write):
+    def make():
+        y = dense(placeholder(), "one")
+
+        def body(i, v):
+            with tf.control_dependencies([tf.no_op(), tf.debugging.Assert(i < 3, [i])]):
+                return i + 1, tf.tanh(v)
+
+        tf.identity(dense(tf.while_loop(lambda i, _: i < 3, body, [0, y])[1], "two"), name="out")
+
+    graph_def = write(make)
+    assert write is build_v1 or "While" in {node.op for node in graph_def.node}  # the one with a state
+    assert sources(make, ["out"], write) == ["x:0"]
+
+
 def test_a_branch_without_data_of_its_own_is_computed_again():
     def make():
         y = dense(placeholder(), "one")
