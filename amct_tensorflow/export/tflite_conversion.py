@@ -10,6 +10,8 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.errors import ExportError
 from amct_tensorflow.export.libraries import refusals
+from amct_tensorflow.graph.layers import HALF_PRECISION, IN_FLOAT32
+from amct_tensorflow.graph.view import attribute
 
 # What the converter says of an op, behind where it believes that a program has made it.
 _SAYS = re.compile(r"error: (?:'tf\.(?P<op>\w+)' op )?(?P<what>[^\n]+)")
@@ -68,6 +70,11 @@ def _explained(graph_def: GraphDef) -> Iterator[None]:
         if said is None or not names:
             raise
         where = f"{op}, as {', '.join(map(repr, names[:_MOST]))}" + (" and others" if len(names) > _MOST else "")
+        if any(attribute(node, "T").type in HALF_PRECISION for node in graph_def.node if node.op == op):
+            raise ExportError(
+                f"TensorFlow Lite has no kernel in half precision of the op {where}. Of the original, "
+                f"{IN_FLOAT32}; then quantize it again."
+            ) from error
         if _UNKNOWN in said["what"]:
             raise ExportError(
                 f"TensorFlow Lite has no kernel of the op {where}. Export to another format, or give with --outputs "

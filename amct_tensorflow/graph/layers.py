@@ -13,6 +13,10 @@ from amct_tensorflow.graph.view import GraphView, attribute, data_inputs
 IN_LOOP = "it runs inside a loop, any number of times per batch"
 IN_BRANCH = "it stands in a branch that is taken or not as a value in the graph says"
 
+# What models of mixed precision compute in, and what to do about it.
+HALF_PRECISION = (tf.float16.as_datatype_enum, tf.bfloat16.as_datatype_enum)
+IN_FLOAT32 = "build the model under the policy float32 (in Keras, mixed_precision), load its weights and save that"
+
 _VARIABLES = ("Variable", "VariableV2", "VarHandleOp")
 _PASSING_ON = ("Enter", "Identity", "ReadVariableOp", "RefEnter", "RefIdentity", "RefSwitch", "Switch")
 
@@ -56,7 +60,8 @@ def obstacle(view: GraphView, node: NodeDef) -> str | None:
     dtype = attribute(node, "T").type
     if dtype != tf.float32.as_datatype_enum:
         name = tf.dtypes.as_dtype(dtype).name if dtype else "no type that the graph tells"
-        return f"it computes {name}, and only float32 can be quantized"
+        remedy = f"; {IN_FLOAT32}" if dtype in HALF_PRECISION else ""
+        return f"it computes {name}, and only float32 can be quantized{remedy}"
     place = obstacle_of_place(view, node)
     if place is not None:
         return place

@@ -9,6 +9,7 @@ import tensorflow as tf
 from graphs import build, calibrate_and_save, normal, tf1
 from test_every_format import OneBatch
 
+import amct_tensorflow as amct
 from amct_tensorflow.errors import ExportError
 from amct_tensorflow.export.check import check_export
 from amct_tensorflow.export.plan import plan_export
@@ -80,6 +81,35 @@ def constants_between():
 def test_constants_between_layers_are_neither_lost_nor_doubled():
     *_, check = exported(constants_between, normal((8, 4, 4, 3), 9))
     assert check.exported.divergence < 1e-3
+
+
+LAYERS = {
+    "Conv2D": lambda x: conv(x, 1, 4),
+    "DepthwiseConv2dNative": lambda x: tf.nn.depthwise_conv2d(x, normal((3, 3, 3, 2), 1, 0.3), [1] * 4, "SAME"),
+    "Conv2DBackpropInput": lambda x: tf.nn.conv2d_transpose(
+        x, normal((3, 3, 4, 3), 1, 0.3), tf.stack([tf.shape(x)[0], 8, 8, 4]), 2, "SAME"
+    ),
+    "MatMul": lambda x: tf.reshape(tf.matmul(tf.reshape(x, [-1, 48]), normal((48, 16), 1, 0.3)), [-1, 2, 2, 4]),
+    "BatchMatMulV2": lambda x: tf.raw_ops.BatchMatMulV2(x=x, y=normal((3, 4), 1, 0.3)),
+}
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("op_type", LAYERS)
+def test_layers_without_a_bias(op_type, relu):
+    def make():
+        y = LAYERS[op_type](tf1.placeholder(tf.float32, [None, 4, 4, 3], name="x"))
+        y = conv(tf.nn.relu(y) if relu else y, 2, 4)
+        tf.nn.softmax(tf.reduce_mean(conv(y, 3, 3), [1, 2]), name="out")
+
+    calibrate_and_save(build(make), normal((8, 4, 4, 3), 9))
+    amct.convert_model("float.pb", ["out"], "record.txt", "results/net")  # biases are not corrected, so none is made
+    checked = CheckedEvaluator(OneBatch(normal((8, 4, 4, 3), 9)))
+    plan = plan_export(MODEL, [], checked)
+    assert all(layer.bias is None for layer in plan.layers.values())
+    found = TFLITE.export(plan, checked)
+    assert check_export(plan, found, checked).exported.divergence < 1e-3
+    assert len(found.in_float) == 1  # the last
 
 
 def twins():

@@ -142,6 +142,16 @@ def test_ops_that_tensorflow_lite_does_not_know_are_named():
         TFLITE.export(plan_of(), CheckedEvaluator(AllOutputs(X)))
 
 
+def test_layers_in_half_precision_are_told_to_be_saved_in_float32():
+    def make():
+        y = tf.nn.conv2d(tf.cast(images(), tf.float16), normal((3, 3, 3, 4), 1, 0.3).astype(np.float16), 1, "SAME")
+        tf.nn.softmax(tf.matmul(tf.reduce_mean(tf.cast(y, tf.float32), [1, 2]), normal((4, 3), 2)), name="out")
+
+    calibrate_and_save(build(make), X)
+    with pytest.raises(ExportError, match=r"in half precision of the op Conv2D, as .* under the policy float32"):
+        TFLITE.export(plan_of(), CheckedEvaluator(AllOutputs(X)))
+
+
 def test_messages_name_no_lines_of_programs():
     said = "Could not translate.some/where/__main__.py:40:1: error: 'tf.Relu' op requires the same shape.\nnote: ..."
     with pytest.raises(ExportError) as caught, refusals("A tool", "convert"):

@@ -199,6 +199,10 @@ VOLUME = [1, 4, 8, 8, 3]
     [
         (lambda: tf.nn.relu(tf1.placeholder(tf.float32, X)), "its op type Relu is none of Conv2D, "),
         (lambda: tf.matmul(tf1.placeholder(tf.float64, X), np.ones((6, 2))), "it computes float64"),
+        (
+            lambda: tf.matmul(tf1.placeholder(tf.bfloat16, X), tf.cast(np.ones((6, 2)), tf.bfloat16)),
+            "build the model under the policy float32",
+        ),
         (lambda: tf.matmul(tf1.placeholder(tf.float32, X), tf1.placeholder(tf.float32, [6, 2])), "are no constant"),
         (lambda: tf.matmul(normal((4, 6)), normal((6, 2))), "its input is a constant"),
         (lambda: tf.matmul(tf1.placeholder(tf.float32, X), normal((2, 6)), transpose_b=True), "it has transpose_b"),
