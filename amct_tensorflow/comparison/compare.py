@@ -20,7 +20,7 @@ from amct_tensorflow.console.progress_lines import Progress
 from amct_tensorflow.errors import DatasetError, ModelError
 from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.nodes import make_node
-from amct_tensorflow.graph.view import parse_tensor_name
+from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 from amct_tensorflow.models.float_model import FloatModel
 from amct_tensorflow.sensitivity.divergence import Divergence
 
@@ -114,14 +114,14 @@ def compare_models(
     ]
     errors, divergence = {name: TensorError() for name in outputs}, Divergence(len(outputs))
     with (
-        Runner(original.graph) as float_runner,
+        Runner(import_graph(original.view.graph_def, original.source)) as float_runner,
         Runner(import_graph(quantized.view.graph_def, quantized.path)) as quantized_runner,
         Runner(import_graph(_cut_in_front(quantized, compared), quantized.path)) as alone_runner,
     ):
         runners = _Runners(float_runner, quantized_runner, alone_runner)
         count = 0
         for count, batch in enumerate(batches, 1):
-            step = _Step(runners, batch, quantized, outputs)
+            step = _Step(runners, batch, (original.view, quantized.view), outputs)
             step.compare_outputs(errors.values(), divergence)
             step.compare_layers(compared, f"Layers on batch {count}")
     if not count:
@@ -146,7 +146,7 @@ def _check_belongs(original: FloatModel, quantized: QuantizedModel, outputs: Seq
     tensors = [tensor for layer in quantized.layers for tensor in (layer.value, layer.read) if tensor is not None]
     inputs = [node.name for node in quantized.view.nodes.values() if node.op == "Placeholder"]
     for name in (*outputs, *inputs, *(parse_tensor_name(tensor).node for tensor in tensors)):
-        if name not in original.original.nodes:
+        if name not in original.original.nodes and name not in original.view.nodes:
             raise ModelError(
                 f"{quantized.path} was not made from {original.source}, which has no node {name!r}. Give the model "
                 "that it was made from."
@@ -154,7 +154,9 @@ def _check_belongs(original: FloatModel, quantized: QuantizedModel, outputs: Seq
 
 
 def _can_be_fetched(original: FloatModel, tensor: str | None) -> bool:
-    return tensor is not None and parse_tensor_name(tensor).node not in original.original.uncertain_nodes
+    """Tells whether the float model, prepared as it was before it was quantized, yields a tensor in every run."""
+    node = None if tensor is None else parse_tensor_name(tensor).node
+    return node in original.view.nodes and node not in original.view.uncertain_nodes
 
 
 def _cut_in_front(quantized: QuantizedModel, layers: Iterable[ComparedLayer]) -> GraphDef:
@@ -181,10 +183,14 @@ class _Runners:
 class _Step:
     """One batch."""
 
-    def __init__(self, runners: _Runners, batch: Batch, quantized: QuantizedModel, outputs: Sequence[str]) -> None:
+    def __init__(
+        self, runners: _Runners, batch: Batch, views: tuple[GraphView, GraphView], outputs: Sequence[str]
+    ) -> None:
+        """Takes what runs the models, and the nodes of the float and of the quantized one."""
         self._runners = runners
-        self._feeds = {f"{name}:0": values for name, values in batch.items()}
-        self._quantized_feeds = {f"{name}:0": batch[name] for name in batch if name in quantized.view.nodes}
+        self._feeds, self._quantized_feeds = (
+            {f"{name}:0": values for name, values in batch.items() if name in view.nodes} for view in views
+        )
         self._outputs = [f"{name}:0" for name in outputs]
         self._expected = list(runners.original.run(self._outputs, self._feeds).values())
 

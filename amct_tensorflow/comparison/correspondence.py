@@ -1,6 +1,5 @@
 """Which tensors of a quantized model and of the float model it was made from correspond."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +19,13 @@ class QuantizedLayer:
     """A layer of a quantized model.
 
     Attributes:
-        name: the original node that it stands for.
+        name: its key in the configuration.
         op_type: its op type.
         quantizer: its AscendQuant.
-        read: the original tensor, in full, that the AscendQuant stands behind; None if no original one has its value.
+        read: the tensor of the prepared original, in full, that the AscendQuant stands behind; None if none has its
+            value.
         result: the node of the quantized model whose output 0 is compared: the AscendDequant, or what shapes its value.
-        value: the original node whose output 0 that reproduces; None if there is none.
+        value: the node of the prepared original whose output 0 that reproduces; None if there is none.
     """
 
     name: str
@@ -88,15 +88,20 @@ def _layer(view: GraphView, node_map: NodeMap, dequantizer: str) -> QuantizedLay
     if quantizer is None:
         raise ModelError(f"In the quantized model, {dequantizer!r} stands behind no AscendQuant; the file is damaged.")
     result, value = _result(view, node_map, dequantizer)
-    originals: Sequence[str] = node_map.originals[layer.name] or (layer.name,)
-    return QuantizedLayer(originals[0], layer.op, quantizer.name, _read(view, node_map, quantizer), result, value)
+    name = _name(node_map, layer, dequantizer)
+    return QuantizedLayer(name, layer.op, quantizer.name, _read(view, node_map, quantizer), result, value)
+
+
+def _name(node_map: NodeMap, layer: NodeDef, dequantizer: str) -> str:
+    """Returns the name that a layer has in the float model: where its own value is an output, that has taken it."""
+    value = node_map.values.get(dequantizer)
+    return str(value if node_map.originals[layer.name][:1] == (value,) else layer.name)
 
 
 def _read(view: GraphView, node_map: NodeMap, quantizer: NodeDef) -> str | None:
-    """Returns the original tensor in whose place a quantizer reads."""
-    absorbed = node_map.originals[quantizer.name]  # an activation that the quantizer repeats
-    if absorbed:
-        return f"{absorbed[0]}:0" if len(absorbed) == 1 else None
+    """Returns the tensor of the prepared original in whose place a quantizer reads."""
+    if quantizer.name in node_map.absorbed:
+        return f"{node_map.absorbed[quantizer.name]}:0"
     source = parse_tensor_name(quantizer.input[0])
     value = node_map.values.get(source.node)
     return None if value is None else f"{value}:{source.port}"

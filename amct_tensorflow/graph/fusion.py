@@ -100,6 +100,7 @@ class FusedGraph:
             inserted.
         balance: per layer whose input was divided by factors, those factors, [Cin]; see ``balance``.
         scaled: names of the nodes whose values were divided by them.
+        prepared: names of the nodes of the graph before fusion.
     """
 
     view: GraphView
@@ -107,6 +108,7 @@ class FusedGraph:
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     balance: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     scaled: frozenset[str] = frozenset()
+    prepared: frozenset[str] = frozenset()
 
     def originals(self, names: Iterable[str]) -> tuple[str, ...]:
         """Returns the nodes of the model's file that nodes of this graph stand for together, each once."""
@@ -128,15 +130,19 @@ class FusedGraph:
         (tail,) = (edge.node for edge in self.view.consumers(accumulator) if not self.view.is_control(edge))
         return str(tail.name)
 
-    def original_values(self) -> set[str]:
-        """Returns the nodes that yield what the nodes of their names yield in the model's file.
+    def prepared_values(self) -> set[str]:
+        """Returns the nodes that yield what the nodes of their names yield before fusion.
 
         Sums of a layer without what was folded behind it are not among them.
         """
         inside: set[str] = set()
         for name in self.layers:
             inside |= {name, self.accumulator_of(name)} - {self.tail_of(name)}
-        return self.view.nodes.keys() - inside - self.origins.keys() - self.scaled
+        return (self.view.nodes.keys() & self.prepared) - inside - self.scaled
+
+    def original_values(self) -> set[str]:
+        """Returns the nodes that yield what the nodes of their names yield in the model's file."""
+        return self.prepared_values() - self.origins.keys()
 
     @property
     def graph_def(self) -> GraphDef:
@@ -184,7 +190,7 @@ def fuse(
             found[node.name] = _fuse_layer(view, editor, node, keep, node.name not in unfused, known, alike)
     folded = sum(bool(layer.absorbed) for layer in found.values())
     log_for("fusion").debug("Folded the nodes behind %d of %d layers.", folded, len(found))
-    return FusedGraph(view.edited(editor.graph_def(), alike), found, known)
+    return FusedGraph(view.edited(editor.graph_def(), alike), found, known, prepared=frozenset(view.nodes))
 
 
 def _fuse_layer(

@@ -38,7 +38,9 @@ class QuantizedGraph:
     Attributes:
         graph_def: the graph, with the function library that makes it run.
         origins: per node, the original nodes it stands for; an inserted node has none.
-        values: per node whose output reproduces that of an original node, this node.
+        values: per node whose output reproduces that of a node of the prepared graph, this node.
+        hidden: those of these nodes that the model's file does not have, as it hides them in a function.
+        absorbed: per AscendQuant that repeats activations, the last of them: the node in whose place it reads.
         shapes: what is known of the shapes of its tensors, by full name: TensorFlow itself does not see them behind the
             functions that simulate quantization.
         outputs: the output operators that it was made for.
@@ -47,6 +49,8 @@ class QuantizedGraph:
     graph_def: GraphDef
     origins: dict[str, tuple[str, ...]]
     values: dict[str, str]
+    hidden: frozenset[str]
+    absorbed: dict[str, str]
     shapes: dict[str, Shape]
     outputs: tuple[str, ...]
 
@@ -156,7 +160,9 @@ class _Builder:
         return QuantizedGraph(
             graph_def,
             {name: each for name, each in origins.items() if name in kept},
-            self._original_values(kept),
+            self._prepared_values(kept),
+            frozenset(fused.origins),
+            {name: activations[-1] for name, activations in absorbed.items()},
             self._shapes(kept),
             tuple(outputs),
         )
@@ -167,16 +173,16 @@ class _Builder:
         shapes = {name: view.shape(self._values.get(name, name)) for name in kept}
         return {f"{name}:0": shape for name, shape in shapes.items() if shape is not None}
 
-    def _original_values(self, kept: Collection[str]) -> dict[str, str]:
-        """Returns per kept node whose output reproduces that of an original node, this node.
+    def _prepared_values(self, kept: Collection[str]) -> dict[str, str]:
+        """Returns per kept node whose output reproduces that of a node of the prepared graph, this node.
 
         These are the AscendDequants, and what stands between layers, where it is neither new nor scaled.
         """
         fused = self._plan.fused
-        original = fused.original_values()
+        prepared = fused.prepared_values()
         integers = {fused.tail_of(name) for name in fused.layers if name in self._plan.factors}
-        values = {**{name: name for name in original - integers}, **self._values}
-        return {name: value for name, value in values.items() if name in kept and value in original}
+        values = {**{name: name for name in prepared - integers}, **self._values}
+        return {name: value for name, value in values.items() if name in kept and value in prepared}
 
     def quantized_layers(self) -> GraphDef:
         """Returns the nodes of the quantized layers alone; what they read of the float graph is named ``float/...``.

@@ -10,11 +10,15 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import ContentError, ModelError
 from amct_tensorflow.graph.view import CONTROL, GraphView, full_tensor_name, parse_tensor_name
+from amct_tensorflow.quantized.ascend_ops import QUANT
 from amct_tensorflow.quantized.builder import QuantizedGraph
 from amct_tensorflow.storage.json_text import expect, parse_json
 
 _ORIGINALS = "_datadump_original_op_names"
 _VALUE = "_datadump_origin_name"
+# Keys of our own, for nodes that the model's file hides in a function: here they are called as inlining calls them.
+_HIDDEN_VALUE = "inlined_origin_name"
+_REPEATED = "inlined_activation_name"
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,15 @@ class NodeMap:
 
     Attributes:
         originals: per node, the original nodes it stands for.
-        values: per node whose output reproduces that of an original node, this node.
+        values: per node whose output reproduces that of a node of the original model with its functions inlined, this
+            node.
+        absorbed: per AscendQuant that repeats activations, the last of them, likewise.
         outputs: the output operators that were asked for; None if that was not noted, as by earlier versions.
     """
 
     originals: Mapping[str, tuple[str, ...]]
     values: Mapping[str, str]
+    absorbed: Mapping[str, str]
     outputs: tuple[str, ...] | None
 
 
@@ -55,6 +62,7 @@ def read_node_map(path: str | Path, view: GraphView) -> NodeMap:
         outputs = _outputs(graph)
         originals = {_name(operation): tuple(_originals(operation)) for operation in operations}
         values = {_name(operation): value for operation in operations for value in _value(operation)}
+        absorbed = {_name(operation): name for operation in operations for name in _absorbed(operation)}
     except ContentError as error:
         raise ModelError(f"{path} holds no node map: {error}. Give the one written with the model.") from error
     if originals.keys() != view.nodes.keys():
@@ -63,7 +71,7 @@ def read_node_map(path: str | Path, view: GraphView) -> NodeMap:
         )
     if not set(outputs or ()) <= view.nodes.keys():
         raise ModelError(f"{path} names outputs that the quantized model does not have. Give the one written with it.")
-    return NodeMap(originals, values, outputs)
+    return NodeMap(originals, values, absorbed, outputs)
 
 
 def _graph(document: object) -> dict[str, Any]:
@@ -95,10 +103,18 @@ def _originals(operation: dict[str, Any]) -> list[str]:
 
 
 def _value(operation: dict[str, Any]) -> list[str]:
-    """Returns the original node whose output 0 an op reproduces, if there is one."""
+    """Returns the node whose output 0 an op reproduces, if there is one."""
     described = expect(list, operation.get("output_desc", []), "output_desc")
     found = [_attributes(expect(dict, each, "an output")).get(_VALUE) for each in described[:1]]
-    return [expect(str, value.get("s"), "s") for value in found if value is not None]
+    hidden = [operation[_HIDDEN_VALUE]] if _HIDDEN_VALUE in operation else []
+    return [expect(str, value, "s") for value in (*(each.get("s") for each in found if each is not None), *hidden)]
+
+
+def _absorbed(operation: dict[str, Any]) -> list[str]:
+    """Returns the activation in whose place an AscendQuant reads, if it repeats one."""
+    if _REPEATED in operation:
+        return [expect(str, operation[_REPEATED], _REPEATED)]
+    return _originals(operation)[-1:] if operation.get("type") == QUANT else []
 
 
 def _attributes(holder: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -112,26 +128,32 @@ def dump_node_map(quantized: QuantizedGraph) -> str:
     There ``output`` names the tensors that a graph yields, which the original toolkit leaves out.
     """
     operations = [
-        _operation(index, node, quantized.origins.get(node.name, (node.name,)), quantized.values)
+        _operation(index, node, quantized.origins.get(node.name, (node.name,)), quantized)
         for index, node in enumerate(quantized.graph_def.node)
     ]
     outputs = [full_tensor_name(name) for name in quantized.outputs]
     return json.dumps({"graph": [{"name": "quantized", "output": outputs, "op": operations}]}, indent=1)
 
 
-def _operation(index: int, node: NodeDef, origins: tuple[str, ...], values: Mapping[str, str]) -> dict[str, Any]:
-    operation = {
+def _operation(index: int, node: NodeDef, origins: tuple[str, ...], quantized: QuantizedGraph) -> dict[str, Any]:
+    operation: dict[str, Any] = {
         "id": index,
         "name": node.name,
         "type": node.op,
         "input": [_edge(text) for text in node.input],
         "attr": [{"key": _ORIGINALS, "value": {"list": {"s": list(origins)}}}],
     }
-    if node.name in values:
+    repeated = quantized.absorbed.get(node.name)
+    if repeated is not None and (not origins or origins[-1] != repeated):
+        operation[_REPEATED] = repeated
+    value = quantized.values.get(node.name)
+    if value in quantized.hidden:
+        operation[_HIDDEN_VALUE] = value
+    elif value is not None:
         operation["output_desc"] = [
             {
                 "attr": [
-                    {"key": _VALUE, "value": {"s": values[node.name]}},
+                    {"key": _VALUE, "value": {"s": value}},
                     {"key": "_datadump_origin_output_index", "value": {"i": 0}},
                 ]
             }

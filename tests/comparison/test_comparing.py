@@ -8,7 +8,17 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT
 from forms import FORMS, quantize_form
-from graphs import SMALL_NET_LAYERS, build, normal, quantize_small_net, run, save, signal_to_noise, tf1
+from graphs import (
+    SMALL_NET_LAYERS,
+    build,
+    calibrate_and_save,
+    normal,
+    quantize_small_net,
+    run,
+    save,
+    signal_to_noise,
+    tf1,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +28,7 @@ from amct_tensorflow.comparison.correspondence import read_quantized
 from amct_tensorflow.comparison.report import dump_comparison, format_comparison
 from amct_tensorflow.comparison.tensor_error import TensorError
 from amct_tensorflow.errors import DatasetError, ModelError
+from amct_tensorflow.record.record_file import read_record
 
 IMAGES = normal((4, 12, 12, 3), 5)
 
@@ -210,6 +221,8 @@ def test_layers_whose_tensors_the_original_does_not_have_are_shown_as_such():
         "a_transposed_convolution",
         "a_recurrent_network_between_layers",
         "batch_norms_before_layers",
+        "functions",
+        "keras_convolution_in_groups",
     ],
 )
 def test_models_of_all_forms(name):
@@ -219,3 +232,47 @@ def test_models_of_all_forms(name):
     assert comparison.layers and comparison.in_place_only == comparison.unseen == ()
     assert all(each.alone.sqnr > 35 and 0 <= each.damage.value < 1e-3 for each in comparison.layers)
     assert all(error.sqnr > 30 for error in comparison.outputs.values())
+
+
+def in_functions(make_clip=tf.nn.relu6):
+    """Layers that a SavedModel keeps in a function in a function; nothing but its call stands in the graph."""
+
+    @tf.function(autograph=False)
+    def inner(y):
+        return tf.identity(make_clip(tf.nn.conv2d(y, normal((3, 3, 3, 4), 1), 1, "SAME", name="conv")), name="y")
+
+    @tf.function(autograph=False)
+    def outer(x):
+        pooled = tf.reduce_mean(inner(x), [1, 2])
+        return tf.nn.bias_add(tf.matmul(pooled, normal((4, 5), 2), name="scores"), normal((5,), 3))
+
+    tf.identity(outer(tf1.placeholder(tf.float32, [None, 8, 8, 3], name="x")), name="out")
+
+
+def older_relu6(x):
+    return tf.maximum(tf.minimum(tf.nn.relu(x), 6.0), 0.0)
+
+
+@pytest.mark.parametrize("make_clip", [tf.nn.relu6, tf.nn.relu, older_relu6])
+def test_layers_in_functions_have_their_own_names(make_clip):
+    graph_def, x = build(lambda: in_functions(make_clip)), normal((8, 8, 8, 3), 4, 2.0)
+    calibrate_and_save(graph_def, x)
+    comparison = compare("float.pb", "results/net_quantized.pb", [{"x": x}], ["out"])
+    names = [each.layer.name for each in comparison.layers]
+    assert len(names) == 2 and not any("PartitionedCall" in name.rpartition("/")[2] for name in names)
+    assert {name.rpartition("/")[2] for name in names} == {"conv", "scores"}
+    assert set(names) == set(read_record("record.txt"))
+    assert comparison.in_place_only == comparison.unseen == ()
+    assert all(each.alone.sqnr > 35 for each in comparison.layers) and comparison.outputs["out"].sqnr > 30
+
+
+def test_an_output_that_is_a_layer_has_its_name():
+    def make():
+        y = tf.nn.relu(tf.nn.conv2d(tf1.placeholder(tf.float32, [None, 8, 8, 3], name="x"), normal((3, 3, 3, 4), 1), 1,
+                                    "SAME", name="first"))  # fmt: skip
+        tf.nn.conv2d(y, normal((1, 1, 4, 3), 2), 1, "SAME", name="out")
+
+    x = normal((8, 8, 8, 3), 4)
+    calibrate_and_save(build(make), x)
+    comparison = compare("float.pb", "results/net_quantized.pb", [{"x": x}], ["out"])
+    assert {each.layer.name for each in comparison.layers} == {"first", "out"}
