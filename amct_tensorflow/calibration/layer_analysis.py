@@ -32,8 +32,8 @@ class LayerAnalysis:
         similarity: how alike its float and quantized outputs are: the cosine similarity of all calibration images at
             once, or the mean over the images of what a user's sensitivity said of the parts they came in.
         multiply_accumulates: how many the layer took for all calibration batches; 0 for a layer without weights.
-        noise: by how much its output is off, as squared error by squared value; None if the output is all zero
-            or too large, or the calibration is one of an earlier run that did not measure it.
+        noise: by how much its output is off, as squared error by squared value; None if the output is all zero, or the
+            calibration is one of an earlier run that did not measure it.
         uncorrected_noise: the same without what was added to its bias; None also if nothing was.
     """
 

@@ -11,6 +11,8 @@ import numpy as np
 
 # float32 products are summed in blocks, and the blocks in float64: as fast as BLAS, exact to about 1e-7.
 _BLOCK = 4096
+# Below such a sum of squares, those of float32 lose digits.
+_SMALLEST = 1e-25
 
 
 class OutputSums:
@@ -31,10 +33,16 @@ class OutputSums:
             quantized: quantized output, same shape.
             weight: how many images each of these stands for.
         """
-        difference = original - quantized
-        self._square += weight * sum_of_products(original, original)
-        self._product += weight * sum_of_products(original, difference)
-        self._error += weight * sum_of_products(difference, difference)
+        with np.errstate(over="ignore", invalid="ignore"):
+            difference = original - quantized
+            sums = _sums(original, difference)
+        if not (np.isfinite(sums).all() and sums[0] >= _SMALLEST):
+            original, quantized = _finite(original, quantized)
+            difference = original - quantized
+            sums = _sums(original, difference)
+        self._square, self._product, self._error = (
+            total + weight * each for total, each in zip((self._square, self._product, self._error), sums, strict=True)
+        )
         if self._channel_axis is not None and difference.ndim:
             by_channel = np.moveaxis(difference, self._channel_axis, -1).reshape(
                 -1, difference.shape[self._channel_axis]
@@ -46,7 +54,7 @@ class OutputSums:
     def noise(self) -> float | None:
         """The sum of the squared differences by that of the squared float output.
 
-        None if that is all zero, or too large for float32.
+        None if that is all zero.
         """
         return self._to_signal(self._error)
 
@@ -86,9 +94,28 @@ class OutputSums:
 
 
 def sum_of_products(left: np.ndarray, right: np.ndarray) -> float:
-    """Returns the sum of the products of two float32 arrays of the same shape."""
+    """Returns the sum of the products of two float arrays of the same shape."""
     left, right = np.ravel(left), np.ravel(right)
     whole = left.size - left.size % _BLOCK
     blocks = np.matmul(left[:whole].reshape(-1, 1, _BLOCK), right[:whole].reshape(-1, _BLOCK, 1))
     rest = np.dot(left[whole:].astype(np.float64), right[whole:].astype(np.float64))
     return float(np.sum(blocks, dtype=np.float64) + rest)
+
+
+def _sums(original: np.ndarray, difference: np.ndarray) -> tuple[float, float, float]:
+    pairs = ((original, original), (original, difference), (difference, difference))
+    square, product, error = (sum_of_products(left, right) for left, right in pairs)
+    return square, product, error
+
+
+def _finite(original: np.ndarray, quantized: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns two outputs in float64, in which the squares of all float32 are neither infinite nor lost.
+
+    Where the float output is not finite, it tells nothing: both count as 0. Where only the quantized one is not, it is
+    as wrong as a float32 can be.
+    """
+    tells = np.isfinite(original)
+    pair = (np.where(tells, each, 0).astype(np.float64) for each in (original, quantized))
+    wrong = float(np.finfo(np.float32).max)
+    expected, actual = (np.nan_to_num(each, nan=wrong, posinf=wrong, neginf=-wrong) for each in pair)
+    return expected, actual

@@ -53,11 +53,41 @@ def test_without_a_signal_there_is_no_noise_to_it():
     assert sums.noise is None and sums.noise_without(np.ones(3)) is None
 
 
-def test_what_is_too_large_for_float32_gives_no_noise():
-    sums = OutputSums(-1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        sums.add(np.full((4096, 3), 1e30, np.float32), np.ones((4096, 3), np.float32))
-    assert sums.noise is None
+@pytest.mark.parametrize("magnitude", [1e-30, 1e-22, 1e-12, 1e12, 3e19, 1e30, 5e37])
+def test_it_does_not_matter_how_large_values_are(magnitude):
+    """Squares of such values are infinite, or 0, in float32."""
+    original, quantized = outputs(1, 5000, 3, 0.1)
+    sums, scaled = OutputSums(-1), OutputSums(-1)
+    sums.add(original, quantized)
+    scaled.add(original * np.float32(magnitude), quantized * np.float32(magnitude))
+    assert scaled.similarity == pytest.approx(sums.similarity, rel=1e-6)
+    assert scaled.noise == pytest.approx(sums.noise, rel=1e-4)
+    shift = np.ones(3) * 0.01
+    assert scaled.noise_without(shift * magnitude) == pytest.approx(sums.noise_without(shift), rel=1e-4)
+
+
+@pytest.mark.parametrize("broken", [np.inf, -np.inf, np.nan])
+def test_an_output_that_breaks_is_as_unlike_as_can_be_and_one_that_was_broken_tells_nothing(broken):
+    original, quantized = outputs(2, 50, 3, 0.1)
+    other = quantized.copy()
+    other[3, 1] = broken
+    sums, told = OutputSums(), OutputSums()
+    sums.add(original, other)
+    assert sums.similarity <= 0.75 and np.isfinite(sums.noise)
+    lost = original.copy()
+    lost[3, 1] = broken
+    told.add(lost, other)
+    assert told.similarity > 0.99
+
+
+def test_layers_whose_outputs_are_beyond_float32_keep_their_order():
+    """NaN, which no order knows, would have come out for the second."""
+    found = []
+    for error, magnitude in ((0.01, 1.0), (0.1, 1e20), (0.5, 1.0)):
+        sums = OutputSums()
+        sums.add(*(each * np.float32(magnitude) for each in outputs(3, 5000, 2, error)))
+        found.append(sums.similarity)
+    assert found == sorted(found, reverse=True) and np.isfinite(found).all()
 
 
 @settings(max_examples=60, deadline=None)
