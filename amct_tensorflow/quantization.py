@@ -23,6 +23,7 @@ from amct_tensorflow.record.corrections import read_corrections, remove_correcti
 from amct_tensorflow.record.layer_factors import LayerFactors, unfused_layers
 from amct_tensorflow.record.record_file import check_record, is_pending, read_balance, read_record, write_record
 from amct_tensorflow.record.scale_fit import fuse_as_scales_fit
+from amct_tensorflow.record.served_factors import serve_factors
 from amct_tensorflow.results.coverage import log_coverage
 
 
@@ -188,7 +189,8 @@ def convert_model(pb_model: str, outputs: list[str], record_file: str, save_path
 
     Arguments and errors are those of ``save_model``; biases are not corrected. Where the weight scales of a layer fit
     its weights only without the BatchNorm behind it, or only with it, that is how it is taken, whatever the record's
-    ``skip_fusion`` says; a warning names such layers, and those that fit neither way.
+    ``skip_fusion`` says; a warning names such layers, and those that fit neither way. Scales that cannot serve a layer
+    are replaced or widened, and a line of the log says so; see ``record.served_factors``.
     """
     _check_save_arguments("convert_model", pb_model, outputs, record_file, save_path)
     _save("convert_model", pb_model, outputs, record_file, save_path, corrected=False)
@@ -255,6 +257,7 @@ def _save(
     corrections = read_corrections(record_file, factors, fused.layers) if corrected else {}
     fused = fuse_as_scales_fit(model, factors, fused)
     if not corrected:
+        factors = serve_factors(factors, fused, record_file)
         kept = [name for name, layer in fused.layers.items() if layer.batch_norm_kept]
         log_coverage(inspect_model(model, kept), factors.keys())
     paths = ModelPaths.of(save_path)

@@ -483,6 +483,37 @@ def test_layers_that_no_output_needs_stay_float(workdir, messages):
     assert any("do not depend on them: auxiliary/MatMul" in line for line in messages)
 
 
+def test_a_layer_that_no_steps_serve_is_in_float_from_the_beginning(workdir, messages):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 12, 12, 3], name="input")
+        y = tf.nn.conv2d(x, normal((3, 3, 3, 8), 1, 1e-8), 2, "SAME", name="first")  # one step for all, see below
+        y = tf.nn.relu(tf.nn.bias_add(y, np.float32([1e4, 1, 1, 1, 1, 1, 1, 1])))
+        y = tf.nn.relu(tf.nn.conv2d(y, normal((3, 3, 8, 8), 2, 1e-4), 2, "SAME", name="second"))
+        tf.nn.softmax(tf.matmul(tf.reduce_mean(y, [1, 2]), normal((8, 5), 3), name="third"), name=OUTPUT)
+
+    arguments = prepare(workdir, make)
+    content = json.loads(Path(arguments["config_file"]).read_text())
+    content["first"]["weight_quant_params"]["channel_wise"] = False
+    edit_config(arguments, **content)
+    result = calibrate(arguments, Evaluator(limit=0.0))
+    assert any(text.startswith("WARNING Layer first stays in float") for text in messages)
+    history = json.loads((workdir / "amct_log" / "accuracy_based_auto_calibration_record.json").read_text())
+    assert history[0]["roll_back_config"] == {"first": False, "second": True, "third": True}
+    assert len(history) > 1 and not any(trial["roll_back_config"]["first"] for trial in history)
+    assert result.roll_back_config["first"] is False
+    final = json.loads((workdir / "out" / "accuracy_based_auto_calibration_final_config.json").read_text())
+    assert final["first"]["quant_enable"] is False
+    layers = json.loads((workdir / "out" / "report.json").read_text())["layers"]
+    (first,) = [layer for layer in layers if layer["name"] == "first"]
+    assert (first["int8"], first["why"]) == (False, "unquantizable") and "32 bits" in first["reason"]
+    before = contents(workdir / "out")
+    resumed = calibrate(arguments, Evaluator(limit=0.0), resume=True)
+    assert any("Going on with an earlier run" in text and "and the calibration" in text for text in messages)
+    assert resumed.roll_back_config == result.roll_back_config
+    for name in ("net_quantized.pb", "record.txt"):
+        assert contents(workdir / "out")[workdir / "out" / name] == before[workdir / "out" / name]
+
+
 def test_own_strategy_and_sensitivity(workdir):
     class OneByOne(AutoCalibrationStrategyBase):
         def initialize(self, ranking_info):

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amct_tensorflow.algorithms.arq import EPSILON, symmetric_scale
+from amct_tensorflow.algorithms.arq import symmetric_scale
+from amct_tensorflow.algorithms.scale_limits import SCALE_OF_NOTHING, SMALLEST_SCALE
 
 _QUANT_MIN = -128
 
@@ -29,19 +30,24 @@ def asymmetric_factors(lowest: float, scale: float) -> ActivationFactors:
 
 
 def range_factors(lowest: float, highest: float, asymmetric: bool) -> ActivationFactors:
-    """Returns the factors that cover ``[lowest, highest]``, widened to include 0."""
+    """Returns the factors that cover ``[lowest, highest]``, widened to include 0; both are 0 if only 0 was seen."""
     lowest, highest = min(lowest, 0.0), max(highest, 0.0)
+    if lowest == highest:
+        return ActivationFactors(SCALE_OF_NOTHING, _QUANT_MIN if asymmetric else 0)
     if not asymmetric:
         symmetric = symmetric_scale(np.array([highest]), np.array([-lowest]))
         return ActivationFactors(float(np.float32(symmetric[0])), 0)
-    scale = (highest - lowest) / 255
-    if scale < EPSILON:
-        return ActivationFactors(1.0, _QUANT_MIN)
+    scale = max((highest - lowest) / 255, SMALLEST_SCALE)
     return asymmetric_factors(lowest, float(np.float32(scale)))
 
 
-def round_through_float16(scale: float) -> float:
-    """Rounds a scale so that float16 holds it, or its square root where it is out of range (spec section 7.1)."""
+def round_through_float16(scale: float) -> float | None:
+    """Rounds a scale so that float16 holds it, or its square root where it is out of range (spec section 7.1).
+
+    Returns:
+        The scale; None if its square root is out of range, too.
+    """
     if 2.0**-14 <= scale <= 65504.0:
         return float(np.float16(scale))
-    return float(np.float32(np.float16(np.sqrt(scale))) ** 2)
+    root = np.sqrt(scale)
+    return float(np.float32(np.float16(root)) ** 2) if 2.0**-14 <= root <= 65504.0 else None

@@ -2,11 +2,10 @@
 
 import numpy as np
 
+from amct_tensorflow.algorithms.scale_limits import SMALLEST_SCALE
 from amct_tensorflow.errors import CalibrationError
 from amct_tensorflow.graph.op_types import OP_TYPES
 
-# Scales below FLT_EPSILON belong to dead channels; any scale serves those (spec section 7).
-EPSILON = 1.192092896e-7
 _STEPS_BELOW, _STEPS_ABOVE = 128, 127
 
 
@@ -23,7 +22,7 @@ def arq_scales(name: str, op_type: str, weights: np.ndarray, channel_wise: bool)
         channel_wise: one scale per output channel instead of one for all.
 
     Returns:
-        Scales, float32 of shape [Cout] or [1].
+        Scales, float32 of shape [Cout] or [1]; 1 where all weights are 0.
 
     Raises:
         CalibrationError: the weights hold NaN or Inf.
@@ -42,9 +41,9 @@ def arq_scales(name: str, op_type: str, weights: np.ndarray, channel_wise: bool)
 
 
 def symmetric_scale(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Returns the scale for values in ``[-below, above]``; float64, elementwise."""
+    """Returns the scale for values in ``[-below, above]``, 1 where both are 0; float64, elementwise."""
     with np.errstate(divide="ignore", invalid="ignore"):
         negative = below / _STEPS_BELOW
         clips = np.rint(above / negative) > _STEPS_ABOVE
     scale = np.where(below > above, np.where(clips, below / _STEPS_ABOVE, negative), above / _STEPS_ABOVE)
-    return np.where(scale < EPSILON, 1.0, scale)
+    return np.where(scale == 0, 1.0, np.maximum(scale, SMALLEST_SCALE))

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from amct_tensorflow.algorithms.scale_limits import SMALLEST_SCALE
+
 BINS = 1 << 16
 # Up to this many values are kept as they are, so that the search on small layers is exact.
 EXACT_LIMIT = 1 << 16
 # A batch contributes at most about this many of a tensor's values to the histogram. Minimum and maximum are always
 # exact; the error of a range is a mean over values, to which so many samples give three digits.
 SAMPLE_LIMIT = 1 << 18
-# No grid is finer: what lies below 2**-64 is nothing to a scale, of which the smallest is about 2**-23, and the factor
-# that takes it to the grid must itself be a float32.
-_SMALLEST_EXPONENT = -64
+# No grid is finer than the smallest scale; the factor that takes values to the grid is a float32 then, too.
+_SMALLEST_EXPONENT = round(math.log2(SMALLEST_SCALE * BINS / 2))
 
 
 def grid_exponent(lowest: float, highest: float) -> int:

@@ -8,13 +8,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from amct_tensorflow.algorithms.activation_algorithm import ActivationAlgorithm
-from amct_tensorflow.algorithms.activation_factors import ActivationFactors, asymmetric_factors
-from amct_tensorflow.algorithms.arq import EPSILON
+from amct_tensorflow.algorithms.activation_factors import ActivationFactors, asymmetric_factors, range_factors
 from amct_tensorflow.algorithms.distribution import Distribution
+from amct_tensorflow.algorithms.scale_limits import SMALLEST_SCALE
 from amct_tensorflow.algorithms.squared_errors import SquaredErrors
 
 _LEVELS = 255
 _SYMMETRIC_STEPS_BELOW, _SYMMETRIC_STEPS_ABOVE = 128, 127
+# A percentile that is 1 but for the rounding of float32 covers every value.
+_EPSILON = float(np.finfo(np.float32).eps)
 _MOST_RATIOS = 10_000  # the search looks at all of them at once
 
 
@@ -65,6 +67,8 @@ class Ifmr(ActivationAlgorithm):
     def search(self, distribution: Distribution, asymmetric: bool) -> ActivationFactors:
         """Returns the factors with the least mean squared error; the first of equals."""
         highest, lowest = self._initial_bounds(distribution)
+        if highest == lowest:
+            return range_factors(lowest, highest, asymmetric)
         ratios = self.ratios()
         if asymmetric:
             uppers = ratios * highest
@@ -74,7 +78,7 @@ class Ifmr(ActivationAlgorithm):
             uppers = ratios * max(highest, -lowest)
             lowers = -uppers
             scales = uppers / (_SYMMETRIC_STEPS_BELOW if highest < -lowest else _SYMMETRIC_STEPS_ABOVE)
-        scales = np.where(scales < EPSILON, 1.0, scales).astype(np.float32).astype(np.float64)
+        scales = np.maximum(scales, SMALLEST_SCALE).astype(np.float32).astype(np.float64)
         best = int(np.argmin(SquaredErrors(distribution).of(lowers, uppers, scales)))
         if asymmetric:
             return asymmetric_factors(lowest, float(scales[best]))
@@ -88,14 +92,19 @@ class Ifmr(ActivationAlgorithm):
         return np.asarray(np.round(ratios, 9))
 
     def _initial_bounds(self, distribution: Distribution) -> tuple[float, float]:
-        """Returns the percentiles that the search starts from, widened to include 0."""
+        """Returns the percentiles that the search starts from, widened to include 0.
+
+        Where so few values are not 0 that the percentiles leave out all of them, these are what counts.
+        """
         highest = distribution.kth_largest(_percentile_rank(self.max_percentile, distribution.total))
         lowest = distribution.kth_smallest(_percentile_rank(self.min_percentile, distribution.total))
+        if highest <= 0 <= lowest:
+            highest, lowest = distribution.highest, distribution.lowest
         return max(highest, 0.0), min(lowest, 0.0)
 
 
 def _percentile_rank(percentile: float, total: int) -> int:
     """Returns which largest (or smallest) value stands at a percentile; 1 is the extreme itself."""
-    if 1 - percentile < EPSILON:
+    if 1 - percentile < _EPSILON:
         return 1
     return max(total - int(percentile * total), 1)

@@ -14,8 +14,8 @@ hardly differ, and networks are not better (docs/algorithms.md, "What was tried 
 import numpy as np
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors, asymmetric_factors
-from amct_tensorflow.algorithms.arq import EPSILON
 from amct_tensorflow.algorithms.distribution import Distribution
+from amct_tensorflow.algorithms.scale_limits import SMALLEST_SCALE
 from amct_tensorflow.algorithms.squared_errors import SquaredErrors
 
 _LOWEST, _HIGHEST = -128, 127
@@ -52,7 +52,7 @@ def refine_range(distribution: Distribution, factors: ActivationFactors, asymmet
 def _factors(ends: np.ndarray, asymmetric: bool) -> ActivationFactors | None:
     """Returns the factors whose range has these ends; None if they are too close together."""
     scale = float(np.float32((ends[1] - ends[0]) / (_HIGHEST - _LOWEST)))
-    if scale < EPSILON:
+    if scale < SMALLEST_SCALE:
         return None
     return asymmetric_factors(float(ends[0]), scale) if asymmetric else ActivationFactors(scale, 0)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import tensorflow as tf
 from threadpoolctl import threadpool_limits
 
@@ -10,6 +11,7 @@ from amct_tensorflow.algorithms.activation_factors import ActivationFactors, rou
 from amct_tensorflow.algorithms.arq import arq_scales
 from amct_tensorflow.algorithms.distribution import Distribution
 from amct_tensorflow.algorithms.range_refinement import refine_range
+from amct_tensorflow.algorithms.weight_steps import serve_layer
 from amct_tensorflow.calibration.activation_summary import ActivationSummary
 from amct_tensorflow.calibration.batch_cutter import BatchCutter
 from amct_tensorflow.calibration.comparison import Comparison
@@ -19,7 +21,7 @@ from amct_tensorflow.calibration.layer_moments import LayerMoments
 from amct_tensorflow.calibration.observers import ActivationObservers
 from amct_tensorflow.calibration.replay import Batch, Replay
 from amct_tensorflow.config.schema import QuantConfig, TensorQuantize
-from amct_tensorflow.errors import ConfigValueError
+from amct_tensorflow.errors import CalibrationError, ConfigValueError
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.log import log_for
@@ -43,6 +45,7 @@ class CalibrationResult:
         summaries: per layer name and per ``op:input``, what its input looked like; empty if no search follows.
         images: number of calibration images: the length of what the caller fed, along its first axis; None if no search
             follows, or inputs differ in it.
+        obstacles: per layer name that no factors serve, and that so stays in float, why.
     """
 
     factors: dict[str, LayerFactors]
@@ -52,6 +55,7 @@ class CalibrationResult:
     balance: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     summaries: Mapping[str, ActivationSummary] = field(default_factory=dict)
     images: int | None = None
+    obstacles: Mapping[str, str] = field(default_factory=dict)
 
     def plan(self, fused: FusedGraph, outputs: Sequence[str]) -> QuantizationPlan:
         """Returns how to quantize a model that is fused as it was calibrated."""
@@ -100,7 +104,7 @@ class Calibrator:
         self.fused = model.fuse(config.unfused_layers(), balance)
         _check_tensors(config.tensor_quantize, model.view, self.fused)
         self._layers = {name: self.fused.layers[name] for name in config.enabled_layers()}
-        self._scale_w = {name: self._weight_scales(layer) for name, layer in self._layers.items()}
+        self._scales = {name: self._arq(layer) for name, layer in self._layers.items()}
         self._searches = {name: config.layers[name].activation for name in self._layers}
         self._searches.update({tensor.key: tensor.activation for tensor in config.tensor_quantize})
         inputs = {name: self.fused.input_of(name) for name in self.fused.layers if name in self._layers}
@@ -145,11 +149,12 @@ class Calibrator:
         # What only the outputs need may arrive after the last layer has been seen.
         return replace(self.result, batches=self._feed.batches.batches(), images=self._images)
 
-    def _weight_scales(self, layer: FusedLayer) -> tuple[float, ...]:
+    def _arq(self, layer: FusedLayer) -> np.ndarray | None:
+        """Returns the scales of a layer's weights as they are before anything is known of its input."""
         if layer.weights is None:
-            return ()
+            return None
         channel_wise = self._config.layers[layer.name].weights.channel_wise
-        return tuple(arq_scales(layer.name, layer.op_type, layer.weights, channel_wise).tolist())
+        return arq_scales(layer.name, layer.op_type, layer.weights, channel_wise)
 
     def _take(self, batch: Batch, images: int | None) -> None:
         self._images = None if images is None or self._images is None else self._images + images
@@ -178,26 +183,54 @@ class Calibrator:
             activations[name] = self._search(name, distribution)
             if self._for_search:
                 summaries[name] = ActivationSummary.of(distribution)
-        layer_factors = {
-            name: LayerFactors(
-                scale_d=activations[name].scale,
-                offset_d=activations[name].offset,
-                scale_w=self._scale_w[name],
-                skip_fusion=layer.batch_norm_kept,
-            )
-            for name, layer in self._layers.items()
-        }
+        layer_factors, obstacles = self._layer_factors(activations)
         tensor_factors = {
             tensor.key: LayerFactors(activations[tensor.key].scale, activations[tensor.key].offset)
             for tensor in self._config.tensor_quantize
         }
-        layers = [layer for name, layer in self.fused.layers.items() if name in self._layers]
+        layers = [layer for name, layer in self.fused.layers.items() if name in layer_factors]
         moments = LayerMoments(self._replay, self.fused, layers, layer_factors, self._config)
         moments.observe(self._parts)
         corrections = moments.corrections()
         analyses = self._analyse(layer_factors, corrections)
-        factors = {**layer_factors, **tensor_factors}
-        return CalibrationResult(factors, corrections, analyses, balance=self.fused.balance, summaries=summaries)
+        return CalibrationResult(
+            {**layer_factors, **tensor_factors},
+            corrections,
+            analyses,
+            balance=self.fused.balance,
+            summaries=summaries,
+            obstacles=obstacles,
+        )
+
+    def _layer_factors(
+        self, activations: Mapping[str, ActivationFactors]
+    ) -> tuple[dict[str, LayerFactors], dict[str, str]]:
+        """Returns the factors of the layers, and why those without have none.
+
+        Raises:
+            CalibrationError: there is nothing left to quantize.
+        """
+        factors: dict[str, LayerFactors] = {}
+        obstacles: dict[str, str] = {}
+        for name, layer in self._layers.items():
+            activation, scales = activations[name], self._scales[name]
+            scale_w: tuple[float, ...] = ()
+            if scales is not None:
+                steps = serve_layer(layer, activation.scale, scales)
+                if steps.obstacle is not None:
+                    obstacles[name] = steps.obstacle
+                    log_for("calibration").warning("Layer %s stays in float: %s.", name, steps.obstacle)
+                    continue
+                if steps.remark is not None:
+                    log_for("calibration").info("Layer %s: %s.", name, steps.remark)
+                scale_w = tuple(steps.scales.tolist())
+            factors[name] = LayerFactors(activation.scale, activation.offset, scale_w, layer.batch_norm_kept)
+        if not factors and not self._config.tensor_quantize:
+            name, obstacle = next(iter(obstacles.items()))
+            raise CalibrationError(
+                f"No layer can be quantized; that of {name!r}: {obstacle}. Check weights and biases of the model."
+            )
+        return factors, obstacles
 
     def _search(self, name: str, distribution: Distribution) -> ActivationFactors:
         activation = self._searches[name]
@@ -205,7 +238,14 @@ class Calibrator:
         if self._config.range_refinement:
             factors = refine_range(distribution, factors, activation.asymmetric)
         if self._config.fakequant_precision_mode == "FORCE_FP16_QUANT":
-            factors = ActivationFactors(round_through_float16(factors.scale), factors.offset)
+            rounded = round_through_float16(factors.scale)
+            if rounded is None:
+                log_for("calibration").warning(
+                    "Layer %s: float16 holds neither its scale_d, %.9g, nor the square root; it stays as it is.",
+                    name, factors.scale,
+                )  # fmt: skip
+            else:
+                factors = ActivationFactors(rounded, factors.offset)
         log_for("calibration").debug(
             "Layer %s: scale_d %.9g, offset_d %d, inputs in [%g, %g].",
             name, factors.scale, factors.offset, distribution.lowest, distribution.highest,

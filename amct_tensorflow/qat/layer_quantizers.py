@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from amct_tensorflow.algorithms.scale_limits import LARGEST_SCALE, SMALLEST_SCALE
+from amct_tensorflow.algorithms.weight_steps import serve_layer
 from amct_tensorflow.graph.fusion import FusedLayer
 from amct_tensorflow.graph.op_types import OP_TYPES, OpType
 from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.log import log_for
 from amct_tensorflow.qat.fake_quantizer import FakeQuantizer, source
 from amct_tensorflow.record.layer_factors import LayerFactors
-
-# Folding multiplies weights by what may be next to nothing; a record takes no smaller scale.
-_SMALLEST_SCALE = float(np.finfo(np.float64).eps)
 
 
 class Obstacle(Exception):  # noqa: N818 - it is no error, but leaves a layer in float
@@ -32,7 +32,7 @@ def activation_factors(quantizer: FakeQuantizer) -> LayerFactors:
             f"its input is fake-quantized to the levels {values.lowest} to {values.highest}, and int8 has 0 to 255"
         )
     scale = float(values.scale[0])
-    if not np.isfinite(scale) or scale < _SMALLEST_SCALE:
+    if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
         raise Obstacle("the range of its input's fake quantizer is empty")
     return LayerFactors(scale, int(values.zero_point[0]) - 128)
 
@@ -46,7 +46,7 @@ def weight_scales(op: OpType, weights: np.ndarray, quantizer: FakeQuantizer) -> 
         quantizer: the fake quantizer.
 
     Returns:
-        Scales, float32 [1] or [Cout]; 1 for channels that are all 0.
+        Scales, float32 [1] or [Cout]; 1 where the range is empty.
 
     Raises:
         Obstacle: they have no scale that all weights of a channel share.
@@ -99,9 +99,14 @@ def layer_factors(
     scale = weight_scales(layer.op, rounded, weights)
     if layer.folded_scale is not None:
         folded = np.abs(scale.astype(np.float64) * layer.folded_scale)
-        scale = np.where(folded < _SMALLEST_SCALE, 1.0, folded).astype(np.float32)
+        scale = np.maximum(folded, SMALLEST_SCALE).astype(np.float32)
     _check_integers(layer, scale)
-    return replace(factors, scale_w=tuple(map(float, scale)))
+    steps = serve_layer(layer, factors.scale_d, scale)
+    if steps.obstacle is not None:
+        raise Obstacle(steps.obstacle)
+    if steps.remark is not None:
+        log_for("convert_qat_model").warning("Layer %s: %s.", layer.name, steps.remark)
+    return replace(factors, scale_w=tuple(steps.scales.tolist()))
 
 
 def _check_integers(layer: FusedLayer, scale: np.ndarray) -> None:

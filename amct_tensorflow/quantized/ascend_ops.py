@@ -181,7 +181,11 @@ def _ascend_dequant() -> function_pb2.FunctionDef:
 
 
 def _ascend_anti_quant() -> function_pb2.FunctionDef:
-    """``x * scale`` with ``scale = scale_d``."""
+    """``x * scale`` with ``scale = scale_d``.
+
+    The NPU computes ``(x + offset) * scale``, of an ``x`` with the zero point in it; it is taken off already in what an
+    AscendQuant of this library yields.
+    """
     body = [
         _minus_one(),
         *_float_attribute("scale"),
@@ -204,8 +208,12 @@ def quant_node(name: str, tensor: str, scale_d: float, offset_d: int) -> NodeDef
 
 
 def anti_quant_node(name: str, tensor: str, scale_d: float, offset_d: int) -> NodeDef:
-    """Makes an AscendAntiQuant node, which brings the output of an AscendQuant back to values."""
-    return make_node(name, ANTI_QUANT, [tensor], T=tf.float32, scale=float(np.float32(scale_d)), offset=float(offset_d))
+    """Makes an AscendAntiQuant node, which brings the output of an AscendQuant back to values.
+
+    Its ``offset`` is what the NPU adds: minus that of the AscendQuant.
+    """
+    scale, offset = float(np.float32(scale_d)), float(-offset_d)
+    return make_node(name, ANTI_QUANT, [tensor], T=tf.float32, scale=scale, offset=offset)
 
 
 def weight_quant_node(name: str, weights: str, offsets: str) -> NodeDef:

@@ -22,7 +22,7 @@ from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import Shape, full_tensor_name, node_scope, parse_tensor_name
 from amct_tensorflow.quantized import ascend_ops
 from amct_tensorflow.quantized.absorbed_activations import absorb_activations
-from amct_tensorflow.quantized.integers import layer_deq_scale, nearest_integers, quantize_bias
+from amct_tensorflow.quantized.integers import check_sums, layer_deq_scale, nearest_integers, quantize_bias
 from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.layer_factors import LayerFactors
@@ -64,7 +64,7 @@ def quantize_graph(plan: QuantizationPlan) -> QuantizedGraph:
     """Quantizes the layers that a plan has factors of; the others stay float.
 
     Raises:
-        RecordError: a bias does not fit 32 bits.
+        RecordError: sums of a layer do not fit 32 bits.
     """
     builder = _Builder(plan)
     layers = plan.fused.layers
@@ -116,8 +116,10 @@ class _Builder:
         deq_scale = layer_deq_scale(factors)
         value = self._plan.fused.accumulator_of(layer.name)
         if layer.weights is not None:
-            self._insert_weights(layer, factors, correction)
-            value = self._insert_bias(layer, correction, deq_scale)
+            integers = self._insert_weights(layer, factors, correction)
+            bias = _integer_bias(layer, correction, deq_scale)
+            check_sums(layer.name, layer.op_type, integers, bias)
+            value = self._insert_bias(layer, bias)
         originals = dict.fromkeys((*self._plan.fused.originals([layer.name]), *layer.absorbed))
         self._origins[layer.name] = tuple(originals)
         return self._insert_dequant(layer, value, deq_scale)
@@ -220,7 +222,8 @@ class _Builder:
             self._quantizers[key] = self._insert(node, reader)
         return self._quantizers[key]
 
-    def _insert_weights(self, layer: FusedLayer, factors: LayerFactors, correction: LayerCorrection) -> None:
+    def _insert_weights(self, layer: FusedLayer, factors: LayerFactors, correction: LayerCorrection) -> np.ndarray:
+        """Quantizes the weights; returns their integers."""
         assert layer.weights is not None and layer.op.weight_input is not None
         leaves = [ascend_ops.WEIGHT_QUANT, "weights", "offset_w"]
         scope = self._editor.unique_scope(f"{node_scope(layer.name)}weight_quant", leaves)
@@ -231,17 +234,14 @@ class _Builder:
         offsets = self._insert(make_const(f"{scope}/offset_w", np.zeros(1, np.int8)), layer.name)
         node = ascend_ops.weight_quant_node(f"{scope}/{ascend_ops.WEIGHT_QUANT}", weights, offsets)
         self._editor.replace_input(layer.name, layer.op.weight_input, self._insert(node, layer.name))
+        return quantized
 
-    def _insert_bias(self, layer: FusedLayer, correction: LayerCorrection, deq_scale: np.ndarray) -> str:
-        """Quantizes the bias, if there is one or a correction asks for one; returns the node that holds the sum."""
-        if layer.bias is None and correction.bias is None:
+    def _insert_bias(self, layer: FusedLayer, bias: np.ndarray | None) -> str:
+        """Puts in the integers of a bias, if there are any; returns the node that holds the sum."""
+        if bias is None:
             return self._plan.fused.accumulator_of(layer.name)
-        bias = np.zeros(layer.channels) if layer.bias is None else layer.bias.astype(np.float64)
-        if correction.bias is not None:
-            bias = bias + correction.bias
         scope = self._editor.unique_scope(f"{node_scope(layer.name)}bias_quant", ["bias", "BiasAdd"])
-        values = quantize_bias(layer.name, bias, deq_scale)
-        const = self._insert(make_const(f"{scope}/bias", values), layer.name)
+        const = self._insert(make_const(f"{scope}/bias", bias), layer.name)
         if layer.bias is not None:
             tail = self._plan.fused.tail_of(layer.name)
             self._editor.replace_input(tail, 1, const)
@@ -280,3 +280,11 @@ class _Builder:
         self._origins[inner] = self._origins.pop(output, ())
         self._origins[output] = (output,)
         self._values[output] = output
+
+
+def _integer_bias(layer: FusedLayer, correction: LayerCorrection, deq_scale: np.ndarray) -> np.ndarray | None:
+    """Returns the integers of the bias; None if there is none, and no correction asks for one."""
+    if layer.bias is None and correction.bias is None:
+        return None
+    bias = np.zeros(layer.channels) if layer.bias is None else layer.bias.astype(np.float64)
+    return quantize_bias(bias if correction.bias is None else bias + correction.bias, deq_scale)

@@ -2,11 +2,10 @@
 
 import numpy as np
 
+from amct_tensorflow.algorithms.weight_steps import LARGEST_BYTE, LARGEST_SUM
 from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.record.layer_factors import LayerFactors
-
-_INT32 = np.iinfo(np.int32)
 
 
 def nearest_integers(op_type: str, weights: np.ndarray, scale_w: np.ndarray) -> np.ndarray:
@@ -21,16 +20,36 @@ def layer_deq_scale(factors: LayerFactors) -> np.ndarray:
     return np.asarray(product, np.float32)
 
 
-def quantize_bias(name: str, bias: np.ndarray, deq_scale: np.ndarray) -> np.ndarray:
+def quantize_bias(bias: np.ndarray, deq_scale: np.ndarray) -> np.ndarray:
     """Returns ``rint(bias / deq_scale)`` as integer-valued float32 (spec section 7.5).
 
-    Raises:
-        RecordError: a value does not fit 32 bits.
+    Beyond ``2**24`` float32 holds every second integer, then every fourth. A bias of this size is exact to 24 bits all
+    the same, as that of the float model is; and it is the same integer for whatever reads it.
     """
-    quantized = np.rint(bias.astype(np.float64) / deq_scale.astype(np.float64))
-    if not (np.all(quantized >= _INT32.min) and np.all(quantized <= _INT32.max)):
+    return np.rint(bias.astype(np.float64) / deq_scale.astype(np.float64)).astype(np.float32)
+
+
+def check_sums(name: str, op_type: str, integers: np.ndarray, bias: np.ndarray | None) -> None:
+    """Checks that whatever a layer reads, its sums fit 32 bits, also before its zero point is taken off them.
+
+    Args:
+        name: the layer.
+        op_type: its op type.
+        integers: its weights, int8.
+        bias: integer-valued float32 [Cout]; None without.
+
+    Raises:
+        RecordError: they do not.
+    """
+    op = OP_TYPES[op_type]
+    inputs = tuple(axis for axis in range(integers.ndim) if axis not in op.channel_axes)
+    sums = LARGEST_BYTE * np.abs(integers.astype(np.int16)).sum(axis=inputs, dtype=np.int64).reshape(-1)
+    added = 0.0 if bias is None else np.abs(bias.astype(np.float64))
+    largest = sums + added
+    if not np.all(largest <= LARGEST_SUM):
+        channel = int(np.argmax(largest))
         raise RecordError(
-            f"The bias of layer {name!r} exceeds 32 bits at its scales. Put the layer into skip_layers, or set its "
-            "quant_enable to false in the configuration."
+            f"Bias and sums of layer {name!r} exceed 32 bits at its scales, by a factor of "
+            f"{largest[channel] / LARGEST_SUM:.3g} in channel {channel}. Make scale_w larger by that factor, calibrate "
+            "again, or put the layer into skip_layers."
         )
-    return quantized.astype(np.float32)

@@ -2,7 +2,6 @@
 
 import math
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from google.protobuf import text_format
 
+from amct_tensorflow.algorithms.scale_limits import LARGEST_SCALE, SMALLEST_SCALE
 from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.record.layer_factors import LayerFactors
@@ -19,8 +19,6 @@ from amct_tensorflow.storage.files import write_atomically
 from amct_tensorflow.storage.text_file import read_text
 
 _SCALE_LINE = re.compile(r"^(    (?:scale_[dw]|tensor_balance_factor): )(\S+)$", re.MULTILINE)
-_SMALLEST_SCALE = sys.float_info.epsilon
-_LARGEST_SCALE = 1 / sys.float_info.epsilon
 SMALLEST_BALANCE = float(np.finfo(np.float32).eps)
 LARGEST_BALANCE = 1 / SMALLEST_BALANCE
 
@@ -219,7 +217,7 @@ def _layer_factors(entry: Any, source: str) -> LayerFactors:
 
 
 def _check_scales(source: str, key: str, field: str, scales: Iterable[float]) -> None:
-    _check_range(source, key, field, scales, _SMALLEST_SCALE, _LARGEST_SCALE)
+    _check_range(source, key, field, scales, SMALLEST_SCALE, LARGEST_SCALE)
 
 
 def _check_range(source: str, key: str, field: str, values: Iterable[float], lowest: float, highest: float) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from amct_tensorflow.algorithms.arq import arq_scales
+from amct_tensorflow.algorithms.weight_steps import serve_layer
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.log import log_for
 from amct_tensorflow.models.float_model import FloatModel
@@ -69,9 +70,11 @@ def _fits(layer: FusedLayer, factors: LayerFactors) -> bool:
     if layer.weights is None:
         return True
     given = np.asarray(factors.scale_w, np.float64)
-    expected = arq_scales(layer.name, layer.op_type, layer.weights, given.size > 1).astype(np.float64)
-    # Any scale serves a dead channel. Its expected scale is 1, which no living one of int8 weights has by chance.
-    octaves = np.log2(given / expected)[expected != 1.0]
+    arq = arq_scales(layer.name, layer.op_type, layer.weights, given.size > 1)
+    expected = serve_layer(layer, factors.scale_d, arq).scales.astype(np.float64)
+    # Of a channel whose scale says nothing of its weights, one of the two is 1, which no other has by chance: that of
+    # ARQ if the weights are all 0, and the one given if a tool took them for that.
+    octaves = np.log2(given / expected)[(arq != 1) & (given != 1)]
     return not octaves.size or bool(np.sqrt(np.mean(octaves**2)) <= _FITS_WITHIN)
 
 

@@ -51,8 +51,9 @@ def _why(layer: InspectedLayer, result: SearchResult) -> tuple[Why | None, int |
     quantized = result.saved.configuration.get(layer.name)
     if quantized:
         return None, None, None
-    if layer.obstacle is not None:
-        return "unquantizable", None, f"it cannot be quantized: {layer.obstacle}"
+    obstacle = layer.obstacle or result.calibration.obstacles.get(layer.name)
+    if obstacle is not None:
+        return "unquantizable", None, f"it cannot be quantized: {obstacle}"
     if quantized is None:
         return "configuration", None, "the configuration leaves it in float"
     trials = enumerate(result.trials, 2)

@@ -35,10 +35,10 @@ def _check_calibration(model: FloatModel, config: QuantConfig, calibration: Cali
     fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
     shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
     check_record(calibration.factors, shapes, model.op_types, "of the earlier run")
-    expected = {*config.enabled_layers(), *(tensor.key for tensor in config.tensor_quantize)}
+    layers = set(config.enabled_layers()) - calibration.obstacles.keys()
     if (
-        set(calibration.factors) != expected
-        or set(calibration.analyses) != set(config.enabled_layers())
+        set(calibration.factors) != {*layers, *(tensor.key for tensor in config.tensor_quantize)}
+        or set(calibration.analyses) != layers
         or not all(correction.fits(fused.layers[name]) for name, correction in calibration.corrections.items())
         or (calibration.batches and len(calibration.batches) != config.batch_num)
     ):

@@ -1,5 +1,6 @@
 """Rolling layers back to float, as a strategy asks for it, until the model satisfies (spec section 6.3)."""
 
+from collections.abc import Collection
 from functools import partial
 from typing import NamedTuple
 
@@ -37,13 +38,16 @@ class RollBack:
         settled: the layers that the strategy quantizes in its latest decision.
     """
 
-    def __init__(self, plan: QuantizationPlan, evaluations: Evaluations, scores: LayerScores) -> None:
-        """Takes how to quantize all layers, and what tells of models and layers."""
+    def __init__(
+        self, plan: QuantizationPlan, evaluations: Evaluations, scores: LayerScores, in_float: Collection[str] = ()
+    ) -> None:
+        """Takes how to quantize all layers, what tells of models and layers, and layers that stay in float anyway."""
         self.trials = Trials()
         # Ranking by the model's outputs takes time; nobody needs it unless layers are to be rolled back.
         self.ranking = scores.local_similarities()
         self.settled: frozenset[str] = frozenset()
         self._plan = plan
+        self._in_float = dict.fromkeys(in_float, False)
         self._original: Evaluation
         self._evaluations = evaluations
         self._evaluator = evaluations.evaluator
@@ -89,7 +93,8 @@ class RollBack:
         else:
             evaluation = self._evaluations.get(key, made.run, title, in_integers=made.in_integers)
         judged = self._evaluator.judge(self._original.metric, evaluation.metric)
-        trial = Trial(dict(configuration), evaluation, judged, simulated=made is None or not made.in_integers)
+        decided = {**configuration, **self._in_float}
+        trial = Trial(decided, evaluation, judged, simulated=made is None or not made.in_integers)
         self.trials.add(trial)
         if made is not None and self.trials.best(self.settled) is trial:
             self._built = trial, made.quantized

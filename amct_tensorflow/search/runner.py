@@ -28,7 +28,7 @@ from amct_tensorflow.search.search_result import Effort, SearchResult
 from amct_tensorflow.search.state import SearchState
 from amct_tensorflow.search.statistics import LossInterval, paired_interval
 from amct_tensorflow.search.strategy import CheckedStrategy
-from amct_tensorflow.search.trials import Trial
+from amct_tensorflow.search.trials import Configuration, Trial
 from amct_tensorflow.sensitivity.layer_scores import LayerScores
 from amct_tensorflow.sensitivity.measures import SensitivityBase
 from amct_tensorflow.workers.crew import Crew
@@ -90,15 +90,15 @@ def run_search(
     fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
     plan = calibration.plan(fused, model.outputs)
     with closing(LayerScores(model.outline, plan, calibration)) as scores:
-        search = RollBack(plan, evaluations, scores)
-        search.begin(_all_quantized(config), _ALL_QUANTIZED, simulated=True)
+        search = RollBack(plan, evaluations, scores, calibration.obstacles)
+        search.begin(_all_quantized(config, calibration), _ALL_QUANTIZED, simulated=True)
         original = original or _evaluate_original(original_model, evaluations)
         # Only now, so that the state of a run with workers is that of one without.
         _keep(calibration, state)
         execution = None if exact or not _pays(original, calibration) else IntegerExecution(plan, calibration.batches)
         search.compare_with(original, execution)
         _log_estimate(calibration, strategy, original)
-        interruption = _roll_back(search, config, strategy, sensitivity)
+        interruption = _roll_back(search, _all_quantized(config, calibration), strategy, sensitivity)
     saved = search.trials.best(search.settled)
     if not saved.simulated:
         log_for().warning("The model to save was evaluated in integers only; --resume evaluates it itself, too.")
@@ -143,8 +143,9 @@ def _keep(calibration: CalibrationResult, state: SearchState) -> None:
     state.add_calibration(calibration)
 
 
-def _all_quantized(config: QuantConfig) -> dict[str, bool]:
-    return dict.fromkeys(config.enabled_layers(), True)
+def _all_quantized(config: QuantConfig, calibration: CalibrationResult) -> dict[str, bool]:
+    """Returns the configuration that quantizes every layer which calibration has found factors for."""
+    return {name: name not in calibration.obstacles for name in config.enabled_layers()}
 
 
 def _evaluate_original(model: bytes, evaluations: Evaluations) -> Evaluation:
@@ -155,14 +156,14 @@ def _evaluate_original(model: bytes, evaluations: Evaluations) -> Evaluation:
 
 
 def _roll_back(
-    search: RollBack, config: QuantConfig, strategy: CheckedStrategy, sensitivity: SensitivityBase
+    search: RollBack, all_quantized: Configuration, strategy: CheckedStrategy, sensitivity: SensitivityBase
 ) -> KeyboardInterrupt | None:
     """Judges the model with all layers quantized, and if need be those that the strategy wants to try.
 
     Returns:
         What interrupted it, when there was a result already.
     """
-    first = search.judge(_all_quantized(config), _ALL_QUANTIZED, simulated=True)
+    first = search.judge(all_quantized, _ALL_QUANTIZED, simulated=True)
     log_for().info("Accuracy of the model with all layers quantized: %s", format_metric(first.metric))
     if first.judged.satisfied:
         log_for().info("The model satisfies the requirement after all layers are quantized.")

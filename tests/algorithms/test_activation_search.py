@@ -41,7 +41,7 @@ def naive_ifmr(x, asymmetric):
             high = ratio * max(highest, -lowest)
             low = -high
             scale = high / (128 if highest < -lowest else 127)
-        scale = float(np.float32(scale)) if scale >= 1.192092896e-7 else 1.0
+        scale = float(np.float32(scale))
         loss = np.mean((np.rint(np.clip(x, low, high) / scale) * scale - x) ** 2)
         if best is None or loss < best[0] * (1 - 1e-9):
             best = (loss, scale)
@@ -95,7 +95,24 @@ def test_first_layer_of_the_original_record():
 @pytest.mark.parametrize(("asymmetric", "offset"), [(True, -128), (False, 0)])
 def test_all_zero_input(asymmetric, offset):
     factors = DEFAULTS.search(observed(np.zeros(50)), asymmetric)
-    assert (factors.scale, factors.offset) == (1.0, offset)
+    assert (factors.scale, factors.offset) == (2**-8, offset)
+
+
+@pytest.mark.parametrize("algorithm", [DEFAULTS, Hfmg()])
+@pytest.mark.parametrize("unit", [1e-5, 1e-12, 1e-30])
+def test_small_values_are_no_zeros(algorithm, unit):
+    """Values in small units get the scale of the same values in large ones, in these units."""
+    x = np.random.default_rng(3).normal(size=2000).astype(np.float32)
+    small, large = (algorithm.search(observed((x * each).astype(np.float32)), True) for each in (unit, 1.0))
+    assert small.scale == pytest.approx(unit * large.scale, rel=1e-3)
+    assert small.offset == large.offset
+
+
+def test_values_beyond_the_percentiles_count_where_all_others_are_zeros():
+    x = np.zeros(100, np.float32)
+    x[7] = 3e-6
+    params = Ifmr(max_percentile=0.9, search_range=(0.999, 1.001), search_step=0.001)
+    assert params.search(observed(x), True).scale == pytest.approx(3e-6 / 255)
 
 
 def test_percentiles_leave_out_the_extremes():
@@ -213,7 +230,7 @@ def test_values_of_any_magnitude_get_factors(exponents, size, asymmetric, algori
         factors = Ifmr().search(distribution, asymmetric)
     else:
         factors = Hfmg(1024).search(distribution, asymmetric)
-    assert np.isfinite(factors.scale) and factors.scale > 1e-7
+    assert np.isfinite(factors.scale) and factors.scale >= 2.0**-126
     assert -128 <= factors.offset <= 127
 
 
@@ -239,7 +256,8 @@ def test_range_factors_of_the_specification():
         ([0.5, -1.28], 0.01),  # the negative side is larger: 128 steps
         ([1.279, -1.28], 1.28 / 127),  # 128 steps would clip the positive side
         ([0.0, 0.0], 1.0),  # dead channel
-        ([1e-9, -1e-9], 1.0),
+        ([1e-9, -1e-9], 1e-9 / 127),  # small is not dead
+        ([1e-45, 0.0], 2.0**-126),  # nothing is smaller
     ],
 )
 def test_arq_scale_rule(weights, expected):
@@ -276,7 +294,12 @@ def test_weights_that_are_not_finite_name_the_layer(value):
         arq_scales("the/layer", "MatMul", np.array([[1.0, value]], np.float32), False)
 
 
-@given(st.floats(2**-30, 2**26, width=32))
+@given(st.floats(2**-28, 2**26, width=32))
 def test_float16_scales(scale):
     rounded = round_through_float16(scale)
     assert rounded == pytest.approx(scale, rel=3e-3)
+
+
+@pytest.mark.parametrize("scale", [2.0**-29, 2.0**-60, 2.0**33])
+def test_scales_of_which_float16_does_not_even_hold_the_square_root(scale):
+    assert round_through_float16(scale) is None

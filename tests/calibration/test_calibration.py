@@ -450,6 +450,7 @@ def test_tensors_are_quantized_too(workdir):
     assert anti.op == "AscendAntiQuant" and set(anti.attr) == {"T", "scale", "offset"}
     assert anti.attr["scale"].f == pytest.approx(factors["sum/MaxPool:0"].scale_d)
     assert nodes[anti.input[0]].op == "AscendQuant"
+    assert anti.attr["offset"].f == -factors["sum/MaxPool:0"].offset_d == -nodes[anti.input[0]].attr["offset"].f != 0
     assert [nodes[name].op for name in nodes["sum/add"].input] == ["AscendAntiQuant"] * 2
     assert [nodes[nodes[nodes[name].input[0]].input[0]].op for name in nodes["sum/add"].input] == ["AscendDequant"] * 2
     assert np.abs(predict(workdir / "net.pb") - predict(workdir / "net_quantized.pb")).max() < 0.05

@@ -18,7 +18,7 @@ from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.preparation.grouped_conv2d import rewrite_grouped_conv2d
 from amct_tensorflow.quantized import ascend_ops
 from amct_tensorflow.quantized.builder import quantize_graph
-from amct_tensorflow.quantized.integers import layer_deq_scale, nearest_integers, quantize_bias
+from amct_tensorflow.quantized.integers import check_sums, layer_deq_scale, nearest_integers, quantize_bias
 from amct_tensorflow.quantized.node_map import dump_node_map
 from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.record.layer_correction import LayerCorrection
@@ -344,9 +344,40 @@ def test_the_integers_of_a_correction():
     np.testing.assert_allclose(corrected, [[6.75 + 2 + 1, 5.5 + 4]])
 
 
-def test_bias_beyond_32_bits_is_refused():
-    with pytest.raises(RecordError, match="skip_layers"):
-        quantize_bias("layer", np.array([1e6]), np.array([1e-9], np.float32))
+def test_an_anti_quantizer_takes_the_zero_point_off_on_the_device_too():
+    """The NPU computes (q + offset) * scale, of q with the zero point in it; the simulation has taken it off before."""
+    tensor = LayerFactors(scale_d=0.5, offset_d=-100)
+
+    def make():
+        x = tf1.placeholder(tf.float32, [4], name="x")
+        tf.add(x, np.float32(0), name="out")
+
+    quantized, (*values,) = quantized_output(build(make), {"out:0": tensor}, np.array([-20, 0, 3.2, 200], np.float32))
+    (node,) = (node for node in quantized.graph_def.node if node.op == "AscendAntiQuant")
+    integers = np.array([-128, -100, -94, 127])  # -40, 0 and 6 from the zero point; 3.2 / 0.5 is 6.4; two are clipped
+    on_device = (integers + node.attr["offset"].f) * node.attr["scale"].f
+    assert values == on_device.tolist() == [-14, 0, 3, 113.5]
+
+
+def test_sums_beyond_32_bits_are_refused():
+    integers, bias = np.full((3, 1), -127, np.int8), np.float32([2**31 - 2**17])
+    check_sums("layer", "MatMul", integers, bias)  # 3 * 127 * 255 is 97,155, less than 2 ** 17
+    with pytest.raises(RecordError, match=r"'layer'.*channel 0.*skip_layers"):
+        check_sums("layer", "MatMul", np.repeat(integers, 2, axis=0), bias)
+
+
+def test_the_largest_bias_of_32_bits_is_refused():
+    """It is 2**31 as a float32, which is negative as an int32."""
+    bias = quantize_bias(np.array([2147483647.0]), np.ones(1, np.float32))
+    assert bias[0] == 2**31
+    with pytest.raises(RecordError, match="32 bits"):
+        check_sums("layer", "MatMul", np.zeros((1, 1), np.int8), bias)
+
+
+def test_a_bias_beyond_24_bits_is_an_integer_of_float32():
+    (bias,) = quantize_bias(np.array([2.0**30 + 33]), np.ones(1, np.float32))
+    assert bias == 2**30 + 0  # its neighbours are 2**30 and 2**30 + 128
+    assert np.int32(bias) == bias
 
 
 def test_node_map_covers_every_node():

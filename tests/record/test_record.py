@@ -160,7 +160,7 @@ def test_an_entry_without_key():
         ("scale_d: -1 offset_d: 0", "scale_d"),
         ("scale_d: nan offset_d: 0", "scale_d"),
         ("scale_d: inf offset_d: 0", "scale_d"),
-        ("scale_d: 1e-20 offset_d: 0", "scale_d"),
+        ("scale_d: 1e-39 offset_d: 0", "scale_d"),
         ("scale_d: 1 offset_d: 128", "offset_d"),
         ("scale_d: 1 offset_d: -129", "offset_d"),
         ("scale_d: 1 offset_d: 0 scale_w: nan offset_w: 0", "scale_w"),
