@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# What float32 loses of a level, with room.
+_FLOAT32 = 2.0**-13
+
 
 @dataclass(frozen=True, eq=False)
 class NudgedRange:
@@ -22,12 +25,15 @@ class NudgedRange:
         zero_point: the level that stands for 0, int64, likewise.
         lowest: the lowest level: 0, or 1 for a narrow range.
         highest: the highest level.
+        between: whether 0 lay in the middle between two levels before it was nudged, bool, likewise: so do then all
+            values that are evenly spread over the range as it was given.
     """
 
     scale: np.ndarray
     zero_point: np.ndarray
     lowest: int
     highest: int
+    between: np.ndarray
 
     @property
     def is_int8(self) -> bool:
@@ -50,5 +56,6 @@ def nudge(minimum: np.ndarray, maximum: np.ndarray, num_bits: int, narrow_range:
     with np.errstate(divide="ignore", invalid="ignore"):
         exact = np.where(scale > 0, np.float32(lowest) - low / scale, np.float32(lowest))
     # Of two levels that are equally near TensorFlow takes the one farther from 0; here none is below 0.
-    zero_point = np.floor(np.clip(exact, lowest, highest).astype(np.float64) + 0.5)
-    return NudgedRange(scale, zero_point.astype(np.int64), lowest, highest)
+    exact = np.clip(exact, lowest, highest).astype(np.float64)
+    between = np.abs(exact - np.floor(exact) - 0.5) < _FLOAT32
+    return NudgedRange(scale, np.floor(exact + 0.5).astype(np.int64), lowest, highest, between)

@@ -11,6 +11,7 @@ from amct_tensorflow.algorithms.activation_factors import ActivationFactors, rou
 from amct_tensorflow.algorithms.arq import arq_scales
 from amct_tensorflow.algorithms.distribution import Distribution
 from amct_tensorflow.algorithms.range_refinement import refine_range
+from amct_tensorflow.algorithms.ties import part_ties
 from amct_tensorflow.algorithms.weight_steps import serve_layer
 from amct_tensorflow.calibration.activation_summary import ActivationSummary
 from amct_tensorflow.calibration.batch_cutter import BatchCutter
@@ -237,6 +238,7 @@ class Calibrator:
         factors = activation.algorithm.search(distribution, activation.asymmetric)
         if self._config.range_refinement:
             factors = refine_range(distribution, factors, activation.asymmetric)
+        factors = part_ties(distribution, factors)
         if self._config.fakequant_precision_mode == "FORCE_FP16_QUANT":
             rounded = round_through_float16(factors.scale)
             if rounded is None:

@@ -6,6 +6,11 @@ The graph is prepared and fused with its fake quantizers in it: TensorFlow itsel
 and nothing is folded across those of activations. What a BatchNorm multiplies the weights by changes their scales, not
 their integers. Then the layers read past the fake quantizers that their factors repeat; one that others read, too,
 becomes a pair of AscendQuant and AscendAntiQuant, so that they see the values that they saw in training.
+
+A fake quantizer rounds ties up, AscendQuant to even. In front of the layers that decides much: images of 8 bits, scaled
+to a range around 0, are all ties (see ``algorithms.ties``). A scale a hair off would part them, but away from 0 or
+towards it, so that of half of them the integers would differ from those of training. So a hair is added to the data
+instead: all ties go up then, as they did in training.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -13,15 +18,18 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.algorithms.ties import HAIR
 from amct_tensorflow.graph.fusion import FusedGraph, fuse
 from amct_tensorflow.graph.layers import layer_weights, obstacle
-from amct_tensorflow.graph.nodes import make_node
+from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import Consumer, GraphView, parse_tensor_name, upstream
+from amct_tensorflow.log import log_for
 from amct_tensorflow.preparation.drop_ordering import drop_ordering
 from amct_tensorflow.preparation.fold_constants import fold_constants
 from amct_tensorflow.preparation.inline_functions import inline_functions
@@ -72,7 +80,8 @@ def read_fake_quantized(view: GraphView, outputs: Sequence[str], source_name: st
     quantizers = model.quantizers()
     repeated = [name for name in quantizers if model.is_repeated(name, layers)]
     others = {f"{name}:0": factors for name, (_, factors) in quantizers.items() if name not in repeated}
-    fused = _read_past(model.fused, {name: text for name, (text, _) in quantizers.items()}, repeated, layers)
+    parted, read = _part_ties(model.fused, {name: text for name, (text, _) in quantizers.items()})
+    fused = _read_past(parted, read, repeated, layers)
     return FakeQuantizedModel(
         plan=QuantizationPlan(fused, {**layers, **others}, {}, outputs),
         layers=layers,
@@ -137,6 +146,41 @@ class _Model:
 
     def _needed_nodes(self) -> Iterator[NodeDef]:
         return (node for node in self.fused.graph_def.node if node.name in self._needed)
+
+
+def _part_ties(fused: FusedGraph, quantizers: Mapping[str, str]) -> tuple[FusedGraph, dict[str, str]]:
+    """Adds a hair to what the fake quantizers of a model's inputs read, where images would be ties.
+
+    Args:
+        fused: the model.
+        quantizers: per fake quantizer, what it reads.
+
+    Returns:
+        The model, and per fake quantizer what it reads now.
+    """
+    editor, read = GraphEditor(fused.view), dict(quantizers)
+    shapes: dict[str, str] = {}
+    for name, text in quantizers.items():
+        quantizer = as_fake_quantizer(fused.view, fused.view.nodes[name])
+        before = upstream(fused.view.nodes, [parse_tensor_name(text).node])
+        layered = any(fused.view.nodes[each].op in OP_TYPES for each in before)
+        if quantizer is None or layered or not quantizer.range.between.any():
+            continue
+        hair = np.float32(HAIR) * quantizer.range.scale[0]
+        constant = editor.add(make_const(editor.unique_name(f"{name}/hair"), np.array(hair, np.float32)), like=name)
+        parted = editor.unique_name(f"{name}/part_ties")
+        read[name] = editor.add(make_node(parted, "AddV2", [text, constant], T=tf.float32), like=name)
+        shapes[parted] = name
+        log_for("convert_qat_model").info(
+            "%s rounds values in the middle between two of its levels up, as images scaled to its range all are. "
+            "%.3g, %g of a step, is added to what it reads, so that these do not become even integers instead.",
+            name, hair, HAIR,
+        )  # fmt: skip
+    if not shapes:
+        return fused, read
+    inserted = {node.name: () for node in editor.graph_def().node if node.name not in fused.view.nodes}
+    origins = {**fused.origins, **inserted}
+    return replace(fused, view=fused.view.edited(editor.graph_def(), shapes), origins=origins), read
 
 
 def _read_past(

@@ -456,3 +456,49 @@ def test_a_saved_model(workdir):
     [actual] = run(quantized, [output], {placeholder: x})
     np.testing.assert_allclose(actual, module(x)["out"], rtol=1e-5, atol=1e-5)
     assert Path("results/net_frozen.pb").exists()
+
+
+PIXELS = np.random.default_rng(4).integers(0, 256, (4, 8, 9, 6)).astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def integers_read(quantized, x):
+    """Returns the levels from 0 that the only AscendQuant makes of images."""
+    (name,) = (node.name for node in quantized.node if node.op == "AscendQuant")
+    return run(quantized, [name], {"x": x})[0]
+
+
+def images_net(low, high, between=lambda x: x):
+    def make():
+        x = fake(between(tf1.placeholder(tf.float32, IMAGES, name="x")), np.float32(low), np.float32(high), name="fq")
+        tf.identity(tf.nn.conv2d(x, fake_weights(normal((3, 3, 6, 5), 1)), 1, "SAME", name="c"), name="out")
+
+    return build(make)
+
+
+@pytest.mark.parametrize("between", [lambda x: x, lambda x: tf.transpose(x, [0, 1, 2, 3]), lambda x: x * 0.5 * 2])
+def test_images_that_are_all_ties_become_what_they_were_in_training(workdir, messages, between):
+    """k / 127.5 - 1 is k - 127.5 steps of 2 / 255, which a fake quantizer rounds up: to k - 127, 127 at most."""
+    graph_def = images_net(-1, 1, between)
+    quantized = convert(graph_def, record="record.txt")
+    expected = np.minimum(np.rint(255 * (PIXELS + 1) / 2) - 127, 127)
+    (faked,) = run(graph_def, ["fq"], {"x": PIXELS})
+    trained = np.rint(faked * 127.5)
+    assert np.mean(trained != expected) < 0.01  # float32 decides against one of the 256 levels
+    assert np.mean(integers_read(quantized, PIXELS) != trained) < 0.01
+    assert [text for text in messages if "in the middle between two" in text]
+    assert read_record("record.txt")["c"].scale_d == pytest.approx(2 / 255)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-1, 0.9921875), (-1.2, 2.1), (-0.99, 1)])
+def test_nothing_is_added_where_images_are_no_ties(workdir, low, high):
+    assert "AddV2" not in ops_of(convert(images_net(low, high)))
+
+
+def test_nothing_is_added_between_layers(workdir):
+    def make():
+        x = fake(tf1.placeholder(tf.float32, IMAGES, name="x"), np.float32(0), np.float32(1))
+        y = tf.nn.conv2d(x, fake_weights(normal((3, 3, 6, 5), 1)), 1, "SAME", name="c")
+        y = fake(tf.tanh(y), np.float32(-1), np.float32(1))
+        tf.identity(tf.nn.conv2d(y, fake_weights(normal((3, 3, 5, 5), 2)), 1, "SAME", name="d"), name="out")
+
+    assert "AddV2" not in ops_of(convert(build(make)))
