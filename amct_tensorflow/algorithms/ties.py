@@ -1,8 +1,8 @@
 """Values that lie in the middle between two levels, as images of 8 bits scaled to a range around 0 all do.
 
-Images divided by 127.5, less 1, are ``(k - 127.5) * 2 / 255``; with a range of [-1, 1] the scale is 2 / 255. Which level
-such a tie becomes differs: AscendQuant and ONNX round it to even, TensorFlow's fake quantizers up, OpenVINO by the
-parity of the zero point; and what float32 loses decides, too. To even, 129 of the 256 levels of the image are left.
+Images divided by 127.5, less 1, are ``(k - 127.5) * 2 / 255``; with a range of [-1, 1] the scale is 2 / 255. Which
+level such a tie becomes differs: AscendQuant and ONNX round it to even, TensorFlow's fake quantizers up, OpenVINO by
+the parity of the zero point; and what float32 loses decides, too. To even, 129 of the 256 levels of the image are left.
 
 There are no ties where the scale is a hair larger, or the values are.
 """
