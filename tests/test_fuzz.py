@@ -272,7 +272,7 @@ def state(folder):
     found.add_calibration(
         CalibrationResult(
             FACTORS, corrections, analyses, ({"input:0": np.ones((2, 3), np.float32)},),
-            summaries={name: ActivationSummary(-1.0, 2.0, np.ones(4)) for name in FACTORS},
+            summaries={name: ActivationSummary(-1.0, 2.0, np.ones(4)) for name in FACTORS}, images=2,
         )
     )  # fmt: skip
     predictions = np.array(["cat", "dog"])
@@ -293,7 +293,7 @@ def resume(folder):
 def test_an_intact_state_is_used(state):
     found = resume(state)
     assert found.evaluation(None).metric == 0.5 and found.evaluation(["conv/Conv2D"]).metric == {"top1": 1.5}
-    assert found.calibration.factors == FACTORS
+    assert found.calibration.factors == FACTORS and found.calibration.images == 2
     assert found.calibration.batches[0]["input:0"].tolist() == [[1, 1, 1]] * 2
 
 

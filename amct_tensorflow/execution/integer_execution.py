@@ -15,7 +15,7 @@ from amct_tensorflow.calibration.batch_cutter import IMAGES_AT_A_TIME
 from amct_tensorflow.calibration.replay import Batch
 from amct_tensorflow.execution.check import LayerCheck, check_layers
 from amct_tensorflow.execution.execution_graph import execution_graph
-from amct_tensorflow.execution.integer_layer import find_integer_layers
+from amct_tensorflow.execution.integer_layer import IntegerLayer, find_integer_layers
 from amct_tensorflow.execution.obstacle import obstacle_to_integers
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.log import log_for
@@ -56,7 +56,7 @@ class IntegerExecution:
         view = GraphView(quantized.graph_def, quantized.shapes)
         layers, simulated = find_integer_layers(view)
         try:
-            checks = check_layers(view, layers, self._plan.outputs, _some_images(self._batches[0])) if layers else {}
+            checks = self._check(view, layers) if layers else {}
         except (tf.errors.OpError, ValueError, KeyError) as error:
             log_for("search").info("Candidates are simulated: %s", " ".join(str(error).split())[:300])
             return frozenset()
@@ -64,6 +64,14 @@ class IntegerExecution:
         simulated |= {name: f"integers and simulation differ: {fault}" for name, fault in faults.items() if fault}
         _log(checks, simulated)
         return frozenset(layers.keys() - simulated.keys())
+
+    def _check(self, view: GraphView, layers: Mapping[str, IntegerLayer]) -> dict[str, LayerCheck]:
+        """Checks layers on a few images, or on a batch as it is where it holds steps that belong together."""
+        batch = self._batches[0]
+        try:
+            return check_layers(view, layers, self._plan.outputs, _some_images(batch))
+        except tf.errors.OpError:
+            return check_layers(view, layers, self._plan.outputs, batch)
 
 
 def _some_images(batch: Batch) -> dict[str, np.ndarray]:

@@ -2,12 +2,16 @@
 
 import pytest
 import tensorflow as tf
-from graphs import PLAIN
+from graphs import PLAIN, build_graph, normal
 from test_auto_calibration import Evaluator, calibrate, edit_config, prepare
 
+from amct_tensorflow.calibration.calibrator import Calibrator
+from amct_tensorflow.config.defaults import default_config
 from amct_tensorflow.errors import ArgumentTypeError
 from amct_tensorflow.execution.integer_execution import IntegerExecution
 from amct_tensorflow.execution.obstacle import obstacle_to_integers
+from amct_tensorflow.models.float_model import FloatModel
+from amct_tensorflow.quantized.builder import quantize_graph
 from amct_tensorflow.search import runner
 
 OPTIONS = {"strategy": "BinarySearch", "sensitivity": "CosineSimilarity"}
@@ -51,6 +55,23 @@ def test_the_first_model_and_the_saved_one_are_evaluated_themselves(task, messag
     assert any("The model to save itself: loss" in line for line in messages)
     saved = tf.compat.v1.GraphDef.FromString(result.model_file.read_bytes())
     assert not KERNELS & {node.op for node in saved.node}
+
+
+@needs_integers
+def test_layers_are_checked_where_a_few_rows_make_no_window(messages):
+    def make():
+        x = tf.compat.v1.placeholder(tf.float32, [None, 8], name="x")
+        y = tf.nn.relu(tf.matmul(x, normal((8, 8), 1), name="rows"))
+        tf.identity(tf.matmul(tf.reshape(y, [-1, 24 * 8]), normal((24 * 8, 8), 2), name="windows"), name="out")
+
+    model = FloatModel.of_graph(build_graph(make), ["out"])
+    calibrator = Calibrator(model, default_config(model.layers, model.op_types), lambda _: None, for_search=True)
+    with tf.compat.v1.Session(graph=model.graph) as session:
+        session.run("out:0", {"x:0": normal((96, 8), 3)})
+    found = calibrator.check_complete()
+    plan = found.plan(calibrator.fused, ["out"])
+    assert IntegerExecution(plan, found.batches).model_of(quantize_graph(plan)) is not None
+    assert any("Candidates run in integers, but for 0 of 2 layers" in line for line in messages)
 
 
 @needs_integers
