@@ -14,6 +14,8 @@ from amct_tensorflow.models.float_model import FloatModel
 _INPUTS = frozenset({"Placeholder", "PlaceholderWithDefault"})
 # Ends of checks, and of loops, which nobody asks for.
 _NO_OUTPUTS = frozenset({"Assert", "CheckNumerics", "CheckNumericsV2", "Exit"})
+# Conditions, and what only ops of TensorFlow can hold: the list that a loop has filled, and state.
+_NO_OUTPUT_TYPES = frozenset({"bool", "resource", "variant"})
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ def find_inputs(model: FloatModel, outputs: Sequence[str]) -> list[Endpoint]:
 def find_outputs(model: FloatModel) -> list[Endpoint]:
     """Returns the outputs of a model: those that it was loaded with, else what seems to be meant for its user.
 
-    These are the values that follow from data and that nothing reads. Conditions, and what only checks, or ends a
-    loop, are left out.
+    These are the values that follow from data and that nothing reads. Conditions, what only checks, or ends a loop, and
+    lists of tensors, which no session hands out, are left out.
 
     Raises:
         ModelError: an output yields nothing.
@@ -57,7 +59,7 @@ def find_outputs(model: FloatModel) -> list[Endpoint]:
     varying = varying_nodes(model.original)
     names = [name for name in model.original.nodes if name in varying and _is_end(model.original, name)]
     kept = [name for name in names if name in model.view.nodes]
-    return [end for end in (_endpoint(model.outline, name) for name in kept) if end.dtype != "bool"]
+    return [end for end in (_endpoint(model.outline, name) for name in kept) if end.dtype not in _NO_OUTPUT_TYPES]
 
 
 def _is_end(view: GraphView, name: str) -> bool:

@@ -86,6 +86,19 @@ def test_inputs_and_outputs_are_those_that_a_user_has_to_name():
     assert [each.name for each in (*one.inputs, *one.outputs)] == ["images", "scores"]
 
 
+def test_a_list_of_tensors_is_no_output():
+    """A loop hands on the list that it has filled, also where nothing reads it; no session fetches it."""
+
+    def make():
+        steps = tf.matmul(placeholder(None, 8), normal((8, 4), 1), name="steps")
+        rows = tf.raw_ops.TensorListFromTensor(tensor=steps, element_shape=np.array([4], np.int32), name="rows")
+        tf.identity(rows, name="filled")
+        tf.nn.relu(steps, name="scores")
+
+    found = inspect(make)
+    assert [each.name for each in found.outputs] == ["scores"]
+
+
 def test_an_output_that_yields_nothing():
     def make():
         with tf.control_dependencies([tf.matmul(placeholder(1, 4), normal((4, 3)))]):
