@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.export.dilation import Dilation, write_dilations
@@ -27,6 +28,7 @@ def make_float_twin(
     placed: Collection[str],
     outputs: Sequence[str],
     dilations: Sequence[Dilation] = (),
+    ties: Collection[str] = (),
 ) -> GraphDef:
     """Returns the twin.
 
@@ -39,6 +41,7 @@ def make_float_twin(
         placed: names of those whose quantizers will be put back.
         outputs: its output operators.
         dilations: its dilated convolutions, which converters are shown as such.
+        ties: quantizers that read values in the middle between two levels, which are rounded in front of them.
 
     Raises:
         ModelError: the model was changed since it was written.
@@ -46,14 +49,17 @@ def make_float_twin(
     editor = GraphEditor(view)
     for name in editor.names_of(ascend_ops.ANTI_QUANT):
         _write_rounding(editor, view, name)
+    rounded: dict[str, str] = {}
     for layer in layers:
-        op_type = layer.op_type
-        data = view.nodes[layer.quantizer].input[0]
-        editor.replace_input(
-            layer.name,
-            op_type.data_input,
-            data if layer.name in placed else _clipped(editor, layer.name, layer.input_grid, data),
-        )
+        op_type, quantizer = layer.op_type, view.nodes[layer.quantizer]
+        data = quantizer.input[0]
+        if layer.name not in placed:
+            data = _clipped(editor, layer.name, layer.input_grid, data)
+        elif layer.quantizer in ties:
+            if layer.quantizer not in rounded:
+                rounded[layer.quantizer] = _rounded(editor, layer.quantizer, quantizer, data)
+            data = rounded[layer.quantizer]
+        editor.replace_input(layer.name, op_type.data_input, data)
         if op_type.weight_input is not None:
             weights = editor.unique_name(f"{layer.name}/weights")
             editor.add(make_const(weights, layer.float_weights), like=layer.name)
@@ -91,9 +97,13 @@ def _write_rounding(editor: GraphEditor, view: GraphView, name: str) -> None:
     quantizer = view.producer(view.nodes[name].input[0])
     if quantizer.op != ascend_ops.QUANT:
         raise damaged(name)
-    grid = grid_of(quantizer)
-    clipped = _clipped(editor, name, grid, quantizer.input[0])
-    steps = _with_constant(editor, name, "Mul", clipped, attribute(quantizer, "scale").f)
-    rounded = editor.add(make_node(editor.unique_name(f"{name}/Round"), "Round", [steps], T=tf.float32), like=name)
-    brought_back = _with_constant(editor, name, "Mul", rounded, grid.scale)
+    clipped = _clipped(editor, name, grid_of(quantizer), quantizer.input[0])
+    brought_back = _rounded(editor, name, quantizer, clipped)
     editor.replace_node(make_node(name, "Identity", [brought_back], T=tf.float32))
+
+
+def _rounded(editor: GraphEditor, name: str, quantizer: NodeDef, tensor: str) -> str:
+    """Rounds floats to the steps of an AscendQuant as it does itself; returns the node that does."""
+    steps = _with_constant(editor, name, "Mul", tensor, attribute(quantizer, "scale").f)
+    rounded = editor.add(make_node(editor.unique_name(f"{name}/Round"), "Round", [steps], T=tf.float32), like=name)
+    return _with_constant(editor, name, "Mul", rounded, grid_of(quantizer).scale)

@@ -17,6 +17,7 @@ from amct_tensorflow.export.integer_layer import IntegerLayer, read_integer_laye
 from amct_tensorflow.export.observing import Range, observe
 from amct_tensorflow.export.output_grids import Output, find_outputs_of_layers, grids_of_outputs
 from amct_tensorflow.export.sums import find_sums
+from amct_tensorflow.export.ties import find_ties
 from amct_tensorflow.graph.model_file import read_model
 from amct_tensorflow.graph.op_types import OP_TYPES
 from amct_tensorflow.graph.view import GraphView
@@ -48,6 +49,7 @@ class ExportPlan:
         shapes: per placeholder, the shape of the least that the model takes at a time (``least_shapes``).
         images: per placeholder, some images.
         dilations: its dilated convolutions.
+        ties: its quantizers that read values in the middle between two levels.
     """
 
     model: Path
@@ -63,11 +65,12 @@ class ExportPlan:
     shapes: Mapping[str, tuple[int, ...]]
     images: Mapping[str, np.ndarray]
     dilations: Sequence[Dilation]
+    ties: frozenset[str]
 
     @cached_property
     def twin(self) -> GraphDef:
         """The same model in float."""
-        return make_float_twin(self.view, self.layers.values(), self.placed, self.outputs, self.dilations)
+        return make_float_twin(self.view, self.layers.values(), self.placed, self.outputs, self.dilations, self.ties)
 
     @cached_property
     def quantized_layers(self) -> dict[str, IntegerLayer]:
@@ -111,6 +114,7 @@ def plan_export(
     ranges = {each.end: Range() for each in (*found.values(), *sums.values()) if each.is_observed}
     fed = observe(view, chosen, {name: each.look for name, each in ranges.items()}, evaluator)
     shapes = least_shapes(view, chosen, fed)
+    images = {name: values[:_IMAGES] if shapes[name] != values.shape else values for name, values in fed.items()}
     return ExportPlan(
         model=model,
         view=view,
@@ -123,8 +127,9 @@ def plan_export(
         sums=sums,
         output_grids=grids_of_outputs({**found, **sums}, {name: each.grid(name) for name, each in ranges.items()}),
         shapes=shapes,
-        images={name: values[:_IMAGES] if shapes[name] != values.shape else values for name, values in fed.items()},
+        images=images,
         dilations=dilations,
+        ties=find_ties(view, layers, images),
     )
 
 
