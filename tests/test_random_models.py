@@ -15,13 +15,7 @@ def faults(recipe, formats=()):
     return [f"{each.stage}: {each.text}" for each in examine(recipe, formats) if each.is_fault]
 
 
-# Seeds that show faults which are not mended yet.
-KNOWN = {
-    8: "weights of 1e-6 are taken for dead ones",
-}
-
-
-@pytest.mark.parametrize("seed", [seed for seed in range(24) if seed not in KNOWN])
+@pytest.mark.parametrize("seed", range(24))
 def test_stages(seed):
     recipe = draw_recipe(seed)
     assert faults(recipe) == [], recipe.text()

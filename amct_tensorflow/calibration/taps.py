@@ -1,12 +1,14 @@
 """What calibration inserts into the caller's live graph.
 
-    tensor -> its readers      becomes      tensor -> Switch:1 -> its readers
+    tensor -> its readers      becomes      tensor -> Switch:0 -> its readers
                                             tensor -> PyFunc -> the Switch's predicate
 
-A tap is one ``tf.numpy_function`` that looks at the tensor's own buffer and returns True. What read the tensor reads it
-through a Switch, which passes the very same buffer on once the function has returned. So the readers need what the tap
-yields: TensorFlow's optimizer may fold, fuse or bypass them, but no rewrite can do without the tap, as it could where a
-control edge alone held it. Tensors keep their names and values, so that the caller fetches what it fetched before.
+A tap is one ``tf.numpy_function`` that looks at the tensor's own buffer and returns False. What read the tensor reads
+it through a Switch, which passes the very same buffer on once the function has returned. So the readers need what the
+tap yields: TensorFlow's optimizer may fold, fuse or bypass them, but no rewrite can do without the tap, as it could
+where a control edge alone held it. It is output 0 that they read, since some rewrites forget the number of an output
+(that of Maximum(x, 0.2 * x) into LeakyRelu does). Tensors keep their names and values, so that the caller fetches what
+it fetched before.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +31,7 @@ def attach_tap(graph: tf.Graph, readers: Sequence[str], tensor: str, look: Calla
 
     def tap(value: np.ndarray) -> np.bool_:
         look(value)
-        return np.True_
+        return np.False_
 
     tapped = graph.get_tensor_by_name(tensor)
     with (
@@ -41,7 +43,7 @@ def attach_tap(graph: tf.Graph, readers: Sequence[str], tensor: str, look: Calla
         with tf.device("/CPU:0"):
             looked = tf.numpy_function(tap, [tapped], tf.bool)
         looked.set_shape([])
-        passed_on = tf.raw_ops.Switch(data=tapped, pred=looked).output_true
+        passed_on = tf.raw_ops.Switch(data=tapped, pred=looked).output_false
     for reader in readers:
         operation = graph.get_operation_by_name(reader)
         for index, read in enumerate(operation.inputs):

@@ -20,8 +20,8 @@ def _draw_conv2d(chance, shape):
     reach = [(each - 1) * dilation + 1 for each in kernel]
     if padding == "VALID" and any(side < each for side, each in zip(sides, reach, strict=True)):
         padding = "SAME"
-    if isinstance(padding, list) and any(side + 1 < each for side, each in zip(sides, reach, strict=True)):
-        padding = "SAME"
+    if isinstance(padding, list) and not all(1 < each <= side + 1 for side, each in zip(sides, reach, strict=True)):
+        padding = "SAME"  # a window of margins alone would make places that are unlike all others
     groups = chance.pick(1, 1, 1, 1, *(n for n in (2, 3, 4) if channels % n == 0)) if not chance.channels_first else 1
     return {
         "outputs": groups * chance.whole(1, 8 // groups), "kernel": kernel, "stride": stride, "dilation": dilation,
