@@ -147,3 +147,17 @@ def test_what_a_file_holds_is_compared_with_what_was_to_be_put_into_it(what, cha
     other = {**plan.layers, "dense2": changed(plan.layers["dense2"])}
     with pytest.raises(ExportError, match=f"The {what} of layer 'dense2' in the TensorFlow Lite file"):
         check_written(other, written, "TensorFlow Lite")
+
+
+def test_layers_whose_steps_xnnpack_refuses_compute_in_float():
+    x = np.abs(normal((16, 8), 9))
+    calibrate_and_save(build(sequence((8,))), x)
+    plan = plan_export(MODEL, [], CheckedEvaluator(OneBatch(x)))
+    step = float(plan.layers["dense2"].deq_scale.max())
+    coarse, fine = (replace(plan.output_grids["dense2"], scale=step / steps) for steps in (250, 300))
+    for grid, in_float in ((coarse, False), (fine, True)):
+        model = make_tflite_model(replace(plan, output_grids={**plan.output_grids, "dense2": grid}))
+        assert ("dense2" in model.in_float) == in_float
+        interpreter = tf.lite.Interpreter(model_content=model.content)
+        interpreter.allocate_tensors()  # XNNPACK takes the file
+    assert model.in_float["dense2"].startswith("a step of its sums is 300 steps of its output; XNNPACK takes less")
