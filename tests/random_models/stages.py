@@ -41,8 +41,9 @@ tf1 = tf.compat.v1
 # How many times the error of float32 a fused graph may have, beside a share of the greatest value: a fold computes the
 # same values in another order.
 _ROUNDINGS, _SHARE_OF_REACH = 30, 2e-4
-# What noise is too little to matter, of the variance.
-_SHARE_OF_VARIANCE = 1e-6
+# What noise is too little to matter, of the variance, and what tells nothing: activations that saturate make steps of
+# noise, and whether values fall onto one or the other side of a few steps is luck.
+_SHARE_OF_VARIANCE, _DROWNED = 1e-6, 0.03
 # Integers may round otherwise where a value is just between two.
 _NOISES_OF_INTEGERS = 0.01
 _OTHER_COUNTS = (1, 2, 5)
@@ -244,7 +245,8 @@ def _compare_noise(runs, references, expected, share=1.0):
         errors.append((values.astype(np.float64) - reference).ravel())
     noise = float(np.mean(np.concatenate(errors) ** 2))
     negligible = _SHARE_OF_VARIANCE * expected.variance + (_ROUNDINGS * expected.rounding + 1e-30) ** 2
-    if noise > share * expected.noise + negligible:
+    is_drowned = expected.noise > _DROWNED * expected.variance
+    if noise > share * expected.noise + negligible and not is_drowned:
         raise WrongError(
             f"noise | {_decibels(expected.variance, noise):.1f} dB; at least "
             f"{_decibels(expected.variance, share * expected.noise):.1f} dB were expected"
