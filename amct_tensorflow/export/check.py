@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from amct_tensorflow.comparison.running import Runner
 from amct_tensorflow.comparison.tensor_error import TensorError
-from amct_tensorflow.errors import DatasetError
+from amct_tensorflow.errors import AmctError, DatasetError, EvaluatorError
 from amct_tensorflow.export.float_twin import make_float_twin
 from amct_tensorflow.export.output_grids import Output, limits
 from amct_tensorflow.export.plan import ExportPlan
@@ -91,6 +91,7 @@ def check_export(plan: ExportPlan, exported: Exported, evaluator: CheckedEvaluat
 
     Raises:
         EvaluatorError: the evaluator fails.
+        ExportError: the runtime refuses what the evaluator runs.
         DatasetError: it ran no images.
     """
     simulation = evaluator.evaluate(import_graph(plan.view.graph_def, plan.model), plan.outputs, "the quantized model")
@@ -106,7 +107,12 @@ def check_export(plan: ExportPlan, exported: Exported, evaluator: CheckedEvaluat
 def _compare(plan: ExportPlan, runtime: Runtime, evaluator: CheckedEvaluator, what: str) -> Comparison:
     """Evaluates an exported model, and compares it with the simulation on the way."""
     both = _Both(plan, runtime)
-    evaluation = evaluator.evaluate(both.graph(), plan.outputs, what)
+    try:
+        evaluation = evaluator.evaluate(both.graph(), plan.outputs, what)
+    except EvaluatorError:
+        if both.refusal is not None:  # of which TensorFlow makes an error of its own, and the evaluator another
+            raise both.refusal from None
+        raise
     if not both.images:
         raise DatasetError("evaluate() of the evaluator ran no images. Give data.")
     agreement = both.agreeing / both.images if both.has_scores else None
@@ -122,6 +128,7 @@ class _Both:
         self.images = 0
         self.agreeing = 0
         self.has_scores = True
+        self.refusal: AmctError | None = None
         self.divergence = Divergence(len(plan.outputs))
 
     def graph(self) -> tf.Graph:
@@ -144,9 +151,13 @@ class _Both:
     def _step(self, *values: np.ndarray) -> list[np.ndarray]:
         count = len(self._plan.inputs)
         inputs, expected = dict(zip(self._plan.inputs, values[:count], strict=True)), values[count:]
+        try:
+            computed = self._runtime.run(inputs)
+        except AmctError as error:
+            self.refusal = error
+            raise
         found = [
-            np.asarray(value, like.dtype).reshape(like.shape)
-            for value, like in zip(self._runtime.run(inputs), expected, strict=True)
+            np.asarray(value, like.dtype).reshape(like.shape) for value, like in zip(computed, expected, strict=True)
         ]
         self.divergence.add(expected, found)
         self._count(expected[0], found[0])

@@ -1,12 +1,14 @@
 """Every op type in every format: the exported file computes what the simulation does."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 from graphs import build, calibrate_and_save, normal, tf1
 
+from amct_tensorflow.errors import ExportError
 from amct_tensorflow.export.run import export_model
 from amct_tensorflow.export.targets import TARGETS
 from amct_tensorflow.graph.op_types import OP_TYPES
@@ -124,3 +126,18 @@ def test_nothing_is_rounded_before_it_is_clipped(name):
         )
         assert document["layers"][0]["snr_db"] > 30, (target.name, document)
         assert document["kl"] < {"tflite": 3e-4, "onnx": 3e-5, "openvino": 2e-4}[target.name], document
+
+
+def test_what_a_runtime_refuses_is_not_the_evaluators_fault(monkeypatch):
+    x = make_model("MatMul")
+
+    class Refusing:
+        def run(self, inputs):
+            raise ExportError("Give batches of one size.")
+
+    target = TARGETS["tflite"]
+    refusing = replace(target, export=lambda *plan: replace(target.export(*plan), runtime=Refusing()))
+    with pytest.raises(ExportError, match=r"^Give batches of one size"):
+        export_model(
+            Path("results/net_quantized.pb"), [], refusing, CheckedEvaluator(OneBatch(x)), Path("results/net"), 0.01
+        )
