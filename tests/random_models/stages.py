@@ -43,7 +43,7 @@ tf1 = tf.compat.v1
 _ROUNDINGS, _SHARE_OF_REACH = 30, 2e-4
 # What noise is too little to matter, of the variance, and what tells nothing: activations that saturate make steps of
 # noise, and whether values fall onto one or the other side of a few steps is luck.
-_SHARE_OF_VARIANCE, _DROWNED = 1e-6, 0.03
+_SHARE_OF_VARIANCE, _DROWNED = 1e-5, 0.03
 # Integers may round otherwise where a value is just between two.
 _NOISES_OF_INTEGERS = 0.01
 _OTHER_COUNTS = (1, 2, 5)
