@@ -64,6 +64,8 @@ class OnnxRuntime:
             if tensor not in known:
                 model.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
         names = list(self._model.ends)
+        if not names:  # of no outputs, ONNX Runtime returns all
+            return {}
         session = _session(model.SerializeToString(), self._settings)
         values = session.run([self._model.ends[name] for name in names], feeds(inputs))
         return {name: in_layout(self._plan, name, value) for name, value in zip(names, values, strict=True)}
