@@ -14,7 +14,7 @@ from amct_tensorflow.preparation.prepared import PreparedGraph
 tf1 = tf.compat.v1
 
 # Settings of config.json that leave out what the original toolkit does not do.
-PLAIN = {"bias_correction": False, "weight_rounding": "nearest", "range_refinement": False}
+PLAIN = {"bias_correction": False, "weight_rounding": "nearest", "range_refinement": False, "input_balancing": False}
 
 
 def build(make):

@@ -49,7 +49,7 @@ def test_defaults_of_the_configuration(workdir):
     written = Path("config.json").read_text()
     table = dict(re.findall(r"(?m)^\| `(\w+)` \| (\S+) \|", FORMATS.split("## config.json")[1].split("Per layer")[0]))
     assert table.pop("fakequant_precision_mode") == "absent" and "fakequant_precision_mode" not in written
-    assert len(table) == 10
+    assert len(table) == 11
     for key, value in table.items():
         assert f'    "{key}":{value},\n' in written
 

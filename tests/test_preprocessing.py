@@ -38,6 +38,7 @@ def model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = save(build(residual), Path("float.pb"))
     amct.create_quant_config("config.json", import_graph(build(residual), path))
+    configure_all(input_balancing=False)  # it would balance this model unasked
     return path
 
 
@@ -59,6 +60,11 @@ def quantized(model, images=IMAGES):
 def outputs_of(path, images=IMAGES):
     graph_def = tf1.GraphDef.FromString(Path(path).read_bytes())
     return run(graph_def, ["out"], {"x": images}, unoptimized())[0]
+
+
+def configure_all(**keys):
+    content = json.loads(Path("config.json").read_text())
+    Path("config.json").write_text(json.dumps({**content, **keys}))
 
 
 def configure(**layers):
@@ -253,8 +259,27 @@ def test_a_search_balances_if_the_configuration_asks_for_it(model, messages):
     assert (calibrations, again.saved_metric) == (0, balanced.saved_metric)
 
 
-def test_a_search_rolls_balanced_layers_back(model):
-    configure(last=0.5)
+def test_a_search_balances_unasked_what_gains_by_it(model, messages):
+    plain, _ = search(model, 0)
+    configure_all(input_balancing=True)
+    balanced, calibrations = search(model, 0)
+    assert calibrations == 1 and list(read_balance("record.txt")) == READERS
+    assert balanced.saved_metric > plain.saved_metric + 6
+    assert any("they are balanced: expand, last" in text for text in messages)
+    layers = json.loads(next(Path("results").glob("*report.json")).read_text())["layers"]
+    balance = {layer["name"]: layer["balance"] for layer in layers}
+    assert {name for name, factors in balance.items() if factors} == set(READERS)
+    np.testing.assert_allclose(balance["last"], read_balance("record.txt")["last"], rtol=1e-6)
+    page = next(Path("results").glob("*report.html")).read_text()
+    assert page.count("What it reads is balanced: divided per channel by") == len(READERS)
+
+
+@pytest.mark.parametrize("unasked", [False, True])
+def test_a_search_rolls_balanced_layers_back(model, unasked):
+    if unasked:
+        configure_all(input_balancing=True)
+    else:
+        configure(last=0.5)
     all_quantized = search(model, 0)[0].saved_metric
     result, _ = search(model, all_quantized + 1)
     assert result.target_met and not all(result.roll_back_config.values())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +22,7 @@ from amct_tensorflow.calibration.layer_analysis import LayerAnalyser, LayerAnaly
 from amct_tensorflow.calibration.layer_moments import LayerMoments
 from amct_tensorflow.calibration.observers import ActivationObservers
 from amct_tensorflow.calibration.replay import Batch, Replay
+from amct_tensorflow.calibration.stream_moments import StreamMoments
 from amct_tensorflow.config.schema import QuantConfig, TensorQuantize
 from amct_tensorflow.errors import CalibrationError, ConfigValueError
 from amct_tensorflow.graph.fusion import FusedGraph, FusedLayer
@@ -90,7 +92,8 @@ class Calibrator:
             for_search: whether a search follows, which needs to know what quantization does to each layer, and the
                 batches from which the outputs can be computed.
             comparison: a user's sensitivity to tell it by; None for the cosine similarity.
-            balance: per layer by what to divide its input; see ``balance_streams``.
+            balance: per layer by what to divide its input; see ``balance_streams``. Without any, the streams that gain
+                by it are balanced, if the configuration allows it and the outputs of the model are known.
 
         Raises:
             CalibrationError: weights hold NaN or Inf.
@@ -102,31 +105,52 @@ class Calibrator:
         self._for_search = for_search
         self._comparison = comparison
         self._on_complete = on_complete
-        self.fused = model.fuse(config.unfused_layers(), balance)
+        self._fuse = partial(model.fuse, config.unfused_layers())
+        self.fused = self._fuse(balance)
         _check_tensors(config.tensor_quantize, model.view, self.fused)
-        self._layers = {name: self.fused.layers[name] for name in config.enabled_layers()}
-        self._scales = {name: self._arq(layer) for name, layer in self._layers.items()}
-        self._searches = {name: config.layers[name].activation for name in self._layers}
+        self._searches = {name: config.layers[name].activation for name in config.enabled_layers()}
         self._searches.update({tensor.key: tensor.activation for tensor in config.tensor_quantize})
-        inputs = {name: self.fused.input_of(name) for name in self.fused.layers if name in self._layers}
+        inputs = {name: self.fused.input_of(name) for name in self.fused.layers if name in self._searches}
         inputs.update({tensor.key: _input_of(self.fused.view, tensor) for tensor in config.tensor_quantize})
         self._inputs = {key: full_tensor_name(text) for key, text in inputs.items()}
-        nodes = {name: [self.fused.input_of(name)] for name in self._layers}
+        nodes = {name: [self.fused.input_of(name)] for name in config.enabled_layers()}
         for tensor in config.tensor_quantize:
             nodes.setdefault(tensor.layer_name, []).append(_input_of(self.fused.view, tensor))
-        self._prepare(model, nodes)
-
-    def _prepare(self, model: FloatModel, nodes: Mapping[str, Sequence[str]]) -> None:
-        """Prepares to run the model again, and keeps what that takes."""
-        outputs = model.outputs if self._for_search else ()
-        self._feed = Feed(model, self.fused, nodes, self._config.batch_num, outputs=outputs)
-        tails = [self.fused.tail_of(name) for name in self._layers]
-        self._replay = Replay(self.fused, [*tails, *nodes], self._feed.tensors)
-        self._observers = ActivationObservers(self._replay, self._inputs)
+        self._nodes = nodes.keys()
+        outputs = model.outputs if for_search else ()
+        self._feed = Feed(model, self.fused, nodes, config.batch_num, outputs=outputs)
+        self._streams: StreamMoments | None = None
+        if config.input_balancing and model.outputs and not balance:
+            wise = {name: config.layers[name].weights.channel_wise for name in config.enabled_layers()}
+            self._streams = StreamMoments(self.fused, model.outputs, wise)
+        self._prepare()
         self._cutter = BatchCutter(self._replay, self._inputs.values(), self._layers)
         self._parts: list[Batch] = []
         self._images: int | None = 0
         self._feed.start(self._take, self._complete, self._release)
+
+    def _prepare(self) -> None:
+        """Prepares to run the fused model, and to observe what its layers read."""
+        self._layers = {name: self.fused.layers[name] for name in self._config.enabled_layers()}
+        self._scales = {name: self._arq(layer) for name, layer in self._layers.items()}
+        tails = [self.fused.tail_of(name) for name in self._layers]
+        self._replay = Replay(self.fused, [*tails, *self._nodes], self._feed.tensors)
+        looks = {} if self._streams is None else self._streams.looks
+        self._observers = ActivationObservers(self._replay, self._inputs, looks)
+
+    def _balance(self) -> None:
+        """Starts over with streams balanced that gain by it, if there are any."""
+        balance = {} if self._streams is None else self._streams.balance()
+        self._streams = None
+        if balance:
+            log_for("calibration").info(
+                "The channels of what %d layers read differ so much in size that they are balanced: %s",
+                len(balance), ", ".join(balance),
+            )  # fmt: skip
+            self._replay.close()
+            self.fused = self._fuse(balance)
+            self._prepare()
+            self._observers.observe(self._parts)
 
     @property
     def error(self) -> Exception | None:
@@ -166,6 +190,7 @@ class Calibrator:
     def _complete(self) -> None:
         # Threads of BLAS spin when a product is done, and would take the cores from TensorFlow, which does the rest.
         with threadpool_limits(limits=1, user_api="blas"):
+            self._balance()
             self.result = self._finish()
         if not self._for_search:
             self._feed.batches.forget()
@@ -174,7 +199,7 @@ class Calibrator:
     def _release(self) -> None:
         """Frees what is not needed any more."""
         self._replay.close()
-        del self._replay, self._observers, self._cutter, self._parts
+        del self._replay, self._observers, self._cutter, self._parts, self._fuse
 
     def _finish(self) -> CalibrationResult:
         activations: dict[str, ActivationFactors] = {}

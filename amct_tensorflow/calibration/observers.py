@@ -1,6 +1,6 @@
 """Observing the inputs of layers, each tensor once however many layers read it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -14,15 +14,19 @@ from amct_tensorflow.errors import CalibrationError
 class ActivationObservers:
     """One observer per tensor that a layer reads."""
 
-    def __init__(self, replay: Replay, inputs: Mapping[str, str]) -> None:
+    def __init__(
+        self, replay: Replay, inputs: Mapping[str, str], looks: Mapping[str, Callable[[np.ndarray], None]]
+    ) -> None:
         """Adds the observers to a replay.
 
         Args:
             replay: runs the float model.
             inputs: per layer, in topological order, the full name of the tensor that it reads.
+            looks: per tensor that is to be looked at otherwise, too, what is called with its values.
         """
         self._replay = replay
         self._inputs = dict(inputs)
+        self._looks = looks
         self._observations = {tensor: Observation() for tensor in inputs.values()}
         readers = {tensor: layer for layer, tensor in reversed(list(inputs.items()))}
         self._last: list[tf.Operation] = []
@@ -49,3 +53,5 @@ class ActivationObservers:
                 f"The activations of layer {layer!r} have invalid value inf or nan. Check the calibration data and "
                 "its preprocessing, or set the layer's quant_enable to false."
             )
+        if value.size and tensor in self._looks:
+            self._looks[tensor](value)

@@ -100,6 +100,7 @@ def _whole(section: Section, layers: dict[str, LayerSpec], op_types: Mapping[str
         bias_correction=section.boolean("bias_correction", True),
         weight_rounding=rounding,
         range_refinement=section.boolean("range_refinement", True),
+        input_balancing=section.boolean("input_balancing", True),
         layers={
             name: _layer(section.section(name), layers[name], activation_offset)
             if section.has(name)
@@ -224,6 +225,7 @@ def dump_config(config: QuantConfig) -> str:
         "bias_correction": config.bias_correction,
         "weight_rounding": config.weight_rounding,
         "range_refinement": config.range_refinement,
+        "input_balancing": config.input_balancing,
     }
     if config.fakequant_precision_mode is None:
         del content["fakequant_precision_mode"]

@@ -34,6 +34,7 @@ _CONFIG = {
         "bias_correction": (300, "optional bool"),
         "weight_rounding": (301, "optional WeightRounding"),
         "range_refinement": (302, "optional bool"),
+        "input_balancing": (303, "optional bool"),
     },
     "OverrideLayerType": {
         "layer_type": (1, "required string"),

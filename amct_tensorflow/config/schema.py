@@ -19,6 +19,7 @@ GLOBAL_KEYS = (
     "bias_correction",
     "weight_rounding",
     "range_refinement",
+    "input_balancing",
 )
 
 NEAREST, SECOND_MOMENTS = "nearest", "second_moments"
@@ -68,7 +69,8 @@ class TensorQuantize:
 class QuantConfig:
     """A whole configuration; ``layers`` holds every quantizable layer, sorted by name.
 
-    ``bias_correction``, ``weight_rounding`` and ``range_refinement`` are extensions of the original format.
+    ``bias_correction``, ``weight_rounding``, ``range_refinement`` and ``input_balancing`` are extensions of the
+    original format.
     """
 
     layers: Mapping[str, LayerConfig]
@@ -82,6 +84,7 @@ class QuantConfig:
     bias_correction: bool = True
     weight_rounding: str = SECOND_MOMENTS
     range_refinement: bool = True
+    input_balancing: bool = True
     version: int = 1
 
     def enabled_layers(self) -> list[str]:

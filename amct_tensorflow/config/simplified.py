@@ -112,6 +112,7 @@ class _Resolver:
             bias_correction=_given(message, "bias_correction", True),
             weight_rounding=_rounding(message),
             range_refinement=_given(message, "range_refinement", not self._names_algorithm()),
+            input_balancing=_given(message, "input_balancing", True),
             layers={
                 name: self._layer(layer, name not in skipped and layer.op_type not in skipped_types)
                 for name, layer in self._layers.items()

@@ -150,6 +150,7 @@ class Layer:
         uncorrected_sqnr_db: the same without the correction of its bias; None also without a correction.
         activation: how its input is quantized; of a layer rolled back, how it would be.
         weights: its weights; None of a layer without, or that was not calibrated.
+        balance: by what each channel of its input is divided; None if it is not balanced.
     """
 
     name: str
@@ -166,6 +167,7 @@ class Layer:
     uncorrected_sqnr_db: float | None
     activation: Activation | None
     weights: Weights | None
+    balance: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

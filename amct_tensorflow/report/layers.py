@@ -27,6 +27,7 @@ def _describe(layer: InspectedLayer, result: SearchResult) -> Layer:
     why, evaluation, reason = _why(layer, result)
     analysis = calibration.analyses.get(name)
     fused = result.plan.fused.layers.get(name)
+    balance = calibration.balance.get(name)
     similarity = result.ranking.get(name)
     return Layer(
         name=name,
@@ -43,6 +44,7 @@ def _describe(layer: InspectedLayer, result: SearchResult) -> Layer:
         uncorrected_sqnr_db=_decibels(analysis.uncorrected_noise if analysis else None),
         activation=activation_of(name, calibration) if analysis else None,
         weights=_weights(fused, calibration.factors[name]) if analysis and fused else None,
+        balance=None if balance is None else tuple(map(_short, balance)),
     )
 
 

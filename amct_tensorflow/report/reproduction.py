@@ -21,7 +21,7 @@ _ASKED = ("outputs", "strategy", "sensitivity")
 _WITHOUT_EFFECT = {"--resume": 0, "--num_workers": 1, "--ray": 1}
 _CONFIGURED = (
     "batch_num", "activation_offset", "do_fusion", "fakequant_precision_mode", "bias_correction", "weight_rounding",
-    "range_refinement",
+    "range_refinement", "input_balancing",
 )  # fmt: skip
 
 

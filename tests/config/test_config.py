@@ -41,6 +41,7 @@ EXAMPLE = """{
     "bias_correction":true,
     "weight_rounding":"second_moments",
     "range_refinement":true,
+    "input_balancing":true,
     "MobilenetV2/Conv/Conv2D":{
         "quant_enable":true,
         "activation_quant_params":{
@@ -440,13 +441,15 @@ def test_layers_behind_which_batch_norm_is_kept():
 @pytest.mark.parametrize("rounding", ["NEAREST", "SECOND_MOMENTS"])
 def test_our_own_fields_of_the_simplified_configuration(tmp_path, rounding):
     path = tmp_path / "ours.cfg"
-    path.write_text(f"bias_correction: false  weight_rounding: {rounding}  range_refinement: false")
+    switches = "bias_correction: false  range_refinement: false  input_balancing: false"
+    path.write_text(f"{switches}  weight_rounding: {rounding}")
     config = read_simplified(str(path), LAYERS, OPS)
-    assert config.bias_correction is False and config.range_refinement is False
+    assert config.bias_correction is False and config.range_refinement is False and config.input_balancing is False
     assert config.weight_rounding == rounding.lower()
     path.write_text("batch_num: 1")
     config = read_simplified(str(path), LAYERS, OPS)
     assert config.bias_correction and config.weight_rounding == "second_moments" and config.range_refinement
+    assert config.input_balancing
 
 
 @pytest.mark.parametrize(
