@@ -66,8 +66,8 @@ def _check_ops(model: Any) -> None:
     for node in _nodes(model.graph):
         if node.domain in _STANDARD and not defs.has(node.op_type):
             raise ExportError(
-                f"tf2onnx does not know the op {node.op_type} of {node.name!r}: ONNX has none of that name. Export to "
-                "TensorFlow Lite, or give with --outputs operators in front of it, and compute what follows elsewhere."
+                f"tf2onnx does not know the op {node.op_type} of {node.name!r}: ONNX has none of that name. Give with "
+                "--outputs operators in front of it, and compute what follows elsewhere; TensorFlow Lite may know it."
             )
 
 
