@@ -22,6 +22,8 @@ from amct_tensorflow.graph.model_file import CALIBRATION_SCOPE
 def attach_tap(graph: tf.Graph, readers: Sequence[str], tensor: str, look: Callable[[np.ndarray], None]) -> None:
     """Calls ``look`` with the value of a tensor, once each time that nodes which read it run.
 
+    The tap takes the place of that of an earlier calibration on the same graph.
+
     Args:
         graph: the caller's graph; it is changed.
         readers: names of the nodes that read the tensor as data.
@@ -47,6 +49,13 @@ def attach_tap(graph: tf.Graph, readers: Sequence[str], tensor: str, look: Calla
     for reader in readers:
         operation = graph.get_operation_by_name(reader)
         for index, read in enumerate(operation.inputs):
-            if read.name == tensor:
+            if _untapped(read).name == tensor:
                 # TensorFlow has no public way to change an edge of a live graph.
                 operation._update_input(index, passed_on)
+
+
+def _untapped(read: tf.Tensor) -> tf.Tensor:
+    """Returns the tensor of the caller's that a node reads, perhaps through a tap."""
+    while read.op.type == "Switch" and read.op.name.startswith(f"{CALIBRATION_SCOPE}/"):
+        read = read.op.inputs[0]
+    return read
