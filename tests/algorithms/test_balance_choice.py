@@ -65,7 +65,7 @@ def test_without_a_signal_nothing_is_balanced():
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(-20, 20), min_size=2, max_size=6), st.integers(0, 9))
-def test_what_is_chosen_quarters_the_error_at_least(exponents, seed):
+def test_what_is_chosen_leaves_a_hundredth_of_the_error_at_most(exponents, seed):
     sizes = np.exp2(np.array(exponents))
     readers = [dense(normal((len(sizes), 5), seed)), dense(normal((len(sizes), 3), seed + 1), False)]
     factors = choose_factors(readers, sizes**2, 3 * sizes)
@@ -74,4 +74,4 @@ def test_what_is_chosen_quarters_the_error_at_least(exponents, seed):
             np.log(np.concatenate([each.errors(sizes**2, 3 * sizes, np.asarray(values)) for each in readers])).mean()
             for values in (np.ones(len(sizes)), factors)
         )
-        assert after < before - np.log(4) and np.isfinite(factors).all() and min(factors) > 0
+        assert after < before - np.log(100) and np.isfinite(factors).all() and min(factors) > 0
