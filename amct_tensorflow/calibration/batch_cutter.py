@@ -60,7 +60,7 @@ class BatchCutter:
         if not any(bool((value != value[:1]).any()) for value in beginning.values() if value.ndim):
             return
         images = max(len(value) for value in beginning.values() if value.ndim)
-        self._is_the_same = self._compare(beginning, _parts(beginning, images, min(images // 2, IMAGES_AT_A_TIME)))
+        self._is_the_same = self._compare(beginning, _parts(beginning, images, _length_to_try(images)))
         if not self._is_the_same:
             log_for("calibration").info(
                 "Batches are run as a whole, which takes more memory: from parts of one the model computes something "
@@ -125,3 +125,8 @@ def _parts(batch: Batch, images: int, length: int) -> list[Batch]:
 def _number_to_try(batch: Batch, images: int) -> int:
     values = sum(value.size for value in batch.values())
     return min(images, max(_FEWEST_TRIED, images * _VALUES_TRIED // max(values, 1)))
+
+
+def _length_to_try(images: int) -> int:
+    """Returns a power of two, so that what takes parts of this length takes those of ``IMAGES_AT_A_TIME``, too."""
+    return 1 << (min(images // 2, IMAGES_AT_A_TIME).bit_length() - 1)

@@ -82,6 +82,11 @@ def windows():
     finish(tf.reshape(dense(placeholder(5)), [-1, 40]))
 
 
+def windows_that_fill_half_a_batch():
+    """Halves of the batch can be run, but no parts of 16 frames."""
+    finish(tf.reshape(dense(placeholder(5)), [-1, 36]))
+
+
 def as_many_windows_as_there_are_images():
     """Parts can be run, but their windows hold other frames."""
     finish(tf.reshape(tf.transpose(tf.reshape(dense(placeholder(5)), [4, -1, 4]), [1, 0, 2]), [-1, 16]))
@@ -134,6 +139,7 @@ OTHER = {
     delayed_by(30): {"x": normal((40, 5), 1)},
     convolved_over_time: {"x": normal((64, 5), 1)},
     windows: {"x": normal((40, 5), 1)},
+    windows_that_fill_half_a_batch: {"x": normal((18, 5), 1)},
     as_many_windows_as_there_are_images: {"x": np.cumsum(normal((48, 5), 1), 0)},
     framed: {"x": normal((200,), 1)},
     normalized_by_the_batch: {"x": normal((40, 5), 1) + np.arange(40)[:, None]},
