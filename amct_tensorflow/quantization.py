@@ -1,6 +1,7 @@
 """The public steps of post-training quantization: configure, quantize (calibrate), save; and convert."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import tensorflow as tf
 
@@ -12,6 +13,7 @@ from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.config.simplified import read_simplified
 from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError
 from amct_tensorflow.graph.fusion import FusedGraph
+from amct_tensorflow.graph.layers import layer_names
 from amct_tensorflow.graph.view import GraphView, upstream
 from amct_tensorflow.log import log_for
 from amct_tensorflow.models.float_model import FloatModel
@@ -20,11 +22,14 @@ from amct_tensorflow.quantized.builder import quantize_graph
 from amct_tensorflow.quantized.model_files import ModelPaths, write_quantized_model
 from amct_tensorflow.quantized.plan import QuantizationPlan
 from amct_tensorflow.record.corrections import read_corrections, remove_corrections, write_corrections
+from amct_tensorflow.record.layer_correction import LayerCorrection
 from amct_tensorflow.record.layer_factors import LayerFactors, unfused_layers
 from amct_tensorflow.record.record_file import check_record, is_pending, read_balance, read_record, write_record
 from amct_tensorflow.record.scale_fit import fuse_as_scales_fit
 from amct_tensorflow.record.served_factors import serve_factors
 from amct_tensorflow.results.coverage import log_coverage
+
+_Recorded = TypeVar("_Recorded")
 
 
 def create_quant_config(
@@ -152,7 +157,7 @@ def quantize_model(
         write_record(record_file, result.factors, result.balance, announce=False)
 
     log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers())
-    balance = _pending_balance(record_file)
+    balance = _by_layer(model, _pending_balance(record_file))
     if config.asks_for_balancing() and not balance:
         log_for(name).warning(
             "dmq_balancer_param has no effect: no layer is balanced in %s. Call quantize_preprocess before.",
@@ -254,7 +259,7 @@ def _save(
 ) -> None:
     model = FloatModel.load(pb_model, outputs)
     factors, fused = _load_factors(model, record_file)
-    corrections = read_corrections(record_file, factors, fused.layers) if corrected else {}
+    corrections = _load_corrections(model, record_file, fused) if corrected else {}
     fused = fuse_as_scales_fit(model, factors, fused)
     if not corrected:
         factors = serve_factors(factors, fused, record_file)
@@ -271,8 +276,22 @@ def _load_factors(model: FloatModel, record_file: str) -> tuple[dict[str, LayerF
     Raises:
         RecordError: it is incomplete or does not belong to the model.
     """
-    factors = read_record(record_file)
-    fused = model.fuse(unfused_layers(factors), read_balance(record_file))
+    factors = _by_layer(model, read_record(record_file))
+    fused = model.fuse(unfused_layers(factors), _by_layer(model, read_balance(record_file)))
     shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
     check_record(factors, shapes, model.op_types, str(record_file))
     return factors, fused
+
+
+def _load_corrections(model: FloatModel, record_file: str, fused: FusedGraph) -> dict[str, LayerCorrection]:
+    """Reads what stands beside a record that was checked. Raises RecordError if it does not belong to the model."""
+    factors = read_record(record_file)
+    names = _by_layer(model, {key: key for key in factors})
+    layers = {key: fused.layers[name] for name, key in names.items() if name in fused.layers}
+    return _by_layer(model, read_corrections(record_file, factors, layers))
+
+
+def _by_layer(model: FloatModel, recorded: Mapping[str, _Recorded]) -> dict[str, _Recorded]:
+    """Returns what a record says of layers, by the names that they have in the model for its outputs."""
+    names = layer_names(model.layers)
+    return {names.get(key, key): value for key, value in recorded.items()}

@@ -36,7 +36,7 @@ def default_config(
         ConfigValueError: a name in ``skip_layers`` is wrong, or no layer is left to quantize.
     """
     check_layers(layers)
-    skipped = check_names(skip_layers, {layer.name for layer in layers}, op_types, "skip_layers")
+    skipped = check_names(skip_layers, layers, op_types, "skip_layers")
     config = QuantConfig(
         layers={
             layer.name: default_layer(layer, enabled=layer.name not in skipped, asymmetric=activation_offset)

@@ -10,6 +10,7 @@ from amct_tensorflow.algorithms.registry import ACTIVATION_ALGORITHMS, DEFAULT_A
 from amct_tensorflow.config.defaults import check_layers, default_layer
 from amct_tensorflow.config.schema import (
     FORCE_FP16_QUANT,
+    GLOBAL_KEYS,
     SECOND_MOMENTS,
     WEIGHT_ROUNDINGS,
     ActivationConfig,
@@ -95,18 +96,15 @@ def _whole(section: Section, layers: dict[str, LayerSpec], op_types: Mapping[str
         joint_quant=section.boolean("joint_quant", False),
         do_fusion=section.boolean("do_fusion", True),
         fakequant_precision_mode=None if mode == "DEFAULT" else mode,
-        skip_fusion_layers=check_names(skip_fusion_layers, layers, op_types, f"{section.where}: skip_fusion_layers"),
+        skip_fusion_layers=check_names(
+            skip_fusion_layers, layers.values(), op_types, f"{section.where}: skip_fusion_layers"
+        ),
         tensor_quantize=_tensors(section, op_types, activation_offset),
         bias_correction=section.boolean("bias_correction", True),
         weight_rounding=rounding,
         range_refinement=section.boolean("range_refinement", True),
         input_balancing=section.boolean("input_balancing", True),
-        layers={
-            name: _layer(section.section(name), layers[name], activation_offset)
-            if section.has(name)
-            else default_layer(layers[name], enabled=False, asymmetric=activation_offset)
-            for name in sorted(layers)
-        },
+        layers={name: _layer_or_default(section, layers[name], activation_offset) for name in sorted(layers)},
     )
     for key in section.unused():
         reason = (
@@ -135,6 +133,14 @@ def _tensors(section: Section, op_types: Mapping[str, str], activation_offset: b
             raise ConfigValueError(f"{entry.where} names input {tensor.key!r} twice. Delete the repeated item.")
         tensors[tensor.key] = tensor
     return tuple(tensors.values())
+
+
+def _layer_or_default(section: Section, layer: LayerSpec, activation_offset: bool) -> LayerConfig:
+    """Reads what stands there of a layer, by either of its names; one that is not there is disabled."""
+    for name in (layer.name, layer.written_as):
+        if name is not None and name not in GLOBAL_KEYS and section.has(name):
+            return _layer(section.section(name), layer, activation_offset)
+    return default_layer(layer, enabled=False, asymmetric=activation_offset)
 
 
 def _layer(section: Section, layer: LayerSpec, activation_offset: bool) -> LayerConfig:

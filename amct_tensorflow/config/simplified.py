@@ -98,7 +98,8 @@ class _Resolver:
         self._check_all()
         skipped = self._names("skip_layers", message.skip_layers)
         skipped_types = self._types("skip_layer_types", message.skip_layer_types)
-        self._names("override_layer_configs", self._by_layer)
+        by_layer = self._names("override_layer_configs", self._by_layer)
+        self._by_layer = dict(zip(by_layer, self._by_layer.values(), strict=True))
         self._types("override_layer_types", self._by_type)
         force_fp16 = message.HasField("fakequant_precision_mode") and message.fakequant_precision_mode == 1
         config = QuantConfig(
@@ -179,7 +180,7 @@ class _Resolver:
         return found
 
     def _names(self, field: str, names: Collection[str]) -> tuple[str, ...]:
-        return check_names(names, self._layers, self._op_types, f"{self._source}: {field}")
+        return check_names(names, self._layers.values(), self._op_types, f"{self._source}: {field}")
 
     def _types(self, field: str, types: Collection[str]) -> tuple[str, ...]:
         where = f"{self._source}: {field}"

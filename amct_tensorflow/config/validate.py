@@ -1,11 +1,11 @@
 """Range rules shared by config.json and the simplified configuration (spec section 2.1)."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from amct_tensorflow.algorithms.activation_algorithm import ActivationAlgorithm
 from amct_tensorflow.algorithms.dmq import STRENGTHS
 from amct_tensorflow.errors import ConfigValueError
-from amct_tensorflow.graph.layers import LayerSpec
+from amct_tensorflow.graph.layers import LayerSpec, layer_names
 
 # Op types whose inputs can be quantized by tensor_quantize, and how many inputs each has (spec section 10).
 _TENSOR_TYPES = {"MaxPool": 1, "Add": 2, "AddV2": 2}
@@ -73,20 +73,21 @@ def check_can_be_balanced(layer: LayerSpec, where: str) -> None:
 
 
 def check_names(
-    names: Iterable[str], known: Collection[str], op_types: Mapping[str, str], where: str
+    names: Iterable[str], layers: Iterable[LayerSpec], op_types: Mapping[str, str], where: str
 ) -> tuple[str, ...]:
-    """Returns ``names`` if each is a quantizable layer, named once.
+    """Returns the layers that ``names`` are, if each is a quantizable one, named once.
 
     Raises:
         ConfigValueError: one is repeated, unknown, or cannot be quantized.
     """
+    known = layer_names(layers)
     seen: dict[str, None] = {}
     for name in names:
-        if name in seen:
+        if known.get(name, name) in seen:
             raise ConfigValueError(f"{where} names {name!r} twice. Delete the repeated item.")
         if name not in op_types:
             raise ConfigValueError(f"{where} names {name!r}, which is not in the graph. Correct or delete it.")
         if name not in known:
             raise ConfigValueError(f"{where} names {name!r}, which cannot be quantized. Delete it.")
-        seen[name] = None
+        seen[known[name]] = None
     return tuple(seen)

@@ -1,5 +1,6 @@
 """Which nodes of a graph can be quantized, and why the others cannot (spec section 10)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,16 +32,26 @@ class LayerSpec:
         channel_wise: whether its weights get one scale per output channel by default; False without weights, and for
             convolutions whose filter covers the whole input feature map (they are fully connected layers, spec section
             12.1).
+        written_as: another name by which a configuration may call it: that of its node in the file, if preparation had
+            to leave this to what has the value that is asked for.
     """
 
     name: str
     op_type: str
     channel_wise: bool
+    written_as: str | None = None
 
     @property
     def op(self) -> OpType:
         """What is known of its op type."""
         return OP_TYPES[self.op_type]
+
+
+def layer_names(layers: Iterable[LayerSpec]) -> dict[str, str]:
+    """Returns the names of layers, by all names by which a file of the user's may call them."""
+    known = list(layers)
+    also = {layer.written_as: layer.name for layer in known if layer.written_as is not None}
+    return {**also, **{layer.name: layer.name for layer in known}}
 
 
 def layer_weights(view: GraphView, node: NodeDef) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 """The float model that everything starts from."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -127,7 +128,8 @@ class FloatModel:
     @cached_property
     def layers(self) -> list[LayerSpec]:
         """Its quantizable layers, in its order."""
-        return find_layers(self.view)
+        renamed = self._prepared.renamed
+        return [replace(layer, written_as=renamed.get(layer.name)) for layer in find_layers(self.view)]
 
     def fuse(self, unfused: Collection[str] = (), balance: Mapping[str, tuple[float, ...]] | None = None) -> FusedGraph:
         """Fuses the layers with what stands around them, and scales the streams between them.

@@ -58,12 +58,15 @@ def einsum_to_matmul(graph: PreparedGraph) -> PreparedGraph:
     editor = graph.editor()
     origins: dict[str, tuple[str, ...]] = {}
     values: dict[str, str] = {}
+    renamed: dict[str, str] = {}
     for node in graph.view.graph_def.node:
         product = _as_product(graph, node) if node.op == "Einsum" else None
         if product is not None:
             writer = _Writer(editor, node)
             value = writer.write(product, keeps_name=node.name in graph.kept)
             origins |= dict.fromkeys(writer.added, graph.original_names(node.name))
+            if writer.product != node.name:
+                renamed[writer.product] = node.name
             if value != node.name:
                 values[node.name] = value
     if not origins:
@@ -71,7 +74,7 @@ def einsum_to_matmul(graph: PreparedGraph) -> PreparedGraph:
     editor.redirect(values, exempt=origins)
     # The product has not the shape of the Einsum whose name it keeps.
     origins |= {name: graph.original_names(name) for name in values}
-    return graph.edited(editor, origins)
+    return graph.edited(editor, origins, renamed)
 
 
 def _as_product(graph: PreparedGraph, node: NodeDef) -> _Product | None:
@@ -107,10 +110,12 @@ class _Writer:
 
     Attributes:
         added: the nodes that it added.
+        product: the product of matrices.
     """
 
     def __init__(self, editor: GraphEditor, einsum: NodeDef) -> None:
         self.added: list[str] = []
+        self.product = str(einsum.name)
         self._editor = editor
         self._einsum = einsum
 
@@ -137,7 +142,7 @@ class _Writer:
         editor.rename(name, inner)
         editor.replace_input(value if split == name else split, 0, inner)
         editor.rename(value, name)
-        self.added[self.added.index(value)] = inner
+        self.added[self.added.index(value)] = self.product = inner
         return name
 
     def _transpose(self, tensor: str, labels: _Labels, wanted: _Labels) -> str:

@@ -33,6 +33,7 @@ def rewrite_grouped_conv2d(graph: PreparedGraph) -> PreparedGraph:
     editor = graph.editor()
     new: dict[str, str] = {}
     barriers: dict[str, str] = {}
+    renamed: dict[str, str] = {}
     for node in graph.view.graph_def.node:
         if node.op != "Conv2D" or obstacle(graph.shaped, node) is not None:
             continue
@@ -47,7 +48,7 @@ def rewrite_grouped_conv2d(graph: PreparedGraph) -> PreparedGraph:
             inner = editor.unique_name(f"{node.name}/{node.op}")
             editor.rename(node.name, inner)
             editor.add(make_barrier(node.name, inner), like=inner)
-            new[inner] = node.name
+            new[inner] = renamed[inner] = node.name
         else:
             name = editor.unique_name(f"{node.name}/{BARRIER}")
             barriers[node.name] = editor.add(make_barrier(name, node.name), like=node.name)
@@ -55,7 +56,7 @@ def rewrite_grouped_conv2d(graph: PreparedGraph) -> PreparedGraph:
     if not new:
         return graph
     editor.redirect(barriers, exempt=barriers.values())
-    return graph.edited(editor, {name: graph.original_names(node) for name, node in new.items()})
+    return graph.edited(editor, {name: graph.original_names(node) for name, node in new.items()}, renamed)
 
 
 def _groups(view: GraphView, node: NodeDef, filters: np.ndarray) -> int:

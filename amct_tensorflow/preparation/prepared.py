@@ -23,6 +23,7 @@ class PreparedGraph:
         kept: nodes that must stay, with their names: the outputs asked for, and those that nothing reads.
         original: names of the nodes before anything was prepared; no new node gets one of them.
         origins: per node that is no original one, or that stands for others, too, the original nodes it stands for.
+        renamed: per node that left its name to another, since that has the value which is asked for, that name.
         source: what messages call the model.
     """
 
@@ -31,6 +32,7 @@ class PreparedGraph:
     original: frozenset[str]
     source: str | Path
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, view: GraphView, outputs: Sequence[str], source: str | Path) -> "PreparedGraph":
@@ -64,13 +66,25 @@ class PreparedGraph:
         """Returns the original nodes that several nodes stand for together, each once."""
         return tuple(dict.fromkeys(original for name in names for original in self.original_names(name)))
 
-    def edited(self, editor: GraphEditor, origins: Mapping[str, tuple[str, ...]] | None = None) -> "PreparedGraph":
+    def edited(
+        self,
+        editor: GraphEditor,
+        origins: Mapping[str, tuple[str, ...]] | None = None,
+        renamed: Mapping[str, str] | None = None,
+    ) -> "PreparedGraph":
         """Returns the graph after an edit, without the nodes that have lost their last reader by it.
 
         Args:
             editor: holds the edited graph.
             origins: per new node, the original nodes it stands for.
+            renamed: per node that left its name to another, that name.
         """
         view = GraphView(editor.graph_def_for([*self.kept, *editor.names_of("Placeholder", "PlaceholderWithDefault")]))
         together = {**self.origins, **(origins or {})}
-        return replace(self, view=view, origins={name: each for name, each in together.items() if name in view.nodes})
+        names = {**self.renamed, **(renamed or {})}
+        return replace(
+            self,
+            view=view,
+            origins={name: each for name, each in together.items() if name in view.nodes},
+            renamed={name: each for name, each in names.items() if name in view.nodes},
+        )
