@@ -1,4 +1,4 @@
-"""Which steps the weights of a layer need, so that its bias is served and its sums fit 32 bits.
+"""Which steps a layer needs, so that its bias is served and its sums fit 32 bits.
 
 A layer adds integers in units of ``scale_d * scale_w``. ARQ chooses ``scale_w`` by the weights alone, and knows nothing
 of the bias, which is rounded to these units and added to the sums. Three kinds of channels need another step:
@@ -18,6 +18,10 @@ A channel that is widened for its own bias hardly uses its weights: its products
 and what they lose is about what float32 itself loses beside it. But if one step serves all channels, widening it takes
 from the others as well; and so do sums that exceed 32 bits without a bias. Where the weights of these channels lose
 more than ``_TOLERATED`` of the layer's sum of squares, no steps help, and the layer has to stay in float.
+
+An input of which nothing but 0 was seen needs no step of its own. All that comes of the layer then is its bias, so that
+``scale_d`` must not make the units coarser than ``1 / _UNITS_OF_CONSTANT`` of the largest bias. It gets no smaller than
+that takes: what does come of the input one day should find a range.
 """
 
 from collections.abc import Sequence
@@ -25,7 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amct_tensorflow.algorithms.scale_limits import SMALLEST_SCALE
+from amct_tensorflow.algorithms.scale_limits import SCALE_OF_NOTHING, SMALLEST_SCALE
 from amct_tensorflow.graph.fusion import FusedLayer
 
 LARGEST_SUM = 2**31 - 1
@@ -33,6 +37,8 @@ LARGEST_BYTE = 255
 _ROOM = 2.0**30
 # A constant that is so many units is as exact as anything behind it; one has less than the 24 bits of a float32.
 _BIAS_UNITS = 2.0**16
+# Which share of a layer's largest bias its units may be if the bias is all that comes of it: 78 dB.
+_UNITS_OF_CONSTANT = 2.0**12
 # The step of a layer of zeros without a bias; its outputs are 0, whatever the step.
 _STEP_OF_NOTHING = 2.0**-12
 # A tenth of a percent, 30 dB: less than what rounding to 8 bits takes from weights of one step for all channels.
@@ -67,6 +73,21 @@ class WeightSteps:
             f"the steps of its weights are widened in {len(self.widened)} of {self.scales.size} channels ({shown}), so "
             "that bias and sums fit 32 bits"
         )
+
+
+def step_of_nothing(layer: FusedLayer, scales: np.ndarray) -> float:
+    """Returns the step of an input of which nothing but 0 was seen, a float32 value.
+
+    Args:
+        layer: a layer with weights.
+        scales: the steps of its weights, float32, [Cout] or [1].
+    """
+    bias, weights = _magnitudes(layer)
+    living = scales[weights > 0] if scales.size > 1 else scales
+    if not bias.any() or not weights.any():
+        return SCALE_OF_NOTHING
+    served = bias.max() / (_UNITS_OF_CONSTANT * float(living.max()))
+    return float(np.float32(np.clip(served, SMALLEST_SCALE, SCALE_OF_NOTHING)))
 
 
 def serve_layer(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> WeightSteps:

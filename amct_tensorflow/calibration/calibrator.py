@@ -13,7 +13,7 @@ from amct_tensorflow.algorithms.arq import arq_scales
 from amct_tensorflow.algorithms.distribution import Distribution
 from amct_tensorflow.algorithms.range_refinement import refine_range
 from amct_tensorflow.algorithms.ties import part_ties
-from amct_tensorflow.algorithms.weight_steps import serve_layer
+from amct_tensorflow.algorithms.weight_steps import serve_layer, step_of_nothing
 from amct_tensorflow.calibration.activation_summary import ActivationSummary
 from amct_tensorflow.calibration.batch_cutter import BatchCutter
 from amct_tensorflow.calibration.comparison import Comparison
@@ -264,6 +264,9 @@ class Calibrator:
         if self._config.range_refinement:
             factors = refine_range(distribution, factors, activation.asymmetric)
         factors = part_ties(distribution, factors)
+        layer, scales = self._layers.get(name), self._scales.get(name)
+        if layer is not None and scales is not None and distribution.lowest == distribution.highest == 0:
+            factors = replace(factors, scale=step_of_nothing(layer, scales))
         if self._config.fakequant_precision_mode == "FORCE_FP16_QUANT":
             rounded = round_through_float16(factors.scale)
             if rounded is None:

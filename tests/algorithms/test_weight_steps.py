@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import build, tf1
+from graphs import build, calibrate_and_save, normal, run, tf1
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amct_tensorflow.algorithms.arq import arq_scales
-from amct_tensorflow.algorithms.weight_steps import fit_steps, serve_layer
+from amct_tensorflow.algorithms.weight_steps import fit_steps, serve_layer, step_of_nothing
 from amct_tensorflow.graph.fusion import fuse
 from amct_tensorflow.graph.view import GraphView
 
@@ -118,3 +118,35 @@ def test_what_was_widened_once_fits(exponents, biases, scale_d):
         assert (again.scales == steps.scales).all() and not len(again.widened)
         sums = 255 * np.abs(layer.weights[0, 0]).sum(0) + 2.0 ** np.array(biases) / 2.0**scale_d
         assert (sums / steps.scales <= 2**30).all()
+
+
+@pytest.mark.parametrize("channel_wise", [True, False])
+@pytest.mark.parametrize(
+    ("weights", "bias", "expected"),
+    [
+        ([[1.27, 127.0]], [0.5, -4.0], 2.0**-10),  # 2**-10 * 1 is 2**-12 of 4
+        ([[0.0, 127.0]], [4.0, 0.0], 2.0**-10),
+        ([[1.27, 0.127]], [0.5, -4.0], 2.0**-8),
+        ([[1.27, 127.0]], [0.0, 0.0], 2.0**-8),
+        ([[1.27, 127.0]], None, 2.0**-8),
+        ([[0.0, 0.0]], [1e-30, 0.0], 2.0**-8),
+        ([[1.27, 127.0]], [0.0, 1e-38], 2.0**-126),
+    ],
+)
+def test_the_step_of_an_input_that_is_always_0_serves_the_bias(weights, bias, expected, channel_wise):
+    layer = layer_of(weights, bias)
+    scales = arq_scales("layer", layer.op_type, layer.weights, channel_wise)
+    assert step_of_nothing(layer, scales) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_bias_is_all_that_comes_of_a_layer_of_large_weights_whose_input_is_always_0(workdir):
+    """Units of 2**-8 * 100 would make 0.3 to 0.39, and those of 2**-12 of 0.3 change it by half of one at most."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 4], name="x")
+        weights = np.linspace(-12700, 12700, 12).reshape(4, 3).astype(np.float32)
+        tf.nn.bias_add(tf.matmul(tf.nn.relu(-tf.abs(x)), weights), [0.3, -0.2, 0.01], name="out")
+
+    x = normal((16, 4))
+    (constant,) = run(calibrate_and_save(build(make), x), ["out"], {"x": x})
+    np.testing.assert_allclose(constant, np.tile([0.3, -0.2, 0.01], (16, 1)), rtol=0, atol=0.3 * 2**-13 * 1.001)
