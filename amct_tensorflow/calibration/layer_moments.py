@@ -89,6 +89,7 @@ class _Layer:
         self._count = 0
         self._sums: list[np.ndarray | float] = [0.0, 0.0]  # of rows of the data, and of the quantized data in steps
         self._groups = 1
+        self._data: tuple[int, ...] = ()  # the shape of what was observed last
 
     def observe(self, value: np.ndarray) -> None:
         """Takes the data that the layer reads, of some images."""
@@ -96,7 +97,7 @@ class _Layer:
             return
         rows = self._form.rows(self._node, value, self._weights.shape, ROWS_PER_IMAGE * len(value))
         steps = self._quantize(rows)
-        self._groups, self._count = len(rows), self._count + rows.shape[1]
+        self._groups, self._count, self._data = len(rows), self._count + rows.shape[1], value.shape
         self._sums = [
             total + part.sum(axis=1, dtype=np.float64) for total, part in zip(self._sums, (rows, steps), strict=True)
         ]
@@ -135,4 +136,4 @@ class _Layer:
             np.einsum("gi,gio->go", total / self._count, self._form.matrices(weights, self._groups))
             for total, weights in zip(self._sums, (self._weights.astype(np.float64), quantized), strict=True)
         ]
-        return self._form.per_channel(self._node, lost[0] - lost[1], self._weights.shape)
+        return self._form.per_channel(self._node, lost[0] - lost[1], self._weights.shape, self._data)

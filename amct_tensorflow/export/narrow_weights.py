@@ -80,9 +80,11 @@ class _Seen:
         self._node = node
         self._bounds = bounds
         self._moments = SecondMoments()
+        self._data: tuple[int, ...] = ()  # the shape of what was looked at last
 
     def look(self, value: np.ndarray) -> None:
         if value.size:
+            self._data = value.shape
             self._moments.add(self._form.rows(self._node, value, self._weights.shape, ROWS_PER_IMAGE * len(value)))
 
     def narrow(self) -> IntegerLayer:
@@ -96,7 +98,7 @@ class _Seen:
                 wanted[:, block], np.ones((1, 1, 1)), covariance, bounds=self._bounds
             )
         lost = np.einsum("gi,gio->go", self._moments.mean, wanted - integers)
-        shift = self._form.per_channel(self._node, lost, self._weights.shape)
+        shift = self._form.per_channel(self._node, lost, self._weights.shape, self._data)
         bias = None if self.layer.bias is None else np.rint(self.layer.bias * factor + shift).astype(np.int32)
         return replace(
             self.layer,

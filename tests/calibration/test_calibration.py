@@ -7,7 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import PLAIN, SMALL_NET_LAYERS, build, control_flow_v1, normal, save, small_net, tf1
+from graphs import (
+    PLAIN,
+    SMALL_NET_LAYERS,
+    build,
+    calibrate_and_save,
+    control_flow_v1,
+    normal,
+    run,
+    save,
+    small_net,
+    tf1,
+)
 
 import amct_tensorflow as amct
 from amct_tensorflow.algorithms.arq import arq_scales
@@ -129,6 +140,22 @@ def test_correction_is_the_mean_difference_of_the_layer_alone():
     quantized = q @ correction.weights.astype(np.float64) * factors.scale_d * np.array(factors.scale_w)
     expected = (x @ normal((5, 3), 41).astype(np.float64) - quantized).mean(axis=0)
     np.testing.assert_allclose(correction.bias, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_the_correction_of_a_transposed_convolution_counts_its_margins(workdir, padding):
+    """Of a window of 4 x 4 on one position each place of the output gets one product, not sixteen."""
+    lengths = [1, 1] if padding == "SAME" else [4, 4]
+
+    def make():
+        x = tf1.placeholder(tf.float32, [16, 1, 1, 2], name="x")
+        tf.nn.conv2d_transpose(x, normal((4, 4, 3, 2), 41), [16, *lengths, 3], 1, padding, name="out")
+
+    x = np.abs(normal((16, 1, 1, 2), 42)) + 1
+    quantized = calibrate_and_save(build(make), x)
+    (expected,), (actual,) = (run(each, ["out"], {"x": x}) for each in (build(make), quantized))
+    units = np.outer([read_record("record.txt")["out"].scale_d], read_record("record.txt")["out"].scale_w)
+    assert np.all(np.abs((actual - expected).mean(axis=(0, 1, 2))) <= 0.51 * units)
 
 
 def test_weights_are_rounded_so_that_the_output_errs_less():

@@ -289,6 +289,23 @@ def test_transposed_conv2d_is_a_product_of_matrices_where_windows_do_not_overlap
     np.testing.assert_array_equal(product.reshape(2, 8, 10, 5), OP_TYPES[node.op].reference(node, data, weights))
 
 
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize(("height", "width", "kernel"), [(1, 1, 4), (2, 3, 3), (5, 4, 2), (6, 1, 5)])
+def test_what_a_transposed_conv2d_comes_to_on_average_counts_its_margins(padding, stride, height, width, kernel):
+    """Of data that is the same everywhere, each product comes on average to what it comes to at one position."""
+    data, weights = np.broadcast_to(integers((3,), 18), (2, height, width, 3)), integers((kernel, kernel, 5, 3), 19)
+    lengths = [n * stride if padding == "SAME" else (n - 1) * stride + kernel for n in (height, width)]
+    node = build(
+        lambda: tf.nn.conv2d_transpose(
+            tf1.placeholder(tf.float32, data.shape), normal(weights.shape), [2, *lengths, 5], stride, padding
+        )
+    ).node[-1]
+    products = matrix_product(node, data, weights).mean(axis=0, keepdims=True)
+    found = OP_TYPES[node.op].matrix_form.per_channel(node, products, weights.shape, data.shape)
+    np.testing.assert_allclose(found, OP_TYPES[node.op].reference(node, data, weights).mean(axis=(0, 1, 2)))
+
+
 def test_few_rows_are_spread_over_all_images_rows_and_columns():
     data = np.stack(np.meshgrid(*map(np.arange, (4, 6, 10)), indexing="ij"), axis=-1)
     node = build(lambda: tf.nn.conv2d(tf1.placeholder(tf.float32, data.shape), normal((1, 1, 3, 2)), 1, "SAME")).node[

@@ -8,7 +8,7 @@ import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.op_types.matrix_form import MatrixForm, spread
-from amct_tensorflow.graph.op_types.op_type import OpType, always_pads
+from amct_tensorflow.graph.op_types.op_type import OpType, always_pads, data_format
 from amct_tensorflow.graph.op_types.sliding import from_channels_last, spatial, to_channels_last
 from amct_tensorflow.graph.view import attribute
 
@@ -64,9 +64,28 @@ def _weights(matrices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(matrices[0].T.reshape(shape))
 
 
-def _per_channel(node: NodeDef, products: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Every place of the window adds a product to one of the positions that the strides make."""
-    return np.asarray(products.reshape(-1, shape[2]).sum(axis=0) / math.prod(spatial(node, "strides")))
+def _per_channel(node: NodeDef, products: np.ndarray, shape: tuple[int, ...], data: tuple[int, ...]) -> np.ndarray:
+    """Every place of the window adds a product to some of the positions of the output, fewer at its margins."""
+    rows, columns = (
+        _shares(node, axis, length, shape[axis]) for axis, length in enumerate(_height_and_width(node, data))
+    )
+    return np.asarray(np.einsum("hwc,h,w->c", products.reshape(shape[:3]), rows, columns))
+
+
+def _height_and_width(node: NodeDef, data: tuple[int, ...]) -> tuple[int, ...]:
+    return data[1:3] if data_format(node) == "NHWC" else data[2:4]
+
+
+def _shares(node: NodeDef, axis: int, length: int, reach: int) -> np.ndarray:
+    """Returns to which share of an output's positions along an axis each place of the window adds something, [reach].
+
+    The output is taken to be as large as for ``_reference``.
+    """
+    stride, is_same = spatial(node, "strides")[axis], attribute(node, "padding").s == b"SAME"
+    first = max(reach - stride, 0) // 2 if is_same else 0
+    wanted = stride * length if is_same else (length - 1) * stride + reach
+    positions = stride * np.arange(length)[:, np.newaxis] + np.arange(reach) - first
+    return np.asarray(np.count_nonzero((positions >= 0) & (positions < wanted), axis=0) / wanted)
 
 
 CONV2D_TRANSPOSE = OpType(

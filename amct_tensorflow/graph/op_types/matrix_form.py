@@ -17,7 +17,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 Rows: TypeAlias = Callable[[NodeDef, np.ndarray, tuple[int, ...], int], np.ndarray]
 
 
-def group_by_group(_node: NodeDef, products: np.ndarray, _shape: tuple[int, ...]) -> np.ndarray:
+def group_by_group(_node: NodeDef, products: np.ndarray, _shape: tuple[int, ...], _data: tuple[int, ...]) -> np.ndarray:
     """The output channels are those of the first group, then those of the next."""
     return products.reshape(-1)
 
@@ -30,14 +30,14 @@ class MatrixForm:
         rows: returns rows of the data, [groups, rows, inputs] in the data's dtype: all of them, or evenly spread ones.
         matrices: returns weights as [groups, inputs, outputs]; takes the number of groups.
         weights: returns matrices as weights of the shape given; undoes ``matrices``.
-        per_channel: takes the node, what its products come to on average, [groups, outputs], and the shape of the
-            weights; returns what the output comes to on average, [Cout].
+        per_channel: takes the node, what its products come to on average, [groups, outputs], and the shapes of the
+            weights and of the data; returns what the output comes to on average, [Cout].
     """
 
     rows: Rows
     matrices: Callable[[np.ndarray, int], np.ndarray]
     weights: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
-    per_channel: Callable[[NodeDef, np.ndarray, tuple[int, ...]], np.ndarray] = group_by_group
+    per_channel: Callable[[NodeDef, np.ndarray, tuple[int, ...], tuple[int, ...]], np.ndarray] = group_by_group
 
 
 def spread(shape: tuple[int, ...], most: int) -> tuple[np.ndarray, ...]:
