@@ -1,7 +1,8 @@
 """Accuracy-based post-training quantization of frozen TensorFlow models.
 
-The names here, and those in ``common`` and ``utils``, are those of the original toolkit; see the README. They are
-imported when they are first used: TensorFlow takes seconds, and a program that wants it quiet has to say so before.
+The names here, and those in ``common`` and ``utils``, are those of the original toolkit; see docs/compatibility.md.
+They are imported when they are first used: TensorFlow takes seconds, and a program that wants it quiet has to say so
+before.
 """
 
 import sys

@@ -30,6 +30,8 @@ from amct_tensorflow.graph.model_file import load_graph
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("AMCT_SHARED", ROOT.parent / "shared"))
+MODEL = SHARED / "model" / "mobilenet_v2_1.0_224_frozen.pb"
+DATASET = SHARED / "imagenet_sample"
 SAMPLE = ROOT / "src" / "mobilenet_v2_accuracy_based_auto_calibration.py"
 RESULTS = ROOT / "outputs" / "benchmarks"
 OUTPUT = "MobilenetV2/Predictions/Reshape_1"
@@ -54,6 +56,11 @@ class Inputs:
     model: Path
     dataset: Path
     size: int = 224
+
+    @property
+    def are_default(self) -> bool:
+        """Whether these are the inputs whose figures stand in the pages."""
+        return (self.model, self.dataset) == (MODEL.resolve(), DATASET.resolve())
 
     @cached_property
     def sample(self) -> ModuleType:
@@ -82,8 +89,8 @@ def parse_inputs(
 ) -> tuple[Inputs, argparse.Namespace]:
     """Parses the command line of a benchmark; ends the program if model or images are missing."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--model", type=Path, default=SHARED / "model" / "mobilenet_v2_1.0_224_frozen.pb")
-    parser.add_argument("--dataset", type=Path, default=SHARED / "imagenet_sample", help="ImageNet TFRecords")
+    parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--dataset", type=Path, default=DATASET, help="ImageNet TFRecords")
     for add in more:
         add(parser)
     arguments = parser.parse_args()
@@ -243,10 +250,15 @@ def environment() -> dict[str, Any]:
 
 def measured_on(**more: str) -> str:
     """Returns the sentence that says when and with what a table was measured; ``more`` are versions by name."""
+    return f"Measured on {setting(**more)}."
+
+
+def setting(**more: str) -> str:
+    """Returns date, machine and versions as a list in words; ``more`` are further versions by name."""
     found = environment()
     versions = {"Python": found["python"], "TensorFlow": found["tensorflow"], "NumPy": found["numpy"], **more}
     named = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return f"Measured on {found['date'][:10]}, {found['machine']}, {named}."
+    return f"{found['date'][:10]}, {found['machine']}, {named}"
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The networks that are measured: those of Keras with random weights, frozen as the README says, and real ones.
+"""The networks that are measured: those of Keras with random weights, frozen as in docs/guide, and real ones.
 
 Weights and statistics are drawn with a fixed seed; each BatchNorm then gets the mean and variance of what it really
 sees, and a little off, so that the signal neither dies nor explodes, as in a network that was trained. Run as a program
@@ -142,7 +142,7 @@ def make(name: str, cache: Path) -> None:
 
 
 def freeze(model: tf.keras.Model, size: int) -> tuple[tf.Graph, str]:
-    """Freezes a model as the worked example of the README does; returns the graph and its output operator."""
+    """Freezes a model as docs/guide/own_model.md shows; returns the graph and its output operator."""
     images = tf.TensorSpec([None, size, size, 3], tf.float32, name="images")
     function = tf.function(lambda images: model(images, training=False)).get_concrete_function(images)
     frozen = convert_variables_to_constants_v2(function)

@@ -338,7 +338,7 @@ def a_fixed_number_of_images():
 
 
 def frozen_by_keras(make):
-    """Freezes the Keras model that a function returns, as the README's worked example does."""
+    """Freezes the Keras model that a function returns, as docs/guide/own_model.md shows."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     from tensorflow.python.framework.convert_to_constants import (  # noqa: PLC0415
         convert_variables_to_constants_v2,

@@ -85,6 +85,29 @@ def test_another_python_is_refused(checkout, python):
     assert done.returncode == 2 and "Python 3.10 to 3.12" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("format", "ruff format"),
+        ("bench", "benchmarks/search.py"),
+        ("lock", "pip-compile"),
+        ("audit", "pip-audit"),
+        ("bench-accuracy", "benchmarks/accuracy.py"),
+        ("bench-models", "benchmarks/models.py"),
+        ("bench-exports", "benchmarks/exports.py"),
+        ("bench-peers", "benchmarks/peers.py"),
+        ("fuzz", "tests/test_fuzz.py"),
+        ("kill", "tests/killing.py"),
+        ("browser", "apt-get install"),
+        ("clean", "rm -rf .venv"),
+    ],
+)
+def test_developers_commands(target, expected):
+    """They exist and call what they should; running them takes long, changes the code, or removes what is installed."""
+    done = make(ROOT, "--dry-run", target)
+    assert done.returncode == 0 and expected in done.stdout
+
+
 def in_this_environment(checkout, *arguments):
     """Runs make with the Python that runs the tests as if it had been set up."""
     return make(checkout, f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.installed", *arguments)

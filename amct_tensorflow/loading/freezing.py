@@ -14,9 +14,7 @@ from amct_tensorflow.errors import ModelError, first_line
 from amct_tensorflow.loading.frozen_model import FrozenModel
 from amct_tensorflow.loading.reproducible import reproducible
 
-FREEZE_IT_YOURSELF = (
-    "Freeze it in the program that made it, as the worked example of the README shows, and give the .pb."
-)
+FREEZE_IT_YOURSELF = "Freeze it in the program that made it, as docs/guide/own_model.md shows, and give the .pb."
 _EXPORT_WITHOUT_STATE = "Export it without lookup tables, queues, and variables that it writes to."
 _PASSING_STATE_ON = ("Identity", "Placeholder")
 _WRITING = ("Assign", "ResourceApply", "ResourceScatter", "Rng", "ScatterAdd", "ScatterSub", "ScatterUpdate")

@@ -50,8 +50,9 @@ def test_the_table(main, capsys, workdir):
     assert "MACs  share  int8  folded     name\nConv2D " in capsys.readouterr().out
 
 
-def test_what_the_readme_shows(main, capsys):
-    section = (ROOT / "README.md").read_text().split("## What the tool makes of a model\n")[1].split("\n## ")[0]
+def test_what_the_guide_shows(main, capsys):
+    page = (ROOT / "docs" / "guide" / "own_model.md").read_text()
+    section = page.split("## What the tool sees in it\n")[1].split("\n## ")[0]
     shown = [line.strip() for line in section.splitlines() if line.startswith("    ") and "python" not in line]
     assert main(["inspect", str(BUNDLED)]) == 0
     printed = capsys.readouterr().out.splitlines()
