@@ -7,10 +7,11 @@ before.
 
 import sys
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from amct_tensorflow.unsupported import (
+from amct_tensorflow.original.unsupported import (
     auto_channel_prune_search,
     auto_mixed_precision_search,
     create_compressed_retrain_model,
@@ -30,17 +31,21 @@ if TYPE_CHECKING:
     from amct_tensorflow.accuracy_based_auto_calibration import AutoCalibrationResult, accuracy_based_auto_calibration
     from amct_tensorflow.errors import AmctError
     from amct_tensorflow.log import set_logging_level
-    from amct_tensorflow.models.float_model import FloatModel
-    from amct_tensorflow.preprocessing import quantize_preprocess, quantized_preprocess
+    from amct_tensorflow.model.float_model import FloatModel
     from amct_tensorflow.quantization import (
         convert_model,
+        convert_qat_model,
         create_quant_config,
         make_quant_config,
         quantize_model,
+        quantize_preprocess,
+        quantized_preprocess,
         save_model,
     )
-    from amct_tensorflow.quantization_aware import convert_qat_model
     from amct_tensorflow.search.graph_evaluator import GraphEvaluator
+
+__version__ = "0.1.0"
+__path__.append(str(Path(__file__).parent / "original"))
 
 __all__ = [
     "AmctError",
@@ -75,16 +80,16 @@ __all__ = [
 _HOMES = {
     "AmctError": "errors",
     "AutoCalibrationResult": "accuracy_based_auto_calibration",
-    "FloatModel": "models.float_model",
+    "FloatModel": "model.float_model",
     "GraphEvaluator": "search.graph_evaluator",
     "accuracy_based_auto_calibration": "accuracy_based_auto_calibration",
     "convert_model": "quantization",
-    "convert_qat_model": "quantization_aware",
+    "convert_qat_model": "quantization",
     "create_quant_config": "quantization",
     "make_quant_config": "quantization",
     "quantize_model": "quantization",
-    "quantize_preprocess": "preprocessing",
-    "quantized_preprocess": "preprocessing",
+    "quantize_preprocess": "quantization",
+    "quantized_preprocess": "quantization",
     "save_model": "quantization",
     "set_logging_level": "log",
 }

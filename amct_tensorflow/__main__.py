@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from amct_tensorflow.commands import COMMANDS, Command
+from amct_tensorflow import __version__
+from amct_tensorflow.cli import COMMANDS, Command
 from amct_tensorflow.console import quiet_tensorflow, run_as_command
-from amct_tensorflow.version import VERSION
 
 # The shell sets it when the user presses the tab key.
 _COMPLETING = "_ARGCOMPLETE"
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="amct_tensorflow", description="Post-training int8 quantization of TensorFlow models."
     )
-    parser.add_argument("--version", action="version", version=VERSION)
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         added = commands.add_parser(

@@ -5,24 +5,24 @@ what was found.
 """
 
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from amct_tensorflow.arguments import require_names, require_path, require_positive, require_type
-from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.errors import ArgumentValueError
+from amct_tensorflow.io.arguments import require_names, require_path, require_positive, require_type
 from amct_tensorflow.log import follow_directory, log_for
-from amct_tensorflow.models.float_model import FloatModel
-from amct_tensorflow.models.inspection import inspect_model
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.model.inspection import inspect_model
 from amct_tensorflow.quantization import read_config_for
-from amct_tensorflow.quantized.model_files import ModelPaths
-from amct_tensorflow.report.collect import FinishedRun
-from amct_tensorflow.report.make import make_report
-from amct_tensorflow.report.reproduction import digest_of_file
+from amct_tensorflow.quantize.config.schema import QuantConfig
+from amct_tensorflow.quantize.quantized.model_files import ModelPaths
 from amct_tensorflow.results.coverage import log_coverage
-from amct_tensorflow.results.environment import log_environment
+from amct_tensorflow.results.report.collect import FinishedRun
+from amct_tensorflow.results.report.report_files import make_report
+from amct_tensorflow.results.report.reproduction import digest_of_file, log_environment
 from amct_tensorflow.results.result_files import ResultFiles
 from amct_tensorflow.results.summary import log_report
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
@@ -31,11 +31,36 @@ from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 from amct_tensorflow.search.resuming import open_state
 from amct_tensorflow.search.run_key import run_key
 from amct_tensorflow.search.runner import run_search
-from amct_tensorflow.search.search_result import SearchResult
+from amct_tensorflow.search.sensitivity.measures import SensitivityBase
 from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase
-from amct_tensorflow.sensitivity.measures import SensitivityBase
-from amct_tensorflow.workers.choices import start_crew
-from amct_tensorflow.workers.crew import Crew
+from amct_tensorflow.search.trials import SearchResult
+from amct_tensorflow.search.workers.handshake import our_greeting
+from amct_tensorflow.search.workers.pool import Pool
+from amct_tensorflow.search.workers.process_pool import ProcessPool
+from amct_tensorflow.search.workers.ray_pool import RayPool
+from amct_tensorflow.search.workers.scheduler import Crew
+from amct_tensorflow.search.workers.serialization import refuse_while_unpacking
+
+
+def start_crew(
+    evaluator: bytes, identity: Mapping[str, str], num_workers: int, ray: str | None, *, exact: bool
+) -> Crew:
+    """Returns workers, which start when the ``with`` block is entered, and end with it.
+
+    Args:
+        evaluator: what they evaluate with, pickled.
+        identity: what its ``identity`` tells here, as JSON by name.
+        num_workers: how many; of a Ray cluster 0 for as many as it has CPUs.
+        ray: address of the cluster; None for this machine.
+        exact: whether no candidate runs in integers.
+
+    Raises:
+        WorkerError: there is no such cluster, or not so much room in it; or this is a worker already.
+    """
+    refuse_while_unpacking()
+    pool: Pool = ProcessPool(num_workers, evaluator) if ray is None else RayPool(num_workers, evaluator, ray)
+    return Crew(pool, our_greeting(identity, exact=exact))
+
 
 _NAME = "accuracy_based_auto_calibration"
 

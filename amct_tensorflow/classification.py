@@ -16,13 +16,12 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
-from amct_tensorflow.console.progress_bar import ProgressBar
 from amct_tensorflow.data import DatasetError, ScannedRecords, parse_records
 from amct_tensorflow.errors import EvaluatorError, ModelError
 from amct_tensorflow.graph.session_options import session_options
-from amct_tensorflow.search.evaluator import Picture
-from amct_tensorflow.workers.share import Share
+from amct_tensorflow.io.progress import ProgressBar
+from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase, Picture
+from amct_tensorflow.search.workers.shares import Share
 
 _PICTURE_SIZE = 96
 

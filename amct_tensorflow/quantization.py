@@ -1,32 +1,41 @@
-"""The public steps of post-training quantization: configure, quantize (calibrate), save; and convert."""
+"""The public steps: configure, balance, quantize (calibrate), save; and convert."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import tensorflow as tf
 
-from amct_tensorflow.arguments import require_graph, require_names, require_path, require_positive, require_type
-from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
-from amct_tensorflow.config.defaults import default_config
-from amct_tensorflow.config.json_file import read_config, write_config
-from amct_tensorflow.config.schema import QuantConfig
-from amct_tensorflow.config.simplified import read_simplified
-from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError
-from amct_tensorflow.graph.fusion import FusedGraph
-from amct_tensorflow.graph.layers import layer_names
+from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError, ModelError
 from amct_tensorflow.graph.view import GraphView, upstream
+from amct_tensorflow.io.arguments import require_graph, require_names, require_path, require_positive, require_type
 from amct_tensorflow.log import log_for
-from amct_tensorflow.models.float_model import FloatModel
-from amct_tensorflow.models.inspection import inspect_model
-from amct_tensorflow.quantized.builder import quantize_graph
-from amct_tensorflow.quantized.model_files import ModelPaths, write_quantized_model
-from amct_tensorflow.quantized.plan import QuantizationPlan
-from amct_tensorflow.record.corrections import read_corrections, remove_corrections, write_corrections
-from amct_tensorflow.record.layer_correction import LayerCorrection
-from amct_tensorflow.record.layer_factors import LayerFactors, unfused_layers
-from amct_tensorflow.record.record_file import check_record, is_pending, read_balance, read_record, write_record
-from amct_tensorflow.record.scale_fit import fuse_as_scales_fit
-from amct_tensorflow.record.served_factors import serve_factors
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.model.fusion import FusedGraph
+from amct_tensorflow.model.inspection import inspect_model
+from amct_tensorflow.model.layers import layer_names
+from amct_tensorflow.model.loading.load import load_frozen
+from amct_tensorflow.model.model_file import check_not_quantized, check_outputs
+from amct_tensorflow.quantize.calibration.balancing import Balancer
+from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult, Calibrator
+from amct_tensorflow.quantize.config.defaults import default_config
+from amct_tensorflow.quantize.config.json_file import read_config, write_config
+from amct_tensorflow.quantize.config.schema import QuantConfig
+from amct_tensorflow.quantize.config.simplified import read_simplified
+from amct_tensorflow.quantize.qat.conversion import FakeQuantizedModel, read_fake_quantized
+from amct_tensorflow.quantize.quantized.builder import quantize_graph
+from amct_tensorflow.quantize.quantized.model_files import ModelPaths, write_quantized_model
+from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
+from amct_tensorflow.quantize.record.corrections import read_corrections, remove_corrections, write_corrections
+from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors, unfused_layers
+from amct_tensorflow.quantize.record.record_file import (
+    check_record,
+    is_pending,
+    read_balance,
+    read_record,
+    write_record,
+)
+from amct_tensorflow.quantize.record.scale_fit import fuse_as_scales_fit
+from amct_tensorflow.quantize.record.served_factors import serve_factors
 from amct_tensorflow.results.coverage import log_coverage
 
 _Recorded = TypeVar("_Recorded")
@@ -295,3 +304,117 @@ def _by_layer(model: FloatModel, recorded: Mapping[str, _Recorded]) -> dict[str,
     """Returns what a record says of layers, by the names that they have in the model for its outputs."""
     names = layer_names(model.layers)
     return {names.get(key, key): value for key, value in recorded.items()}
+
+
+def quantize_preprocess(graph: tf.Graph, config_file: str, record_file: str, outputs: list[str] | None = None) -> None:
+    """Prepares a graph for balancing, in place; open the session afterwards.
+
+    Run the graph's outputs on ``batch_num`` batches afterwards, in any session on ``graph``; the record then says by
+    what the inputs of layers are divided. The graph's values do not change. Call ``quantize_model`` next, on a fresh
+    graph, with the same record.
+
+    Balanced is what can be without changing what the model computes: tensors that only layers yield and read, through
+    sums, ReLU and pooling. ``dmq_balancer_param`` of the configuration says which layers ask for it, and how strongly;
+    if none does, all layers that are quantized do, with 0.5. A warning names each layer that asks in vain.
+
+    Args:
+        graph: float graph in inference form; it gets nodes that observe.
+        config_file: configuration written by ``create_quant_config``.
+        record_file: file for the factors; it is emptied now.
+        outputs: names of the output operators; needed if another node reads one, since its values must not change.
+
+    Raises:
+        ArgumentTypeError: an argument has the wrong type.
+        ConfigValueError: the configuration does not fit the graph.
+        ModelError: the graph is quantized already, or lacks an output.
+    """
+    name = "quantize_preprocess"
+    require_graph(name, graph)
+    require_path(name, "config_file", config_file)
+    require_path(name, "record_file", record_file)
+    if outputs is not None:
+        require_names(name, "outputs", outputs)
+    model = FloatModel.of_graph(graph, outputs or ())
+    config = read_config_for(model, config_file)
+
+    def write(balance: Mapping[str, tuple[float, ...]]) -> None:
+        write_record(record_file, {}, balance, announce=False)
+
+    Balancer(model, config, write)
+    write_record(record_file, {})
+    remove_corrections(record_file)
+
+
+quantized_preprocess = quantize_preprocess  # so it stands in the examples of the original's documentation
+
+
+def convert_qat_model(pb_model: str, outputs: list[str], save_path: str, record_file: str | None = None) -> list[str]:
+    """Writes the quantized model of one whose training faked quantization.
+
+    A layer is quantized if both its input and its weights come from ``FakeQuantWithMinMaxVars``,
+    ``FakeQuantWithMinMaxArgs`` or, for weights, ``FakeQuantWithMinMaxVarsPerChannel``, and int8 has their values; an
+    AvgPool, if its input does. Its integers are those that the fake quantizers imply; only biases are rounded anew.
+    What stands in front of other ops becomes a pair of AscendQuant and AscendAntiQuant. A warning names each layer
+    that stays in float although there are fake quantizers around it, and why.
+
+    Args:
+        pb_model: the frozen model (.pb) with its fake quantizers, or the directory of a SavedModel.
+        outputs: output operators of the frozen graph, without ``:0``.
+        save_path: folder and prefix: ``out/net`` gives ``out/net_quantized.pb`` and ``out/net_quant.json``.
+        record_file: file for the factors of the layers; ``convert_model`` takes it, with the float model.
+
+    Returns:
+        The output operators of the quantized model; they have the names that they had.
+
+    Raises:
+        ArgumentTypeError: an argument has the wrong type.
+        ModelError: the model cannot be read, lacks an output, or has no layer that can be converted.
+        RecordError: a bias does not fit 32 bits.
+        OutputError: a file cannot be written.
+    """
+    name = "convert_qat_model"
+    require_path(name, "pb_model", pb_model)
+    require_names(name, "outputs", outputs)
+    require_path(name, "save_path", save_path, may_be_empty=True)
+    if record_file is not None:
+        require_path(name, "record_file", record_file)
+    frozen = load_frozen(pb_model)
+    view = GraphView(frozen.graph_def)
+    check_not_quantized(view, pb_model)
+    check_outputs(view, outputs, pb_model, frozen.outputs)
+    model = read_fake_quantized(view, outputs, pb_model)
+    _tell(model, pb_model)
+    paths = ModelPaths.of(save_path)
+    write_quantized_model(paths, quantize_graph(model.plan), frozen.data if frozen.frozen_now else None)
+    if record_file is not None:
+        remove_corrections(record_file)
+        write_record(record_file, model.layers)
+    log_for(name).info("The model is saved in %s", paths.model)
+    return list(outputs)
+
+
+def _tell(model: FakeQuantizedModel, pb_model: str) -> None:
+    """Says what is quantized and what is not.
+
+    Raises:
+        ModelError: nothing is.
+    """
+    log = log_for("convert_qat_model")
+    for name, reason in model.obstacles.items():
+        log.warning("Layer %s stays in float: %s.", name, reason)
+    if model.unasked:
+        log.warning(
+            "%d layers stay in float, because there are no fake quantizers around them: %s",
+            len(model.unasked), ", ".join(model.unasked),
+        )  # fmt: skip
+    if model.kept:
+        log.warning(
+            "%d fake quantizers stay as they are (int8 does not have their values, or only a run tells them): %s",
+            len(model.kept), ", ".join(model.kept),
+        )  # fmt: skip
+    if not model.layers:
+        raise ModelError(
+            f"No layer of {pb_model} has fake quantizers of int8 around it. Give a model that was trained with them, "
+            "and frozen as it is; a float model is quantized by accuracy_based_auto_calibration."
+        )
+    log.info("%d layers will be in int8.", len(model.layers))

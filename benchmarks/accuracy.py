@@ -23,7 +23,7 @@ from pages import write_section
 from processes import is_complete, measure_each, run_apart
 
 import amct_tensorflow as amct
-from amct_tensorflow.config.schema import QuantConfig, WeightConfig
+from amct_tensorflow.quantize.config.schema import QuantConfig, WeightConfig
 
 PAGE = ROOT / "docs" / "algorithms.md"
 TARGET = 0.5

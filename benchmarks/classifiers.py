@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from measuring import BATCH, INPUT, OUTPUT, ROOT, SHARED, Inputs, mean_kl, predict
-
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
+from measuring import BATCH, INPUT, OUTPUT, ROOT, SHARED, Inputs, mean_kl, predict
 
 
 def as_the_sample(images: np.ndarray) -> np.ndarray:

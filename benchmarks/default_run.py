@@ -8,7 +8,7 @@ import time
 import numpy as np
 from measuring import OUTPUT, Inputs, parse_inputs, report, scratch_folder
 
-from amct_tensorflow.graph.model_file import load_graph
+from amct_tensorflow.model.model_file import load_graph
 
 ROUNDS = 3
 

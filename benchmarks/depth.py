@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from measuring import RESULTS, mean_kl, peak_memory, predict, report, scratch_folder, smooth_images
 from networks import SEED, SIGNED, Network, find_network, freeze, randomize
 from processes import run_apart
 
 import amct_tensorflow as amct
-from amct_tensorflow.calibration.calibrator import Calibrator
-from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
-from amct_tensorflow.graph.model_file import import_graph
-from amct_tensorflow.models.float_model import FloatModel
-from amct_tensorflow.quantized.builder import quantize_graph
-from amct_tensorflow.sensitivity.layer_scores import LayerScores
-from amct_tensorflow.sensitivity.measures import OutputDivergenceSensitivity
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.model.model_file import import_graph
+from amct_tensorflow.quantize.calibration.calibrator import Calibrator
+from amct_tensorflow.quantize.quantized.builder import quantize_graph
+from amct_tensorflow.search.sensitivity.layer_scores import LayerScores
+from amct_tensorflow.search.sensitivity.measures import OutputDivergenceSensitivity
 
 # Residual blocks of two layers each, behind a first convolution and in front of a dense layer.
 BLOCKS = {f"{blocks} blocks": blocks for blocks in (25, 50, 100)}

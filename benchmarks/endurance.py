@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from amct_tensorflow.common.auto_calibration import AutoCalibrationStrategyBase
 from measuring import OUTPUT, ROOT, Inputs, peak_memory, report, scratch_folder
 
 import amct_tensorflow as amct
-from amct_tensorflow.common.auto_calibration import AutoCalibrationStrategyBase
 from amct_tensorflow.data import find_files, scan_records
-from amct_tensorflow.graph.model_file import load_graph
+from amct_tensorflow.model.model_file import load_graph
 
 MODEL = ROOT / "model" / "mobilenet_v2_0.35_48_fashion_mnist.pb"
 DATASET = ROOT / "data" / "fashion_mnist"

@@ -16,13 +16,13 @@ from classifiers import CLASSIFIERS, Classifier
 from measuring import BATCH, ROOT, interleaved, mean_kl, measured_on, predict, ratio, report, table
 from pages import write_section
 
-from amct_tensorflow.calibration.run import prepare_calibration
-from amct_tensorflow.execution.integer_execution import IntegerExecution
-from amct_tensorflow.graph.model_file import import_graph
-from amct_tensorflow.models.float_model import FloatModel
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.quantization import make_quant_config
-from amct_tensorflow.quantized.builder import quantize_graph
-from amct_tensorflow.record.layer_factors import unfused_layers
+from amct_tensorflow.quantize.calibration.calibrate import prepare_calibration
+from amct_tensorflow.quantize.quantized.builder import quantize_graph
+from amct_tensorflow.quantize.record.factors import unfused_layers
+from amct_tensorflow.search.integers.integer_execution import IntegerExecution
 
 ROUNDS = 20
 PAGE = ROOT / "docs" / "integers.md"

@@ -31,12 +31,12 @@ from pages import write_section
 from peers import make_environment
 
 import amct_tensorflow as amct
-from amct_tensorflow.export.onnx_conversion import convert_to_onnx
-from amct_tensorflow.export.plan import ExportPlan, plan_export
+from amct_tensorflow.export import TARGETS
+from amct_tensorflow.export.export_plan import ExportPlan, plan_export
+from amct_tensorflow.export.onnx.onnx_conversion import convert_to_onnx
 from amct_tensorflow.export.target import Exported
-from amct_tensorflow.export.targets import TARGETS
-from amct_tensorflow.export.tflite_conversion import convert_to_tflite
-from amct_tensorflow.graph.model_file import load_graph, read_model
+from amct_tensorflow.export.tflite.tflite_conversion import convert_to_tflite
+from amct_tensorflow.model.model_file import load_graph, read_model
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 NETWORKS = ("MobileNet V2", "EfficientNet-Lite0")

@@ -22,11 +22,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
+from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 
 import amct_tensorflow as amct
-from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from amct_tensorflow.data import ScannedRecords, find_files, scan_records
-from amct_tensorflow.graph.model_file import load_graph
+from amct_tensorflow.model.model_file import load_graph
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("AMCT_SHARED", ROOT.parent / "shared"))

@@ -22,7 +22,7 @@ from pages import write_section
 from processes import is_complete, measure_each, run_apart
 
 import amct_tensorflow as amct
-from amct_tensorflow.graph.model_file import import_graph, load_graph
+from amct_tensorflow.model.model_file import import_graph, load_graph
 
 PAGE = ROOT / "docs" / "models.md"
 IMAGES = 4

@@ -18,7 +18,7 @@ import tensorflow as tf
 from measuring import SHARED, smooth_images
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from amct_tensorflow.storage.files import write_atomically
+from amct_tensorflow.io.files import write_atomically
 
 SEED = 12
 STATISTICS_IMAGES = 8

@@ -12,9 +12,9 @@ import numpy as np
 from tensorflow.core.framework.function_pb2 import FunctionDef, FunctionDefLibrary
 from tensorflow.core.framework.types_pb2 import DT_FLOAT
 
-from amct_tensorflow.calibration import layer_moments
-from amct_tensorflow.graph.op_types import OP_TYPES
-from amct_tensorflow.quantized import ascend_ops, builder
+from amct_tensorflow.ops import OP_TYPES
+from amct_tensorflow.quantize.calibration import layer_moments
+from amct_tensorflow.quantize.quantized import ascend_ops, builder
 
 
 @contextmanager

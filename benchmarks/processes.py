@@ -9,7 +9,7 @@ from typing import Any
 
 from measuring import environment
 
-from amct_tensorflow.storage.files import write_atomically
+from amct_tensorflow.io.files import write_atomically
 
 
 def measure_each(

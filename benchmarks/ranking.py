@@ -12,12 +12,12 @@ import tensorflow as tf
 from measuring import BATCH, INPUT, OUTPUT, Inputs, parse_inputs, peak_memory, predict, report, scratch_folder
 
 import amct_tensorflow as amct
-from amct_tensorflow.calibration.calibrator import Calibrator
-from amct_tensorflow.config.json_file import read_config
-from amct_tensorflow.graph.model_file import import_graph
-from amct_tensorflow.models.float_model import FloatModel
-from amct_tensorflow.sensitivity.layer_scores import LayerScores
-from amct_tensorflow.sensitivity.measures import OutputDivergenceSensitivity
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.model.model_file import import_graph
+from amct_tensorflow.quantize.calibration.calibrator import Calibrator
+from amct_tensorflow.quantize.config.json_file import read_config
+from amct_tensorflow.search.sensitivity.layer_scores import LayerScores
+from amct_tensorflow.search.sensitivity.measures import OutputDivergenceSensitivity
 
 
 def main() -> None:

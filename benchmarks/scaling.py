@@ -15,16 +15,15 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from measuring import BATCH, OUTPUT, Inputs, interleaved, parse_inputs, ratio, report, scratch_folder
 
-from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
+from amct_tensorflow.accuracy_based_auto_calibration import start_crew
 from amct_tensorflow.data import find_files, scan_records
-from amct_tensorflow.graph.model_file import import_graph, read_model
+from amct_tensorflow.model.model_file import import_graph, read_model
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
-from amct_tensorflow.workers.candidate import Candidate
-from amct_tensorflow.workers.choices import start_crew
-from amct_tensorflow.workers.crew import Crew
-from amct_tensorflow.workers.share import Share
+from amct_tensorflow.search.workers.scheduler import Crew
+from amct_tensorflow.search.workers.shares import Candidate, Share
 
 ROUNDS = 5
 CORES = 2

@@ -20,7 +20,7 @@ from measuring import (
     scratch_folder,
 )
 
-from amct_tensorflow.graph.model_file import import_graph, load_graph, read_model
+from amct_tensorflow.model.model_file import import_graph, load_graph, read_model
 
 ROUNDS = 30
 SHOWN_OPS = 8

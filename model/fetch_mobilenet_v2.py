@@ -30,8 +30,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tqdm.utils import CallbackIOWrapper
 
+from amct_tensorflow.io.files import write_atomically
 from amct_tensorflow.log import printable
-from amct_tensorflow.storage.files import write_atomically
 
 ARCHIVE = "https://storage.googleapis.com/mobilenet_v2/checkpoints/mobilenet_v2_1.0_224.tgz"
 MODEL = Path(__file__).resolve().parent / "mobilenet_v2_1.0_224_frozen.pb"

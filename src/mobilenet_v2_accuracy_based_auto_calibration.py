@@ -29,12 +29,12 @@ if __name__ == "__main__":
     quiet_tensorflow()  # before it is imported
 
 import tensorflow as tf
+from amct_tensorflow.utils.log import LOGGER
 
 import amct_tensorflow as amct
 from amct_tensorflow.classification import ClassifierEvaluator
 from amct_tensorflow.data import FILES_IN_TURN, Feature, ScannedRecords, find_files, scan_records
 from amct_tensorflow.errors import DatasetError, ModelNotFoundError
-from amct_tensorflow.utils.log import LOGGER
 
 # ---------------------------------------------------------------------------------------------------- Constants
 

@@ -53,7 +53,7 @@ def without_figures():
     """Figures of a report take far longer than all the rest, and hold no names of layers."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("search", "along", "sorted"):
-            patch.setattr(f"amct_tensorflow.report.page.{name}_figure", lambda _: "<svg></svg>")
+            patch.setattr(f"amct_tensorflow.results.report.page.{name}_figure", lambda _: "<svg></svg>")
         yield
 
 
@@ -102,5 +102,5 @@ def main(monkeypatch):
     from amct_tensorflow import __main__ as command_line  # noqa: PLC0415 - likewise
 
     monkeypatch.setattr(command_line, "quiet_tensorflow", lambda: None)
-    monkeypatch.setattr("amct_tensorflow.console.command.Signals.raise_from_now_on", lambda self: None)
+    monkeypatch.setattr("amct_tensorflow.io.run_as_command.Signals.raise_from_now_on", lambda self: None)
     return command_line.main

@@ -12,8 +12,8 @@ import tensorflow as tf
 from graphs import batch_norm, build, build_v1, nchw_on_cpu, normal, rng, save, tf1
 
 import amct_tensorflow as amct
-from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.nodes import make_const, make_node
+from amct_tensorflow.model.model_file import import_graph
 
 IMAGES = {"x": (2, 8, 8, 3)}
 

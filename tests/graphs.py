@@ -9,7 +9,7 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 import amct_tensorflow as amct
 from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.preparation.prepared import PreparedGraph
+from amct_tensorflow.model.preparation.prepared import PreparedGraph
 
 tf1 = tf.compat.v1
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import mobilenet_v2_accuracy_based_auto_calibration as sample
-from amct_tensorflow.storage.publishing import JOURNAL
+from amct_tensorflow.io.publishing import JOURNAL
 
 ROOT = Path(__file__).resolve().parents[1]
 EARLIER = ["--dataset", str(ROOT / "data" / "fashion_mnist"), "--num_images", "400",

@@ -4,7 +4,7 @@ import os
 import shutil
 from dataclasses import replace
 
-from amct_tensorflow.report import document as d
+from amct_tensorflow.results.report import document as d
 
 CHROMIUM = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

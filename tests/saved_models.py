@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from graphs import normal, tf1
 
-from amct_tensorflow.graph.model_file import import_graph
+from amct_tensorflow.model.model_file import import_graph
 
 IMAGES = normal((4, 8, 8, 4), 1)
 

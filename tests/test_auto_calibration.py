@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import PLAIN, SMALL_NET_LAYERS, build, normal, run, save, small_net, tf1
-
-import amct_tensorflow as amct
 from amct_tensorflow.common.auto_calibration import (
     AutoCalibrationEvaluatorBase,
     AutoCalibrationStrategyBase,
     CosineSimilaritySensitivity,
     SensitivityBase,
 )
+from graphs import PLAIN, SMALL_NET_LAYERS, build, normal, run, save, small_net, tf1
+
+import amct_tensorflow as amct
 from amct_tensorflow.errors import (
     AmctError,
     ArgumentTypeError,
@@ -34,10 +34,10 @@ from amct_tensorflow.errors import (
     ModelNotFoundError,
     OutputError,
 )
-from amct_tensorflow.graph.model_file import import_graph
-from amct_tensorflow.record.record_file import read_record
+from amct_tensorflow.model.model_file import import_graph
+from amct_tensorflow.quantize.record.record_file import read_record
 from amct_tensorflow.search import roll_back
-from amct_tensorflow.sensitivity.measures import OutputDivergenceSensitivity
+from amct_tensorflow.search.sensitivity.measures import OutputDivergenceSensitivity
 
 IMAGES = normal((16, 12, 12, 3), 50)
 OUTPUT = "probabilities"

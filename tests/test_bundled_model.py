@@ -7,8 +7,8 @@ import pytest
 from conftest import ROOT, load_script
 
 from amct_tensorflow.data import find_files, scan_records
-from amct_tensorflow.graph.model_file import load_graph, read_model
 from amct_tensorflow.graph.view import attribute
+from amct_tensorflow.model.model_file import load_graph, read_model
 
 sample = load_script("src/mobilenet_v2_accuracy_based_auto_calibration.py")
 fetcher = load_script("model/fetch_mobilenet_v2.py")

@@ -10,7 +10,7 @@ from tfrecords import example, png, write
 
 from amct_tensorflow.classification import ClassifierEvaluator
 from amct_tensorflow.data import Feature, find_files, scan_records
-from amct_tensorflow.graph.model_file import import_graph
+from amct_tensorflow.model.model_file import import_graph
 
 IMAGES = normal((6, 8, 8, 3), 1)
 

@@ -12,14 +12,14 @@ from conftest import ROOT
 from graphs import batch_norm, build, normal, save, small_net, tf1
 
 import amct_tensorflow as amct
-from amct_tensorflow.commands import COMMANDS
-from amct_tensorflow.config.messages import new_config
-from amct_tensorflow.config.schema import GLOBAL_KEYS
+from amct_tensorflow.cli import COMMANDS
 from amct_tensorflow.errors import ModelError
-from amct_tensorflow.graph.model_file import load_graph
-from amct_tensorflow.graph.op_types import OP_TYPES
-from amct_tensorflow.models.float_model import FloatModel
-from amct_tensorflow.record.messages import ScaleOffsetRecord
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.model.model_file import load_graph
+from amct_tensorflow.ops import OP_TYPES
+from amct_tensorflow.quantize.config.schema import GLOBAL_KEYS
+from amct_tensorflow.quantize.config.simplified_message import new_config
+from amct_tensorflow.quantize.record.record_file import ScaleOffsetRecord
 
 PAGE = (ROOT / "docs" / "compatibility.md").read_text()
 VERDICTS = {"same", "more", "other", "refused", "ours"}
@@ -83,7 +83,7 @@ def test_signatures(name):
     signature = inspect.signature(getattr(amct, name))
     plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
     assert FUNCTIONS[name][0] == f"{name}{inspect.Signature(plain)}"
-    refuses = getattr(amct, name).__module__ == "amct_tensorflow.unsupported"
+    refuses = getattr(amct, name).__module__ == "amct_tensorflow.original.unsupported"
     assert refuses == (FUNCTIONS[name][1] == "refused")
 
 

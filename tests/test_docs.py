@@ -9,9 +9,9 @@ import pytest
 from conftest import ROOT
 
 import amct_tensorflow as amct
-from amct_tensorflow.graph.model_file import load_graph
-from amct_tensorflow.record.layer_factors import LayerFactors
-from amct_tensorflow.record.record_file import parse_record
+from amct_tensorflow.model.model_file import load_graph
+from amct_tensorflow.quantize.record.factors import LayerFactors
+from amct_tensorflow.quantize.record.record_file import parse_record
 
 MODEL = ROOT / "model" / "mobilenet_v2_0.35_48_fashion_mnist.pb"
 FOLDERS = ["docs", "benchmarks", "data", "model", "src", "tests", "amct_tensorflow"]

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from graphs import build, calibrate_and_save, normal, run, signal_to_noise, tf1
 
-from amct_tensorflow.graph.op_types import OP_TYPES
+from amct_tensorflow.ops import OP_TYPES
 
 IMAGES = (None, 8, 9, 6)
 

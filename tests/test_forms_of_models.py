@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from conftest import ROOT
 from graphs import tf1
 from saved_models import IMAGES, network, save_as_tensorflow_1
 
 import amct_tensorflow as amct
-from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from amct_tensorflow.errors import ModelError
-from amct_tensorflow.graph.model_file import read_model
+from amct_tensorflow.model.model_file import read_model
 
 
 class Evaluator(AutoCalibrationEvaluatorBase):

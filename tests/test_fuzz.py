@@ -19,31 +19,30 @@ from hypothesis import strategies as st
 from reports import make_report
 
 import amct_tensorflow as amct
-from amct_tensorflow.calibration.activation_summary import ActivationSummary
-from amct_tensorflow.calibration.calibrator import CalibrationResult, Calibrator
-from amct_tensorflow.calibration.layer_analysis import LayerAnalysis
-from amct_tensorflow.config.json_file import read_config
-from amct_tensorflow.config.simplified import read_simplified
 from amct_tensorflow.data import DatasetError, scan_records
 from amct_tensorflow.errors import AmctError
-from amct_tensorflow.graph.fusion import fuse
-from amct_tensorflow.graph.layers import find_layers
-from amct_tensorflow.graph.model_file import import_graph, read_model
 from amct_tensorflow.graph.view import GraphView, static_shapes
-from amct_tensorflow.models.float_model import FloatModel
-from amct_tensorflow.quantized.builder import quantize_graph
-from amct_tensorflow.quantized.plan import QuantizationPlan
-from amct_tensorflow.record.corrections import corrections_path, read_corrections, write_corrections
-from amct_tensorflow.record.layer_correction import LayerCorrection
-from amct_tensorflow.record.layer_factors import LayerFactors
-from amct_tensorflow.record.record_file import dump_record, read_record
-from amct_tensorflow.report.exports import read_exports
-from amct_tensorflow.report.page import render_report
-from amct_tensorflow.report.report_json import dump_report, read_report
+from amct_tensorflow.io.publishing import JOURNAL, finish
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.model.fusion import fuse
+from amct_tensorflow.model.layers import find_layers
+from amct_tensorflow.model.model_file import import_graph, read_model
+from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult, Calibrator
+from amct_tensorflow.quantize.calibration.layer_analysis import LayerAnalysis
+from amct_tensorflow.quantize.calibration.observers import ActivationSummary
+from amct_tensorflow.quantize.config.json_file import read_config
+from amct_tensorflow.quantize.config.simplified import read_simplified
+from amct_tensorflow.quantize.quantized.builder import quantize_graph
+from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
+from amct_tensorflow.quantize.record.corrections import corrections_path, read_corrections, write_corrections
+from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
+from amct_tensorflow.quantize.record.record_file import dump_record, read_record
+from amct_tensorflow.results.report.page import render_report
+from amct_tensorflow.results.report.report_files import read_exports
+from amct_tensorflow.results.report.report_json import dump_report, read_report
 from amct_tensorflow.search.evaluator import Evaluation
 from amct_tensorflow.search.run_key import RunKey, digest
 from amct_tensorflow.search.state import SearchState
-from amct_tensorflow.storage.publishing import JOURNAL, finish
 
 sample = load_script("src/mobilenet_v2_accuracy_based_auto_calibration.py")
 writer = load_script("src/images_to_tfrecords.py")

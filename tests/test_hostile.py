@@ -14,8 +14,8 @@ from graphs import build, normal, small_net, tf1
 
 import amct_tensorflow as amct
 from amct_tensorflow.errors import AmctError, ModelError, RecordError
-from amct_tensorflow.graph.model_file import import_graph, load_graph, read_model
-from amct_tensorflow.record.record_file import read_record
+from amct_tensorflow.model.model_file import import_graph, load_graph, read_model
+from amct_tensorflow.quantize.record.record_file import read_record
 
 OUTPUT = "probabilities"
 

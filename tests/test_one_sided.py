@@ -7,9 +7,9 @@ from conftest import load_script
 from graphs import build, normal, run, save, small_net, tf1
 
 import amct_tensorflow as amct
-from amct_tensorflow.calibration.calibrator import Calibrator
-from amct_tensorflow.config.schema import NEAREST
-from amct_tensorflow.quantized.builder import quantize_graph
+from amct_tensorflow.quantize.calibration.calibrator import Calibrator
+from amct_tensorflow.quantize.config.schema import NEAREST
+from amct_tensorflow.quantize.quantized.builder import quantize_graph
 
 one_sided = load_script("benchmarks/one_sided.py")
 

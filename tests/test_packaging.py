@@ -39,7 +39,7 @@ def test_wheel(built):
     names = zipfile.ZipFile(wheel).namelist()
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "amct_tensorflow").rglob("*.py")}
     packaged = {name for name in names if ".dist-info/" not in name}
-    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "amct_tensorflow/report/templates").iterdir()}
+    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "amct_tensorflow/results/report/templates").iterdir()}
     assert packaged == modules | templates | {"amct_tensorflow/py.typed"} and templates
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
@@ -49,7 +49,7 @@ def test_source_distribution(built):
     with tarfile.open(archive) as opened:
         names = {name.split("/", 1)[-1] for name in opened.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "amct_tensorflow/py.typed", "amct_tensorflow/log.py"} <= names
-    assert "amct_tensorflow/report/templates/report.html" in names
+    assert "amct_tensorflow/results/report/templates/report.html" in names
 
 
 def test_installed_package_works_outside_of_the_checkout(built, tmp_path):

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from graphs import build, normal, run, save, signal_to_noise, small_net, tf1, unoptimized
 
 import amct_tensorflow as amct
-from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from amct_tensorflow.errors import CalibrationError, RecordError
-from amct_tensorflow.graph.model_file import import_graph
-from amct_tensorflow.record.record_file import is_pending, read_balance, read_record
+from amct_tensorflow.model.model_file import import_graph
+from amct_tensorflow.quantize.record.record_file import is_pending, read_balance, read_record
 
 IMAGES = normal((16, 8, 8, 3), 1)
 READERS = ["expand", "last"]

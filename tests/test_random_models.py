@@ -7,8 +7,8 @@ from random_models.recipe import Data, Recipe, Step
 from random_models.shrinking import shrink
 from random_models.stages import examine
 
-from amct_tensorflow.models.float_model import FloatModel
-from amct_tensorflow.quantized import builder
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.quantize.quantized import builder
 
 
 def faults(recipe, formats=()):

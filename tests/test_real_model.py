@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from conftest import ROOT, SHARED, load_script
 from graphs import PLAIN, tf1
 
 import amct_tensorflow as amct
-from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from amct_tensorflow.data import find_files, scan_records
-from amct_tensorflow.execution.obstacle import obstacle_to_integers
-from amct_tensorflow.graph.model_file import import_graph, load_graph, read_model
-from amct_tensorflow.record.record_file import read_record
+from amct_tensorflow.model.model_file import import_graph, load_graph, read_model
+from amct_tensorflow.quantize.record.record_file import read_record
+from amct_tensorflow.search.integers.obstacle import obstacle_to_integers
 
 pytestmark = pytest.mark.skipif(
     not (SHARED / "model").is_dir(), reason=f"the real model and images are not at {SHARED} (set AMCT_SHARED)"

@@ -8,10 +8,10 @@ import tensorflow as tf
 from graphs import build, normal, rng, run, save, signal_to_noise, tf1
 
 import amct_tensorflow as amct
-from amct_tensorflow.algorithms.hfmg import Hfmg
 from amct_tensorflow.errors import ConfigValueError
-from amct_tensorflow.models.float_model import FloatModel
+from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.quantization import make_quant_config, read_config_for
+from amct_tensorflow.quantize.algorithms.hfmg import Hfmg
 
 LAYERS = {
     "grouped": ((6, 6, 4), lambda x: tf.nn.conv2d(x, normal((3, 3, 2, 6), 1), 1, "SAME", name="layer")),

@@ -6,7 +6,7 @@ import re
 import pytest
 from conftest import ROOT
 
-from amct_tensorflow.version import VERSION
+from amct_tensorflow import __version__
 
 PACKAGE = ROOT / "amct_tensorflow"
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
@@ -80,7 +80,7 @@ def test_imports_run_one_way(file):
 
 
 def test_the_changelog_begins_with_the_version():
-    assert re.findall(r"(?m)^## (.*)$", (ROOT / "CHANGELOG.md").read_text())[0] == VERSION
+    assert re.findall(r"(?m)^## (.*)$", (ROOT / "CHANGELOG.md").read_text())[0] == __version__
 
 
 def test_files_that_contributors_are_sent_to_exist():

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from conftest import ROOT, load_script
 from graphs import tf1
 from hypothesis import given, settings
@@ -15,7 +16,6 @@ from hypothesis import strategies as st
 from tfrecords import LEVELS, assert_names, example, jpeg, level_png, pixels, png, write
 
 from amct_tensorflow.classification import find_input
-from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from amct_tensorflow.data import DatasetError, find_files, parse_records, scan_records
 from amct_tensorflow.errors import EvaluatorError, ModelError
 from amct_tensorflow.log import LOG_FILE, follow_directory

@@ -4,11 +4,12 @@ import inspect
 import pydoc
 
 import pytest
+from amct_tensorflow.common.auto_calibration import AccuracyBasedAutoCalibrationBase
 
 import amct_tensorflow as amct
-from amct_tensorflow import tensor_decompose, unsupported
-from amct_tensorflow.common.auto_calibration import AccuracyBasedAutoCalibrationBase
+from amct_tensorflow import tensor_decompose
 from amct_tensorflow.errors import UnsupportedError
+from amct_tensorflow.original import unsupported
 
 # As the original documents them, or its samples call them.
 SIGNATURES = {

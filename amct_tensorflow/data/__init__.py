@@ -1,9 +1,8 @@
 """Reading data in a fixed order: TFRecord files of any schema, and whether they are sound; and raw files."""
 
-from amct_tensorflow.data.faults import find_fault
-from amct_tensorflow.data.features import Feature, parse_records
-from amct_tensorflow.data.files import FILES_IN_TURN, find_files, read_records
+from amct_tensorflow.data.features import Feature, find_fault, parse_records
 from amct_tensorflow.data.raw_batches import RAW_TYPES, RawBatches
+from amct_tensorflow.data.record_files import FILES_IN_TURN, find_files, read_records
 from amct_tensorflow.data.scanned_records import ScannedRecords, scan_records
 from amct_tensorflow.errors import DatasetError
 

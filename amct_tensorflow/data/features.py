@@ -1,9 +1,14 @@
-"""What the records of a dataset must hold."""
+"""What the records of a dataset must hold, which record is at fault, and what to do about it."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from amct_tensorflow.errors import DatasetError, first_line
 
 _KINDS = {tf.string: "bytes_list", tf.int64: "int64_list", tf.float32: "float_list"}
 
@@ -68,3 +73,44 @@ def parse_records(records: tf.Tensor, features: Sequence[Feature]) -> dict[str, 
     """Parses a sound record, or a batch of them, into its features by key."""
     parsed: dict[str, tf.Tensor] = tf.io.parse_example(records, {each.key: each.exact for each in features})
     return parsed
+
+
+RECORD_FRAME = 16  # bytes of a TFRecord beside its data: length and two checksums
+
+
+def find_fault(files: Sequence[str], features: Sequence[Feature]) -> DatasetError:
+    """Reads record by record to find the fault that a batch failed on.
+
+    Args:
+        files: paths of TFRecord files.
+        features: what each record must have.
+
+    Returns:
+        The error to raise; it names the file and the record.
+    """
+    for file in files:
+        index, position = 0, 0
+        try:
+            for record in tf.data.TFRecordDataset(os.fsencode(file)).as_numpy_iterator():
+                if fault := fault_of(record, features):
+                    return DatasetError(f"{file}, record {index}: {fault}. Mend the record, or leave it out.")
+                index += 1
+                position += RECORD_FRAME + len(record)
+            is_damaged = position != Path(file).stat().st_size
+        except tf.errors.DataLossError:
+            is_damaged = True
+        except tf.errors.OpError as error:
+            return DatasetError(f"{file}, record {index}: it cannot be read ({first_line(error)}).")
+        if is_damaged:
+            what = "the file is truncated or corrupt here" if index else "this is no TFRecord file, or a damaged one"
+            return DatasetError(f"{file}, record {index}: {what}. Replace it, or leave it out with --keyword.")
+    return DatasetError("The dataset could not be read to its end; did it change meanwhile? Start again.")
+
+
+def fault_of(record: bytes, features: Sequence[Feature]) -> str | None:
+    """Says what is wrong with a record, if anything."""
+    try:
+        example = tf.train.Example.FromString(record)
+    except DecodeError:
+        return "this is no tf.train.Example"
+    return next(filter(None, (each.fault(example) for each in features)), None)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from amct_tensorflow.data.files import find_files
+from amct_tensorflow.data.record_files import find_files
 from amct_tensorflow.errors import ArgumentTypeError, ArgumentValueError, DatasetError, TooFewFilesError, first_line
 
 RAW_TYPES = (

@@ -15,12 +15,12 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.nodes import attr_value, make_const, make_node
-from amct_tensorflow.graph.op_types import OP_TYPES
-from amct_tensorflow.graph.op_types.op_type import data_format
-from amct_tensorflow.graph.op_types.sliding import spatial
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, attribute, data_inputs
-from amct_tensorflow.quantized import ascend_ops
+from amct_tensorflow.ops import OP_TYPES
+from amct_tensorflow.ops.op_type import data_format
+from amct_tensorflow.ops.sliding import spatial
+from amct_tensorflow.quantize.quantized import ascend_ops
 
 _OPENING = frozenset({"SpaceToBatchND", "SpaceToBatch"})
 CLOSING = frozenset({"BatchToSpaceND", "BatchToSpace"})

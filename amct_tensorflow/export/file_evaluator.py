@@ -9,14 +9,14 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.comparison.batches import read_batches
-from amct_tensorflow.console.progress_bar import ProgressBar
 from amct_tensorflow.errors import DatasetError
-from amct_tensorflow.export.batches import Values, fixed_batch, in_batches_of
-from amct_tensorflow.graph.model_file import read_model
+from amct_tensorflow.export.batch_sizes import Values, fixed_batch, in_batches_of
 from amct_tensorflow.graph.session_options import session_options
 from amct_tensorflow.graph.view import attribute
-from amct_tensorflow.models.endpoints import Endpoint
+from amct_tensorflow.io.progress import ProgressBar
+from amct_tensorflow.model.endpoints import Endpoint
+from amct_tensorflow.model.model_file import read_model
+from amct_tensorflow.results.comparison.input_batches import read_batches
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 
 

@@ -11,15 +11,14 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.export.dilation import Dilation, write_dilations
-from amct_tensorflow.export.integer_layer import IntegerLayer, damaged, grid_of
+from amct_tensorflow.export.exported_layer import IntegerLayer, damaged, grid_of
 from amct_tensorflow.export.output_grids import limits
-from amct_tensorflow.graph.barrier import BARRIER
-from amct_tensorflow.graph.nodes import make_const, make_node
+from amct_tensorflow.graph.nodes import BARRIER, make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, attribute
-from amct_tensorflow.quantized import ascend_ops
+from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.quantize.quantized import ascend_ops
 
 
 def make_float_twin(

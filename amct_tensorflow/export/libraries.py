@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from amct_tensorflow.console.chatter import chatter_to_log_file
 from amct_tensorflow.errors import AmctError, ExportError, first_line
+from amct_tensorflow.io.quiet import chatter_to_log_file
 
 _PLACE = re.compile(r"\S*\.py:\d+(:\d+)?: (error: )?")
 

@@ -16,13 +16,12 @@ from dataclasses import replace
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.algorithms.rounding import round_to_second_moments
-from amct_tensorflow.algorithms.second_moments import SecondMoments
-from amct_tensorflow.calibration.layer_moments import ROWS_PER_IMAGE
-from amct_tensorflow.export.integer_layer import IntegerLayer
+from amct_tensorflow.export.export_plan import ExportPlan
+from amct_tensorflow.export.exported_layer import IntegerLayer
 from amct_tensorflow.export.observing import observe
-from amct_tensorflow.export.plan import ExportPlan
 from amct_tensorflow.log import log_for
+from amct_tensorflow.quantize.algorithms.rounding import SecondMoments, round_to_second_moments
+from amct_tensorflow.quantize.calibration.layer_moments import ROWS_PER_IMAGE
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 # What TensorFlow Lite allows.

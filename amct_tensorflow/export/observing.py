@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from amct_tensorflow.algorithms.activation_factors import ActivationFactors, range_factors
-from amct_tensorflow.calibration.taps import attach_tap
 from amct_tensorflow.errors import CalibrationError
-from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.model.model_file import import_graph
+from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors, range_factors
+from amct_tensorflow.quantize.calibration.taps import attach_tap
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 

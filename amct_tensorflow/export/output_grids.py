@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.export.dilation import CLOSING, Dilation
-from amct_tensorflow.export.integer_layer import IntegerLayer, grid_of
-from amct_tensorflow.graph.clips import NO_CLIP, Clip, as_clip
+from amct_tensorflow.export.exported_layer import IntegerLayer, grid_of
 from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.quantized import ascend_ops
+from amct_tensorflow.ops.clips import NO_CLIP, Clip, as_clip
+from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.quantize.quantized import ascend_ops
 
 # What may stand between an output and what clips it: it gives the same values, in the same order, another shape. So
 # Conv1D is written.

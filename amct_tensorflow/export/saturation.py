@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from amct_tensorflow.export.integer_layer import IntegerLayer
+from amct_tensorflow.export.exported_layer import IntegerLayer
 from amct_tensorflow.export.libraries import library
 
 # Weights in 7 bits: no pair of them saturates.

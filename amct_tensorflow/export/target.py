@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from amct_tensorflow.export.plan import ExportPlan
+from amct_tensorflow.export.export_plan import ExportPlan
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 Values = Mapping[str, np.ndarray]

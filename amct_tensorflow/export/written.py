@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amct_tensorflow.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.errors import ExportError
-from amct_tensorflow.export.integer_layer import IntegerLayer
+from amct_tensorflow.export.exported_layer import IntegerLayer
+from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 
 # A scale, or a bias that stands in the file as floats, may have been rounded to float32 once more on its way.
 _TOLERANCE = 4 * float(np.finfo(np.float32).eps)

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Iterator
 
 from amct_tensorflow.log import log_for
-from amct_tensorflow.models.inspection import Inspection
-from amct_tensorflow.models.inspection_notes import plural
+from amct_tensorflow.model.inspection import Inspection
+from amct_tensorflow.model.inspection_output import plural
 
 _ENOUGH = 0.9
 _MOST_REASONS = 3

@@ -1,23 +1,52 @@
 """The files of a run: where they go, what stands in them, and that they appear together."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from amct_tensorflow.config.json_file import dump_config
-from amct_tensorflow.config.schema import QuantConfig
+from amct_tensorflow.io.contents import finite_or_none
+from amct_tensorflow.io.files import check_writable
+from amct_tensorflow.io.publishing import exclusive, finish, publish
 from amct_tensorflow.log import LOG_DIR, log_for
-from amct_tensorflow.quantized.model_files import ModelPaths
-from amct_tensorflow.quantized.node_map import dump_node_map
-from amct_tensorflow.record.corrections import correction_paths, dump_corrections
-from amct_tensorflow.record.record_file import dump_record
-from amct_tensorflow.results.history import FINAL_CONFIG_FILE, HISTORY_FILE, RANKING_FILE, dump_history, dump_ranking
-from amct_tensorflow.results.report_names import REPORT_NUMBERS, REPORT_PAGE
-from amct_tensorflow.search.search_result import SearchResult
-from amct_tensorflow.storage.files import check_writable
-from amct_tensorflow.storage.locks import exclusive
-from amct_tensorflow.storage.publishing import finish, publish
+from amct_tensorflow.quantize.config.json_file import dump_config
+from amct_tensorflow.quantize.config.schema import QuantConfig
+from amct_tensorflow.quantize.quantized.model_files import ModelPaths
+from amct_tensorflow.quantize.quantized.node_map import dump_node_map
+from amct_tensorflow.quantize.record.corrections import correction_paths, dump_corrections
+from amct_tensorflow.quantize.record.record_file import dump_record
+from amct_tensorflow.search.trials import SearchResult, Trial
+
+REPORT_PAGE = "report.html"
+REPORT_NUMBERS = "report.json"
+
+
+HISTORY_FILE = "accuracy_based_auto_calibration_record.json"
+RANKING_FILE = "accuracy_based_auto_calibration_ranking_information.json"
+FINAL_CONFIG_FILE = "accuracy_based_auto_calibration_final_config.json"
+
+
+def dump_history(trials: Sequence[Trial]) -> str:
+    """Returns the search history: one JSON array of ``{"roll_back_config", "metric_eval"}``."""
+    records = [
+        {
+            "roll_back_config": trial.configuration,
+            "metric_eval": [trial.judged.satisfied, finite_or_none(trial.judged.loss)],
+        }
+        for trial in trials
+    ]
+    return _dump(records)
+
+
+def dump_ranking(similarities: Mapping[str, float]) -> str:
+    """Returns ``[layer, similarity]`` pairs, most sensitive first."""
+    ranked = sorted(similarities, key=lambda name: similarities[name])
+    return _dump([[name, finite_or_none(similarities[name])] for name in ranked])
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, indent=4, separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True)

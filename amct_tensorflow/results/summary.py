@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from amct_tensorflow.console.progress_lines import duration
+from amct_tensorflow.io.progress import duration
 from amct_tensorflow.log import log_for
 from amct_tensorflow.search.checked_evaluator import format_metric
-from amct_tensorflow.search.search_result import SearchResult
 from amct_tensorflow.search.statistics import CONFIDENCE, LossInterval
+from amct_tensorflow.search.trials import SearchResult
 
 
 def log_report(result: SearchResult, model_dir: str, record_dir: str) -> None:

@@ -4,12 +4,12 @@ from typing import Any
 
 from amct_tensorflow.errors import EvaluatorError
 from amct_tensorflow.search.predictive import PredictiveSearch
-from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, BinarySearchStrategy, CheckedStrategy
-from amct_tensorflow.sensitivity.measures import (
+from amct_tensorflow.search.sensitivity.measures import (
     CosineSimilaritySensitivity,
     OutputDivergenceSensitivity,
     SensitivityBase,
 )
+from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, BinarySearchStrategy, CheckedStrategy
 
 STRATEGIES: dict[str, type[AutoCalibrationStrategyBase]] = {
     "BinarySearch": BinarySearchStrategy,

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.log import log_for
+from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 from amct_tensorflow.search.evaluator import Evaluation
 from amct_tensorflow.search.run_key import digest
 from amct_tensorflow.search.state import SearchState
-from amct_tensorflow.workers.candidate import Candidate
-from amct_tensorflow.workers.crew import Crew
+from amct_tensorflow.search.workers.scheduler import Crew
+from amct_tensorflow.search.workers.shares import Candidate
 
 
 class Evaluations:

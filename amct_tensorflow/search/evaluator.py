@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.workers.share import WHOLE, Share
+from amct_tensorflow.search.workers.shares import WHOLE, Share
 
 
 class AutoCalibrationEvaluatorBase:

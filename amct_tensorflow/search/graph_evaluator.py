@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.console.progress_bar import ProgressBar
 from amct_tensorflow.data.raw_batches import RawBatches
 from amct_tensorflow.errors import ArgumentTypeError, EvaluatorError
 from amct_tensorflow.graph.session_options import session_options
 from amct_tensorflow.graph.view import full_tensor_name
-from amct_tensorflow.models.shape_text import parse_input_shapes
+from amct_tensorflow.io.progress import ProgressBar
+from amct_tensorflow.model.input_shapes import parse_input_shapes
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
-from amct_tensorflow.sensitivity.divergence import Divergence
-from amct_tensorflow.workers.share import WHOLE, Share
+from amct_tensorflow.search.sensitivity.divergence import Divergence
+from amct_tensorflow.search.workers.shares import WHOLE, Share
 
 
 @dataclass(frozen=True, eq=False)

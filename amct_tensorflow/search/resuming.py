@@ -4,13 +4,13 @@ import os
 from functools import partial
 from pathlib import Path
 
-from amct_tensorflow.calibration.calibrator import CalibrationResult
-from amct_tensorflow.config.schema import QuantConfig
 from amct_tensorflow.errors import StateError
 from amct_tensorflow.log import LOG_DIR
-from amct_tensorflow.models.float_model import FloatModel
-from amct_tensorflow.record.layer_factors import unfused_layers
-from amct_tensorflow.record.record_file import check_record
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
+from amct_tensorflow.quantize.config.schema import QuantConfig
+from amct_tensorflow.quantize.record.factors import unfused_layers
+from amct_tensorflow.quantize.record.record_file import check_record
 from amct_tensorflow.search.run_key import RunKey, digest
 from amct_tensorflow.search.state import FOLDER, SearchState
 

@@ -4,19 +4,19 @@ from collections.abc import Collection
 from functools import partial
 from typing import NamedTuple
 
-from amct_tensorflow.console.progress_lines import duration
 from amct_tensorflow.errors import StateError
-from amct_tensorflow.execution.integer_execution import IntegerExecution
+from amct_tensorflow.io.progress import duration
 from amct_tensorflow.log import log_for
-from amct_tensorflow.quantized.builder import QuantizedGraph, quantize_graph
-from amct_tensorflow.quantized.plan import QuantizationPlan
+from amct_tensorflow.quantize.quantized.builder import QuantizedGraph, quantize_graph
+from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.search.evaluations import Evaluations
 from amct_tensorflow.search.evaluator import Evaluation
+from amct_tensorflow.search.integers.integer_execution import IntegerExecution
 from amct_tensorflow.search.run_key import digest
+from amct_tensorflow.search.sensitivity.layer_scores import LayerScores
+from amct_tensorflow.search.sensitivity.measures import SensitivityBase
 from amct_tensorflow.search.strategy import CheckedStrategy, SearchKnowledge, StrategyDecision
 from amct_tensorflow.search.trials import Configuration, Trial, Trials, quantized_layers
-from amct_tensorflow.sensitivity.layer_scores import LayerScores
-from amct_tensorflow.sensitivity.measures import SensitivityBase
 
 _NAMES_PER_LINE = 10
 

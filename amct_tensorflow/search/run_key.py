@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.config.json_file import dump_config
-from amct_tensorflow.config.schema import QuantConfig
-from amct_tensorflow.models.float_model import FloatModel
+from amct_tensorflow import __version__
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.quantize.config.json_file import dump_config
+from amct_tensorflow.quantize.config.schema import QuantConfig
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
+from amct_tensorflow.search.sensitivity.measures import CosineSimilaritySensitivity, SensitivityBase
 from amct_tensorflow.search.source_code import code_of, parameters_of
-from amct_tensorflow.sensitivity.measures import CosineSimilaritySensitivity, SensitivityBase
-from amct_tensorflow.version import VERSION
 
 
 def digest(value: bytes | str) -> str:
@@ -71,7 +71,7 @@ def run_key(
         "configuration": dump_config(config),
         "sensitivity": f"{kind.__module__}.{kind.__qualname__}",
         "sensitivity's code": code_of(kind, "sensitivity") + parameters_of(comparison),
-        "software": f"{VERSION}, TensorFlow {tf.__version__}, NumPy {np.__version__}",
+        "software": f"{__version__}, TensorFlow {tf.__version__}, NumPy {np.__version__}",
     }
     identity = {name: digest(thing) for name, thing in evaluator.identity().items()}
     return RunKey({name: digest(thing) for name, thing in things.items()}, identity)

@@ -12,26 +12,25 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
-from amct_tensorflow.calibration.calibrator import CalibrationResult
-from amct_tensorflow.calibration.run import prepare_calibration
-from amct_tensorflow.config.schema import QuantConfig
-from amct_tensorflow.console.progress_lines import duration
-from amct_tensorflow.execution.integer_execution import IntegerExecution
+from amct_tensorflow.io.progress import duration
 from amct_tensorflow.log import log_for
-from amct_tensorflow.models.float_model import FloatModel
-from amct_tensorflow.record.layer_factors import unfused_layers
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.quantize.calibration.calibrate import prepare_calibration
+from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
+from amct_tensorflow.quantize.config.schema import QuantConfig
+from amct_tensorflow.quantize.record.factors import unfused_layers
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator, format_metric
 from amct_tensorflow.search.evaluations import Evaluations
 from amct_tensorflow.search.evaluator import Evaluation
+from amct_tensorflow.search.integers.integer_execution import IntegerExecution
 from amct_tensorflow.search.roll_back import RollBack
-from amct_tensorflow.search.search_result import Effort, SearchResult
+from amct_tensorflow.search.sensitivity.layer_scores import LayerScores
+from amct_tensorflow.search.sensitivity.measures import SensitivityBase
 from amct_tensorflow.search.state import SearchState
 from amct_tensorflow.search.statistics import LossInterval, paired_interval
 from amct_tensorflow.search.strategy import CheckedStrategy
-from amct_tensorflow.search.trials import Configuration, Trial
-from amct_tensorflow.sensitivity.layer_scores import LayerScores
-from amct_tensorflow.sensitivity.measures import SensitivityBase
-from amct_tensorflow.workers.crew import Crew
+from amct_tensorflow.search.trials import Configuration, Effort, SearchResult, Trial
+from amct_tensorflow.search.workers.scheduler import Crew
 
 _ORIGINAL = "the original model"
 _ALL_QUANTIZED = "the model with all layers quantized"

@@ -17,18 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from amct_tensorflow.calibration.activation_summary import ActivationSummary
-from amct_tensorflow.calibration.calibrator import CalibrationResult
-from amct_tensorflow.calibration.layer_analysis import LayerAnalysis
 from amct_tensorflow.errors import AmctError, ContentError, OutputError, RecordError, StateError
+from amct_tensorflow.io.contents import dump_arrays, expect, parse_arrays, parse_json
+from amct_tensorflow.io.files import write_atomically
 from amct_tensorflow.log import log_for
-from amct_tensorflow.record.layer_correction import LayerCorrection
-from amct_tensorflow.record.record_file import dump_record, parse_balance, parse_record
+from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
+from amct_tensorflow.quantize.calibration.layer_analysis import LayerAnalysis
+from amct_tensorflow.quantize.calibration.observers import ActivationSummary
+from amct_tensorflow.quantize.record.factors import LayerCorrection
+from amct_tensorflow.quantize.record.record_file import dump_record, parse_balance, parse_record
 from amct_tensorflow.search.evaluator import Evaluation, is_list_of_predictions
 from amct_tensorflow.search.run_key import RunKey, digest
-from amct_tensorflow.storage.arrays import dump_arrays, parse_arrays
-from amct_tensorflow.storage.files import write_atomically
-from amct_tensorflow.storage.json_text import expect, parse_json
 
 FOLDER = "accuracy_based_auto_calibration_state"
 _VERSION = 3

@@ -5,7 +5,7 @@ import tensorflow as tf
 from tfrecords import example, level_png, write
 
 from amct_tensorflow.data import DatasetError, Feature, find_files, scan_records
-from amct_tensorflow.data.files import FILES_IN_TURN
+from amct_tensorflow.data.record_files import FILES_IN_TURN
 
 LABEL = Feature("image/class/label", tf.int64, "the class")
 

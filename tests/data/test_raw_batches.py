@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 import pytest
-
 from amct_tensorflow.common.cmd_line_utils.data_handler import load_data
+
 from amct_tensorflow.data import RAW_TYPES, RawBatches
 from amct_tensorflow.errors import ArgumentTypeError, ArgumentValueError, DatasetError, TooFewFilesError
 

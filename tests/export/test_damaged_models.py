@@ -8,8 +8,8 @@ from graphs import normal, quantize_small_net, tf1
 from test_integers_in_files import evaluator
 
 from amct_tensorflow.errors import ExportError, ModelError
+from amct_tensorflow.export.export_plan import plan_export
 from amct_tensorflow.export.libraries import refusals
-from amct_tensorflow.export.plan import plan_export
 from amct_tensorflow.graph.nodes import make_const
 
 MODEL = Path("results/net_quantized.pb")

@@ -8,11 +8,11 @@ import tensorflow as tf
 from graphs import batch_norm, build, calibrate_and_save, normal, run, tf1
 from test_every_format import OneBatch
 
-from amct_tensorflow.export.check import check_export
+from amct_tensorflow.export import TARGETS
 from amct_tensorflow.export.dilation import find_dilations, write_dilations
-from amct_tensorflow.export.plan import plan_export
-from amct_tensorflow.export.targets import TARGETS
-from amct_tensorflow.export.tflite_editor import TfliteEditor
+from amct_tensorflow.export.export_plan import plan_export
+from amct_tensorflow.export.tflite.tflite_editor import TfliteEditor
+from amct_tensorflow.export.verification import check_export
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator

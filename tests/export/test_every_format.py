@@ -9,9 +9,9 @@ import tensorflow as tf
 from graphs import build, calibrate_and_save, normal, tf1
 
 from amct_tensorflow.errors import ExportError
-from amct_tensorflow.export.run import export_model
-from amct_tensorflow.export.targets import TARGETS
-from amct_tensorflow.graph.op_types import OP_TYPES
+from amct_tensorflow.export import TARGETS
+from amct_tensorflow.export.export_model import export_model
+from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 

@@ -10,11 +10,11 @@ from graphs import build, calibrate_and_save, normal, tf1
 from test_every_format import LAYERS, OneBatch, make_model
 
 from amct_tensorflow.errors import ExportError
-from amct_tensorflow.export.onnx_model import make_onnx_model
-from amct_tensorflow.export.onnx_reading import read_onnx_layers
-from amct_tensorflow.export.openvino_reading import read_openvino_layers
-from amct_tensorflow.export.openvino_target import convert_to_openvino
-from amct_tensorflow.export.plan import plan_export
+from amct_tensorflow.export.export_plan import plan_export
+from amct_tensorflow.export.onnx.onnx_model import make_onnx_model
+from amct_tensorflow.export.onnx.onnx_reading import read_onnx_layers
+from amct_tensorflow.export.openvino.openvino_reading import read_openvino_layers
+from amct_tensorflow.export.openvino.openvino_target import convert_to_openvino
 from amct_tensorflow.export.written import check_written
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 

@@ -11,12 +11,12 @@ from test_every_format import OneBatch
 
 import amct_tensorflow as amct
 from amct_tensorflow.errors import ExportError
-from amct_tensorflow.export.check import check_export
-from amct_tensorflow.export.plan import plan_export
-from amct_tensorflow.export.tflite_editor import TfliteEditor
-from amct_tensorflow.export.tflite_model import make_tflite_model
-from amct_tensorflow.export.tflite_reading import read_tflite_layers
-from amct_tensorflow.export.tflite_target import TFLITE
+from amct_tensorflow.export.export_plan import plan_export
+from amct_tensorflow.export.tflite.tflite_editor import TfliteEditor
+from amct_tensorflow.export.tflite.tflite_model import make_tflite_model
+from amct_tensorflow.export.tflite.tflite_reading import read_tflite_layers
+from amct_tensorflow.export.tflite.tflite_target import TFLITE
+from amct_tensorflow.export.verification import check_export
 from amct_tensorflow.export.written import check_written
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 

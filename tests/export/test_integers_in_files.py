@@ -9,12 +9,12 @@ import tensorflow as tf
 from graphs import build, calibrate_and_save, normal, quantize_small_net, tf1
 from test_every_format import OneBatch
 
-from amct_tensorflow.export.check import check_export
+from amct_tensorflow.export import TARGETS
+from amct_tensorflow.export.export_plan import plan_export
 from amct_tensorflow.export.narrow_weights import SYMMETRIC, with_narrow_weights
-from amct_tensorflow.export.onnx_model import make_onnx_model
-from amct_tensorflow.export.plan import plan_export
-from amct_tensorflow.export.targets import TARGETS
-from amct_tensorflow.export.tflite_model import make_tflite_model
+from amct_tensorflow.export.onnx.onnx_model import make_onnx_model
+from amct_tensorflow.export.tflite.tflite_model import make_tflite_model
+from amct_tensorflow.export.verification import check_export
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")

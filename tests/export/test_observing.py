@@ -8,7 +8,7 @@ import tensorflow as tf
 from graphs import batch_norm, build, calibrate_and_save, normal, run, tf1
 from test_every_format import OneBatch
 
-from amct_tensorflow.export.plan import plan_export
+from amct_tensorflow.export.export_plan import plan_export
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 X = normal((8, 6, 6, 3), 1)

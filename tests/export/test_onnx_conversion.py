@@ -9,9 +9,9 @@ from graphs import build, calibrate_and_save, normal, tf1
 from test_every_format import OneBatch
 
 from amct_tensorflow.errors import ExportError
-from amct_tensorflow.export.onnx_conversion import convert_to_onnx
-from amct_tensorflow.export.run import export_model
-from amct_tensorflow.export.targets import TARGETS
+from amct_tensorflow.export import TARGETS
+from amct_tensorflow.export.export_model import export_model
+from amct_tensorflow.export.onnx.onnx_conversion import convert_to_onnx
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 runtime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")

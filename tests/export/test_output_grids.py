@@ -5,12 +5,12 @@ import pytest
 import tensorflow as tf
 from graphs import build, calibrate_and_save, normal, tf1
 
-from amct_tensorflow.algorithms.activation_factors import ActivationFactors
-from amct_tensorflow.export.clipping import is_clipped_by
-from amct_tensorflow.export.integer_layer import read_integer_layers
+from amct_tensorflow.export.exported_layer import read_integer_layers
+from amct_tensorflow.export.onnx.onnx_model import is_clipped_by
 from amct_tensorflow.export.output_grids import find_outputs_of_layers, grids_of_outputs
-from amct_tensorflow.graph.clips import Clip
 from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.ops.clips import Clip
+from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 
 
 def conv(x, seed, channels=4):

@@ -8,10 +8,10 @@ import tensorflow as tf
 from graphs import build, calibrate_and_save, normal, tf1
 from test_every_format import OneBatch
 
-from amct_tensorflow.comparison.tensor_error import TensorError
-from amct_tensorflow.export.check import OutputErrors
-from amct_tensorflow.export.run import export_model
-from amct_tensorflow.export.tflite_target import TFLITE
+from amct_tensorflow.export.export_model import export_model
+from amct_tensorflow.export.tflite.tflite_target import TFLITE
+from amct_tensorflow.export.verification import OutputErrors
+from amct_tensorflow.results.comparison.tensor_error import TensorError
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 

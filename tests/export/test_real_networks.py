@@ -10,10 +10,10 @@ from graphs import tf1
 
 import amct_tensorflow as amct
 from amct_tensorflow.data import find_files, scan_records
-from amct_tensorflow.export.check import check_export
-from amct_tensorflow.export.plan import plan_export
-from amct_tensorflow.export.targets import TARGETS
-from amct_tensorflow.graph.model_file import load_graph
+from amct_tensorflow.export import TARGETS
+from amct_tensorflow.export.export_plan import plan_export
+from amct_tensorflow.export.verification import check_export
+from amct_tensorflow.model.model_file import load_graph
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 

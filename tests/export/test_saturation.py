@@ -10,12 +10,13 @@ from graphs import build, calibrate_and_save, normal, tf1
 from test_every_format import OneBatch
 
 from amct_tensorflow.errors import ExportError
-from amct_tensorflow.export import onnx_target, openvino_target
+from amct_tensorflow.export import TARGETS
+from amct_tensorflow.export.export_model import export_model
+from amct_tensorflow.export.export_plan import plan_export
 from amct_tensorflow.export.narrow_weights import with_narrow_weights
-from amct_tensorflow.export.plan import plan_export
-from amct_tensorflow.export.run import export_model
+from amct_tensorflow.export.onnx import onnx_target
+from amct_tensorflow.export.openvino import openvino_target
 from amct_tensorflow.export.saturation import SEVEN_BITS, can_saturate, saturates
-from amct_tensorflow.export.targets import TARGETS
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")

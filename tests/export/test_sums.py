@@ -11,12 +11,12 @@ from tensorflow.lite.python import schema_py_generated as schema
 from test_every_format import OneBatch
 
 from amct_tensorflow.errors import ExportError
-from amct_tensorflow.export.check import check_export
-from amct_tensorflow.export.plan import plan_export
-from amct_tensorflow.export.report import format_document
-from amct_tensorflow.export.run import export_model
-from amct_tensorflow.export.targets import TARGETS
-from amct_tensorflow.export.tflite_editor import TfliteEditor
+from amct_tensorflow.export import TARGETS
+from amct_tensorflow.export.export_model import export_model
+from amct_tensorflow.export.export_plan import plan_export
+from amct_tensorflow.export.export_report import format_document
+from amct_tensorflow.export.tflite.tflite_editor import TfliteEditor
+from amct_tensorflow.export.verification import check_export
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")

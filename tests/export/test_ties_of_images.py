@@ -8,8 +8,8 @@ import tensorflow as tf
 from graphs import build, calibrate_and_save, run, tf1
 from test_every_format import OneBatch
 
-from amct_tensorflow.export.plan import plan_export
-from amct_tensorflow.export.targets import TARGETS
+from amct_tensorflow.export import TARGETS
+from amct_tensorflow.export.export_plan import plan_export
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 pytest.importorskip("tf2onnx", reason="the extra onnx is not installed")

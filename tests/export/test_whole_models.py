@@ -11,13 +11,13 @@ from graphs import build, calibrate_and_save, normal, run, save, tf1
 from test_every_format import OneBatch
 
 import amct_tensorflow as amct
-from amct_tensorflow.comparison.correspondence import read_quantized
 from amct_tensorflow.errors import CalibrationError, ExportError, ModelError
-from amct_tensorflow.export.check import check_export
+from amct_tensorflow.export import TARGETS
+from amct_tensorflow.export.export_plan import plan_export
 from amct_tensorflow.export.libraries import refusals
-from amct_tensorflow.export.plan import plan_export
-from amct_tensorflow.export.targets import TARGETS
-from amct_tensorflow.export.tflite_target import TFLITE
+from amct_tensorflow.export.tflite.tflite_target import TFLITE
+from amct_tensorflow.export.verification import check_export
+from amct_tensorflow.results.comparison.correspondence import read_quantized
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 pytest.importorskip("tf2onnx", reason="the extra onnx is not installed")

@@ -6,8 +6,8 @@ import tensorflow as tf
 from graphs import build, normal, run, tf1
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
-from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.graph.session_options import session_options
+from amct_tensorflow.model.model_file import import_graph
 
 
 def graph_of(op, data_format):

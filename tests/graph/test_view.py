@@ -6,11 +6,11 @@ import tensorflow as tf
 from graphs import build, build_v1, control_flow_v1, normal, small_net, tf1
 
 from amct_tensorflow.errors import ModelError, ModelNotFoundError
-from amct_tensorflow.graph.fusion import fuse
-from amct_tensorflow.graph.layers import find_layers, obstacle
-from amct_tensorflow.graph.model_file import check_not_quantized, check_outputs, import_graph, read_model
 from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name, static_shapes
+from amct_tensorflow.model.fusion import fuse
+from amct_tensorflow.model.layers import find_layers, obstacle
+from amct_tensorflow.model.model_file import check_not_quantized, check_outputs, import_graph, read_model
 
 
 def test_reads_a_model(tmp_path):

@@ -19,19 +19,19 @@ from graphs import nchw_on_cpu
 
 import amct_tensorflow as amct
 from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError, ExportError, ModelError
-from amct_tensorflow.execution.integer_execution import IntegerExecution
-from amct_tensorflow.execution.obstacle import obstacle_to_integers
-from amct_tensorflow.export.run import export_model
-from amct_tensorflow.export.targets import TARGETS
+from amct_tensorflow.export import TARGETS
+from amct_tensorflow.export.export_model import export_model
 from amct_tensorflow.graph.session_options import session_options
-from amct_tensorflow.models.float_model import FloatModel
-from amct_tensorflow.quantized.builder import quantize_graph
-from amct_tensorflow.quantized.plan import QuantizationPlan
-from amct_tensorflow.record.corrections import read_corrections
-from amct_tensorflow.record.layer_factors import unfused_layers
-from amct_tensorflow.record.record_file import read_record
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.quantize.quantized.builder import quantize_graph
+from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
+from amct_tensorflow.quantize.record.corrections import read_corrections
+from amct_tensorflow.quantize.record.factors import unfused_layers
+from amct_tensorflow.quantize.record.record_file import read_record
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
+from amct_tensorflow.search.integers.integer_execution import IntegerExecution
+from amct_tensorflow.search.integers.obstacle import obstacle_to_integers
 from random_models.building import INPUT, build, step_of
 from random_models.references import expect
 from random_models.values import batches

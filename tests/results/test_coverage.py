@@ -6,8 +6,8 @@ import tensorflow as tf
 from graphs import SMALL_NET_LAYERS, batch_norm, build, calibrate_and_save, normal, save, small_net, tf1
 
 import amct_tensorflow as amct
-from amct_tensorflow.models.float_model import FloatModel
-from amct_tensorflow.models.inspection import inspect_model
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.model.inspection import inspect_model
 from amct_tensorflow.results.coverage import log_coverage
 
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from amct_tensorflow.quantized.model_files import ModelPaths
-from amct_tensorflow.results.history import dump_history, dump_ranking
-from amct_tensorflow.results.result_files import ResultFiles
+from amct_tensorflow.quantize.quantized.model_files import ModelPaths
+from amct_tensorflow.results.result_files import ResultFiles, dump_history, dump_ranking
 from amct_tensorflow.search.evaluator import Evaluation, MetricEval
 from amct_tensorflow.search.trials import Trial
 

@@ -4,9 +4,8 @@ import pytest
 
 from amct_tensorflow.results.summary import log_report
 from amct_tensorflow.search.evaluator import Evaluation, MetricEval
-from amct_tensorflow.search.search_result import Effort, SearchResult
 from amct_tensorflow.search.statistics import LossInterval
-from amct_tensorflow.search.trials import Trial
+from amct_tensorflow.search.trials import Effort, SearchResult, Trial
 
 
 def result(*, satisfied=True, loss=0.25, interval=None, target=None, reused=0):

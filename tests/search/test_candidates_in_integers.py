@@ -5,14 +5,14 @@ import tensorflow as tf
 from graphs import PLAIN, build_graph, normal
 from test_auto_calibration import Evaluator, calibrate, edit_config, prepare
 
-from amct_tensorflow.calibration.calibrator import Calibrator
-from amct_tensorflow.config.defaults import default_config
 from amct_tensorflow.errors import ArgumentTypeError
-from amct_tensorflow.execution.integer_execution import IntegerExecution
-from amct_tensorflow.execution.obstacle import obstacle_to_integers
-from amct_tensorflow.models.float_model import FloatModel
-from amct_tensorflow.quantized.builder import quantize_graph
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.quantize.calibration.calibrator import Calibrator
+from amct_tensorflow.quantize.config.defaults import default_config
+from amct_tensorflow.quantize.quantized.builder import quantize_graph
 from amct_tensorflow.search import runner
+from amct_tensorflow.search.integers.integer_execution import IntegerExecution
+from amct_tensorflow.search.integers.obstacle import obstacle_to_integers
 
 OPTIONS = {"strategy": "BinarySearch", "sensitivity": "CosineSimilarity"}
 KERNELS = {"_FusedQuantizedConv2D", "_FusedQuantizedDepthwiseConv2D", "_QuantizedMatMul"}

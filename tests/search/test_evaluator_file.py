@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from amct_tensorflow.errors import EvaluatorError
-from amct_tensorflow.search.evaluator_file import derived_evaluator, load_evaluator
-from amct_tensorflow.search.target import Target
+from amct_tensorflow.search.evaluator_file import Target, derived_evaluator, load_evaluator
 
 CLASS = "class E:\n    def calibration(self, graph, outputs):\n        return outputs\n"
 

@@ -10,9 +10,9 @@ from graphs import build, normal, save, small_net
 
 import amct_tensorflow as amct
 from amct_tensorflow.errors import ArgumentTypeError, ArgumentValueError, EvaluatorError
-from amct_tensorflow.graph.model_file import load_graph
-from amct_tensorflow.record.record_file import read_record
-from amct_tensorflow.sensitivity.divergence import Divergence
+from amct_tensorflow.model.model_file import load_graph
+from amct_tensorflow.quantize.record.record_file import read_record
+from amct_tensorflow.search.sensitivity.divergence import Divergence
 
 
 @pytest.fixture

@@ -3,10 +3,9 @@
 import math
 
 import pytest
+from amct_tensorflow.common.auto_calibration import PredictiveSearch, SearchKnowledge
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from amct_tensorflow.common.auto_calibration import PredictiveSearch, SearchKnowledge
 
 LAYERS = [f"layer{index}" for index in range(20)]
 

@@ -17,9 +17,9 @@ from test_auto_calibration import Evaluator, calibrate, contents, edit_config, p
 
 from amct_tensorflow.data import find_files, scan_records
 from amct_tensorflow.errors import EvaluatorError, OutputError
-from amct_tensorflow.graph.model_file import import_graph, read_model
+from amct_tensorflow.io import publishing
 from amct_tensorflow.log import LOG_DIR
-from amct_tensorflow.storage import publishing
+from amct_tensorflow.model.model_file import import_graph, read_model
 
 STATES = "accuracy_based_auto_calibration_state"
 OPTIONS = {"strategy": "PredictiveSearch", "sensitivity": "OutputDivergence"}

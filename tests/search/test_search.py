@@ -4,17 +4,17 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from amct_tensorflow.common.auto_calibration import (
     AutoCalibrationStrategyBase,
     BinarySearchStrategy,
     CosineSimilaritySensitivity,
     SensitivityBase,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+
 from amct_tensorflow.errors import EvaluatorError
-from amct_tensorflow.results.history import dump_history, dump_ranking
+from amct_tensorflow.results.result_files import dump_history, dump_ranking
 from amct_tensorflow.search.evaluator import Evaluation, MetricEval
 from amct_tensorflow.search.strategy import check_decision
 from amct_tensorflow.search.trials import Trial

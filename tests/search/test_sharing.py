@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase, AutoCalibrationStrategyBase
 from graphs import PLAIN, normal, tf1
 from test_auto_calibration import calibrate, contents, edit_config, prepare
 
-from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase, AutoCalibrationStrategyBase
+from amct_tensorflow import accuracy_based_auto_calibration
 from amct_tensorflow.errors import ArgumentTypeError, ArgumentValueError, EvaluatorError, WorkerError
-from amct_tensorflow.graph.model_file import import_graph
 from amct_tensorflow.log import LOG_DIR
-from amct_tensorflow.workers import choices
-from amct_tensorflow.workers.events import Finished, Ready
-from amct_tensorflow.workers.greeting import greeting_of
-from amct_tensorflow.workers.parcel import unpack
-from amct_tensorflow.workers.share import Share
+from amct_tensorflow.model.model_file import import_graph
+from amct_tensorflow.search.workers.handshake import greeting_of
+from amct_tensorflow.search.workers.pool import Finished, Ready
+from amct_tensorflow.search.workers.serialization import unpack
+from amct_tensorflow.search.workers.shares import Share
 
 IMAGES = normal((20, 12, 12, 3), 50)
 STATE = "accuracy_based_auto_calibration_state"
@@ -87,7 +87,7 @@ class HerePool:
 @pytest.fixture
 def here(monkeypatch):
     """The workers of the runs in the test, which are in this process."""
-    monkeypatch.setattr(choices, "ProcessPool", HerePool)
+    monkeypatch.setattr(accuracy_based_auto_calibration, "ProcessPool", HerePool)
     HerePool.made = ()
     return lambda: HerePool.made[-1]
 

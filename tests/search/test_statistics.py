@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 from amct_tensorflow.search.statistics import paired_interval
 

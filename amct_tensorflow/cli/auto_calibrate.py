@@ -1,0 +1,155 @@
+"""``amct_tensorflow auto-calibrate``: accuracy-based automatic quantization of any model."""
+
+import json
+import math
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from amct_tensorflow.cli.options import Command, add_json, add_model, add_workers, non_negative_float, positive_int
+from amct_tensorflow.io.run_as_command import show
+from amct_tensorflow.log import log_for
+
+if TYPE_CHECKING:
+    from amct_tensorflow.accuracy_based_auto_calibration import AutoCalibrationResult
+    from amct_tensorflow.model.float_model import FloatModel
+    from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
+
+TARGET_MISSED = 3
+
+_FOLDER = "./outputs/accuracy_based_auto_calibration"
+_EXAMPLES = """
+  %(prog)s net.pb --evaluator my_evaluator.py
+  %(prog)s net.pb --evaluator my_evaluator.py --target 0.5 --batch_num 4 --save_dir results/net
+  %(prog)s net.pb --evaluator my_evaluator.py --target 0.5 --save_dir results/net --resume
+"""
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    add_model(parser)
+    parser.usage = "%(prog)s MODEL --evaluator FILE [options]"
+    add = parser.add_argument
+    add("--evaluator", metavar="FILE", required=True,
+        help="a Python file that makes an evaluator, an instance of a class derived from AutoCalibrationEvaluatorBase "
+        "(required)")  # fmt: skip
+    add("--target", metavar="LOSS", type=non_negative_float,
+        help="the most that may be lost of the number that evaluate() returns (default: as metric_eval() of the "
+        "evaluator says)")  # fmt: skip
+    add("--lower_is_better", action="store_true", help="with --target: the number is an error, not an accuracy")
+    add("--save_dir", metavar="PREFIX", help="folder of the results and prefix of their names (default: "
+        f"{_FOLDER}/ and the name of the model)")  # fmt: skip
+    add("--calibration_config", "--config_defination", metavar="CFG",
+        help="simplified configuration of how to quantize (default: every layer, every default)")  # fmt: skip
+    add("--batch_num", metavar="N", type=positive_int, help="batches that the evaluator calibrates on (default: 1)")
+    add("--strategy", choices=["PredictiveSearch", "BinarySearch"], default="PredictiveSearch",
+        help="search strategy (default: %(default)s)")  # fmt: skip
+    add("--sensitivity", choices=["OutputDivergence", "CosineSimilarity"], default="OutputDivergence",
+        help="measure that ranks the layers (default: %(default)s)")  # fmt: skip
+    add_workers(parser)
+    add("--resume", action="store_true", help="go on with a run that was cut off (default: start afresh)")
+    add("--exact", action="store_true", help="evaluate every candidate as it would be saved (default: in integers "
+        "where the processor makes that faster, and the best of them again as it is saved)")  # fmt: skip
+    add_json(parser)
+
+
+def _check(parser: ArgumentParser, arguments: Namespace) -> None:
+    if arguments.calibration_config and arguments.batch_num:
+        parser.error(f"--batch_num has no effect; set batch_num in {arguments.calibration_config}")
+    if arguments.lower_is_better and arguments.target is None:
+        parser.error("--lower_is_better has no effect without --target")
+
+
+def _run(arguments: Namespace) -> int:
+    from amct_tensorflow.accuracy_based_auto_calibration import accuracy_based_auto_calibration
+    from amct_tensorflow.quantization import make_quant_config
+
+    evaluator = _evaluator(arguments)
+    model = _load(arguments.model, [name for names in arguments.outputs for name in names])
+    config = make_quant_config(
+        model, batch_num=arguments.batch_num or 1, config_defination=arguments.calibration_config
+    )
+    save_dir = arguments.save_dir or f"{_FOLDER}/{Path(arguments.model).stem}"
+    folder = save_dir.rpartition("/")[0] or "."
+    result = accuracy_based_auto_calibration(
+        model_file=model,
+        outputs=list(model.outputs),
+        record_file=f"{folder}/record.txt",
+        config_file=f"{folder}/config.json",
+        save_dir=save_dir,
+        evaluator=evaluator,
+        strategy=arguments.strategy,
+        sensitivity=arguments.sensitivity,
+        resume=arguments.resume,
+        exact=arguments.exact,
+        config=config,
+        num_workers=arguments.num_workers,
+        ray=arguments.ray,
+    )
+    if arguments.json:
+        show(json.dumps(_document(result), indent=1))
+    return 0 if result.target_met else TARGET_MISSED
+
+
+def _load(path: str, outputs: list[str]) -> "FloatModel":
+    """Returns the model with the outputs that are asked for, else with those that nothing reads."""
+    from amct_tensorflow.errors import ModelError
+    from amct_tensorflow.model.endpoints import find_outputs
+    from amct_tensorflow.model.float_model import FloatModel
+
+    model = FloatModel.load(path, outputs)
+    if outputs:
+        return model
+    found = [end.name for end in find_outputs(model)]
+    if not found:
+        raise ModelError(f"Nothing in {path} looks like an output. Name it with --outputs.")
+    log_for("auto_calibrate").info("The outputs of %s are taken to be %s.", path, ", ".join(found))
+    return model.with_outputs(found)
+
+
+def _evaluator(arguments: Namespace) -> "AutoCalibrationEvaluatorBase":
+    from amct_tensorflow.errors import EvaluatorError
+    from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
+    from amct_tensorflow.search.evaluator_file import Target, derived_evaluator, load_evaluator
+
+    evaluator = derived_evaluator(load_evaluator(arguments.evaluator), arguments.evaluator)
+    has_own = type(evaluator).metric_eval is not AutoCalibrationEvaluatorBase.metric_eval
+    name = type(evaluator).__name__
+    if arguments.target is None:
+        if not has_own:
+            raise EvaluatorError(f"{name} does not implement metric_eval(). Give the most that may be lost: --target.")
+        return evaluator
+    if has_own:
+        log_for("auto_calibrate").info("--target %g counts, not metric_eval() of %s.", arguments.target, name)
+    # Of this one object alone: its class, by which a run that is resumed is known, stays as it is.
+    evaluator.metric_eval = Target(arguments.target, arguments.lower_is_better)  # type: ignore[method-assign]
+    return evaluator
+
+
+def _document(result: "AutoCalibrationResult") -> dict[str, Any]:
+    """Returns what was found, as JSON can hold it."""
+    return {
+        "version": 1,
+        "original_metric": _value(result.original_metric),
+        "global_metric": _value(result.global_metric),
+        "saved_metric": _value(result.saved_metric),
+        "target_met": result.target_met,
+        "loss": _value(result.loss),
+        "loss_interval": result.loss_interval,
+        "layers_in_float": [name for name, quantized in result.roll_back_config.items() if not quantized],
+        "layers": len(result.roll_back_config),
+        "float_mac_share": result.float_mac_share,
+        "evaluations": result.evaluations,
+        "model_file": str(result.model_file),
+    }
+
+
+def _value(metric: Any) -> int | float | str:
+    """Returns a number as it is if JSON knows it, and anything else as text."""
+    known = isinstance(metric, int) or (isinstance(metric, float) and math.isfinite(metric))
+    return metric if known else str(metric)
+
+
+AUTO_CALIBRATE = Command(
+    "auto-calibrate", "quantize a model, but for layers that its accuracy needs in float", _add_arguments, _run,
+    _EXAMPLES, _check, "Interrupted. Give the same command with --resume to go on; nothing is evaluated twice.",
+)  # fmt: skip

@@ -1,0 +1,285 @@
+"""The quantized model in ONNX.
+
+    x -> QuantizeLinear -> DequantizeLinear -> Conv(DequantizeLinear(int8 weights), DequantizeLinear(int32 bias))
+
+Activations are uint8 with a zero point of ``offset + 128``, which says the same as int8 with ``offset``: x86 multiplies
+uint8 by int8. Weights have a scale per output channel, wherever ours have. Whatever is no layer stays in float.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from amct_tensorflow.export.export_plan import ExportPlan
+from amct_tensorflow.export.exported_layer import IntegerLayer
+from amct_tensorflow.export.onnx.onnx_conversion import convert_to_onnx
+from amct_tensorflow.export.onnx.onnx_editor import OnnxEditor
+from amct_tensorflow.export.onnx.onnx_forms import FORMS, INT8_WEIGHTS
+from amct_tensorflow.export.output_grids import limits
+from amct_tensorflow.ops.clips import NO_CLIP, Clip
+from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+
+# Rounding a scale to float32 may take the end of a range beyond that of a clip by so much, relatively; it is far below
+# a step.
+_TOLERANCE = 1e-6
+
+
+def is_clipped_by(clip: Clip, grid: ActivationFactors) -> bool:
+    """Tells whether the 256 values of a grid all lie in the range of a clip."""
+    lowest, highest = limits(grid)
+    slack = _TOLERANCE * (highest - lowest)
+    return lowest >= clip.lowest - slack and highest <= clip.highest + slack
+
+
+_POOLS = ("AveragePool", "GlobalAveragePool")
+# Runtimes have int8 kernels of these that yield float.
+_FLOAT_OUTPUT = ("MatMul", "Gemm")
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """A quantized model in ONNX.
+
+    Attributes:
+        model: the ModelProto.
+        weights: per layer whose weights it holds as integers, the name of that tensor.
+        nodes: per quantized layer, its node.
+        ends: per quantized layer, the tensor with its output.
+        adds: per sum of the plan that is in 8 bits, its node.
+        missing: per quantized layer, and per sum of the plan, that stays in float, why.
+    """
+
+    model: Any
+    weights: Mapping[str, str]
+    nodes: Mapping[str, str]
+    ends: Mapping[str, str]
+    adds: Mapping[str, str]
+    missing: Mapping[str, str]
+
+
+def make_onnx_model(plan: ExportPlan, *, outputs_in_int8: bool) -> OnnxModel:
+    """Makes the ONNX model of a plan.
+
+    Args:
+        plan: the plan.
+        outputs_in_int8: whether outputs of layers are in 8 bits even where a float op reads them, as runtimes need it
+            whose int8 kernels yield nothing else.
+
+    Raises:
+        ExportError: a library is missing, or the converter does not know an op of the model.
+    """
+    missing: dict[str, str] = {}
+    while True:
+        writer = _Writer(plan, convert_to_onnx(plan.twin, plan.inputs, plan.outputs), outputs_in_int8)
+        nodes, lost = writer.find_nodes()
+        if not lost:
+            return writer.write(nodes, missing)
+        missing.update(lost)
+        plan = plan.without(lost)
+
+
+class _Writer:
+    """Puts the integers of a plan into its float twin in ONNX."""
+
+    def __init__(self, plan: ExportPlan, model: Any, outputs_in_int8: bool) -> None:
+        self._plan = plan
+        self._editor = OnnxEditor(model)
+        self._outputs_in_int8 = outputs_in_int8
+        self._dequantized: dict[tuple[str, ActivationFactors], str] = {}
+        self._weights: dict[str, str] = {}
+        self._ends: dict[str, str] = {}
+
+    def write(self, nodes: Mapping[str, Any], missing: Mapping[str, str]) -> OnnxModel:
+        """Returns the model with the integers.
+
+        Args:
+            nodes: per layer, its node.
+            missing: what is known of other layers.
+        """
+        for name, node in nodes.items():
+            node.input[0] = self._quantized(node.input[0], self._plan.layers[name].input_grid)
+        for name, node in nodes.items():
+            self._put_integers(self._plan.layers[name], node)
+            self._ends[name] = self._end(name, node)
+        adds, in_float = self._put_sums_on_grids()
+        names = {name: str(node.name) for name, node in nodes.items()}
+        return OnnxModel(self._editor.model(), self._weights, names, self._ends, adds, {**missing, **in_float})
+
+    def find_nodes(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """Returns per layer the node that computes it: of pools that with its output, of others that with its weights.
+
+        Where two layers have the same weights, nothing tells them apart, and both stay in float.
+
+        Returns:
+            The nodes, and why there is none for other layers.
+        """
+        by_weights: dict[tuple[str, bytes], list[Any]] = {}
+        by_output = {name: node for node in self._editor.nodes for name in node.output}
+        for node in self._editor.nodes:
+            weights = self._editor.constant(node.input[1]) if len(node.input) > 1 else None
+            if weights is not None:
+                by_weights.setdefault((node.op_type, _digest(weights)), []).append(node)
+        found, missing = {}, {}
+        for name, layer in self._plan.quantized_layers.items():
+            if layer.weights is None:
+                node = by_output.get(f"{name}:0")
+                candidates = [node] if node is not None and node.op_type in _POOLS else []
+            else:
+                form = FORMS[layer.op_type.name]
+                candidates = by_weights.get((form.op, _digest(form.layout(layer.float_weights))), [])
+            if len(candidates) == 1:
+                found[name] = candidates[0]
+            else:
+                missing[name] = "another layer has the same weights" if candidates else "the converter has changed it"
+        return found, missing
+
+    def _quantized(self, tensor: str, grid: ActivationFactors) -> str:
+        """Returns a tensor on a grid; those who ask for the same get the same."""
+        key = (tensor, grid)
+        if key not in self._dequantized:
+            name = f"{tensor}/quantized_{len(self._dequantized)}"
+            scale = self._editor.add_constant(f"{name}/scale", np.array(grid.scale, np.float32))
+            zero_point = self._editor.add_constant(f"{name}/zero_point", np.array(grid.offset + 128, np.uint8))
+            self._editor.add_node("QuantizeLinear", [tensor, scale, zero_point], name)
+            dequantized = f"{name}/dequantized"
+            self._dequantized[key] = self._editor.add_node("DequantizeLinear", [name, scale, zero_point], dequantized)
+        return self._dequantized[key]
+
+    def _put_integers(self, layer: IntegerLayer, node: Any) -> None:
+        if layer.weights is None:
+            return
+        form = FORMS[layer.op_type.name]
+        name = self._weights[layer.name] = INT8_WEIGHTS.format(layer.name)
+        node.input[1] = self._integers(name, form.layout(layer.weights), layer.weight_scale, form.channel_axis)
+        if layer.op_type.name == "MatMul" and layer.bias is not None:
+            self._take_bias_in(layer, node)
+        if node.op_type in ("Conv", "Gemm") and len(node.input) > 2 and layer.bias is not None:
+            # The scale that the format defines for a bias: that of the data times that of the weights.
+            scale = np.float32(layer.input_grid.scale) * layer.weight_scale
+            if self._is_bias_of(layer, node.input[2]):
+                node.input[2] = self._integers(f"{layer.name}/int32_bias", layer.bias, scale, 0)
+
+    def _is_bias_of(self, layer: IntegerLayer, tensor: str) -> bool:
+        bias = self._editor.constant(tensor)
+        return bias is not None and np.array_equal(bias, layer.float_bias)
+
+    def _take_bias_in(self, layer: IntegerLayer, node: Any) -> None:
+        """Makes a product of matrices and the Add of its bias a Gemm, which runtimes have an int8 kernel of."""
+        readers = self._editor.readers(node.output[0])
+        if len(readers) != 1 or readers[0].op_type != "Add" or self._editor.is_output(node.output[0]):
+            return
+        (biased,) = readers
+        others = [name for name in biased.input if name != node.output[0]]
+        if len(others) == 1 and self._is_bias_of(layer, others[0]):
+            node.op_type = "Gemm"
+            node.input.append(others[0])
+            node.output[0] = biased.output[0]
+            self._editor.remove(biased)
+
+    def _integers(self, name: str, values: np.ndarray, scale: np.ndarray, axis: int) -> str:
+        integers = self._editor.add_constant(name, np.ascontiguousarray(values))
+        per_channel = scale.size > 1
+        factor = self._editor.add_constant(f"{name}/scale", scale if per_channel else scale.reshape(()))
+        # ONNX Runtime makes an int8 kernel of a Gemm only where the zero points are written.
+        zeros = np.zeros(scale.shape if per_channel else (), values.dtype)
+        zero_point = self._editor.add_constant(f"{name}/zero_point", zeros)
+        attributes = {"axis": axis} if per_channel else {}
+        inputs = [integers, factor, zero_point]
+        return self._editor.add_node("DequantizeLinear", inputs, f"{name}/dequantized", **attributes)
+
+    def _end(self, name: str, node: Any) -> str:
+        """Puts the output of a layer on its grid, where it has one; returns the tensor that holds it."""
+        tensor, grid = str(node.output[0]), self._plan.output_grids.get(name)
+        readers = self._editor.readers(tensor)
+        if node.op_type == "MatMul" and len(readers) == 1 and readers[0].op_type == "Add":
+            tensor = str(readers[0].output[0])
+            readers = self._editor.readers(tensor)
+        is_wanted = self._outputs_in_int8 or self._plan.layer_outputs[name].grid is not None
+        if grid is None or not is_wanted or node.op_type in _FLOAT_OUTPUT:
+            clips, _ = self._clips(tensor)
+            return str(clips[-1].output[0]) if clips else tensor
+        return self._hand_on(tensor, grid)
+
+    def _put_sums_on_grids(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Puts the sums of the plan on their grids; returns the names of their nodes, and why others are in float."""
+        adds = {name: node for node in self._editor.nodes if node.op_type == "Add" for name in node.output}
+        on_grid, in_float = {}, {}
+        for name in self._plan.sums:
+            node = adds.get(f"{name}:0")
+            if node is None:
+                in_float[name] = "the converter has changed it"
+            elif not set(self._dequantized.values()).issuperset(node.input):
+                in_float[name] = "what it adds is in float"
+            else:
+                self._hand_on(str(node.output[0]), self._plan.output_grids[name])
+                on_grid[name] = str(node.name)
+        return on_grid, in_float
+
+    def _clips(self, tensor: str) -> tuple[list[Any], Clip]:
+        """Returns the nodes behind a tensor that clip it, each of which alone reads the one before, and how they do."""
+        found: list[Any] = []
+        together = NO_CLIP
+        while not self._editor.is_output(tensor):
+            readers = self._editor.readers(tensor)
+            clip = self._clip(readers[0], tensor) if len(readers) == 1 else None
+            if clip is None:
+                break
+            found, together, tensor = [*found, readers[0]], together.then(clip), str(readers[0].output[0])
+        return found, together
+
+    def _clip(self, node: Any, tensor: str) -> Clip | None:
+        """Returns how a node clips a tensor; None if it does something else, or its bounds are computed."""
+        if node.op_type == "Relu":
+            return Clip(0, np.inf)
+        if node.op_type == "Clip":
+            bounds = [*(self._bound(name) for name in node.input[1:]), None, None]
+            is_known = all(bound is not None or not name for name, bound in zip(node.input[1:], bounds, strict=False))
+            lowest, highest = (bound if bound is not None else np.inf for bound in bounds[:2])
+            return Clip(lowest if np.isfinite(lowest) else -np.inf, highest) if is_known else None
+        if node.op_type not in ("Min", "Max") or len(node.input) != 2:
+            return None
+        (bound,) = (self._bound(name) for name in node.input if name != tensor)
+        if bound is None:
+            return None
+        return Clip(-np.inf, bound) if node.op_type == "Min" else Clip(bound, np.inf)
+
+    def _bound(self, tensor: str) -> float | None:
+        """Returns the value of a constant with a single element."""
+        value = self._editor.constant(tensor)
+        return float(value.reshape(())) if value is not None and value.size == 1 else None
+
+    def _hand_on(self, tensor: str, grid: ActivationFactors) -> str:
+        """Puts a tensor on a grid, behind what clips it if that is not superfluous there; returns what is read."""
+        clips, together = self._clips(tensor)
+        if clips:
+            end = str(clips[-1].output[0])
+            if is_clipped_by(together, grid) and not self._editor.is_output(end):
+                for node in clips:
+                    self._editor.remove(node)
+                self._editor.redirect(end, tensor)
+                self._move_quantizers(end, tensor)
+            else:
+                self._on_grid(tensor, grid)
+                return end
+        return self._on_grid(tensor, grid)
+
+    def _move_quantizers(self, old: str, new: str) -> None:
+        """Notes that quantizers of one tensor read another one now."""
+        for (tensor, grid), dequantized in list(self._dequantized.items()):
+            if tensor == old:
+                self._dequantized[new, grid] = self._dequantized.pop((tensor, grid), dequantized)
+
+    def _on_grid(self, tensor: str, grid: ActivationFactors) -> str:
+        """Makes all readers of a tensor read it on a grid."""
+        if self._editor.is_output(tensor):
+            return tensor
+        dequantized = self._quantized(tensor, grid)
+        quantized = dequantized.removesuffix("/dequantized")
+        self._editor.redirect(tensor, dequantized, exempt=[quantized])
+        return dequantized
+
+
+def _digest(values: np.ndarray) -> bytes:
+    return np.ascontiguousarray(values).tobytes()

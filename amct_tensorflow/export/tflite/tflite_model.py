@@ -1,0 +1,289 @@
+"""The quantized model in TensorFlow Lite.
+
+The twin has no quantizers, and the converter knows algebra: a bias in front of a dense layer goes through its weights
+into its bias, and a scale into its weights. That is right in float, and wrong once the integers of both layers are put
+back. So a maximum with the least float stands in each of these places, which changes no value, and which no rule of the
+converter's knows. They are taken out again before the integers come in.
+
+TensorFlow's converter gives the float twin; no quantization of its own takes part. Its int8 kernels yield int8, so that
+each needs a grid for its output. A layer that has none, or of which there is no int8 kernel, computes in float from the
+same integers: its weights stay int8 in the file, and are brought back when the model is loaded.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from amct_tensorflow.export.export_plan import ExportPlan
+from amct_tensorflow.export.exported_layer import IntegerLayer
+from amct_tensorflow.export.tflite.tflite_conversion import convert_to_tflite
+from amct_tensorflow.export.tflite.tflite_editor import TfliteEditor
+from amct_tensorflow.export.tflite.tflite_forms import FORMS, INT8_WEIGHTS, Form
+from amct_tensorflow.graph.nodes import make_const, make_node
+from amct_tensorflow.graph.rewrite import GraphEditor
+from amct_tensorflow.graph.view import GraphView, full_tensor_name
+from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+
+_LEAST = np.array(np.finfo(np.float32).min)
+
+
+def with_barriers(plan: ExportPlan) -> GraphDef:
+    """Returns the twin of a plan with a barrier on every tensor that is to be quantized."""
+    editor = GraphEditor(GraphView(plan.twin))
+    barriers: dict[str, str] = {}
+    for name, layer in plan.quantized_layers.items():
+        index = layer.op_type.data_input
+        data = editor.node(name).input[index]
+        key = full_tensor_name(data)
+        if key not in barriers:
+            barrier = editor.unique_name(f"{layer.quantizer}/barrier")
+            least = editor.add(make_const(editor.unique_name(f"{barrier}/least"), _LEAST), like=name)
+            barriers[key] = editor.add(make_node(barrier, "Maximum", [data, least], T=tf.float32), like=name)
+        editor.replace_input(name, index, barriers[key])
+    return editor.graph_def_for(plan.outputs)
+
+
+def remove_barriers(editor: TfliteEditor) -> None:
+    """Takes the barriers out of a converted model."""
+    for operator in list(editor.operators):
+        if editor.op_type(operator) == "MAXIMUM":
+            data, least = (int(index) for index in operator.inputs)
+            if editor.constant(least) == _LEAST.tobytes():
+                editor.bypass(operator, data)
+
+
+# The least versions of the op types that take int8; of DEQUANTIZE also the one that takes a scale per channel.
+_QUANTIZE, _DEQUANTIZE, _DEQUANTIZE_PER_CHANNEL, _ADD = 1, 2, 5, 2
+# The least of QUANTIZE that takes int8 on one grid to another one.
+_REQUANTIZE = 2
+# Op types that do nothing but move values, and the least versions of them that take int8.
+_MOVING = {"MAX_POOL_2D": 2, "PAD": 2, "RESHAPE": 1, "SQUEEZE": 1, "TRANSPOSE": 2}
+
+# XNNPACK refuses to load a file in which a step of a layer's sums is as many steps of its output, in any channel.
+_MOST_STEPS = 256
+_CHANGED = "the converter has changed it"
+_SAME_WEIGHTS = "another layer has the same weights"
+
+
+@dataclass(frozen=True)
+class TfliteModel:
+    """A quantized model in TensorFlow Lite.
+
+    Attributes:
+        content: the flatbuffer.
+        ends: per quantized layer that was found, the name of the tensor with its output.
+        in_float: per quantized layer, and per sum of the plan, that computes in float, why.
+    """
+
+    content: bytes
+    ends: Mapping[str, str]
+    in_float: Mapping[str, str]
+
+
+def make_tflite_model(plan: ExportPlan) -> TfliteModel:
+    """Makes the TensorFlow Lite model of a plan, for as much at a time as its shapes say.
+
+    Raises:
+        ExportError: the converter does not know an op of the model.
+    """
+    missing: dict[str, str] = {}
+    while True:
+        writer = _Writer(
+            plan, convert_to_tflite(with_barriers(plan), plan.shapes, list(plan.inputs), list(plan.outputs))
+        )
+        operators, lost = writer.find_operators()
+        if not lost:
+            return writer.write(operators, missing)
+        missing.update(lost)
+        plan = plan.without(lost)
+
+
+class _Writer:
+    """Puts the integers of a plan into its float twin in TensorFlow Lite."""
+
+    def __init__(self, plan: ExportPlan, content: bytes) -> None:
+        self._plan = plan
+        self._editor = TfliteEditor(content)
+        remove_barriers(self._editor)
+        self._quantized: dict[tuple[int, ActivationFactors], int] = {}
+        self._floats: dict[tuple[int, ActivationFactors], int] = {}
+        self._handed_on: dict[int, int] = {}  # from the float tensor of an output to its integers
+        self._ends: dict[str, str] = {}
+
+    def write(self, operators: Mapping[str, Any], missing: Mapping[str, str]) -> TfliteModel:
+        """Returns the model with the integers.
+
+        Args:
+            operators: per layer, its operator.
+            missing: what is known of other layers.
+        """
+        in_float = {name: reason for name in operators if (reason := self._reason(name)) is not None}
+        for name, operator in operators.items():
+            if name not in in_float:
+                self._ends[name] = self._hand_on_in_int8(operator, self._plan.output_grids[name])
+        in_float.update(self._add_in_int8())
+        self._move_in_int8()
+        for name, operator in operators.items():
+            compute = self._compute_in_float if name in in_float else self._compute_in_int8
+            compute(self._plan.layers[name], operator)
+        return TfliteModel(self._editor.content(), self._ends, {**in_float, **missing})
+
+    def find_operators(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """Returns per layer the operator that computes it, and why there is none for other layers."""
+        by_weights: dict[tuple[str, bytes], list[Any]] = {}
+        pools: dict[str, list[Any]] = {}
+        for operator in self._editor.operators:
+            op_type = self._editor.op_type(operator)
+            if op_type == "AVERAGE_POOL_2D":
+                pools.update({name: [operator] for name in self._editor.name(operator.outputs[0]).split(";")})
+            weights = self._editor.constant(operator.inputs[1]) if len(operator.inputs) > 1 else None
+            if weights is not None:
+                by_weights.setdefault((op_type, weights), []).append(operator)
+        found, missing = {}, {}
+        for name, layer in self._plan.quantized_layers.items():
+            form = FORMS.get(layer.op_type.name)
+            if layer.weights is None:
+                candidates = pools.get(name, [])
+            elif form is None:
+                missing[name] = f"there is no int8 kernel of {layer.op_type.name}"
+                continue
+            else:
+                weights = np.ascontiguousarray(form.layout(layer.float_weights)).tobytes()
+                candidates = by_weights.get((form.op, weights), [])
+            if len(candidates) != 1:
+                missing[name] = _SAME_WEIGHTS if candidates else _CHANGED
+            elif form is not None and not self._account_for_bias(layer, form, candidates[0]):
+                missing[name] = _CHANGED
+            else:
+                found[name] = candidates[0]
+        claims = Counter(map(id, found.values()))
+        missing.update({name: _SAME_WEIGHTS for name, operator in found.items() if claims[id(operator)] > 1})
+        return found, missing
+
+    def _account_for_bias(self, layer: IntegerLayer, form: Form, operator: Any) -> bool:
+        """Makes an operator add the bias of its layer, all of it and nothing else; tells whether that can be."""
+        expected = np.zeros(1, np.float32) if layer.bias is None else layer.float_bias
+        index = int(operator.inputs[form.bias]) if len(operator.inputs) > form.bias else -1
+        held = np.zeros(1, np.float32) if index == -1 else self._editor.values(index)
+        if held is None or held.any():
+            return held is not None and np.array_equal(held, expected)
+        return not expected.any() or self._editor.take_in_add(operator, form.bias, expected)
+
+    def _reason(self, name: str) -> str | None:
+        """Returns why a layer computes in float; None if it does not."""
+        if self._plan.layers[name].weights is None:
+            return "its output is finer than the scale of its input, to which the int8 kernel rounds"
+        if name not in self._plan.output_grids:
+            return "its output stays in float, which no int8 kernel yields"
+        layer = self._plan.layers[name]
+        steps = layer.deq_scale / np.float32(self._plan.output_grids[name].scale)
+        if not np.all(steps < _MOST_STEPS):
+            return f"a step of its sums is {steps.max():.0f} steps of its output; XNNPACK takes less than {_MOST_STEPS}"
+        return None
+
+    def _add_in_int8(self) -> dict[str, str]:
+        """Lets the sums of the plan add integers; returns why those do not that cannot."""
+        adds = {
+            name: operator
+            for operator in self._editor.operators
+            if self._editor.op_type(operator) == "ADD"
+            for name in self._editor.name(operator.outputs[0]).split(";")
+        }
+        in_float = {}
+        for name in self._plan.sums:
+            operator = adds.get(name)
+            if operator is None:
+                in_float[name] = _CHANGED
+            elif not self._handed_on.keys() >= set(map(int, operator.inputs)):
+                in_float[name] = "what it adds is in float"
+            else:
+                operator.inputs = [self._handed_on[int(index)] for index in operator.inputs]
+                self._hand_on_in_int8(operator, self._plan.output_grids[name])
+                self._editor.set_version(operator, _ADD)
+        return in_float
+
+    def _move_in_int8(self) -> None:
+        """Lets operators that only move what is handed on in 8 bits move the integers, by which nothing is rounded."""
+        for operator in list(self._editor.operators):
+            op_type = self._editor.op_type(operator)
+            integers = self._handed_on.get(int(operator.inputs[0])) if op_type in _MOVING else None
+            if integers is not None:
+                operator.inputs[0] = integers
+                self._hand_on_in_int8(operator, self._editor.grid(integers))
+                self._editor.set_version(operator, _MOVING[op_type])
+
+    def _hand_on_in_int8(self, operator: Any, grid: ActivationFactors) -> str:
+        """Lets an operator yield int8 on a grid, from which the float tensor is made that it yielded before.
+
+        Returns:
+            The name of the tensor of int8.
+        """
+        end = int(operator.outputs[0])
+        integers = self._editor.add_tensor_like(end, f"{self._editor.name(end)}/int8", grid)
+        operator.outputs = [integers]
+        self._editor.add_operator("DEQUANTIZE", _DEQUANTIZE, [integers], end)
+        self._quantized[end, grid] = self._handed_on[end] = integers
+        self._floats[end, grid] = end
+        return self._editor.name(integers)
+
+    def _compute_in_int8(self, layer: IntegerLayer, operator: Any) -> None:
+        form = FORMS[layer.op_type.name]
+        operator.inputs[form.data] = self._on_grid(int(operator.inputs[form.data]), layer.input_grid)
+        operator.inputs[1] = self._weights(layer, form)
+        # The scale that the format defines for a bias: that of the data times that of the weights. Where there is none,
+        # zeros stand: some kernels want one, and a float one may have been left there.
+        scale = np.float32(layer.input_grid.scale) * self._weight_scale(layer, form)
+        bias = np.zeros(layer.channels, np.int32) if layer.bias is None else layer.bias
+        integers = self._editor.add_integers(f"{layer.name}/int32_bias", bias, scale, 0)
+        operator.inputs = [*operator.inputs[: form.bias], integers]
+        self._editor.set_version(operator, form.version)
+
+    def _compute_in_float(self, layer: IntegerLayer, operator: Any) -> None:
+        form = FORMS.get(layer.op_type.name)
+        data = 0 if form is None else form.data
+        operator.inputs[data] = self._float_on_grid(int(operator.inputs[data]), layer.input_grid)
+        self._ends[layer.name] = self._editor.name(int(operator.outputs[0]))
+        if form is None:
+            return
+        weights = self._weights(layer, form)
+        brought_back = self._editor.add_float_like(int(operator.inputs[1]), f"{layer.name}/float_weights")
+        version = _DEQUANTIZE_PER_CHANNEL if self._weight_scale(layer, form).size > 1 else _DEQUANTIZE
+        self._editor.add_operator("DEQUANTIZE", version, [weights], brought_back)
+        operator.inputs[1] = brought_back
+
+    def _weights(self, layer: IntegerLayer, form: Form) -> int:
+        assert layer.weights is not None
+        scale = self._weight_scale(layer, form)
+        name = INT8_WEIGHTS.format(layer.name)
+        return self._editor.add_integers(name, form.layout(layer.weights), scale, form.channel_axis)
+
+    def _weight_scale(self, layer: IntegerLayer, form: Form) -> np.ndarray:
+        if form.per_channel and layer.weight_scale.size == 1:
+            return np.broadcast_to(layer.weight_scale, (layer.channels,))
+        return layer.weight_scale
+
+    def _on_grid(self, tensor: int, grid: ActivationFactors) -> int:
+        """Returns the integers of a float tensor on a grid; those who ask for the same get the same."""
+        key = (tensor, grid)
+        if key not in self._quantized:
+            name = f"{self._editor.name(tensor)}/int8_{len(self._quantized)}"
+            self._quantized[key] = self._editor.add_tensor_like(tensor, name, grid)
+            if tensor in self._handed_on:  # straight from the integers, without floats in between
+                self._editor.add_operator("QUANTIZE", _REQUANTIZE, [self._handed_on[tensor]], self._quantized[key])
+            else:
+                self._editor.add_operator("QUANTIZE", _QUANTIZE, [tensor], self._quantized[key])
+        return self._quantized[key]
+
+    def _float_on_grid(self, tensor: int, grid: ActivationFactors) -> int:
+        """Returns what the integers of a float tensor on a grid stand for."""
+        key = (tensor, grid)
+        if key not in self._floats:
+            integers = self._on_grid(tensor, grid)
+            self._floats[key] = self._editor.add_float_like(tensor, f"{self._editor.name(integers)}/float")
+            self._editor.add_operator("DEQUANTIZE", _DEQUANTIZE, [integers], self._floats[key])
+        return self._floats[key]

@@ -1,0 +1,59 @@
+"""What a TensorFlow Lite file holds of each layer, read from its bytes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from amct_tensorflow.export.exported_layer import IntegerLayer
+from amct_tensorflow.export.tflite.tflite_editor import TfliteEditor
+from amct_tensorflow.export.tflite.tflite_forms import FORMS, INT8_WEIGHTS
+from amct_tensorflow.export.written import WrittenLayer, in_original_layout
+
+
+def read_tflite_layers(content: bytes, layers: Mapping[str, IntegerLayer]) -> dict[str, WrittenLayer]:
+    """Returns what is found of the layers whose weights a file has in int8.
+
+    Args:
+        content: the flatbuffer.
+        layers: the layers by name, for the shapes of their weights.
+    """
+    editor = TfliteEditor(content)
+    brought_back = {
+        int(operator.outputs[0]): int(operator.inputs[0])
+        for operator in editor.operators
+        if editor.op_type(operator) == "DEQUANTIZE"
+    }
+    by_weights = {}
+    for operator in editor.operators:
+        if len(operator.inputs) > 1:
+            index = int(operator.inputs[1])
+            by_weights[editor.name(brought_back.get(index, index))] = operator
+    return {
+        name: _read(editor, by_weights[INT8_WEIGHTS.format(name)], layer, brought_back)
+        for name, layer in layers.items()
+        if INT8_WEIGHTS.format(name) in by_weights
+    }
+
+
+def _read(editor: TfliteEditor, operator: Any, layer: IntegerLayer, brought_back: Mapping[int, int]) -> WrittenLayer:
+    assert layer.weights is not None
+    form = FORMS[layer.op_type.name]
+    data, weights = (int(operator.inputs[index]) for index in (form.data, 1))
+    data, weights = brought_back.get(data, data), brought_back.get(weights, weights)
+    bias = int(operator.inputs[form.bias]) if len(operator.inputs) > form.bias else -1
+    values = editor.values(weights)
+    return WrittenLayer(
+        weights=None if values is None else in_original_layout(values, layer.weights.shape, form.layout),
+        weight_scale=np.asarray(editor.tensor(weights).quantization.scale),
+        bias=None if bias == -1 else _in_float(editor, bias),
+        input_grid=editor.grid(data),
+    )
+
+
+def _in_float(editor: TfliteEditor, index: int) -> np.ndarray | None:
+    """Returns what the integers of a bias stand for, or the floats that it is."""
+    values, parameters = editor.values(index), editor.tensor(index).quantization
+    if values is None or parameters is None or parameters.scale is None:
+        return values
+    return np.asarray(values * np.asarray(parameters.scale, np.float64))

@@ -1,0 +1,81 @@
+"""What goes into a model, and what comes out of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from amct_tensorflow.errors import ModelError
+from amct_tensorflow.graph.op_definitions import op_definition, varying_nodes
+from amct_tensorflow.graph.view import GraphView, Shape, upstream
+from amct_tensorflow.model.float_model import FloatModel
+
+_INPUTS = frozenset({"Placeholder", "PlaceholderWithDefault"})
+# Ends of checks, and of loops, which nobody asks for.
+_NO_OUTPUTS = frozenset({"Assert", "CheckNumerics", "CheckNumericsV2", "Exit"})
+# Conditions, and what only ops of TensorFlow can hold: the list that a loop has filled, and state.
+_NO_OUTPUT_TYPES = frozenset({"bool", "resource", "variant"})
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An input or output of a model.
+
+    Attributes:
+        name: its node, without ``:0``.
+        dtype: TensorFlow's name of its type.
+        shape: its static shape; None if it may have any number of axes.
+        has_default: whether it is an input that need not be fed.
+    """
+
+    name: str
+    dtype: str
+    shape: Shape | None
+    has_default: bool = False
+
+
+def find_inputs(model: FloatModel, outputs: Sequence[str]) -> list[Endpoint]:
+    """Returns the inputs on which outputs depend in the model as its file has it: these have to be fed."""
+    needed = upstream(model.original.nodes, outputs)
+    return [
+        _endpoint(model.outline, str(node.name), has_default=node.op == "PlaceholderWithDefault")
+        for node in model.original.nodes.values()
+        if node.op in _INPUTS and node.name in needed
+    ]
+
+
+def find_outputs(model: FloatModel) -> list[Endpoint]:
+    """Returns the outputs of a model: those that it was loaded with, else what seems to be meant for its user.
+
+    These are the values that follow from data and that nothing reads. Conditions, what only checks, or ends a loop, and
+    lists of tensors, which no session hands out, are left out.
+
+    Raises:
+        ModelError: an output yields nothing.
+    """
+    if model.outputs:
+        return [_endpoint(model.outline, name) for name in model.outputs]
+    varying = varying_nodes(model.original)
+    names = [name for name in model.original.nodes if name in varying and _is_end(model.original, name)]
+    kept = [name for name in names if name in model.view.nodes]
+    return [end for end in (_endpoint(model.outline, name) for name in kept) if end.dtype not in _NO_OUTPUT_TYPES]
+
+
+def _is_end(view: GraphView, name: str) -> bool:
+    """Tells whether a node yields something, and nobody reads it."""
+    node = view.nodes[name]
+    if name in view.loop_nodes or name in view.branch_nodes or node.op in (*_NO_OUTPUTS, *_INPUTS):
+        return False
+    if any(not view.is_control(edge) for edge in view.consumers(name)):
+        return False
+    definition = op_definition(node.op, view.graph_def.library)
+    return definition is not None and len(definition.output_arg) > 0
+
+
+def _endpoint(graph: tf.Graph, name: str, *, has_default: bool = False) -> Endpoint:
+    tensors = graph.get_operation_by_name(name).outputs
+    if not tensors:
+        raise ModelError(f"Output {name!r} yields nothing. Give operators whose values are wanted.")
+    tensor = tensors[0]
+    shape = None if tensor.shape.rank is None else tuple(tensor.shape)
+    return Endpoint(name, tensor.dtype.base_dtype.name, shape, has_default)

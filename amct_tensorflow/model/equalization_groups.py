@@ -1,0 +1,222 @@
+"""Streams: tensors whose channels can be scaled without changing what the model computes.
+
+    layer --> Add --> Relu --> layer           a residual stream; its factors go into the weights on both sides
+    layer ----^          `--> layer
+
+What stands between layers must pass positive factors per channel on: sums, ReLU, pooling, and what moves channels.
+ReLU6 does not, since its bound would have to move along. If anything but layers yields or reads a tensor of a stream,
+outputs asked for included, the stream is left alone.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, parse_tensor_name, upstream
+from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
+from amct_tensorflow.ops.affine import Channels
+from amct_tensorflow.ops.channel_paths import channels_behind
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Tensors that can be scaled per channel, all alike.
+
+    Attributes:
+        producers: names of the layers whose outputs they come from, in topological order.
+        readers: names of the layers that read them, likewise.
+        channels: how many channels they have.
+        nodes: names of the nodes that yield these tensors.
+    """
+
+    producers: tuple[str, ...]
+    readers: tuple[str, ...]
+    channels: int
+    nodes: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What was found in a graph.
+
+    Attributes:
+        streams: those that can be scaled.
+        obstacles: per layer with weights whose input cannot be scaled, why not, as the rest of a sentence about it.
+    """
+
+    streams: tuple[Stream, ...]
+    obstacles: Mapping[str, str]
+
+
+def find_streams(fused: FusedGraph, outputs: Iterable[str]) -> Streams:
+    """Finds the streams of a graph.
+
+    Args:
+        fused: the graph, after fusion.
+        outputs: nodes whose own value is requested; without any, it is that of every node which nothing reads.
+    """
+    return _Finder(fused, tuple(outputs)).find()
+
+
+class _Finder:
+    """Ties the tensors of a graph together, as far as one factor per channel goes through them."""
+
+    def __init__(self, fused: FusedGraph, outputs: tuple[str, ...]) -> None:
+        self._fused = fused
+        self._view = fused.view
+        self._layers = fused.layers
+        self._outputs = outputs
+        self._needed = upstream(self._view.nodes, outputs) if outputs else self._view.nodes.keys()
+        self._tails = {fused.tail_of(name): layer for name, layer in fused.layers.items() if layer.weights is not None}
+        self._channels: dict[str, Channels] = {}
+        self._tied_to: dict[str, str] = {}
+
+    def find(self) -> Streams:
+        """Returns the streams in which nothing stands that a factor does not go through."""
+        for node in self._view.topological():
+            if node.name in self._needed:
+                self._tie(node)
+        members: dict[str, list[str]] = {}
+        for name in self._channels:
+            members.setdefault(self._root(name), []).append(name)
+        readers = {root: self._readers(names) for root, names in members.items()}
+        obstacles = {root: self._obstacle(names) for root, names in members.items()}
+        streams = [
+            Stream(
+                tuple(layer.name for tail, layer in self._tails.items() if tail in names),
+                readers[root],
+                self._channels[root].number,
+                names,
+            )
+            for root, names in ((root, frozenset(names)) for root, names in members.items())
+            if obstacles[root] is None and readers[root]
+        ]
+        found = {reader for stream in streams for reader in stream.readers}
+        return Streams(
+            tuple(streams),
+            {
+                name: self._obstacle_of(layer, obstacles)
+                for name, layer in self._layers.items()
+                if layer.weights is not None and name in self._needed and name not in found
+            },
+        )
+
+    def _tie(self, node: NodeDef) -> None:
+        layer = self._tails.get(node.name)
+        if layer is not None and layer.weights is not None:
+            op_type = layer.op
+            self._channels[node.name] = Channels(
+                op_type.channels(layer.weights), op_type.channel_axis(layer.data_format), op_type.output_rank
+            )
+            return
+        sources = _sources(node)
+        known = {self._channels.get(source) for source in sources}
+        channels = known.pop() if len(known) == 1 else None
+        behind = _channels_behind(self._view, node, channels) if channels is not None else None
+        if behind is not None:
+            self._channels[node.name] = behind
+            for source in sources:
+                self._tied_to[self._root(source)] = self._root(node.name)
+
+    def _root(self, name: str) -> str:
+        while name in self._tied_to and self._tied_to[name] != name:
+            name = self._tied_to[name]
+        return name
+
+    def _readers(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Returns the layers that read some of the nodes, in topological order."""
+        found = {edge.node.name for name in names for edge in self._view.consumers(name)}
+        return tuple(name for name, layer in self._layers.items() if name in found and layer.weights is not None)
+
+    def _obstacle(self, names: Iterable[str]) -> str | None:
+        """Returns why the tensors of the nodes cannot be scaled; None if they can."""
+        for name in names:
+            if name in self._outputs:
+                return f"{name!r} is an output of the model"
+            edges = [
+                edge
+                for edge in self._view.consumers(name)
+                if edge.node.name in self._needed and not self._view.is_control(edge)
+            ]
+            if not edges:
+                return f"{name!r} is an output of the model"
+            for edge in edges:
+                if not (self._passes_on(edge.node, name) or self._takes(edge.node, edge.input_index, name)):
+                    return f"{edge.node.name!r} ({edge.node.op}) reads {name!r}, and takes no factors per channel"
+        return None
+
+    def _passes_on(self, node: NodeDef, name: str) -> bool:
+        """Tells whether the output of a node is tied to that of node ``name``, which it reads."""
+        return node.name not in self._tails and node.name in self._channels and name in _sources(node)
+
+    def _takes(self, node: NodeDef, index: int, name: str) -> bool:
+        """Tells whether a node is a layer that can take factors of node ``name``, which it reads, into its weights."""
+        layer, channels = self._layers.get(node.name), self._channels[name]
+        if layer is None or layer.weights is None or index != layer.op.data_input:
+            return False
+        taken = layer.input_channels
+        return taken is not None and (taken.number, taken.axis) == (channels.number, channels.axis)
+
+    def _obstacle_of(self, layer: FusedLayer, obstacles: Mapping[str, str | None]) -> str:
+        source = self._view.producer(self._fused.input_of(layer.name))
+        if source.name in self._channels:
+            return obstacles[self._root(source.name)] or f"{source.name!r} is read otherwise"
+        return f"{source.name!r} ({source.op}) stands before it, and passes no factors per channel on"
+
+
+def _sources(node: NodeDef) -> list[str]:
+    """Returns the nodes whose channels a node may pass on; none if it reads another output than the first."""
+    inputs = data_inputs(node.input)
+    names = [parse_tensor_name(text) for text in (inputs if node.op in _SUMS else inputs[:1])]
+    return [name.node for name in names] if all(name.port == 0 for name in names) else []
+
+
+def _channels_behind(view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
+    """Returns where the output of a node has the channels of its inputs; None if it does not pass factors on."""
+    passes = _PASSES.get(node.op)
+    return passes(view, node, channels) if passes is not None else channels_behind(view, node, channels)
+
+
+def _alike(_view: GraphView, _node: NodeDef, channels: Channels) -> Channels:
+    return channels
+
+
+def _pool(_view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
+    windows = attribute(node, "ksize").list.i
+    return channels if len(windows) == channels.rank and windows[channels.axis] == 1 else None
+
+
+def _mean(view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
+    axes = view.constant(node.input[1])
+    if axes is None or channels.rank is None:
+        return None
+    gone = {int(axis) - channels.rank if axis >= 0 else int(axis) for axis in axes.reshape(-1)}
+    if channels.axis in gone:
+        return None
+    if attribute(node, "keep_dims").b:
+        return channels
+    return channels._replace(
+        axis=channels.axis + sum(axis > channels.axis for axis in gone), rank=channels.rank - len(gone)
+    )
+
+
+def _pad(view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
+    paddings = view.constant(node.input[1])
+    if paddings is None or len(paddings) != channels.rank or paddings[channels.axis].any():
+        return None
+    return channels
+
+
+_SUMS = frozenset({"Add", "AddV2"})
+_PASSES: dict[str, Callable[[GraphView, NodeDef, Channels], Channels | None]] = {
+    "Add": _alike,
+    "AddV2": _alike,
+    "Identity": _alike,
+    "Relu": _alike,
+    "LeakyRelu": _alike,
+    "MaxPool": _pool,
+    "AvgPool": _pool,
+    "Mean": _mean,
+    "Pad": _pad,
+}

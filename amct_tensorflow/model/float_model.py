@@ -1,0 +1,155 @@
+"""The float model that everything starts from."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from amct_tensorflow.graph.view import GraphView, upstream
+from amct_tensorflow.model.equalization import balance_streams
+from amct_tensorflow.model.fusion import FusedGraph, fuse
+from amct_tensorflow.model.fusion_before import fold_before
+from amct_tensorflow.model.layers import LayerSpec, find_layers
+from amct_tensorflow.model.loading.frozen_graph import FrozenModel
+from amct_tensorflow.model.loading.load import load_frozen
+from amct_tensorflow.model.model_file import check_not_fake_quantized, check_not_quantized, check_outputs, import_graph
+from amct_tensorflow.model.preparation.prepare import prepare
+from amct_tensorflow.model.preparation.prepared import PreparedGraph
+
+
+class FloatModel:
+    """A float model in inference form, checked: read, indexed, prepared and imported once each.
+
+    Attributes:
+        original: index of the nodes that its file has.
+        outputs: the operators asked for.
+        source: what messages call it: its path, if it has one.
+        frozen: the graph as it is to stand in a file, if it was frozen when it was loaded; else None.
+    """
+
+    def __init__(
+        self,
+        view: GraphView,
+        outputs: Sequence[str],
+        source: str | Path,
+        *,
+        graph: tf.Graph | None = None,
+        frozen: FrozenModel | None = None,
+    ) -> None:
+        """Takes a graph that ``source`` names in messages; ``load`` and ``of_graph`` are the ways to get here.
+
+        Raises:
+            ModelError: it is quantized already, or does not have one of ``outputs``.
+        """
+        check_not_quantized(view, source)
+        check_not_fake_quantized(view, source)
+        check_outputs(view, outputs, source, frozen.outputs if frozen else {})
+        self.original = view
+        self.outputs = tuple(outputs)
+        self.source = source
+        self.frozen = frozen.data if frozen and frozen.frozen_now else None
+        self._given = graph
+        self._fused: dict[tuple[object, ...], FusedGraph] = {}
+
+    @classmethod
+    def load(cls, path: str | Path, outputs: Sequence[str]) -> "FloatModel":
+        """Reads a frozen float model, or freezes one of another form.
+
+        Args:
+            path: a frozen graph (``.pb``), the directory of a SavedModel, or a Keras model (``.keras``, ``.h5``).
+            outputs: output operators of the frozen graph, without ``:0``.
+
+        Raises:
+            ModelNotFoundError: there is nothing.
+            ModelError: there is no float model, one that cannot be frozen, or one without one of ``outputs``.
+        """
+        frozen = load_frozen(path)
+        return cls(GraphView(frozen.graph_def), outputs, path, frozen=frozen)
+
+    @classmethod
+    def of_graph(cls, graph: tf.Graph, outputs: Sequence[str] = ()) -> "FloatModel":
+        """Takes a live graph of the caller's.
+
+        Raises:
+            ModelError: it is quantized already, or does not have one of ``outputs``.
+        """
+        return cls(GraphView(graph.as_graph_def()), outputs, "the graph", graph=graph)
+
+    def with_outputs(self, outputs: Sequence[str]) -> "FloatModel":
+        """Returns the same model, asked for other outputs.
+
+        Raises:
+            ModelError: it does not have one of them.
+        """
+        other = FloatModel(self.original, outputs, self.source, graph=self._given)
+        other.frozen = self.frozen
+        return other
+
+    @property
+    def graph_def(self) -> GraphDef:
+        """The model as it was loaded."""
+        return self.original.graph_def
+
+    @cached_property
+    def graph(self) -> tf.Graph:
+        """The model as its file has it, as TensorFlow sees it. There is one, to which calibration adds its taps.
+
+        Raises:
+            ModelError: TensorFlow refuses the model.
+        """
+        return self._given or import_graph(self.graph_def, self.source)
+
+    @cached_property
+    def _prepared(self) -> PreparedGraph:
+        return prepare(self.original, self.outputs, self.source)
+
+    @property
+    def view(self) -> GraphView:
+        """Index of the prepared model, with shapes: the graph in whose layers and nodes everything else thinks.
+
+        Raises:
+            ModelError: the model cannot be prepared.
+        """
+        return self._prepared.shaped
+
+    @property
+    def outline(self) -> tf.Graph:
+        """The prepared model as TensorFlow sees it, without its weights; it tells shapes and types."""
+        return self._prepared.outline
+
+    @cached_property
+    def op_types(self) -> dict[str, str]:
+        """The op type of every node, by name, those of the file that preparation took away included."""
+        return {**self.original.op_types(), **self.view.op_types()}
+
+    @cached_property
+    def layers(self) -> list[LayerSpec]:
+        """Its quantizable layers, in its order."""
+        renamed = self._prepared.renamed
+        return [replace(layer, written_as=renamed.get(layer.name)) for layer in find_layers(self.view)]
+
+    def fuse(self, unfused: Collection[str] = (), balance: Mapping[str, tuple[float, ...]] | None = None) -> FusedGraph:
+        """Fuses the layers with what stands around them, and scales the streams between them.
+
+        Args:
+            unfused: layers next to which BatchNorms are kept.
+            balance: per layer by what to divide its input, [Cin]; see ``balance_streams``.
+
+        Raises:
+            RecordError: the model cannot be balanced so.
+        """
+        kept, factors = frozenset(unfused), dict(balance or {})
+        key = (kept, frozenset(factors.items()))
+        if key not in self._fused:
+            behind = fuse(self.view, keep=self.outputs, unfused=kept, origins=self._prepared.origins)
+            fused = fold_before(behind, self.outputs, kept)
+            self._fused[key] = balance_streams(fused, factors, self.outputs)
+        return self._fused[key]
+
+    def original_upstream(self, names: Iterable[str]) -> set[str]:
+        """Returns the nodes of the file on which nodes of the prepared model depend."""
+        originals = {original for name in names for original in self._prepared.original_names(name)}
+        return upstream(self.original.nodes, originals & self.original.nodes.keys())

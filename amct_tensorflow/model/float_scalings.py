@@ -1,0 +1,232 @@
+"""BatchNorms, and other scalings of channels by constants, that stay in float, and why.
+
+Folding takes in what it can (``graph/fusion.py``, ``graph/fusion_before.py``); what is left is looked at here, in the
+fused graph, with shapes. In small ops a BatchNorm is a product with a constant per channel and what is added to it;
+where its statistics are those of the batch, it is known by ``Rsqrt(Mean(.) + epsilon)`` over the images.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.graph.nodes import BARRIER
+from amct_tensorflow.graph.view import Consumer, GraphView, attribute, data_inputs, parse_tensor_name
+from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
+from amct_tensorflow.model.layers import obstacle_of_place
+from amct_tensorflow.model.opened_functions import OpenGraph
+from amct_tensorflow.ops.affine import BATCH_NORM
+from amct_tensorflow.ops.multiply_accumulates import CARRIERS
+
+_SCALES = frozenset({"Mul", "RealDiv"})
+_SHIFTS = frozenset({"Add", "AddV2", "Sub", "BiasAdd", "BiasAddV1"})
+# Ops between a layer and a BatchNorm that leave channels as they are.
+_PATHS = frozenset(
+    {"Squeeze", "ExpandDims", "Reshape", "Transpose", "BatchToSpace", "BatchToSpaceND", "EnsureShape", BARRIER}
+)
+# What makes a standard deviation, or one over it, of a variance.
+_ROOTS = frozenset({"Rsqrt", "Sqrt"})
+# Ops between the mean over a batch and its root.
+_BETWEEN = frozenset({"Add", "AddV2", "Squeeze", "Reshape", "Identity", "StopGradient", "Switch", "Merge"})
+
+_TRAINING = "it takes mean and variance from the batch (training mode); freeze the model for inference"
+_MAYBE_TRAINING = "a value in the graph says whether it takes mean and variance from the batch (training mode)"
+_ASKED = "the configuration asks to keep it"
+_OUTPUT = "its value, or that of the layer before it, is an output"
+
+
+@dataclass(frozen=True)
+class FloatScaling:
+    """A BatchNorm, or another scaling of channels by constants, that stays in float.
+
+    Attributes:
+        name: its last node.
+        op_types: those of its nodes, in their order.
+        reason: why it stays, as the rest of a sentence about it.
+    """
+
+    name: str
+    op_types: tuple[str, ...]
+    reason: str
+
+
+def find_float_scalings(
+    graph: OpenGraph, fused: FusedGraph, outputs: Collection[str], unfused: Collection[str]
+) -> list[FloatScaling]:
+    """Finds what scales channels in float.
+
+    Args:
+        graph: the fused graph with its functions open, and with shapes.
+        fused: the fused graph.
+        outputs: nodes that are asked for.
+        unfused: layers next to which a BatchNorm was to be kept.
+    """
+    view = graph.view
+    neighbours = _Neighbours(view, fused, outputs, unfused)
+    found = []
+    seen: set[str] = set()
+    for node in view.topological():
+        if node.name not in graph.names or node.name in seen or node.name in neighbours.tails:
+            continue
+        chain = list(_chain(view, node, outputs, neighbours.tails))
+        seen.update(str(each.name) for each in chain)
+        where = graph.inside.get(str(node.name)) or obstacle_of_place(view, node)
+        types = tuple(str(each.op) for each in chain)
+        if any(_scales(view, each) for each in chain):
+            found.append(FloatScaling(str(chain[-1].name), types, where or neighbours.why(chain)))
+        elif (reason := _why_of_itself(view, node)) is not None:
+            found.append(FloatScaling(str(node.name), (str(node.op),), where or reason))
+    return found
+
+
+def _chain(view: GraphView, node: NodeDef, outputs: Collection[str], ends: Collection[str]) -> Iterator[NodeDef]:
+    """Yields affine nodes, each of which alone reads the one before it; none if the first one is not affine."""
+    while node.name not in ends and _affine_data(view, node) is not None:
+        yield node
+        edges = view.consumers(node.name)
+        if len(edges) != 1 or view.is_control(edges[0]) or node.name in outputs:
+            return
+        node = edges[0].node
+
+
+def _affine_data(view: GraphView, node: NodeDef) -> str | None:
+    """Returns the data that a node scales or shifts per channel, as GraphDef writes inputs; None if it does not."""
+    inputs = data_inputs(node.input)
+    if node.op in BATCH_NORM:
+        is_inference = "is_training" in node.attr and not node.attr["is_training"].b
+        return inputs[0] if is_inference and _why_of_itself(view, node) is None else None
+    if node.op not in _SCALES | _SHIFTS or not tf.as_dtype(attribute(node, "T").type or tf.float32).is_floating:
+        return None
+    constants = [view.constant(text) for text in inputs]
+    if sum(constant is None for constant in constants) != 1:
+        return None
+    at = 0 if constants[0] is None else 1
+    constant = np.asarray(constants[1 - at])
+    is_per_channel = sum(length > 1 for length in constant.shape) <= 1
+    keeps_shape = view.shape(node.name) == view.shape(inputs[at])  # else it makes channels, rather than scale them
+    is_statistic = view.producer(inputs[at]).op in _ROOTS or (node.op == "RealDiv" and at == 1)
+    return inputs[at] if is_per_channel and keeps_shape and not is_statistic else None
+
+
+def _scales(view: GraphView, node: NodeDef) -> bool:
+    """Tells whether an affine node scales channels, and not all alike."""
+    sizes = [constant.size for text in data_inputs(node.input) if (constant := view.constant(text)) is not None]
+    return node.op in BATCH_NORM or (node.op in _SCALES and max(sizes) > 1)
+
+
+def _why_of_itself(view: GraphView, node: NodeDef) -> str | None:
+    """Returns why a BatchNorm can be folded into no layer at all; None if it can, or is none."""
+    if node.op in _ROOTS:
+        return _why_of_statistics(view, node)
+    if node.op not in BATCH_NORM:
+        return None
+    parameters = [view.constant(text) for text in data_inputs(node.input)[1:5]]
+    if attribute(node, "is_training").b or "is_training" not in node.attr:
+        # Keras 2 computes a LayerNorm so, with a gamma and beta that it makes up.
+        return None if parameters[0] is None and parameters[1] is None else _TRAINING
+    if any(parameter is None for parameter in parameters):
+        return "its parameters are no constants, but computed"
+    edges = [edge for edge in view.consumers(node.name) if not view.is_control(edge)]
+    if any(parse_tensor_name(edge.node.input[edge.input_index]).port > 0 for edge in edges):
+        return "its mean or variance is read, too"
+    return None
+
+
+def _why_of_statistics(view: GraphView, root: NodeDef) -> str | None:
+    """Tells whether what a root is computed of is a mean over the images, always or now and then."""
+    waiting, decided = data_inputs(root.input), True
+    visited: set[str] = set()
+    while waiting:
+        node = view.producer(waiting.pop())
+        if node.name in visited:
+            continue
+        visited.add(node.name)
+        inputs = data_inputs(node.input)
+        if node.op == "Mean":
+            axes = view.constant(inputs[1])
+            if axes is not None and axes.size > 0 and axes.min() == 0:
+                return _TRAINING if decided else _MAYBE_TRAINING
+        elif node.op in _BETWEEN:
+            decided = decided and node.op != "Merge"
+            waiting.extend(inputs if node.op in ("Merge", "Add", "AddV2") else inputs[:1])
+    return None
+
+
+class _Neighbours:
+    """What stands next to a chain, and why it did not take the chain in."""
+
+    def __init__(self, view: GraphView, fused: FusedGraph, outputs: Collection[str], unfused: Collection[str]) -> None:
+        self.tails = {fused.tail_of(name): layer for name, layer in fused.layers.items() if layer.weights is not None}
+        self._view = view
+        self._fused = fused
+        self._layers = fused.layers
+        self._outputs = frozenset(outputs)
+        self._unfused = frozenset(unfused)
+
+    def why(self, chain: list[NodeDef]) -> str:
+        """Returns why a chain stays in float."""
+        reasons = [self._why_not_behind(chain), self._why_not_before(chain)]
+        found = list(dict.fromkeys(reason for reason in reasons if reason is not None))
+        if found:
+            return ", and ".join(found)
+        before = self._view.producer(str(_affine_data(self._view, chain[0]))).op
+        readers = sorted({str(edge.node.op) for edge in self._view.consumers(chain[-1].name)})
+        return f"no layer stands next to it, but {before} before it and {', '.join(readers) or 'nothing'} behind it"
+
+    def _why_not_behind(self, chain: list[NodeDef]) -> str | None:
+        """Returns why the layer that a chain stands behind did not take it in; None if it stands behind none."""
+        path = [self._view.producer(str(_affine_data(self._view, chain[0])))]
+        while path[-1].name not in self.tails and path[-1].op not in CARRIERS:
+            data = data_inputs(path[-1].input)
+            if path[-1].op not in _PATHS:
+                data = [text] if (text := _affine_data(self._view, path[-1])) is not None else []
+            if not data:
+                return None
+            path.append(self._view.producer(data[0]))
+        layer = self.tails.get(str(path[-1].name))
+        if layer is None:
+            return "the layer before it is not quantized"
+        return _first(
+            (_ASKED, layer.batch_norm_kept),
+            (_OUTPUT, self._outputs.intersection(str(node.name) for node in path)),
+            ("what the layer before it yields is read by others, too", any(self._is_shared(node) for node in path)),
+            ("it does not fit the channels of the layer before it, or its weights would not be finite", True),
+        )  # fmt: skip
+
+    def _why_not_before(self, chain: list[NodeDef]) -> str | None:
+        """Returns why the layers that a chain stands before did not take it in; None if it stands before none."""
+        last = str(chain[-1].name)
+        edges = self._view.consumers(last)
+        readers = [layer for edge in edges if (layer := self._whose_data(edge)) is not None]
+        if not readers:
+            return None
+        has_shift = any(node.op not in _SCALES for node in chain)
+        return _first(
+            (_ASKED, self._unfused.intersection(reader.name for reader in readers)),
+            (_OUTPUT, last in self._outputs),
+            ("not all of what reads it are layers", len(readers) < len(edges)),
+            ("the layer behind it pads with zeros, which do not go through it",
+             has_shift and any(self._pads(reader) for reader in readers)),
+            ("the layer behind it is an output, to which no bias can be added",
+             any(self._fused.tail_of(reader.name) in self._outputs and reader.bias is None for reader in readers)),
+            ("it does not fit the channels of the layer behind it, or its weights would not be finite", True),
+        )  # fmt: skip
+
+    def _is_shared(self, node: NodeDef) -> bool:
+        return len(self._view.consumers(node.name)) > 1
+
+    def _whose_data(self, edge: Consumer) -> FusedLayer | None:
+        """Returns the layer with weights that reads an edge as its data."""
+        layer = self._layers.get(str(edge.node.name))
+        return layer if layer and layer.weights is not None and layer.op.data_input == edge.input_index else None
+
+    def _pads(self, layer: FusedLayer) -> bool:
+        assert layer.weights is not None
+        return layer.op.pads(self._view.nodes[layer.name], layer.weights.shape)
+
+
+def _first(*reasons: tuple[str, object]) -> str:
+    """Returns the first reason that applies; the last one has to."""
+    return next(reason for reason, applies in reasons if applies)

@@ -1,0 +1,69 @@
+"""Shapes of inputs: as text, and said of a model."""
+
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from amct_tensorflow.errors import ArgumentValueError
+from amct_tensorflow.graph.view import GraphView, attribute
+from amct_tensorflow.model.float_model import FloatModel
+
+_LONGEST = 2**31
+
+
+def parse_input_shapes(text: str) -> dict[str, tuple[int | None, ...]]:
+    """Converts ``"name:1,224,224,3;other:0:1,7"`` to shapes by the names of operators.
+
+    Returns:
+        Per input its shape; None stands for a length that is not known, which the text writes as -1.
+
+    Raises:
+        ArgumentValueError: the text has another form.
+    """
+    shapes: dict[str, tuple[int | None, ...]] = {}
+    for part in filter(None, map(str.strip, text.split(";"))):
+        name, _, lengths = part.rpartition(":")
+        name = name.strip().removesuffix(":0")
+        if not name or name in shapes:
+            raise ArgumentValueError(f'{part!r} is not, or not for the first time, of the form "name:1,224,224,3"')
+        shapes[name] = tuple(_length(length.strip(), part) for length in lengths.split(","))
+    return shapes
+
+
+def _length(text: str, part: str) -> int | None:
+    if text == "-1":
+        return None
+    if not text.isdecimal() or not 0 < int(text) < _LONGEST:
+        raise ArgumentValueError(f"{text!r} in {part!r} is no length; give a whole number above 0, or -1")
+    return int(text)
+
+
+def with_input_shapes(model: FloatModel, shapes: Mapping[str, Sequence[int | None]]) -> FloatModel:
+    """Returns a model whose inputs have known shapes.
+
+    Args:
+        model: the model.
+        shapes: per input, its shape; None for a length that stays as it is.
+
+    Raises:
+        ArgumentValueError: the model has no such input, or one of another shape.
+    """
+    graph_def = GraphDef()
+    graph_def.CopyFrom(model.graph_def)
+    inputs = {node.name: node for node in graph_def.node if node.op in ("Placeholder", "PlaceholderWithDefault")}
+    for name, lengths in shapes.items():
+        if name not in inputs:
+            raise ArgumentValueError(
+                f"A shape is given for {name!r}, which is no input of {model.source}. Its inputs are "
+                f"{', '.join(map(repr, inputs)) or 'none'}."
+            )
+        known = tf.TensorShape(attribute(inputs[name], "shape").shape if "shape" in inputs[name].attr else None)
+        given = tf.TensorShape(lengths)
+        if not known.is_compatible_with(given):
+            raise ArgumentValueError(f"Input {name!r} of {model.source} has the shape {known}; {given} does not fit.")
+        inputs[name].attr["shape"].shape.CopyFrom(known.merge_with(given).as_proto())
+    for node in graph_def.node:
+        if "_output_shapes" in node.attr:  # what a tool wrote down of the shapes before
+            del node.attr["_output_shapes"]
+    return FloatModel(GraphView(graph_def), model.outputs, model.source, graph=None)

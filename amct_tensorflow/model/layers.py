@@ -1,0 +1,146 @@
+"""Which nodes of a graph can be quantized, and why the others cannot (spec section 10)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.graph.view import GraphView, attribute, data_inputs
+from amct_tensorflow.ops import OP_TYPES, UNQUANTIZED, OpType
+
+# Why what stands in a loop, or in a branch of a cond, cannot be quantized.
+IN_LOOP = "it runs inside a loop, any number of times per batch"
+IN_BRANCH = "it stands in a branch that is taken or not as a value in the graph says"
+
+# What models of mixed precision compute in, and what to do about it.
+HALF_PRECISION = (tf.float16.as_datatype_enum, tf.bfloat16.as_datatype_enum)
+IN_FLOAT32 = "build the model under the policy float32 (in Keras, mixed_precision), load its weights and save that"
+
+_VARIABLES = ("Variable", "VariableV2", "VarHandleOp")
+_PASSING_ON = ("Enter", "Identity", "ReadVariableOp", "RefEnter", "RefIdentity", "RefSwitch", "Switch")
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """What the configuration must know of a quantizable layer.
+
+    Attributes:
+        name: node name.
+        op_type: TensorFlow op type, one of ``OP_TYPES``.
+        channel_wise: whether its weights get one scale per output channel by default; False without weights, and for
+            convolutions whose filter covers the whole input feature map (they are fully connected layers, spec section
+            12.1).
+        written_as: another name by which a configuration may call it: that of its node in the file, if preparation had
+            to leave this to what has the value that is asked for.
+    """
+
+    name: str
+    op_type: str
+    channel_wise: bool
+    written_as: str | None = None
+
+    @property
+    def op(self) -> OpType:
+        """What is known of its op type."""
+        return OP_TYPES[self.op_type]
+
+
+def layer_names(layers: Iterable[LayerSpec]) -> dict[str, str]:
+    """Returns the names of layers, by all names by which a file of the user's may call them."""
+    known = list(layers)
+    also = {layer.written_as: layer.name for layer in known if layer.written_as is not None}
+    return {**also, **{layer.name: layer.name for layer in known}}
+
+
+def layer_weights(view: GraphView, node: NodeDef) -> np.ndarray | None:
+    """Returns the constant weights of a layer; None where there are none, or they are no constant of the right rank."""
+    op_type = OP_TYPES[node.op]
+    if op_type.weight_input is None:
+        return None
+    weights = view.constant(node.input[op_type.weight_input])
+    return weights if weights is not None and weights.ndim == op_type.weight_rank else None
+
+
+def obstacle(view: GraphView, node: NodeDef) -> str | None:
+    """Returns why a node cannot be quantized, as the rest of a sentence about it; None if it can."""
+    op_type = OP_TYPES.get(node.op)
+    if op_type is None:
+        return _obstacle_of_type(view, node)
+    dtype = attribute(node, "T").type
+    if dtype != tf.float32.as_datatype_enum:
+        name = tf.dtypes.as_dtype(dtype).name if dtype else "no type that the graph tells"
+        remedy = f"; {IN_FLOAT32}" if dtype in HALF_PRECISION else ""
+        return f"it computes {name}, and only float32 can be quantized{remedy}"
+    place = obstacle_of_place(view, node)
+    if place is not None:
+        return place
+    if op_type.weight_input is not None:
+        reason = _obstacle_of_weights(view, node, op_type)
+        if reason is not None:
+            return reason
+    if view.constant(node.input[op_type.data_input]) is not None:
+        return "its input is a constant"
+    return op_type.restriction(node)
+
+
+def obstacle_of_place(view: GraphView, node: NodeDef) -> str | None:
+    """Returns why where it stands keeps a node in float, as the rest of a sentence about it; None if it does not."""
+    if node.name in view.loop_nodes:
+        return IN_LOOP
+    return IN_BRANCH if node.name in view.branch_nodes else None
+
+
+def _obstacle_of_type(view: GraphView, node: NodeDef) -> str:
+    unquantized = UNQUANTIZED.get(node.op)
+    if unquantized is None:
+        return f"its op type {node.op} is none of {', '.join(OP_TYPES)}"
+    inputs = data_inputs(node.input)
+    factors = [*inputs[:1], *inputs[unquantized.weight_input : unquantized.weight_input + 1]]
+    if len(factors) == 2 and all(view.constant(text) is None for text in factors):
+        return _no_constant(view, factors[1])
+    return unquantized.reason
+
+
+def _obstacle_of_weights(view: GraphView, node: NodeDef, op_type: OpType) -> str | None:
+    assert op_type.weight_input is not None
+    weights = view.constant(node.input[op_type.weight_input])
+    if weights is None:
+        data = view.constant(node.input[op_type.data_input])
+        reason = _no_constant(view, node.input[op_type.weight_input])
+        return f"{reason}{'' if data is None else ', and its input is a constant'}"
+    if weights.ndim != op_type.weight_rank:
+        return f"its weights have {weights.ndim} axes, and only {op_type.weight_rank} can be quantized"
+    return None
+
+
+def _no_constant(view: GraphView, text: str) -> str:
+    """Returns what weights are that are no constant."""
+    node, seen = view.producer(text), set[str]()
+    while node.op in _PASSING_ON and node.name not in seen:
+        seen.add(node.name)
+        node = view.producer(node.input[0])
+    if node.op in _VARIABLES:
+        return f"its weights are the variable {node.name!r}, as the model is not frozen"
+    return "its weights are no constant, but computed"
+
+
+def find_layers(view: GraphView) -> list[LayerSpec]:
+    """Finds the quantizable layers of a graph, in its order.
+
+    Args:
+        view: the graph with its shapes, which tell a fully connected 1x1 convolution from a regular one.
+    """
+    return [
+        LayerSpec(node.name, node.op, OP_TYPES[node.op].has_weights and not _is_fully_connected(view, node))
+        for node in view.graph_def.node
+        if obstacle(view, node) is None
+    ]
+
+
+def _is_fully_connected(view: GraphView, node: NodeDef) -> bool:
+    op_type = OP_TYPES[node.op]
+    weights = layer_weights(view, node)
+    data = view.shape(node.input[op_type.data_input])
+    return weights is not None and data is not None and op_type.is_fully_connected(node, weights.shape, data)

@@ -1,0 +1,135 @@
+"""Which form the model at a path has, and reading a graph that is frozen already."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.python.framework import op_def_registry  # there is no public way to ask
+
+from amct_tensorflow.errors import ModelError, ModelNotFoundError
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenModel:
+    """A frozen graph, and where it came from.
+
+    Attributes:
+        graph_def: the graph.
+        source: the path that was given.
+        frozen_now: whether it was frozen just now, so that no file has it yet; else the next two are empty, since the
+            file of a frozen graph does not tell them.
+        inputs: types and shapes of its inputs, by their operators.
+        outputs: what the model calls its outputs, by their operators.
+    """
+
+    graph_def: GraphDef
+    source: Path
+    frozen_now: bool
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+    @property
+    def data(self) -> bytes:
+        """The graph as it stands in its file."""
+        return bytes(self.graph_def.SerializeToString(deterministic=True))
+
+
+ACCEPTED = "a frozen model (.pb), the directory of a SavedModel, or a Keras model (.keras, .h5)"
+
+_KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")  # Keras itself goes by them, too
+_SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
+
+
+class Form(Enum):
+    """A form in which people have models."""
+
+    FROZEN_GRAPH = "a frozen graph"
+    SAVED_MODEL = "a SavedModel"
+    KERAS = "a Keras model"
+
+
+def recognize(path: Path) -> Form:
+    """Returns the form of the model at a path; what stands in a file is not looked at.
+
+    Raises:
+        ModelNotFoundError: there is nothing.
+        ModelError: it is a directory, but not that of a SavedModel.
+    """
+    if not path.exists():
+        raise ModelNotFoundError(f"Model {path} does not exist. Give the path of {ACCEPTED}.")
+    if path.is_dir():
+        if any((path / name).is_file() for name in _SAVED_MODEL_FILES):
+            return Form.SAVED_MODEL
+        raise ModelError(
+            f"Model {path} cannot be read: the directory holds no {_SAVED_MODEL_FILES[0]}, so that it is no "
+            f"SavedModel. Give {ACCEPTED}."
+        )
+    return Form.KERAS if path.suffix in _KERAS_SUFFIXES else Form.FROZEN_GRAPH
+
+
+def obstacle_to_import(graph_def: GraphDef) -> str | None:
+    """Returns which op TensorFlow does not know, and what to do; None if it knows all of them."""
+    functions = {function.signature.name for function in graph_def.library.function}
+    for node in (*graph_def.node, *(node for function in graph_def.library.function for node in function.node_def)):
+        if node.op not in functions and op_def_registry.get(node.op) is None:
+            return (
+                f"it needs the op {node.op}, at node {node.name!r}, which this TensorFlow does not know. Load the "
+                "library that has it with tf.load_op_library() first, or export the model without it."
+            )
+    return None
+
+
+# What they do with the value of a reference, these do with a value.
+_OF_VALUES = {
+    "RefEnter": "Enter",
+    "RefExit": "Exit",
+    "RefIdentity": "Identity",
+    "RefMerge": "Merge",
+    "RefNextIteration": "NextIteration",
+    "RefSwitch": "Switch",
+}
+
+
+def pass_values(graph_def: GraphDef) -> None:
+    """Lets a graph pass values on where it passes references; it must not write to them."""
+    for node in graph_def.node:
+        node.op = _OF_VALUES.get(node.op, node.op)
+
+
+_VARIABLES = ("Variable", "VariableV2")
+
+
+def read_frozen_graph(path: Path) -> GraphDef:
+    """Reads a binary GraphDef, which has at least one node.
+
+    Raises:
+        ModelError: the file is empty, truncated, or something else.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"Model {path} cannot be read: {error.strerror}. Give a readable frozen model.") from error
+    if not data:
+        raise ModelError(f"Model {path} is empty. Give {ACCEPTED}.")
+    graph_def = tf.compat.v1.GraphDef()
+    try:
+        graph_def.ParseFromString(data)
+    except DecodeError as error:
+        raise _refusal(path) from error
+    if not graph_def.node or any(not node.name or not node.op for node in graph_def.node):
+        raise _refusal(path)
+    if not any(node.op in _VARIABLES for node in graph_def.node):
+        pass_values(graph_def)
+    return graph_def
+
+
+def _refusal(path: Path) -> ModelError:
+    if path.name == "saved_model.pb":
+        return ModelError(f"Model {path} is a part of a SavedModel, or damaged. Give the directory that it is in.")
+    return ModelError(
+        f"Model {path} is not a frozen TensorFlow model (binary GraphDef), or it is truncated. Give {ACCEPTED}."
+    )

@@ -1,0 +1,196 @@
+"""What a Keras model computes, from its file, of which nothing is run before it was read."""
+
+import re
+import textwrap
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import tensorflow as tf
+
+from amct_tensorflow.errors import ContentError, ModelError, first_line
+from amct_tensorflow.io.contents import expect, parse_json
+from amct_tensorflow.model.loading.freezing import FREEZE_IT_YOURSELF, Inference
+
+_ZIP_SUFFIX = ".keras"
+_KERAS_PACKAGES = ("builtins", "keras", "tf_keras")
+
+
+@dataclass(frozen=True)
+class KerasContents:
+    """What the file of a Keras model says of itself.
+
+    Attributes:
+        version: the version of Keras that wrote it.
+        foreign: the classes and functions in it that are not part of Keras; an HDF5 file does not tell of classes.
+        holds_code: whether it holds Python bytecode, which loading it would run.
+    """
+
+    version: str
+    foreign: tuple[str, ...]
+    holds_code: bool
+
+
+def read_keras_contents(path: Path) -> KerasContents:
+    """Reads the description of a model in a ``.keras`` or HDF5 file.
+
+    Raises:
+        ModelError: it is no such file, is damaged, or holds weights only.
+    """
+    try:
+        version, text = (_read_zip if path.suffix == _ZIP_SUFFIX else _read_hdf5)(path)
+        config = expect(dict, parse_json(text), "the description of the model")
+    except ContentError as error:
+        raise ModelError(
+            f"Model {path} is damaged, or no model that Keras saved ({error}). Save it with model.save(), or give "
+            "another form of it."
+        ) from error
+    # What a model was trained with is not needed to run it.
+    config.pop("compile_config", None)
+    objects = list(_objects(config))
+    foreign = dict.fromkeys(name for each in objects if (name := _foreign_name(each)))
+    return KerasContents(version, tuple(foreign), any(map(_is_code, objects)))
+
+
+def _read_zip(path: Path) -> tuple[str, bytes]:
+    try:
+        with zipfile.ZipFile(path) as file:
+            metadata, config = file.read("metadata.json"), file.read("config.json")
+    except Exception as error:  # each part of a damaged archive has errors of its own
+        raise ContentError(str(error)) from error
+    return str(expect(dict, parse_json(metadata), "metadata.json").get("keras_version")), config
+
+
+def _read_hdf5(path: Path) -> tuple[str, bytes]:
+    try:
+        with h5py.File(path, "r") as file:
+            version, config = (file.attrs.get(name) for name in ("keras_version", "model_config"))
+    except Exception as error:  # likewise
+        raise ContentError(str(error)) from error
+    if config is None:
+        raise ContentError("it has no model_config, and so holds weights at most")
+    return str(version), config if isinstance(config, bytes) else str(config).encode(errors="surrogateescape")
+
+
+def _objects(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields the JSON objects in a description, at any depth."""
+    waiting: list[Any] = [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            yield value
+            waiting.extend(reversed(value.values()))
+        elif isinstance(value, list):
+            waiting.extend(reversed(value))
+
+
+def _foreign_name(described: dict[str, Any]) -> str | None:
+    """Returns what a description of a class or function calls it, unless it is part of Keras or describes neither."""
+    if "module" not in described or "class_name" not in described:
+        return None
+    module, name = described["module"], described["class_name"]
+    if module == "builtins" and name == "function":
+        return str(described.get("config"))
+    if module is None:
+        return str(name)
+    return None if str(module).partition(".")[0] in _KERAS_PACKAGES else f"{module}.{name}"
+
+
+def _is_code(described: dict[str, Any]) -> bool:
+    """Tells whether an object is a Python lambda, as Keras 3 or as Keras 2 describes it."""
+    of_keras_2 = (value == "lambda" for key, value in described.items() if key.endswith("_type"))
+    return described.get("class_name") == "__lambda__" or any(of_keras_2)
+
+
+_LONGEST_REASON = 200
+_LONGEST_LIST = 150
+
+
+def load_keras(path: Path) -> Inference:
+    """Loads a Keras model as far as that needs no code of its own.
+
+    Raises:
+        ModelError: it cannot be loaded; the message says why.
+    """
+    contents, installed = read_keras_contents(path), _keras_version(path)
+    if contents.holds_code:
+        # Older versions of Keras run it even in safe mode, if the file is an HDF5 file.
+        raise ModelError(
+            f"Model {path} holds Python code (a Lambda layer), which is not run from a file. {FREEZE_IT_YOURSELF}"
+        )
+    try:
+        model = tf.keras.models.load_model(str(path), compile=False, safe_mode=True)
+        if getattr(model, "inputs", None):
+            return Inference(_trace(model), _labels(model), model)
+    except Exception as error:  # whatever Keras did not expect of the file
+        raise ModelError(_refusal(path, contents, installed, error)) from error
+    raise ModelError(
+        f"Model {path} does not say what its inputs are. Save it when it has been built with tf.keras.Input, or give "
+        "the directory that model.export() writes."
+    )
+
+
+def _keras_version(path: Path) -> str:
+    """Returns the version of Keras that TensorFlow uses.
+
+    Raises:
+        ModelError: there is none that works with TensorFlow.
+    """
+    try:
+        backend, version = tf.keras.backend.backend(), getattr(tf.keras, "__version__", "2")  # Keras 2 does not tell
+    except Exception as error:
+        raise ModelError(
+            f"Model {path} needs Keras, which cannot be imported ({first_line(error)}). Install it, and set "
+            "KERAS_BACKEND=tensorflow."
+        ) from error
+    if backend != "tensorflow":
+        raise ModelError(f"Model {path} needs Keras on TensorFlow, not on {backend}. Set KERAS_BACKEND=tensorflow.")
+    return str(version)
+
+
+def _trace(model: Any) -> Any:
+    """Returns the model in inference form as a tf.ConcreteFunction, whose arguments are called as its inputs."""
+    structure = model.inputs[0] if isinstance(model, tf.keras.Sequential) else model.input
+    specs = [tf.TensorSpec(each.shape, each.dtype, each.name) for each in model.inputs]
+
+    def infer(*tensors: tf.Tensor) -> Any:
+        return model(tf.nest.pack_sequence_as(structure, tensors), training=False)
+
+    return tf.function(infer).get_concrete_function(*specs)
+
+
+def _labels(model: Any) -> tuple[str, ...]:
+    """Returns what the model calls its outputs: the names of the layers that they come from."""
+    if isinstance(model, tf.keras.Sequential):
+        return (model.layers[-1].name,)
+    return tuple(model.output_names)
+
+
+def _refusal(path: Path, contents: KerasContents, installed: str, error: Exception) -> str:
+    """Returns why a model cannot be loaded, and what to do."""
+    message = f"Model {path} cannot be loaded by Keras {installed} ({_reason(error)})."
+    if contents.foreign:
+        foreign = textwrap.shorten(", ".join(contents.foreign), _LONGEST_LIST, placeholder=" ...")
+        return f"{message} It needs {foreign}, not part of Keras. {FREEZE_IT_YOURSELF}"
+    message += f" It was written by Keras {contents.version}"
+    if _numbers(contents.version) > _numbers(installed):
+        return f"{message}, which is newer: install that, or give the directory that model.export() of it writes."
+    if _numbers(contents.version)[:1] == (2,):
+        return f"{message}: install tf_keras and set TF_USE_LEGACY_KERAS=1, or give the directory of a SavedModel."
+    return f"{message}. {FREEZE_IT_YOURSELF}"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))
+
+
+def _reason(error: Exception) -> str:
+    """Returns what is at the bottom of an error of Keras, which puts whole configurations and calls around it."""
+    message = str(error)
+    marked = re.search(r"\x1b\[1m(.+?)\x1b\[0m", message, re.DOTALL)  # what Keras prints in bold
+    innermost = marked[1] if marked else message.rpartition("Exception encountered: ")[2]
+    line = innermost.strip().partition("\n")[0] or type(error).__name__
+    return textwrap.shorten(line, _LONGEST_REASON, placeholder=" ...")

@@ -1,0 +1,58 @@
+"""From a path to a frozen graph."""
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from amct_tensorflow.errors import ModelError
+from amct_tensorflow.io.quiet import chatter_to_log_file
+from amct_tensorflow.log import log_for
+from amct_tensorflow.model.loading.freezing import freeze
+from amct_tensorflow.model.loading.frozen_graph import Form, FrozenModel, read_frozen_graph, recognize
+from amct_tensorflow.model.loading.keras_file import load_keras
+from amct_tensorflow.model.loading.saved_model import load_saved_model, load_signature_graph
+
+# Per form what can load it; each is tried where those before it fail.
+_LOADERS = {Form.SAVED_MODEL: (load_saved_model, load_signature_graph), Form.KERAS: (load_keras,)}
+
+
+def load_frozen(path: str | Path) -> FrozenModel:
+    """Reads a frozen model, or freezes one of another form; the same model always gives the same graph.
+
+    What a graph that is frozen now calls its inputs and outputs is logged.
+
+    It makes no difference whether the caller is inside a ``tf.Graph`` of its own, or has disabled eager execution.
+
+    Args:
+        path: a frozen graph (``.pb``), the directory of a SavedModel, or a Keras model (``.keras``, ``.h5``).
+
+    Raises:
+        ModelNotFoundError: there is nothing.
+        ModelError: it is none of these, or cannot be frozen.
+    """
+    path = Path(path)
+    form = recognize(path)
+    if form is Form.FROZEN_GRAPH:
+        return FrozenModel(read_frozen_graph(path), path, False, {}, {})
+    # Functions take over the collections of the caller's graph, whose tables they do not have. No public name switches
+    # eager execution on again where the program has disabled it.
+    with tf.Graph().as_default(), tf.__internal__.eager_context.eager_mode(), chatter_to_log_file("loading"):
+        frozen = _freeze(form, path)
+    log_for("loading").info(
+        "%s was frozen for inference. Inputs: %s. Outputs: %s.",
+        path,
+        ", ".join(f"{name} {kind}" for name, kind in frozen.inputs.items()) or "none",
+        ", ".join(f"{name} ({label})" for name, label in frozen.outputs.items()) or "none",
+    )
+    return frozen
+
+
+def _freeze(form: Form, path: Path) -> FrozenModel:
+    """Freezes a model in the first way that works; what is said is why the last one does not."""
+    *others, last = _LOADERS[form]
+    for load in others:
+        try:
+            return freeze(load(path), path)
+        except ModelError as error:
+            log_for("loading").debug("%s Another way is tried.", error)
+    return freeze(last(path), path)

@@ -1,0 +1,86 @@
+"""A graph without its weights, to be asked for shapes and types; and its static shapes for one image.
+
+    Const [3, 3, 512, 512] --> Conv2D      becomes      Placeholder [3, 3, 512, 512] --> Conv2D
+
+TensorFlow copies all constants of a graph that it imports, some of them more than once, while shapes follow from small
+ones alone.
+
+Where a graph takes any number of images, TensorFlow does not know how many rows or patches they become on the way. For
+one image it does. Nor does it know what goes round in a loop; here shapes are those of the first round.
+"""
+
+import math
+from collections.abc import Collection
+from pathlib import Path
+
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.errors import ModelError
+from amct_tensorflow.graph.nodes import make_node, make_placeholder
+from amct_tensorflow.graph.view import GraphView, Shape, attribute, static_shapes
+from amct_tensorflow.model.model_file import import_graph
+
+# The most axes that a tensor of TensorFlow's can have: a longer constant is no shape, nor part of one.
+_MOST_AXES = 254
+
+
+def import_outline(graph_def: GraphDef, source: str | Path) -> tf.Graph:
+    """Imports a graph, its weights as placeholders.
+
+    Raises:
+        ModelError: TensorFlow refuses the graph; ``source`` names it in the message.
+    """
+    outline = GraphDef(versions=graph_def.versions, library=graph_def.library)
+    outline.node.extend(map(without_weights, graph_def.node))
+    return import_graph(outline, source)
+
+
+def without_weights(node: NodeDef) -> NodeDef:
+    """Returns a placeholder of the same name, type and shape for a Const that holds weights; any other node itself."""
+    if node.op != "Const":
+        return node
+    tensor = attribute(node, "value").tensor
+    shape = [dimension.size for dimension in tensor.tensor_shape.dim]
+    return node if math.prod(shape) <= _MOST_AXES else make_placeholder(node.name, tf.as_dtype(tensor.dtype), shape)
+
+
+_LOOP = frozenset({"Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "RefNextIteration"})
+
+
+def one_image_shapes(view: GraphView, names: Collection[str], images: int = 1) -> dict[str, Shape] | None:
+    """Infers shapes as they are when the first axis of every input, if it has any length, has the length 1.
+
+    Args:
+        view: the graph.
+        names: its nodes of which to infer the shapes, and all that they depend on.
+        images: another length.
+
+    Returns:
+        What is known of the shapes of tensors, by full name; None if the graph contradicts that length.
+    """
+    skeleton = GraphDef()
+    skeleton.versions.CopyFrom(view.graph_def.versions)
+    skeleton.library.CopyFrom(view.graph_def.library)
+    skeleton.node.extend(_outline(view, node, images) for name, node in view.nodes.items() if name in names)
+    try:
+        return static_shapes(import_graph(skeleton, "the graph"))
+    except ModelError:
+        return None
+
+
+def _outline(view: GraphView, node: NodeDef, images: int) -> NodeDef:
+    """Returns what tells the shapes of a node, without weights, numbers of images, and what goes round in loops."""
+    if node.op in ("Placeholder", "PlaceholderWithDefault"):
+        shape = tf.TensorShape(attribute(node, "shape").shape if "shape" in node.attr else None)
+        if shape.rank and shape[0] is None:
+            return make_placeholder(node.name, tf.as_dtype(attribute(node, "dtype").type), [images, *shape[1:]])
+    if node.op in _LOOP or view.closes_loop(node):
+        return make_node(node.name, "Identity", node.input[:1], T=attribute(node, "T"))
+    copy = NodeDef()
+    copy.CopyFrom(without_weights(node))
+    for hint in ("_class", "_output_shapes"):  # they may name nodes, or tell shapes, that are not so here
+        if hint in copy.attr:
+            del copy.attr[hint]
+    return copy

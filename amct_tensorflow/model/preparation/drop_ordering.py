@@ -1,0 +1,62 @@
+"""Drops control edges that only order.
+
+    NoOp <-^- weights, statistics, ...                      x --> Identity
+      |                                         becomes
+      +-^-> Identity <-- x
+
+A control edge means something if what it waits for has an effect on what is computed, or if it tells in which branch
+or loop a node runs. Others keep alive what nothing reads: Keras makes its outputs wait for every variable, and for
+every loop. Nor does a check or a message mean anything to the function of a graph; what only waits for one does not
+bring it along.
+"""
+
+from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.graph.op_definitions import functions_named, is_stateful
+from amct_tensorflow.graph.view import GraphView, parse_tensor_name
+from amct_tensorflow.log import log_for
+from amct_tensorflow.model.preparation.prepared import PreparedGraph
+
+_CHECKS = frozenset({"Assert", "Print", "PrintV2", "CheckNumerics", "CheckNumericsV2"})
+# Stateful for TensorFlow, because they yield data, or call functions, which are looked into.
+_NO_EFFECT = frozenset({"Placeholder", "PlaceholderWithDefault", "Const", *_CHECKS})
+_CALLS = frozenset({"If", "Case", "PartitionedCall", "StatefulPartitionedCall"})
+
+
+def drop_ordering(graph: PreparedGraph) -> PreparedGraph:
+    """Drops the control edges that only order."""
+    meaningful = _meaningful_to_wait_for(graph.view)
+    editor = graph.editor()
+    changed = False
+    for name, node in graph.view.nodes.items():
+        inputs = [text for text in node.input if not text.startswith("^") or parse_tensor_name(text).node in meaningful]
+        if len(inputs) < len(node.input):
+            editor.replace_inputs(name, inputs)
+            changed = True
+    if not changed:
+        return graph
+    dropped = graph.edited(editor)
+    checks = sum(node.op in _CHECKS and name not in dropped.view.nodes for name, node in graph.view.nodes.items())
+    if checks:
+        log_for("preparation").info("%d checks and messages (Assert, Print) of the model are left out.", checks)
+    return dropped
+
+
+def _meaningful_to_wait_for(view: GraphView) -> set[str]:
+    """Returns the nodes inside loops and branches, those that have an effect, and those that such a one precedes."""
+    library = view.graph_def.library
+    effects = [node.name for node in view.nodes.values() if _has_effect(node, library, frozenset())]
+    return view.downstream(effects) | view.uncertain_nodes
+
+
+def _has_effect(node: NodeDef, library: FunctionDefLibrary, within: frozenset[str]) -> bool:
+    """Tells whether a node may do more than its outputs tell; ``within`` are the functions it stands in."""
+    called = {name for name in functions_named(node) if name != node.op}
+    if node.op not in _CALLS and not called:
+        return node.op not in _NO_EFFECT and is_stateful(node.op, library)
+    functions = {function.signature.name: function for function in library.function}
+    return bool(called & within) or any(
+        name not in functions or any(_has_effect(inner, library, within | called) for inner in functions[name].node_def)
+        for name in called
+    )

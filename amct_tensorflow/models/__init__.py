@@ -1,1 +1,0 @@
-"""The float model: read, prepared, its layers found and fused."""

@@ -1,0 +1,151 @@
+"""What a node does to the channels of its input, if that is ``scale * x + shift`` per channel (spec section 9).
+
+BatchNorm in inference form, fused or in small ops, and a bias, however it is written, are such maps. Small ops meet
+here as what constant folding leaves of them: Mul, RealDiv, Add or Sub with one constant.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.graph.view import GraphView, attribute, parse_tensor_name
+from amct_tensorflow.ops.op_type import data_format
+
+BATCH_NORM = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
+# The older of the two knows channels only as the last axis, and has no attribute for that.
+_BIAS_ADD = frozenset({"BiasAdd", "BiasAddV1"})
+_DEFAULT_EPSILON = 1e-4
+
+
+class Channels(NamedTuple):
+    """Where a tensor has its channels.
+
+    Attributes:
+        number: how many there are.
+        axis: which axis counts them, from the end: -1 is the last.
+        rank: number of axes; None if it is not known.
+    """
+
+    number: int
+    axis: int
+    rank: int | None
+
+
+class Affine(NamedTuple):
+    """``scale * x + shift`` per channel; both float64 of shape [channels]."""
+
+    scale: np.ndarray
+    shift: np.ndarray
+
+    @classmethod
+    def identity(cls, channels: int) -> "Affine":
+        """Returns the map that changes nothing."""
+        return cls(np.ones(channels), np.zeros(channels))
+
+    def then(self, following: "Affine") -> "Affine":
+        """Returns the map that applies ``self`` first and ``following`` next."""
+        return Affine(following.scale * self.scale, following.scale * self.shift + following.shift)
+
+    def is_finite(self) -> bool:
+        """Tells whether float32 can hold every coefficient."""
+        with np.errstate(over="ignore"):
+            values = np.concatenate([self.scale, self.shift]).astype(np.float32)
+        return bool(np.isfinite(values).all())
+
+    @property
+    def scales_alike(self) -> bool:
+        """Whether all channels are scaled alike."""
+        return bool(np.all(self.scale == self.scale[0]))
+
+
+def as_affine(view: GraphView, node: NodeDef, data: str, channels: Channels) -> Affine | None:
+    """Returns what a node does to the output of node ``data``, None if that is no affine map per channel.
+
+    Args:
+        view: the graph.
+        node: a node that reads ``data``.
+        data: name of a node.
+        channels: where the output of ``data`` has its channels.
+    """
+    if node.op in BATCH_NORM:
+        return _batch_norm(view, node, data, channels)
+    if node.op in _BIAS_ADD:
+        return _bias_add(view, node, data, channels)
+    if node.op in _BINARY:
+        return _binary(view, node, data, channels)
+    return None
+
+
+def _batch_norm(view: GraphView, node: NodeDef, data: str, channels: Channels) -> Affine | None:
+    """``gamma * (x - mean) / sqrt(variance + epsilon) + beta``."""
+    training = attribute(node, "is_training").b or "is_training" not in node.attr
+    if training or parse_tensor_name(node.input[0]).node != data or _reads_statistics(view, node):
+        return None
+    if channels.axis != (-3 if data_format(node) == "NCHW" else -1):
+        return None
+    constants = [view.constant(text) for text in node.input[1:5]]
+    if any(value is None or value.shape != (channels.number,) for value in constants):
+        return None
+    gamma, beta, mean, variance = (np.asarray(value, np.float64) for value in constants)
+    epsilon = attribute(node, "epsilon").f if "epsilon" in node.attr else _DEFAULT_EPSILON
+    with np.errstate(all="ignore"):
+        scale = gamma / np.sqrt(variance + epsilon)
+        return Affine(scale, beta - mean * scale)
+
+
+def _reads_statistics(view: GraphView, batch_norm: NodeDef) -> bool:
+    """Tells whether something reads the mean or variance that a BatchNorm passes on; they vanish with it."""
+    edges = [edge for edge in view.consumers(batch_norm.name) if not view.is_control(edge)]
+    return any(parse_tensor_name(edge.node.input[edge.input_index]).port > 0 for edge in edges)
+
+
+def _bias_add(view: GraphView, node: NodeDef, data: str, channels: Channels) -> Affine | None:
+    bias = view.constant(node.input[1])
+    if bias is None or parse_tensor_name(node.input[0]).node != data or bias.shape != (channels.number,):
+        return None
+    if data_format(node) == "NCHW":
+        matches = channels.rank is not None and channels.axis + channels.rank == 1
+    else:
+        matches = channels.axis == -1
+    return Affine(np.ones(channels.number), bias.astype(np.float64)) if matches else None
+
+
+# Per op type, what it makes of ``x`` and a constant, and of a constant and ``x``, as scale and shift.
+_Coefficients = tuple[np.ndarray | float, np.ndarray | float]
+_BINARY: dict[str, tuple[Callable[[np.ndarray], _Coefficients], Callable[[np.ndarray], _Coefficients] | None]] = {
+    "Add": (lambda c: (1.0, c), lambda c: (1.0, c)),
+    "AddV2": (lambda c: (1.0, c), lambda c: (1.0, c)),
+    "Sub": (lambda c: (1.0, -c), lambda c: (-1.0, c)),
+    "Mul": (lambda c: (c, 0.0), lambda c: (c, 0.0)),
+    "RealDiv": (lambda c: (1.0 / c, 0.0), None),
+}
+
+
+def _binary(view: GraphView, node: NodeDef, data: str, channels: Channels) -> Affine | None:
+    sides = [parse_tensor_name(text).node == data for text in node.input[:2]]
+    if sides.count(True) != 1:
+        return None
+    constant = view.constant(node.input[sides.index(False)])
+    coefficients = _BINARY[node.op][sides.index(True)]
+    if constant is None or coefficients is None:
+        return None
+    values = _along_channels(constant, channels)
+    if values is None:
+        return None
+    with np.errstate(all="ignore"):
+        scale, shift = coefficients(values)
+    return Affine(*(np.broadcast_to(np.asarray(each, np.float64), channels.number) for each in (scale, shift)))
+
+
+def _along_channels(constant: np.ndarray, channels: Channels) -> np.ndarray | None:
+    """Returns a constant as float64 [channels] if it is a scalar, or varies along the channel axis only; else None."""
+    if constant.ndim > (channels.rank if channels.rank is not None else max(-channels.axis, 1)):
+        return None  # it would give the result more axes
+    lengths = {axis - constant.ndim: length for axis, length in enumerate(constant.shape)}
+    if any(length != 1 for axis, length in lengths.items() if axis != channels.axis):
+        return None
+    if lengths.get(channels.axis, 1) not in (1, channels.number):
+        return None
+    return np.broadcast_to(constant.reshape(-1), channels.number).astype(np.float64)

@@ -1,0 +1,43 @@
+"""MatMul: weights [channels in, channels out]."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.graph.view import attribute
+from amct_tensorflow.ops.matrix_form import ONE_MATRIX
+from amct_tensorflow.ops.op_type import OpType
+
+_FLAGS = ("transpose_a", "transpose_b", "adjoint_a", "adjoint_b")
+
+
+def _reference(_node: NodeDef, data: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    assert weights is not None
+    return np.asarray(data @ weights)
+
+
+def _restriction(node: NodeDef) -> str | None:
+    for flag in _FLAGS:
+        if attribute(node, flag).b:
+            return f"it has {flag}"
+    return None
+
+
+def _products(node: NodeDef, weights: Sequence[int]) -> Fraction:
+    return Fraction(weights[1 if attribute(node, "transpose_b").b else 0])
+
+
+MATMUL = OpType(
+    name="MatMul",
+    reference=_reference,
+    weight_input=1,
+    weight_rank=2,
+    input_axis=0,
+    channel_axes=(1,),
+    output_rank=2,
+    restriction=_restriction,
+    products=_products,
+    matrix_form=ONE_MATRIX,
+)

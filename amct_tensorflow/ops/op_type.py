@@ -1,0 +1,118 @@
+"""What the tool has to know of an op type to quantize it."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.graph.view import attribute
+from amct_tensorflow.ops.matrix_form import MatrixForm
+
+
+def data_format(node: NodeDef) -> str:
+    """Returns ``NHWC`` if the channels of a node's output come last, ``NCHW`` if they come behind the images.
+
+    These are the names that BiasAdd and AscendDequant have for it, however many axes there are between. Ops without the
+    attribute have their channels last.
+    """
+    return attribute(node, "data_format").s.decode().replace("D", "") or "NHWC"
+
+
+def unrestricted(_node: NodeDef) -> None:
+    """Every node of the type can be quantized."""
+
+
+def no_products(_node: NodeDef, _weights: Sequence[int]) -> Fraction:
+    """The op multiplies nothing."""
+    return Fraction(0)
+
+
+def never(_node: NodeDef, _weights: Sequence[int], _data: Sequence[int | None]) -> bool:
+    """No node of the type is a fully connected layer in disguise."""
+    return False
+
+
+def never_pads(_node: NodeDef, _weights: Sequence[int]) -> bool:
+    """Every weight meets a value of the data at every position."""
+    return False
+
+
+def always_pads(_node: NodeDef, _weights: Sequence[int]) -> bool:
+    """At some positions some weights meet nothing."""
+    return True
+
+
+def no_window(_node: NodeDef) -> list[int]:
+    """The op pools nothing."""
+    return [1, 1]
+
+
+@dataclass(frozen=True)
+class OpType:
+    """An op type that can be quantized.
+
+    Attributes:
+        name: TensorFlow's name of it.
+        reference: the op in NumPy, for integers (int64): takes the node, its data, and its weights (None for an op
+            without); returns the output. Data and output are in the node's data format.
+        data_input: which input carries the activations.
+        weight_input: which input carries the weights; None for an op without.
+        weight_rank: number of axes of the weights.
+        input_axis: the axis of the weights that counts the channels of the data, those of a group where there are some.
+        channel_axes: the axes of the weights that make up the output channels (spec section 7.3).
+        output_rank: number of axes of the output; None if it has as many as the data, two at least.
+        zero_point: whether the activations may have a zero point.
+        is_told_its_output_shape: whether an input says how large the output is, number of images included.
+        restriction: returns why a node of the type cannot be quantized, None if it can.
+        pads: tells from the shape of the weights whether some of them meet no data at some positions of a node.
+        products: returns how many products each value of the output sums up on average, from the shape of the weights.
+        is_fully_connected: tells from the shapes of weights and data whether a node is a fully connected layer, which
+            has one scale for all of its weights by default (spec section 12.1).
+        matrix_form: how it multiplies matrices; None for an op without weights.
+        window: returns the pooling window that AscendDequant is told (spec section 8.2).
+    """
+
+    name: str
+    reference: Callable[[NodeDef, np.ndarray, np.ndarray | None], np.ndarray]
+    data_input: int = 0
+    weight_input: int | None = None
+    weight_rank: int = 0
+    input_axis: int | None = None
+    channel_axes: tuple[int, ...] = ()
+    output_rank: int | None = 4
+    zero_point: bool = True
+    is_told_its_output_shape: bool = False
+    restriction: Callable[[NodeDef], str | None] = unrestricted
+    pads: Callable[[NodeDef, Sequence[int]], bool] = never_pads
+    products: Callable[[NodeDef, Sequence[int]], Fraction] = no_products
+    is_fully_connected: Callable[[NodeDef, Sequence[int], Sequence[int | None]], bool] = never
+    matrix_form: MatrixForm | None = None
+    window: Callable[[NodeDef], list[int]] = no_window
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it has weights, which may then have one scale per output channel."""
+        return self.weight_input is not None
+
+    def channels(self, weights: np.ndarray) -> int:
+        """Returns the number of output channels of weights."""
+        return math.prod(weights.shape[axis] for axis in self.channel_axes)
+
+    def channel_axis(self, data_format: str) -> int:
+        """Returns which axis of data and output counts the channels, from the end: -1 is the last."""
+        return 1 - self.output_rank if data_format == "NCHW" and self.output_rank is not None else -1
+
+    def positions_per_weight(self, node: NodeDef, weights: np.ndarray) -> int:
+        """Returns how many positions of the output share one use of a weight: 1, more for a transposed convolution."""
+        products = self.channels(weights) * self.products(node, weights.shape)
+        return int(weights.size / products) if products else 1
+
+    def along_channels(self, weights: np.ndarray, per_channel: np.ndarray) -> np.ndarray:
+        """Shapes ``per_channel`` ([Cout] or [1]) so that it broadcasts against the weights' output channels."""
+        if per_channel.size == 1:
+            return per_channel.reshape((1,) * weights.ndim)
+        shape = [length if axis in self.channel_axes else 1 for axis, length in enumerate(weights.shape)]
+        return per_channel.reshape(shape)

@@ -1,0 +1,143 @@
+"""What ops that slide a window over an image, or over a volume, have in common, and convolution itself."""
+
+import math
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+
+import numpy as np
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.graph.view import attribute
+from amct_tensorflow.ops.matrix_form import MatrixForm, spread
+from amct_tensorflow.ops.op_type import data_format
+
+
+def spatial(node: NodeDef, name: str) -> tuple[int, ...]:
+    """Returns the numbers of an attribute with one per axis, such as ``strides``, that are not of images or channels.
+
+    These are height and width, or depth, height and width; 1 each if the attribute is missing.
+    """
+    axes = len(attribute(node, "strides").list.i) or 4
+    values = attribute(node, name).list.i or (1,) * axes
+    start = 1 if data_format(node) == "NHWC" else 2
+    return tuple(map(int, values[start : start + axes - 2]))
+
+
+def to_channels_last(node: NodeDef, data: np.ndarray) -> np.ndarray:
+    """Returns the data of a node with the channels as the last axis."""
+    return data if data_format(node) == "NHWC" else np.moveaxis(data, 1, -1)
+
+
+def from_channels_last(node: NodeDef, data: np.ndarray) -> np.ndarray:
+    """Returns data with the channels as the last axis in the data format of a node."""
+    return data if data_format(node) == "NHWC" else np.moveaxis(data, -1, 1)
+
+
+def convolve(node: NodeDef, data: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """Convolves with filters ``[*window, channels in, channels out]``.
+
+    Filters with fewer channels than the data make a grouped convolution: the first filters see the first channels, and
+    so on (AlexNet, Krizhevsky et al. 2012; TensorFlow has no attribute for it).
+    """
+    assert weights is not None
+    *window, channels, filters = weights.shape
+    channels_last = to_channels_last(node, data)
+    groups = channels_last.shape[-1] // channels
+    grouped = weights.reshape(*window, channels, groups, filters // groups)
+    total = 0
+    for position, seen in taps(node, channels_last, window):
+        per_group = seen.reshape(*seen.shape[:-1], groups, channels)
+        total = total + np.einsum("...gc,cgf->...gf", per_group, grouped[position])
+    sums = np.asarray(total)
+    return from_channels_last(node, sums.reshape(*sums.shape[:-2], filters))
+
+
+def products_of_convolution(_node: NodeDef, weights: Sequence[int]) -> Fraction:
+    """One per weight of a filter ``[*window, channels in, channels out]``."""
+    return Fraction(math.prod(weights[:-1]))
+
+
+def taps(node: NodeDef, data: np.ndarray, window: Sequence[int]) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+    """Yields per position in the window what it sees of zero-padded data ``[images, *lengths, channels]``."""
+    strides, dilations = spatial(node, "strides"), spatial(node, "dilations")
+    reach = [(size - 1) * dilation + 1 for size, dilation in zip(window, dilations, strict=True)]
+    lengths = data.shape[1:-1]
+    pads = [_margin(node, axis, lengths[axis], reach[axis], strides[axis]) for axis in range(len(window))]
+    padded = np.pad(data, [(0, 0), *pads, (0, 0)])
+    counts = [
+        (length - size) // stride + 1 for length, size, stride in zip(padded.shape[1:-1], reach, strides, strict=True)
+    ]
+    for position in np.ndindex(*window):
+        starts = [index * dilation for index, dilation in zip(position, dilations, strict=True)]
+        seen = [
+            slice(start, start + (count - 1) * stride + 1, stride)
+            for start, count, stride in zip(starts, counts, strides, strict=True)
+        ]
+        yield position, padded[(slice(None), *seen)]
+
+
+def window_rows(node: NodeDef, data: np.ndarray, window: Sequence[int], most: int) -> np.ndarray:
+    """Returns what a window sees at no more than ``most`` positions, [places in the window, positions, channels]."""
+    seen = [values for _, values in taps(node, to_channels_last(node, data), window)]
+    chosen = spread(seen[0].shape[:-1], most)
+    return np.stack([values[chosen] for values in seen])
+
+
+def _convolution_rows(node: NodeDef, data: np.ndarray, shape: tuple[int, ...], most: int) -> np.ndarray:
+    """The inputs of a group: the window's places, and at each the channels of the group."""
+    *window, channels, _ = shape
+    seen = window_rows(node, data, window, most)
+    grouped = seen.reshape(*seen.shape[:2], -1, channels)
+    return grouped.transpose(2, 1, 0, 3).reshape(-1, seen.shape[1], math.prod(shape[:-1]))
+
+
+def _convolution_matrices(weights: np.ndarray, groups: int) -> np.ndarray:
+    return weights.reshape(-1, groups, weights.shape[-1] // groups).transpose(1, 0, 2)
+
+
+def _convolution_weights(matrices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return matrices.transpose(1, 0, 2).reshape(shape)
+
+
+CONVOLUTION_FORM = MatrixForm(_convolution_rows, _convolution_matrices, _convolution_weights)
+
+
+def pads(node: NodeDef, weights: Sequence[int]) -> bool:
+    """Tells whether filters of a shape, ``[*window, ., .]``, reach beyond the data."""
+    padding = attribute(node, "padding").s.decode()
+    if padding == "EXPLICIT":
+        return any(attribute(node, "explicit_paddings").list.i)
+    return padding == "SAME" and max(weights[:-2]) > 1
+
+
+def margins(node: NodeDef, data: Sequence[int | None], weights: Sequence[int]) -> tuple[tuple[int, int], ...] | None:
+    """Returns the zeros before and behind each axis of the window; None if they depend on a length that is not known.
+
+    Args:
+        node: a convolution.
+        data: the shape of its data.
+        weights: the shape of its filters, ``[*window, ., .]``.
+    """
+    first = 1 if data_format(node) == "NHWC" else 2
+    found = []
+    sizes = zip(weights[:-2], spatial(node, "strides"), spatial(node, "dilations"), strict=True)
+    for axis, (size, stride, dilation) in enumerate(sizes):
+        length, reach = data[first + axis], (size - 1) * dilation + 1
+        if length is None and attribute(node, "padding").s == b"SAME" and stride > 1 and reach > 1:
+            return None
+        # With a stride of 1 any length gives the same, as long as it is one.
+        found.append(_margin(node, axis, 1 if length is None else length, reach, stride))
+    return tuple(found)
+
+
+def _margin(node: NodeDef, axis: int, length: int, reach: int, stride: int) -> tuple[int, int]:
+    """Returns the zeros before and behind an axis, counted without that of the images."""
+    padding = attribute(node, "padding").s.decode()
+    if padding == "SAME":
+        total = max((-(-length // stride) - 1) * stride + reach - length, 0)
+        return total // 2, total - total // 2
+    if padding == "EXPLICIT":
+        explicit = attribute(node, "explicit_paddings").list.i
+        start = 2 * (axis + (1 if data_format(node) == "NHWC" else 2))
+        return int(explicit[start]), int(explicit[start + 1])
+    return 0, 0

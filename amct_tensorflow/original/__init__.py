@@ -1,0 +1,1 @@
+"""The import paths of the original toolkit, and its functions that are not this tool."""

@@ -1,0 +1,80 @@
+"""Scale and zero point of an activation (spec section 7.4), and values in the middle between two levels.
+
+Images divided by 127.5, less 1, are ``(k - 127.5) * 2 / 255``; with a range of [-1, 1] the scale is 2 / 255. Which
+level such a tie becomes differs: AscendQuant and ONNX round it to even, TensorFlow's fake quantizers up, OpenVINO by
+the parity of the zero point; and what float32 loses decides, too. To even, 129 of the 256 levels of the image are left.
+
+There are no ties where the scale is a hair larger, or the values are.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from amct_tensorflow.quantize.algorithms.distribution import Distribution
+from amct_tensorflow.quantize.algorithms.scales import SCALE_OF_NOTHING, SMALLEST_SCALE, symmetric_scale
+
+_QUANT_MIN = -128
+
+
+@dataclass(frozen=True)
+class ActivationFactors:
+    """``x`` is approximately ``(x_q - offset) * scale``.
+
+    Attributes:
+        scale: step of the quantized activation, in units of the activation; a float32 value.
+        offset: zero point, in [-128, 127].
+    """
+
+    scale: float
+    offset: int
+
+
+def asymmetric_factors(lowest: float, scale: float) -> ActivationFactors:
+    """Returns the factors of a range that starts at ``lowest <= 0`` with a given step."""
+    offset = int(-np.rint(np.float32(lowest) / np.float32(scale))) + _QUANT_MIN
+    return ActivationFactors(scale, min(offset, -_QUANT_MIN - 1))
+
+
+def range_factors(lowest: float, highest: float, asymmetric: bool) -> ActivationFactors:
+    """Returns the factors that cover ``[lowest, highest]``, widened to include 0; both are 0 if only 0 was seen."""
+    lowest, highest = min(lowest, 0.0), max(highest, 0.0)
+    if lowest == highest:
+        return ActivationFactors(SCALE_OF_NOTHING, _QUANT_MIN if asymmetric else 0)
+    if not asymmetric:
+        symmetric = symmetric_scale(np.array([highest]), np.array([-lowest]))
+        return ActivationFactors(float(np.float32(symmetric[0])), 0)
+    scale = max((highest - lowest) / 255, SMALLEST_SCALE)
+    return asymmetric_factors(lowest, float(np.float32(scale)))
+
+
+def round_through_float16(scale: float) -> float | None:
+    """Rounds a scale so that float16 holds it, or its square root where it is out of range (spec section 7.1).
+
+    Returns:
+        The scale; None if its square root is out of range, too.
+    """
+    if 2.0**-14 <= scale <= 65504.0:
+        return float(np.float16(scale))
+    root = np.sqrt(scale)
+    return float(np.float32(np.float16(root)) ** 2) if 2.0**-14 <= root <= 65504.0 else None
+
+
+# In terms of a step. Float32 loses 2**-16 of one at the ends of a range; values that are no ties hardly notice it.
+HAIR = 2.0**-10
+# A value stands for others on the grid of a histogram, which may be this far off.
+_NEAR = 2.0**-6
+
+
+def part_ties(distribution: Distribution, factors: ActivationFactors) -> ActivationFactors:
+    """Returns the factors with a scale a hair larger if most values are ties; else as they are.
+
+    Args:
+        distribution: the values observed.
+        factors: scale and zero point that were chosen for them.
+    """
+    steps = np.abs(distribution.values / factors.scale)
+    ties = np.abs(steps - np.floor(steps) - 0.5) < _NEAR
+    if 2 * distribution.counts[ties].sum() <= distribution.counts.sum():
+        return factors
+    return ActivationFactors(float(np.float32(factors.scale * (1 + HAIR))), factors.offset)

@@ -1,0 +1,116 @@
+"""Squared errors of many ranges at once, and both ends of a range moved to where quantization loses least.
+
+The values are not touched once per range: between two rounding edges all values become the same level ``q * s``, so
+that prefix sums of count, value and squared value give the error of a range from its 255 edges,
+``sum(x**2) - 2*q*s*sum(x) + (q*s)**2*n`` per level.
+
+IFMR moves the upper end alone, and leaves the lower one at the least value that was seen. Where values are negative,
+too, that is an outlier as much as the greatest is. So the ends are moved both, by a compass search: to the best of
+their neighbours, as long as one is better, and then in smaller steps. It only ever finds less error than it starts
+from, and an end that is 0 stays there.
+
+The error is that of the tensor, in which clipping counts twice: the errors of rounding differ from value to value, and
+fall out where a network takes a mean or a sum, while clipping makes values that lie together all smaller. Judged by the
+error of what layers make of it, which is ``trace(W.T @ C @ W)`` with ``C`` the covariance of ``q(x) - x``, the ends
+hardly differ, and networks are not better (docs/algorithms.md, "What was tried and dropped").
+"""
+
+import numpy as np
+
+from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors, asymmetric_factors
+from amct_tensorflow.quantize.algorithms.distribution import Distribution
+from amct_tensorflow.quantize.algorithms.scales import SMALLEST_SCALE
+
+
+class SquaredErrors:
+    """The squared errors of ranges, of one distribution of values."""
+
+    def __init__(self, distribution: Distribution) -> None:
+        """Sums up the values."""
+        self._values, counts = distribution.values, distribution.counts
+        self._sums = np.zeros((3, self._values.size + 1))
+        np.cumsum(counts, out=self._sums[0, 1:])
+        np.cumsum(counts * self._values, out=self._sums[1, 1:])
+        np.cumsum(counts * self._values * self._values, out=self._sums[2, 1:])
+
+    def of(self, lowers: np.ndarray, uppers: np.ndarray, scales: np.ndarray) -> np.ndarray:
+        """Returns per range the sum of ``(rint(clip(x, lower, upper) / scale) * scale - x)**2``.
+
+        Args:
+            lowers: lower bounds, float64 [ranges].
+            uppers: upper bounds, likewise.
+            scales: steps, likewise.
+        """
+        first = np.rint(lowers / scales)[:, np.newaxis]
+        last = np.rint(uppers / scales)[:, np.newaxis]
+        levels = first + np.arange(np.max(last - first) + 1)
+        # Everything above a range's last level is clipped to that level, and the levels beyond stay empty.
+        edges = np.where(levels < last, (levels + 0.5) * scales[:, np.newaxis], np.inf)
+        bounds = np.zeros((scales.size, levels.shape[1] + 1), np.intp)
+        bounds[:, 1:] = np.searchsorted(self._values, edges)
+        sums = np.diff(self._sums[:, bounds], axis=2)
+        return np.asarray(np.sum(_error(sums, levels * scales[:, np.newaxis]), axis=1))
+
+    def of_clipping(self, lowers: np.ndarray, uppers: np.ndarray) -> np.ndarray:
+        """Returns per range the sum of ``(clip(x, lower, upper) - x)**2``.
+
+        Args:
+            lowers: lower bounds, float64 [ranges].
+            uppers: upper bounds, likewise.
+        """
+        below = self._sums[:, np.searchsorted(self._values, lowers)]
+        above = self._sums[:, -1:] - self._sums[:, np.searchsorted(self._values, uppers, side="right")]
+        return np.asarray(_error(below, lowers) + _error(above, uppers))
+
+
+def _error(sums: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Returns the squared error when values become ``target``, from their number, sum and sum of squares, [3, ...]."""
+    number, total, squares = sums
+    return np.asarray(squares - 2 * target * total + target * target * number)
+
+
+_LOWEST, _HIGHEST = -128, 127
+# In terms of the ends that it starts from.
+_STEPS = (0.1, 0.03, 0.01)
+# Where the search stands comes first, so that it stays there unless another place is better.
+_EITHER_END = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)])
+_BOTH_ENDS = np.array([(0, 0), (-1, -1), (1, 1)])
+
+
+def refine_range(distribution: Distribution, factors: ActivationFactors, asymmetric: bool) -> ActivationFactors:
+    """Returns factors with a squared error, in which clipping counts twice, that is at most that of those given.
+
+    Args:
+        distribution: the values observed at the layer's input.
+        factors: where to start.
+        asymmetric: with a zero point; else only the scale changes.
+    """
+    errors = SquaredErrors(distribution)
+    ends = np.array([_LOWEST - factors.offset, _HIGHEST - factors.offset]) * factors.scale
+    directions = _EITHER_END if asymmetric else _BOTH_ENDS
+    place, found = np.zeros(2), factors
+    for step in _STEPS:
+        moved = True
+        while moved:
+            places = place + step * directions
+            moves = (_factors(ends * np.maximum(1 + each, 0.0), asymmetric) for each in places[1:])
+            candidates = [found, *(each or found for each in moves)]
+            best = _best(errors, candidates)
+            place, found, moved = places[best], candidates[best], best > 0
+    return found
+
+
+def _factors(ends: np.ndarray, asymmetric: bool) -> ActivationFactors | None:
+    """Returns the factors whose range has these ends; None if they are too close together."""
+    scale = float(np.float32((ends[1] - ends[0]) / (_HIGHEST - _LOWEST)))
+    if scale < SMALLEST_SCALE:
+        return None
+    return asymmetric_factors(float(ends[0]), scale) if asymmetric else ActivationFactors(scale, 0)
+
+
+def _best(errors: SquaredErrors, candidates: list[ActivationFactors]) -> int:
+    """Returns which candidate has the least error; the first of equals."""
+    scales = np.array([each.scale for each in candidates])
+    offsets = np.array([each.offset for each in candidates])
+    lowers, uppers = (_LOWEST - offsets) * scales, (_HIGHEST - offsets) * scales
+    return int(np.argmin(errors.of(lowers, uppers, scales) + errors.of_clipping(lowers, uppers)))

@@ -1,0 +1,162 @@
+"""Which steps a layer needs, so that its bias is served and its sums fit 32 bits.
+
+A layer adds integers in units of ``scale_d * scale_w``. ARQ chooses ``scale_w`` by the weights alone, and knows nothing
+of the bias, which is rounded to these units and added to the sums. Three kinds of channels need another step:
+
+*   A channel whose weights are all 0. Any step serves its weights. So it gets one like those of the other channels,
+    but no coarser than ``2**-BIAS_BITS`` of its bias; that also suits runtimes which refuse a layer if the unit of one
+    channel is out of proportion to the output.
+*   A channel whose sums could leave 32 bits, as that of a nearly dead one with a bias:
+
+        |bias| / (scale_d * scale_w) + 255 * sum(|w| / scale_w)  <=  2**31 - 1
+
+    where 255 bounds both ``|x_q - offset_d|`` and a byte. Its step is widened until the left side is ``2**30``, which
+    leaves room for what rounding and bias correction add.
+*   A channel whose unit would be below the smallest normal float32: its step is widened until it is not.
+
+A channel that is widened for its own bias hardly uses its weights: its products are at most ``inputs * 3e-5`` of it,
+and what they lose is about what float32 itself loses beside it. But if one step serves all channels, widening it takes
+from the others as well; and so do sums that exceed 32 bits without a bias. Where the weights of these channels lose
+more than ``_TOLERATED`` of the layer's sum of squares, no steps help, and the layer has to stay in float.
+
+An input of which nothing but 0 was seen needs no step of its own. All that comes of the layer then is its bias, so that
+``scale_d`` must not make the units coarser than ``1 / _UNITS_OF_CONSTANT`` of the largest bias. It gets no smaller than
+that takes: what does come of the input one day should find a range.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from amct_tensorflow.model.fusion import FusedLayer
+from amct_tensorflow.quantize.algorithms.scales import SCALE_OF_NOTHING, SMALLEST_SCALE
+
+LARGEST_SUM = 2**31 - 1
+LARGEST_BYTE = 255
+_ROOM = 2.0**30
+# A constant that is so many units is as exact as anything behind it; one has less than the 24 bits of a float32.
+_BIAS_UNITS = 2.0**16
+# Which share of a layer's largest bias its units may be if the bias is all that comes of it: 78 dB.
+_UNITS_OF_CONSTANT = 2.0**12
+# The step of a layer of zeros without a bias; its outputs are 0, whatever the step.
+_STEP_OF_NOTHING = 2.0**-12
+# A tenth of a percent, 30 dB: less than what rounding to 8 bits takes from weights of one step for all channels.
+_TOLERATED = 1e-3
+
+_OBSTACLE = "the steps that its bias and sums need to fit 32 bits take too much from its weights"
+
+
+@dataclass(frozen=True, eq=False)
+class WeightSteps:
+    """The steps of a layer's weights.
+
+    Attributes:
+        scales: float32, [Cout] or [1].
+        widened: indices of the channels whose steps are wider than those that were asked for.
+        obstacle: why no steps help, as the rest of a sentence about the layer; None if these do.
+    """
+
+    scales: np.ndarray
+    widened: Sequence[int] = ()
+    obstacle: str | None = None
+
+    @property
+    def remark(self) -> str | None:
+        """What has to be said of them, as the rest of a sentence about the layer; None for nothing."""
+        if not len(self.widened):
+            return None
+        if self.scales.size == 1:
+            return "the step of its weights is widened, so that bias and sums fit 32 bits"
+        shown = ", ".join(map(str, self.widened[:3])) + (", ..." if len(self.widened) > 3 else "")
+        return (
+            f"the steps of its weights are widened in {len(self.widened)} of {self.scales.size} channels ({shown}), so "
+            "that bias and sums fit 32 bits"
+        )
+
+
+def step_of_nothing(layer: FusedLayer, scales: np.ndarray) -> float:
+    """Returns the step of an input of which nothing but 0 was seen, a float32 value.
+
+    Args:
+        layer: a layer with weights.
+        scales: the steps of its weights, float32, [Cout] or [1].
+    """
+    bias, weights = _magnitudes(layer)
+    living = scales[weights > 0] if scales.size > 1 else scales
+    if not bias.any() or not weights.any():
+        return SCALE_OF_NOTHING
+    served = bias.max() / (_UNITS_OF_CONSTANT * float(living.max()))
+    return float(np.float32(np.clip(served, SMALLEST_SCALE, SCALE_OF_NOTHING)))
+
+
+def serve_layer(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> WeightSteps:
+    """Returns the steps given, such as those of ARQ, where the layer needs no others.
+
+    Args:
+        layer: a layer with weights.
+        scale_d: step of its input.
+        scales: float32, [Cout] or [1].
+    """
+    return fit_steps(layer, scale_d, _serve_zeros(layer, scale_d, scales))
+
+
+def _serve_zeros(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> np.ndarray:
+    """Returns steps of which those of channels without weights serve the bias; the others stay."""
+    bias, weights = _magnitudes(layer)
+    if scales.size == 1:
+        bias, weights = bias.max(keepdims=True), weights.max(keepdims=True)
+    living = weights > 0
+    if living.all():
+        return scales
+    by_bias = bias / (scale_d * _BIAS_UNITS)
+    known = np.median(scales[living]) if living.any() else by_bias.max()
+    usual = float(known) or _STEP_OF_NOTHING
+    served = np.where(bias > 0, np.minimum(usual, by_bias), usual)
+    return np.where(living, scales, np.maximum(served, SMALLEST_SCALE)).astype(np.float32)
+
+
+def fit_steps(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> WeightSteps:
+    """Widens steps where bias and sums would not fit 32 bits; what fits stays as it is.
+
+    Args:
+        layer: a layer with weights.
+        scale_d: step of its input.
+        scales: float32, [Cout] or [1].
+    """
+    bias, weights = _magnitudes(layer)
+    for_bias = bias / scale_d / _ROOM
+    needed = np.maximum(for_bias + LARGEST_BYTE * weights / _ROOM, SMALLEST_SCALE / scale_d)
+    if scales.size == 1:
+        needed = needed.max(keepdims=True)
+    too_narrow = scales < needed
+    with np.errstate(over="ignore"):
+        # Rounded up, so that steps that were widened once fit from then on.
+        wider = np.nextafter(needed.astype(np.float32), np.float32(np.inf))
+        fitting = np.where(too_narrow, wider, scales).astype(np.float32)
+        if not np.isfinite(np.float32(scale_d) * fitting).all():
+            return WeightSteps(scales, obstacle="the product of scale_d and scale_w exceeds float32")
+    others = fitting > 2 * for_bias
+    if too_narrow.any() and _loss(layer, fitting, others) - _loss(layer, scales, others) > _TOLERATED:
+        return WeightSteps(scales, obstacle=_OBSTACLE)
+    living = weights > 0 if scales.size > 1 else weights.any(keepdims=True)
+    return WeightSteps(fitting, np.flatnonzero(too_narrow & living).tolist())
+
+
+def _magnitudes(layer: FusedLayer) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ``|bias|`` and the sum of ``|w|`` of each channel, float64 [Cout]."""
+    assert layer.weights is not None
+    inputs = tuple(axis for axis in range(layer.weights.ndim) if axis not in layer.op.channel_axes)
+    weights = np.abs(layer.weights).sum(axis=inputs, dtype=np.float64).reshape(-1)
+    bias = np.zeros_like(weights) if layer.bias is None else np.abs(layer.bias.astype(np.float64))
+    return bias, weights
+
+
+def _loss(layer: FusedLayer, scales: np.ndarray, counted: np.ndarray) -> float:
+    """Returns which share of the weights' sum of squares rounding takes from the channels that count, bool [Cout]."""
+    assert layer.weights is not None
+    weights = layer.weights.astype(np.float64)
+    steps, counts = (layer.op.along_channels(weights, each) for each in (scales.astype(np.float64), counted))
+    errors = weights - np.clip(np.rint(weights / steps), -128, 127) * steps
+    total = np.sum(weights**2)
+    return float(np.sum(errors**2 * counts) / total) if total else 0.0

@@ -1,0 +1,148 @@
+"""By what to divide the streams of a model, as the caller's session tells."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+import tensorflow as tf
+
+from amct_tensorflow.errors import CalibrationError
+from amct_tensorflow.graph.view import full_tensor_name
+from amct_tensorflow.log import log_for
+from amct_tensorflow.model.equalization_groups import Stream, find_streams
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.model.fusion import FusedLayer
+from amct_tensorflow.quantize.algorithms.dmq import DEFAULT_STRENGTH, balance_factors
+from amct_tensorflow.quantize.calibration.batch_cutter import BatchCutter
+from amct_tensorflow.quantize.calibration.feed import Feed
+from amct_tensorflow.quantize.calibration.replay import Batch, Replay
+from amct_tensorflow.quantize.config.schema import QuantConfig
+
+_Balance = Mapping[str, tuple[float, ...]]
+
+
+class Balancer:
+    """Observes ``batch_num`` batches of a live graph, then computes the factors of every stream that takes part.
+
+    A stream takes part if one of the layers that read it is quantized, and asks for it; without any layer that asks,
+    all that are quantized do. Where layers of one stream ask for different strengths, their mean counts.
+    """
+
+    def __init__(
+        self,
+        model: FloatModel,
+        config: QuantConfig,
+        on_complete: Callable[[_Balance], None],
+        *,
+        graph: tf.Graph | None = None,
+    ) -> None:
+        """Edits the caller's graph: adds taps, as ``Calibrator`` does; none if there is nothing to balance.
+
+        Args:
+            model: the float model.
+            config: which layers are quantized, and how strongly each is to be balanced.
+            on_complete: called with the factors, per layer that reads a stream [Cin], still inside the caller's
+                session; at once if there is nothing to balance.
+            graph: the graph that the caller runs; None for that of the model.
+        """
+        self.result: _Balance | None = None
+        self._on_complete = on_complete
+        fused = model.fuse(config.unfused_layers())
+        found = find_streams(fused, model.outputs)
+        asked = {name: config.layers[name].dmq_strength for name in config.enabled_layers()}
+        strengths = {name: strength for name, strength in asked.items() if strength is not None}
+        _warn_of_others(strengths, found.obstacles)
+        strengths = strengths or dict.fromkeys(asked, DEFAULT_STRENGTH)
+        self._quantized = {name: fused.layers[name] for name in asked}
+        self._strengths = {stream: _mean_strength(stream, strengths) for stream in found.streams}
+        self._strengths = {stream: strength for stream, strength in self._strengths.items() if strength}
+        if not self._strengths:
+            log_for("balancing").warning("No layer can be balanced without changing what the model computes.")
+            self._complete({})
+            return
+        inputs = {name: fused.input_of(name) for stream in self._strengths for name in stream.readers}
+        self._tensors = {name: full_tensor_name(text) for name, text in inputs.items()}
+        self._highest = {name: np.zeros(stream.channels) for stream in self._strengths for name in stream.readers}
+        self._feed = Feed(model, fused, {name: [text] for name, text in inputs.items()}, config.batch_num, graph=graph)
+        self._replay = Replay(fused, list(inputs), self._feed.tensors)
+        self._cutter = BatchCutter(self._replay, self._tensors.values(), self._tensors)
+        self._looks = [
+            self._replay.look_at([self._replay.tensor(tensor)], partial(self._observe, fused.layers[name]))
+            for name, tensor in self._tensors.items()
+        ]
+        self._feed.start(self._take, self._finish, self._release)
+
+    def check_complete(self) -> _Balance:
+        """Returns the factors.
+
+        Raises:
+            AmctError: what stopped the observation.
+            CalibrationError: too few batches were run.
+        """
+        if self.result is None:
+            if self.error is not None:
+                raise self.error
+            self._feed.batches.check_complete()
+        assert self.result is not None  # it follows the last batch
+        return self.result
+
+    @property
+    def error(self) -> Exception | None:
+        """What went wrong inside the caller's session, where TensorFlow would turn it into text; else None."""
+        return self._feed.error if self._strengths else None
+
+    def _observe(self, layer: FusedLayer, value: np.ndarray) -> None:
+        channels = layer.input_channels
+        assert channels is not None
+        others = tuple(axis for axis in range(value.ndim) if axis != channels.axis + value.ndim)
+        highest = np.abs(value).max(axis=others, initial=0)
+        if not np.isfinite(highest).all():
+            raise CalibrationError(
+                f"The activations of layer {layer.name!r} have invalid value inf or nan. Check the calibration data "
+                "and its preprocessing."
+            )
+        self._highest[layer.name] = np.maximum(self._highest[layer.name], highest)
+
+    def _take(self, batch: Batch, images: int | None) -> None:
+        for part in self._cutter.cut(batch, images):
+            self._replay.run(self._looks, part)
+
+    def _release(self) -> None:
+        self._replay.close()
+        del self._replay, self._cutter, self._looks
+
+    def _finish(self) -> None:
+        self._feed.batches.forget()
+        factors: dict[str, tuple[float, ...]] = {}
+        for stream, strength in self._strengths.items():
+            readers = [self._quantized[name] for name in stream.readers if name in self._quantized]
+            activations = np.max([self._highest[reader.name] for reader in readers], axis=0)
+            weights = np.max([_largest_weights(reader) for reader in readers], axis=0)
+            factors.update(dict.fromkeys(stream.readers, balance_factors(activations, weights, strength)))
+        log_for("balancing").info(
+            "The inputs of %d layers are balanced, in %d streams.", len(factors), len(self._strengths)
+        )
+        self._complete(factors)
+
+    def _complete(self, factors: _Balance) -> None:
+        self.result = factors
+        self._on_complete(factors)
+
+
+def _mean_strength(stream: Stream, strengths: Mapping[str, float]) -> float:
+    """Returns how strongly to balance a stream; 0 if no layer that reads it asks for it."""
+    asked = [strengths[name] for name in stream.readers if name in strengths]
+    return float(np.mean(asked)) if asked else 0.0
+
+
+def _largest_weights(layer: FusedLayer) -> np.ndarray:
+    """Returns the largest absolute weight per input channel, float64 [Cin]."""
+    assert layer.weights is not None and layer.op.input_axis is not None
+    others = tuple(axis for axis in range(layer.weights.ndim) if axis != layer.op.input_axis)
+    return np.asarray(np.abs(layer.weights.astype(np.float64)).max(axis=others))
+
+
+def _warn_of_others(asked: Mapping[str, float], obstacles: Mapping[str, str]) -> None:
+    for name in asked:
+        if name in obstacles:
+            log_for("balancing").warning("Layer %s is not balanced: %s.", name, obstacles[name])

@@ -1,0 +1,132 @@
+"""Cutting batches into parts of a few images, which takes less memory, where it changes nothing.
+
+The first axis of what a caller feeds may count images; it may as well count frames, steps or samples, which the model
+brings together, as a sum over that axis, a delay or a window does. No table of op types tells which it is. So the
+beginning of the first batch that is long enough is run in one piece and in several, and parts are used only if layers
+read and yield the same values then. They need not come in the same order: behind SpaceToBatchND the first axis counts
+patches of all images in turn.
+"""
+
+from collections.abc import Collection
+
+import numpy as np
+import tensorflow as tf
+
+from amct_tensorflow.log import log_for
+from amct_tensorflow.quantize.calibration.output_comparison import sum_of_products
+from amct_tensorflow.quantize.calibration.replay import Batch, Replay
+
+# A part has so many images.
+IMAGES_AT_A_TIME = 16
+# The beginning of a batch that is tried: a few images, and as many as are small enough. What is small may be frames of
+# a recording, which reach far.
+_FEWEST_TRIED = 4
+_VALUES_TRIED = 1 << 20
+# How far sums of values may lie apart, relative to those of their magnitudes: kernels round differently if they are
+# given another number of images. What depends on other images differs by more, at the edges of parts if nowhere else.
+_TOLERANCE = 1e-4
+
+
+class BatchCutter:
+    """Cuts the batches of one calibration."""
+
+    def __init__(self, replay: Replay, inputs: Collection[str], layers: Collection[str]) -> None:
+        """Takes what runs the float model, full names of the tensors to be observed, and the layers that read them.
+
+        What the layers yield tells whether the same values still stand side by side.
+        """
+        self._replay = replay
+        self._tensors = tuple(dict.fromkeys((*inputs, *(f"{name}:0" for name in layers))))
+        self._is_the_same: bool | None = None  # until it is known
+
+    def cut(self, batch: Batch, images: int | None) -> list[Batch]:
+        """Returns the parts of a batch: of a few images each, or the whole batch alone.
+
+        Args:
+            batch: the sources of the replay, by full name.
+            images: how many images the caller fed; None if what it fed does not tell. Every source must have as many,
+                or be a scalar.
+        """
+        if images is None or images <= IMAGES_AT_A_TIME or not self._replay.takes_any_number(self._tensors):
+            return [batch]
+        if any(value.ndim and len(value) != images for value in batch.values()):
+            return [batch]
+        if self._is_the_same is None:
+            self._try(_images(batch, 0, _number_to_try(batch, images)))
+        return _parts(batch, images, IMAGES_AT_A_TIME) if self._is_the_same else [batch]
+
+    def _try(self, beginning: Batch) -> None:
+        """Finds out whether parts tell the same as a whole, unless the images do not differ: they cannot tell then."""
+        if not any(bool((value != value[:1]).any()) for value in beginning.values() if value.ndim):
+            return
+        images = max(len(value) for value in beginning.values() if value.ndim)
+        self._is_the_same = self._compare(beginning, _parts(beginning, images, _length_to_try(images)))
+        if not self._is_the_same:
+            log_for("calibration").info(
+                "Batches are run as a whole, which takes more memory: from parts of one the model computes something "
+                "else. The first axis of its inputs does not count images that are independent."
+            )
+
+    def _compare(self, batch: Batch, parts: list[Batch]) -> bool:
+        """Tells whether tensors hold the same values in parts as in the whole."""
+        whole, cut = [_Values() for _ in self._tensors], [_Values() for _ in self._tensors]
+        try:
+            self._run([batch], whole)
+            self._run(parts, cut)
+        except tf.errors.OpError as error:  # such as a Reshape into windows, or patches that make no image
+            log_for("calibration").debug("A part of a batch cannot be run: %s", error.message[:300])
+            return False
+        return all(one.is_same(other) for one, other in zip(whole, cut, strict=True))
+
+    def _run(self, batches: list[Batch], values: list["_Values"]) -> None:
+        last: list[tf.Operation] = []
+        for tensor, each in zip(self._tensors, values, strict=True):
+            last = [self._replay.look_at([self._replay.tensor(tensor)], each.look, after=last)]
+        for batch in batches:
+            self._replay.run(last, batch)
+
+
+class _Values:
+    """What there is to know of values, whatever their order and in whichever parts they come."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._ends = np.array([np.inf, -np.inf])
+        self._sums = np.zeros(2)  # of values, and of their squares
+
+    def look(self, value: np.ndarray) -> None:
+        if not value.size:
+            return
+        self._count += value.size
+        with np.errstate(over="ignore", invalid="ignore"):  # it is not here that infinite values are named
+            self._ends = np.array([min(self._ends[0], value.min()), max(self._ends[1], value.max())])
+            self._sums += value.sum(dtype=np.float64), sum_of_products(value, value)
+
+    def is_same(self, other: "_Values") -> bool:
+        if self._count != other._count:
+            return False
+        greatest, squares = np.abs(self._ends).max(), self._sums[1]
+        magnitudes = [np.sqrt(self._count * squares), squares]  # the former is never less than the sum of magnitudes
+        return np.allclose(self._ends, other._ends, 0, _TOLERANCE * greatest, equal_nan=True) and all(
+            np.allclose(one, two, 0, _TOLERANCE * magnitude, equal_nan=True)
+            for one, two, magnitude in zip(self._sums, other._sums, magnitudes, strict=True)
+        )
+
+
+def _images(batch: Batch, start: int, stop: int) -> Batch:
+    """Returns some of the images of a batch; scalars belong to all of them."""
+    return {name: value[start:stop] if value.ndim else value for name, value in batch.items()}
+
+
+def _parts(batch: Batch, images: int, length: int) -> list[Batch]:
+    return [_images(batch, start, start + length) for start in range(0, images, length)]
+
+
+def _number_to_try(batch: Batch, images: int) -> int:
+    values = sum(value.size for value in batch.values())
+    return min(images, max(_FEWEST_TRIED, images * _VALUES_TRIED // max(values, 1)))
+
+
+def _length_to_try(images: int) -> int:
+    """Returns a power of two, so that what takes parts of this length takes those of ``IMAGES_AT_A_TIME``, too."""
+    return 1 << (min(images // 2, IMAGES_AT_A_TIME).bit_length() - 1)

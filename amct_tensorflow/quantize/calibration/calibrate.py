@@ -1,0 +1,66 @@
+"""Calibrating a model with batches that somebody else runs, such as an evaluator."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import tensorflow as tf
+
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.model.model_file import import_graph
+from amct_tensorflow.quantize.calibration.balancing import Balancer
+from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult, Calibrator
+from amct_tensorflow.quantize.calibration.output_comparison import Comparison
+from amct_tensorflow.quantize.config.schema import QuantConfig
+
+# Runs ``batch_num`` batches through a graph, to the outputs of these operators.
+Run = Callable[[tf.Graph, Sequence[str]], None]
+
+
+def prepare_calibration(
+    model: FloatModel, config: QuantConfig, run: Run, *, for_search: bool = False, comparison: Comparison | None = None
+) -> Callable[[], CalibrationResult]:
+    """Prepares a calibration, so that what is wrong with model and configuration shows at once.
+
+    Layers are balanced first, if the configuration asks for it; that runs the batches through a graph of its own.
+
+    Args:
+        model: the float model; its graph gets taps.
+        config: what to quantize, and how.
+        run: runs the batches.
+        for_search: as for ``Calibrator``.
+        comparison: as for ``Calibrator``.
+
+    Returns:
+        What calibrates.
+
+    Raises:
+        AmctError: the model cannot be calibrated so; from what is returned, also that too few batches were run.
+    """
+    balance = _balance(model, config, run) if config.asks_for_balancing() else {}
+    calibrator = Calibrator(
+        model, config, lambda _: None, for_search=for_search, comparison=comparison, balance=balance
+    )
+
+    def calibrate() -> CalibrationResult:
+        _run_for(calibrator, run, model.graph, model.outputs)
+        return calibrator.check_complete()
+
+    return calibrate
+
+
+def _balance(model: FloatModel, config: QuantConfig, run: Run) -> Mapping[str, tuple[float, ...]]:
+    """Returns by what to divide the inputs of layers, from calibration data run through a graph of its own."""
+    graph = import_graph(model.graph_def, model.source)
+    balancer = Balancer(model, config, lambda _: None, graph=graph)
+    if balancer.result is None:
+        _run_for(balancer, run, graph, model.outputs)
+    return balancer.check_complete()
+
+
+def _run_for(listener: Balancer | Calibrator, run: Run, graph: tf.Graph, outputs: Sequence[str]) -> None:
+    try:
+        run(graph, outputs)
+    except Exception:
+        # Who runs the batches only sees what TensorFlow made of an error inside a tap.
+        if listener.error is not None:
+            raise listener.error from None
+        raise

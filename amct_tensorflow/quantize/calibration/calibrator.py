@@ -1,0 +1,323 @@
+"""One calibration: taps feed it from the caller's session, and after the last batch it has factors for every layer."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import tensorflow as tf
+from threadpoolctl import threadpool_limits
+
+from amct_tensorflow.errors import CalibrationError, ConfigValueError
+from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
+from amct_tensorflow.log import log_for
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
+from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors, part_ties, round_through_float16
+from amct_tensorflow.quantize.algorithms.distribution import Distribution
+from amct_tensorflow.quantize.algorithms.range_refinement import refine_range
+from amct_tensorflow.quantize.algorithms.scales import arq_scales
+from amct_tensorflow.quantize.algorithms.weight_steps import serve_layer, step_of_nothing
+from amct_tensorflow.quantize.calibration.batch_cutter import BatchCutter
+from amct_tensorflow.quantize.calibration.feed import Feed
+from amct_tensorflow.quantize.calibration.group_moments import StreamMoments
+from amct_tensorflow.quantize.calibration.layer_analysis import LayerAnalyser, LayerAnalysis
+from amct_tensorflow.quantize.calibration.layer_moments import LayerMoments
+from amct_tensorflow.quantize.calibration.observers import ActivationObservers, ActivationSummary
+from amct_tensorflow.quantize.calibration.output_comparison import Comparison
+from amct_tensorflow.quantize.calibration.replay import Batch, Replay
+from amct_tensorflow.quantize.config.schema import QuantConfig, TensorQuantize
+from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
+from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationResult:
+    """What a calibration found.
+
+    Attributes:
+        factors: per layer name, its factors; per ``op:input`` of tensor_quantize, those of the tensor.
+        corrections: per layer name, what brings it closer to the float one; layers without are left out.
+        analyses: per layer name, what a search wants to know; empty if none follows.
+        batches: per calibration batch, the values of the tensors from which the outputs follow, by full tensor name;
+            empty if no search follows.
+        balance: per layer whose input was divided by factors, those factors; see ``balance_streams``.
+        summaries: per layer name and per ``op:input``, what its input looked like; empty if no search follows.
+        images: number of calibration images: the length of what the caller fed, along its first axis; None if no search
+            follows, or inputs differ in it.
+        obstacles: per layer name that no factors serve, and that so stays in float, why.
+    """
+
+    factors: dict[str, LayerFactors]
+    corrections: dict[str, LayerCorrection]
+    analyses: dict[str, LayerAnalysis]
+    batches: tuple[Batch, ...] = ()
+    balance: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    summaries: Mapping[str, ActivationSummary] = field(default_factory=dict)
+    images: int | None = None
+    obstacles: Mapping[str, str] = field(default_factory=dict)
+
+    def plan(self, fused: FusedGraph, outputs: Sequence[str]) -> QuantizationPlan:
+        """Returns how to quantize a model that is fused as it was calibrated."""
+        return QuantizationPlan(fused, self.factors, self.corrections, outputs)
+
+
+class Calibrator:
+    """Collects ``batch_num`` batches of a live graph, then computes factors, corrections and similarities.
+
+    Attributes:
+        fused: the float model after fusion, whose layers are calibrated.
+        result: the findings; None until the last batch has been seen.
+    """
+
+    def __init__(
+        self,
+        model: FloatModel,
+        config: QuantConfig,
+        on_complete: Callable[[CalibrationResult], None],
+        *,
+        for_search: bool = False,
+        comparison: Comparison | None = None,
+        balance: Mapping[str, tuple[float, ...]] | None = None,
+    ) -> None:
+        """Edits the model's graph: adds taps that keep the tensors from which the inputs of all layers follow.
+
+        Args:
+            model: the float model.
+            config: which layers to calibrate, and how.
+            on_complete: called with the result, still inside the caller's session.
+            for_search: whether a search follows, which needs to know what quantization does to each layer, and the
+                batches from which the outputs can be computed.
+            comparison: a user's sensitivity to tell it by; None for the cosine similarity.
+            balance: per layer by what to divide its input; see ``balance_streams``. Without any, the streams that gain
+                by it are balanced, if the configuration allows it and the outputs of the model are known.
+
+        Raises:
+            CalibrationError: weights hold NaN or Inf.
+            ConfigValueError: a tensor of tensor_quantize cannot be quantized.
+            ModelError: what a layer reads cannot be computed from what the graph is fed with.
+        """
+        self.result: CalibrationResult | None = None
+        self._config = config
+        self._for_search = for_search
+        self._comparison = comparison
+        self._on_complete = on_complete
+        self._fuse = partial(model.fuse, config.unfused_layers())
+        self.fused = self._fuse(balance)
+        _check_tensors(config.tensor_quantize, model.view, self.fused)
+        self._searches = {name: config.layers[name].activation for name in config.enabled_layers()}
+        self._searches.update({tensor.key: tensor.activation for tensor in config.tensor_quantize})
+        inputs = {name: self.fused.input_of(name) for name in self.fused.layers if name in self._searches}
+        inputs.update({tensor.key: _input_of(self.fused.view, tensor) for tensor in config.tensor_quantize})
+        self._inputs = {key: full_tensor_name(text) for key, text in inputs.items()}
+        nodes = {name: [self.fused.input_of(name)] for name in config.enabled_layers()}
+        for tensor in config.tensor_quantize:
+            nodes.setdefault(tensor.layer_name, []).append(_input_of(self.fused.view, tensor))
+        self._nodes = nodes.keys()
+        outputs = model.outputs if for_search else ()
+        self._feed = Feed(model, self.fused, nodes, config.batch_num, outputs=outputs)
+        self._streams: StreamMoments | None = None
+        if config.input_balancing and model.outputs and not balance:
+            wise = {name: config.layers[name].weights.channel_wise for name in config.enabled_layers()}
+            self._streams = StreamMoments(self.fused, model.outputs, wise)
+        self._prepare()
+        self._cutter = BatchCutter(self._replay, self._inputs.values(), self._layers)
+        self._parts: list[Batch] = []
+        self._images: int | None = 0
+        self._feed.start(self._take, self._complete, self._release)
+
+    def _prepare(self) -> None:
+        """Prepares to run the fused model, and to observe what its layers read."""
+        self._layers = {name: self.fused.layers[name] for name in self._config.enabled_layers()}
+        self._scales = {name: self._arq(layer) for name, layer in self._layers.items()}
+        tails = [self.fused.tail_of(name) for name in self._layers]
+        self._replay = Replay(self.fused, [*tails, *self._nodes], self._feed.tensors)
+        looks = {} if self._streams is None else self._streams.looks
+        self._observers = ActivationObservers(self._replay, self._inputs, looks)
+
+    def _balance(self) -> None:
+        """Starts over with streams balanced that gain by it, if there are any."""
+        balance = {} if self._streams is None else self._streams.balance()
+        self._streams = None
+        if balance:
+            log_for("calibration").info(
+                "The channels of what %d layers read differ so much in size that they are balanced: %s",
+                len(balance), ", ".join(balance),
+            )  # fmt: skip
+            self._replay.close()
+            self.fused = self._fuse(balance)
+            self._prepare()
+            self._observers.observe(self._parts)
+
+    @property
+    def error(self) -> Exception | None:
+        """What went wrong inside the caller's session, where TensorFlow would turn it into text; else None."""
+        return self._feed.error
+
+    def check_complete(self) -> CalibrationResult:
+        """Returns the result.
+
+        Raises:
+            AmctError: what stopped the calibration.
+            CalibrationError: too few batches were run.
+        """
+        if self.error is not None:
+            raise self.error
+        if self.result is None:
+            self._feed.batches.check_complete()
+        assert self.result is not None  # it follows the last batch
+        if not self._for_search:
+            return self.result
+        # What only the outputs need may arrive after the last layer has been seen.
+        return replace(self.result, batches=self._feed.batches.batches(), images=self._images)
+
+    def _arq(self, layer: FusedLayer) -> np.ndarray | None:
+        """Returns the scales of a layer's weights as they are before anything is known of its input."""
+        if layer.weights is None:
+            return None
+        channel_wise = self._config.layers[layer.name].weights.channel_wise
+        return arq_scales(layer.name, layer.op_type, layer.weights, channel_wise)
+
+    def _take(self, batch: Batch, images: int | None) -> None:
+        self._images = None if images is None or self._images is None else self._images + images
+        parts = self._cutter.cut(batch, images)
+        self._observers.observe(parts)
+        self._parts.extend(parts)
+
+    def _complete(self) -> None:
+        # Threads of BLAS spin when a product is done, and would take the cores from TensorFlow, which does the rest.
+        with threadpool_limits(limits=1, user_api="blas"):
+            self._balance()
+            self.result = self._finish()
+        if not self._for_search:
+            self._feed.batches.forget()
+        self._on_complete(self.result)
+
+    def _release(self) -> None:
+        """Frees what is not needed any more."""
+        self._replay.close()
+        del self._replay, self._observers, self._cutter, self._parts, self._fuse
+
+    def _finish(self) -> CalibrationResult:
+        activations: dict[str, ActivationFactors] = {}
+        summaries: dict[str, ActivationSummary] = {}
+        for name in self._searches:
+            distribution = self._observers.distribution(name)
+            activations[name] = self._search(name, distribution)
+            if self._for_search:
+                summaries[name] = ActivationSummary.of(distribution)
+        layer_factors, obstacles = self._layer_factors(activations)
+        tensor_factors = {
+            tensor.key: LayerFactors(activations[tensor.key].scale, activations[tensor.key].offset)
+            for tensor in self._config.tensor_quantize
+        }
+        layers = [layer for name, layer in self.fused.layers.items() if name in layer_factors]
+        moments = LayerMoments(self._replay, self.fused, layers, layer_factors, self._config)
+        moments.observe(self._parts)
+        corrections = moments.corrections()
+        analyses = self._analyse(layer_factors, corrections)
+        return CalibrationResult(
+            {**layer_factors, **tensor_factors},
+            corrections,
+            analyses,
+            balance=self.fused.balance,
+            summaries=summaries,
+            obstacles=obstacles,
+        )
+
+    def _layer_factors(
+        self, activations: Mapping[str, ActivationFactors]
+    ) -> tuple[dict[str, LayerFactors], dict[str, str]]:
+        """Returns the factors of the layers, and why those without have none.
+
+        Raises:
+            CalibrationError: there is nothing left to quantize.
+        """
+        factors: dict[str, LayerFactors] = {}
+        obstacles: dict[str, str] = {}
+        for name, layer in self._layers.items():
+            activation, scales = activations[name], self._scales[name]
+            scale_w: tuple[float, ...] = ()
+            if scales is not None:
+                steps = serve_layer(layer, activation.scale, scales)
+                if steps.obstacle is not None:
+                    obstacles[name] = steps.obstacle
+                    log_for("calibration").warning("Layer %s stays in float: %s.", name, steps.obstacle)
+                    continue
+                if steps.remark is not None:
+                    log_for("calibration").info("Layer %s: %s.", name, steps.remark)
+                scale_w = tuple(steps.scales.tolist())
+            factors[name] = LayerFactors(activation.scale, activation.offset, scale_w, layer.batch_norm_kept)
+        if not factors and not self._config.tensor_quantize:
+            name, obstacle = next(iter(obstacles.items()))
+            raise CalibrationError(
+                f"No layer can be quantized; that of {name!r}: {obstacle}. Check weights and biases of the model."
+            )
+        return factors, obstacles
+
+    def _search(self, name: str, distribution: Distribution) -> ActivationFactors:
+        activation = self._searches[name]
+        factors = activation.algorithm.search(distribution, activation.asymmetric)
+        if self._config.range_refinement:
+            factors = refine_range(distribution, factors, activation.asymmetric)
+        factors = part_ties(distribution, factors)
+        layer, scales = self._layers.get(name), self._scales.get(name)
+        if layer is not None and scales is not None and distribution.lowest == distribution.highest == 0:
+            factors = replace(factors, scale=step_of_nothing(layer, scales))
+        if self._config.fakequant_precision_mode == "FORCE_FP16_QUANT":
+            rounded = round_through_float16(factors.scale)
+            if rounded is None:
+                log_for("calibration").warning(
+                    "Layer %s: float16 holds neither its scale_d, %.9g, nor the square root; it stays as it is.",
+                    name, factors.scale,
+                )  # fmt: skip
+            else:
+                factors = ActivationFactors(rounded, factors.offset)
+        log_for("calibration").debug(
+            "Layer %s: scale_d %.9g, offset_d %d, inputs in [%g, %g].",
+            name, factors.scale, factors.offset, distribution.lowest, distribution.highest,
+        )  # fmt: skip
+        return factors
+
+    def _analyse(
+        self, factors: Mapping[str, LayerFactors], corrections: Mapping[str, LayerCorrection]
+    ) -> dict[str, LayerAnalysis]:
+        if not self._for_search:
+            return {}
+        log_for("calibration").info(
+            "Measuring what quantization does to each of %d layers on %d calibration batches.",
+            len(factors), self._config.batch_num,
+        )  # fmt: skip
+        plan = QuantizationPlan(self.fused, factors, corrections, ())
+        return LayerAnalyser(self._replay, plan).analyse(self._parts, self._comparison)
+
+
+def _input_of(view: GraphView, tensor: TensorQuantize) -> str:
+    return str(view.nodes[tensor.layer_name].input[tensor.input_index])
+
+
+def _check_tensors(tensors: Iterable[TensorQuantize], view: GraphView, fused: FusedGraph) -> None:
+    """Checks, before any data is run, that every tensor of tensor_quantize can be quantized in the end.
+
+    Raises:
+        ConfigValueError: one vanishes in a fusion, is not float32, or belongs to a loop or a branch.
+    """
+    kept = {node.name: node.op for node in fused.graph_def.node}
+    for tensor in tensors:
+        node = view.nodes.get(tensor.layer_name)
+        if node is None or tensor.input_index >= len(node.input):
+            raise ConfigValueError(
+                f"tensor_quantize names input {tensor.key!r}, which the model does not need: it passes its input on, "
+                "follows from constants, or belongs to a branch that is never taken. Delete it."
+            )
+        if kept.get(node.name) != node.op:
+            problem = "is folded into the layer before it, which is quantized anyway"
+        elif attribute(node, "T").type != tf.float32.as_datatype_enum:
+            problem = f"computes {tf.dtypes.as_dtype(attribute(node, 'T').type).name}; only float32 can be quantized"
+        elif node.name in view.loop_nodes:
+            problem = "runs inside a loop, any number of times per batch, and cannot be calibrated"
+        elif node.name in view.branch_nodes:
+            problem = "stands in a branch, which calibration may not take"
+        else:
+            continue
+        raise ConfigValueError(f"tensor_quantize names {node.name!r} ({node.op}), which {problem}. Delete it.")

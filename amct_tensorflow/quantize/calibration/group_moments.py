@@ -1,0 +1,76 @@
+"""How large the channels of each stream are, and by what to divide them, if that gains something."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from amct_tensorflow.graph.view import full_tensor_name
+from amct_tensorflow.model.equalization_groups import Stream, find_streams
+from amct_tensorflow.model.fusion import FusedGraph
+from amct_tensorflow.ops.affine import Channels
+from amct_tensorflow.quantize.algorithms.dmq import Reader, choose_factors
+
+
+class StreamMoments:
+    """The largest values and the mean squares of what the readers of streams read."""
+
+    def __init__(self, fused: FusedGraph, outputs: Sequence[str], channel_wise: Mapping[str, bool]) -> None:
+        """Begins with nothing.
+
+        Args:
+            fused: the graph, after fusion.
+            outputs: nodes whose own value is requested.
+            channel_wise: per layer that is quantized, whether every output channel has a scale of its own.
+        """
+        self._seen: dict[str, _Channels] = {}
+        self._streams: list[tuple[Stream, list[Reader], list[_Channels]]] = []
+        for stream in find_streams(fused, outputs).streams:
+            names = [name for name in stream.readers if name in channel_wise]
+            readers, channels = [], []
+            for name in names:
+                layer = fused.layers[name]
+                assert layer.weights is not None and layer.input_channels is not None
+                readers.append(Reader(layer.op, layer.weights, channel_wise[name]))
+                tensor = full_tensor_name(fused.input_of(name))
+                channels.append(self._seen.setdefault(tensor, _Channels(layer.input_channels)))
+            if readers:
+                self._streams.append((stream, readers, channels))
+
+    @property
+    def looks(self) -> dict[str, Callable[[np.ndarray], None]]:
+        """Per tensor, by its full name, what is to be called with its values."""
+        return {tensor: channels.look for tensor, channels in self._seen.items()}
+
+    def balance(self) -> dict[str, tuple[float, ...]]:
+        """Returns per layer whose input should be divided by factors, those factors, [Cin]."""
+        found: dict[str, tuple[float, ...]] = {}
+        for stream, readers, channels in self._streams:
+            mean_squares = np.mean([each.mean_squares for each in channels], axis=0)
+            highest = np.max([each.highest for each in channels], axis=0)
+            factors = choose_factors(readers, mean_squares, highest)
+            if factors is not None:
+                found.update(dict.fromkeys(stream.readers, factors))
+        return found
+
+
+class _Channels:
+    """The channels of a tensor."""
+
+    def __init__(self, channels: Channels) -> None:
+        """Begins with nothing; takes where they are."""
+        self._axis = channels.axis
+        self._count = 0
+        self._squares = np.zeros(channels.number)
+        self.highest = np.zeros(channels.number)
+
+    @property
+    def mean_squares(self) -> np.ndarray:
+        """The mean square of each, float64 [C]."""
+        return self._squares / max(self._count, 1)
+
+    def look(self, value: np.ndarray) -> None:
+        """Takes values."""
+        rows = np.moveaxis(value, self._axis, -1).reshape(-1, value.shape[self._axis])
+        self.highest = np.maximum(self.highest, np.abs(rows).max(axis=0, initial=0).astype(np.float64))
+        self._squares = self._squares + np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
+        self._count += len(rows)

@@ -1,0 +1,167 @@
+"""What quantization does to each layer on its own, measured on the calibration data.
+
+Each layer is computed twice from the same *float* input: in float, and exactly as the saved model will compute it. How
+alike the two outputs are is the layer's sensitivity (spec section 6.2). It does not depend on which other layers are
+quantized.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from amct_tensorflow.graph.view import full_tensor_name
+from amct_tensorflow.model.fusion import FusedLayer
+from amct_tensorflow.quantize.calibration.output_comparison import Comparison, OutputSums, compare
+from amct_tensorflow.quantize.calibration.replay import Batch, Replay
+from amct_tensorflow.quantize.quantized.builder import FLOAT_SCOPE, local_quantized_graph
+from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
+
+# Of the images of a part, each layer is measured on as many as keep its input and output below this many values: all of
+# them where feature maps are small, one where a single image already gives thousands of positions per channel.
+SAMPLE_LIMIT = 1 << 17
+
+
+@dataclass(frozen=True)
+class LayerAnalysis:
+    """What a search wants to know of one layer.
+
+    Attributes:
+        similarity: how alike its float and quantized outputs are: the cosine similarity of all calibration images at
+            once, or the mean over the images of what a user's sensitivity said of the parts they came in.
+        multiply_accumulates: how many the layer took for all calibration batches; 0 for a layer without weights.
+        noise: by how much its output is off, as squared error by squared value; None if the output is all zero, or the
+            calibration is one of an earlier run that did not measure it.
+        uncorrected_noise: the same without what was added to its bias; None also if nothing was.
+    """
+
+    similarity: float
+    multiply_accumulates: int
+    noise: float | None = None
+    uncorrected_noise: float | None = None
+
+
+class LayerAnalyser:
+    """Computes every layer of the float model once more, quantized, beside the float one."""
+
+    def __init__(self, replay: Replay, plan: QuantizationPlan) -> None:
+        """Adds the quantized layers to a replay.
+
+        Args:
+            replay: runs the float model.
+            plan: how the layers are quantized.
+        """
+        self._replay = replay
+        self._fused = plan.fused
+        self._layers = [layer for name, layer in plan.fused.layers.items() if name in plan.factors]
+        shifts = {name: correction.bias for name, correction in plan.corrections.items()}
+        self._probes = {layer.name: _Probe(layer, shifts.get(layer.name)) for layer in self._layers}
+        self._operations = self._attach(self._import_quantized(plan)) if self._layers else []
+
+    def analyse(self, parts: Sequence[Batch], comparison: Comparison | None = None) -> dict[str, LayerAnalysis]:
+        """Measures every layer; can be called once.
+
+        Args:
+            parts: the calibration batches, cut into parts; see ``Replay``.
+            comparison: a user's sensitivity; None for the cosine similarity, which follows from sums.
+
+        Raises:
+            EvaluatorError: the sensitivity failed, or returned something else than a number.
+        """
+        for probe in self._probes.values():
+            probe.comparison = comparison
+        for part in parts if self._operations else ():
+            self._replay.run(self._operations, part)
+        return {name: probe.analysis() for name, probe in self._probes.items()}
+
+    def _import_quantized(self, plan: QuantizationPlan) -> dict[str, tf.Tensor]:
+        """Imports every quantized layer, reading the float model's tensors; returns its output per layer name."""
+        quantized, outputs = local_quantized_graph(plan)
+        images = self._images_to_take()
+        prefix = f"{FLOAT_SCOPE}/"
+        with self._replay.graph.as_default():
+            input_map = {}
+            for text in {text for node in quantized.node for text in node.input if text.startswith(prefix)}:
+                tensor = text.removeprefix(prefix)
+                value = self._replay.tensor(tensor)
+                input_map[text] = value[: images[tensor]] if tensor in images else value
+            tf.import_graph_def(quantized, name="quantized", input_map=input_map)
+        find = self._replay.graph.get_tensor_by_name
+        return {name: find(f"quantized/{output}:0") for name, output in outputs.items()}
+
+    def _images_to_take(self) -> dict[str, int]:
+        """Returns per layer input how many images of it suffice (see ``SAMPLE_LIMIT``); absent where all are needed.
+
+        A transposed convolution is told the shape of its output, images included, and therefore gets them all.
+        """
+        images: dict[str, int] = {}
+        whole: set[str] = set()
+        for layer in self._layers:
+            tensor = full_tensor_name(self._fused.input_of(layer.name))
+            shapes = [self._replay.tensor(name).shape[1:] for name in (tensor, self._output_of(layer.name))]
+            if layer.op.is_told_its_output_shape or not all(shape.is_fully_defined() for shape in shapes):
+                whole.add(tensor)
+                continue
+            largest = max(shape.num_elements() for shape in shapes)
+            images[tensor] = min(images.get(tensor, SAMPLE_LIMIT), max(SAMPLE_LIMIT // max(largest, 1), 1))
+        return {tensor: count for tensor, count in images.items() if tensor not in whole}
+
+    def _output_of(self, name: str) -> str:
+        return f"{self._fused.tail_of(name)}:0"
+
+    def _attach(self, quantized: Mapping[str, tf.Tensor]) -> list[tf.Operation]:
+        """Adds a probe per layer; each layer waits for the one before, so that few tensors are alive at a time."""
+        operations: list[tf.Operation] = []
+        for name, probe in self._probes.items():
+            if operations:
+                self._replay.let_wait(name, operations[-1])
+            original = self._replay.tensor(self._output_of(name))
+            operations.append(self._replay.look_at([original, quantized[name]], probe.look))
+        return operations
+
+
+class _Probe:
+    """Compares the two outputs of one layer, part by part.
+
+    Attributes:
+        layer: the layer.
+        comparison: a user's sensitivity to ask; None for the cosine similarity.
+    """
+
+    def __init__(self, layer: FusedLayer, shift: np.ndarray | None = None) -> None:
+        """Takes a layer, and what the quantized one has added to its bias, float64 [Cout]."""
+        self.layer = layer
+        self.comparison: Comparison | None = None
+        self._shift = shift
+        self._sums = OutputSums(None if shift is None else layer.op.channel_axis(layer.data_format))
+        self._positions = 0
+        self._similarity = 0.0
+        self._images = 0
+
+    def look(self, original: np.ndarray, quantized: np.ndarray) -> None:
+        """Takes the outputs of a part; ``quantized`` may be of fewer images than ``original``."""
+        images = len(original)
+        self._positions += original.size // self.layer.channels
+        seen = original[: len(quantized)]
+        self._sums.add(seen, quantized, images / max(len(quantized), 1))
+        if self.comparison is not None:
+            similarity = compare(self.comparison, seen, quantized, f"layer {self.layer.name!r}")
+            self._similarity += images * similarity
+            self._images += images
+
+    def analysis(self) -> LayerAnalysis:
+        """Returns what all parts say together."""
+        asked = self._similarity / max(self._images, 1)
+        return LayerAnalysis(
+            similarity=self._sums.similarity if self.comparison is None else asked,
+            multiply_accumulates=self._multiply_accumulates(),
+            noise=self._sums.noise,
+            uncorrected_noise=None if self._shift is None else self._sums.noise_without(self._shift),
+        )
+
+    def _multiply_accumulates(self) -> int:
+        """Every position of the output takes each weight once; of a transposed convolution, every one of its input."""
+        if self.layer.weights is None:
+            return 0
+        return self._positions * self.layer.weights.size // self.layer.positions_per_weight

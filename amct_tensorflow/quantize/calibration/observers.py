@@ -1,0 +1,82 @@
+"""Observing the inputs of layers, and what is kept of them for people to look at."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import tensorflow as tf
+
+from amct_tensorflow.errors import CalibrationError
+from amct_tensorflow.quantize.algorithms.distribution import Distribution, Observation
+from amct_tensorflow.quantize.calibration.replay import Batch, Replay
+
+# As many as a picture of the width of a phone has room for.
+BINS = 96
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationSummary:
+    """The values of a tensor, roughly.
+
+    Attributes:
+        lowest: exact minimum.
+        highest: exact maximum.
+        counts: how many values lie in each of equal parts of the range between, float64 [BINS]; of large tensors a
+            sample, scaled to the whole.
+    """
+
+    lowest: float
+    highest: float
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, distribution: Distribution) -> "ActivationSummary":
+        """Sums up what calibration remembers of a tensor."""
+        return cls(distribution.lowest, distribution.highest, distribution.histogram(BINS))
+
+
+class ActivationObservers:
+    """One observer per tensor that a layer reads."""
+
+    def __init__(
+        self, replay: Replay, inputs: Mapping[str, str], looks: Mapping[str, Callable[[np.ndarray], None]]
+    ) -> None:
+        """Adds the observers to a replay.
+
+        Args:
+            replay: runs the float model.
+            inputs: per layer, in topological order, the full name of the tensor that it reads.
+            looks: per tensor that is to be looked at otherwise, too, what is called with its values.
+        """
+        self._replay = replay
+        self._inputs = dict(inputs)
+        self._looks = looks
+        self._observations = {tensor: Observation() for tensor in inputs.values()}
+        readers = {tensor: layer for layer, tensor in reversed(list(inputs.items()))}
+        self._last: list[tf.Operation] = []
+        for tensor in self._observations:  # one after the other, so that the first layer to see NaN is named
+            look = partial(self._observe, tensor, readers[tensor])
+            self._last = [replay.look_at([replay.tensor(tensor)], look, after=self._last)]
+
+    def observe(self, parts: Sequence[Batch]) -> None:
+        """Runs a batch, cut into parts.
+
+        Raises:
+            CalibrationError: a tensor holds NaN or Inf.
+        """
+        for part in parts:
+            self._replay.run(self._last, part)
+
+    def distribution(self, layer: str) -> Distribution:
+        """Returns what has been observed at the input of a layer."""
+        return self._observations[self._inputs[layer]].distribution()
+
+    def _observe(self, tensor: str, layer: str, value: np.ndarray) -> None:
+        if value.size and not self._observations[tensor].add(value):
+            raise CalibrationError(
+                f"The activations of layer {layer!r} have invalid value inf or nan. Check the calibration data and "
+                "its preprocessing, or set the layer's quant_enable to false."
+            )
+        if value.size and tensor in self._looks:
+            self._looks[tensor](value)

@@ -1,0 +1,61 @@
+"""What calibration inserts into the caller's live graph.
+
+    tensor -> its readers      becomes      tensor -> Switch:0 -> its readers
+                                            tensor -> PyFunc -> the Switch's predicate
+
+A tap is one ``tf.numpy_function`` that looks at the tensor's own buffer and returns False. What read the tensor reads
+it through a Switch, which passes the very same buffer on once the function has returned. So the readers need what the
+tap yields: TensorFlow's optimizer may fold, fuse or bypass them, but no rewrite can do without the tap, as it could
+where a control edge alone held it. It is output 0 that they read, since some rewrites forget the number of an output
+(that of Maximum(x, 0.2 * x) into LeakyRelu does). Tensors keep their names and values, so that the caller fetches what
+it fetched before.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from amct_tensorflow.model.model_file import CALIBRATION_SCOPE
+
+
+def attach_tap(graph: tf.Graph, readers: Sequence[str], tensor: str, look: Callable[[np.ndarray], None]) -> None:
+    """Calls ``look`` with the value of a tensor, once each time that nodes which read it run.
+
+    The tap takes the place of that of an earlier calibration on the same graph.
+
+    Args:
+        graph: the caller's graph; it is changed.
+        readers: names of the nodes that read the tensor as data.
+        tensor: full name of the tensor.
+        look: must neither keep nor change the array it is given.
+    """
+
+    def tap(value: np.ndarray) -> np.bool_:
+        look(value)
+        return np.False_
+
+    tapped = graph.get_tensor_by_name(tensor)
+    with (
+        graph.as_default(),
+        graph.device(None),
+        tf.name_scope(f"{CALIBRATION_SCOPE}/"),
+        graph.control_dependencies(None),
+    ):
+        with tf.device("/CPU:0"):
+            looked = tf.numpy_function(tap, [tapped], tf.bool)
+        looked.set_shape([])
+        passed_on = tf.raw_ops.Switch(data=tapped, pred=looked).output_false
+    for reader in readers:
+        operation = graph.get_operation_by_name(reader)
+        for index, read in enumerate(operation.inputs):
+            if _untapped(read).name == tensor:
+                # TensorFlow has no public way to change an edge of a live graph.
+                operation._update_input(index, passed_on)
+
+
+def _untapped(read: tf.Tensor) -> tf.Tensor:
+    """Returns the tensor of the caller's that a node reads, perhaps through a tap."""
+    while read.op.type == "Switch" and read.op.name.startswith(f"{CALIBRATION_SCOPE}/"):
+        read = read.op.inputs[0]
+    return read

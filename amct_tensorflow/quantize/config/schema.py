@@ -1,0 +1,108 @@
+"""What a configuration says, with its defaults and ranges (spec section 2.1)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from amct_tensorflow.quantize.algorithms import DEFAULT_ALGORITHM
+from amct_tensorflow.quantize.algorithms.activation_algorithm import ActivationAlgorithm
+
+FORCE_FP16_QUANT = "FORCE_FP16_QUANT"
+GLOBAL_KEYS = (
+    "version",
+    "batch_num",
+    "activation_offset",
+    "joint_quant",
+    "do_fusion",
+    "fakequant_precision_mode",
+    "skip_fusion_layers",
+    "tensor_quantize",
+    "bias_correction",
+    "weight_rounding",
+    "range_refinement",
+    "input_balancing",
+)
+
+NEAREST, SECOND_MOMENTS = "nearest", "second_moments"
+WEIGHT_ROUNDINGS = (NEAREST, SECOND_MOMENTS)
+
+
+@dataclass(frozen=True)
+class ActivationConfig:
+    """How the input of a layer is quantized: by which algorithm, and with a zero point (asymmetric) or without."""
+
+    algorithm: ActivationAlgorithm = field(default_factory=DEFAULT_ALGORITHM)
+    asymmetric: bool = True
+
+
+@dataclass(frozen=True)
+class WeightConfig:
+    """How the weights of a layer are quantized: with one scale per output channel, or with one for all."""
+
+    channel_wise: bool
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """Whether and how a layer is quantized; ``dmq_strength`` is the migration strength that it asks for, if any."""
+
+    quant_enable: bool
+    activation: ActivationConfig
+    weights: WeightConfig
+    dmq_strength: float | None = None
+
+
+@dataclass(frozen=True)
+class TensorQuantize:
+    """An input of an op, other than a layer, that is quantized too."""
+
+    layer_name: str
+    input_index: int
+    activation: ActivationConfig
+
+    @property
+    def key(self) -> str:
+        """Its key in the record (spec section 4)."""
+        return f"{self.layer_name}:{self.input_index}"
+
+
+@dataclass(frozen=True)
+class QuantConfig:
+    """A whole configuration; ``layers`` holds every quantizable layer, sorted by name.
+
+    ``bias_correction``, ``weight_rounding``, ``range_refinement`` and ``input_balancing`` are extensions of the
+    original format.
+    """
+
+    layers: Mapping[str, LayerConfig]
+    batch_num: int = 1
+    activation_offset: bool = True
+    joint_quant: bool = False
+    do_fusion: bool = True
+    fakequant_precision_mode: str | None = None
+    skip_fusion_layers: tuple[str, ...] = ()
+    tensor_quantize: tuple[TensorQuantize, ...] = ()
+    bias_correction: bool = True
+    weight_rounding: str = SECOND_MOMENTS
+    range_refinement: bool = True
+    input_balancing: bool = True
+    version: int = 1
+
+    def enabled_layers(self) -> list[str]:
+        """Returns the names of the layers to quantize."""
+        return [name for name, layer in self.layers.items() if layer.quant_enable]
+
+    def unfused_layers(self) -> list[str]:
+        """Returns the names of the layers to quantize behind which a BatchNorm is kept."""
+        return [name for name in self.enabled_layers() if not self.do_fusion or name in self.skip_fusion_layers]
+
+    def asks_for_balancing(self) -> bool:
+        """Tells whether a layer to quantize asks for DMQ balancing."""
+        return any(self.layers[name].dmq_strength is not None for name in self.enabled_layers())
+
+    def with_enabled(self, configuration: Mapping[str, bool]) -> "QuantConfig":
+        """Returns the configuration with another decision for the layers given."""
+        layers = {
+            name: replace(layer, quant_enable=configuration.get(name, layer.quant_enable))
+            for name, layer in self.layers.items()
+        }
+        return replace(self, layers=layers)

@@ -1,0 +1,93 @@
+"""Range rules shared by config.json and the simplified configuration (spec section 2.1)."""
+
+from collections.abc import Iterable, Mapping
+
+from amct_tensorflow.errors import ConfigValueError
+from amct_tensorflow.model.layers import LayerSpec, layer_names
+from amct_tensorflow.quantize.algorithms.activation_algorithm import ActivationAlgorithm
+from amct_tensorflow.quantize.algorithms.dmq import STRENGTHS
+
+# Op types whose inputs can be quantized by tensor_quantize, and how many inputs each has (spec section 10).
+_TENSOR_TYPES = {"MaxPool": 1, "Add": 2, "AddV2": 2}
+
+
+def check_tensor(layer_name: str, input_index: int, op_types: Mapping[str, str], where: str) -> None:
+    """Checks that an input named by tensor_quantize can be quantized.
+
+    Raises:
+        ConfigValueError: it cannot, or is not there.
+    """
+    if layer_name not in op_types:
+        raise ConfigValueError(f"{where} names {layer_name!r}, which is not in the graph. Correct or delete it.")
+    inputs = _TENSOR_TYPES.get(op_types[layer_name])
+    if inputs is None:
+        kinds = ", ".join(_TENSOR_TYPES)
+        raise ConfigValueError(f"{where}: {layer_name!r} is no {kinds}; inputs of no other op can be quantized.")
+    if not 0 <= input_index < inputs:
+        raise ConfigValueError(f"{where}: input_index of {layer_name!r} is {input_index}; it must be below {inputs}.")
+
+
+def check_algorithm(algorithm: ActivationAlgorithm, where: str) -> ActivationAlgorithm:
+    """Returns ``algorithm`` if every parameter is in range; ``where`` names file and layer in messages.
+
+    Raises:
+        ConfigValueError: one is not.
+    """
+    fault = algorithm.fault()
+    if fault is not None:
+        raise ConfigValueError(f"{where}: {fault}")
+    return algorithm
+
+
+def check_batch_num(batch_num: int, where: str) -> int:
+    """Returns ``batch_num`` if it is above 0.
+
+    Raises:
+        ConfigValueError: it is not.
+    """
+    if batch_num <= 0:
+        raise ConfigValueError(f"{where}: batch_num is {batch_num}; it must be above 0.")
+    return batch_num
+
+
+def check_strength(strength: float, where: str) -> float:
+    """Returns a migration strength if it is in range.
+
+    Raises:
+        ConfigValueError: it is not.
+    """
+    lowest, highest = STRENGTHS
+    if not lowest <= strength <= highest:
+        raise ConfigValueError(f"{where} is {strength:g}; it must lie in [{lowest}, {highest}].")
+    return strength
+
+
+def check_can_be_balanced(layer: LayerSpec, where: str) -> None:
+    """Checks that a layer which is to be balanced has weights to migrate to.
+
+    Raises:
+        ConfigValueError: it has none.
+    """
+    if not layer.op.has_weights:
+        raise ConfigValueError(f"{where}: {layer.op_type} cannot be balanced, since it has no weights. Delete it.")
+
+
+def check_names(
+    names: Iterable[str], layers: Iterable[LayerSpec], op_types: Mapping[str, str], where: str
+) -> tuple[str, ...]:
+    """Returns the layers that ``names`` are, if each is a quantizable one, named once.
+
+    Raises:
+        ConfigValueError: one is repeated, unknown, or cannot be quantized.
+    """
+    known = layer_names(layers)
+    seen: dict[str, None] = {}
+    for name in names:
+        if known.get(name, name) in seen:
+            raise ConfigValueError(f"{where} names {name!r} twice. Delete the repeated item.")
+        if name not in op_types:
+            raise ConfigValueError(f"{where} names {name!r}, which is not in the graph. Correct or delete it.")
+        if name not in known:
+            raise ConfigValueError(f"{where} names {name!r}, which cannot be quantized. Delete it.")
+        seen[known[name]] = None
+    return tuple(seen)

@@ -1,0 +1,206 @@
+"""From a model whose training faked quantization to a quantization plan.
+
+    x -> FakeQuant -> layer(FakeQuant(weights)) -> BatchNorm -> Relu -> FakeQuant -> MaxPool -> the next layer
+
+The graph is prepared and fused with its fake quantizers in it: TensorFlow itself computes the weights behind theirs,
+and nothing is folded across those of activations. What a BatchNorm multiplies the weights by changes their scales, not
+their integers. Then the layers read past the fake quantizers that their factors repeat; one that others read, too,
+becomes a pair of AscendQuant and AscendAntiQuant, so that they see the values that they saw in training.
+
+A fake quantizer rounds ties up, AscendQuant to even. In front of the layers that decides much: images of 8 bits, scaled
+to a range around 0, are all ties (see ``algorithms.ties``). A scale a hair off would part them, but away from 0 or
+towards it, so that of half of them the integers would differ from those of training. So a hair is added to the data
+instead: all ties go up then, as they did in training.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.graph.nodes import make_const, make_node
+from amct_tensorflow.graph.rewrite import GraphEditor
+from amct_tensorflow.graph.view import Consumer, GraphView, parse_tensor_name, upstream
+from amct_tensorflow.log import log_for
+from amct_tensorflow.model.fusion import FusedGraph, fuse
+from amct_tensorflow.model.layers import layer_weights, obstacle
+from amct_tensorflow.model.preparation.drop_ordering import drop_ordering
+from amct_tensorflow.model.preparation.fold_constants import fold_constants
+from amct_tensorflow.model.preparation.inline_functions import inline_functions
+from amct_tensorflow.model.preparation.prepare import prepare
+from amct_tensorflow.model.preparation.prepared import PreparedGraph
+from amct_tensorflow.ops import OP_TYPES
+from amct_tensorflow.quantize.algorithms.activation_factors import HAIR
+from amct_tensorflow.quantize.qat.fake_quantizer import FAKE_QUANTIZERS, as_fake_quantizer, moves, readers, source
+from amct_tensorflow.quantize.qat.layer_quantizers import Obstacle, activation_factors, layer_factors, weight_quantizer
+from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
+from amct_tensorflow.quantize.record.factors import LayerFactors
+
+
+@dataclass(frozen=True, eq=False)
+class FakeQuantizedModel:
+    """What the fake quantizers of a model say.
+
+    Attributes:
+        plan: how the model is to be quantized.
+        layers: the factors of its layers.
+        obstacles: per layer that has fake quantizers around it and stays in float all the same, why.
+        unasked: layers that have none, and so stay in float.
+        kept: fake quantizers that stay as they are: int8 does not have their values, or a run tells their range.
+    """
+
+    plan: QuantizationPlan
+    layers: dict[str, LayerFactors]
+    obstacles: dict[str, str]
+    unasked: list[str]
+    kept: list[str]
+
+
+def read_fake_quantized(view: GraphView, outputs: Sequence[str], source_name: str | Path) -> FakeQuantizedModel:
+    """Reads what the fake quantizers of a model say.
+
+    Args:
+        view: a frozen graph.
+        outputs: its output operators.
+        source_name: what messages call it.
+
+    Raises:
+        ModelError: the graph cannot be prepared.
+    """
+    inlined = inline_functions(drop_ordering(PreparedGraph.of(view, outputs, source_name)))
+    ranged = fold_constants(inlined, but=FAKE_QUANTIZERS).view
+    prepared = prepare(view, outputs, source_name)
+    model = _Model(ranged, prepared.shaped, fuse(prepared.shaped, keep=outputs, origins=prepared.origins), outputs)
+    decided = {name: model.decide(name) for name in model.candidates()}
+    layers = {name: found for name, found in decided.items() if isinstance(found, LayerFactors)}
+    quantizers = model.quantizers()
+    repeated = [name for name in quantizers if model.is_repeated(name, layers)]
+    others = {f"{name}:0": factors for name, (_, factors) in quantizers.items() if name not in repeated}
+    parted, read = _part_ties(model.fused, {name: text for name, (text, _) in quantizers.items()})
+    fused = _read_past(parted, read, repeated, layers)
+    return FakeQuantizedModel(
+        plan=QuantizationPlan(fused, {**layers, **others}, {}, outputs),
+        layers=layers,
+        obstacles={name: found for name, found in decided.items() if isinstance(found, str)},
+        unasked=[name for name, found in decided.items() if found is None],
+        kept=[name for name in model.fake_quantizers() if name not in quantizers],
+    )
+
+
+class _Model:
+    """A model with its fake quantizers, as far as its outputs depend on it."""
+
+    def __init__(self, ranged: GraphView, prepared: GraphView, fused: FusedGraph, outputs: Sequence[str]) -> None:
+        """Takes a graph of which only the ranges of fake quantizers are folded to constants; prepared; and fused."""
+        self.fused = fused
+        self._ranged = ranged
+        self._prepared = prepared
+        self._outputs = outputs
+        self._needed = upstream(fused.view.nodes, outputs)
+
+    def candidates(self) -> list[str]:
+        """Returns the nodes of types that can be quantized."""
+        return [node.name for node in self._needed_nodes() if node.op in OP_TYPES]
+
+    def fake_quantizers(self) -> list[str]:
+        """Returns the fake quantizers that are left behind those of weights."""
+        return [node.name for node in self._needed_nodes() if node.op in FAKE_QUANTIZERS]
+
+    def quantizers(self) -> dict[str, tuple[str, LayerFactors]]:
+        """Returns per fake quantizer that has the values of int8 what it reads, and its factors."""
+        found = {}
+        for name in self.fake_quantizers():
+            quantizer = as_fake_quantizer(self.fused.view, self.fused.view.nodes[name])
+            with suppress(Obstacle):
+                if quantizer is not None:
+                    found[name] = (quantizer.input, activation_factors(quantizer))
+        return found
+
+    def decide(self, name: str) -> LayerFactors | str | None:
+        """Returns the factors of a candidate, why it has none, or None if there are no fake quantizers around it."""
+        node = self.fused.view.nodes[name]
+        data = source(self.fused.view, node.input[OP_TYPES[node.op].data_input])
+        weights = weight_quantizer(self._ranged, name)
+        if name not in self.fused.layers:
+            return obstacle(self._prepared, node) if data or weights else None
+        try:
+            rounded = layer_weights(self._prepared, self._prepared.nodes[name])
+            return layer_factors(self.fused.layers[name], data, weights, rounded)
+        except Obstacle as reason:
+            return str(reason)
+
+    def is_repeated(self, name: str, layers: Mapping[str, LayerFactors]) -> bool:
+        """Tells whether nothing sees the values of a fake quantizer but layers that quantize their input likewise."""
+        edges = [edge for edge in readers(self.fused.view, name) if edge.node.name in self._needed]
+        return name not in self._outputs and all(self._expects_no_values(edge, layers) for edge in edges)
+
+    def _expects_no_values(self, edge: Consumer, layers: Mapping[str, LayerFactors]) -> bool:
+        reader = edge.node.name
+        if moves(edge):
+            return reader not in self._outputs
+        return reader in layers and edge.input_index == OP_TYPES[edge.node.op].data_input
+
+    def _needed_nodes(self) -> Iterator[NodeDef]:
+        return (node for node in self.fused.graph_def.node if node.name in self._needed)
+
+
+def _part_ties(fused: FusedGraph, quantizers: Mapping[str, str]) -> tuple[FusedGraph, dict[str, str]]:
+    """Adds a hair to what the fake quantizers of a model's inputs read, where images would be ties.
+
+    Args:
+        fused: the model.
+        quantizers: per fake quantizer, what it reads.
+
+    Returns:
+        The model, and per fake quantizer what it reads now.
+    """
+    editor, read = GraphEditor(fused.view), dict(quantizers)
+    shapes: dict[str, str] = {}
+    for name, text in quantizers.items():
+        quantizer = as_fake_quantizer(fused.view, fused.view.nodes[name])
+        before = upstream(fused.view.nodes, [parse_tensor_name(text).node])
+        layered = any(fused.view.nodes[each].op in OP_TYPES for each in before)
+        if quantizer is None or layered or not quantizer.range.between.any():
+            continue
+        hair = np.float32(HAIR) * quantizer.range.scale[0]
+        constant = editor.add(make_const(editor.unique_name(f"{name}/hair"), np.array(hair, np.float32)), like=name)
+        parted = editor.unique_name(f"{name}/part_ties")
+        read[name] = editor.add(make_node(parted, "AddV2", [text, constant], T=tf.float32), like=name)
+        shapes[parted] = name
+        log_for("convert_qat_model").info(
+            "%s rounds values in the middle between two of its levels up, as images scaled to its range all are. "
+            "%.3g, %g of a step, is added to what it reads, so that these do not become even integers instead.",
+            name, hair, HAIR,
+        )  # fmt: skip
+    if not shapes:
+        return fused, read
+    inserted = {node.name: () for node in editor.graph_def().node if node.name not in fused.view.nodes}
+    origins = {**fused.origins, **inserted}
+    return replace(fused, view=fused.view.edited(editor.graph_def(), shapes), origins=origins), read
+
+
+def _read_past(
+    fused: FusedGraph, quantizers: Mapping[str, str], repeated: Sequence[str], layers: Collection[str]
+) -> FusedGraph:
+    """Makes layers read past the fake quantizers that their factors repeat; others pass their input on.
+
+    Args:
+        fused: the model.
+        quantizers: per fake quantizer, what it reads.
+        repeated: those that only layers read.
+        layers: the layers that are quantized.
+    """
+    editor = GraphEditor(fused.view)
+    for name in layers:
+        index = OP_TYPES[editor.node(name).op].data_input
+        reads = parse_tensor_name(editor.node(name).input[index]).node
+        if reads in quantizers:
+            editor.replace_input(name, index, quantizers[reads])
+    for name in quantizers.keys() - set(repeated):
+        editor.replace_node(make_node(name, "Identity", [quantizers[name]], T=tf.float32))
+    editor.replace_tensors({f"{name}:0": quantizers[name] for name in repeated})
+    return replace(fused, view=fused.view.edited(editor.graph_def()))

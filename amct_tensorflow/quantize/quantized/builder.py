@@ -1,0 +1,294 @@
+"""Turns a fused float graph and the factors of its layers into the quantized graph (spec section 8.3).
+
+    x -> AscendQuant -> layer(AscendWeightQuant(int8 weights)) -> [BiasAdd] -> AscendDequant -> the layer's readers
+
+An activation in front of an AscendQuant that clips as much is left out (see ``absorbed_activations``).
+The bias is rounded to the accumulator's unit ``scale_d * scale_w`` and stored as integer-valued floats.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.errors import RecordError
+from amct_tensorflow.graph.nodes import make_const, make_node
+from amct_tensorflow.graph.rewrite import GraphEditor
+from amct_tensorflow.graph.view import Shape, full_tensor_name, node_scope, parse_tensor_name
+from amct_tensorflow.model.fusion import FusedLayer
+from amct_tensorflow.quantize.quantized import ascend_ops
+from amct_tensorflow.quantize.quantized.absorbed_activations import absorb_activations
+from amct_tensorflow.quantize.quantized.quantization_plan import (
+    QuantizationPlan,
+    check_sums,
+    layer_deq_scale,
+    nearest_integers,
+    quantize_bias,
+)
+from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
+
+# Scope under which the nodes of local_quantized_graph() expect the float graph.
+FLOAT_SCOPE = "float"
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedGraph:
+    """A quantized graph and, for its node map, where its nodes come from.
+
+    Attributes:
+        graph_def: the graph, with the function library that makes it run.
+        origins: per node, the original nodes it stands for; an inserted node has none.
+        values: per node whose output reproduces that of a node of the prepared graph, this node.
+        hidden: those of these nodes that the model's file does not have, as it hides them in a function.
+        absorbed: per AscendQuant that repeats activations, the last of them: the node in whose place it reads.
+        shapes: what is known of the shapes of its tensors, by full name: TensorFlow itself does not see them behind the
+            functions that simulate quantization.
+        outputs: the output operators that it was made for.
+    """
+
+    graph_def: GraphDef
+    origins: dict[str, tuple[str, ...]]
+    values: dict[str, str]
+    hidden: frozenset[str]
+    absorbed: dict[str, str]
+    shapes: dict[str, Shape]
+    outputs: tuple[str, ...]
+
+    @cached_property
+    def model(self) -> bytes:
+        """The graph as it stands in its file; equal graphs give equal bytes."""
+        return bytes(self.graph_def.SerializeToString(deterministic=True))
+
+
+def quantize_graph(plan: QuantizationPlan) -> QuantizedGraph:
+    """Quantizes the layers that a plan has factors of; the others stay float.
+
+    Raises:
+        RecordError: sums of a layer do not fit 32 bits.
+    """
+    builder = _Builder(plan)
+    layers = plan.fused.layers
+    dequantized = {
+        plan.fused.tail_of(name): builder.quantize(layer) for name, layer in layers.items() if name in plan.factors
+    }
+    for key in sorted(plan.factors.keys() - layers.keys()):  # sets of names have no order that lasts
+        builder.quantize_input(key, plan.factors[key])
+    return builder.finish(dequantized)
+
+
+def local_quantized_graph(plan: QuantizationPlan, *, share_quantizers: bool = True) -> tuple[GraphDef, dict[str, str]]:
+    """Returns the quantized layers alone, each still reading the tensor that the float layer reads.
+
+    Args:
+        plan: its factors are those of layers only.
+        share_quantizers: whether layers with the same input and factors share one AscendQuant.
+
+    Returns:
+        A GraphDef whose nodes read tensors ``float/name:index`` that it does not contain, and per layer name its
+        AscendDequant.
+    """
+    builder = _Builder(plan, share_quantizers)
+    outputs = {name: builder.quantize(plan.fused.layers[name]) for name in plan.factors}
+    return builder.quantized_layers(), outputs
+
+
+class _Builder:
+    """Inserts the quantization nodes into a copy of the fused graph."""
+
+    def __init__(self, plan: QuantizationPlan, share_quantizers: bool = True) -> None:
+        self._plan = plan
+        self._share_quantizers = share_quantizers
+        self._editor = GraphEditor(plan.fused.view)
+        self._quantizers: dict[tuple[str, ...], str] = {}
+        self._origins: dict[str, tuple[str, ...]] = {}
+        self._inserted: list[str] = []
+        self._values: dict[str, str] = {}
+        # Nodes that go on reading a quantized layer's integers when its other readers get the dequantized value.
+        self._inside: set[str] = set()
+
+    def quantize(self, layer: FusedLayer) -> str:
+        """Quantizes one layer; returns the name of its AscendDequant, which its readers are yet to be given."""
+        factors = self._plan.factors[layer.name]
+        correction = self._plan.corrections.get(layer.name, LayerCorrection())
+        editor = self._editor
+        data = self._plan.fused.input_of(layer.name)
+        editor.replace_input(layer.name, layer.op.data_input, self._quantizer(data, layer.name, factors))
+        deq_scale = layer_deq_scale(factors)
+        value = self._plan.fused.accumulator_of(layer.name)
+        if layer.weights is not None:
+            integers = self._insert_weights(layer, factors, correction)
+            bias = _integer_bias(layer, correction, deq_scale)
+            check_sums(layer.name, layer.op_type, integers, bias)
+            value = self._insert_bias(layer, bias)
+        originals = dict.fromkeys((*self._plan.fused.originals([layer.name]), *layer.absorbed))
+        self._origins[layer.name] = tuple(originals)
+        return self._insert_dequant(layer, value, deq_scale)
+
+    def quantize_input(self, key: str, factors: LayerFactors) -> None:
+        """Passes an input of an op that is no layer through a quantizer and back (tensor_quantize).
+
+        Raises:
+            RecordError: the op has been folded into a layer, and has no such input any more.
+        """
+        name, _, index = key.rpartition(":")
+        node = self._editor.find(name)
+        if node is None or int(index) >= len(node.input) or node.op == "BiasAdd":
+            raise RecordError(f"Record: the model has no input {key!r} after fusion. Delete it from tensor_quantize.")
+        quantizer = self._quantizer(node.input[int(index)], name, factors)
+        scope = self._editor.unique_scope(f"{node_scope(name)}anti_quant", [ascend_ops.ANTI_QUANT])
+        anti = ascend_ops.anti_quant_node(
+            f"{scope}/{ascend_ops.ANTI_QUANT}", quantizer, factors.scale_d, factors.offset_d
+        )
+        self._editor.replace_input(name, int(index), self._insert(anti, name))
+
+    def finish(self, dequantized: Mapping[str, str]) -> QuantizedGraph:
+        """Rewires the readers of every quantized layer and leaves out what the outputs do not need."""
+        editor, outputs = self._editor, self._plan.outputs
+        editor.redirect(dequantized, exempt=self._inside)
+        for output in outputs:
+            if output in dequantized:
+                self._keep_output_name(output, dequantized[output])
+        absorbed = absorb_activations(editor, self._quantizers.values(), outputs)
+        graph_def = editor.graph_def_for(outputs)
+        graph_def.library.MergeFrom(ascend_ops.function_library())
+        kept = {node.name for node in graph_def.node}
+        fused = self._plan.fused
+        origins = {
+            **{name: fused.originals([name]) for name in kept if name in fused.origins},
+            **dict.fromkeys(self._inserted, ()),
+            **{name: fused.originals(activations) for name, activations in absorbed.items()},
+            **self._origins,
+        }
+        return QuantizedGraph(
+            graph_def,
+            {name: each for name, each in origins.items() if name in kept},
+            self._prepared_values(kept),
+            frozenset(fused.origins),
+            {name: activations[-1] for name, activations in absorbed.items()},
+            self._shapes(kept),
+            tuple(outputs),
+        )
+
+    def _shapes(self, kept: Collection[str]) -> dict[str, Shape]:
+        """Returns the shapes of the first outputs of kept nodes, as far as the float graph tells them."""
+        view = self._plan.fused.view
+        shapes = {name: view.shape(self._values.get(name, name)) for name in kept}
+        return {f"{name}:0": shape for name, shape in shapes.items() if shape is not None}
+
+    def _prepared_values(self, kept: Collection[str]) -> dict[str, str]:
+        """Returns per kept node whose output reproduces that of a node of the prepared graph, this node.
+
+        These are the AscendDequants, and what stands between layers, where it is neither new nor scaled.
+        """
+        fused = self._plan.fused
+        prepared = fused.prepared_values()
+        integers = {fused.tail_of(name) for name in fused.layers if name in self._plan.factors}
+        values = {**{name: name for name in prepared - integers}, **self._values}
+        return {name: value for name, value in values.items() if name in kept and value in prepared}
+
+    def quantized_layers(self) -> GraphDef:
+        """Returns the nodes of the quantized layers alone; what they read of the float graph is named ``float/...``.
+
+        The input of an AscendQuant always is the float graph's, even if it is the output of a layer quantized here.
+        """
+        fused = self._plan.fused
+        own = {part for name in self._origins for part in (name, fused.accumulator_of(name), fused.tail_of(name))}
+        names = {*own, *self._inserted}
+        graph_def = self._editor.graph_def_of(names)
+        for node in graph_def.node:
+            # Control edges only order the float graph; here they would lead out of it.
+            data = [text for text in node.input if not text.startswith("^")]
+            del node.input[:]
+            node.input.extend(data)
+            for index, text in enumerate(data):
+                if node.op == ascend_ops.QUANT or parse_tensor_name(text).node not in names:
+                    node.input[index] = f"{FLOAT_SCOPE}/{full_tensor_name(text)}"
+        graph_def.library.MergeFrom(ascend_ops.function_library())
+        return graph_def
+
+    def _insert(self, node: NodeDef, like: str) -> str:
+        """Adds a node, on the device of node ``like``, that stands for no original node."""
+        self._inserted.append(node.name)
+        return self._editor.add(node, like=like)
+
+    def _quantizer(self, text: str, reader: str, factors: LayerFactors) -> str:
+        """Returns the AscendQuant on input ``text`` of a node; readers with the same input and factors may share it."""
+        key: tuple[str, ...] = (full_tensor_name(text), repr(factors.scale_d), repr(factors.offset_d))
+        if not self._share_quantizers:
+            key = (*key, reader)
+        if key not in self._quantizers:
+            scope = self._editor.unique_scope(f"{node_scope(reader)}act_quant", [ascend_ops.QUANT])
+            node = ascend_ops.quant_node(f"{scope}/{ascend_ops.QUANT}", text, factors.scale_d, factors.offset_d)
+            self._quantizers[key] = self._insert(node, reader)
+        return self._quantizers[key]
+
+    def _insert_weights(self, layer: FusedLayer, factors: LayerFactors, correction: LayerCorrection) -> np.ndarray:
+        """Quantizes the weights; returns their integers."""
+        assert layer.weights is not None and layer.op.weight_input is not None
+        leaves = [ascend_ops.WEIGHT_QUANT, "weights", "offset_w"]
+        scope = self._editor.unique_scope(f"{node_scope(layer.name)}weight_quant", leaves)
+        quantized = correction.weights
+        if quantized is None:
+            quantized = nearest_integers(layer.op_type, layer.weights, np.asarray(factors.scale_w, np.float32))
+        weights = self._insert(make_const(f"{scope}/weights", quantized), layer.name)
+        offsets = self._insert(make_const(f"{scope}/offset_w", np.zeros(1, np.int8)), layer.name)
+        node = ascend_ops.weight_quant_node(f"{scope}/{ascend_ops.WEIGHT_QUANT}", weights, offsets)
+        self._editor.replace_input(layer.name, layer.op.weight_input, self._insert(node, layer.name))
+        return quantized
+
+    def _insert_bias(self, layer: FusedLayer, bias: np.ndarray | None) -> str:
+        """Puts in the integers of a bias, if there are any; returns the node that holds the sum."""
+        if bias is None:
+            return self._plan.fused.accumulator_of(layer.name)
+        scope = self._editor.unique_scope(f"{node_scope(layer.name)}bias_quant", ["bias", "BiasAdd"])
+        const = self._insert(make_const(f"{scope}/bias", bias), layer.name)
+        if layer.bias is not None:
+            tail = self._plan.fused.tail_of(layer.name)
+            self._editor.replace_input(tail, 1, const)
+            self._inserted.append(tail)
+            return tail
+        accumulator = self._plan.fused.accumulator_of(layer.name)
+        node = make_node(
+            f"{scope}/BiasAdd", "BiasAdd", [accumulator, const], T=tf.float32, data_format=layer.data_format
+        )
+        self._inside.add(node.name)
+        return self._insert(node, layer.name)
+
+    def _insert_dequant(self, layer: FusedLayer, value: str, deq_scale: np.ndarray) -> str:
+        scope = self._editor.unique_scope(f"{node_scope(layer.name)}dequant", [ascend_ops.DEQUANT, "deq_scale"])
+        const = make_const(f"{scope}/deq_scale", ascend_ops.pack_deq_scale(deq_scale))
+        node = ascend_ops.dequant_node(
+            f"{scope}/{ascend_ops.DEQUANT}",
+            value,
+            self._insert(const, layer.name),
+            layer.op.window(self._editor.node(layer.name)),
+            layer.data_format,
+        )
+        name = self._insert(node, layer.name)
+        self._values[name] = self._plan.fused.tail_of(layer.name)
+        self._inside.add(name)
+        return name
+
+    def _keep_output_name(self, output: str, dequantized: str) -> None:
+        """Gives a requested output's name to the dequantized value; the node of that name inside the layer moves."""
+        editor = self._editor
+        inner = editor.unique_name(f"{output}/quantized")
+        editor.rename(output, inner)
+        editor.redirect({output: inner})
+        identity = make_node(output, "Identity", [dequantized], T=tf.float32)
+        editor.add(identity, like=inner)
+        self._origins[inner] = self._origins.pop(output, ())
+        self._origins[output] = (output,)
+        self._values[output] = output
+
+
+def _integer_bias(layer: FusedLayer, correction: LayerCorrection, deq_scale: np.ndarray) -> np.ndarray | None:
+    """Returns the integers of the bias; None if there is none, and no correction asks for one."""
+    if layer.bias is None and correction.bias is None:
+        return None
+    bias = np.zeros(layer.channels) if layer.bias is None else layer.bias.astype(np.float64)
+    return quantize_bias(bias if correction.bias is None else bias + correction.bias, deq_scale)

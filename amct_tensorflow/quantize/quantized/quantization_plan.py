@@ -1,0 +1,91 @@
+"""All that a quantized model follows from, and the integers of its layers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from amct_tensorflow.errors import RecordError
+from amct_tensorflow.model.fusion import FusedGraph
+from amct_tensorflow.ops import OP_TYPES
+from amct_tensorflow.quantize.algorithms.weight_steps import LARGEST_BYTE, LARGEST_SUM
+from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizationPlan:
+    """How a model is to be quantized; everything that leaves the engine is made of one of these alone.
+
+    Attributes:
+        fused: the float graph after fusion.
+        factors: per layer to quantize, its factors; per ``op:input`` of another op, those of that input.
+        corrections: per layer, what brings it closer to the float one; layers without are left out.
+        outputs: requested operators; they keep their names and, up to quantization error, their values.
+    """
+
+    fused: FusedGraph
+    factors: Mapping[str, LayerFactors]
+    corrections: Mapping[str, LayerCorrection]
+    outputs: Sequence[str]
+
+    def restrict(self, configuration: Mapping[str, bool]) -> "QuantizationPlan":
+        """Returns the plan without the layers that a configuration rolls back to float."""
+        return replace(
+            self,
+            factors=_kept(self.factors, configuration),
+            corrections=_kept(self.corrections, configuration),
+        )
+
+
+def _kept(values: Mapping[str, _T], configuration: Mapping[str, bool]) -> dict[str, _T]:
+    return {name: value for name, value in values.items() if configuration.get(name, True)}
+
+
+def nearest_integers(op_type: str, weights: np.ndarray, scale_w: np.ndarray) -> np.ndarray:
+    """Returns ``clip(rint(weights / scale_w), -128, 127)`` as int8 in the layout of ``weights``."""
+    scale = OP_TYPES[op_type].along_channels(weights, scale_w.astype(np.float64))
+    return np.asarray(np.clip(np.rint(weights / scale), -128, 127), np.int8)
+
+
+def layer_deq_scale(factors: LayerFactors) -> np.ndarray:
+    """Returns ``scale_d * scale_w`` as float32, shape [Cout] or [1]; ``scale_w`` counts as 1 where there is none."""
+    product = np.float32(factors.scale_d) * np.asarray(factors.scale_w or (1.0,), np.float32)
+    return np.asarray(product, np.float32)
+
+
+def quantize_bias(bias: np.ndarray, deq_scale: np.ndarray) -> np.ndarray:
+    """Returns ``rint(bias / deq_scale)`` as integer-valued float32 (spec section 7.5).
+
+    Beyond ``2**24`` float32 holds every second integer, then every fourth. A bias of this size is exact to 24 bits all
+    the same, as that of the float model is; and it is the same integer for whatever reads it.
+    """
+    return np.rint(bias.astype(np.float64) / deq_scale.astype(np.float64)).astype(np.float32)
+
+
+def check_sums(name: str, op_type: str, integers: np.ndarray, bias: np.ndarray | None) -> None:
+    """Checks that whatever a layer reads, its sums fit 32 bits, also before its zero point is taken off them.
+
+    Args:
+        name: the layer.
+        op_type: its op type.
+        integers: its weights, int8.
+        bias: integer-valued float32 [Cout]; None without.
+
+    Raises:
+        RecordError: they do not.
+    """
+    op = OP_TYPES[op_type]
+    inputs = tuple(axis for axis in range(integers.ndim) if axis not in op.channel_axes)
+    sums = LARGEST_BYTE * np.abs(integers.astype(np.int16)).sum(axis=inputs, dtype=np.int64).reshape(-1)
+    added = 0.0 if bias is None else np.abs(bias.astype(np.float64))
+    largest = sums + added
+    if not np.all(largest <= LARGEST_SUM):
+        channel = int(np.argmax(largest))
+        raise RecordError(
+            f"Bias and sums of layer {name!r} exceed 32 bits at its scales, by a factor of "
+            f"{largest[channel] / LARGEST_SUM:.3g} in channel {channel}. Make scale_w larger by that factor, calibrate "
+            "again, or put the layer into skip_layers."
+        )

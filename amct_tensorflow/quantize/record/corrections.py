@@ -1,0 +1,216 @@
+"""What a calibration found and record.txt has no place for, in two files beside it.
+
+The record must stay readable by the original toolkit, whose weights are each rounded to the nearest integer. Beside
+``record.txt`` stand ``record_bias_correction.json``, and ``record_weights.npz`` with the integers of weights that were
+rounded otherwise. A correction belongs to the very factors, and to the very integers,
+with which it was measured. Digests of those stand with it, so that the corrections of layers whose record was edited
+afterwards, or replaced, are left out instead of applied wrongly. And the factors belong to the folded weights that were
+calibrated: which nodes are folded depends on the outputs asked for, so that a digest of the weights and bias stands
+there, too.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from amct_tensorflow.errors import ContentError, RecordError
+from amct_tensorflow.io.contents import dump_arrays, expect, parse_arrays, parse_json
+from amct_tensorflow.io.files import refusal, write_atomically
+from amct_tensorflow.log import log_for
+from amct_tensorflow.model.fusion import FusedLayer
+from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
+from amct_tensorflow.quantize.record.record_file import dump_record
+
+_CORRECTIONS = "_bias_correction.json"
+_WEIGHTS = "_weights.npz"
+_BIAS = "bias_correction"
+
+
+def corrections_path(record_file: str | Path) -> Path:
+    """Returns where the corrections of ``record.txt`` are: ``record_bias_correction.json`` beside it."""
+    return _beside(record_file, _CORRECTIONS)
+
+
+def weights_path(record_file: str | Path) -> Path:
+    """Returns where the integers of ``record.txt`` are: ``record_weights.npz`` beside it."""
+    return _beside(record_file, _WEIGHTS)
+
+
+def correction_paths(record_file: str | Path) -> list[Path]:
+    """Returns the paths of all files that belong to a record."""
+    return [corrections_path(record_file), weights_path(record_file)]
+
+
+def _beside(record_file: str | Path, suffix: str) -> Path:
+    path = Path(record_file)
+    return path.with_name(path.stem + suffix)
+
+
+def remove_corrections(record_file: str | Path) -> None:
+    """Removes what belongs to an earlier record.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
+    for path in correction_paths(record_file):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise refusal(path, error) from error
+
+
+def dump_corrections(
+    record_file: str | Path,
+    factors: Mapping[str, LayerFactors],
+    corrections: Mapping[str, LayerCorrection],
+    layers: Mapping[str, FusedLayer],
+) -> dict[Path, str | bytes]:
+    """Returns what belongs to a record: the content of each file beside it.
+
+    Args:
+        record_file: the record.
+        factors: what it holds.
+        corrections: per layer name, what was found beyond; layers without are left out.
+        layers: the layers that were calibrated, after fusion; at least those that the record has.
+    """
+    entries: dict[str, dict[str, Any]] = {}
+    weights: dict[str, np.ndarray] = {}
+    for name, layer in layers.items():
+        if name not in factors or layer.weights is None:
+            continue
+        entry: dict[str, Any] = {"factors": _digest(name, factors[name]), "weights": layer.digest}
+        correction = corrections.get(name, LayerCorrection())
+        if correction.weights is not None:
+            weights[name] = correction.weights
+            entry["integers"] = correction.weights_digest
+        if correction.bias is not None:
+            entry[_BIAS] = correction.bias.tolist()
+        entries[name] = entry
+    text = json.dumps(entries, indent=4, separators=(",", ":"), allow_nan=False)
+    return {corrections_path(record_file): text, weights_path(record_file): dump_arrays(weights)}
+
+
+def write_corrections(
+    record_file: str | Path,
+    factors: Mapping[str, LayerFactors],
+    corrections: Mapping[str, LayerCorrection],
+    layers: Mapping[str, FusedLayer],
+) -> None:
+    """Writes what belongs to a record beside it; see ``dump_corrections``.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    for path, content in dump_corrections(record_file, factors, corrections, layers).items():
+        write_atomically(path, content, announce=False)
+
+
+def read_corrections(
+    record_file: str | Path, factors: Mapping[str, LayerFactors], layers: Mapping[str, FusedLayer]
+) -> dict[str, LayerCorrection]:
+    """Reads the corrections that belong to a record, and checks that it belongs to a model.
+
+    Args:
+        record_file: the record beside which they stand.
+        factors: what it holds.
+        layers: the layers of the model, after fusion.
+
+    Returns:
+        Per layer name, what brings it closer to the float layer; empty if there is no file. Layers whose factors have
+        changed, or whose integers are missing, are left out; warnings say so.
+
+    Raises:
+        RecordError: a file is damaged, or what was calibrated are other weights than those of the model.
+    """
+    path = corrections_path(record_file)
+    if not path.exists():
+        return {}
+    try:
+        stored = expect(dict, parse_json(path.read_bytes()), "the file")
+        entries = {name: _entry(name, stored[name]) for name in factors if name in stored}
+    except (OSError, ContentError) as error:
+        raise RecordError(f"{path} cannot be read ({error}). Delete it, or calibrate again.") from error
+    known = {name: entry for name, entry in entries.items() if entry.factors == _digest(name, factors[name])}
+    _check_weights(path, {name: entry.weights for name, entry in known.items()}, layers)
+    if len(known) < len(entries):
+        log_for("record").warning(
+            "The factors of %d layers differ from those that %s was measured with; these layers are not corrected.",
+            len(entries) - len(known), path,
+        )  # fmt: skip
+    return _with_integers(weights_path(record_file), known, layers)
+
+
+class _Entry(NamedTuple):
+    """What stands in the file for a layer."""
+
+    factors: str
+    weights: str
+    integers: str | None
+    correction: LayerCorrection
+
+
+def _entry(name: str, content: object) -> _Entry:
+    """Raises ContentError if what stands there for a layer is not what ``dump_corrections`` writes."""
+    entry = expect(dict, content, f"layer {name!r}")
+    factors, weights = (expect(str, entry.get(key), f"{key!r} of layer {name!r}") for key in ("factors", "weights"))
+    integers = expect(str, entry["integers"], f"'integers' of layer {name!r}") if "integers" in entry else None
+    bias = _numbers(entry[_BIAS], f"{_BIAS!r} of layer {name!r}") if _BIAS in entry else None
+    return _Entry(factors, weights, integers, LayerCorrection(bias))
+
+
+def _numbers(content: object, title: str) -> np.ndarray:
+    values = expect(list, content, title)
+    # Of integers some are too large for a float; NaN is not within the limits, either.
+    if not all(type(value) in (float, int) and abs(value) <= sys.float_info.max for value in values):
+        raise ContentError(f"{title} is no list of numbers")
+    return np.array(values, np.float64)
+
+
+def _with_integers(
+    path: Path, entries: Mapping[str, _Entry], layers: Mapping[str, FusedLayer]
+) -> dict[str, LayerCorrection]:
+    """Adds to the corrections the integers that they were measured with; without those, they do not hold."""
+    stored: dict[str, np.ndarray] = {}
+    if path.exists():
+        try:
+            stored = parse_arrays(path.read_bytes(), str(path))
+        except (OSError, ContentError) as error:
+            raise RecordError(f"{path} cannot be read ({error}). Delete it, or calibrate again.") from error
+    found = {
+        name: replace(entry.correction, weights=stored.get(name) if entry.integers is not None else None)
+        for name, entry in entries.items()
+    }
+    fitting = {
+        name: correction
+        for name, correction in found.items()
+        if correction.weights_digest == entries[name].integers and correction.fits(layers[name])
+    }
+    if len(fitting) < len(found):
+        log_for("record").warning(
+            "%s does not hold the integers of %d layers. Their weights are rounded to the nearest, which is less "
+            "accurate, and their biases are not corrected. Put the file beside the record, or calibrate again.",
+            path, len(found) - len(fitting),
+        )  # fmt: skip
+    return {name: correction for name, correction in fitting.items() if correction.parts()}
+
+
+def _check_weights(path: Path, weights: Mapping[str, str], layers: Mapping[str, FusedLayer]) -> None:
+    """Refuses factors of other weights than those to be quantized: the channels fit, but the values would not."""
+    others = [name for name, digest in weights.items() if name not in layers or digest != layers[name].digest]
+    if others:
+        raise RecordError(
+            f"{path}: layer {others[0]!r}{f' and {len(others) - 1} more' if others[1:] else ''} had other weights or "
+            "another bias when it was calibrated. Which nodes are folded into a layer depends on the outputs: give "
+            "quantize_model the outputs of save_model as calib_outputs, and save_model the model that was calibrated; "
+            "then calibrate again."
+        )
+
+
+def _digest(name: str, factors: LayerFactors) -> str:
+    return hashlib.sha256(dump_record({name: factors}).encode()).hexdigest()[:16]

@@ -1,0 +1,67 @@
+"""The factors of a layer, and what a calibration found for it beyond them."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from amct_tensorflow.model.fusion import FusedLayer
+
+
+@dataclass(frozen=True)
+class LayerFactors:
+    """The factors of one layer.
+
+    Attributes:
+        scale_d: step of the quantized input; a float32 value.
+        offset_d: zero point of the input, in [-128, 127].
+        scale_w: steps of the quantized weights, float32 values: one, or one per output channel; empty for AvgPool.
+        skip_fusion: whether a BatchNorm behind the layer is kept instead of folded.
+    """
+
+    scale_d: float
+    offset_d: int
+    scale_w: tuple[float, ...] = ()
+    skip_fusion: bool = False
+
+
+def unfused_layers(factors: Mapping[str, LayerFactors]) -> list[str]:
+    """Returns the layers behind which a BatchNorm is kept, since factors are those of the fused layers (spec 4)."""
+    return [name for name, layer in factors.items() if layer.skip_fusion]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCorrection:
+    """How a quantized layer is brought closer to the float one, with the factors that it has.
+
+    Attributes:
+        bias: what to add to its bias, float64 [Cout], in units of the layer's output; None for nothing.
+        weights: the integers that its weights become, int8 in their own layout; None if each is the nearest one.
+    """
+
+    bias: np.ndarray | None = None
+    weights: np.ndarray | None = None
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Returns the names of its parts."""
+        return tuple(part.name for part in fields(cls))
+
+    def parts(self) -> dict[str, np.ndarray]:
+        """Returns the parts that it has, by name."""
+        found = {name: getattr(self, name) for name in self.names()}
+        return {name: values for name, values in found.items() if values is not None}
+
+    def fits(self, layer: FusedLayer) -> bool:
+        """Tells whether it has the shapes that a layer asks for."""
+        fits_channels = self.bias is None or self.bias.shape == (layer.channels,)
+        shape = None if layer.weights is None else layer.weights.shape
+        return fits_channels and (self.weights is None or self.weights.shape == shape)
+
+    @property
+    def weights_digest(self) -> str | None:
+        """Tells the integers from any others; None if each is the nearest one."""
+        if self.weights is None:
+            return None
+        return hashlib.sha256(f"{self.weights.shape}".encode() + self.weights.tobytes()).hexdigest()[:16]

@@ -1,0 +1,252 @@
+"""The record file: spec section 4, the superset that readers accept."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf import text_format
+
+from amct_tensorflow.errors import RecordError
+from amct_tensorflow.io.files import read_text, write_atomically
+from amct_tensorflow.io.text_messages import message_class
+from amct_tensorflow.ops import OP_TYPES
+from amct_tensorflow.quantize.algorithms.scales import LARGEST_SCALE, SMALLEST_SCALE
+from amct_tensorflow.quantize.record.factors import LayerFactors
+
+_RECORD = {
+    "ScaleOffsetRecord": {"record": (1, "repeated MapFiledEntry")},
+    "MapFiledEntry": {"key": (1, "optional string"), "value": (2, "optional SingleLayerRecord")},
+    "SingleLayerRecord": {
+        "scale_d": (1, "optional float"),
+        "offset_d": (2, "optional int32"),
+        "scale_w": (3, "repeated float"),
+        "offset_w": (4, "repeated int32"),
+        "shift_bit": (5, "repeated uint32"),
+        "cluster": (6, "repeated int32"),
+        "skip_fusion": (9, "optional bool"),
+        "dst_type": (10, "optional string"),
+        "prune_producer": (11, "repeated string"),
+        "prune_consumer": (12, "repeated string"),
+        "tensor_balance_factor": (13, "repeated float"),
+        "act_type": (14, "optional string"),
+        "wts_type": (15, "optional string"),
+    },
+}
+
+ScaleOffsetRecord = message_class("AMCTTensorflow", _RECORD, {}, "ScaleOffsetRecord")
+
+
+_SCALE_LINE = re.compile(r"^(    (?:scale_[dw]|tensor_balance_factor): )(\S+)$", re.MULTILINE)
+SMALLEST_BALANCE = float(np.finfo(np.float32).eps)
+LARGEST_BALANCE = 1 / SMALLEST_BALANCE
+
+
+def read_record(path: str | Path) -> dict[str, LayerFactors]:
+    """Reads the factors of a record file; ``read_balance`` reads how the model was balanced.
+
+    Raises:
+        RecordError: it is missing, empty, malformed, or holds a value out of range.
+    """
+    return parse_record(_text(path), str(path))
+
+
+def read_balance(path: str | Path) -> dict[str, tuple[float, ...]]:
+    """Reads how the model of a record file was balanced.
+
+    Raises:
+        RecordError: it is missing, malformed, or holds a value out of range.
+    """
+    return parse_balance(_text(path), str(path))
+
+
+def is_pending(path: str | Path) -> bool:
+    """Tells whether a record says how a model is to be balanced, and no more: what ``quantize_preprocess`` leaves."""
+    if not Path(path).is_file():
+        return False
+    try:
+        entries = _parse(_text(path), str(path)).record
+    except RecordError:
+        return False
+    return bool(entries) and all(_only_balances(entry.value) for entry in entries)
+
+
+def _text(path: str | Path) -> str:
+    return read_text(path, f"Record {path}", RecordError, "Give the file that calibration wrote.")
+
+
+def parse_record(text: str, source: str) -> dict[str, LayerFactors]:
+    """Parses the factors in the text of a record; where a key or an optional field stands twice, the last one counts.
+
+    Args:
+        text: text-format protobuf.
+        source: name of the file, for messages.
+
+    Raises:
+        RecordError: the text is empty, malformed, or holds a value out of range.
+    """
+    entries = [entry for entry in _parse(text, source).record if not _only_balances(entry.value)]
+    if not entries:
+        raise RecordError(
+            f"Record {source} holds no layer: the calibration has not run to its end. Run batch_num batches through "
+            "the model after quantize_model."
+        )
+    return {entry.key: _layer_factors(entry, source) for entry in entries}
+
+
+def parse_balance(text: str, source: str) -> dict[str, tuple[float, ...]]:
+    """Parses how the model of a record was balanced.
+
+    Args:
+        text: text-format protobuf.
+        source: name of the file, for messages.
+
+    Returns:
+        Per layer whose input was divided by factors, those factors, [Cin]; layers that stay in float, too.
+
+    Raises:
+        RecordError: the text is malformed, or holds a factor out of range.
+    """
+    factors = {entry.key: tuple(entry.value.tensor_balance_factor) for entry in _parse(text, source).record}
+    for key, values in factors.items():
+        _check_range(source, key, "tensor_balance_factor", values, SMALLEST_BALANCE, LARGEST_BALANCE)
+    return {key: values for key, values in factors.items() if values}
+
+
+@lru_cache(maxsize=1)  # factors and balance of one record are asked for one after the other, and parsing is slow
+def _parse(text: str, source: str) -> Any:
+    message = ScaleOffsetRecord()
+    try:
+        # Merge, not Parse: of an optional field given twice, the last one counts.
+        text_format.Merge(text, message)
+    except (text_format.ParseError, ValueError, RecursionError) as error:
+        raise RecordError(f"Record {source} is malformed: {error}. Calibrate again.") from error
+    return message
+
+
+def _only_balances(value: Any) -> bool:
+    """Tells whether an entry is that of a layer which stays in float, but whose input was divided by factors."""
+    return bool(value.tensor_balance_factor) and not (
+        value.HasField("scale_d") or value.HasField("offset_d") or value.scale_w
+    )
+
+
+def dump_record(factors: Mapping[str, LayerFactors], balance: Mapping[str, tuple[float, ...]] | None = None) -> str:
+    """Returns a record as text.
+
+    Args:
+        factors: per layer, its factors; layers stand in this order.
+        balance: per layer whose input was divided by factors, those factors; layers without others stand at the end.
+    """
+    balanced = balance or {}
+    message = ScaleOffsetRecord()
+    for key, layer in factors.items():
+        entry = message.record.add(key=key)
+        entry.value.scale_d = layer.scale_d
+        entry.value.offset_d = layer.offset_d
+        entry.value.scale_w.extend(layer.scale_w)
+        entry.value.offset_w.extend([0] * len(layer.scale_w))
+        if layer.skip_fusion:
+            entry.value.skip_fusion = True
+        entry.value.tensor_balance_factor.extend(balanced.get(key, ()))
+    for key, values in balanced.items():
+        if key not in factors:
+            message.record.add(key=key).value.tensor_balance_factor.extend(values)
+    text = text_format.MessageToString(message)
+    return _SCALE_LINE.sub(lambda match: match[1] + _format_scale(np.float32(match[2])), text)
+
+
+def _format_scale(scale: np.float32) -> str:
+    """Writes a scale like protobuf for C++: with six digits if they tell the value, else with nine."""
+    short = f"{scale:.6g}"
+    return short if np.float32(short) == scale else f"{scale:.9g}"
+
+
+def write_record(
+    path: str | Path,
+    factors: Mapping[str, LayerFactors],
+    balance: Mapping[str, tuple[float, ...]] | None = None,
+    *,
+    announce: bool = True,
+) -> None:
+    """Writes a record file; see ``dump_record``.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_atomically(path, dump_record(factors, balance), announce=announce)
+
+
+def check_record(
+    factors: Mapping[str, LayerFactors],
+    layers: Mapping[str, tuple[str, int]],
+    op_types: Mapping[str, str],
+    source: str,
+) -> None:
+    """Checks that a record belongs to a model.
+
+    Args:
+        factors: the record.
+        layers: per quantizable layer its op type and number of output channels.
+        op_types: op type of every node of the model, by name.
+        source: name of the record file, for messages.
+
+    Raises:
+        RecordError: a key is no quantizable layer of the model, or its scales do not fit the layer.
+    """
+    for key, layer in factors.items():
+        name, _, index = key.rpartition(":")
+        if key not in layers and name in op_types and index.isdecimal() and not layer.scale_w:
+            continue  # an input of an op that is no layer (tensor_quantize)
+        if key not in layers:
+            reason = "cannot be quantized" if key in op_types else "is not in the model"
+            raise RecordError(f"Record {source}: {key!r} {reason}. Use the record that was made for this model.")
+        op_type, channels = layers[key]
+        count = len(layer.scale_w)
+        if layer.offset_d and not OP_TYPES[op_type].zero_point:
+            raise _error(source, key, f"offset_d is {layer.offset_d}; it must be 0 for {op_type}")
+        if not OP_TYPES[op_type].has_weights:
+            if count:
+                raise _error(source, key, f"scale_w is undesirable for {op_type}, which has no weights. Remove it")
+        elif count not in (1, channels):
+            raise _error(source, key, f"scale_w has {count} values; the layer needs 1 or {channels}")
+
+
+def _layer_factors(entry: Any, source: str) -> LayerFactors:
+    key, value = entry.key, entry.value
+    if not key:
+        raise RecordError(f"Record {source}: an entry has no key. Give it the name of its layer.")
+    for field in ("scale_d", "offset_d"):
+        if not value.HasField(field):
+            raise _error(source, key, f"{field} is missing. Calibrate again")
+    _check_scales(source, key, "scale_d", [value.scale_d])
+    _check_scales(source, key, "scale_w", value.scale_w)
+    if not -128 <= value.offset_d <= 127:
+        raise _error(source, key, f"offset_d is {value.offset_d}; it must lie in [-128, 127]")
+    if len(value.offset_w) != len(value.scale_w) or any(value.offset_w):
+        raise _error(source, key, "offset_w must hold one 0 for each scale_w")
+    if any(value.shift_bit):
+        raise _error(source, key, "shift_bit is not supported; remove it, or set it to 0")
+    if value.cluster:
+        raise _error(source, key, "cluster is not supported; calibrate without NUQ")
+    for field in ("dst_type", "act_type", "wts_type"):
+        if value.HasField(field) and getattr(value, field) != "INT8":
+            raise _error(source, key, f"{field} is {getattr(value, field)!r}; only INT8 is supported")
+    return LayerFactors(value.scale_d, value.offset_d, tuple(value.scale_w), value.skip_fusion)
+
+
+def _check_scales(source: str, key: str, field: str, scales: Iterable[float]) -> None:
+    _check_range(source, key, field, scales, SMALLEST_SCALE, LARGEST_SCALE)
+
+
+def _check_range(source: str, key: str, field: str, values: Iterable[float], lowest: float, highest: float) -> None:
+    for value in values:
+        if not (math.isfinite(value) and lowest <= value <= highest):
+            raise _error(source, key, f"{field} is {value:g}; it must lie in [{lowest:g}, {highest:g}]")
+
+
+def _error(source: str, key: str, problem: str) -> RecordError:
+    return RecordError(f"Record {source}, layer {key!r}: {problem}.")

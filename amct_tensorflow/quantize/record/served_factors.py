@@ -1,0 +1,62 @@
+"""Factors of a record that the user computed, with steps of weights that serve the layers.
+
+A record may come from the original toolkit, which writes a step of 1 for whatever would get one below ``2**-23``. For
+weights that are all 0 that is harmless, but for the bias, which is rounded to steps of ``scale_d`` then; for small ones
+it makes all of them 0. Such a channel gets the step that calibration would have chosen. And where the sums of a layer
+would not fit 32 bits, its steps are widened as calibration widens them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from amct_tensorflow.errors import RecordError
+from amct_tensorflow.log import log_for
+from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
+from amct_tensorflow.quantize.algorithms.scales import arq_scales
+from amct_tensorflow.quantize.algorithms.weight_steps import fit_steps, serve_layer
+from amct_tensorflow.quantize.record.factors import LayerFactors
+
+# FLT_EPSILON: below it the original toolkit takes a channel for dead (spec section 7.3).
+_DEAD_IN_THE_ORIGINAL = 2.0**-23
+_STEP_OF_THE_DEAD = 1.0
+
+
+def serve_factors(factors: Mapping[str, LayerFactors], fused: FusedGraph, source: str) -> dict[str, LayerFactors]:
+    """Returns the factors of a record, each with steps that serve its layer; says which it changed.
+
+    Args:
+        factors: a record that was checked against the model.
+        fused: the model as it is going to be quantized.
+        source: name of the record file, for messages.
+
+    Raises:
+        RecordError: no steps serve a layer.
+    """
+    return {name: _served(fused.layers.get(name), each, source) for name, each in factors.items()}
+
+
+def _served(layer: FusedLayer | None, factors: LayerFactors, source: str) -> LayerFactors:
+    if layer is None or layer.weights is None:
+        return factors
+    given = np.asarray(factors.scale_w, np.float32)
+    arq = arq_scales(layer.name, layer.op_type, layer.weights, given.size > 1)
+    expected = serve_layer(layer, factors.scale_d, arq).scales
+    called_dead = (given == _STEP_OF_THE_DEAD) & ((arq < _DEAD_IN_THE_ORIGINAL) | (arq == _STEP_OF_THE_DEAD))
+    replaced = called_dead & (given != expected)
+    steps = fit_steps(layer, factors.scale_d, np.where(replaced, expected, given))
+    if steps.obstacle is not None:
+        raise RecordError(
+            f"Record {source}, layer {layer.name!r}: {steps.obstacle}. Delete the layer from the record; it stays in "
+            "float then."
+        )
+    log = log_for("record")
+    if replaced.any():
+        log.info(
+            "Layer %s: %d of %d scale_w are 1, which the record says of channels that the original toolkit takes for "
+            "dead; they are those that calibration chooses.", layer.name, np.count_nonzero(replaced), given.size,
+        )  # fmt: skip
+    if steps.remark is not None:
+        log.warning("Layer %s: %s.", layer.name, steps.remark)
+    return replace(factors, scale_w=tuple(steps.scales.tolist()))

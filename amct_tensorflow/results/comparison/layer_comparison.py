@@ -1,0 +1,225 @@
+"""Runs a float model and a quantized one on the same batches, and sums up where they differ.
+
+A layer is looked at in three ways. *In place*: its output in the quantized model, which has the errors of all layers
+before it. *Alone*: its output when it reads what the float layer reads. And its *damage*: how far the outputs of the
+float model move if the output of this layer alone becomes that of the quantized one.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from amct_tensorflow.errors import DatasetError, ModelError
+from amct_tensorflow.graph.nodes import make_node
+from amct_tensorflow.graph.view import GraphView, parse_tensor_name
+from amct_tensorflow.io.progress import Progress
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.model.model_file import import_graph
+from amct_tensorflow.results.comparison.correspondence import QuantizedLayer, QuantizedModel
+from amct_tensorflow.results.comparison.input_batches import Batch
+from amct_tensorflow.results.comparison.running import Runner
+from amct_tensorflow.results.comparison.tensor_error import TensorError
+from amct_tensorflow.search.sensitivity.divergence import Divergence
+
+# Scope of what takes the place of the tensors that quantized layers read.
+_FLOAT_SCOPE = "amct_float"
+
+# So many layers have their tensors in memory at the same time.
+_LAYERS_AT_ONCE = 8
+
+
+class ComparedLayer:
+    """What is found for a layer.
+
+    Attributes:
+        layer: the layer.
+        by_itself: whether the float model tells what it reads; without that, there are no ``alone`` and ``damage``.
+        alone: error of its output when it reads what the float layer reads.
+        in_place: error of its output in the quantized model.
+        damage: divergence of the model's outputs if it alone is quantized.
+    """
+
+    def __init__(self, layer: QuantizedLayer, by_itself: bool, outputs: int) -> None:
+        self.layer = layer
+        self.by_itself = by_itself
+        self.alone = TensorError()
+        self.in_place = TensorError()
+        self.damage = Divergence(outputs)
+
+    @property
+    def value(self) -> str:
+        """The tensor of the float model that its output reproduces."""
+        return f"{self.layer.value}:0"
+
+    @property
+    def result(self) -> str:
+        """Its output, a tensor of the quantized model."""
+        return f"{self.layer.result}:0"
+
+    @property
+    def read(self) -> str:
+        """The tensor of the float model that the float layer reads."""
+        return str(self.layer.read)
+
+    @property
+    def placeholder(self) -> str:
+        """The node that takes the place of what it reads in the quantized model."""
+        return f"{_FLOAT_SCOPE}/{self.layer.quantizer}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found.
+
+    Attributes:
+        layers: the layers that could be looked at by themselves, those that do the most damage first.
+        in_place_only: the layers of which the original model knows the output, but not what they read.
+        unseen: the quantized layers to whose output no tensor of the original model corresponds.
+        outputs: per output of the model, its error.
+        divergence: of all outputs.
+        batches: number of batches.
+    """
+
+    layers: tuple[ComparedLayer, ...]
+    in_place_only: tuple[ComparedLayer, ...]
+    unseen: tuple[QuantizedLayer, ...]
+    outputs: Mapping[str, TensorError]
+    divergence: float
+    batches: int
+
+
+def compare_models(
+    original: FloatModel, quantized: QuantizedModel, outputs: Sequence[str], batches: Iterable[Batch]
+) -> Comparison:
+    """Compares two models.
+
+    Args:
+        original: the float model.
+        quantized: what was made of it.
+        outputs: the operators at which the outputs are compared.
+        batches: per batch, the values of the inputs of the float model, by their nodes.
+
+    Raises:
+        ModelError: the quantized model was not made from this float model.
+        DatasetError: there is no batch, or the models cannot be run on one.
+    """
+    _check_belongs(original, quantized, outputs)
+    compared = [
+        ComparedLayer(layer, _can_be_fetched(original, layer.read), len(outputs))
+        for layer in quantized.layers
+        if _can_be_fetched(original, layer.value)
+    ]
+    errors, divergence = {name: TensorError() for name in outputs}, Divergence(len(outputs))
+    with (
+        Runner(import_graph(original.view.graph_def, original.source)) as float_runner,
+        Runner(import_graph(quantized.view.graph_def, quantized.path)) as quantized_runner,
+        Runner(import_graph(_cut_in_front(quantized, compared), quantized.path)) as alone_runner,
+    ):
+        runners = _Runners(float_runner, quantized_runner, alone_runner)
+        count = 0
+        for count, batch in enumerate(batches, 1):
+            step = _Step(runners, batch, (original.view, quantized.view), outputs)
+            step.compare_outputs(errors.values(), divergence)
+            step.compare_layers(compared, f"Layers on batch {count}")
+    if not count:
+        raise DatasetError("There is no batch to compare on. Give data.")
+    known = {each.layer for each in compared}
+    return Comparison(
+        layers=tuple(sorted((each for each in compared if each.by_itself), key=lambda each: -each.damage.value)),
+        in_place_only=tuple(each for each in compared if not each.by_itself),
+        unseen=tuple(layer for layer in quantized.layers if layer not in known),
+        outputs=errors,
+        divergence=divergence.value,
+        batches=count,
+    )
+
+
+def _check_belongs(original: FloatModel, quantized: QuantizedModel, outputs: Sequence[str]) -> None:
+    """Checks that the float model has whatever the quantized one is said to reproduce."""
+    for name in outputs:
+        if name not in quantized.view.nodes:
+            ends = ", ".join(quantized.outputs) or "none that the original model has"
+            raise ModelError(f"{quantized.path} has no node {name!r}. Its outputs are: {ends}.")
+    tensors = [tensor for layer in quantized.layers for tensor in (layer.value, layer.read) if tensor is not None]
+    inputs = [node.name for node in quantized.view.nodes.values() if node.op == "Placeholder"]
+    for name in (*outputs, *inputs, *(parse_tensor_name(tensor).node for tensor in tensors)):
+        if name not in original.original.nodes and name not in original.view.nodes:
+            raise ModelError(
+                f"{quantized.path} was not made from {original.source}, which has no node {name!r}. Give the model "
+                "that it was made from."
+            )
+
+
+def _can_be_fetched(original: FloatModel, tensor: str | None) -> bool:
+    """Tells whether the float model, prepared as it was before it was quantized, yields a tensor in every run."""
+    node = None if tensor is None else parse_tensor_name(tensor).node
+    return node in original.view.nodes and node not in original.view.uncertain_nodes
+
+
+def _cut_in_front(quantized: QuantizedModel, layers: Iterable[ComparedLayer]) -> GraphDef:
+    """Returns the quantized model with layers that read placeholders, to be fed with what the float layers read."""
+    graph_def = GraphDef()
+    graph_def.CopyFrom(quantized.view.graph_def)
+    nodes = {node.name: node for node in graph_def.node}
+    placeholders = {each.placeholder: each.layer.quantizer for each in layers if each.by_itself}
+    for name, quantizer in placeholders.items():
+        nodes[quantizer].input[0] = name
+        graph_def.node.append(make_node(name, "Placeholder", (), dtype=tf.float32))
+    return graph_def
+
+
+@dataclass(frozen=True)
+class _Runners:
+    """What runs the float model, the quantized one, and the quantized one whose layers read what they are given."""
+
+    original: Runner
+    quantized: Runner
+    alone: Runner
+
+
+class _Step:
+    """One batch."""
+
+    def __init__(
+        self, runners: _Runners, batch: Batch, views: tuple[GraphView, GraphView], outputs: Sequence[str]
+    ) -> None:
+        """Takes what runs the models, and the nodes of the float and of the quantized one."""
+        self._runners = runners
+        self._feeds, self._quantized_feeds = (
+            {f"{name}:0": values for name, values in batch.items() if name in view.nodes} for view in views
+        )
+        self._outputs = [f"{name}:0" for name in outputs]
+        self._expected = list(runners.original.run(self._outputs, self._feeds).values())
+
+    def compare_outputs(self, errors: Iterable[TensorError], divergence: Divergence) -> None:
+        """Compares the outputs of the whole models."""
+        found = list(self._runners.quantized.run(self._outputs, self._quantized_feeds).values())
+        for error, expected, actual in zip(errors, self._expected, found, strict=True):
+            error.add(expected, actual)
+        divergence.add(self._expected, found)
+
+    def compare_layers(self, layers: Sequence[ComparedLayer], title: str) -> None:
+        """Compares the outputs of layers, some of them at a time."""
+        progress = Progress(title, len(layers), "compare")
+        for start in range(0, len(layers), _LAYERS_AT_ONCE):
+            some = layers[start : start + _LAYERS_AT_ONCE]
+            tensors = [each.value for each in some] + [each.read for each in some if each.by_itself]
+            floats = self._runners.original.run(dict.fromkeys(tensors), self._feeds)
+            in_place = self._runners.quantized.run([each.result for each in some], self._quantized_feeds)
+            given = {f"{each.placeholder}:0": floats[each.read] for each in some if each.by_itself}
+            results = [each.result for each in some if each.by_itself]
+            alone = self._runners.alone.run(results, {**self._quantized_feeds, **given})
+            for each in some:
+                each.in_place.add(floats[each.value], in_place[each.result])
+                if each.by_itself:
+                    each.alone.add(floats[each.value], alone[each.result])
+                    each.damage.add(self._expected, self._moved_by(each.value, alone[each.result]))
+                    self._runners.original.forget()
+                progress.advance()
+
+    def _moved_by(self, tensor: str, value: np.ndarray) -> list[np.ndarray]:
+        """Returns the outputs of the float model in which a tensor has another value."""
+        return list(self._runners.original.run(self._outputs, {**self._feeds, tensor: value}).values())

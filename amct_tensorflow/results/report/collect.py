@@ -1,0 +1,148 @@
+"""From a finished run to its report."""
+
+import math
+import numbers
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from amct_tensorflow.io.contents import finite_or_none
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.model.inspection import Inspection
+from amct_tensorflow.quantize.config.schema import QuantConfig
+from amct_tensorflow.results.report.changed_images import find_changed_images
+from amct_tensorflow.results.report.document import (
+    VERSION,
+    Evaluation,
+    FloatScaling,
+    Interval,
+    Metric,
+    Outcome,
+    QuantizedInput,
+    Ranking,
+    Report,
+    Size,
+)
+from amct_tensorflow.results.report.layer_rows import activation_of, describe_layers
+from amct_tensorflow.results.report.reproduction import describe_reproduction
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
+from amct_tensorflow.search.choices import SENSITIVITIES
+from amct_tensorflow.search.run_key import RunKey
+from amct_tensorflow.search.sensitivity.measures import SensitivityBase
+from amct_tensorflow.search.statistics import CONFIDENCE, LossInterval
+from amct_tensorflow.search.trials import SearchResult, Trial
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """All that a report is made of.
+
+    Attributes:
+        model: the float model.
+        original: SHA-256 of its file when the run began, by its path; empty if it has none.
+        config: what was asked for.
+        inspection: what the tool makes of the model.
+        evaluator: the user's evaluator, for pictures.
+        sensitivity: what ranked the layers.
+        key: what determines the results.
+        asked: the arguments of the run, by name.
+        result: how the search ended.
+        model_file: where the quantized model goes.
+    """
+
+    model: FloatModel
+    original: Mapping[str, str]
+    config: QuantConfig
+    inspection: Inspection
+    evaluator: CheckedEvaluator
+    sensitivity: SensitivityBase
+    key: RunKey
+    asked: Mapping[str, object]
+    result: SearchResult
+    model_file: Path
+
+
+def collect_report(run: FinishedRun) -> Report:
+    """Returns the report of a run; equal runs have equal reports, those that were cut off and resumed included."""
+    result, calibration = run.result, run.result.calibration
+    return Report(
+        version=VERSION,
+        model=run.model_file.name,
+        outcome=_outcome(result),
+        ranking=_ranking(run),
+        evaluations=tuple(_evaluation(run, number, trial) for number, trial in enumerate(result.trials, 2)),
+        layers=describe_layers(run.inspection, result),
+        inputs=tuple(
+            QuantizedInput(tensor.key, activation_of(tensor.key, calibration)) for tensor in run.config.tensor_quantize
+        ),
+        float_scalings=tuple(FloatScaling(each.name, each.reason) for each in run.inspection.float_scalings),
+        changed_images=find_changed_images(run.evaluator, result.original, result.saved),
+        size=_size(run),
+        reproduction=describe_reproduction(
+            run.original, run.config, run.key, run.asked, run.model_file, result.quantized.model, calibration.images
+        ),
+    )
+
+
+def _outcome(result: SearchResult) -> Outcome:
+    return Outcome(
+        target_met=result.saved.judged.satisfied,
+        loss=finite_or_none(result.saved.judged.loss),
+        target=None if result.target_loss is None else finite_or_none(result.target_loss),
+        interval=_interval(result.interval),
+        original=_metric(result.original.metric),
+        all_quantized=_metric(result.global_metric),
+        saved=_metric(result.saved.metric),
+        interrupted=result.interruption is not None,
+    )
+
+
+def _interval(interval: LossInterval | None) -> Interval | None:
+    if interval is None or not math.isfinite(interval.lower + interval.upper):
+        return None
+    return Interval(interval.lower, interval.upper, CONFIDENCE, interval.images)
+
+
+def _metric(metric: Any) -> Metric:
+    """Returns a number that JSON has as it is, and anything else as text."""
+    if isinstance(metric, numbers.Real) and not isinstance(metric, bool) and math.isfinite(metric):
+        return int(metric) if isinstance(metric, numbers.Integral) else float(metric)
+    return str(metric)
+
+
+def _ranking(run: FinishedRun) -> Ranking:
+    local = {name: each.similarity for name, each in run.result.calibration.analyses.items()}
+    of_outputs = run.sensitivity.scores_outputs and run.result.ranking != local
+    kind = type(run.sensitivity)
+    name = next((name for name, known in SENSITIVITIES.items() if known is kind), kind.__name__)
+    return Ranking(name, of_outputs)
+
+
+def _evaluation(run: FinishedRun, number: int, trial: Trial) -> Evaluation:
+    in_float = tuple(sorted(name for name, quantized in trial.configuration.items() if not quantized))
+    counts = {name: each.multiply_accumulates for name, each in run.result.calibration.analyses.items()}
+    return Evaluation(
+        number=number,
+        in_float=in_float,
+        float_mac_share=sum(counts.get(name, 0) for name in in_float) / max(sum(counts.values()), 1),
+        metric=_metric(trial.metric),
+        loss=finite_or_none(trial.judged.loss),
+        satisfied=trial.judged.satisfied,
+        in_integers=not trial.simulated,
+        saved=trial is run.result.saved,
+    )
+
+
+def _size(run: FinishedRun) -> Size:
+    layers, configuration = run.inspection.layers, run.result.saved.configuration
+    int8 = [layer for layer in layers if configuration.get(layer.name)]
+    total = run.inspection.multiply_accumulates
+    return Size(
+        original_bytes=run.model.graph_def.ByteSize(),
+        quantized_bytes=len(run.result.quantized.model),
+        multiply_accumulates=total,
+        int8_multiply_accumulates=None if total is None else sum(each.multiply_accumulates or 0 for each in int8),
+        parameters=run.inspection.parameters,
+        int8_parameters=sum(layer.parameters for layer in int8),
+    )

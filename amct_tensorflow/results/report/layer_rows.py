@@ -1,0 +1,116 @@
+"""What a report says of each layer."""
+
+import math
+
+import numpy as np
+
+from amct_tensorflow.io.contents import finite_or_none
+from amct_tensorflow.model.fusion import FusedLayer
+from amct_tensorflow.model.inspection import InspectedLayer, Inspection
+from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
+from amct_tensorflow.quantize.calibration.observers import ActivationSummary
+from amct_tensorflow.quantize.record.factors import LayerFactors
+from amct_tensorflow.results.report.document import Activation, Histogram, Layer, Weights, Why
+from amct_tensorflow.search.trials import SearchResult
+
+_LOWEST, _HIGHEST = -128, 127
+
+
+def describe_layers(inspection: Inspection, result: SearchResult) -> tuple[Layer, ...]:
+    """Returns the layers of a model, in the order of the graph."""
+    return tuple(_describe(layer, result) for layer in inspection.layers)
+
+
+def _describe(layer: InspectedLayer, result: SearchResult) -> Layer:
+    name, calibration = layer.name, result.calibration
+    int8 = bool(result.saved.configuration.get(name))
+    why, evaluation, reason = _why(layer, result)
+    analysis = calibration.analyses.get(name)
+    fused = result.plan.fused.layers.get(name)
+    balance = calibration.balance.get(name)
+    similarity = result.ranking.get(name)
+    return Layer(
+        name=name,
+        type=layer.op_type,
+        int8=int8,
+        why=why,
+        reason=reason,
+        evaluation=evaluation,
+        multiply_accumulates=layer.multiply_accumulates,
+        parameters=layer.parameters,
+        output_shape=layer.output_shape,
+        damage=None if similarity is None else finite_or_none(1 - similarity),
+        sqnr_db=_decibels(analysis.noise if analysis else None),
+        uncorrected_sqnr_db=_decibels(analysis.uncorrected_noise if analysis else None),
+        activation=activation_of(name, calibration) if analysis else None,
+        weights=_weights(fused, calibration.factors[name]) if analysis and fused else None,
+        balance=None if balance is None else tuple(map(_short, balance)),
+    )
+
+
+def _why(layer: InspectedLayer, result: SearchResult) -> tuple[Why | None, int | None, str | None]:
+    """Returns why a layer stayed in float, in which evaluation it was so first, and both in words."""
+    quantized = result.saved.configuration.get(layer.name)
+    if quantized:
+        return None, None, None
+    obstacle = layer.obstacle or result.calibration.obstacles.get(layer.name)
+    if obstacle is not None:
+        return "unquantizable", None, f"it cannot be quantized: {obstacle}"
+    if quantized is None:
+        return "configuration", None, "the configuration leaves it in float"
+    trials = enumerate(result.trials, 2)
+    number = next(number for number, trial in trials if not trial.configuration.get(layer.name, True))
+    return "rolled_back", number, f"rolled back by the search in evaluation {number}"
+
+
+def activation_of(name: str, calibration: CalibrationResult) -> Activation:
+    """Returns how a tensor that was calibrated is quantized."""
+    factors = calibration.factors[name]
+    clip = tuple(factors.scale_d * (level - factors.offset_d) for level in (_LOWEST, _HIGHEST))
+    summary = calibration.summaries.get(name)
+    return Activation(
+        scale=_short(factors.scale_d),
+        offset=factors.offset_d,
+        clip=(_short(clip[0]), _short(clip[1])),
+        observed=None if summary is None else _histogram(summary),
+        clipped=None if summary is None else _share_outside(summary, factors.scale_d, clip[0], clip[1]),
+    )
+
+
+def _histogram(summary: ActivationSummary) -> Histogram:
+    return Histogram(_short(summary.lowest), _short(summary.highest), tuple(map(float, summary.counts)))
+
+
+def _share_outside(summary: ActivationSummary, scale: float, low: float, high: float) -> float:
+    """Returns which share of the values is clipped, as far as a histogram tells: where a bin's middle lies outside.
+
+    Half a step beyond the clip is rounded, not clipped.
+    """
+    edges = np.linspace(summary.lowest, summary.highest, len(summary.counts) + 1)
+    middles = (edges[1:] + edges[:-1]) / 2
+    outside = (middles < low - scale / 2) | (middles > high + scale / 2)
+    return float(summary.counts[outside].sum() / max(summary.counts.sum(), 1))
+
+
+def _weights(layer: FusedLayer, factors: LayerFactors) -> Weights | None:
+    values = layer.weights
+    if values is None:
+        return None
+    axes = layer.op.channel_axes
+    by_channel = np.moveaxis(values, axes, range(len(axes))).reshape(layer.channels, -1)
+    return Weights(
+        shape=tuple(values.shape),
+        scales=tuple(map(_short, factors.scale_w)),
+        lowest=tuple(map(_short, by_channel.min(axis=1))),
+        highest=tuple(map(_short, by_channel.max(axis=1))),
+    )
+
+
+def _decibels(noise: float | None) -> float | None:
+    """Returns the signal-to-noise ratio of a noise-to-signal ratio; None also without any noise."""
+    return None if not noise or not math.isfinite(noise) else round(-10 * math.log10(noise), 3)
+
+
+def _short(value: float) -> float:
+    """Returns a float32 value as the number with the fewest digits that stands for it."""
+    return float(str(np.float32(value)))

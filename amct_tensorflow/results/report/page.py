@@ -1,0 +1,70 @@
+"""Pages: templates filled with the numbers of a report, in one file each that needs nothing else."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from amct_tensorflow.results.report import wording
+from amct_tensorflow.results.report.document import Report
+from amct_tensorflow.results.report.plots import (
+    HEIGHT,
+    WIDTH,
+    along_figure,
+    search_figure,
+    sketch_histogram,
+    sketch_ranges,
+    sorted_figure,
+)
+
+_LOADER = PackageLoader("amct_tensorflow.report", "templates")
+
+
+def render_report(report: Report) -> str:
+    """Returns the page of a report; equal reports give equal pages."""
+    figures = {"search": search_figure(report)}
+    if report.by_damage:
+        figures |= {"along": along_figure(report), "sorted": sorted_figure(report)}
+    return render("report.html", report=report, figures={name: Markup(svg) for name, svg in figures.items()})
+
+
+def render(template: str, **values: object) -> str:
+    """Fills a template; every text in ``values`` is escaped, as names may be a stranger's."""
+    environment = _environment()
+    script = _LOADER.get_source(environment, "page.js")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    found = environment.get_template(template).render(
+        **values, **_FUNCTIONS, script=Markup(script), script_hash=digest, sketch_size=(WIDTH, HEIGHT)
+    )
+    # Surrogates, which stand for the bytes of names that are no text, cannot be written.
+    return found.encode("utf-8", "backslashreplace").decode()
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=_LOADER, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(_FILTERS)
+    return environment
+
+
+_FILTERS: Mapping[str, Any] = {
+    "number": wording.number,
+    "count": wording.count,
+    "percent": wording.percent,
+    "size": wording.size,
+    "breakable": wording.breakable,
+}
+_FUNCTIONS: Mapping[str, Any] = {
+    "verdict": wording.verdict,
+    "bounds": wording.bounds,
+    "remarks": wording.remarks,
+    "damage_meaning": wording.damage_meaning,
+    "sketch_histogram": sketch_histogram,
+    "sketch_ranges": sketch_ranges,
+}

@@ -1,0 +1,85 @@
+"""The files of a report: made when a run ends, and again with what was exported since."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from amct_tensorflow.errors import ContentError
+from amct_tensorflow.io.contents import expect, parse_json
+from amct_tensorflow.io.publishing import exclusive, publish
+from amct_tensorflow.log import log_for
+from amct_tensorflow.quantize.quantized.model_files import prefix_of
+from amct_tensorflow.results.report.collect import FinishedRun, collect_report
+from amct_tensorflow.results.report.document import Export
+from amct_tensorflow.results.report.page import render_report
+from amct_tensorflow.results.report.report_json import check_finite, dump_report, find_report, read_report
+from amct_tensorflow.results.result_files import REPORT_PAGE
+
+
+def read_exports(folder: Path, model: str) -> tuple[Export, ...]:
+    """Reads the files ``PREFIX_export_FORMAT.json``, of the prefix that a model has; warns of those that say nothing.
+
+    Exports that diverged are among them: of these, ``PREFIX`` ends in ``_diverges``.
+
+    Args:
+        folder: where they are.
+        model: name of the quantized model's file.
+    """
+    prefix = prefix_of(Path(model)).name
+    starts = (f"{prefix}_export_", f"{prefix}_diverges_export_")
+    files = sorted(path for path in folder.glob("*_export_*.json") if path.name.startswith(starts))
+    found = []
+    for file in files:
+        try:
+            document = expect(dict, parse_json(file.read_bytes()), "the export")
+            check_finite(document)
+            found.append(msgspec.convert(document, Export))
+        except (OSError, ContentError, msgspec.ValidationError) as error:
+            log_for("report").warning(
+                "%s is left out of the report, as it cannot be read (%s). Export again.", file, str(error)[:200]
+            )
+    return tuple(found)
+
+
+def make_report(run: FinishedRun, page: Path, numbers: Path) -> dict[Path, str]:
+    """Returns what stands in the files of a run's report.
+
+    Whatever goes wrong here, the quantized model that took hours to find must not be lost: then a warning says so, and
+    there is no report.
+
+    Args:
+        run: the run.
+        page: where the page goes.
+        numbers: where its numbers go.
+    """
+    try:
+        report = collect_report(run)
+        contents = {page: render_report(report), numbers: dump_report(report)}
+    except Exception as error:  # of the libraries that draw and write it, too
+        log_for("report").warning(
+            "There is no report: %s: %s. All other results are complete.", type(error).__name__, error
+        )
+        return {}
+    log_for("report").info("The report is %s; any browser opens it.", page)
+    return contents
+
+
+def renew(result: str | Path) -> Path:
+    """Makes a report again; returns its page.
+
+    Args:
+        result: the folder of the results, or a file in it.
+
+    Raises:
+        ReportNotFoundError: there is no report.
+        ReportError: its numbers are damaged.
+        OutputError: it cannot be written, or a run is writing to the folder; it is then as it was.
+    """
+    numbers = find_report(Path(result))
+    folder = numbers.parent
+    with exclusive([folder]):
+        report = read_report(numbers)
+        report = replace(report, exports=read_exports(folder, report.model))
+        publish(folder, {numbers: dump_report(report), folder / REPORT_PAGE: render_report(report)})
+    return folder / REPORT_PAGE

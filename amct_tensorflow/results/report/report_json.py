@@ -1,0 +1,72 @@
+"""report.json: written here, and read with every value checked, since anybody may have changed it."""
+
+import math
+from pathlib import Path
+
+import msgspec
+
+from amct_tensorflow.errors import ContentError, ReportError, ReportNotFoundError
+from amct_tensorflow.io.contents import expect, parse_json
+from amct_tensorflow.results.report.document import VERSION, Report
+from amct_tensorflow.results.result_files import REPORT_NUMBERS
+
+
+def dump_report(report: Report) -> str:
+    """Returns a report as JSON; equal reports give equal text."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=1).decode() + "\n"
+
+
+def read_report(path: Path) -> Report:
+    """Reads a report.
+
+    Args:
+        path: the file, or the folder in which it is; the page, or the model beside it will do, too.
+
+    Raises:
+        ReportNotFoundError: there is none.
+        ReportError: it is damaged, or was written by another version.
+    """
+    file = find_report(path)
+    try:
+        document = expect(dict, parse_json(file.read_bytes()), "the report")
+        version = document.get("version")
+        if version != VERSION:
+            raise ReportError(
+                f"{file} has version {version!r} of the format, and this is a reader of version {VERSION}. Use the "
+                "amct_tensorflow that wrote it."
+            )
+        report = msgspec.convert(document, Report)
+        check_finite(document)
+    except (OSError, ContentError, msgspec.ValidationError) as error:
+        raise ReportError(f"{file} cannot be read ({str(error)[:200]}). Run the quantization again.") from error
+    return report
+
+
+def find_report(path: Path) -> Path:
+    """Returns the report.json that a path stands for.
+
+    Raises:
+        ReportNotFoundError: there is none.
+    """
+    folder = path if path.is_dir() else path.parent
+    file = path if path.name.endswith(REPORT_NUMBERS) and path.is_file() else folder / REPORT_NUMBERS
+    if not path.exists():
+        raise ReportNotFoundError(f"{path} does not exist. Give the folder with the report of a run, or a file in it.")
+    if not file.is_file():
+        raise ReportNotFoundError(
+            f"There is no {REPORT_NUMBERS} in {folder}. Give the folder of the results of a run of accuracy-based "
+            "calibration, or a file in it."
+        )
+    return file
+
+
+def check_finite(value: object) -> None:
+    """Makes sure that no number in a document is infinite or none, which Python reads, and JSON does not know.
+
+    Raises:
+        ContentError: one is.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ContentError("a number is not finite")
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        check_finite(each)

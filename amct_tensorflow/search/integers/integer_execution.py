@@ -1,0 +1,213 @@
+"""Execution graphs for candidates, of the layers that were found to agree with the simulation.
+
+Every layer is given the bytes that it reads in the simulation, so that what one does wrong does not look like a fault
+of the next. Its sums must be the very same integers, its values the same but for the rounding of floats, and the bytes
+that it makes of them the same but for values that lie between two of them.
+
+Which layers run in integers is found out once, with all layers quantized: those that the kernels can compute, and whose
+results agree with the simulation on a calibration batch.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from amct_tensorflow.graph.rewrite import GraphEditor
+from amct_tensorflow.graph.session_options import session_options
+from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.log import log_for
+from amct_tensorflow.quantize.calibration.batch_cutter import IMAGES_AT_A_TIME
+from amct_tensorflow.quantize.calibration.replay import Batch
+from amct_tensorflow.quantize.quantized.builder import QuantizedGraph, quantize_graph
+from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
+from amct_tensorflow.search.integers import integer_nodes
+from amct_tensorflow.search.integers.execution_graph import execution_graph
+from amct_tensorflow.search.integers.integer_nodes import Scope
+from amct_tensorflow.search.integers.kernel_layer import IntegerLayer, find_integer_layers
+from amct_tensorflow.search.integers.obstacle import obstacle_to_integers
+from amct_tensorflow.search.integers.reader_grids import Reading, find_reading
+
+# Values may differ by so much of the greatest one: some roundings of a float32.
+_ROUNDING = 2.0**-20
+# So many of the bytes may differ, by one: those whose values lie so close to the middle that rounding decides.
+_SHARE_OF_BYTES = 1e-3
+
+
+@dataclass(frozen=True)
+class LayerCheck:
+    """How the integer kernels and the simulation differ in a layer.
+
+    Attributes:
+        wrong_sums: number of sums that differ.
+        value_error: the greatest difference of its values, as a share of the greatest value.
+        changed_bytes: the share of bytes that differ, when its values are quantized to eight bits.
+        byte_error: how far they differ at most.
+    """
+
+    wrong_sums: int
+    value_error: float
+    changed_bytes: float
+    byte_error: int
+
+    @property
+    def fault(self) -> str | None:
+        """What is too much, None if nothing is."""
+        if self.wrong_sums:
+            return f"{self.wrong_sums} of its sums differ"
+        if not self.value_error <= _ROUNDING:
+            return f"its values differ by {self.value_error:.2g} of the greatest"
+        if self.byte_error > 1 or self.changed_bytes > _SHARE_OF_BYTES:
+            return f"{self.changed_bytes:.2g} of its bytes differ, by up to {self.byte_error}"
+        return None
+
+
+def check_layers(
+    view: GraphView, layers: Mapping[str, IntegerLayer], outputs: Collection[str], batch: Batch
+) -> dict[str, LayerCheck]:
+    """Runs simulation and integer kernels side by side, in one pass.
+
+    Args:
+        view: the quantized model.
+        layers: the layers that are to run in integers, by name.
+        outputs: nodes whose own value is requested.
+        batch: the tensors from which the model follows, by full name, with their values.
+
+    Returns:
+        Per layer, what was found.
+
+    Raises:
+        OpError, ValueError, KeyError: TensorFlow does not run one of these kernels, or the model from these tensors.
+    """
+    editor = GraphEditor(view)
+    sides = {
+        name: _add(editor, layer, find_reading(view, layer.dequantizer, outputs)) for name, layer in layers.items()
+    }
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(editor.graph_def(), name="")
+        differences = {name: _differences(graph, pairs) for name, pairs in sides.items()}
+        feed = {graph.get_tensor_by_name(name): values for name, values in batch.items()}
+        options = session_options(graph, run_often=False)
+        with tf.compat.v1.Session(graph=graph, config=options) as session:
+            found = session.run(differences, feed)
+    return {name: _judged(*each) for name, each in found.items()}
+
+
+class _Sides(NamedTuple):
+    """Names of nodes that should yield the same: integer kernels and simulation, for sums, values and bytes."""
+
+    sums: tuple[str, str]
+    values: tuple[str, str]
+    bytes: tuple[str, str] | None
+
+
+def _add(editor: GraphEditor, layer: IntegerLayer, reading: Reading | None) -> _Sides:
+    """Adds what computes a layer in integers from what its quantizer yields in the simulation."""
+    scope = Scope(editor, layer.name)
+    data = integer_nodes.bytes_of(Scope(editor, layer.quantizer), layer.quantizer, layer)
+    made = None
+    if reading is not None:
+        result = integer_nodes.requantized(scope, layer, data, reading.scale, reading.highest)
+        made = integer_nodes.integers_of(scope, result), reading.quantizers[0]
+    sums = integer_nodes.plain_sums(scope, integer_nodes.sums(scope, layer, data))
+    return _Sides((sums, layer.sums), (integer_nodes.values(scope, layer, data), layer.dequantizer), made)
+
+
+def _differences(graph: tf.Graph, sides: _Sides) -> tuple[tf.Tensor, ...]:
+    """Returns per pair the number of elements, that of different ones, the greatest difference and greatest value."""
+    found = []
+    for ours, theirs in (pair for pair in sides if pair is not None):
+        one, other = (tf.cast(graph.get_tensor_by_name(f"{name}:0"), tf.float64) for name in (ours, theirs))
+        distance = tf.abs(one - tf.reshape(other, tf.shape(one)))
+        found.append(
+            (tf.size(one), tf.math.count_nonzero(distance), tf.reduce_max(distance), tf.reduce_max(tf.abs(other)))
+        )
+    return tuple(tf.stack([tf.cast(number, tf.float64) for number in numbers]) for numbers in found)
+
+
+def _judged(sums: np.ndarray, values: np.ndarray, made: np.ndarray | None = None) -> LayerCheck:
+    size, changed, farthest = (1.0, 0.0, 0.0) if made is None else made[:3]
+    return LayerCheck(
+        wrong_sums=int(sums[1]),
+        value_error=float(values[2] / values[3]) if values[3] else float(values[2]),
+        changed_bytes=float(changed / size),
+        byte_error=int(farthest),
+    )
+
+
+class IntegerExecution:
+    """Makes execution graphs of the quantized models of one plan."""
+
+    def __init__(self, plan: QuantizationPlan, batches: Sequence[Batch]) -> None:
+        """Takes how all layers are quantized, and the calibration batches; nothing is checked yet."""
+        self._plan = plan
+        self._batches = batches
+
+    def model_of(self, quantized: QuantizedGraph) -> bytes | None:
+        """Returns the execution graph of a quantized model as bytes; None if nothing of it runs in integers."""
+        if not self._trusted:
+            return None
+        view = GraphView(quantized.graph_def, quantized.shapes)
+        found, _ = find_integer_layers(view)
+        layers = {name: layer for name, layer in found.items() if name in self._trusted}
+        if not layers:
+            return None
+        graph_def = execution_graph(view, layers, self._plan.outputs)
+        return bytes(graph_def.SerializeToString(deterministic=True))
+
+    @cached_property
+    def _trusted(self) -> frozenset[str]:
+        """The layers that run in integers."""
+        obstacle = obstacle_to_integers()
+        if obstacle is None and not self._batches:
+            obstacle = "no calibration batch was kept, with which they could be checked"
+        if obstacle is not None:
+            log_for("search").info("Candidates are simulated: %s.", obstacle)
+            return frozenset()
+        quantized = quantize_graph(self._plan)
+        view = GraphView(quantized.graph_def, quantized.shapes)
+        layers, simulated = find_integer_layers(view)
+        try:
+            checks = self._check(view, layers) if layers else {}
+        except (tf.errors.OpError, ValueError, KeyError) as error:
+            log_for("search").info("Candidates are simulated: %s", " ".join(str(error).split())[:300])
+            return frozenset()
+        faults = {name: check.fault for name, check in checks.items()}
+        simulated |= {name: f"integers and simulation differ: {fault}" for name, fault in faults.items() if fault}
+        _log(checks, simulated)
+        return frozenset(layers.keys() - simulated.keys())
+
+    def _check(self, view: GraphView, layers: Mapping[str, IntegerLayer]) -> dict[str, LayerCheck]:
+        """Checks layers on a few images, or on a batch as it is where it holds steps that belong together."""
+        batch = self._batches[0]
+        try:
+            return check_layers(view, layers, self._plan.outputs, _some_images(batch))
+        except tf.errors.OpError:
+            return check_layers(view, layers, self._plan.outputs, batch)
+
+
+def _some_images(batch: Batch) -> dict[str, np.ndarray]:
+    """Returns the first images of a batch, if all of its tensors have as many."""
+    lengths = {len(values) if values.ndim else 0 for values in batch.values()}
+    few = slice(IMAGES_AT_A_TIME) if len(lengths) == 1 else slice(None)
+    return {name: values[few] if values.ndim else values for name, values in batch.items()}
+
+
+def _log(checks: Mapping[str, LayerCheck], simulated: Mapping[str, str]) -> None:
+    """Says how many layers run in integers, and why the others do not."""
+    trusted = [check for name, check in checks.items() if name not in simulated]
+    changed = max((check.changed_bytes for check in trusted), default=0.0)
+    log_for("search").info(
+        "Candidates run in integers, but for %d of %d layers. Beside the simulation, no sum differs, and at most %.2g "
+        "%% of the bytes of a layer, by 1.",
+        len(simulated), len(trusted) + len(simulated), 100 * changed,
+    )  # fmt: skip
+    causes = Counter(reason.partition(": ")[0] for reason in simulated.values())
+    for cause, count in causes.most_common():
+        log_for("search").info("Simulated all the same: %d, as %s.", count, cause)
+    for name, reason in simulated.items():
+        log_for("search").debug("Layer %s is simulated: %s.", name, reason)

@@ -1,0 +1,215 @@
+"""The integer kernels that TensorFlow comes with, which layers they can compute, and what they compute.
+
+Spec section 8.3 gives a layer as ``x -> AscendQuant -> op(AscendWeightQuant) -> [BiasAdd] -> AscendDequant``. The
+kernels take bytes, ``r + zero_point``, where ``r`` is what AscendQuant yields, relative to the zero point: signed ones,
+``q`` itself with the zero point ``offset``, or unsigned ones with ``offset + 128``. What they sum up too much,
+``zero_point * sum(weights)``, is taken off the bias. As a kernel multiplies bias and products by the factor to values
+each by themselves, the less of it there is the less their rounding matters; so the smaller zero point is taken, and
+readers of a Relu, whose offset is -128, get unsigned bytes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.python.framework import kernels  # there is no public way to ask which kernels there are
+
+from amct_tensorflow.graph.view import GraphView, Shape, attribute
+from amct_tensorflow.ops.op_type import data_format
+from amct_tensorflow.ops.sliding import margins, spatial
+from amct_tensorflow.quantize.quantized import ascend_ops
+from amct_tensorflow.quantize.quantized.layer_nodes import nodes_of_layer, quantizer_of
+
+CONVOLUTION = "_FusedQuantizedConv2D"
+DEPTHWISE_CONVOLUTION = "_FusedQuantizedDepthwiseConv2D"
+MATRIX_PRODUCT = "_QuantizedMatMul"
+
+
+@cache
+def has_matrix_product() -> bool:
+    """Tells whether there is a product of matrices that yields floats; TensorFlow 2.16 has none."""
+    return has_kernel(MATRIX_PRODUCT)
+
+
+def has_kernel(op: str) -> bool:
+    """Tells whether this TensorFlow has a kernel of an op."""
+    return len(kernels.get_registered_kernels_for_op(op).kernel) > 0
+
+
+_INT32 = np.iinfo(np.int32)
+_NO_MARGINS = ((0, 0), (0, 0))
+_MATRIX, _CONVOLUTION, _DEPTHWISE = "MatMul", "Conv2D", "DepthwiseConv2dNative"
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerLayer:
+    """A layer in integers.
+
+    Attributes:
+        node: the op that multiplies, as the quantized model has it.
+        quantizer: the AscendQuant that it reads.
+        sums: the node that holds its sums, bias included.
+        dequantizer: its AscendDequant.
+        weights: int8 [h, w, Cin, Cout], or [h, w, C, 1] of a depthwise convolution.
+        bias: int32 [Cout]; includes what corrects for the zero point.
+        deq_scale: what turns sums into values, float32 [Cout].
+        zero_point: the byte that stands for 0.
+        signed: whether its data is signed.
+        margins: how many values of 0 stand before and behind height and width, where the kernel would put wrong ones;
+            None if it pads as the op does.
+    """
+
+    node: NodeDef
+    quantizer: str
+    sums: str
+    dequantizer: str
+    weights: np.ndarray
+    bias: np.ndarray
+    deq_scale: np.ndarray
+    zero_point: int
+    signed: bool
+    margins: tuple[tuple[int, int], ...] | None
+
+    @property
+    def name(self) -> str:
+        """The name of the layer."""
+        return str(self.node.name)
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether every channel has its own filter."""
+        return bool(self.node.op == _DEPTHWISE)
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether the data has no height and width."""
+        return bool(self.node.op == _MATRIX)
+
+    @property
+    def is_product(self) -> bool:
+        """Whether it is a product of matrices, whatever stands around the channels, and there is a kernel for that."""
+        one_place = self.weights.shape[:2] == (1, 1) and not self.is_depthwise and self.margins is None
+        is_pointwise = self.is_matrix or (one_place and spatial(self.node, "strides") == (1, 1))
+        return is_pointwise and has_matrix_product()
+
+
+def find_integer_layers(view: GraphView) -> tuple[dict[str, IntegerLayer], dict[str, str]]:
+    """Finds the layers of a quantized model that integer kernels can compute.
+
+    Args:
+        view: the quantized model; knows the shapes of what quantizers read, as far as they are known.
+
+    Returns:
+        These layers by name, and why the other quantized ones stay in simulation.
+    """
+    found, others = {}, {}
+    for name, node in view.nodes.items():
+        if node.op == ascend_ops.DEQUANT:
+            nodes = nodes_of_layer(view, name)
+            layer = _layer(view, name, nodes)
+            if isinstance(layer, str):
+                others[str(nodes[-1].name)] = layer
+            else:
+                found[layer.name] = layer
+    return found, others
+
+
+def _layer(view: GraphView, dequantizer: str, nodes: Sequence[NodeDef]) -> IntegerLayer | str:
+    """Returns the layer in front of an AscendDequant, or why it cannot be computed in integers.
+
+    Args:
+        view: the quantized model.
+        dequantizer: the AscendDequant.
+        nodes: those of the layer, from the last to the one that multiplies.
+    """
+    node = nodes[-1]
+    quantizer = quantizer_of(view, node)
+    assert quantizer is not None
+    shape = view.shape(quantizer.input[0])
+    obstacle = _obstacle(view, node, shape)
+    if obstacle is not None:
+        return obstacle
+    assert shape is not None
+    weights = _filter(view, node)
+    zero_point, signed = _zero_point(round(attribute(quantizer, "offset").f))
+    around = margins(node, shape, weights.shape) if node.op != _MATRIX else _NO_MARGINS
+    if around is None and zero_point != 0:
+        return "how much is padded depends on a size that only a run tells"
+    bias = _bias(view, nodes[:-1], weights, zero_point, depthwise=node.op == _DEPTHWISE)
+    if np.any(np.abs(bias) > _INT32.max):
+        return "its bias exceeds 32 bits when the zero point is taken off it"
+    # Bytes of 0 are what the kernel pads with, by the same rules as the op but where the op is told how much.
+    kernel_pads = zero_point == 0 and attribute(node, "padding").s != b"EXPLICIT"
+    return IntegerLayer(
+        node=node,
+        quantizer=str(quantizer.name),
+        sums=str(nodes[0].name),
+        dequantizer=dequantizer,
+        weights=weights,
+        bias=bias.astype(np.int32),
+        deq_scale=np.broadcast_to(_deq_scale(view, dequantizer), bias.shape).astype(np.float32),
+        zero_point=zero_point,
+        signed=signed,
+        margins=None if kernel_pads or around == _NO_MARGINS else around,
+    )
+
+
+def _obstacle(view: GraphView, node: NodeDef, shape: Shape | None) -> str | None:
+    """Returns what keeps a layer from being computed in integers, None if nothing is known to."""
+    if node.op not in (_MATRIX, _CONVOLUTION, _DEPTHWISE):
+        return f"there is no integer kernel for {node.op}"
+    if shape is None or len(shape) != (2 if node.op == _MATRIX else 4):
+        return "the rank of its data is not known"
+    weights = view.constant(view.producer(node.input[1]).input[0])
+    if weights is None:
+        return "its weights are not constant"
+    if node.op == _MATRIX:
+        transposes = attribute(node, "transpose_a").b or attribute(node, "transpose_b").b
+        return "the kernel does not transpose" if transposes else None
+    return _obstacle_of_convolution(node, shape, weights)
+
+
+def _obstacle_of_convolution(node: NodeDef, data: Shape, weights: np.ndarray) -> str | None:
+    if data_format(node) != "NHWC":
+        return "the kernel wants the channels last"
+    if node.op == _CONVOLUTION:
+        return "it convolves in groups" if data[-1] != weights.shape[2] else None
+    if weights.shape[3] != 1:
+        return "its channels have several filters each"
+    return "its filters have gaps" if spatial(node, "dilations") != (1, 1) else None
+
+
+def _zero_point(offset: int) -> tuple[int, bool]:
+    """Returns the smaller of the two zero points, and whether the bytes are signed then."""
+    unsigned = offset + 128
+    return (offset, True) if abs(offset) < unsigned else (unsigned, False)
+
+
+def _filter(view: GraphView, node: NodeDef) -> np.ndarray:
+    """Returns the stored weights of a layer as those of a convolution, int8."""
+    stored = view.constant(view.producer(node.input[1]).input[0])
+    assert stored is not None
+    return stored[np.newaxis, np.newaxis] if node.op == _MATRIX else stored
+
+
+def _deq_scale(view: GraphView, dequantizer: str) -> np.ndarray:
+    """Returns what an AscendDequant multiplies by."""
+    words = view.constant(view.nodes[dequantizer].input[1])
+    assert words is not None
+    return ascend_ops.unpack_deq_scale(words)
+
+
+def _bias(
+    view: GraphView, behind: Sequence[NodeDef], weights: np.ndarray, zero_point: int, *, depthwise: bool
+) -> np.ndarray:
+    """Returns the bias that the sums of bytes need, int64 [Cout]."""
+    per_channel = weights.astype(np.int64).sum(axis=(0, 1, 3) if depthwise else (0, 1, 2))
+    bias = -zero_point * per_channel
+    for node in behind:
+        if node.op == "BiasAdd":
+            values = view.constant(node.input[1])
+            assert values is not None
+            bias = bias + np.rint(values.astype(np.float64)).astype(np.int64)
+    return np.asarray(bias)

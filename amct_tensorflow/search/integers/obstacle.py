@@ -1,0 +1,74 @@
+"""Whether models can run in integers here: with this TensorFlow, with these settings, on this processor.
+
+oneDNN's integer kernels are exact where the processor adds up four products of an unsigned and a signed byte in 32 bits
+(AVX-512 VNNI, AVX-VNNI, AMX). Older ones add pairs of them in 16 bits, which saturate, and are no faster than with
+floats. A convolution of which the sums are known shows it.
+"""
+
+from functools import cache
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.python.util import _pywrap_util_port
+
+from amct_tensorflow.graph.nodes import make_node
+from amct_tensorflow.graph.rewrite import GraphEditor
+from amct_tensorflow.graph.session_options import session_options
+from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.search.integers import integer_nodes
+from amct_tensorflow.search.integers.integer_nodes import Scope
+from amct_tensorflow.search.integers.kernel_layer import CONVOLUTION, DEPTHWISE_CONVOLUTION, IntegerLayer, has_kernel
+
+# As many channels as kernels that are made for a processor want; fewer would be left to others.
+_CHANNELS = 32
+_BYTE, _WEIGHT = 255, 127
+
+
+@cache
+def obstacle_to_integers() -> str | None:
+    """Returns why nothing runs in integers in this process, None if it can."""
+    missing = [op for op in (CONVOLUTION, DEPTHWISE_CONVOLUTION) if not has_kernel(op)]
+    if missing:
+        return f"this TensorFlow has no {missing[0]}"
+    if not _pywrap_util_port.IsMklEnabled():
+        return "oneDNN is switched off (TF_ENABLE_ONEDNN_OPTS)"
+    if tf.config.list_physical_devices("GPU"):
+        return "the model runs on a GPU, and the integer kernels on the processor"
+    if not _is_exact():
+        return "this processor has no exact products of bytes (VNNI)"
+    return None
+
+
+def _is_exact() -> bool:
+    """Tells whether a convolution of the greatest bytes and weights yields its sums."""
+    try:
+        sums = _greatest_sums()
+    except tf.errors.OpError:
+        return False
+    return bool(np.all(sums == _CHANNELS * _BYTE * _WEIGHT))
+
+
+def _greatest_sums() -> np.ndarray:
+    """Returns what the kernel makes of a pointwise convolution in which all bytes and all weights are greatest."""
+    node = make_node("layer", "Conv2D", (), strides=[1, 1, 1, 1], dilations=[1, 1, 1, 1], padding="VALID")
+    layer = IntegerLayer(
+        node=node,
+        quantizer="",
+        sums="",
+        dequantizer="",
+        weights=np.full((1, 1, _CHANNELS, _CHANNELS), _WEIGHT, np.int8),
+        bias=np.zeros(_CHANNELS, np.int32),
+        deq_scale=np.ones(_CHANNELS, np.float32),
+        zero_point=0,
+        signed=False,
+        margins=None,
+    )
+    editor = GraphEditor(GraphView(GraphDef(node=[make_node("layer", "NoOp", ())])))
+    scope = Scope(editor, "layer")
+    data = scope.quantized("data", np.full((1, 4, 4, _CHANNELS), _BYTE, np.uint8), tf.quint8)
+    sums = integer_nodes.plain_sums(scope, integer_nodes.sums(scope, layer, data))
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(editor.graph_def(), name="")
+        with tf.compat.v1.Session(graph=graph, config=session_options(graph, run_often=False)) as session:
+            return np.asarray(session.run(f"{sums}:0"))

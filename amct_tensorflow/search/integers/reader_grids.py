@@ -1,0 +1,62 @@
+"""How the readers of a layer quantize its values, if all of them do."""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import numpy as np
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.graph.view import GraphView, attribute
+from amct_tensorflow.quantize.quantized.ascend_ops import QUANT
+
+HIGHEST_BYTE = 255
+
+# What may stand between a layer and quantizers with zero point 0: per op type the value that it limits to.
+_LIMITS = {"Relu": np.inf, "Relu6": 6.0}
+
+
+class Reading(NamedTuple):
+    """How quantizers with zero point 0 read a layer.
+
+    Attributes:
+        quantizers: their names.
+        scale: what all of them multiply by.
+        highest: the highest byte that they can yield.
+    """
+
+    quantizers: tuple[str, ...]
+    scale: float
+    highest: int
+
+
+def find_reading(view: GraphView, dequantizer: str, outputs: Collection[str]) -> Reading | None:
+    """Returns how the only readers of a layer quantize, None if anything needs its values.
+
+    Args:
+        view: the quantized model.
+        dequantizer: the AscendDequant of the layer.
+        outputs: nodes whose own value is requested.
+    """
+    readers, bound = only_readers(view, dequantizer, outputs), np.inf
+    if len(readers) == 1 and readers[0].op in _LIMITS:
+        bound = _LIMITS[readers[0].op]
+        readers = only_readers(view, readers[0].name, outputs)
+    scales = {attribute(reader, "scale").f for reader in readers if _takes_unsigned(reader)}
+    if len(scales) != 1 or not all(map(_takes_unsigned, readers)):
+        return None
+    scale = scales.pop()
+    highest = min(np.rint(np.float32(bound) * np.float32(scale)), HIGHEST_BYTE)
+    return Reading(tuple(dict.fromkeys(str(reader.name) for reader in readers)), scale, int(highest))
+
+
+def only_readers(view: GraphView, name: str, outputs: Collection[str]) -> list[NodeDef]:
+    """Returns the nodes that read a node; none if its own value is requested, or something waits for it."""
+    edges = view.consumers(name)
+    if name in outputs or any(map(view.is_control, edges)):
+        return []
+    return [edge.node for edge in edges]
+
+
+def _takes_unsigned(node: NodeDef) -> bool:
+    """Tells whether a node is a quantizer whose zero point is the byte 0."""
+    return bool(node.op == QUANT and len(node.input) == 1 and attribute(node, "offset").f == -128)

@@ -1,0 +1,106 @@
+"""One graph that runs the model with any set of layers quantized, chosen by what is fed.
+
+    x -> Switch(gate) -> float layer     -> Merge -> the layer's readers
+                      -> quantized layer ->
+
+Only the chosen side of each layer is computed. In the same way the graph can be entered at a few tensors through which
+everything flows: what lies before an entry is not computed when the entry is fed. So no candidate of a search needs a
+graph of its own, and layers late in the model are tried without running it from its beginning.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from amct_tensorflow.graph.nodes import Attr, make_node
+from amct_tensorflow.graph.rewrite import GraphEditor
+from amct_tensorflow.graph.view import parse_tensor_name
+from amct_tensorflow.ops import OP_TYPES
+from amct_tensorflow.quantize.quantized.builder import FLOAT_SCOPE, local_quantized_graph
+from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
+
+
+@dataclass(frozen=True, eq=False)
+class SwitchableGraph:
+    """A graph with gates and entries.
+
+    Attributes:
+        graph_def: the graph. It lacks the tensors that ``entries`` names: they are to be mapped when it is imported.
+        gates: per layer, the boolean placeholder that quantizes it.
+        entries: per cut, the tensor that stands for its value if it is fed, and must be dead otherwise.
+        values: per cut, the node that holds its value, fed or computed.
+        outputs: per requested operator, the node that holds its value.
+    """
+
+    graph_def: GraphDef
+    gates: dict[str, str]
+    entries: dict[str, str]
+    values: dict[str, str]
+    outputs: dict[str, str]
+
+
+def switchable_graph(plan: QuantizationPlan, cuts: Sequence[str]) -> SwitchableGraph:
+    """Builds the switchable form of a model.
+
+    Args:
+        plan: its factors are those of the layers to be given a gate.
+        cuts: nodes at which the graph can be entered.
+    """
+    editor = GraphEditor(plan.fused.view)
+    entries = {cut: f"{editor.unique_name(f'{cut}/entry')}:0" for cut in cuts}
+    values = {cut: _merge(editor, f"{cut}/value", [cut, entries[cut]], like=cut) for cut in cuts}
+    editor.redirect(values, exempt=values.values(), control=True)
+    quantized, results = local_quantized_graph(plan, share_quantizers=False)
+    scope = editor.unique_scope("quantized", [node.name for node in quantized.node])
+    gates, switches, merges = {}, {}, {}
+    for name in plan.factors:
+        layer = plan.fused.layers[name]
+        gates[name] = _gate(editor, name)
+        switches[name] = _switch(editor, name, layer.op.data_input, gates[name])
+        tail = plan.fused.tail_of(name)
+        merges[tail] = _merge(editor, f"{name}/either", [tail, f"{scope}/{results[name]}"], like=name)
+    editor.redirect(merges, exempt=merges.values(), control=True)
+    graph_def = editor.graph_def()
+    graph_def.library.MergeFrom(quantized.library)
+    _add_quantized(graph_def, quantized, scope, switches)
+    return SwitchableGraph(graph_def, gates, entries, values, {name: merges.get(name, name) for name in plan.outputs})
+
+
+def _gate(editor: GraphEditor, layer: str) -> str:
+    shape = Attr(shape={})
+    name = editor.unique_name(f"{layer}/gate")
+    return editor.add(make_node(name, "Placeholder", (), dtype=tf.bool, shape=shape), like=layer)
+
+
+def _switch(editor: GraphEditor, layer: str, index: int, gate: str) -> str:
+    """Lets the float layer see its input only while its gate is closed; returns the Switch."""
+    name = editor.unique_name(f"{layer}/switch")
+    editor.add(make_node(name, "Switch", [editor.node(layer).input[index], gate], T=tf.float32), like=layer)
+    editor.replace_input(layer, index, name)
+    return name
+
+
+def _merge(editor: GraphEditor, name: str, values: Sequence[str], like: str) -> str:
+    """Adds a node that yields whichever of several values is alive."""
+    node = make_node(editor.unique_name(name), "Merge", values, T=tf.float32, N=len(values))
+    return editor.add(node, like=like)
+
+
+def _add_quantized(graph_def: GraphDef, quantized: GraphDef, scope: str, switches: Mapping[str, str]) -> None:
+    """Adds the quantized layers under a scope, each reading the other side of its layer's switch."""
+    nodes = {node.name: node for node in quantized.node}
+    quantizers = {
+        parse_tensor_name(nodes[name].input[OP_TYPES[nodes[name].op].data_input]).node: switch
+        for name, switch in switches.items()
+    }
+    for node in quantized.node:
+        added = graph_def.node.add()
+        added.CopyFrom(node)
+        added.name = f"{scope}/{node.name}"
+        for index, text in enumerate(node.input):
+            outside = text.startswith(f"{FLOAT_SCOPE}/") and parse_tensor_name(text).node not in nodes
+            added.input[index] = text.removeprefix(f"{FLOAT_SCOPE}/") if outside else f"{scope}/{text}"
+        if node.name in quantizers:
+            added.input[0] = f"{quantizers[node.name]}:1"

@@ -1,0 +1,246 @@
+"""Scores sets of quantized layers by how far they move the model's outputs, on the inputs seen in calibration.
+
+One switchable graph in one session serves every set; no label, no evaluator and no new graph is needed. A set is run
+from the last cut before the first layer in which it differs from a base set, whose values at the cuts are computed
+once. Only the values of one part of the images at a few cuts are held, however many layers there are.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+from amct_tensorflow.errors import ModelError
+from amct_tensorflow.graph.rewrite import subgraph
+from amct_tensorflow.graph.session_options import session_options
+from amct_tensorflow.graph.view import GraphView, full_tensor_name, parse_tensor_name, upstream
+from amct_tensorflow.quantize.calibration.replay import Batch
+from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
+from amct_tensorflow.search.sensitivity.divergence import Divergence
+from amct_tensorflow.search.sensitivity.entry_points import find_cuts
+from amct_tensorflow.search.sensitivity.switchable_graph import SwitchableGraph, switchable_graph
+
+# At so many tensors the model can be entered; each costs memory, and spares at most its share of the time.
+MAX_CUTS = 8
+# Float outputs up to so many bytes, all batches together, are computed once and kept.
+_LARGEST_REFERENCE = 1 << 28
+
+
+class Measure(Protocol):
+    """Takes the outputs of the float model, and those of a candidate, part by part."""
+
+    def add(self, reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> None:
+        """Adds the values of every output for some of the images."""
+
+
+MeasureT = TypeVar("MeasureT", bound=Measure)
+
+
+class SwitchableModel:
+    """A model of which any set of layers can be quantized from one run to the next.
+
+    Attributes:
+        outputs: the outputs that are compared: those which follow from what calibration has seen.
+    """
+
+    def __init__(self, graph: tf.Graph, plan: QuantizationPlan, batches: Sequence[Batch]) -> None:
+        """Builds the graph.
+
+        Args:
+            graph: the float model as TensorFlow sees it; it tells the shapes of tensors.
+            plan: the model with every layer quantized of which this is to be tried.
+            batches: per calibration batch, the values of the tensors from which the outputs follow.
+
+        Raises:
+            ModelError: TensorFlow does not take it, or layers lie before what calibration has seen.
+        """
+        self._batches = batches
+        sources = {name: graph.get_tensor_by_name(name) for name in batches[0]}
+        fused = plan.fused
+        view = GraphView(subgraph(fused.graph_def, plan.outputs))
+        self.outputs = tuple(output for output in plan.outputs if _follows(view, output, sources))
+        source_nodes = {parse_tensor_name(name).node for name in sources}
+        _check_nothing_is_hidden(view, source_nodes, plan)
+        flow = find_cuts(view, source_nodes, self.outputs)
+        position = {name: index for index, name in enumerate(flow.order)}
+        layers = {name: layer for name, layer in plan.factors.items() if name in position and name in fused.layers}
+        self._position = {name: position[name] for name in layers}
+        # A layer with a bias is one unit: between its two nodes there is a value only while it is not quantized.
+        inside = {name for name in layers if fused.tail_of(name) != name}
+        known = _float_nodes(graph)  # those that fusion added are not among them
+        cuts = [cut for cut in flow.cuts if cut not in inside and cut in known]
+        self._cuts = _choose_cuts(cuts, position, sorted(self._position.values()))
+        self._cut_positions = [position[cut] for cut in self._cuts]
+        switchable = QuantizationPlan(replace(fused, view=view), layers, plan.corrections, self.outputs)
+        self._import(switchable_graph(switchable, self._cuts), graph, sources)
+        self._references: dict[int, list[np.ndarray]] = {}
+        options = session_options(self._graph, run_often=True)
+        self._session = tf.compat.v1.Session(graph=self._graph, config=options)
+
+    def _import(self, switchable: SwitchableGraph, shapes: tf.Graph, sources: Mapping[str, tf.Tensor]) -> None:
+        """Imports the graph behind placeholders for its sources and cuts, of which only some are alive in a run."""
+        self._graph = tf.Graph()
+        with self._graph.as_default():
+            self._from_start = tf.compat.v1.placeholder(tf.bool, [])
+            self._sources = {name: _any_number(tensor) for name, tensor in sources.items()}
+            self._entered = [tf.compat.v1.placeholder(tf.bool, []) for _ in self._cuts]
+            self._fed = [_any_number(shapes.get_tensor_by_name(f"{cut}:0")) for cut in self._cuts]
+            external = {name: _alive_if(self._from_start, tensor) for name, tensor in self._sources.items()}
+            for cut, entered, fed in zip(self._cuts, self._entered, self._fed, strict=True):
+                external[switchable.entries[cut]] = _alive_if(entered, fed)
+            external |= {f"^{parse_tensor_name(name).node}": tensor for name, tensor in self._sources.items()}
+            texts = {text for node in switchable.graph_def.node for text in node.input}
+            read = {text if text.startswith("^") else full_tensor_name(text) for text in texts}
+            input_map = {name: tensor for name, tensor in external.items() if name in read}
+            with _told_as_model_error():
+                tf.import_graph_def(switchable.graph_def, name="model", input_map=input_map)
+        self._gates = {name: self._tensor(gate) for name, gate in switchable.gates.items()}
+        with self._graph.as_default():
+            # TensorFlow leaves a node that is fetched as it is, even if it has no kernel for its data format.
+            self._fetches = [tf.identity(self._tensor(switchable.outputs[output])) for output in self.outputs]
+            self._values = [tf.identity(self._tensor(switchable.values[cut])) for cut in self._cuts]
+
+    def _tensor(self, node: str) -> tf.Tensor:
+        return self._graph.get_tensor_by_name(f"model/{node}:0")
+
+    def close(self) -> None:
+        """Frees the session."""
+        self._session.close()
+
+    def divergences(
+        self,
+        candidates: Sequence[Collection[str]],
+        base: Collection[str] = (),
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> list[float]:
+        """Scores candidate sets.
+
+        Args:
+            candidates: sets of layers to quantize.
+            base: a set from which they differ little; the later in the model, the less there is to run.
+            on_progress: called with the number of candidate runs done since the last call.
+
+        Returns:
+            Per candidate, how far the outputs lie from those of the float model (see ``Divergence``).
+        """
+        return [found.value for found in self.compare(candidates, base, Divergence, on_progress)]
+
+    def compare(
+        self,
+        candidates: Sequence[Collection[str]],
+        base: Collection[str],
+        new_measure: Callable[[int], MeasureT],
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> list[MeasureT]:
+        """Gives the outputs of candidate sets to measures, one each, made by ``new_measure(number of outputs)``.
+
+        Raises:
+            ModelError: TensorFlow cannot run one.
+            EvaluatorError: a user's sensitivity failed.
+        """
+        measures = [new_measure(len(self.outputs)) for _ in candidates]
+        starts = [self._start(set(candidate) ^ set(base)) for candidate in candidates]
+        for index, part in enumerate(self._batches):
+            reference = self._reference(index, part)
+            values: list[np.ndarray] = []
+            if any(start is not None for start in starts):
+                values = self._run(part, base, None, self._values)
+            for candidate, start, measure in zip(candidates, starts, measures, strict=True):
+                fed = None if start is None else (start, values[start])
+                measure.add(reference, self._run(part, candidate, fed, self._fetches))
+                on_progress(1)
+        return measures
+
+    def _reference(self, index: int, batch: Batch) -> list[np.ndarray]:
+        """Returns the float outputs of a batch; they are kept for the next time unless they are large."""
+        if index in self._references:
+            return self._references[index]
+        outputs = self._run(batch, (), None, self._fetches)
+        if sum(output.nbytes for output in outputs) * len(self._batches) <= _LARGEST_REFERENCE:
+            self._references[index] = outputs
+        return outputs
+
+    def _start(self, difference: Collection[str]) -> int | None:
+        """Returns the last cut before every layer of a set; None for the beginning."""
+        first = min((self._position[name] for name in difference if name in self._position), default=-1)
+        before = [index for index, position in enumerate(self._cut_positions) if position < first]
+        return before[-1] if before else None
+
+    def _run(
+        self, batch: Batch, quantized: Collection[str], fed: tuple[int, np.ndarray] | None, fetches: Sequence[tf.Tensor]
+    ) -> list[np.ndarray]:
+        feed: dict[tf.Tensor, Any] = {gate: name in quantized for name, gate in self._gates.items()}
+        feed[self._from_start] = fed is None
+        for name, tensor in self._sources.items():
+            feed[tensor] = batch[name][:0] if fed is not None and batch[name].ndim else batch[name]
+        for index, (entered, tensor) in enumerate(zip(self._entered, self._fed, strict=True)):
+            is_fed = fed is not None and fed[0] == index
+            feed[entered] = is_fed
+            feed[tensor] = fed[1] if fed is not None and is_fed else _nothing(tensor)
+        with _told_as_model_error():
+            return list(self._session.run(list(fetches), feed))
+
+
+@contextmanager
+def _told_as_model_error() -> Iterator[None]:
+    """Turns TensorFlow's refusal to take or run the model into a ModelError; nothing of ours may run inside."""
+    try:
+        yield
+    except (ValueError, tf.errors.OpError) as error:  # ValueError: what the import or a placeholder does not take
+        raise ModelError(f"TensorFlow cannot run the switchable model: {error}") from error
+
+
+def _any_number(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns a placeholder for a tensor, of any number of images."""
+    shape = tensor.shape
+    return tf.compat.v1.placeholder(tensor.dtype, [None, *shape[1:]] if shape.rank else shape)
+
+
+def _nothing(tensor: tf.Tensor) -> np.ndarray:
+    """Returns a value without elements that a placeholder takes."""
+    return np.zeros([size or 0 for size in tensor.shape] if tensor.shape.rank else [0], np.float32)
+
+
+def _alive_if(condition: tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
+    return tf.raw_ops.Switch(data=tensor, pred=condition).output_true
+
+
+def _follows(view: GraphView, output: str, sources: Collection[str]) -> bool:
+    """Tells whether an output can be computed from the sources and constants."""
+    visited: set[str] = set()
+    waiting = [output]
+    while waiting:
+        text = waiting.pop()
+        node = view.producer(text)
+        if full_tensor_name(text) in sources or text in visited or node.op == "Const":
+            continue
+        if not node.input:
+            return False
+        visited.add(text)
+        waiting.extend(text for text in node.input if not text.startswith("^"))
+    return True
+
+
+def _check_nothing_is_hidden(view: GraphView, sources: Collection[str], plan: QuantizationPlan) -> None:
+    """Raises ModelError if quantizing a layer would change what calibration has seen, and replays as it was."""
+    before = upstream(view.nodes, [name for name in sources if name in view.nodes])
+    hidden = sorted(name for name in plan.factors if name in before)
+    if hidden:
+        raise ModelError(f"What layer {hidden[0]!r} computes goes through a branch or loop with data of its own.")
+
+
+def _float_nodes(graph: tf.Graph) -> set[str]:
+    """Returns the nodes whose output 0 is float32."""
+    return {each.name for each in graph.get_operations() if each.outputs and each.outputs[0].dtype == tf.float32}
+
+
+def _choose_cuts(cuts: Sequence[str], position: Mapping[str, int], layers: Sequence[int]) -> list[str]:
+    """Picks cuts that divide the layers, given by their positions, evenly."""
+    if not cuts:
+        return []
+    before = np.searchsorted(layers, [position[cut] for cut in cuts])
+    wanted = [len(layers) * part / (MAX_CUTS + 1) for part in range(1, MAX_CUTS + 1)]
+    return [cuts[index] for index in sorted({int(np.argmin(np.abs(before - number))) for number in wanted})]

@@ -1,0 +1,93 @@
+"""What a worker must have in common with the process that it works for: software and data."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from amct_tensorflow import __version__
+from amct_tensorflow.errors import WorkerError, first_line
+from amct_tensorflow.search.integers.obstacle import obstacle_to_integers
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What a process computes with, and on.
+
+    Attributes:
+        place: which process it is, for messages.
+        software: versions by name.
+        data: what the evaluator's ``identity`` tells, as JSON by name; empty if it tells nothing.
+        no_integers: why nothing runs in integers there, None if it can.
+    """
+
+    place: str
+    software: Mapping[str, str]
+    data: Mapping[str, str]
+    no_integers: str | None = None
+
+
+def our_greeting(data: Mapping[str, str], *, exact: bool = False) -> Greeting:
+    """Returns the greeting of this process, which sees this data, and may want nothing to run in integers."""
+    place = f"process {os.getpid()} on {platform.node()}"
+    return Greeting(place, _software(), data, "not asked for" if exact else obstacle_to_integers())
+
+
+def greeting_of(evaluator: Any) -> Greeting:
+    """Returns the greeting of a worker.
+
+    Raises:
+        WorkerError: the evaluator cannot tell what its data is, most likely because this process does not see it.
+    """
+    greeting = our_greeting({})
+    try:
+        data = {
+            str(name): json.dumps(value, sort_keys=True) for name, value in dict(evaluator.identity() or {}).items()
+        }
+    except Exception as error:
+        raise WorkerError(
+            f"The worker {greeting.place} cannot tell what its data is ({type(error).__name__}: {first_line(error)}). "
+            f"It was looked for from {Path.cwd()}; the data must lie where every worker sees it, under the same path."
+        ) from error
+    return replace(greeting, data=data)
+
+
+def check_greeting(ours: Greeting, theirs: Greeting) -> None:
+    """Makes sure that a worker would find out what this process would.
+
+    Raises:
+        WorkerError: it would not.
+    """
+    for name, expected in ours.software.items():
+        found = theirs.software.get(name)
+        if found != expected:
+            raise WorkerError(
+                f"The worker {theirs.place} has {name} {found or 'not at all'}, and this process {expected}. Install "
+                "the same everywhere."
+            )
+    if ours.no_integers is None and theirs.no_integers is not None:
+        raise WorkerError(
+            f"The worker {theirs.place} cannot run candidates in integers ({theirs.no_integers}), as this process "
+            "can. Use --exact (exact=True), so that none does."
+        )
+    changed = [name for name in {**ours.data, **theirs.data} if ours.data.get(name) != theirs.data.get(name)]
+    if changed:
+        raise WorkerError(
+            f"The {', '.join(changed)} of the worker {theirs.place} differs from that of this process. All must "
+            "see the same data under the same path."
+        )
+
+
+def _software() -> dict[str, str]:
+    """Returns versions; whoever sees another than ours may compute something else, or not read what we send."""
+    found = {"Python": ".".join(platform.python_version_tuple()[:2]), "amct_tensorflow": __version__}
+    for package in ("tensorflow", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # TensorFlow comes under other names, too
+            found[package] = "unknown"
+    return found

@@ -1,0 +1,73 @@
+"""What all commands have in common: help, completion, and how soon they answer."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from amct_tensorflow.cli import COMMANDS
+
+NAMES = [command.name for command in COMMANDS]
+
+
+def help_of(main, capsys, *names):
+    with pytest.raises(SystemExit) as stopped:
+        main([*names, "--help"])
+    assert stopped.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_help_lists_the_commands(main, capsys):
+    shown = help_of(main, capsys)
+    assert all(command.name in shown and command.summary in " ".join(shown.split()) for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
+def test_the_help_of_a_command_ends_with_examples_that_can_be_typed(main, capsys, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "120")
+    shown = help_of(main, capsys, command.name)
+    examples = shown.split("examples:\n")[1].split("\n\n")[0].splitlines()
+    assert len(examples) > 1 and "exit codes: 0 done;" in shown
+    for example in examples:
+        program, name, *arguments = shlex.split(example)
+        assert (program, name) == ("amct_tensorflow", command.name)
+        monkeypatch.setattr("amct_tensorflow.__main__.run_as_command", lambda work, interrupted: 0)
+        assert main([name, *arguments]) == 0  # they are parsed, and belong together
+
+
+def complete(typed):
+    """Returns what the tab key offers."""
+    code = "from amct_tensorflow.__main__ import main; main()"
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "_ARGCOMPLETE": "1", "_ARGCOMPLETE_STDOUT_FILENAME": "offered",
+        "_ARGCOMPLETE_SUPPRESS_SPACE": "1", "COMP_LINE": typed, "COMP_POINT": str(len(typed)), "_ARGCOMPLETE_IFS": "\n",
+    }  # fmt: skip
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    return Path("offered").read_text().split("\n")
+
+
+def test_completion(workdir):
+    pytest.importorskip("argcomplete", reason="argcomplete is not installed")
+    assert [each.strip() for each in complete("amct_tensorflow co")] == ["compare", "convert"]
+    assert complete("amct_tensorflow auto-calibrate net.pb --strategy ") == ["PredictiveSearch", "BinarySearch"]
+    assert "--sensitivity" in complete("amct_tensorflow auto-calibrate net.pb --sens")[0]
+
+
+def test_completion_without_the_library_is_no_error(main, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "argcomplete", None)
+    monkeypatch.setenv("_ARGCOMPLETE", "1")
+    assert "usage: amct_tensorflow" in help_of(main, capsys)
+
+
+def test_what_the_readme_has_typed_into_a_shell(workdir):
+    """The library writes the function that completes, in the words of the shell."""
+    script = Path(sys.executable).with_name("register-python-argcomplete")
+    if not script.exists():
+        pytest.skip("argcomplete is not installed beside this Python")
+    written = subprocess.check_output([script, "amct_tensorflow"], text=True)
+    assert subprocess.run(["bash", "-n"], input=written, text=True, check=False).returncode == 0
+    assert "complete -o nospace" in written and "amct_tensorflow" in written

@@ -1,0 +1,125 @@
+"""The command line, and its command that shows what the tool makes of a model."""
+
+import json
+import os
+import subprocess
+import sys
+from argparse import ArgumentTypeError
+
+import pytest
+from conftest import ROOT
+from graphs import build, normal, save, small_net, tf1
+
+from amct_tensorflow import __version__
+from amct_tensorflow.cli import COMMANDS
+from amct_tensorflow.cli.options import input_shapes, output_names
+
+BUNDLED = ROOT / "model" / "mobilenet_v2_0.35_48_fashion_mnist.pb"
+
+
+def shell(*arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "amct_tensorflow", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def open_net():
+    x = tf1.placeholder("float32", [None, None, 3], name="x")
+    tf1.matmul(x, normal((3, 2)), name="out")
+
+
+def test_json_alone_is_on_stdout(workdir):
+    done = shell("inspect", BUNDLED, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    summary = json.loads(done.stdout)["summary"]
+    assert (summary["layers"], summary["quantizable"], summary["int8_share"]) == (54, 54, 1.0)
+    assert summary["multiply_accumulates"] == 3_195_424
+    assert list(workdir.iterdir()) == []  # nothing is left behind
+
+
+def test_help_does_not_wait_for_tensorflow(workdir):
+    code = "import sys; from amct_tensorflow.__main__ import main\ntry:\n main(['inspect', '--help'])\n"
+    code += "except SystemExit:\n print('tensorflow' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    told = subprocess.check_output([sys.executable, "-c", code], text=True, env=environment)
+    assert told.startswith("usage: amct_tensorflow inspect MODEL [options]") and told.endswith("False\n")
+
+
+def test_the_table(main, capsys, workdir):
+    assert main(["inspect", save(build(small_net), workdir / "net.pb")]) == 0
+    assert "MACs  share  int8  folded     name\nConv2D " in capsys.readouterr().out
+
+
+def test_what_the_guide_shows(main, capsys):
+    page = (ROOT / "docs" / "guide" / "own_model.md").read_text()
+    section = page.split("## What the tool sees in it\n")[1].split("\n## ")[0]
+    shown = [line.strip() for line in section.splitlines() if line.startswith("    ") and "python" not in line]
+    assert main(["inspect", str(BUNDLED)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(shown) == 9 and set(shown) - {"..."} <= set(printed)
+
+
+def test_outputs_and_shapes(main, capsys, workdir):
+    model = save(build(open_net), workdir / "net.pb")
+    assert main(["inspect", model, "--outputs", "out:0", "--input_shape=x:0:1,5,3", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["summary"]["multiply_accumulates"] == 5 * 3 * 2 and document["inputs"][0]["shape"] == [1, 5, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--outputs", "nothing"], "Output 'nothing' is not a node"),
+        (["--input_shape", "y:1,2"], "which is no input"),
+        (["--input_shape", "x:1,5,4"], "does not fit"),
+    ],
+)
+def test_one_line_per_error(main, messages, workdir, options, words):
+    assert main(["inspect", save(build(open_net), workdir / "net.pb"), *options]) == 1
+    (line,) = [line for line in messages if line.startswith("ERROR")]
+    assert words in line
+
+
+def test_a_model_that_is_none(main, messages, workdir):
+    assert main(["inspect", "nowhere.pb"]) == 1
+    (line,) = messages
+    assert line.startswith("ERROR Model nowhere.pb does not exist. Give ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["nothing"], ["inspect"], ["inspect", "m.pb", "--input_shape", "x"], ["inspect", "m.pb", "--outputs"]],
+)
+def test_wrong_arguments(main, arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2 and "usage: amct_tensorflow" in capsys.readouterr().err
+
+
+def test_version_and_commands(main, capsys):
+    for option, text in (("--version", __version__), ("--help", COMMANDS[0].summary)):
+        with pytest.raises(SystemExit) as stopped:
+            main([option])
+        assert stopped.value.code == 0 and text in capsys.readouterr().out
+
+
+def test_every_command_has_a_file_of_its_name():
+    names = [command.name for command in COMMANDS]
+    assert len(set(names)) == len(names) > 0
+    assert all((ROOT / "amct_tensorflow" / "commands" / f"{name.replace('-', '_')}.py").exists() for name in names)
+
+
+def test_names_of_outputs():
+    assert output_names("a:0; b/c:0;") == ["a", "b/c"] and output_names("d") == ["d"]
+
+
+def test_shapes_of_inputs():
+    assert input_shapes("x:1,224,224,3; a/b:0 : -1,7;") == {"x": (1, 224, 224, 3), "a/b": (None, 7)}
+
+
+@pytest.mark.parametrize(
+    "text", ["x", "x:", ":1,2", "x:1,a", "x:0", "x:-2", "x:1;x:2", f"x:{2**31}", "x:1.5", "x:1,,2"]
+)
+def test_shapes_that_are_none(text):
+    with pytest.raises(ArgumentTypeError, match=r"is no length|of the form"):
+        input_shapes(text)

@@ -1,0 +1,158 @@
+"""Streams, and dividing them by factors per channel: the model computes the same."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from graphs import batch_norm, build, normal, rng, run, tf1, unoptimized
+
+from amct_tensorflow.errors import RecordError
+from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.model.equalization import balance_streams
+from amct_tensorflow.model.equalization_groups import find_streams
+from amct_tensorflow.model.fusion import fuse
+
+IMAGES = normal((2, 8, 8, 3), 1)
+
+
+def conv(x, channels, name, seed, size=1, bias=True):
+    weights = normal((size, size, int(x.shape[-1]), channels), seed, 0.5)
+    y = tf.nn.conv2d(x, weights, 1, "SAME", name=name)
+    return tf.nn.bias_add(y, normal((channels,), seed), name=f"{name}/bias") if bias else y
+
+
+def stem():
+    return conv(tf1.placeholder(tf.float32, [None, 8, 8, 3], name="x"), 6, "stem", 2, 3)
+
+
+def end(x, name="last"):
+    tf.identity(conv(x, 4, name, 9), name="out")
+
+
+def residual():
+    """A residual stream of two sums, whose readers are convolutions, one of them depthwise."""
+    x = stem()
+    y = tf.nn.relu6(conv(x, 8, "expand", 3))
+    x = x + batch_norm(conv(y, 6, "project", 4, bias=False), 6, "bn", 5)
+    y = tf.nn.depthwise_conv2d(x, normal((3, 3, 6, 1), 6, 0.5), [1, 1, 1, 1], "SAME", name="dw")
+    x = x + conv(tf.nn.relu6(y), 6, "second", 7)
+    end(x)
+
+
+def through(make):
+    """Returns a net with something between two layers."""
+
+    def net():
+        end(make(stem()))
+
+    return net
+
+
+def streams(make, outputs=("out",)):
+    return find_streams(fuse(GraphView(build(make)), keep=outputs), outputs)
+
+
+def names(found):
+    return [(stream.producers, stream.readers) for stream in found.streams]
+
+
+def test_a_residual_stream():
+    found = streams(residual)
+    assert names(found) == [(("stem", "project", "second"), ("expand", "dw", "last"))]
+    assert found.streams[0].channels == 6
+    assert "Relu6" in found.obstacles["project"] and "Relu6" in found.obstacles["second"]
+    assert "Placeholder" in found.obstacles["stem"]
+
+
+PASSES = {
+    "nothing": lambda x: x,
+    "relu": tf.nn.relu,
+    "leaky relu": tf.nn.leaky_relu,
+    "max pool": lambda x: tf.nn.max_pool2d(tf.nn.relu(x), 3, 2, "SAME"),
+    "average pool": lambda x: tf.nn.avg_pool2d(x, 2, 2, "VALID"),
+    "pad": lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]),
+    "mean": lambda x: tf.reduce_mean(x, [1, 2], keepdims=True),
+}
+STOPS = {
+    "relu6": tf.nn.relu6,
+    "sigmoid": tf.sigmoid,
+    "concatenation": lambda x: tf.concat([x, x], -1),
+    "a constant": lambda x: tf.nn.relu(x) + 1.0,
+    "an input": lambda x: x + tf1.placeholder(tf.float32, [None, 8, 8, 6], name="other"),
+    "padded channels": lambda x: tf.pad(x, [[0, 0], [0, 0], [0, 0], [1, 1]]),
+    "a sum over channels": lambda x: tf.reduce_mean(x, -1, keepdims=True),
+    "ones in the padding": lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=1.0),
+    "an output": lambda x: tf.nn.relu(x, name="asked"),
+    "another reader": lambda x: x * tf.sigmoid(x),
+    "channels that come from broadcasting": lambda x: x + conv(x, 1, "one", 4),
+}
+
+
+def factors(number, seed=0):
+    return tuple((2.0 ** rng(seed).uniform(-3, 3, number)).astype(np.float32).tolist())
+
+
+@pytest.mark.parametrize("make", [residual, *map(through, PASSES.values())], ids=["residual", *PASSES])
+def test_the_model_computes_the_same(make):
+    graph_def = build(make)
+    fused = fuse(GraphView(graph_def), keep=["out"])
+    values = factors(6)
+    balanced = balance_streams(fused, {"last": values}, ["out"])
+    (before,), (after,) = (run(one, ["out"], {"x": IMAGES}, unoptimized()) for one in (graph_def, balanced.graph_def))
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5 * np.abs(before).max())
+    np.testing.assert_allclose(
+        balanced.layers["last"].weights[0, 0],
+        np.array(values)[:, None] * normal((6, 4), 9, 0.5).reshape(6, 4),
+        rtol=1e-6,
+    )
+    (old,), (new,) = (run(one, ["stem/bias"], {"x": IMAGES}, unoptimized()) for one in (graph_def, balanced.graph_def))
+    np.testing.assert_allclose(new * np.array(values), old, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_left_out_follow_the_others_of_their_stream():
+    fused = fuse(GraphView(build(residual)), keep=["out"])
+    balanced = balance_streams(fused, {"dw": factors(6)}, ["out"])
+    assert balanced.balance == dict.fromkeys(["expand", "dw", "last"], factors(6))
+    assert balanced.layers["expand"].digest != fused.layers["expand"].digest
+    assert balance_streams(fused, {}, ["out"]) is fused
+
+
+@pytest.mark.parametrize("make", [*map(through, STOPS.values())], ids=STOPS)
+def test_other_tensors_are_left_alone(make):
+    outputs = ["out", "asked"] if "asked" in {node.name for node in build(make).node} else ["out"]
+    found = streams(make, outputs)
+    assert not [stream for stream in found.streams if "last" in stream.readers]
+    assert found.obstacles["last"]
+    with pytest.raises(RecordError, match=r"'last'.*cannot be scaled"):
+        balance_streams(fuse(GraphView(build(make)), keep=outputs), {"last": factors(6)}, outputs)
+
+
+def test_without_outputs_what_nothing_reads_is_one():
+    def make():
+        x = stem()
+        tf.nn.relu(x, name="unread")
+        end(x)
+
+    assert names(streams(make)) == [(("stem",), ("last",))]
+    assert "'unread' is an output" in streams(make, ()).obstacles["last"]
+
+
+def test_a_convolution_in_groups_takes_no_factors():
+    def make():
+        end(tf.nn.conv2d(stem(), normal((1, 1, 3, 6), 3), 1, "SAME", name="groups"))
+
+    found = streams(make)
+    assert names(found) == [(("groups",), ("last",))]
+    assert "'groups' (Conv2D) reads" in found.obstacles["groups"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"dw": factors(6), "last": factors(6, 1)}, "'dw' and 'last'"),
+        ({"dw": factors(5)}, "5 values"),
+        ({"nowhere": factors(6)}, "'nowhere'"),
+    ],
+)
+def test_factors_that_do_not_fit_are_refused(given, words):
+    with pytest.raises(RecordError, match=words):
+        balance_streams(fuse(GraphView(build(residual)), keep=["out"]), given, ["out"])

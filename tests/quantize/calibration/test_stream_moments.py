@@ -1,0 +1,76 @@
+"""Streams whose channels one scale would lose are balanced unasked."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from graphs import build, normal, rng, run, save, signal_to_noise, tf1, unoptimized
+
+import amct_tensorflow as amct
+from amct_tensorflow.quantize.record.record_file import read_balance
+
+SIZES = np.float32(4.0) ** -np.arange(8, dtype=np.float32)
+
+
+def dense(sizes):
+    def make():
+        y = tf.nn.relu(tf.matmul(tf1.placeholder(tf.float32, [None, 16], name="x"), normal((16, 8), 1) * sizes))
+        tf.identity(tf.matmul(y, normal((8, 4), 2) / sizes[:, np.newaxis], name="second"), name="out")
+
+    return build(make), rng(3).uniform(-1, 1, (64, 16)).astype(np.float32)
+
+
+def convolutions(sizes):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 3, 3, 8], name="x")
+        y = tf.nn.relu(tf.nn.conv2d(x, normal((3, 3, 8, 8), 1) * sizes, 1, "SAME"))
+        y = tf.nn.conv2d(y, normal((1, 1, 8, 4), 2) / sizes[:, np.newaxis], 1, "SAME", name="second")
+        tf.identity(y, name="out")
+
+    return build(make), rng(3).uniform(0, 1, (32, 3, 3, 8)).astype(np.float32)
+
+
+def quantize(graph_def, x, outputs=("out",), **config):
+    """Takes a model through the public steps; returns the signal-to-noise ratio of its output in decibels."""
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name="")
+    amct.create_quant_config("config.json", graph)
+    content = {**json.loads(Path("config.json").read_text()), **config}
+    Path("config.json").write_text(json.dumps(content))
+    amct.quantize_model(graph, "config.json", "record.txt", list(outputs) or None)
+    with tf1.Session(graph=graph) as session:
+        session.run("out:0", {"x:0": x})
+    amct.save_model(save(graph_def, Path("float.pb")), ["out"], "record.txt", "results/net")
+    quantized = tf1.GraphDef.FromString(Path("results/net_quantized.pb").read_bytes())
+    (expected,), (actual,) = (run(each, ["out"], {"x": x}, unoptimized()) for each in (graph_def, quantized))
+    return signal_to_noise(expected - expected.mean(), actual - expected.mean())
+
+
+@pytest.mark.parametrize("make", [dense, convolutions])
+def test_channels_of_different_size_are_all_kept(make, workdir):
+    assert quantize(*make(SIZES)) > 35
+    assert list(read_balance("record.txt")) == ["second"]
+    assert quantize(*make(SIZES), input_balancing=False) < 10
+    assert not read_balance("record.txt")
+
+
+def test_channels_of_one_size_keep_their_record(workdir):
+    model = dense(np.ones(8, np.float32))
+    quantize(*model)
+    record = Path("record.txt").read_bytes()
+    quantize(*model, input_balancing=False)
+    assert Path("record.txt").read_bytes() == record
+
+
+def test_nothing_is_balanced_where_outputs_are_not_known(workdir):
+    """What stands between the layers might be one."""
+    quantize(*dense(SIZES), outputs=())
+    assert not read_balance("record.txt")
+
+
+def test_what_is_an_output_is_not_balanced(workdir):
+    graph_def, x = dense(SIZES)
+    quantize(graph_def, x, outputs=("out", "Relu"))
+    assert not read_balance("record.txt")

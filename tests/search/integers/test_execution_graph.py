@@ -1,0 +1,394 @@
+"""What the integer kernels compute is what the simulation computes; where they cannot, the simulation stays."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from graphs import batch_norm, build, normal, ops_of, run, tf1
+
+from amct_tensorflow.graph.view import GraphView, static_shapes
+from amct_tensorflow.model.equalization import balance_streams
+from amct_tensorflow.model.fusion import fuse
+from amct_tensorflow.model.fusion_before import fold_before
+from amct_tensorflow.model.model_file import import_graph
+from amct_tensorflow.quantize.algorithms.scales import arq_scales
+from amct_tensorflow.quantize.quantized.builder import quantize_graph
+from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
+from amct_tensorflow.quantize.record.factors import LayerFactors
+from amct_tensorflow.search.integers import integer_execution, kernel_layer
+from amct_tensorflow.search.integers.execution_graph import execution_graph
+from amct_tensorflow.search.integers.integer_execution import IntegerExecution, LayerCheck, check_layers
+from amct_tensorflow.search.integers.kernel_layer import has_matrix_product
+from amct_tensorflow.search.integers.obstacle import obstacle_to_integers
+
+pytestmark = pytest.mark.skipif(obstacle_to_integers() is not None, reason=f"{obstacle_to_integers()}")
+
+CONVOLUTION, DEPTHWISE, PRODUCT = "_FusedQuantizedConv2D", "_FusedQuantizedDepthwiseConv2D", "_QuantizedMatMul"
+OFFSETS = pytest.mark.parametrize("offset", [-128, -77, 0, 127])
+
+
+class Integers:
+    """A quantized model, and its execution graph."""
+
+    def __init__(self, make, images, outputs=("out",), offset=-128, scale=0.024, images_name="x", balance=None):
+        graph_def = build(make)
+        self.feeds, self.outputs = {images_name: images}, list(outputs)
+        shapes = static_shapes(import_graph(graph_def, "the test's"))
+        fused = fold_before(fuse(GraphView(graph_def, shapes), keep=self.outputs), self.outputs, ())
+        fused = balance_streams(fused, balance or {}, self.outputs)
+        factors = {name: self._factors(fused, name, scale, offset) for name in fused.layers}
+        self.plan = QuantizationPlan(fused, factors, {}, self.outputs)
+        self.quantized = quantize_graph(self.plan)
+        self.batch = {f"{images_name}:0": images}
+        self.execution = IntegerExecution(self.plan, [self.batch])
+        self.view = GraphView(self.quantized.graph_def, self.quantized.shapes)
+        self.layers, self.simulated = integer_execution.find_integer_layers(self.view)
+
+    @staticmethod
+    def _factors(fused, name, scale, offset):
+        layer = fused.layers[name]
+        scales = () if layer.weights is None else arq_scales("layer", layer.op_type, layer.weights, True).tolist()
+        behind_relu = "relu" in fused.input_of(name)
+        return LayerFactors(float(np.float32(scale)), -128 if behind_relu else offset, tuple(scales))
+
+    @property
+    def graph_def(self):
+        return execution_graph(self.view, self.layers, self.outputs)
+
+    def check(self):
+        """Compares every layer alone, and all together; returns the op types of the execution graph."""
+        checks = check_layers(self.view, self.layers, self.outputs, self.batch)
+        assert checks.keys() == self.layers.keys() and all(check.fault is None for check in checks.values()), checks
+        expected = run(self.quantized.graph_def, self.outputs, self.feeds)
+        actual = run(self.graph_def, self.outputs, self.feeds)
+        for one, other in zip(expected, actual, strict=True):
+            assert one.shape == other.shape
+            # A byte of one layer may differ by one, which moves what follows by about one step of its scale.
+            assert np.mean(np.abs(one - other)) <= 1e-3 * np.mean(np.abs(one)) + 1e-9
+        return [node.op for node in self.graph_def.node]
+
+
+def said(messages):
+    return "\n".join(messages)
+
+
+def images(*shape):
+    return normal(shape, 3, 1.5)
+
+
+@OFFSETS
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize(
+    ("stride", "padding"),
+    [(1, "SAME"), (2, "SAME"), (2, "VALID"), (1, [[0, 0], [1, 2], [0, 1], [0, 0]]), (2, [[0, 0]] * 4)],
+)
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_convolutions(offset, size, stride, padding, dilation):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8, 9, 5], name="x")
+        weights = normal((size, size, 5, 6), 1, 0.3)
+        y = tf.nn.conv2d(x, weights, stride, padding, dilations=dilation if stride == 1 else 1, name="layer")
+        tf.nn.bias_add(y, normal((6,), 2, 3.0), name="out")
+
+    is_product = size == 1 and stride == 1 and isinstance(padding, str) and has_matrix_product()
+    assert (PRODUCT if is_product else CONVOLUTION) in Integers(make, images(2, 8, 9, 5), offset=offset).check()
+
+
+@OFFSETS
+@pytest.mark.parametrize(("stride", "padding"), [(1, "SAME"), (2, "SAME"), (2, "VALID")])
+def test_depthwise_convolutions(offset, stride, padding):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8, 8, 4], name="x")
+        y = tf.nn.depthwise_conv2d(x, normal((3, 3, 4, 1), 4), [1, stride, stride, 1], padding, name="layer")
+        tf.identity(batch_norm(y, 4, "bn", 5), name="out")
+
+    assert DEPTHWISE in Integers(make, images(2, 8, 8, 4), offset=offset).check()
+
+
+@OFFSETS
+def test_products_of_matrices(offset):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 33], name="x")
+        tf.nn.bias_add(tf.matmul(x, normal((33, 10), 10), name="layer"), normal((10,), 11), name="out")
+
+    kernel = PRODUCT if has_matrix_product() else CONVOLUTION
+    assert kernel in Integers(make, images(5, 33), offset=offset).check()
+
+
+def test_without_a_kernel_for_products_they_are_convolutions(monkeypatch):
+    """As in TensorFlow 2.16."""
+    monkeypatch.setattr(kernel_layer, "has_matrix_product", lambda: False)
+    ops = Integers(bottlenecks, images(4, 8, 8, 6), offset=-9).check()
+    assert PRODUCT not in ops and ops.count(CONVOLUTION) == 5 and "AddV2" in ops
+
+
+def bottlenecks():
+    """Expanding, depthwise, projecting; once more with a shortcut; and classes."""
+    x = tf1.placeholder(tf.float32, [None, 8, 8, 6], name="x")
+    for index in range(2):
+        y = tf.nn.conv2d(x, normal((1, 1, 6, 12), index, 0.4), 1, "SAME", name=f"expand{index}")
+        y = tf.nn.relu6(tf.nn.bias_add(y, normal((12,), 4)), name=f"relu_a{index}")
+        y = tf.nn.depthwise_conv2d(y, normal((3, 3, 12, 1), index + 5, 0.4), [1] * 4, "SAME", name=f"depthwise{index}")
+        y = tf.nn.relu6(tf.nn.bias_add(y, normal((12,), 6)), name=f"relu_b{index}")
+        y = tf.nn.bias_add(
+            tf.nn.conv2d(y, normal((1, 1, 12, 6), index + 8, 0.4), 1, "SAME", name=f"project{index}"), normal((6,), 7)
+        )
+        x = tf.add(x, y, name=f"add{index}")
+    pooled = tf.reduce_mean(tf.nn.relu(x, name="last_relu"), [1, 2])
+    tf.identity(tf.matmul(pooled, normal((6, 4), 9), name="classes"), name="out")
+
+
+@pytest.mark.parametrize("scale", [6 / 255, 0.04])
+def test_nothing_is_a_float_between_layers_with_relu6(scale):
+    """Where a quantizer clips to less than 6, it limits; where it reaches further, bytes are limited instead."""
+    ops = Integers(bottlenecks, images(4, 8, 8, 6), offset=-9, scale=scale).check()
+    assert ops.count("AscendQuant") == 3  # the two streams, and the classes
+    assert ops.count("AddV2") == 3 + (0 if has_matrix_product() else 2)  # of zero points; and of streams
+    assert not {"Relu6", "AscendDequant"} & set(ops)
+    assert ops.count("Minimum") == (4 if scale == 0.04 else 0)
+
+
+@pytest.mark.parametrize("scale", [6 / 255, 0.04])
+def test_outputs_inside_keep_their_name_and_value(scale):
+    outputs = ["relu_a0", "add0", "project1", "out"]
+    integers = Integers(bottlenecks, images(4, 8, 8, 6), outputs, offset=-9, scale=scale)
+    integers.check()
+    assert set(outputs) <= {node.name for node in integers.graph_def.node}
+
+
+def test_another_number_of_images():
+    integers = Integers(bottlenecks, images(4, 8, 8, 6), offset=-9)
+    one = {"x": images(4, 8, 8, 6)[:1]}
+    expected, actual = (run(model, ["out"], one)[0] for model in (integers.quantized.graph_def, integers.graph_def))
+    np.testing.assert_allclose(actual, expected, atol=0.02)
+    assert actual.shape == (1, 4)
+
+
+def test_a_size_that_only_a_run_tells():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, None, None, 5], name="x")
+        y = tf.nn.relu(tf.nn.conv2d(x, normal((3, 3, 5, 6), 1, 0.3), 1, "SAME", name="layer"), name="relu")
+        y = tf.nn.relu(tf.nn.conv2d(y, normal((3, 3, 6, 6), 2, 0.3), 2, "SAME", name="strides"), name="relu_2")
+        y = tf.nn.conv2d(y, normal((1, 1, 6, 6), 2, 0.3), 1, "SAME", name="point")
+        tf.nn.conv2d(tf.tanh(y), normal((3, 3, 6, 6), 2, 0.3), 2, "SAME", name="unknown")
+        tf.identity(tf1.get_default_graph().get_tensor_by_name("unknown:0"), name="out")
+
+    integers = Integers(make, images(2, 7, 9, 5), offset=5)
+    integers.check()
+    assert set(integers.layers) == {"layer", "strides", "point"}
+    assert integers.simulated == {"unknown": "how much is padded depends on a size that only a run tells"}
+
+
+def pointwise(addend, pooled=False):
+    """A pointwise layer with a tensor of its own input added, or a constant; the layer may see the mean of images."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 4, 5, 6], name="x")
+        data = tf.reduce_mean(x, 0, keepdims=True) if pooled else x
+        y = tf.nn.conv2d(data, normal((1, 1, 6, 6), 1, 0.4), 1, "SAME", name="layer")
+        y = tf.nn.bias_add(y, normal((6,), 2))
+        tf.nn.relu(y + addend(x), name="out")
+
+    return make
+
+
+def constant(*shape):
+    return lambda _x: normal(shape, 4)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 17])
+@pytest.mark.parametrize("offset", [-128, 3])
+@pytest.mark.parametrize(
+    ("addend", "pooled"),
+    [
+        *((constant(*shape), False) for shape in [(1, 4, 5, 6), (4, 5, 6), (5, 6), (1, 1, 1, 6), (4, 1, 1), (1,), ()]),
+        (lambda x: tf.reduce_mean(x, 0, keepdims=True), False),
+        (lambda x: tf.tanh(x[:1]), False),
+        (tf.tanh, True),
+        (lambda x: tf.tanh(x[:1]), True),
+        (tf.identity, False),
+    ],
+)
+def test_what_is_added_to_a_layer_is_repeated_as_in_the_simulation(number, offset, addend, pooled):
+    """The kernel adds tensors of one shape; it would read beyond the end of a shorter one."""
+    Integers(pointwise(addend, pooled), images(number, 4, 5, 6), offset=offset).check()
+
+
+def test_inputs_that_are_fed_with_different_numbers_of_images():
+    def make():
+        x, other = (tf1.placeholder(tf.float32, [None, 4, 5, 6], name=name) for name in ("x", "other"))
+        y = tf.nn.conv2d(x, normal((1, 1, 6, 6), 1, 0.4), 1, "SAME", name="layer")
+        tf.add(y, other, name="out")
+
+    integers = Integers(make, images(3, 4, 5, 6))
+    feeds = {"x": images(3, 4, 5, 6), "other": images(1, 4, 5, 6)}
+    expected, actual = (run(model, ["out"], feeds)[0] for model in (integers.quantized.graph_def, integers.graph_def))
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def products_with(addend):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8], name="x")
+        tf.add(addend(x), tf.matmul(x, normal((8, 6), 1), name="layer"), name="out")
+
+    return make
+
+
+@pytest.mark.parametrize("number", [1, 2, 17])
+@pytest.mark.parametrize("addend", [constant(1, 6), constant(6), constant(1, 1), lambda x: tf.tanh(x[:1, :6])])
+def test_what_is_added_to_a_product_of_matrices(number, addend):
+    Integers(products_with(addend), images(number, 8)).check()
+
+
+def gated(x):
+    """As networks with squeeze and excitation, and with hard swish, put it between layers."""
+    x = x * tf.nn.relu6(x + 3.0) * np.float32(1 / 6)
+    return x * tf.sigmoid(tf.reduce_mean(x, [1, 2], keepdims=True))
+
+
+@pytest.mark.skipif(not has_matrix_product(), reason="only that kernel adds")
+@pytest.mark.parametrize("between", [tf.identity, gated])
+def test_the_kernel_adds_the_stream_around_a_block(between):
+    def make():
+        x = tf.tanh(tf1.placeholder(tf.float32, [None, 4, 5, 6], name="x"))
+        y = between(tf.nn.conv2d(x, normal((3, 3, 6, 6), 1, 0.4), 1, "SAME", name="first"))
+        y = tf.nn.conv2d(y, normal((1, 1, 6, 6), 1, 0.4), 1, "SAME", name="layer")
+        tf.add(x, y, name="out")
+
+    (product,) = (node for node in Integers(make, images(3, 4, 5, 6), offset=3).graph_def.node if node.op == PRODUCT)
+    assert list(product.attr["fused_ops"].list.s) == [b"BiasAdd", b"Add", b"Dequantize"]
+
+
+def in_groups(x):
+    return tf.nn.conv2d(x, normal((3, 3, 2, 4), 1), 1, "SAME", name="layer")
+
+
+def several_filters(x):
+    return tf.nn.depthwise_conv2d(x, normal((3, 3, 4, 2), 1), [1] * 4, "SAME", name="layer")
+
+
+def pooling(x):
+    return tf.nn.avg_pool2d(x, 2, 2, "SAME", name="layer")
+
+
+def transposed(x):
+    return tf.nn.conv2d_transpose(x, normal((3, 3, 4, 4), 1), [2, 16, 16, 4], 2, "SAME", name="layer")
+
+
+@pytest.mark.parametrize(
+    ("make_layer", "reason"),
+    [
+        (in_groups, "it convolves in groups"),
+        (several_filters, "its channels have several filters each"),
+        (pooling, "there is no integer kernel for AvgPool"),
+        (transposed, "there is no integer kernel for Conv2DBackpropInput"),
+    ],
+)
+def test_what_stays_in_simulation(make_layer, reason, messages):
+    def make():
+        x = tf1.placeholder(tf.float32, [2, 8, 8, 4], name="x")
+        y = make_layer(tf.nn.relu(tf.nn.conv2d(x, normal((1, 1, 4, 4), 2), 1, "SAME", name="first"), name="relu"))
+        tf.identity(y, name="out")
+
+    integers = Integers(make, images(2, 8, 8, 4))
+    assert integers.simulated == {"layer": reason} and list(integers.layers) == ["first"]
+    integers.check()
+    assert integers.execution.model_of(integers.quantized) is not None
+    assert f"Simulated all the same: 1, as {reason}." in said(messages)
+
+
+def test_depthwise_filters_with_gaps_stay_in_simulation():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8, 8, 4], name="x")
+        gaps = {"strides": [1] * 4, "padding": "SAME", "dilations": [1, 2, 2, 1]}
+        tf.raw_ops.DepthwiseConv2dNative(input=x, filter=normal((3, 3, 4, 1), 1), name="out", **gaps)
+
+    assert Integers(make, images(2, 8, 8, 4)).simulated == {"out/quantized": "its filters have gaps"}
+
+
+def test_a_layer_whose_results_differ_stays_in_simulation(monkeypatch, messages):
+    """As on a processor whose products of bytes overflow."""
+    honest = integer_execution.find_integer_layers
+
+    def dishonest(view):
+        layers, simulated = honest(view)
+        wrong = layers["depthwise0"]
+        return {
+            **layers,
+            "depthwise0": replace(wrong, bias=wrong.bias + (np.arange(12) == 5).astype(np.int32)),
+        }, simulated
+
+    monkeypatch.setattr(integer_execution, "find_integer_layers", dishonest)
+    integers = Integers(bottlenecks, images(4, 8, 8, 6), offset=-9)
+    model = tf1.GraphDef.FromString(integers.execution.model_of(integers.quantized))
+    assert [node.op for node in model.node].count(DEPTHWISE) == 1
+    assert "1 of 7 layers" in said(messages) and "integers and simulation differ" in said(messages)
+    expected, actual = (run(graph, ["out"], integers.feeds)[0] for graph in (integers.quantized.graph_def, model))
+    np.testing.assert_allclose(actual, expected, atol=0.02)
+
+
+def test_limits_of_a_check():
+    assert LayerCheck(0, 1e-7, 1e-5, 1).fault is None
+    assert LayerCheck(1, 0, 0, 0).fault == "1 of its sums differ"
+    assert "its values differ by 0.01" in LayerCheck(0, 0.01, 0, 0).fault
+    assert LayerCheck(0, float("nan"), 0, 0).fault is not None
+    assert "of its bytes differ" in LayerCheck(0, 0, 1e-5, 2).fault and "0.5" in LayerCheck(0, 0, 0.5, 1).fault
+
+
+def test_the_same_bytes_whenever_it_is_made():
+    models = {
+        Integers(bottlenecks, images(4, 8, 8, 6)).execution.model_of(
+            Integers(bottlenecks, images(4, 8, 8, 6)).quantized
+        )
+        for _ in range(2)
+    }
+    assert len(models) == 1 and None not in models
+
+
+def test_candidates_with_layers_in_float():
+    integers = Integers(bottlenecks, images(4, 8, 8, 6), offset=-9)
+    plan = integers.plan.restrict({"depthwise1": False, "expand0": False})
+    quantized = quantize_graph(plan)
+    model = tf1.GraphDef.FromString(integers.execution.model_of(quantized))
+    assert ops_of(model).count("DepthwiseConv2dNative") == 1 and ops_of(model).count(DEPTHWISE) == 1
+    expected, actual = (run(graph, ["out"], integers.feeds)[0] for graph in (quantized.graph_def, model))
+    np.testing.assert_allclose(actual, expected, atol=0.02)
+    nothing = quantize_graph(integers.plan.restrict(dict.fromkeys(integers.plan.factors, False)))
+    assert integers.execution.model_of(nothing) is None
+
+
+def test_a_balanced_model():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8, 8, 6], name="x")
+        y = tf.nn.relu(tf.nn.conv2d(x, normal((3, 3, 6, 4), 1, 0.3), 1, "SAME", name="one"), name="relu")
+        y = tf.nn.conv2d(y, normal((3, 3, 4, 5), 2, 0.3), 1, "SAME", name="two")
+        tf.identity(tf.nn.conv2d(y, normal((1, 1, 5, 3), 3, 0.3), 1, "SAME", name="three"), name="out")
+
+    balance = {"two": (1.5, 0.5, 2.0, 1.0), "three": (0.7, 1.0, 1.1, 2.0, 0.5)}
+    integers = Integers(make, images(2, 8, 8, 6), balance=balance)
+    assert integers.layers.keys() == {"one", "two", "three"}
+    integers.check()
+
+
+def test_a_layer_behind_one_that_a_fold_gave_a_bias():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8, 8, 4], name="x")
+        y = tf.nn.depthwise_conv2d((x - 1.0) / 2.0, normal((3, 3, 4, 1), 1), [1] * 4, "VALID", name="one")
+        tf.identity(tf.nn.conv2d(y, normal((1, 1, 4, 5), 2, 0.3), 1, "SAME", name="two"), name="out")
+
+    integers = Integers(make, images(2, 8, 8, 4))
+    assert integers.layers.keys() == {"one", "two"}
+    integers.check()
+
+
+def test_without_batches_nothing_is_trusted(messages):
+    integers = Integers(bottlenecks, images(4, 8, 8, 6))
+    assert IntegerExecution(integers.plan, []).model_of(integers.quantized) is None
+    assert "Candidates are simulated: no calibration batch was kept" in said(messages)
+
+
+def test_batches_that_the_model_does_not_take(messages):
+    integers = Integers(bottlenecks, images(4, 8, 8, 6))
+    assert IntegerExecution(integers.plan, [{"other:0": images(1, 2)}]).model_of(integers.quantized) is None
+    assert "Candidates are simulated: " in said(messages)
