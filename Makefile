@@ -16,7 +16,7 @@ BUNDLED := --dataset data/fashion_mnist --model model/mobilenet_v2_0.35_48_fashi
 FETCHED := model/mobilenet_v2_1.0_224_frozen.pb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo model test lint format dist fuzz fuzz-models kill browser bench bench-accuracy bench-models bench-exports bench-peers lock audit clean
+.PHONY: help setup demo model test lint format dist fuzz fuzz-models kill browser bench bench-accuracy bench-models bench-exports bench-peers lock audit map clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -103,6 +103,9 @@ lock: setup ## write requirements-dev.lock anew, with the versions and hashes of
 audit: setup ## look up known vulnerabilities of the locked packages; this needs internet
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/pip-audit --requirement $(LOCK) --disable-pip
+
+map: ## print every file of the package with its first line
+	@find amct_tensorflow -name '*.py' | sort | xargs awk 'FNR == 1 { gsub(/"""/, ""); printf "%-64s %s\n", FILENAME, $$0 }'
 
 clean: ## remove .venv and caches; models, data and results stay
 	rm -rf $(VENV) benchmarks/.peers .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
