@@ -21,7 +21,7 @@ from amct_tensorflow.results.report.plots import (
     sorted_figure,
 )
 
-_LOADER = PackageLoader("amct_tensorflow.report", "templates")
+_LOADER = PackageLoader("amct_tensorflow.results.report", "templates")
 
 
 def render_report(report: Report) -> str:
