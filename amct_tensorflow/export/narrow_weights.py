@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.errors import CalibrationError
 from amct_tensorflow.export.export_plan import ExportPlan
 from amct_tensorflow.export.exported_layer import IntegerLayer
 from amct_tensorflow.export.observing import observe
@@ -37,7 +38,7 @@ def with_narrow_weights(plan: ExportPlan, evaluator: CheckedEvaluator, bounds: t
         bounds: the least and the greatest weight.
 
     Raises:
-        CalibrationError: it ran no batch.
+        CalibrationError: it ran no batch, or nothing through one of these layers.
     """
     wide = [layer for layer in plan.layers.values() if _has_beyond(layer, bounds)]
     if not wide:
@@ -87,7 +88,15 @@ class _Seen:
             self._moments.add(self._form.rows(self._node, value, self._weights.shape, ROWS_PER_IMAGE * len(value)))
 
     def narrow(self) -> IntegerLayer:
-        """Returns the layer with a wider step, and so smaller integers, where there are greater ones."""
+        """Returns the layer with a wider step, and so smaller integers, where there are greater ones.
+
+        Raises:
+            CalibrationError: nothing was seen.
+        """
+        if not self._data:
+            raise CalibrationError(
+                f"calibration() of the evaluator ran nothing through the layer {self.layer.name!r}. Run all outputs."
+            )
         factor = self._factor()
         spread = self.layer.op_type.along_channels(self._weights, factor)
         wanted = self._form.matrices(self._weights * spread, self._moments.groups)

@@ -104,6 +104,7 @@ class _Writer:
             self._put_integers(self._plan.layers[name], node)
             self._ends[name] = self._end(name, node)
         adds, in_float = self._put_sums_on_grids()
+        self._keep_outputs_in_float()
         names = {name: str(node.name) for name, node in nodes.items()}
         return OnnxModel(self._editor.model(), self._weights, names, self._ends, adds, {**missing, **in_float})
 
@@ -146,6 +147,18 @@ class _Writer:
             dequantized = f"{name}/dequantized"
             self._dequantized[key] = self._editor.add_node("DequantizeLinear", [name, scale, zero_point], dequantized)
         return self._dequantized[key]
+
+    def _keep_outputs_in_float(self) -> None:
+        """Quantizes in front of a Transpose what is also an output, and was quantized behind it.
+
+        ONNX Runtime moves a quantizer from behind a Transpose to the front of it, and there an output of the model gets
+        the quantized values, too. Of a quantizer that stands in front already it leaves the output alone.
+        """
+        grids = {dequantized.removesuffix("/dequantized"): grid for (_, grid), dequantized in self._dequantized.items()}
+        for node in [each for each in self._editor.nodes if each.op_type == "Transpose"]:
+            readers = self._editor.readers(node.output[0])
+            if self._editor.is_output(node.input[0]) and len(readers) == 1 and readers[0].output[0] in grids:
+                node.input[0] = self._quantized(node.input[0], grids[readers[0].output[0]])
 
     def _put_integers(self, layer: IntegerLayer, node: Any) -> None:
         if layer.weights is None:
