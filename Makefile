@@ -16,7 +16,7 @@ BUNDLED := --dataset data/fashion_mnist --model model/mobilenet_v2_0.35_48_fashi
 FETCHED := model/mobilenet_v2_1.0_224_frozen.pb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo model test lint format dist fuzz fuzz-models kill browser bench bench-accuracy bench-models bench-exports bench-peers lock audit map clean
+.PHONY: help setup demo model test test-all lint format dist fuzz fuzz-models kill browser bench bench-accuracy bench-models bench-exports bench-peers lock audit map clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,8 +39,14 @@ model: $(FETCHED) ## fetch MobileNet V2 for ImageNet into model/; ARCHIVE=file t
 $(FETCHED): | setup
 	$(BIN)/python model/fetch_mobilenet_v2.py $(if $(ARCHIVE),--archive '$(ARCHIVE)')
 
-test: lint ## check the style, then run all tests, two at a time
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+# Two processes share the tests; in the end the one that is done takes over what the other has left.
+TEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+test: lint ## check the style, then run the tests that take five minutes in all
+	$(TEST) -m "not campaign"
+
+test-all: setup ## run the tests that take longer: campaigns, whole grids, real models
+	$(TEST) -m campaign
 
 lint: setup ## ruff (lint and format) and mypy --strict
 	$(BIN)/ruff check .

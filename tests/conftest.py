@@ -5,11 +5,15 @@ import logging
 import os
 import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
+
+# With it OpenVINO's converter tells its makers of each use, from forks of the process that uses it.
+sys.modules["openvino_telemetry"] = None
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("AMCT_SHARED", ROOT.parent / "shared"))
@@ -48,13 +52,25 @@ def workdir(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def without_figures():
-    """Figures of a report take far longer than all the rest, and hold no names of layers."""
+@pytest.fixture(scope="session", autouse=True)
+def figures():
+    """Leaves out the figures of reports, which take longer than small runs; ``with figures()`` draws them."""
+    from amct_tensorflow.results.report import page  # noqa: PLC0415 - TensorFlow is to be quiet when it is imported
+
+    names = ("search_figure", "along_figure", "sorted_figure")
+    drawn = {name: getattr(page, name) for name in names}
+
+    @contextmanager
+    def with_figures():
+        with pytest.MonkeyPatch.context() as patch:
+            for name in names:
+                patch.setattr(page, name, drawn[name])
+            yield
+
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("search", "along", "sorted"):
-            patch.setattr(f"amct_tensorflow.results.report.page.{name}_figure", lambda _: "<svg></svg>")
-        yield
+        for name in names:
+            patch.setattr(page, name, lambda _: "<svg></svg>")
+        yield with_figures
 
 
 @pytest.fixture
@@ -82,7 +98,7 @@ def checkout(tmp_path):
 @pytest.fixture
 def messages():
     """Collects what is logged."""
-    from amct_tensorflow.utils.log import LOGGER  # noqa: PLC0415 - TensorFlow is to be quiet when it is imported
+    from amct_tensorflow.utils.log import LOGGER  # noqa: PLC0415 - likewise
 
     records = []
 

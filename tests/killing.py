@@ -1,4 +1,4 @@
-"""Kills the bundled run at many moments of its life, and checks what is left behind each time.
+"""Kills a run at many moments of its life, and checks what is left behind each time.
 
     python tests/killing.py --moments 200
 
@@ -24,9 +24,9 @@ import mobilenet_v2_accuracy_based_auto_calibration as sample
 from amct_tensorflow.io.publishing import JOURNAL
 
 ROOT = Path(__file__).resolve().parents[1]
-EARLIER = ["--dataset", str(ROOT / "data" / "fashion_mnist"), "--num_images", "400",
-           "--model", str(ROOT / "model" / "mobilenet_v2_0.35_48_fashion_mnist.pb")]  # fmt: skip
-RUN = [*EARLIER, "--config_defination", str(ROOT / "model" / "symmetric_per_tensor.cfg"), "--expected_acc_loss", "0.6"]
+BUNDLED = ["--dataset", str(ROOT / "data" / "fashion_mnist"), "--num_images", "400",
+           "--model", str(ROOT / "model" / "mobilenet_v2_0.35_48_fashion_mnist.pb"),
+           "--config_defination", str(ROOT / "model" / "symmetric_per_tensor.cfg")]  # fmt: skip
 FOLDERS = ("outputs", "amct_log")
 STATE = "accuracy_based_auto_calibration_state"
 
@@ -69,15 +69,17 @@ def is_hidden(path: Path) -> bool:
 class Campaign:
     """The folder of an earlier run, the files of a run that nobody kills, and how long it takes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, arguments: Sequence[str]) -> None:
+        """``arguments`` are those of a run of the sample that has layers to roll back."""
         self.folder = folder
+        self.run = [*arguments, "--expected_acc_loss", "0.6"]
         self.begun = folder / "begun"
         self.begun.mkdir()
-        assert wait(start(self.begun, EARLIER)) in (0, 3)
+        assert wait(start(self.begun, [*arguments, "--expected_acc_loss", "99"])) in (0, 3)
         self.before = results(self.begun)
         whole = self.copy("whole")
         begin = time.monotonic()
-        self.code = wait(start(whole, RUN))
+        self.code = wait(start(whole, self.run))
         self.seconds = time.monotonic() - begin
         self.after = results(whole)
         assert self.code in (0, 3) and self.before.keys() == self.after.keys()
@@ -92,12 +94,12 @@ class Campaign:
     def kill(self, moment: float) -> str:
         """Kills a run after so many seconds, resumes it, and checks both ends; returns what was found in between."""
         folder = self.copy("killed")
-        process = start(folder, RUN)
+        process = start(folder, self.run)
         time.sleep(moment)
         os.kill(process, signal.SIGKILL)
         assert wait(process) in (-signal.SIGKILL, self.code)
         left = self.check(folder)
-        assert wait(start(folder, [*RUN, "--resume"])) == self.code, (folder / "stderr").read_text()
+        assert wait(start(folder, [*self.run, "--resume"])) == self.code, (folder / "stderr").read_text()
         assert results(folder) == self.after, "the run that went on left other files"
         hidden = [path for name in FOLDERS for path in (folder / name).rglob("*") if is_hidden(path)]
         assert not hidden, f"{hidden} is left"
@@ -118,11 +120,13 @@ class Campaign:
 
 def main() -> int:
     """Runs the campaign; returns 0 if every check held."""
-    parser = argparse.ArgumentParser(description="Kill the bundled run at many moments.")
+    parser = argparse.ArgumentParser(
+        description="Kill a run at many moments.", usage="%(prog)s [--moments N] [arguments of the sample]"
+    )
     parser.add_argument("--moments", type=int, default=20)
-    arguments = parser.parse_args()
+    arguments, of_the_run = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
-        campaign = Campaign(Path(folder))
+        campaign = Campaign(Path(folder), of_the_run or BUNDLED)
         found: Counter[str] = Counter()
         begin = time.monotonic()
         for number in range(arguments.moments):

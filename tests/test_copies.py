@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from conftest import ROOT, load_script
+from programs import run_program
 
 from amct_tensorflow.search.source_code import code_of
 
@@ -54,6 +55,7 @@ def test_the_sample_is_short_and_uses_public_names_only():
     assert [module for module in sorted(PUBLIC) if f"`{module}`" not in page] == []
 
 
+@pytest.mark.campaign
 def test_another_model_takes_a_few_lines(shared, workdir):
     copy, changed = copy_sample("lite0.py", LITE0)
     assert changed <= 6
@@ -70,8 +72,7 @@ def test_another_model_takes_a_few_lines(shared, workdir):
 def test_labels_below_that_of_the_first_class_are_refused(workdir):
     copy, _ = copy_sample("from_one.py", {"FIRST_LABEL = 0": "FIRST_LABEL = 1"})
     model = ROOT / "model" / "mobilenet_v2_0.35_48_fashion_mnist.pb"
-    command = [sys.executable, str(copy), "--dataset", str(ROOT / "data" / "fashion_mnist"), "--model", str(model)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_program(copy, "--dataset", ROOT / "data" / "fashion_mnist", "--model", model)
     assert done.returncode == 1
     assert re.search(r"record \d+: image/class/label \(one integer, at least 1\) is 0\. ", done.stderr.splitlines()[-1])
 

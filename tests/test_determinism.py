@@ -4,38 +4,52 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from killing import RUN, results
+from killing import BUNDLED, results
+from programs import run_program
+from small_sample import SAMPLE, small_sample
+
+SIZES = [pytest.param("small"), pytest.param("bundled", marks=pytest.mark.campaign)]
 
 
-def run(folder, **environment):
-    folder.mkdir()
-    sample = ROOT / "src" / "mobilenet_v2_accuracy_based_auto_calibration.py"
-    done = subprocess.run(
-        [sys.executable, str(sample), *RUN], cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, **environment},
-    )  # fmt: skip
-    assert done.returncode in (0, 3), done.stderr
-    return results(folder)
+@pytest.fixture(scope="module", params=SIZES)
+def run(request, tmp_path_factory):
+    """Runs the sample on a network, in a folder of its own; returns what it leaves."""
+    models = tmp_path_factory.mktemp("models")
+    arguments = small_sample(models) if request.param == "small" else BUNDLED
+
+    def run(start):
+        folder = tmp_path_factory.mktemp("run")
+        done = start(folder, [SAMPLE, *arguments, "--expected_acc_loss", "0.6"])
+        assert done.returncode in (0, 3), done.stderr
+        return results(folder)
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("determinism") / "reference", PYTHONHASHSEED="0")
+def reference(run):
+    return run(lambda folder, command: run_program(*command, folder=folder))
 
 
-def test_the_order_of_hashing_changes_nothing(reference, workdir):
+def test_the_order_of_hashing_changes_nothing(reference, run):
+    """Python chooses it when it starts: here a given one, and at random where the reference was forked from."""
     assert len(reference) == 11
-    assert run(Path(workdir) / "again", PYTHONHASHSEED="1") == reference
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}
+
+    def start(folder, command):
+        return subprocess.run(
+            [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+
+    assert run(start) == reference
 
 
-def test_the_number_of_threads_changes_nothing(reference, workdir):
+def test_the_number_of_threads_changes_nothing(reference, run):
     """But the last digits of what TensorFlow sums in another order then: similarities, and biases in older versions."""
     one_thread = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    again = run(Path(workdir) / "again", **one_thread)
+    again = run(lambda folder, command: run_program(*command, folder=folder, **one_thread))
     (corrections,) = (name for name in reference if name.endswith("bias_correction.json"))
     (ranking,) = (name for name in reference if name.endswith("ranking_information.json"))
     reports = [name for name in reference if name.rpartition("/")[2].startswith("report.")]  # they tell these digits

@@ -446,7 +446,6 @@ def test_list_of_images(folder, data):
 REPORT = json.loads(dump_report(make_report()))
 
 
-@pytest.mark.usefixtures("without_figures")
 @given(data=st.data())
 @slow_fuzz
 def test_report(folder, data):

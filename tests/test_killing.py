@@ -1,16 +1,26 @@
-"""The bundled run, killed at moments spread over its life (see ``killing``)."""
+"""Runs that are killed at moments spread over their life (see ``killing``)."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-MOMENTS = 12
+import pytest
+from small_sample import small_sample
 
 
-def test_a_run_that_is_killed_loses_nothing():
+def kill(moments, *arguments):
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("killing.py")), "--moments", str(MOMENTS)],
+        [sys.executable, str(Path(__file__).with_name("killing.py")), "--moments", str(moments), *arguments],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{MOMENTS} moments: every file whole" in done.stdout
+    assert f"{moments} moments: every file whole" in done.stdout
+
+
+def test_a_run_that_is_killed_loses_nothing(workdir):
+    kill(3, *small_sample(workdir))
+
+
+@pytest.mark.campaign
+def test_the_bundled_run():
+    kill(12)

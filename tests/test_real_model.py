@@ -20,9 +20,12 @@ from amct_tensorflow.model.model_file import import_graph, load_graph, read_mode
 from amct_tensorflow.quantize.record.record_file import read_record
 from amct_tensorflow.search.integers.obstacle import obstacle_to_integers
 
-pytestmark = pytest.mark.skipif(
-    not (SHARED / "model").is_dir(), reason=f"the real model and images are not at {SHARED} (set AMCT_SHARED)"
-)
+pytestmark = [
+    pytest.mark.campaign,
+    pytest.mark.skipif(
+        not (SHARED / "model").is_dir(), reason=f"the real model and images are not at {SHARED} (set AMCT_SHARED)"
+    ),
+]
 
 MODEL = SHARED / "model" / "mobilenet_v2_1.0_224_frozen.pb"
 DATASET = SHARED / "imagenet_sample"

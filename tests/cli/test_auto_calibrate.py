@@ -1,10 +1,7 @@
 """Accuracy-based automatic quantization of any model, from the command line."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import pytest
 from conftest import ROOT
 from evaluators import COSTLY, DERIVED, JUDGING, ORIGINAL, SLOW, WORDY
 from graphs import SMALL_NET_LAYERS, build, save, small_net
+from programs import Program
 
 RUN = [
     "auto-calibrate",
@@ -121,15 +119,12 @@ def test_wrong_arguments(main, options, capsys):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_that_is_interrupted(evaluator, number, code):
     evaluator(SLOW)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "amct_tensorflow", *RUN, "--target", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    while not Path("begun").exists() and process.poll() is None:
+    program = Program("-m", "amct_tensorflow", *RUN, "--target", "1", PYTHONPATH=ROOT)
+    while not Path("begun").exists() and program.returncode is None:
         time.sleep(0.1)
-    process.send_signal(number)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == code and "Traceback" not in told
-    assert told.strip().endswith(
+    program.send_signal(number)
+    assert program.wait() == code and "Traceback" not in program.stderr
+    assert program.stderr.strip().endswith(
         "Interrupted. Give the same command with --resume to go on; nothing is evaluated twice."
     )
 

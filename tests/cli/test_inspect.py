@@ -9,6 +9,7 @@ from argparse import ArgumentTypeError
 import pytest
 from conftest import ROOT
 from graphs import build, normal, save, small_net, tf1
+from programs import run_program
 
 from amct_tensorflow import __version__
 from amct_tensorflow.cli import COMMANDS
@@ -17,19 +18,13 @@ from amct_tensorflow.cli.options import input_shapes, output_names
 BUNDLED = ROOT / "model" / "mobilenet_v2_0.35_48_fashion_mnist.pb"
 
 
-def shell(*arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "amct_tensorflow", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-
-
 def open_net():
     x = tf1.placeholder("float32", [None, None, 3], name="x")
     tf1.matmul(x, normal((3, 2)), name="out")
 
 
 def test_json_alone_is_on_stdout(workdir):
-    done = shell("inspect", BUNDLED, "--json")
+    done = run_program("-m", "amct_tensorflow", "inspect", BUNDLED, "--json", PYTHONPATH=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
     summary = json.loads(done.stdout)["summary"]
     assert (summary["layers"], summary["quantizable"], summary["int8_share"]) == (54, 54, 1.0)

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 from conftest import ROOT
+from programs import run_program
+from small_sample import SAMPLE, small_sample
 
 from amct_tensorflow.log import LOG_FILE
 
@@ -20,9 +22,6 @@ def say(text):
     os.write(2, text.encode() + b"\\n")
 """
 DIED = "killed, or failed inside TensorFlow"
-SAMPLE = ROOT / "src" / "mobilenet_v2_accuracy_based_auto_calibration.py"
-BUNDLED = ["--dataset", str(ROOT / "data" / "fashion_mnist"), "--num_images", "100",
-           "--model", str(ROOT / "model" / "mobilenet_v2_0.35_48_fashion_mnist.pb")]  # fmt: skip
 OURS = re.compile(
     r"\d{4}-\d\d-\d\d [\d:,]+ - (INFO|WARNING|ERROR) - \[AMCT\]:\[\w+\]: "
     r"|(original model|quantized model|calibration): "
@@ -135,7 +134,7 @@ def test_without_stderr_nothing_is_done():
 
 
 def test_a_library_leaves_stderr_alone():
-    done = python("import amct_tensorflow.quantization, os; os.write(2, b'mine\\n')", start="")
+    done = run_program("-c", "import amct_tensorflow.quantization, os; os.write(2, b'mine\\n')", PYTHONPATH=ROOT)
     assert done.stderr.endswith("mine\n")
 
 
@@ -149,21 +148,22 @@ def run(*arguments, **environment):
     )  # fmt: skip
 
 
-def test_the_sample_shows_nothing_but_its_own():
-    done = run(SAMPLE, *BUNDLED)
+def test_the_sample_shows_nothing_but_its_own(workdir):
+    done = run(SAMPLE, *small_sample(workdir, "--expected_acc_loss", "99"))
     assert done.returncode == 0 and done.stdout == ""
     assert [line for line in done.stderr.splitlines() if not OURS.match(line)] == []
     assert "[AMCT]:[tensorflow]" not in done.stderr and "[AMCT]:[tensorflow]" in LOG_FILE.read_text()
 
 
-def test_a_run_that_dies_inside_tensorflow():
+def test_a_run_that_dies_inside_tensorflow(workdir):
     """It ends the process when a flag of the user's has no meaning."""
-    done = run(SAMPLE, *BUNDLED, TF_XLA_FLAGS="--nonsense")
+    done = run_program(SAMPLE, *small_sample(workdir), TF_XLA_FLAGS="--nonsense")
     assert done.returncode != 0
     assert DIED in done.stderr and "Unknown flag in TF_XLA_FLAGS: --nonsense" in done.stderr
     assert "--nonsense" in LOG_FILE.read_text()
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("script", ["src/images_to_tfrecords.py", "model/fetch_mobilenet_v2.py"])
 def test_the_other_programs_are_quiet_and_leave_no_log(script, workdir):
     done = run(ROOT / script, "--help")

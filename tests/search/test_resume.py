@@ -6,13 +6,14 @@ import runpy
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT, load_script
 from graphs import PLAIN
+from programs import Program
+from small_sample import LAYERS, SAMPLE, small_sample
 from test_auto_calibration import Evaluator, calibrate, contents, edit_config, prepare
 
 from amct_tensorflow.data import find_files, scan_records
@@ -50,27 +51,66 @@ class Repeatable(Evaluator):
         return super().evaluate(graph, outputs)
 
 
-@pytest.fixture
-def task(workdir, monkeypatch):
-    """A task for which layers have to be rolled back, and the loss that is allowed."""
-    arguments = prepare(workdir)
-    edit_config(arguments, **PLAIN)
-    float_graph = import_graph(read_model(arguments["model_file"]).graph_def, "net.pb")
-    monkeypatch.setattr(Repeatable, "reference_outputs", Evaluator().predict(float_graph, arguments["outputs"]))
-    loss = calibrate(arguments, Repeatable(limit=1e9)).loss
-    shutil.rmtree(LOG_DIR / STATES)
-    return arguments, loss * 0.3
+class Task:
+    """One for which layers have to be rolled back: its folder, before it and after it; and how it is done."""
+
+    def __init__(self, folder):
+        self.folder = folder / "task"
+        self.folder.mkdir()
+        self.saved = folder
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)
+            self.arguments = prepare(self.folder)
+            edit_config(self.arguments, **PLAIN)
+            float_graph = import_graph(read_model(self.arguments["model_file"]).graph_def, "net.pb")
+            self.reference_outputs = Evaluator().predict(float_graph, self.arguments["outputs"])
+            patch.setattr(Repeatable, "reference_outputs", self.reference_outputs)
+            self.limit = 0.3 * calibrate(self.arguments, Repeatable(limit=1e9)).loss
+            shutil.rmtree(LOG_DIR / STATES)
+            shutil.copytree(self.folder, folder / "before")
+            evaluator = Repeatable(self.limit)
+            calibrate(self.arguments, evaluator, **OPTIONS)
+            self.evaluated = tuple(evaluator.evaluated)
+            assert len(self.evaluated) >= 4
+            self.expected = contents(Path())
+            shutil.copytree(self.folder, folder / "done")
+
+    def restore(self, name):
+        """Makes the contents of the folder what they were then."""
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        shutil.copytree(self.saved / name, self.folder, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="module")
+def shared_task(tmp_path_factory):
+    return Task(tmp_path_factory.mktemp("resume"))
 
 
 @pytest.fixture
-def reference(task):
-    """What a run leaves that nothing interrupts, and how many models it evaluates."""
-    arguments, limit = task
-    evaluator = Repeatable(limit)
-    calibrate(arguments, evaluator, **OPTIONS)
-    assert len(evaluator.evaluated) >= 4
+def task(shared_task, monkeypatch):
+    """A task that was not begun, whose folder this is, and the loss that is allowed."""
+    shared_task.restore("before")
+    monkeypatch.chdir(shared_task.folder)
+    monkeypatch.setattr(Repeatable, "reference_outputs", shared_task.reference_outputs)
+    return dict(shared_task.arguments), shared_task.limit
+
+
+@pytest.fixture
+def done(task, shared_task):
+    """The task was done, and nothing interrupted it: what that left, and how many models were evaluated."""
+    shared_task.restore("done")
+    return dict(shared_task.expected), list(shared_task.evaluated)
+
+
+@pytest.fixture
+def reference(done):
+    """The same without the state."""
     shutil.rmtree(LOG_DIR / STATES)
-    return contents(Path()), evaluator.evaluated
+    return done
 
 
 @pytest.mark.parametrize(
@@ -304,10 +344,9 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_state_is_not_used(task, reference, damage, messages):
+def test_a_damaged_state_is_not_used(task, done, damage, messages):
     arguments, limit = task
-    expected, evaluated = reference
-    calibrate(arguments, Repeatable(limit), **OPTIONS)
+    expected, evaluated = done
     file = state_file()
     file.write_text(damage(json.loads(file.read_text())))
     evaluator = Repeatable(limit)
@@ -317,10 +356,9 @@ def test_a_damaged_state_is_not_used(task, reference, damage, messages):
     assert set(json.loads(file.read_text())) == {"version", "key", "evaluations", "calibration"}
 
 
-def test_arrays_that_were_tampered_with_are_not_used(task, reference, messages):
+def test_arrays_that_were_tampered_with_are_not_used(task, done, messages):
     arguments, limit = task
-    _, evaluated = reference
-    calibrate(arguments, Repeatable(limit), **OPTIONS)
+    _, evaluated = done
     arrays = state_file("calibration.npz")
     arrays.write_bytes(arrays.read_bytes()[:-1] + b"!")
     evaluator = Repeatable(limit)
@@ -433,53 +471,38 @@ def test_a_run_with_another_prefix_completes_one_that_was_killed(workdir, monkey
 
 # ------------------------------------------------------------------------------------------- The sample's process
 
-SAMPLE = ROOT / "src" / "mobilenet_v2_accuracy_based_auto_calibration.py"
-
 
 def start(*more):
-    """Starts the demo's run in this directory."""
-    bundled = ["--dataset", str(ROOT / "data" / "fashion_mnist"), "--num_images", "400", "--expected_acc_loss", "0.1",
-               "--model", str(ROOT / "model" / "mobilenet_v2_0.35_48_fashion_mnist.pb"),
-               "--config_defination", str(ROOT / "model" / "symmetric_per_tensor.cfg")]  # fmt: skip
-    return subprocess.Popen(
-        [sys.executable, "-u", str(SAMPLE), *bundled, *more], stderr=subprocess.PIPE, text=True, errors="replace"
-    )
+    """Starts a run of the sample in this directory, which has to roll layers back."""
+    return Program(SAMPLE, *small_sample(Path.cwd(), "--expected_acc_loss", "0.6", *more))
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"])
 def test_signals(workdir, sent, code):
     """The run stops soon, saves the best model so far, says how to resume, and resumes."""
-    with start() as process:
-        for line in process.stderr:
-            if "Ranking 54 layers" in line:
-                process.send_signal(sent)
-                break
-        text = process.communicate(timeout=20)[1]
-    assert process.returncode == code
+    program = start()
+    assert program.says(f"Ranking {LAYERS} layers")
+    program.send_signal(sent)
+    assert program.wait(20) == code
+    text = program.stderr
     assert "--resume" in text.splitlines()[-1] and "Traceback" not in text
     assert len(json.loads((LOG_DIR / "accuracy_based_auto_calibration_record.json").read_text())) == 1
-    with start("--resume") as process:
-        text = process.communicate()[1]
-    assert process.returncode == 0, text
-    assert "(2 of them in the earlier run)" in text
+    again = start("--resume")
+    assert again.wait() == 0, again.stderr
+    assert "(2 of them in the earlier run)" in again.stderr
 
 
 def test_a_second_run_in_the_same_directory_is_refused(workdir):
-    with start() as first:
-        for line in first.stderr:
-            if "calibrated on" in line:
-                break
-        first.send_signal(signal.SIGSTOP)  # else it may end while the other starts
-        before = contents(workdir)
-        with start() as second:
-            text = second.communicate()[1]
-        after = contents(workdir)
-        first.send_signal(signal.SIGCONT)
-        first.communicate()
-    assert second.returncode == 1
-    assert "Another run is writing to" in text.splitlines()[-1]
-    assert after == before
-    assert first.returncode == 0
+    first = start()
+    assert first.says("calibrated on")
+    first.send_signal(signal.SIGSTOP)  # else it may end while the other starts
+    before = contents(workdir)
+    second = start()
+    assert second.wait() == 1
+    assert "Another run is writing to" in second.stderr.splitlines()[-1]
+    assert contents(workdir) == before
+    first.send_signal(signal.SIGCONT)
+    assert first.wait() == 0
     log = (LOG_DIR / "amct_tensorflow.log").read_text()
     assert "Accuracy of saved model" in log and "Another run" not in log
 
@@ -495,11 +518,10 @@ def test_the_sample_notices_another_dataset(workdir, tmp_path):
     assert {name for name in one if one[name] != other[name]} == {"batch size"}
 
 
-def test_a_result_of_another_model_is_not_used(task, reference):
+def test_a_result_of_another_model_is_not_used(task, done):
     """An evaluation is that of one model, to the byte."""
     arguments, limit = task
-    expected, evaluated = reference
-    calibrate(arguments, Repeatable(limit), **OPTIONS)
+    expected, evaluated = done
     document = json.loads(state_file().read_text())
     for name, entry in document["evaluations"].items():
         entry["model"] = entry["model"] if name == "original" else "0" * 64

@@ -16,6 +16,8 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-p
 if CHROMIUM is None:
     pytest.skip("there is no Chromium (make browser installs it; CHROMIUM says where it is)", allow_module_level=True)
 
+pytestmark = pytest.mark.campaign
+
 OPTIONS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -32,18 +34,15 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory):
+def pages(tmp_path_factory, figures):
     """The files of the pages that are looked at, by name."""
     report, folder = make_report(), tmp_path_factory.mktemp("pages")
     hostile = with_names(report, "</script></title><img src=x onerror=alert(1)><script>alert(2)</script>\"'`")
     many = make_report([f"MobilenetV2/expanded_conv_{place}/depthwise/depthwise" for place in range(400)], 64)
     fewer = replace(report, layers=report.layers[1:])
-    texts = {
-        "report": render_report(report),
-        "hostile": render_report(hostile),
-        "many": render_report(many),
-        "differences": render("differences.html", differences=find_differences(report, fewer, ("a", "b"))),
-    }
+    with figures():
+        texts = {name: render_report(each) for name, each in (("report", report), ("hostile", hostile), ("many", many))}
+    texts["differences"] = render("differences.html", differences=find_differences(report, fewer, ("a", "b")))
     for name, text in texts.items():
         (folder / f"{name}.html").write_text(text, encoding="utf-8")
     return {name: (folder / f"{name}.html").as_uri() for name in texts}

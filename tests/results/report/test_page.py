@@ -52,8 +52,9 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def html():
-    return render_report(make_report())
+def html(figures):
+    with figures():
+        return render_report(make_report())
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +122,9 @@ def test_figures_are_told_and_in_the_colours_of_the_page(html):
     assert not re.search(r"#0\d0\d0\d", html) and "var(--good)" in html
 
 
-def test_equal_reports_give_equal_pages(html):
-    assert render_report(make_report()) == html
+def test_equal_reports_give_equal_pages(html, figures):
+    with figures():
+        assert render_report(make_report()) == html
 
 
 def test_what_is_missing_is_said():
@@ -148,9 +150,10 @@ def test_a_model_without_layers_and_a_search_without_numbers():
 
 
 @pytest.mark.parametrize("layers", [54, 400])
-def test_pages_of_large_models_are_small(layers):
+def test_pages_of_large_models_are_small(layers, figures):
     names = [f"MobilenetV2/expanded_conv_{place}/depthwise_and_more/depthwise" for place in range(layers)]
-    assert len(render_report(make_report(names, channels=960))) < {54: 1_000_000, 400: 3_000_000}[layers]
+    with figures():
+        assert len(render_report(make_report(names, channels=960))) < {54: 1_000_000, 400: 3_000_000}[layers]
 
 
 HOSTILE = [
@@ -187,7 +190,6 @@ def comparison_of(name):
     return Page(render("differences.html", differences=differences))
 
 
-@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize("make", [report_of, comparison_of])
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_names(make, name):
@@ -197,7 +199,6 @@ def test_hostile_names(make, name):
         assert name in page.text
 
 
-@pytest.mark.usefixtures("without_figures")
 @settings(max_examples=40, deadline=None)
 @given(NAMES)
 def test_no_name_becomes_markup(name):
@@ -205,7 +206,7 @@ def test_no_name_becomes_markup(name):
 
 
 @pytest.mark.parametrize("saved", [False, True])
-def test_it_says_what_ran_in_integers(without_figures, saved):
+def test_it_says_what_ran_in_integers(saved):
     report = make_report()
     first, last = report.evaluations
     changed = (first, replace(last, in_integers=True)) if saved else (replace(first, in_integers=True), last)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from graphs import batch_norm, build, normal, ops_of, run, tf1
+from grids import grid
 
 from amct_tensorflow.graph.view import GraphView, static_shapes
 from amct_tensorflow.model.equalization import balance_streams
@@ -25,7 +26,7 @@ from amct_tensorflow.search.integers.obstacle import obstacle_to_integers
 pytestmark = pytest.mark.skipif(obstacle_to_integers() is not None, reason=f"{obstacle_to_integers()}")
 
 CONVOLUTION, DEPTHWISE, PRODUCT = "_FusedQuantizedConv2D", "_FusedQuantizedDepthwiseConv2D", "_QuantizedMatMul"
-OFFSETS = pytest.mark.parametrize("offset", [-128, -77, 0, 127])
+OFFSETS = (-128, -77, 0, 127)
 
 
 class Integers:
@@ -77,13 +78,18 @@ def images(*shape):
     return normal(shape, 3, 1.5)
 
 
-@OFFSETS
-@pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize(
-    ("stride", "padding"),
-    [(1, "SAME"), (2, "SAME"), (2, "VALID"), (1, [[0, 0], [1, 2], [0, 1], [0, 0]]), (2, [[0, 0]] * 4)],
+@grid(
+    offset=OFFSETS,
+    size=[1, 3],
+    stride__padding=[
+        (1, "SAME"),
+        (2, "SAME"),
+        (2, "VALID"),
+        (1, [[0, 0], [1, 2], [0, 1], [0, 0]]),
+        (2, [[0, 0]] * 4),
+    ],
+    dilation=[1, 2],
 )
-@pytest.mark.parametrize("dilation", [1, 2])
 def test_convolutions(offset, size, stride, padding, dilation):
     def make():
         x = tf1.placeholder(tf.float32, [None, 8, 9, 5], name="x")
@@ -95,8 +101,7 @@ def test_convolutions(offset, size, stride, padding, dilation):
     assert (PRODUCT if is_product else CONVOLUTION) in Integers(make, images(2, 8, 9, 5), offset=offset).check()
 
 
-@OFFSETS
-@pytest.mark.parametrize(("stride", "padding"), [(1, "SAME"), (2, "SAME"), (2, "VALID")])
+@grid(offset=OFFSETS, stride__padding=[(1, "SAME"), (2, "SAME"), (2, "VALID")])
 def test_depthwise_convolutions(offset, stride, padding):
     def make():
         x = tf1.placeholder(tf.float32, [None, 8, 8, 4], name="x")
@@ -106,7 +111,7 @@ def test_depthwise_convolutions(offset, stride, padding):
     assert DEPTHWISE in Integers(make, images(2, 8, 8, 4), offset=offset).check()
 
 
-@OFFSETS
+@pytest.mark.parametrize("offset", OFFSETS)
 def test_products_of_matrices(offset):
     def make():
         x = tf1.placeholder(tf.float32, [None, 33], name="x")
@@ -197,11 +202,10 @@ def constant(*shape):
     return lambda _x: normal(shape, 4)
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 17])
-@pytest.mark.parametrize("offset", [-128, 3])
-@pytest.mark.parametrize(
-    ("addend", "pooled"),
-    [
+@grid(
+    number=[1, 2, 3, 17],
+    offset=[-128, 3],
+    addend__pooled=[
         *((constant(*shape), False) for shape in [(1, 4, 5, 6), (4, 5, 6), (5, 6), (1, 1, 1, 6), (4, 1, 1), (1,), ()]),
         (lambda x: tf.reduce_mean(x, 0, keepdims=True), False),
         (lambda x: tf.tanh(x[:1]), False),
