@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
-from measuring import RESULTS, mean_kl, peak_memory, predict, report, scratch_folder, smooth_images
+from measuring import RESULTS, mean_kl, peak_memory, predict, publish, report, scratch_folder, smooth_images
 from networks import SEED, SIGNED, Network, find_network, freeze, randomize
 from processes import run_apart
 
@@ -84,6 +84,7 @@ def main() -> None:
         return
     rows = [run_apart(name, __file__, "--measure", name, "--cache", str(cache)) for name in (*BLOCKS, REAL)]
     report("depth", rows, f"{IMAGES} images to calibrate, rank and evaluate with. Seconds are those of the processor.")
+    publish("depth.py", rows)
 
 
 def measure(name: str, cache: Path) -> dict[str, Any]:

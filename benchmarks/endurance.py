@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from amct_tensorflow.common.auto_calibration import AutoCalibrationStrategyBase
-from measuring import OUTPUT, ROOT, Inputs, peak_memory, report, scratch_folder
+from measuring import OUTPUT, ROOT, Inputs, peak_memory, publish, report, scratch_folder
 
 import amct_tensorflow as amct
 from amct_tensorflow.data import find_files, scan_records
@@ -137,6 +137,7 @@ def main() -> None:
             rows.append({"series": series, "size": sizes[-1], "seconds": seconds, "peak memory MB": memory})
             print(rows[-1], file=sys.stderr)
     report("endurance", rows, "Bundled model; seconds without imports.")
+    publish("endurance.py", rows)
 
 
 if __name__ == "__main__":

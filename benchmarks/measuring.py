@@ -23,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
+from pages import write_section
 
 import amct_tensorflow as amct
 from amct_tensorflow.data import ScannedRecords, find_files, scan_records
@@ -34,6 +35,7 @@ MODEL = SHARED / "model" / "mobilenet_v2_1.0_224_frozen.pb"
 DATASET = SHARED / "imagenet_sample"
 SAMPLE = ROOT / "src" / "mobilenet_v2_accuracy_based_auto_calibration.py"
 RESULTS = ROOT / "outputs" / "benchmarks"
+PAGE = ROOT / "benchmarks" / "README.md"
 OUTPUT = "MobilenetV2/Predictions/Reshape_1"
 INPUT = "input:0"
 BATCH = 32
@@ -224,6 +226,16 @@ def report(name: str, rows: Sequence[Mapping[str, Any]], note: str = "") -> None
     RESULTS.mkdir(parents=True, exist_ok=True)
     content = {"benchmark": name, **environment(), "rows": list(rows), "note": note}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def publish(program: str, *tables: Sequence[Mapping[str, Any]], inputs: Inputs | None = None) -> None:
+    """Writes tables with date and machine into the section of a program in benchmarks/README.md.
+
+    The page is about the default inputs: figures of others do not get there.
+    """
+    if inputs is None or inputs.are_default:
+        lines = [line for rows in tables for line in ("", *table(rows))]
+        write_section(PAGE, program, ["", measured_on(), *lines, ""])
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:

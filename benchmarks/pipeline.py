@@ -5,7 +5,7 @@ nothing else. The sample's own also crops, resizes, scales and batches. Both are
 """
 
 import tensorflow as tf
-from measuring import BATCH, interleaved, parse_inputs, ratio, report
+from measuring import BATCH, interleaved, parse_inputs, publish, ratio, report
 
 from amct_tensorflow.data import parse_records
 from amct_tensorflow.data.scanned_records import PARALLEL_RECORDS
@@ -51,6 +51,7 @@ def main() -> None:
         for name, values in seconds.items()
     ]
     report("pipeline", rows, f"{dataset.num_records} images {REPEATS} times, {ROUNDS} rounds.")
+    publish("pipeline.py", rows, inputs=inputs)
 
 
 def exhaust(data: tf.data.Dataset) -> None:

@@ -9,7 +9,7 @@ import sys
 import time
 
 import tensorflow as tf
-from measuring import BATCH, INPUT, OUTPUT, Inputs, parse_inputs, peak_memory, predict, report, scratch_folder
+from measuring import BATCH, INPUT, OUTPUT, Inputs, parse_inputs, peak_memory, predict, publish, report, scratch_folder
 
 import amct_tensorflow as amct
 from amct_tensorflow.model.float_model import FloatModel
@@ -35,6 +35,7 @@ def main() -> None:
         done = subprocess.run([*map(str, command)], check=True, capture_output=True, text=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
     report("ranking", rows, f"{len(inputs.images[0])} images in an evaluation, {BATCH} for the ranking.")
+    publish("ranking.py", rows, inputs=inputs)
 
 
 def measure(inputs: Inputs, layers: int) -> dict[str, float]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
-from measuring import BATCH, OUTPUT, Inputs, interleaved, parse_inputs, ratio, report, scratch_folder
+from measuring import BATCH, OUTPUT, Inputs, interleaved, parse_inputs, publish, ratio, report, scratch_folder
 
 from amct_tensorflow.accuracy_based_auto_calibration import start_crew
 from amct_tensorflow.data import find_files, scan_records
@@ -92,15 +92,17 @@ def main() -> None:
     ]
     report("scaling", rows, f"{ROUNDS} rounds in turn.")
     messages = {"processes": processes, **({"Ray": ray} if ray else {})}
-    report(
-        "scaling_overhead",
-        [{"what": "an image, in a process with one thread", "ms": 1000 * image},
-         {"what": "a share beside its images", "ms": 1000 * share},
-         *({"what": f"{where}: {what}", "ms": 1000 * value} for where, found in messages.items()
-           for what, value in found.items())],
-    )  # fmt: skip
+    overhead = [
+        {"what": "an image, in a process with one thread", "ms": 1000 * image},
+        {"what": "a share beside its images", "ms": 1000 * share},
+        *({"what": f"{where}: {what}", "ms": 1000 * value} for where, found in messages.items()
+          for what, value in found.items()),
+    ]  # fmt: skip
+    report("scaling_overhead", overhead)
     found = ray or processes
-    report("scaling_on_paper", on_paper(Costs(image, share, found[TASK], found[NEW_MODEL])))
+    paper = on_paper(Costs(image, share, found[TASK], found[NEW_MODEL]))
+    report("scaling_on_paper", paper)
+    publish("scaling.py", rows, overhead, paper, inputs=inputs)
 
 
 def measure_evaluations(inputs: Inputs) -> tuple[dict[str, list[float]], int]:

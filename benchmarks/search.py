@@ -6,7 +6,7 @@ float softmax, below 1.8). And top-1 accuracy with the default target, with thos
 
 import time
 
-from measuring import ReadyImages, parse_inputs, quantize, report, scratch_folder
+from measuring import ReadyImages, parse_inputs, publish, quantize, report, scratch_folder
 
 SEARCHES = [
     ("PredictiveSearch", "OutputDivergence"),
@@ -51,6 +51,7 @@ def main() -> None:
                 }
             )
     report("search", rows, f"{len(inputs.images[0])} images, 32 of them for calibration.")
+    publish("search.py", rows, inputs=inputs)
 
 
 if __name__ == "__main__":

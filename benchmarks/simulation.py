@@ -14,6 +14,7 @@ from measuring import (
     ReadyImages,
     interleaved,
     parse_inputs,
+    publish,
     quantize,
     ratio,
     report,
@@ -51,6 +52,7 @@ def main() -> None:
         for name, values in seconds.items()
     ]
     report("simulation", rows, f"Batches of {BATCH}, {ROUNDS} rounds.")
+    publish("simulation.py", rows, inputs=inputs)
 
 
 def op_times(session: tf.compat.v1.Session, batch: object) -> str:
