@@ -16,7 +16,7 @@ BUNDLED := --dataset data/fashion_mnist --model model/mobilenet_v2_0.35_48_fashi
 FETCHED := model/mobilenet_v2_1.0_224_frozen.pb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo model test test-all lint format dist fuzz fuzz-models kill browser bench bench-accuracy bench-models bench-exports bench-peers lock audit map clean
+.PHONY: help setup demo model test test-all lint format dist fuzz fuzz-models kill mutants browser bench bench-accuracy bench-models bench-exports bench-peers lock audit map clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -68,6 +68,9 @@ fuzz-models: setup ## carry 1,000 random models through every stage; CASES=n say
 
 kill: setup ## kill the bundled run at 200 moments, and check what is left; MOMENTS=n says how many
 	$(BIN)/python tests/killing.py --moments $(or $(MOMENTS),200)
+
+mutants: setup ## change the engine in 30 places, one at a time, and say which of these faults the tests notice
+	$(BIN)/python tests/mutants.py
 
 browser: ## install Chromium for the tests of the report, where apt and the permission are at hand
 	@command -v chromium chromium-browser google-chrome >/dev/null || \
