@@ -1,6 +1,7 @@
 """Draws recipes."""
 
 import math
+from dataclasses import replace
 
 import tensorflow as tf
 
@@ -62,12 +63,14 @@ def _draw_steps(chance, data):
     steps, behind_a_layer = [], False
     with tf.Graph().as_default():
         values = [placeholder(data)]
+        ones = [placeholder(replace(data, batches=(1,), fixed=True))]
         count = chance.whole(2, _MOST_STEPS)
         while len(steps) < count or (not _has_layer(steps) and len(steps) < 2 * _MOST_STEPS):
-            step, value = _draw_step(chance, values, behind_a_layer)
+            step, value, one = _draw_step(chance, values, ones, behind_a_layer)
             if step is None:
                 break
             values.append(value)
+            ones.append(one)
             steps.append(step)
             behind_a_layer = step.kind in LAYERS
     return tuple(steps)
@@ -77,17 +80,27 @@ def _has_layer(steps):
     return any(step.kind in LAYERS for step in steps)
 
 
-def _draw_step(chance, values, behind_a_layer):
-    """Draws a step that suits the last value, or now and then an earlier one; returns it, and what it makes of that."""
+def _draw_step(chance, values, ones, behind_a_layer):
+    """Draws a step that suits the last value, or now and then an earlier one.
+
+    ``ones`` are the values of a single image: what can be written for one, as the rows fit a Reshape, can be for any
+    number of them.
+
+    Returns:
+        The step, what it makes of the values, and what of ``ones``; None if there is none.
+    """
     for _ in range(50):
         number = len(values) - 1 if chance.maybe(0.9) else chance.whole(0, len(values) - 1)
         family = _FAMILIES[chance.weighted(_BEHIND_A_LAYER if behind_a_layer else _ANYWHERE)]
         step = _draw_of_family(chance, family, values, number)
         if step is not None:
-            value = write_step(step, values, len(values) - 1, Program())
+            try:
+                value, one = (write_step(step, each, len(values) - 1, Program()) for each in (values, ones))
+            except ValueError:
+                continue
             if 0 not in value.shape and math.prod(length or 1 for length in value.shape) <= _MOST_VALUES:
-                return step, value
-    return None, None
+                return step, value, one
+    return None, None, None
 
 
 def _draw_of_family(chance, family, values, number):

@@ -11,6 +11,8 @@ from random_models.writings import Naive, Reference
 # By what scales are multiplied: 8 bits must not come near this noise. What is small by luck, as where a softmax chooses
 # the same one by chance, is not small twice.
 _COARSENESS = (2.6, 3.0)
+# How far from what a few images show the mean over many may lie.
+_STANDARD_ERRORS = 3
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Expected:
     Attributes:
         exact: its values in float64, per batch.
         rounding: how far float32 moves a value, at most.
-        noise: mean square of how far the simplest quantization with three times as large scales moves them, at most.
+        noise: mean square of how far the simplest quantization with three times as large scales moves them, at most:
+            the mean over images, and three times its standard error, as few images may hold most of the noise.
     """
 
     exact: list
@@ -60,11 +63,13 @@ def _outputs(recipe, batch, how):
 
 def _expected(exact, single, *naive):
     rounding = max(float(np.abs(one - other).max()) for one, other in zip(single, exact, strict=True))
-    noise = max((_mean_square(values, exact) for values in naive), default=0.0)
+    noise = max((_highest_mean_square(values, exact) for values in naive), default=0.0)
     return Expected(exact, rounding, noise)
 
 
-def _mean_square(values, exact):
-    return float(
-        np.mean(np.concatenate([(one - other).ravel() for one, other in zip(values, exact, strict=True)]) ** 2)
-    )
+def _highest_mean_square(values, exact):
+    """Returns the upper end of the confidence interval of a mean square, of which each image gives one value."""
+    squares = [(one - other) ** 2 for one, other in zip(values, exact, strict=True)]
+    means = np.concatenate([each.reshape(len(each), -1).mean(axis=1) if each.ndim else each[None] for each in squares])
+    error = np.std(means, ddof=1) / np.sqrt(len(means)) if len(means) > 1 else 0.0
+    return float(np.mean(means) + _STANDARD_ERRORS * error)
