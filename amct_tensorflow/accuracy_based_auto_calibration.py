@@ -34,17 +34,17 @@ from amct_tensorflow.search.runner import run_search
 from amct_tensorflow.search.sensitivity.measures import SensitivityBase
 from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase
 from amct_tensorflow.search.trials import SearchResult
-from amct_tensorflow.search.workers.handshake import our_greeting
+from amct_tensorflow.search.workers.handshake import own_handshake
 from amct_tensorflow.search.workers.pool import Pool
 from amct_tensorflow.search.workers.process_pool import ProcessPool
 from amct_tensorflow.search.workers.ray_pool import RayPool
-from amct_tensorflow.search.workers.scheduler import Crew
-from amct_tensorflow.search.workers.serialization import refuse_while_unpacking
+from amct_tensorflow.search.workers.scheduler import Scheduler
+from amct_tensorflow.search.workers.serialization import refuse_while_deserializing
 
 
-def start_crew(
+def start_scheduler(
     evaluator: bytes, identity: Mapping[str, str], num_workers: int, ray: str | None, *, exact: bool
-) -> Crew:
+) -> Scheduler:
     """Returns workers, which start when the ``with`` block is entered, and end with it.
 
     Args:
@@ -57,9 +57,9 @@ def start_crew(
     Raises:
         WorkerError: there is no such cluster, or not so much room in it; or this is a worker already.
     """
-    refuse_while_unpacking()
+    refuse_while_deserializing()
     pool: Pool = ProcessPool(num_workers, evaluator) if ray is None else RayPool(num_workers, evaluator, ray)
-    return Crew(pool, our_greeting(identity, exact=exact))
+    return Scheduler(pool, own_handshake(identity, exact=exact))
 
 
 _NAME = "accuracy_based_auto_calibration"
@@ -182,7 +182,7 @@ def accuracy_based_auto_calibration(
     checked = CheckedEvaluator(evaluator)
     checked_strategy, chosen = choose_strategy(_NAME, strategy), choose_sensitivity(_NAME, sensitivity)
     # Workers import TensorFlow while this process reads the model.
-    with _start_crew(checked, num_workers, ray, exact) as crew:
+    with _start_scheduler(checked, num_workers, ray, exact) as scheduler:
         model = _load(model_file, outputs)
         files = replace(files, frozen=model.frozen)
         config = config or read_config_for(model, config_file)
@@ -193,7 +193,7 @@ def accuracy_based_auto_calibration(
             inspection = inspect_model(model, config.unfused_layers())
             log_coverage(inspection, config.enabled_layers())
             state = open_state(files.model.model, key, model, config, resume=resume)
-            result = run_search(model, config, checked, checked_strategy, chosen, state, crew, exact=exact)
+            result = run_search(model, config, checked, checked_strategy, chosen, state, scheduler, exact=exact)
             run = FinishedRun(
                 model, original, config, inspection, checked, chosen, key, asked, result, files.model.model
             )
@@ -209,9 +209,9 @@ def accuracy_based_auto_calibration(
     return AutoCalibrationResult.of(result, files.model.model)
 
 
-def _start_crew(
+def _start_scheduler(
     evaluator: CheckedEvaluator, num_workers: int | None, ray: str | None, exact: bool
-) -> AbstractContextManager[Crew | None]:
+) -> AbstractContextManager[Scheduler | None]:
     """Returns the workers that are asked for; to evaluate in one process takes none but this.
 
     Raises:
@@ -220,7 +220,7 @@ def _start_crew(
     """
     if ray is None and num_workers in (None, 1):
         return nullcontext()
-    return start_crew(evaluator.packed(), evaluator.identity(), num_workers or 0, ray, exact=exact)
+    return start_scheduler(evaluator.serialized(), evaluator.identity(), num_workers or 0, ray, exact=exact)
 
 
 def _check_arguments(

@@ -400,7 +400,7 @@ def _tell(model: FakeQuantizedModel, pb_model: str) -> None:
         ModelError: nothing is.
     """
     log = log_for("convert_qat_model")
-    for name, reason in model.obstacles.items():
+    for name, reason in model.unquantizable.items():
         log.warning("Layer %s stays in float: %s.", name, reason)
     if model.unasked:
         log.warning(

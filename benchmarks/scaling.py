@@ -18,11 +18,11 @@ import tensorflow as tf
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from measuring import BATCH, OUTPUT, Inputs, interleaved, parse_inputs, publish, ratio, report, scratch_folder
 
-from amct_tensorflow.accuracy_based_auto_calibration import start_crew
+from amct_tensorflow.accuracy_based_auto_calibration import start_scheduler
 from amct_tensorflow.data import find_files, scan_records
 from amct_tensorflow.model.model_file import import_graph, read_model
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
-from amct_tensorflow.search.workers.scheduler import Crew
+from amct_tensorflow.search.workers.scheduler import Scheduler
 from amct_tensorflow.search.workers.shares import Candidate, Share
 
 ROUNDS = 5
@@ -110,7 +110,7 @@ def measure_evaluations(inputs: Inputs) -> tuple[dict[str, list[float]], int]:
     many, few = (inputs.sample.MobileNetV2Evaluator(scan(inputs, images), BATCH) for images in (None, FEW))
     graph_def = read_model(inputs.model).graph_def
     candidate = Candidate(graph_def.SerializeToString(), (OUTPUT,), MODEL)
-    with crew_of(many) as with_many, crew_of(few) as with_few:
+    with scheduler_of(many) as with_many, scheduler_of(few) as with_few:
         seconds = interleaved(
             {
                 "1 process": lambda: many.evaluate(import_graph(graph_def, MODEL), [OUTPUT]),
@@ -136,12 +136,12 @@ def measure_messages(inputs: Inputs, ray: str | None) -> dict[str, float]:
 
     candidates = [new() for _ in range(ROUNDS + 1)]
     small = Candidate(tf.compat.v1.GraphDef().SerializeToString(), (), "an empty model")
-    with crew_of(Nothing(), ray) as crew:
+    with scheduler_of(Nothing(), ray) as scheduler:
         seconds = interleaved(
             {
-                "task": lambda: crew.finish(small),
-                "new": lambda: crew.finish(candidates[-1]),
-                "known": lambda: crew.finish(candidates.pop()),
+                "task": lambda: scheduler.finish(small),
+                "new": lambda: scheduler.finish(candidates[-1]),
+                "known": lambda: scheduler.finish(candidates.pop()),
             },
             ROUNDS,
         )
@@ -183,12 +183,12 @@ def on_paper(costs: Costs) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def crew_of(evaluator: AutoCalibrationEvaluatorBase, ray: str | None = None) -> Iterator[Crew]:
+def scheduler_of(evaluator: AutoCalibrationEvaluatorBase, ray: str | None = None) -> Iterator[Scheduler]:
     """Workers, one per core, that are ready."""
     checked = CheckedEvaluator(evaluator)
-    with start_crew(checked.packed(), checked.identity(), CORES, ray, exact=True) as crew:
-        crew.gather()
-        yield crew
+    with start_scheduler(checked.serialized(), checked.identity(), CORES, ray, exact=True) as scheduler:
+        scheduler.gather()
+        yield scheduler
 
 
 def scan(inputs: Inputs, images: int | None) -> Any:

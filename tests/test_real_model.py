@@ -18,7 +18,7 @@ import amct_tensorflow as amct
 from amct_tensorflow.data import find_files, scan_records
 from amct_tensorflow.model.model_file import import_graph, load_graph, read_model
 from amct_tensorflow.quantize.record.record_file import read_record
-from amct_tensorflow.search.integers.obstacle import obstacle_to_integers
+from amct_tensorflow.search.integers.availability import why_no_integer_kernels
 
 pytestmark = [
     pytest.mark.campaign,
@@ -222,6 +222,6 @@ def test_predictive_search_in_hard_mode(workdir, images, float_softmax):
     assert result.float_mac_share < 0.1
     history = json.loads(Path("amct_log/accuracy_based_auto_calibration_record.json").read_text())
     # Where the candidate ran in integers, the model to save was evaluated itself, too.
-    assert len(history) == result.evaluations - (1 if obstacle_to_integers() else 2)
+    assert len(history) == result.evaluations - (1 if why_no_integer_kernels() else 2)
     ranking = json.loads(Path("out/accuracy_based_auto_calibration_ranking_information.json").read_text())
     assert len(ranking) == 54 and ranking[0][0] == "MobilenetV2/expanded_conv/depthwise/depthwise"

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from amct_tensorflow.errors import DatasetError
 from amct_tensorflow.export.exported_layer import read_integer_layers
-from amct_tensorflow.export.float_twin import make_float_twin
+from amct_tensorflow.export.float_reference import make_float_reference
 from amct_tensorflow.graph.view import GraphView, attribute
 from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.model.outline import one_image_shapes
@@ -31,10 +31,13 @@ def fixed_batch(view: GraphView) -> int | None:
         return lengths.pop() if len(lengths) == 1 else None
     layers = read_integer_layers(view)
     ends = [name for name in view.nodes if not view.consumers(name)]
-    twin = GraphView(make_float_twin(view, layers, [layer.name for layer in layers], ends))
-    if one_image_shapes(twin, twin.nodes) is not None:
+    reference = GraphView(make_float_reference(view, layers, [layer.name for layer in layers], ends))
+    if one_image_shapes(reference, reference.nodes) is not None:
         return None
-    return next((count for count in _candidates(twin) if one_image_shapes(twin, twin.nodes, count) is not None), None)
+    return next(
+        (count for count in _candidates(reference) if one_image_shapes(reference, reference.nodes, count) is not None),
+        None,
+    )
 
 
 def _length(view: GraphView, placeholder: str) -> int | None:

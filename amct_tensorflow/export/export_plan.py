@@ -22,14 +22,14 @@ from amct_tensorflow.errors import ExportError, ModelError
 from amct_tensorflow.export.batch_sizes import least_shapes
 from amct_tensorflow.export.dilation import Dilation, find_dilations
 from amct_tensorflow.export.exported_layer import IntegerLayer, read_integer_layers
-from amct_tensorflow.export.float_twin import make_float_twin
+from amct_tensorflow.export.float_reference import make_float_reference
 from amct_tensorflow.export.observing import Range, observe
 from amct_tensorflow.export.output_grids import SUMS, Output, find_outputs_of_layers, grids_of_outputs, output_of
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.model_file import import_graph, read_model
 from amct_tensorflow.ops import OP_TYPES
-from amct_tensorflow.quantize.algorithms.activation_factors import HAIR, ActivationFactors
+from amct_tensorflow.quantize.algorithms.activation_factors import TIE_MARGIN, ActivationFactors
 from amct_tensorflow.quantize.quantized.model_files import node_map_of
 from amct_tensorflow.quantize.quantized.node_map import read_node_map
 from amct_tensorflow.results.comparison.running import Runner
@@ -58,7 +58,7 @@ def find_ties(view: GraphView, layers: Sequence[IntegerLayer], images: Mapping[s
 
 def _are_ties(steps: np.ndarray) -> bool:
     """Tells whether more than half of some values, in steps, are ties but for what float32 loses."""
-    return bool(2 * np.count_nonzero(np.abs(steps - np.floor(steps) - 0.5) < HAIR / 2) > steps.size)
+    return bool(2 * np.count_nonzero(np.abs(steps - np.floor(steps) - 0.5) < TIE_MARGIN / 2) > steps.size)
 
 
 def find_sums(view: GraphView, layers: Mapping[str, Output], outputs: Collection[str]) -> dict[str, Output]:
@@ -126,9 +126,11 @@ class ExportPlan:
     ties: frozenset[str]
 
     @cached_property
-    def twin(self) -> GraphDef:
+    def float_reference(self) -> GraphDef:
         """The same model in float."""
-        return make_float_twin(self.view, self.layers.values(), self.placed, self.outputs, self.dilations, self.ties)
+        return make_float_reference(
+            self.view, self.layers.values(), self.placed, self.outputs, self.dilations, self.ties
+        )
 
     @cached_property
     def quantized_layers(self) -> dict[str, IntegerLayer]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from amct_tensorflow.errors import AmctError, ExportError, first_line
-from amct_tensorflow.io.quiet import chatter_to_log_file
+from amct_tensorflow.io.quiet import output_to_log_file
 
 _PLACE = re.compile(r"\S*\.py:\d+(:\d+)?: (error: )?")
 
@@ -42,7 +42,7 @@ def refusals(tool: str, work: str) -> Iterator[None]:
     Raises:
         ExportError: it has raised something.
     """
-    with chatter_to_log_file("export"):
+    with output_to_log_file("export"):
         try:
             yield
         except AmctError:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from amct_tensorflow.errors import AmctError, DatasetError, EvaluatorError
 from amct_tensorflow.export.export_plan import ExportPlan
-from amct_tensorflow.export.float_twin import make_float_twin
+from amct_tensorflow.export.float_reference import make_float_reference
 from amct_tensorflow.export.output_grids import Output, limits
 from amct_tensorflow.export.target import Exported, Runtime
 from amct_tensorflow.graph.rewrite import GraphEditor
@@ -188,12 +188,12 @@ def _compare_layers(plan: ExportPlan, runtime: Runtime) -> dict[str, TensorError
 
 
 def _compare_outputs(plan: ExportPlan, runtime: Runtime) -> dict[str, OutputErrors]:
-    """Compares the outputs of both on a few images with those of the float twin, which rounds no activation."""
+    """Compares the outputs of both on a few images with those of the float reference, which rounds no activation."""
     tensors = [f"{name}:0" for name in dict.fromkeys(plan.outputs)]
     feeds = {f"{name}:0": values for name, values in plan.images.items()}
-    twin = make_float_twin(plan.view, plan.layers.values(), (), plan.outputs)
+    reference = make_float_reference(plan.view, plan.layers.values(), (), plan.outputs)
     values = []
-    for graph_def in (twin, plan.view.graph_def):
+    for graph_def in (reference, plan.view.graph_def):
         with Runner(import_graph(graph_def, plan.model)) as runner:
             values.append(runner.run(tensors, feeds))
     in_float, simulated = values

@@ -1,7 +1,7 @@
 """What a written file holds of each layer, compared with what was to be put into it.
 
-A converter may move, fold or drop what stands in the twin, and an edit may miss what it was made for. So each format
-has a reader that parses the finished bytes, from their names alone, and what it finds is compared here.
+A converter may move, fold or drop nodes of the float reference, and an edit may miss its node. So each format has a
+reader that parses the finished bytes, from their names alone, and what it finds is compared here.
 """
 
 from collections.abc import Callable, Mapping, Sequence

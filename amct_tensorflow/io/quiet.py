@@ -23,7 +23,7 @@ _LOGGERS = ("absl", "tensorflow")
 
 
 @contextmanager
-def chatter_to_log_file(module: str) -> Iterator[None]:
+def output_to_log_file(module: str) -> Iterator[None]:
     """Sends what is printed, warned of, or logged by TensorFlow and Keras to the log file until the block ends.
 
     Messages of our own, too, are kept off the console meanwhile.

@@ -1,4 +1,4 @@
-"""Divides streams by factors per channel, which go into the weights on both sides: the model computes the same.
+"""Scales the channels of equalization groups, and the weights on both sides inversely: the model computes the same.
 
     x / f --> layer(w * f)     and where x comes from     layer(v / f) --> BiasAdd(b / f)
 
@@ -14,19 +14,19 @@ import numpy as np
 from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph.nodes import make_const
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.model.equalization_groups import Stream, Streams, find_streams
+from amct_tensorflow.model.equalization_groups import EqualizationGroup, EqualizationGroups, find_equalization_groups
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 
 _REMEDY = "Use the record that quantize_preprocess and quantize_model wrote for this model, with the same outputs."
 
 
-def balance_streams(fused: FusedGraph, factors: Mapping[str, tuple[float, ...]], outputs: Sequence[str]) -> FusedGraph:
-    """Divides streams by factors per channel.
+def equalize(fused: FusedGraph, factors: Mapping[str, tuple[float, ...]], outputs: Sequence[str]) -> FusedGraph:
+    """Divides the channels of equalization groups by factors.
 
     Args:
         fused: the graph, after fusion.
-        factors: per layer by what to divide its input, [Cin], above 0; layers that read one stream must agree, and
-            those left out follow.
+        factors: per layer by what to divide its input, [Cin], above 0; layers that read one group must agree, and
+            those without factors take those of their group.
         outputs: nodes whose own value is requested.
 
     Returns:
@@ -38,19 +38,19 @@ def balance_streams(fused: FusedGraph, factors: Mapping[str, tuple[float, ...]],
     """
     if not factors:
         return fused
-    found = find_streams(fused, outputs)
+    found = find_equalization_groups(fused, outputs)
     _check_layers(fused, found, factors)
     inputs: dict[str, np.ndarray] = {}
     outputs_of: dict[str, np.ndarray] = {}
     balance: dict[str, tuple[float, ...]] = {}
     scaled: set[str] = set()
-    for stream in found.streams:
-        values = _factors_of(stream, factors)
+    for group in found.groups:
+        values = _factors_of(group, factors)
         if values is not None:
-            inputs.update(dict.fromkeys(stream.readers, np.asarray(values, np.float64)))
-            outputs_of.update(dict.fromkeys(stream.producers, np.asarray(values, np.float64)))
-            balance.update(dict.fromkeys(stream.readers, values))
-            scaled.update(stream.nodes)
+            inputs.update(dict.fromkeys(group.readers, np.asarray(values, np.float64)))
+            outputs_of.update(dict.fromkeys(group.producers, np.asarray(values, np.float64)))
+            balance.update(dict.fromkeys(group.readers, values))
+            scaled.update(group.nodes)
     editor = GraphEditor(fused.view)
     layers = {
         name: _scale(fused, editor, layer, inputs.get(name), outputs_of.get(name))
@@ -60,13 +60,13 @@ def balance_streams(fused: FusedGraph, factors: Mapping[str, tuple[float, ...]],
     return replace(fused, view=view, layers=layers, balance=balance, scaled=frozenset(scaled))
 
 
-def _check_layers(fused: FusedGraph, found: Streams, factors: Mapping[str, tuple[float, ...]]) -> None:
-    channels = {reader: stream.channels for stream in found.streams for reader in stream.readers}
+def _check_layers(fused: FusedGraph, found: EqualizationGroups, factors: Mapping[str, tuple[float, ...]]) -> None:
+    channels = {reader: group.channels for group in found.groups for reader in group.readers}
     for name, values in factors.items():
         if name not in channels:
-            obstacle = found.obstacles.get(name, "the model has no such layer with weights")
+            reason = found.unscalable.get(name, "the model has no such layer with weights")
             raise RecordError(
-                f"The input of layer {name!r} has a tensor_balance_factor, but cannot be scaled: {obstacle}. {_REMEDY}"
+                f"The input of layer {name!r} has a tensor_balance_factor, but cannot be scaled: {reason}. {_REMEDY}"
             )
         if len(values) != channels[name]:
             raise RecordError(
@@ -75,8 +75,8 @@ def _check_layers(fused: FusedGraph, found: Streams, factors: Mapping[str, tuple
             )
 
 
-def _factors_of(stream: Stream, factors: Mapping[str, tuple[float, ...]]) -> tuple[float, ...] | None:
-    given = [name for name in stream.readers if name in factors]
+def _factors_of(group: EqualizationGroup, factors: Mapping[str, tuple[float, ...]]) -> tuple[float, ...] | None:
+    given = [name for name in group.readers if name in factors]
     for name in given[1:]:
         if factors[name] != factors[given[0]]:
             raise RecordError(

@@ -1,11 +1,11 @@
-"""Streams: tensors whose channels can be scaled without changing what the model computes.
+"""Equalization groups: tensors whose channels are scaled together, which does not change what the model computes.
 
-    layer --> Add --> Relu --> layer           a residual stream; its factors go into the weights on both sides
+    layer --> Add --> Relu --> layer           a residual path; its factors go into the weights on both sides
     layer ----^          `--> layer
 
 What stands between layers must pass positive factors per channel on: sums, ReLU, pooling, and what moves channels.
-ReLU6 does not, since its bound would have to move along. If anything but layers yields or reads a tensor of a stream,
-outputs asked for included, the stream is left alone.
+ReLU6 does not, since its bound would have to move along. A group is left alone if anything but a layer
+yields or reads one of its tensors, or if one of them is an output of the model.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -20,8 +20,8 @@ from amct_tensorflow.ops.channel_paths import channels_behind
 
 
 @dataclass(frozen=True)
-class Stream:
-    """Tensors that can be scaled per channel, all alike.
+class EqualizationGroup:
+    """Tensors whose channels are all scaled by the same factors.
 
     Attributes:
         producers: names of the layers whose outputs they come from, in topological order.
@@ -37,20 +37,20 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Streams:
-    """What was found in a graph.
+class EqualizationGroups:
+    """The equalization groups of a graph.
 
     Attributes:
-        streams: those that can be scaled.
-        obstacles: per layer with weights whose input cannot be scaled, why not, as the rest of a sentence about it.
+        groups: those that can be scaled.
+        unscalable: per layer with weights whose input cannot be scaled, why not, as the rest of a sentence about it.
     """
 
-    streams: tuple[Stream, ...]
-    obstacles: Mapping[str, str]
+    groups: tuple[EqualizationGroup, ...]
+    unscalable: Mapping[str, str]
 
 
-def find_streams(fused: FusedGraph, outputs: Iterable[str]) -> Streams:
-    """Finds the streams of a graph.
+def find_equalization_groups(fused: FusedGraph, outputs: Iterable[str]) -> EqualizationGroups:
+    """Finds the equalization groups of a graph.
 
     Args:
         fused: the graph, after fusion.
@@ -60,7 +60,7 @@ def find_streams(fused: FusedGraph, outputs: Iterable[str]) -> Streams:
 
 
 class _Finder:
-    """Ties the tensors of a graph together, as far as one factor per channel goes through them."""
+    """Joins the tensors of a graph into groups that must share their factors."""
 
     def __init__(self, fused: FusedGraph, outputs: tuple[str, ...]) -> None:
         self._fused = fused
@@ -72,8 +72,8 @@ class _Finder:
         self._channels: dict[str, Channels] = {}
         self._tied_to: dict[str, str] = {}
 
-    def find(self) -> Streams:
-        """Returns the streams in which nothing stands that a factor does not go through."""
+    def find(self) -> EqualizationGroups:
+        """Returns the groups of which every tensor can be scaled, and why the inputs of other layers cannot."""
         for node in self._view.topological():
             if node.name in self._needed:
                 self._tie(node)
@@ -81,22 +81,22 @@ class _Finder:
         for name in self._channels:
             members.setdefault(self._root(name), []).append(name)
         readers = {root: self._readers(names) for root, names in members.items()}
-        obstacles = {root: self._obstacle(names) for root, names in members.items()}
-        streams = [
-            Stream(
+        reasons = {root: self._why_unscalable(names) for root, names in members.items()}
+        groups = [
+            EqualizationGroup(
                 tuple(layer.name for tail, layer in self._tails.items() if tail in names),
                 readers[root],
                 self._channels[root].number,
                 names,
             )
             for root, names in ((root, frozenset(names)) for root, names in members.items())
-            if obstacles[root] is None and readers[root]
+            if reasons[root] is None and readers[root]
         ]
-        found = {reader for stream in streams for reader in stream.readers}
-        return Streams(
-            tuple(streams),
+        found = {reader for group in groups for reader in group.readers}
+        return EqualizationGroups(
+            tuple(groups),
             {
-                name: self._obstacle_of(layer, obstacles)
+                name: self._why_not_input(layer, reasons)
                 for name, layer in self._layers.items()
                 if layer.weights is not None and name in self._needed and name not in found
             },
@@ -129,7 +129,7 @@ class _Finder:
         found = {edge.node.name for name in names for edge in self._view.consumers(name)}
         return tuple(name for name, layer in self._layers.items() if name in found and layer.weights is not None)
 
-    def _obstacle(self, names: Iterable[str]) -> str | None:
+    def _why_unscalable(self, names: Iterable[str]) -> str | None:
         """Returns why the tensors of the nodes cannot be scaled; None if they can."""
         for name in names:
             if name in self._outputs:
@@ -158,10 +158,10 @@ class _Finder:
         taken = layer.input_channels
         return taken is not None and (taken.number, taken.axis) == (channels.number, channels.axis)
 
-    def _obstacle_of(self, layer: FusedLayer, obstacles: Mapping[str, str | None]) -> str:
+    def _why_not_input(self, layer: FusedLayer, reasons: Mapping[str, str | None]) -> str:
         source = self._view.producer(self._fused.input_of(layer.name))
         if source.name in self._channels:
-            return obstacles[self._root(source.name)] or f"{source.name!r} is read otherwise"
+            return reasons[self._root(source.name)] or f"{source.name!r} is read otherwise"
         return f"{source.name!r} ({source.op}) stands before it, and passes no factors per channel on"
 
 

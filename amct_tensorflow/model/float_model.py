@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.graph.view import GraphView, upstream
-from amct_tensorflow.model.equalization import balance_streams
+from amct_tensorflow.model.equalization import equalize
 from amct_tensorflow.model.fusion import FusedGraph, fuse
 from amct_tensorflow.model.fusion_before import fold_before
 from amct_tensorflow.model.layers import LayerSpec, find_layers
@@ -132,11 +132,11 @@ class FloatModel:
         return [replace(layer, written_as=renamed.get(layer.name)) for layer in find_layers(self.view)]
 
     def fuse(self, unfused: Collection[str] = (), balance: Mapping[str, tuple[float, ...]] | None = None) -> FusedGraph:
-        """Fuses the layers with what stands around them, and scales the streams between them.
+        """Fuses the layers with what stands around them, and scales the groups between them.
 
         Args:
             unfused: layers next to which BatchNorms are kept.
-            balance: per layer by what to divide its input, [Cin]; see ``balance_streams``.
+            balance: per layer by what to divide its input, [Cin]; see ``equalize``.
 
         Raises:
             RecordError: the model cannot be balanced so.
@@ -146,7 +146,7 @@ class FloatModel:
         if key not in self._fused:
             behind = fuse(self.view, keep=self.outputs, unfused=kept, origins=self._prepared.origins)
             fused = fold_before(behind, self.outputs, kept)
-            self._fused[key] = balance_streams(fused, factors, self.outputs)
+            self._fused[key] = equalize(fused, factors, self.outputs)
         return self._fused[key]
 
     def original_upstream(self, names: Iterable[str]) -> set[str]:

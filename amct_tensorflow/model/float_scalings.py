@@ -15,7 +15,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.graph.nodes import BARRIER
 from amct_tensorflow.graph.view import Consumer, GraphView, attribute, data_inputs, parse_tensor_name
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
-from amct_tensorflow.model.layers import obstacle_of_place
+from amct_tensorflow.model.layers import control_flow_reason
 from amct_tensorflow.model.opened_functions import OpenGraph
 from amct_tensorflow.ops.affine import BATCH_NORM
 from amct_tensorflow.ops.multiply_accumulates import CARRIERS
@@ -72,7 +72,7 @@ def find_float_scalings(
             continue
         chain = list(_chain(view, node, outputs, neighbours.tails))
         seen.update(str(each.name) for each in chain)
-        where = graph.inside.get(str(node.name)) or obstacle_of_place(view, node)
+        where = graph.inside.get(str(node.name)) or control_flow_reason(view, node)
         types = tuple(str(each.op) for each in chain)
         if any(_scales(view, each) for each in chain):
             found.append(FloatScaling(str(chain[-1].name), types, where or neighbours.why(chain)))

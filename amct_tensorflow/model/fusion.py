@@ -26,7 +26,7 @@ from amct_tensorflow.graph.nodes import behind_barrier, make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 from amct_tensorflow.log import log_for
-from amct_tensorflow.model.layers import layer_weights, obstacle
+from amct_tensorflow.model.layers import layer_weights, why_not_quantizable
 from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.ops.affine import BATCH_NORM, Affine, Channels, as_affine
 from amct_tensorflow.ops.channel_paths import channels_behind
@@ -185,7 +185,7 @@ def fuse(
     alike: dict[str, str] = {}
     found: dict[str, FusedLayer] = {}
     for node in view.topological():
-        if obstacle(view, node) is None:
+        if why_not_quantizable(view, node) is None:
             found[node.name] = _fuse_layer(view, editor, node, keep, node.name not in unfused, known, alike)
     folded = sum(bool(layer.absorbed) for layer in found.values())
     log_for("fusion").debug("Folded the nodes behind %d of %d layers.", folded, len(found))

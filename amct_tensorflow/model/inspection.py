@@ -13,7 +13,7 @@ from amct_tensorflow.model.endpoints import Endpoint, find_inputs, find_outputs
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.float_scalings import FloatScaling, find_float_scalings
 from amct_tensorflow.model.fusion import FusedLayer
-from amct_tensorflow.model.layers import IN_LOOP, obstacle
+from amct_tensorflow.model.layers import IN_LOOP, why_not_quantizable
 from amct_tensorflow.model.opened_functions import OpenGraph, open_functions
 from amct_tensorflow.model.outline import one_image_shapes
 from amct_tensorflow.ops import OP_TYPES
@@ -38,7 +38,7 @@ class InspectedLayer:
         counts_one_row: whether it is not known how many rows, or images, become of one image before it, so that its
             multiply-accumulates are those of one.
         in_loop: whether it runs any number of times per image.
-        obstacle: why it cannot be quantized, as the rest of a sentence about it; None if it can.
+        reason: why it cannot be quantized, as the rest of a sentence about it; None if it can.
     """
 
     name: str
@@ -52,7 +52,7 @@ class InspectedLayer:
     absorbed_types: tuple[str, ...]
     counts_one_row: bool
     in_loop: bool
-    obstacle: str | None
+    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Inspection:
     @property
     def quantizable(self) -> list[str]:
         """Names of the layers that can be quantized."""
-        return [layer.name for layer in self.layers if layer.obstacle is None]
+        return [layer.name for layer in self.layers if layer.reason is None]
 
     @property
     def parameters(self) -> int:
@@ -189,7 +189,7 @@ def _layer(graph: OpenGraph, node: NodeDef, fused: FusedLayer | None, varying: C
         absorbed=() if fused is None else tuple(dict.fromkeys(fused.absorbed)),
         absorbed_types=() if fused is None else fused.absorbed_types,
         in_loop=in_loop,
-        obstacle=graph.inside.get(name) or obstacle(view, node),
+        reason=graph.inside.get(name) or why_not_quantizable(view, node),
     )
 
 

@@ -69,13 +69,13 @@ def format_inspection(inspection: Inspection, width: int | None = None) -> str:
         inspection: the inspection.
         width: names of layers that would go beyond so many characters are shortened; None for whole names.
     """
-    reasons = list(dict.fromkeys(layer.obstacle for layer in inspection.layers if layer.obstacle is not None))
+    reasons = list(dict.fromkeys(layer.reason for layer in inspection.layers if layer.reason is not None))
     rows = [_row(inspection, layer, reasons) for layer in inspection.layers]
     blocks = [
         [f"model    {inspection.source}", *_endpoints("input ", inspection.inputs),
          *_endpoints("output", inspection.outputs)],
         format_table(_HEADER, rows, _NUMBERS, width) if rows else [],
-        [_obstacle(inspection, number, reason) for number, reason in enumerate(reasons, 1)],
+        [_reason(inspection, number, reason) for number, reason in enumerate(reasons, 1)],
         list(_scalings(inspection)),
         [line for note in notes(inspection) for line in wrap(f"note: {note}", width or _WIDTH)],
         _sums(inspection),
@@ -103,7 +103,7 @@ def _row(inspection: Inspection, layer: InspectedLayer, reasons: Sequence[str]) 
         abbreviated(layer.parameters),
         "-" if count is None else abbreviated(count),
         f"{100 * inspection.share([layer.name]).value:.1f}%",
-        "yes" if layer.obstacle is None else f"no [{reasons.index(layer.obstacle) + 1}]",
+        "yes" if layer.reason is None else f"no [{reasons.index(layer.reason) + 1}]",
         _folded(layer),
         printable(layer.name),
     )
@@ -118,8 +118,8 @@ def _folded(layer: InspectedLayer) -> str:
     return "scale" if scales else "bias" if shifts else "-"
 
 
-def _obstacle(inspection: Inspection, number: int, reason: str) -> str:
-    names = [layer.name for layer in inspection.layers if layer.obstacle == reason]
+def _reason(inspection: Inspection, number: int, reason: str) -> str:
+    names = [layer.name for layer in inspection.layers if layer.reason == reason]
     return f"[{number}] {plural(len(names), 'layer')}, {100 * inspection.share(names).value:.1f} %: {reason}"
 
 
@@ -192,8 +192,8 @@ def _layer(layer: InspectedLayer) -> dict[str, Any]:
         "in_loop": layer.in_loop,
         "folded": layer.absorbed,
         "folded_types": layer.absorbed_types,
-        "quantizable": layer.obstacle is None,
-        "reason": layer.obstacle,
+        "quantizable": layer.reason is None,
+        "reason": layer.reason,
     }
 
 

@@ -63,21 +63,21 @@ def layer_weights(view: GraphView, node: NodeDef) -> np.ndarray | None:
     return weights if weights is not None and weights.ndim == op_type.weight_rank else None
 
 
-def obstacle(view: GraphView, node: NodeDef) -> str | None:
+def why_not_quantizable(view: GraphView, node: NodeDef) -> str | None:
     """Returns why a node cannot be quantized, as the rest of a sentence about it; None if it can."""
     op_type = OP_TYPES.get(node.op)
     if op_type is None:
-        return _obstacle_of_type(view, node)
+        return _why_not_type(view, node)
     dtype = attribute(node, "T").type
     if dtype != tf.float32.as_datatype_enum:
         name = tf.dtypes.as_dtype(dtype).name if dtype else "no type that the graph tells"
         remedy = f"; {IN_FLOAT32}" if dtype in HALF_PRECISION else ""
         return f"it computes {name}, and only float32 can be quantized{remedy}"
-    place = obstacle_of_place(view, node)
+    place = control_flow_reason(view, node)
     if place is not None:
         return place
     if op_type.weight_input is not None:
-        reason = _obstacle_of_weights(view, node, op_type)
+        reason = _why_not_weights(view, node, op_type)
         if reason is not None:
             return reason
     if view.constant(node.input[op_type.data_input]) is not None:
@@ -85,14 +85,14 @@ def obstacle(view: GraphView, node: NodeDef) -> str | None:
     return op_type.restriction(node)
 
 
-def obstacle_of_place(view: GraphView, node: NodeDef) -> str | None:
+def control_flow_reason(view: GraphView, node: NodeDef) -> str | None:
     """Returns why where it stands keeps a node in float, as the rest of a sentence about it; None if it does not."""
     if node.name in view.loop_nodes:
         return IN_LOOP
     return IN_BRANCH if node.name in view.branch_nodes else None
 
 
-def _obstacle_of_type(view: GraphView, node: NodeDef) -> str:
+def _why_not_type(view: GraphView, node: NodeDef) -> str:
     unquantized = UNQUANTIZED.get(node.op)
     if unquantized is None:
         return f"its op type {node.op} is none of {', '.join(OP_TYPES)}"
@@ -103,7 +103,7 @@ def _obstacle_of_type(view: GraphView, node: NodeDef) -> str:
     return unquantized.reason
 
 
-def _obstacle_of_weights(view: GraphView, node: NodeDef, op_type: OpType) -> str | None:
+def _why_not_weights(view: GraphView, node: NodeDef, op_type: OpType) -> str | None:
     assert op_type.weight_input is not None
     weights = view.constant(node.input[op_type.weight_input])
     if weights is None:
@@ -135,7 +135,7 @@ def find_layers(view: GraphView) -> list[LayerSpec]:
     return [
         LayerSpec(node.name, node.op, OP_TYPES[node.op].has_weights and not _is_fully_connected(view, node))
         for node in view.graph_def.node
-        if obstacle(view, node) is None
+        if why_not_quantizable(view, node) is None
     ]
 
 

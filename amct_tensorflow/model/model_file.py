@@ -9,7 +9,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
-from amct_tensorflow.model.loading.frozen_graph import obstacle_to_import
+from amct_tensorflow.model.loading.frozen_graph import why_not_importable
 from amct_tensorflow.model.loading.load import load_frozen
 
 # A model holding one of these has been quantized, or is being calibrated, already (spec section 4).
@@ -60,7 +60,7 @@ def import_graph(graph_def: GraphDef, source: str | Path) -> tf.Graph:
         try:
             tf.import_graph_def(imported, name="")
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
-            reason = obstacle_to_import(imported) or f"{error} Freeze it again, for this version of TensorFlow."
+            reason = why_not_importable(imported) or f"{error} Freeze it again, for this version of TensorFlow."
             raise ModelError(f"TensorFlow cannot import {source}: {reason}") from error
     return graph
 

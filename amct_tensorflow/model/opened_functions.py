@@ -35,7 +35,7 @@ class OpenGraph(NamedTuple):
     Attributes:
         view: the graph; what stands in functions has no consumers outside of it.
         names: the nodes on which the outputs depend, and those that stand in the functions that these call.
-        inside: per node that stands in a function, why it cannot be quantized, as ``obstacle`` says it.
+        inside: per node that stands in a function, why it cannot be quantized, as ``why_not_quantizable`` says it.
     """
 
     view: GraphView

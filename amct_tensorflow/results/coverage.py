@@ -37,7 +37,7 @@ def _reasons(inspection: Inspection, quantized: Collection[str]) -> Iterator[str
     names: dict[str, list[str]] = {}
     for layer in inspection.layers:
         if layer.name not in quantized:
-            names.setdefault(layer.obstacle or _DISABLED, []).append(layer.name)
+            names.setdefault(layer.reason or _DISABLED, []).append(layer.name)
     shares = {reason: inspection.share(found).value for reason, found in names.items()}
     ranked = sorted(shares, key=lambda reason: -shares[reason])
     for reason in ranked[:_MOST_REASONS]:

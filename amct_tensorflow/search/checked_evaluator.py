@@ -20,7 +20,7 @@ from amct_tensorflow.search.evaluator import (
     is_list_of_predictions,
 )
 from amct_tensorflow.search.source_code import code_of
-from amct_tensorflow.search.workers.serialization import pack
+from amct_tensorflow.search.workers.serialization import serialize
 
 
 def check_sharing(evaluator: AutoCalibrationEvaluatorBase) -> None:
@@ -144,7 +144,7 @@ class CheckedEvaluator:
         except Exception as error:
             raise self._failure("identity", "its data", error) from error
 
-    def packed(self) -> bytes:
+    def serialized(self) -> bytes:
         """Returns the evaluator as workers take it.
 
         Raises:
@@ -152,7 +152,7 @@ class CheckedEvaluator:
             WorkerError: it cannot be sent to another process.
         """
         check_sharing(self._evaluator)
-        return pack(self._evaluator)
+        return serialize(self._evaluator)
 
     def code(self) -> str:
         """Returns the code of the evaluator's class."""

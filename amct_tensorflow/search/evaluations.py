@@ -12,7 +12,7 @@ from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 from amct_tensorflow.search.evaluator import Evaluation
 from amct_tensorflow.search.run_key import digest
 from amct_tensorflow.search.state import SearchState
-from amct_tensorflow.search.workers.scheduler import Crew
+from amct_tensorflow.search.workers.scheduler import Scheduler
 from amct_tensorflow.search.workers.shares import Candidate
 
 
@@ -24,18 +24,22 @@ class Evaluations:
     """
 
     def __init__(
-        self, evaluator: CheckedEvaluator, state: SearchState, outputs: Sequence[str], crew: Crew | None = None
+        self,
+        evaluator: CheckedEvaluator,
+        state: SearchState,
+        outputs: Sequence[str],
+        scheduler: Scheduler | None = None,
     ) -> None:
         """Takes the evaluator, and workers that evaluate instead of this process, if there are any."""
         self.evaluator = evaluator
         self._state = state
         self._outputs = outputs
-        self._crew = crew
+        self._scheduler = scheduler
 
     @property
     def in_background(self) -> bool:
         """Whether models are evaluated while this process does something else."""
-        return self._crew is not None
+        return self._scheduler is not None
 
     def begin(self, quantized: Collection[str] | None, model: bytes, title: str, *, in_integers: bool = False) -> None:
         """Lets workers begin with a model that is going to be asked for; without workers nothing happens.
@@ -43,13 +47,13 @@ class Evaluations:
         What is found out counts, and is kept, when it is asked for; so all is as if it had been found out then. The
         arguments are those of ``get``.
         """
-        if self._crew is not None and self._known(quantized, digest(model), in_integers) is None:
-            self._crew.begin(self._candidate(model, title))
+        if self._scheduler is not None and self._known(quantized, digest(model), in_integers) is None:
+            self._scheduler.begin(self._candidate(model, title))
 
     def forget(self, model: bytes) -> None:
         """Takes back that workers are to evaluate a model."""
-        if self._crew is not None:
-            self._crew.forget(digest(model))
+        if self._scheduler is not None:
+            self._scheduler.forget(digest(model))
 
     def get(
         self, quantized: Collection[str] | None, model: bytes, title: str, *, in_integers: bool = False
@@ -77,11 +81,11 @@ class Evaluations:
         return evaluation if evaluation is not None and evaluation.model == identity else None
 
     def _evaluate(self, model: bytes, title: str) -> Evaluation:
-        if self._crew is None:
+        if self._scheduler is None:
             graph = import_graph(tf.compat.v1.GraphDef.FromString(model), title)
             return self.evaluator.evaluate(graph, self._outputs, title)
         start = time.perf_counter()
-        shares = self._crew.finish(self._candidate(model, title))
+        shares = self._scheduler.finish(self._candidate(model, title))
         return self.evaluator.join_shares(shares.results, title, shares.seconds, time.perf_counter() - start)
 
     def _candidate(self, model: bytes, title: str) -> Candidate:

@@ -35,7 +35,7 @@ def _check_calibration(model: FloatModel, config: QuantConfig, calibration: Cali
     fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
     shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
     check_record(calibration.factors, shapes, model.op_types, "of the earlier run")
-    layers = set(config.enabled_layers()) - calibration.obstacles.keys()
+    layers = set(config.enabled_layers()) - calibration.unquantizable.keys()
     if (
         set(calibration.factors) != {*layers, *(tensor.key for tensor in config.tensor_quantize)}
         or set(calibration.analyses) != layers

@@ -30,7 +30,7 @@ from amct_tensorflow.search.state import SearchState
 from amct_tensorflow.search.statistics import LossInterval, paired_interval
 from amct_tensorflow.search.strategy import CheckedStrategy
 from amct_tensorflow.search.trials import Configuration, Effort, SearchResult, Trial
-from amct_tensorflow.search.workers.scheduler import Crew
+from amct_tensorflow.search.workers.scheduler import Scheduler
 
 _ORIGINAL = "the original model"
 _ALL_QUANTIZED = "the model with all layers quantized"
@@ -49,7 +49,7 @@ def run_search(
     strategy: CheckedStrategy,
     sensitivity: SensitivityBase,
     state: SearchState,
-    crew: Crew | None = None,
+    scheduler: Scheduler | None = None,
     *,
     exact: bool = False,
 ) -> SearchResult:
@@ -66,7 +66,7 @@ def run_search(
         strategy: says which layers to roll back.
         sensitivity: ranks the layers.
         state: what an earlier run found out, and where this one keeps what it does.
-        crew: workers that evaluate; None if this process does.
+        scheduler: workers that evaluate; None if this process does.
         exact: evaluate every candidate as it would be saved.
 
     Returns:
@@ -78,10 +78,10 @@ def run_search(
         KeyboardInterrupt: it was interrupted before that.
     """
     start = time.perf_counter()
-    evaluations = Evaluations(evaluator, state, model.outputs, crew)
+    evaluations = Evaluations(evaluator, state, model.outputs, scheduler)
     calibrate = _prepare(model, config, evaluator, sensitivity, state)
-    if crew is not None:
-        crew.gather()
+    if scheduler is not None:
+        scheduler.gather()
     original_model = model.graph_def.SerializeToString(deterministic=True)
     evaluations.begin(None, original_model, _ORIGINAL)
     original = None if evaluations.in_background else _evaluate_original(original_model, evaluations)
@@ -89,7 +89,7 @@ def run_search(
     fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
     plan = calibration.plan(fused, model.outputs)
     with closing(LayerScores(model.outline, plan, calibration)) as scores:
-        search = RollBack(plan, evaluations, scores, calibration.obstacles)
+        search = RollBack(plan, evaluations, scores, calibration.unquantizable)
         search.begin(_all_quantized(config, calibration), _ALL_QUANTIZED, simulated=True)
         original = original or _evaluate_original(original_model, evaluations)
         # Only now, so that the state of a run with workers is that of one without.
@@ -144,7 +144,7 @@ def _keep(calibration: CalibrationResult, state: SearchState) -> None:
 
 def _all_quantized(config: QuantConfig, calibration: CalibrationResult) -> dict[str, bool]:
     """Returns the configuration that quantizes every layer which calibration has found factors for."""
-    return {name: name not in calibration.obstacles for name in config.enabled_layers()}
+    return {name: name not in calibration.unquantizable for name in config.enabled_layers()}
 
 
 def _evaluate_original(model: bytes, evaluations: Evaluations) -> Evaluation:

@@ -134,7 +134,7 @@ class SearchState:
             "ranges": {name: [one.lowest, one.highest] for name, one in summaries.items()},
             "batches": len(calibration.batches),
             "images": calibration.images,
-            "obstacles": dict(calibration.obstacles),
+            "obstacles": dict(calibration.unquantizable),
         }
         self._keep("calibration", _CALIBRATION, entry, arrays)
 
@@ -251,10 +251,10 @@ def _read_calibration(folder: Path, entry: Mapping[str, Any]) -> CalibrationResu
     ranges = expect(dict, entry.get("ranges", {}), "the ranges")
     summaries = {name: _read_summary(name, content, arrays) for name, content in ranges.items()}
     images = None if entry.get("images") is None else expect(int, entry["images"], "the number of images")
-    obstacles = expect(dict, entry.get("obstacles", {}), "the obstacles")
+    obstacles = expect(dict, entry.get("obstacles", {}), "why layers stay in float")
     return CalibrationResult(
         parse_record(record, source), corrections, analyses, batches, parse_balance(record, source), summaries, images,
-        {name: expect(str, obstacle, f"the obstacle of layer {name!r}") for name, obstacle in obstacles.items()},
+        {name: expect(str, obstacle, f"why layer {name!r}") for name, obstacle in obstacles.items()},
     )  # fmt: skip
 
 

@@ -128,7 +128,7 @@ def test_an_inserted_pair_of_which_one_is_missing_is_damaged():
     view = plan.view.edited(plan.view.graph_def)
     view.graph_def.node.add(name="back", op="AscendAntiQuant", input=["x"])
     with pytest.raises(ModelError, match="'back' of the quantized model is no part of a quantized layer"):
-        replace(plan, view=type(view)(view.graph_def)).twin  # noqa: B018 - making it raises
+        replace(plan, view=type(view)(view.graph_def)).float_reference  # noqa: B018 - making it raises
 
 
 def test_ops_that_tensorflow_lite_does_not_know_are_named():

@@ -9,7 +9,7 @@ from amct_tensorflow.errors import ModelError, ModelNotFoundError
 from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name, static_shapes
 from amct_tensorflow.model.fusion import fuse
-from amct_tensorflow.model.layers import find_layers, obstacle
+from amct_tensorflow.model.layers import find_layers, why_not_quantizable
 from amct_tensorflow.model.model_file import check_not_quantized, check_outputs, import_graph, read_model
 
 
@@ -200,7 +200,7 @@ def test_tensor_names(text, expected):
 
 def names(make):
     view = GraphView(build(make))
-    return [node.name for node in view.graph_def.node if obstacle(view, node) is None]
+    return [node.name for node in view.graph_def.node if why_not_quantizable(view, node) is None]
 
 
 def test_restrictions_of_the_op_types():

@@ -124,7 +124,7 @@ def test_what_cannot_be_quantized_tells_why():
         tf.matmul(scores, tf.matmul(x, normal((8, 4)), name="values"), name="mixed")
 
     found = inspect(make)
-    assert {layer.name: layer.obstacle for layer in found.layers} == {
+    assert {layer.name: layer.reason for layer in found.layers} == {
         "scores": "its weights are no constant, but computed",
         "values": None,
         "mixed": "its weights are no constant, but computed",
@@ -140,7 +140,7 @@ def test_a_graph_that_is_not_frozen(use_resource):
         tf.matmul(placeholder(None, 8), weights, name="scores")
 
     (layer,) = inspect(make).layers
-    assert layer.obstacle == "its weights are the variable 'weights', as the model is not frozen"
+    assert layer.reason == "its weights are the variable 'weights', as the model is not frozen"
 
 
 def test_an_op_that_tensorflow_does_not_know():
@@ -226,9 +226,9 @@ def recurrent():
 
 def check_recurrent(found):
     inside, dense = sorted(found.layers, key=lambda layer: not layer.in_loop)
-    assert inside.in_loop and inside.obstacle == IN_LOOP
+    assert inside.in_loop and inside.reason == IN_LOOP
     assert (inside.parameters, inside.multiply_accumulates, inside.weights_shape) == (16, 16, (4, 4))
-    assert dense.obstacle is None and dense.multiply_accumulates == 8
+    assert dense.reason is None and dense.multiply_accumulates == 8
     assert found.share(["dense"]) == Share(1 / 3, "multiply-accumulates", True)
     assert str(found.share(["dense"])) == "at most 33.3 % of the multiply-accumulates"
     assert any("one round is counted" in note for note in notes(found))
@@ -257,8 +257,8 @@ def test_functions_of_branches_are_looked_into():
         conv(y, 2, "conv")
 
     found = inspect(make)
-    inside = [layer for layer in found.layers if layer.obstacle is not None]
-    assert [layer.obstacle for layer in inside] == [IN_BRANCH] * 2
+    inside = [layer for layer in found.layers if layer.reason is not None]
+    assert [layer.reason for layer in inside] == [IN_BRANCH] * 2
     assert [layer.multiply_accumulates for layer in found.layers if layer not in inside] == [25 * 2 * 27]
     assert [layer.multiply_accumulates for layer in inside] == [25 * 3 * 27] * 2 and not inside[0].in_loop
     (scaling,) = found.float_scalings
@@ -279,7 +279,7 @@ def test_functions_that_something_else_calls():
         )  # fmt: skip
 
     (layer,) = inspect(make).layers
-    assert "in a function, which is called in a way" in layer.obstacle and layer.parameters == 16
+    assert "in a function, which is called in a way" in layer.reason and layer.parameters == 16
 
 
 # --------------------------------------------------------------------------------------------- Scalings that are left

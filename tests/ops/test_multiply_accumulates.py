@@ -6,7 +6,7 @@ from graphs import build, normal, tf1
 
 from amct_tensorflow.graph.view import GraphView, static_shapes
 from amct_tensorflow.model.fusion import fuse
-from amct_tensorflow.model.layers import obstacle
+from amct_tensorflow.model.layers import why_not_quantizable
 from amct_tensorflow.model.outline import one_image_shapes
 from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.ops.einsum import Equation, parse_equation
@@ -164,14 +164,14 @@ def test_what_is_never_quantized(make, expected, reason):
         name = make().op.name
     view = GraphView(graph.as_graph_def(), static_shapes(graph))
     assert multiply_accumulates(view, view.nodes[name]) == expected
-    assert reason in obstacle(view, view.nodes[name])
+    assert reason in why_not_quantizable(view, view.nodes[name])
 
 
 def test_a_whole_program_is_told_to_be_one():
     graph_def = tf1.GraphDef()
     graph_def.node.add(name="program", op="XlaCallModule")
     view = GraphView(graph_def)
-    assert "exported for XLA" in obstacle(view, view.nodes["program"])
+    assert "exported for XLA" in why_not_quantizable(view, view.nodes["program"])
     assert multiply_accumulates(view, view.nodes["program"]) is None
 
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from graphs import build, normal, tf1
 
 from amct_tensorflow.graph.view import GraphView, static_shapes
-from amct_tensorflow.model.layers import find_layers, obstacle
+from amct_tensorflow.model.layers import find_layers, why_not_quantizable
 from amct_tensorflow.ops import OP_TYPES
 
 
@@ -236,7 +236,7 @@ VOLUME = [1, 4, 8, 8, 3]
 def test_why_a_node_cannot_be_quantized(make, reason):
     view = GraphView(build(make))
     (node,) = [view.nodes[name] for name in view.nodes if not view.consumers(name)]
-    found = obstacle(view, node)
+    found = why_not_quantizable(view, node)
     assert found is None if reason is None else found is not None and reason in found
 
 

@@ -32,8 +32,8 @@ from amct_tensorflow.quantize.record.factors import unfused_layers
 from amct_tensorflow.quantize.record.record_file import read_balance, read_record
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
+from amct_tensorflow.search.integers.availability import why_no_integer_kernels
 from amct_tensorflow.search.integers.integer_execution import IntegerExecution
-from amct_tensorflow.search.integers.obstacle import obstacle_to_integers
 from random_models.building import INPUT, build, step_of
 from random_models.references import expect
 from random_models.values import batches
@@ -263,7 +263,7 @@ def _decibels(signal, noise):
 
 def _check_integers(case):
     """The execution graph computes what the simulation does, for any number of images."""
-    if obstacle_to_integers() is not None:
+    if why_no_integer_kernels() is not None:
         return
     factors = read_record("record.txt")
     fused = case.float_model.fuse(unfused_layers(factors), read_balance("record.txt"))

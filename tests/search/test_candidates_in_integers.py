@@ -11,12 +11,12 @@ from amct_tensorflow.quantize.calibration.calibrator import Calibrator
 from amct_tensorflow.quantize.config.defaults import default_config
 from amct_tensorflow.quantize.quantized.builder import quantize_graph
 from amct_tensorflow.search import runner
+from amct_tensorflow.search.integers.availability import why_no_integer_kernels
 from amct_tensorflow.search.integers.integer_execution import IntegerExecution
-from amct_tensorflow.search.integers.obstacle import obstacle_to_integers
 
 OPTIONS = {"strategy": "BinarySearch", "sensitivity": "CosineSimilarity"}
 KERNELS = {"_FusedQuantizedConv2D", "_FusedQuantizedDepthwiseConv2D", "_QuantizedMatMul"}
-needs_integers = pytest.mark.skipif(obstacle_to_integers() is not None, reason=f"{obstacle_to_integers()}")
+needs_integers = pytest.mark.skipif(why_no_integer_kernels() is not None, reason=f"{why_no_integer_kernels()}")
 
 
 class Watching(Evaluator):

@@ -16,9 +16,9 @@ from amct_tensorflow import accuracy_based_auto_calibration
 from amct_tensorflow.errors import ArgumentTypeError, ArgumentValueError, EvaluatorError, WorkerError
 from amct_tensorflow.log import LOG_DIR
 from amct_tensorflow.model.model_file import import_graph
-from amct_tensorflow.search.workers.handshake import greeting_of
+from amct_tensorflow.search.workers.handshake import worker_handshake
 from amct_tensorflow.search.workers.pool import Finished, Ready
-from amct_tensorflow.search.workers.serialization import unpack
+from amct_tensorflow.search.workers.serialization import deserialize
 from amct_tensorflow.search.workers.shares import Share
 
 IMAGES = normal((20, 12, 12, 3), 50)
@@ -55,7 +55,7 @@ class HerePool:
     def __init__(self, size, evaluator):
         self.waits = self.together = 0
         self.size = size
-        self.evaluator = unpack(evaluator)
+        self.evaluator = deserialize(evaluator)
         self.news, self.models, self.given = deque(), {}, []
         HerePool.made = (*HerePool.made, self)
 
@@ -75,7 +75,7 @@ class HerePool:
             raise KeyboardInterrupt
         self.together += len({other.candidate for _, other in [(worker, task), *self.news] if other}) > 1
         if task is None:
-            return [Ready(worker, greeting_of(self.evaluator))]
+            return [Ready(worker, worker_handshake(self.evaluator))]
         model = self.models[task.candidate]
         graph = import_graph(tf1.GraphDef.FromString(model.model), model.title)
         return [Finished(worker, pickle.dumps(self.evaluator.evaluate_share(graph, list(model.outputs), task.share)))]

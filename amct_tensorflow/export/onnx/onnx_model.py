@@ -72,7 +72,7 @@ def make_onnx_model(plan: ExportPlan, *, outputs_in_int8: bool) -> OnnxModel:
     """
     missing: dict[str, str] = {}
     while True:
-        writer = _Writer(plan, convert_to_onnx(plan.twin, plan.inputs, plan.outputs), outputs_in_int8)
+        writer = _Writer(plan, convert_to_onnx(plan.float_reference, plan.inputs, plan.outputs), outputs_in_int8)
         nodes, lost = writer.find_nodes()
         if not lost:
             return writer.write(nodes, missing)
@@ -81,7 +81,7 @@ def make_onnx_model(plan: ExportPlan, *, outputs_in_int8: bool) -> OnnxModel:
 
 
 class _Writer:
-    """Puts the integers of a plan into its float twin in ONNX."""
+    """Puts the integers of a plan into its float reference in ONNX."""
 
     def __init__(self, plan: ExportPlan, model: Any, outputs_in_int8: bool) -> None:
         self._plan = plan

@@ -1,13 +1,13 @@
 """The quantized model in TensorFlow Lite.
 
-The twin has no quantizers, and the converter knows algebra: a bias in front of a dense layer goes through its weights
-into its bias, and a scale into its weights. That is right in float, and wrong once the integers of both layers are put
-back. So a maximum with the least float stands in each of these places, which changes no value, and which no rule of the
-converter's knows. They are taken out again before the integers come in.
+The float reference has no quantizers, and the converter knows algebra: a bias in front of a dense layer goes through
+its weights into its bias, and a scale into its weights. That is right in float, and wrong once the integers of both
+layers are put back. So a maximum with the least float stands in each of these places, which changes no value, and which
+no rule of the converter's knows. They are taken out again before the integers come in.
 
-TensorFlow's converter gives the float twin; no quantization of its own takes part. Its int8 kernels yield int8, so that
-each needs a grid for its output. A layer that has none, or of which there is no int8 kernel, computes in float from the
-same integers: its weights stay int8 in the file, and are brought back when the model is loaded.
+TensorFlow's converter converts the float reference; no quantization of its own takes part. Its int8 kernels yield int8,
+so that each needs a grid for its output. A layer that has none, or of which there is no int8 kernel, computes in float
+from the same integers: its weights stay int8 in the file, and are brought back when the model is loaded.
 """
 
 from collections import Counter
@@ -33,8 +33,8 @@ _LEAST = np.array(np.finfo(np.float32).min)
 
 
 def with_barriers(plan: ExportPlan) -> GraphDef:
-    """Returns the twin of a plan with a barrier on every tensor that is to be quantized."""
-    editor = GraphEditor(GraphView(plan.twin))
+    """Returns the float reference of a plan with a barrier on every tensor that is to be quantized."""
+    editor = GraphEditor(GraphView(plan.float_reference))
     barriers: dict[str, str] = {}
     for name, layer in plan.quantized_layers.items():
         index = layer.op_type.data_input
@@ -104,7 +104,7 @@ def make_tflite_model(plan: ExportPlan) -> TfliteModel:
 
 
 class _Writer:
-    """Puts the integers of a plan into its float twin in TensorFlow Lite."""
+    """Puts the integers of a plan into its float reference in TensorFlow Lite."""
 
     def __init__(self, plan: ExportPlan, content: bytes) -> None:
         self._plan = plan

@@ -71,7 +71,7 @@ def recognize(path: Path) -> Form:
     return Form.KERAS if path.suffix in _KERAS_SUFFIXES else Form.FROZEN_GRAPH
 
 
-def obstacle_to_import(graph_def: GraphDef) -> str | None:
+def why_not_importable(graph_def: GraphDef) -> str | None:
     """Returns which op TensorFlow does not know, and what to do; None if it knows all of them."""
     functions = {function.signature.name for function in graph_def.library.function}
     for node in (*graph_def.node, *(node for function in graph_def.library.function for node in function.node_def)):

@@ -5,7 +5,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from amct_tensorflow.errors import ModelError
-from amct_tensorflow.io.quiet import chatter_to_log_file
+from amct_tensorflow.io.quiet import output_to_log_file
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.loading.freezing import freeze
 from amct_tensorflow.model.loading.frozen_graph import Form, FrozenModel, read_frozen_graph, recognize
@@ -36,7 +36,7 @@ def load_frozen(path: str | Path) -> FrozenModel:
         return FrozenModel(read_frozen_graph(path), path, False, {}, {})
     # Functions take over the collections of the caller's graph, whose tables they do not have. No public name switches
     # eager execution on again where the program has disabled it.
-    with tf.Graph().as_default(), tf.__internal__.eager_context.eager_mode(), chatter_to_log_file("loading"):
+    with tf.Graph().as_default(), tf.__internal__.eager_context.eager_mode(), output_to_log_file("loading"):
         frozen = _freeze(form, path)
     log_for("loading").info(
         "%s was frozen for inference. Inputs: %s. Outputs: %s.",

@@ -14,7 +14,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
 
 from amct_tensorflow.errors import ModelError, first_line
 from amct_tensorflow.model.loading.freezing import FREEZE_IT_YOURSELF, Inference, writer_in, writes
-from amct_tensorflow.model.loading.frozen_graph import obstacle_to_import, pass_values
+from amct_tensorflow.model.loading.frozen_graph import pass_values, why_not_importable
 from amct_tensorflow.model.loading.reproducible import called_functions, needed_nodes, producer
 
 _SERVING = "serving_default"
@@ -156,9 +156,9 @@ def _check(graph_def: GraphDef, path: Path) -> None:
     writer = writer_in(graph_def)
     if writer is not None:
         raise writes(path, writer)
-    obstacle = obstacle_to_import(graph_def)
-    if obstacle is not None:
-        raise ModelError(f"Model {path} cannot be loaded: {obstacle}")
+    reason = why_not_importable(graph_def)
+    if reason is not None:
+        raise ModelError(f"Model {path} cannot be loaded: {reason}")
 
 
 def _with_values(graph: MetaGraphDef, names: Sequence[str], path: Path) -> GraphDef:

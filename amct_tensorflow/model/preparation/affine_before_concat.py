@@ -15,7 +15,7 @@ from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, data_inputs, parse_tensor_name
 from amct_tensorflow.model.fusion import output_channels
-from amct_tensorflow.model.layers import layer_weights, obstacle
+from amct_tensorflow.model.layers import layer_weights, why_not_quantizable
 from amct_tensorflow.model.preparation.prepared import PreparedGraph
 from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.ops.affine import Affine, Channels, as_affine
@@ -70,7 +70,7 @@ def _layer_channels(view: GraphView, text: str) -> Channels | None:
     """Returns where the output of a layer, or of an affine node behind one, has its channels."""
     node = view.producer(text)
     if node.op in OP_TYPES:
-        weights = layer_weights(view, node) if obstacle(view, node) is None else None
+        weights = layer_weights(view, node) if why_not_quantizable(view, node) is None else None
         return None if weights is None else output_channels(view, node, weights)
     data = [source for source in data_inputs(node.input) if view.constant(source) is None]
     return _layer_channels(view, data[0]) if node.op in _AFFINE and len(data) == 1 else None

@@ -14,7 +14,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.graph.nodes import BARRIER, behind_barrier, make_barrier, make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.model.layers import layer_weights, obstacle
+from amct_tensorflow.model.layers import layer_weights, why_not_quantizable
 from amct_tensorflow.model.preparation.prepared import PreparedGraph
 from amct_tensorflow.ops.conv2d import CONV2D
 from amct_tensorflow.ops.op_type import data_format
@@ -34,7 +34,7 @@ def rewrite_grouped_conv2d(graph: PreparedGraph) -> PreparedGraph:
     barriers: dict[str, str] = {}
     renamed: dict[str, str] = {}
     for node in graph.view.graph_def.node:
-        if node.op != "Conv2D" or obstacle(graph.shaped, node) is not None:
+        if node.op != "Conv2D" or why_not_quantizable(graph.shaped, node) is not None:
             continue
         filters = layer_weights(graph.shaped, node)
         assert filters is not None

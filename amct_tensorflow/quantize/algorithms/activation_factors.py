@@ -61,7 +61,7 @@ def round_through_float16(scale: float) -> float | None:
 
 
 # In terms of a step. Float32 loses 2**-16 of one at the ends of a range; values that are no ties hardly notice it.
-HAIR = 2.0**-10
+TIE_MARGIN = 2.0**-10
 # A value stands for others on the grid of a histogram, which may be this far off.
 _NEAR = 2.0**-6
 
@@ -77,4 +77,4 @@ def part_ties(distribution: Distribution, factors: ActivationFactors) -> Activat
     ties = np.abs(steps - np.floor(steps) - 0.5) < _NEAR
     if 2 * distribution.counts[ties].sum() <= distribution.counts.sum():
         return factors
-    return ActivationFactors(float(np.float32(factors.scale * (1 + HAIR))), factors.offset)
+    return ActivationFactors(float(np.float32(factors.scale * (1 + TIE_MARGIN))), factors.offset)

@@ -17,7 +17,7 @@ _FLOAT32 = 2.0**-13
 
 
 @dataclass(frozen=True, eq=False)
-class NudgedRange:
+class FakeQuantizerRange:
     """The values of a fake quantizer.
 
     Attributes:
@@ -41,7 +41,9 @@ class NudgedRange:
         return (self.lowest, self.highest) == (0, 255)
 
 
-def nudge(minimum: np.ndarray, maximum: np.ndarray, num_bits: int, narrow_range: bool) -> NudgedRange:
+def fake_quantizer_range(
+    minimum: np.ndarray, maximum: np.ndarray, num_bits: int, narrow_range: bool
+) -> FakeQuantizerRange:
     """Nudges the range of a fake quantizer.
 
     Args:
@@ -58,4 +60,4 @@ def nudge(minimum: np.ndarray, maximum: np.ndarray, num_bits: int, narrow_range:
     # Of two levels that are equally near TensorFlow takes the one farther from 0; here none is below 0.
     exact = np.clip(exact, lowest, highest).astype(np.float64)
     between = np.abs(exact - np.floor(exact) - 0.5) < _FLOAT32
-    return NudgedRange(scale, np.floor(exact + 0.5).astype(np.int64), lowest, highest, between)
+    return FakeQuantizerRange(scale, np.floor(exact + 0.5).astype(np.int64), lowest, highest, between)

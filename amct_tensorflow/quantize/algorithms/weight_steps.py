@@ -44,7 +44,7 @@ _STEP_OF_NOTHING = 2.0**-12
 # A tenth of a percent, 30 dB: less than what rounding to 8 bits takes from weights of one step for all channels.
 _TOLERATED = 1e-3
 
-_OBSTACLE = "the steps that its bias and sums need to fit 32 bits take too much from its weights"
+_NO_STEPS = "the steps that its bias and sums need to fit 32 bits take too much from its weights"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +54,12 @@ class WeightSteps:
     Attributes:
         scales: float32, [Cout] or [1].
         widened: indices of the channels whose steps are wider than those that were asked for.
-        obstacle: why no steps help, as the rest of a sentence about the layer; None if these do.
+        failure: why no steps help, as the rest of a sentence about the layer; None if these do.
     """
 
     scales: np.ndarray
     widened: Sequence[int] = ()
-    obstacle: str | None = None
+    failure: str | None = None
 
     @property
     def remark(self) -> str | None:
@@ -135,10 +135,10 @@ def fit_steps(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> WeightSt
         wider = np.nextafter(needed.astype(np.float32), np.float32(np.inf))
         fitting = np.where(too_narrow, wider, scales).astype(np.float32)
         if not np.isfinite(np.float32(scale_d) * fitting).all():
-            return WeightSteps(scales, obstacle="the product of scale_d and scale_w exceeds float32")
+            return WeightSteps(scales, failure="the product of scale_d and scale_w exceeds float32")
     others = fitting > 2 * for_bias
     if too_narrow.any() and _loss(layer, fitting, others) - _loss(layer, scales, others) > _TOLERATED:
-        return WeightSteps(scales, obstacle=_OBSTACLE)
+        return WeightSteps(scales, failure=_NO_STEPS)
     living = weights > 0 if scales.size > 1 else weights.any(keepdims=True)
     return WeightSteps(fitting, np.flatnonzero(too_narrow & living).tolist())
 

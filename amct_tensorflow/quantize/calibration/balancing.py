@@ -1,4 +1,4 @@
-"""By what to divide the streams of a model, as the caller's session tells."""
+"""Computes the factors of equalization groups from the batches of the caller's session (DMQ, spec section 7.6)."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -9,11 +9,11 @@ import tensorflow as tf
 from amct_tensorflow.errors import CalibrationError
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.log import log_for
-from amct_tensorflow.model.equalization_groups import Stream, find_streams
+from amct_tensorflow.model.equalization_groups import EqualizationGroup, find_equalization_groups
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedLayer
 from amct_tensorflow.quantize.algorithms.dmq import DEFAULT_STRENGTH, balance_factors
-from amct_tensorflow.quantize.calibration.batch_cutter import BatchCutter
+from amct_tensorflow.quantize.calibration.batch_splitter import BatchSplitter
 from amct_tensorflow.quantize.calibration.feed import Feed
 from amct_tensorflow.quantize.calibration.replay import Batch, Replay
 from amct_tensorflow.quantize.config.schema import QuantConfig
@@ -22,10 +22,10 @@ _Balance = Mapping[str, tuple[float, ...]]
 
 
 class Balancer:
-    """Observes ``batch_num`` batches of a live graph, then computes the factors of every stream that takes part.
+    """Observes ``batch_num`` batches of a live graph, then computes the factors of equalization groups.
 
-    A stream takes part if one of the layers that read it is quantized, and asks for it; without any layer that asks,
-    all that are quantized do. Where layers of one stream ask for different strengths, their mean counts.
+    A group takes part if one of the layers that read it is quantized, and asks for it; without any layer that asks,
+    all that are quantized do. Where layers of one group ask for different strengths, their mean counts.
     """
 
     def __init__(
@@ -41,31 +41,31 @@ class Balancer:
         Args:
             model: the float model.
             config: which layers are quantized, and how strongly each is to be balanced.
-            on_complete: called with the factors, per layer that reads a stream [Cin], still inside the caller's
+            on_complete: called with the factors, per layer that reads a group [Cin], still inside the caller's
                 session; at once if there is nothing to balance.
             graph: the graph that the caller runs; None for that of the model.
         """
         self.result: _Balance | None = None
         self._on_complete = on_complete
         fused = model.fuse(config.unfused_layers())
-        found = find_streams(fused, model.outputs)
+        found = find_equalization_groups(fused, model.outputs)
         asked = {name: config.layers[name].dmq_strength for name in config.enabled_layers()}
         strengths = {name: strength for name, strength in asked.items() if strength is not None}
-        _warn_of_others(strengths, found.obstacles)
+        _warn_of_others(strengths, found.unscalable)
         strengths = strengths or dict.fromkeys(asked, DEFAULT_STRENGTH)
         self._quantized = {name: fused.layers[name] for name in asked}
-        self._strengths = {stream: _mean_strength(stream, strengths) for stream in found.streams}
-        self._strengths = {stream: strength for stream, strength in self._strengths.items() if strength}
+        self._strengths = {group: _mean_strength(group, strengths) for group in found.groups}
+        self._strengths = {group: strength for group, strength in self._strengths.items() if strength}
         if not self._strengths:
             log_for("balancing").warning("No layer can be balanced without changing what the model computes.")
             self._complete({})
             return
-        inputs = {name: fused.input_of(name) for stream in self._strengths for name in stream.readers}
+        inputs = {name: fused.input_of(name) for group in self._strengths for name in group.readers}
         self._tensors = {name: full_tensor_name(text) for name, text in inputs.items()}
-        self._highest = {name: np.zeros(stream.channels) for stream in self._strengths for name in stream.readers}
+        self._highest = {name: np.zeros(group.channels) for group in self._strengths for name in group.readers}
         self._feed = Feed(model, fused, {name: [text] for name, text in inputs.items()}, config.batch_num, graph=graph)
         self._replay = Replay(fused, list(inputs), self._feed.tensors)
-        self._cutter = BatchCutter(self._replay, self._tensors.values(), self._tensors)
+        self._splitter = BatchSplitter(self._replay, self._tensors.values(), self._tensors)
         self._looks = [
             self._replay.look_at([self._replay.tensor(tensor)], partial(self._observe, fused.layers[name]))
             for name, tensor in self._tensors.items()
@@ -104,23 +104,23 @@ class Balancer:
         self._highest[layer.name] = np.maximum(self._highest[layer.name], highest)
 
     def _take(self, batch: Batch, images: int | None) -> None:
-        for part in self._cutter.cut(batch, images):
+        for part in self._splitter.split(batch, images):
             self._replay.run(self._looks, part)
 
     def _release(self) -> None:
         self._replay.close()
-        del self._replay, self._cutter, self._looks
+        del self._replay, self._splitter, self._looks
 
     def _finish(self) -> None:
         self._feed.batches.forget()
         factors: dict[str, tuple[float, ...]] = {}
-        for stream, strength in self._strengths.items():
-            readers = [self._quantized[name] for name in stream.readers if name in self._quantized]
+        for group, strength in self._strengths.items():
+            readers = [self._quantized[name] for name in group.readers if name in self._quantized]
             activations = np.max([self._highest[reader.name] for reader in readers], axis=0)
             weights = np.max([_largest_weights(reader) for reader in readers], axis=0)
-            factors.update(dict.fromkeys(stream.readers, balance_factors(activations, weights, strength)))
+            factors.update(dict.fromkeys(group.readers, balance_factors(activations, weights, strength)))
         log_for("balancing").info(
-            "The inputs of %d layers are balanced, in %d streams.", len(factors), len(self._strengths)
+            "The inputs of %d layers are balanced, in %d equalization groups.", len(factors), len(self._strengths)
         )
         self._complete(factors)
 
@@ -129,9 +129,9 @@ class Balancer:
         self._on_complete(factors)
 
 
-def _mean_strength(stream: Stream, strengths: Mapping[str, float]) -> float:
-    """Returns how strongly to balance a stream; 0 if no layer that reads it asks for it."""
-    asked = [strengths[name] for name in stream.readers if name in strengths]
+def _mean_strength(group: EqualizationGroup, strengths: Mapping[str, float]) -> float:
+    """Returns how strongly to balance a group; 0 if no layer that reads it asks for it."""
+    asked = [strengths[name] for name in group.readers if name in strengths]
     return float(np.mean(asked)) if asked else 0.0
 
 
@@ -142,7 +142,7 @@ def _largest_weights(layer: FusedLayer) -> np.ndarray:
     return np.asarray(np.abs(layer.weights.astype(np.float64)).max(axis=others))
 
 
-def _warn_of_others(asked: Mapping[str, float], obstacles: Mapping[str, str]) -> None:
+def _warn_of_others(asked: Mapping[str, float], unscalable: Mapping[str, str]) -> None:
     for name in asked:
-        if name in obstacles:
-            log_for("balancing").warning("Layer %s is not balanced: %s.", name, obstacles[name])
+        if name in unscalable:
+            log_for("balancing").warning("Layer %s is not balanced: %s.", name, unscalable[name])

@@ -18,9 +18,9 @@ from amct_tensorflow.quantize.algorithms.distribution import Distribution
 from amct_tensorflow.quantize.algorithms.range_refinement import refine_range
 from amct_tensorflow.quantize.algorithms.scales import arq_scales
 from amct_tensorflow.quantize.algorithms.weight_steps import serve_layer, step_of_nothing
-from amct_tensorflow.quantize.calibration.batch_cutter import BatchCutter
+from amct_tensorflow.quantize.calibration.batch_splitter import BatchSplitter
 from amct_tensorflow.quantize.calibration.feed import Feed
-from amct_tensorflow.quantize.calibration.group_moments import StreamMoments
+from amct_tensorflow.quantize.calibration.group_moments import GroupMoments
 from amct_tensorflow.quantize.calibration.layer_analysis import LayerAnalyser, LayerAnalysis
 from amct_tensorflow.quantize.calibration.layer_moments import LayerMoments
 from amct_tensorflow.quantize.calibration.observers import ActivationObservers, ActivationSummary
@@ -41,11 +41,11 @@ class CalibrationResult:
         analyses: per layer name, what a search wants to know; empty if none follows.
         batches: per calibration batch, the values of the tensors from which the outputs follow, by full tensor name;
             empty if no search follows.
-        balance: per layer whose input was divided by factors, those factors; see ``balance_streams``.
+        balance: per layer whose input was divided by factors, those factors; see ``equalize``.
         summaries: per layer name and per ``op:input``, what its input looked like; empty if no search follows.
         images: number of calibration images: the length of what the caller fed, along its first axis; None if no search
             follows, or inputs differ in it.
-        obstacles: per layer name that no factors serve, and that so stays in float, why.
+        unquantizable: per layer that stays in float because no factors serve it, why.
     """
 
     factors: dict[str, LayerFactors]
@@ -55,7 +55,7 @@ class CalibrationResult:
     balance: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     summaries: Mapping[str, ActivationSummary] = field(default_factory=dict)
     images: int | None = None
-    obstacles: Mapping[str, str] = field(default_factory=dict)
+    unquantizable: Mapping[str, str] = field(default_factory=dict)
 
     def plan(self, fused: FusedGraph, outputs: Sequence[str]) -> QuantizationPlan:
         """Returns how to quantize a model that is fused as it was calibrated."""
@@ -89,7 +89,7 @@ class Calibrator:
             for_search: whether a search follows, which needs to know what quantization does to each layer, and the
                 batches from which the outputs can be computed.
             comparison: a user's sensitivity to tell it by; None for the cosine similarity.
-            balance: per layer by what to divide its input; see ``balance_streams``. Without any, the streams that gain
+            balance: per layer by what to divide its input; see ``equalize``. Without any, the groups that gain
                 by it are balanced, if the configuration allows it and the outputs of the model are known.
 
         Raises:
@@ -116,12 +116,12 @@ class Calibrator:
         self._nodes = nodes.keys()
         outputs = model.outputs if for_search else ()
         self._feed = Feed(model, self.fused, nodes, config.batch_num, outputs=outputs)
-        self._streams: StreamMoments | None = None
+        self._groups: GroupMoments | None = None
         if config.input_balancing and model.outputs and not balance:
             wise = {name: config.layers[name].weights.channel_wise for name in config.enabled_layers()}
-            self._streams = StreamMoments(self.fused, model.outputs, wise)
+            self._groups = GroupMoments(self.fused, model.outputs, wise)
         self._prepare()
-        self._cutter = BatchCutter(self._replay, self._inputs.values(), self._layers)
+        self._splitter = BatchSplitter(self._replay, self._inputs.values(), self._layers)
         self._parts: list[Batch] = []
         self._images: int | None = 0
         self._feed.start(self._take, self._complete, self._release)
@@ -132,13 +132,13 @@ class Calibrator:
         self._scales = {name: self._arq(layer) for name, layer in self._layers.items()}
         tails = [self.fused.tail_of(name) for name in self._layers]
         self._replay = Replay(self.fused, [*tails, *self._nodes], self._feed.tensors)
-        looks = {} if self._streams is None else self._streams.looks
+        looks = {} if self._groups is None else self._groups.looks
         self._observers = ActivationObservers(self._replay, self._inputs, looks)
 
     def _balance(self) -> None:
-        """Starts over with streams balanced that gain by it, if there are any."""
-        balance = {} if self._streams is None else self._streams.balance()
-        self._streams = None
+        """Starts over with the equalization groups balanced that gain by it, if there are any."""
+        balance = {} if self._groups is None else self._groups.balance()
+        self._groups = None
         if balance:
             log_for("calibration").info(
                 "The channels of what %d layers read differ so much in size that they are balanced: %s",
@@ -180,7 +180,7 @@ class Calibrator:
 
     def _take(self, batch: Batch, images: int | None) -> None:
         self._images = None if images is None or self._images is None else self._images + images
-        parts = self._cutter.cut(batch, images)
+        parts = self._splitter.split(batch, images)
         self._observers.observe(parts)
         self._parts.extend(parts)
 
@@ -196,7 +196,7 @@ class Calibrator:
     def _release(self) -> None:
         """Frees what is not needed any more."""
         self._replay.close()
-        del self._replay, self._observers, self._cutter, self._parts, self._fuse
+        del self._replay, self._observers, self._splitter, self._parts, self._fuse
 
     def _finish(self) -> CalibrationResult:
         activations: dict[str, ActivationFactors] = {}
@@ -206,7 +206,7 @@ class Calibrator:
             activations[name] = self._search(name, distribution)
             if self._for_search:
                 summaries[name] = ActivationSummary.of(distribution)
-        layer_factors, obstacles = self._layer_factors(activations)
+        layer_factors, unquantizable = self._layer_factors(activations)
         tensor_factors = {
             tensor.key: LayerFactors(activations[tensor.key].scale, activations[tensor.key].offset)
             for tensor in self._config.tensor_quantize
@@ -222,7 +222,7 @@ class Calibrator:
             analyses,
             balance=self.fused.balance,
             summaries=summaries,
-            obstacles=obstacles,
+            unquantizable=unquantizable,
         )
 
     def _layer_factors(
@@ -234,26 +234,26 @@ class Calibrator:
             CalibrationError: there is nothing left to quantize.
         """
         factors: dict[str, LayerFactors] = {}
-        obstacles: dict[str, str] = {}
+        unquantizable: dict[str, str] = {}
         for name, layer in self._layers.items():
             activation, scales = activations[name], self._scales[name]
             scale_w: tuple[float, ...] = ()
             if scales is not None:
                 steps = serve_layer(layer, activation.scale, scales)
-                if steps.obstacle is not None:
-                    obstacles[name] = steps.obstacle
-                    log_for("calibration").warning("Layer %s stays in float: %s.", name, steps.obstacle)
+                if steps.failure is not None:
+                    unquantizable[name] = steps.failure
+                    log_for("calibration").warning("Layer %s stays in float: %s.", name, steps.failure)
                     continue
                 if steps.remark is not None:
                     log_for("calibration").info("Layer %s: %s.", name, steps.remark)
                 scale_w = tuple(steps.scales.tolist())
             factors[name] = LayerFactors(activation.scale, activation.offset, scale_w, layer.batch_norm_kept)
         if not factors and not self._config.tensor_quantize:
-            name, obstacle = next(iter(obstacles.items()))
+            name, reason = next(iter(unquantizable.items()))
             raise CalibrationError(
-                f"No layer can be quantized; that of {name!r}: {obstacle}. Check weights and biases of the model."
+                f"No layer can be quantized; that of {name!r}: {reason}. Check weights and biases of the model."
             )
-        return factors, obstacles
+        return factors, unquantizable
 
     def _search(self, name: str, distribution: Distribution) -> ActivationFactors:
         activation = self._searches[name]

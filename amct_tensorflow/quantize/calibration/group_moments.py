@@ -1,18 +1,18 @@
-"""How large the channels of each stream are, and by what to divide them, if that gains something."""
+"""Observes the channels of equalization groups, and chooses factors for those that gain by them."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from amct_tensorflow.graph.view import full_tensor_name
-from amct_tensorflow.model.equalization_groups import Stream, find_streams
+from amct_tensorflow.model.equalization_groups import EqualizationGroup, find_equalization_groups
 from amct_tensorflow.model.fusion import FusedGraph
 from amct_tensorflow.ops.affine import Channels
 from amct_tensorflow.quantize.algorithms.dmq import Reader, choose_factors
 
 
-class StreamMoments:
-    """The largest values and the mean squares of what the readers of streams read."""
+class GroupMoments:
+    """The largest value and the mean square of each channel of what the layers of equalization groups read."""
 
     def __init__(self, fused: FusedGraph, outputs: Sequence[str], channel_wise: Mapping[str, bool]) -> None:
         """Begins with nothing.
@@ -23,9 +23,9 @@ class StreamMoments:
             channel_wise: per layer that is quantized, whether every output channel has a scale of its own.
         """
         self._seen: dict[str, _Channels] = {}
-        self._streams: list[tuple[Stream, list[Reader], list[_Channels]]] = []
-        for stream in find_streams(fused, outputs).streams:
-            names = [name for name in stream.readers if name in channel_wise]
+        self._groups: list[tuple[EqualizationGroup, list[Reader], list[_Channels]]] = []
+        for group in find_equalization_groups(fused, outputs).groups:
+            names = [name for name in group.readers if name in channel_wise]
             readers, channels = [], []
             for name in names:
                 layer = fused.layers[name]
@@ -34,7 +34,7 @@ class StreamMoments:
                 tensor = full_tensor_name(fused.input_of(name))
                 channels.append(self._seen.setdefault(tensor, _Channels(layer.input_channels)))
             if readers:
-                self._streams.append((stream, readers, channels))
+                self._groups.append((group, readers, channels))
 
     @property
     def looks(self) -> dict[str, Callable[[np.ndarray], None]]:
@@ -44,12 +44,12 @@ class StreamMoments:
     def balance(self) -> dict[str, tuple[float, ...]]:
         """Returns per layer whose input should be divided by factors, those factors, [Cin]."""
         found: dict[str, tuple[float, ...]] = {}
-        for stream, readers, channels in self._streams:
+        for group, readers, channels in self._groups:
             mean_squares = np.mean([each.mean_squares for each in channels], axis=0)
             highest = np.max([each.highest for each in channels], axis=0)
             factors = choose_factors(readers, mean_squares, highest)
             if factors is not None:
-                found.update(dict.fromkeys(stream.readers, factors))
+                found.update(dict.fromkeys(group.readers, factors))
         return found
 
 

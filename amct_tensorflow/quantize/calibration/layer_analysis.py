@@ -63,7 +63,7 @@ class LayerAnalyser:
         """Measures every layer; can be called once.
 
         Args:
-            parts: the calibration batches, cut into parts; see ``Replay``.
+            parts: the calibration batches, split into parts; see ``Replay``.
             comparison: a user's sensitivity; None for the cosine similarity, which follows from sums.
 
         Raises:

@@ -60,7 +60,7 @@ class ActivationObservers:
             self._last = [replay.look_at([replay.tensor(tensor)], look, after=self._last)]
 
     def observe(self, parts: Sequence[Batch]) -> None:
-        """Runs a batch, cut into parts.
+        """Runs a batch, split into parts.
 
         Raises:
             CalibrationError: a tensor holds NaN or Inf.

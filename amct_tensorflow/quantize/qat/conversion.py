@@ -27,16 +27,21 @@ from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import Consumer, GraphView, parse_tensor_name, upstream
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.fusion import FusedGraph, fuse
-from amct_tensorflow.model.layers import layer_weights, obstacle
+from amct_tensorflow.model.layers import layer_weights, why_not_quantizable
 from amct_tensorflow.model.preparation.drop_ordering import drop_ordering
 from amct_tensorflow.model.preparation.fold_constants import fold_constants
 from amct_tensorflow.model.preparation.inline_functions import inline_functions
 from amct_tensorflow.model.preparation.prepare import prepare
 from amct_tensorflow.model.preparation.prepared import PreparedGraph
 from amct_tensorflow.ops import OP_TYPES
-from amct_tensorflow.quantize.algorithms.activation_factors import HAIR
+from amct_tensorflow.quantize.algorithms.activation_factors import TIE_MARGIN
 from amct_tensorflow.quantize.qat.fake_quantizer import FAKE_QUANTIZERS, as_fake_quantizer, moves, readers, source
-from amct_tensorflow.quantize.qat.layer_quantizers import Obstacle, activation_factors, layer_factors, weight_quantizer
+from amct_tensorflow.quantize.qat.layer_quantizers import (
+    Unquantizable,
+    activation_factors,
+    layer_factors,
+    weight_quantizer,
+)
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.quantize.record.factors import LayerFactors
 
@@ -48,14 +53,14 @@ class FakeQuantizedModel:
     Attributes:
         plan: how the model is to be quantized.
         layers: the factors of its layers.
-        obstacles: per layer that has fake quantizers around it and stays in float all the same, why.
+        unquantizable: per layer that has fake quantizers around it and stays in float all the same, why.
         unasked: layers that have none, and so stay in float.
         kept: fake quantizers that stay as they are: int8 does not have their values, or a run tells their range.
     """
 
     plan: QuantizationPlan
     layers: dict[str, LayerFactors]
-    obstacles: dict[str, str]
+    unquantizable: dict[str, str]
     unasked: list[str]
     kept: list[str]
 
@@ -85,7 +90,7 @@ def read_fake_quantized(view: GraphView, outputs: Sequence[str], source_name: st
     return FakeQuantizedModel(
         plan=QuantizationPlan(fused, {**layers, **others}, {}, outputs),
         layers=layers,
-        obstacles={name: found for name, found in decided.items() if isinstance(found, str)},
+        unquantizable={name: found for name, found in decided.items() if isinstance(found, str)},
         unasked=[name for name, found in decided.items() if found is None],
         kept=[name for name in model.fake_quantizers() if name not in quantizers],
     )
@@ -115,7 +120,7 @@ class _Model:
         found = {}
         for name in self.fake_quantizers():
             quantizer = as_fake_quantizer(self.fused.view, self.fused.view.nodes[name])
-            with suppress(Obstacle):
+            with suppress(Unquantizable):
                 if quantizer is not None:
                     found[name] = (quantizer.input, activation_factors(quantizer))
         return found
@@ -126,11 +131,11 @@ class _Model:
         data = source(self.fused.view, node.input[OP_TYPES[node.op].data_input])
         weights = weight_quantizer(self._ranged, name)
         if name not in self.fused.layers:
-            return obstacle(self._prepared, node) if data or weights else None
+            return why_not_quantizable(self._prepared, node) if data or weights else None
         try:
             rounded = layer_weights(self._prepared, self._prepared.nodes[name])
             return layer_factors(self.fused.layers[name], data, weights, rounded)
-        except Obstacle as reason:
+        except Unquantizable as reason:
             return str(reason)
 
     def is_repeated(self, name: str, layers: Mapping[str, LayerFactors]) -> bool:
@@ -166,7 +171,7 @@ def _part_ties(fused: FusedGraph, quantizers: Mapping[str, str]) -> tuple[FusedG
         layered = any(fused.view.nodes[each].op in OP_TYPES for each in before)
         if quantizer is None or layered or not quantizer.range.between.any():
             continue
-        hair = np.float32(HAIR) * quantizer.range.scale[0]
+        hair = np.float32(TIE_MARGIN) * quantizer.range.scale[0]
         constant = editor.add(make_const(editor.unique_name(f"{name}/hair"), np.array(hair, np.float32)), like=name)
         parted = editor.unique_name(f"{name}/part_ties")
         read[name] = editor.add(make_node(parted, "AddV2", [text, constant], T=tf.float32), like=name)
@@ -174,7 +179,7 @@ def _part_ties(fused: FusedGraph, quantizers: Mapping[str, str]) -> tuple[FusedG
         log_for("convert_qat_model").info(
             "%s rounds values in the middle between two of its levels up, as images scaled to its range all are. "
             "%.3g, %g of a step, is added to what it reads, so that these do not become even integers instead.",
-            name, hair, HAIR,
+            name, hair, TIE_MARGIN,
         )  # fmt: skip
     if not shapes:
         return fused, read

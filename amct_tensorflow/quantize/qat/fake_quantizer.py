@@ -7,7 +7,7 @@ import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import Consumer, GraphView, attribute, parse_tensor_name
-from amct_tensorflow.quantize.algorithms.fake_quantizer_ranges import NudgedRange, nudge
+from amct_tensorflow.quantize.algorithms.fake_quantizer_ranges import FakeQuantizerRange, fake_quantizer_range
 
 FAKE_QUANTIZERS = (
     "FakeQuantWithMinMaxArgs",
@@ -37,7 +37,7 @@ class FakeQuantizer:
 
     name: str
     input: str
-    range: NudgedRange
+    range: FakeQuantizerRange
 
 
 def as_fake_quantizer(view: GraphView, node: NodeDef) -> FakeQuantizer | None:
@@ -55,7 +55,9 @@ def as_fake_quantizer(view: GraphView, node: NodeDef) -> FakeQuantizer | None:
         minimum, maximum = constants[0], constants[1]
     num_bits = int(attribute(node, "num_bits").i) if "num_bits" in node.attr else 8
     return FakeQuantizer(
-        node.name, node.input[0], nudge(minimum, maximum, num_bits, bool(attribute(node, "narrow_range").b))
+        node.name,
+        node.input[0],
+        fake_quantizer_range(minimum, maximum, num_bits, bool(attribute(node, "narrow_range").b)),
     )
 
 

@@ -14,7 +14,7 @@ from amct_tensorflow.quantize.qat.fake_quantizer import FakeQuantizer, source
 from amct_tensorflow.quantize.record.factors import LayerFactors
 
 
-class Obstacle(Exception):  # noqa: N818 - it is no error, but leaves a layer in float
+class Unquantizable(Exception):  # noqa: N818 - it is no error, but leaves a layer in float
     """Why fake quantizers are none of int8, as the rest of a sentence about their layer."""
 
 
@@ -22,18 +22,18 @@ def activation_factors(quantizer: FakeQuantizer) -> LayerFactors:
     """Returns scale and offset of a fake quantizer of activations.
 
     Raises:
-        Obstacle: it does not have the values of int8.
+        Unquantizable: it does not have the values of int8.
     """
     values = quantizer.range
     if values.scale.size != 1:
-        raise Obstacle("its input is fake-quantized per channel")
+        raise Unquantizable("its input is fake-quantized per channel")
     if not values.is_int8:
-        raise Obstacle(
+        raise Unquantizable(
             f"its input is fake-quantized to the levels {values.lowest} to {values.highest}, and int8 has 0 to 255"
         )
     scale = float(values.scale[0])
     if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
-        raise Obstacle("the range of its input's fake quantizer is empty")
+        raise Unquantizable("the range of its input's fake quantizer is empty")
     return LayerFactors(scale, int(values.zero_point[0]) - 128)
 
 
@@ -49,16 +49,16 @@ def weight_scales(op: OpType, weights: np.ndarray, quantizer: FakeQuantizer) -> 
         Scales, float32 [1] or [Cout]; 1 where the range is empty.
 
     Raises:
-        Obstacle: they have no scale that all weights of a channel share.
+        Unquantizable: they have no scale that all weights of a channel share.
     """
     scale = np.where(quantizer.range.scale > 0, quantizer.range.scale, np.float32(1))
     if scale.size > 1:
         if scale.size != weights.shape[-1]:
-            raise Obstacle("its weights are fake-quantized per channel, and moved afterwards")
+            raise Unquantizable("its weights are fake-quantized per channel, and moved afterwards")
         scale = _per_output_channel(op, np.broadcast_to(scale, weights.shape))
     steps = weights / op.along_channels(weights, scale.astype(np.float64))
     if not np.allclose(steps, np.rint(steps), rtol=0, atol=1e-3):
-        raise Obstacle("its weights do not have the values of their fake quantizer")
+        raise Unquantizable("its weights do not have the values of their fake quantizer")
     return scale
 
 
@@ -67,7 +67,7 @@ def _per_output_channel(op: OpType, scales: np.ndarray) -> np.ndarray:
     others = tuple(axis for axis in range(scales.ndim) if axis not in op.channel_axes)
     lowest, highest = scales.min(axis=others).reshape(-1), scales.max(axis=others).reshape(-1)
     if not np.array_equal(lowest, highest):
-        raise Obstacle("its weights are fake-quantized per channel of its input")
+        raise Unquantizable("its weights are fake-quantized per channel of its input")
     return np.asarray(lowest, np.float32)
 
 
@@ -83,38 +83,38 @@ def layer_factors(
         rounded: what that yields, before anything was folded into it.
 
     Raises:
-        Obstacle: they are none of int8, or there is one without the other.
+        Unquantizable: they are none of int8, or there is one without the other.
     """
     if rounded is None:  # it has no weights
         return None if data is None else activation_factors(data)
     if data is None and weights is None:
         return None
     if data is None:
-        raise Obstacle("its weights are fake-quantized, but its input is not")
+        raise Unquantizable("its weights are fake-quantized, but its input is not")
     if weights is None:
-        raise Obstacle("its input is fake-quantized, but its weights are not")
+        raise Unquantizable("its input is fake-quantized, but its weights are not")
     factors = activation_factors(data)
     if factors.offset_d and not layer.op.zero_point:
-        raise Obstacle(f"its input is fake-quantized with a zero point, which {layer.op_type} cannot have")
+        raise Unquantizable(f"its input is fake-quantized with a zero point, which {layer.op_type} cannot have")
     scale = weight_scales(layer.op, rounded, weights)
     if layer.folded_scale is not None:
         folded = np.abs(scale.astype(np.float64) * layer.folded_scale)
         scale = np.maximum(folded, SMALLEST_SCALE).astype(np.float32)
     _check_integers(layer, scale)
     steps = serve_layer(layer, factors.scale_d, scale)
-    if steps.obstacle is not None:
-        raise Obstacle(steps.obstacle)
+    if steps.failure is not None:
+        raise Unquantizable(steps.failure)
     if steps.remark is not None:
         log_for("convert_qat_model").warning("Layer %s: %s.", layer.name, steps.remark)
     return replace(factors, scale_w=tuple(steps.scales.tolist()))
 
 
 def _check_integers(layer: FusedLayer, scale: np.ndarray) -> None:
-    """Raises Obstacle unless int8 without a zero point holds the weights of a layer."""
+    """Raises Unquantizable unless int8 without a zero point holds the weights of a layer."""
     assert layer.weights is not None
     integers = np.rint(layer.weights / layer.op.along_channels(layer.weights, scale.astype(np.float64)))
     if integers.min() < -128 or integers.max() > 127:
-        raise Obstacle(
+        raise Unquantizable(
             f"the integers of its weights are {integers.min():.0f} to {integers.max():.0f}, and int8 has -128 to 127: "
             "the range of their fake quantizer is not symmetric, or has more than 8 bits"
         )

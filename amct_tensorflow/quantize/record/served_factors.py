@@ -46,9 +46,9 @@ def _served(layer: FusedLayer | None, factors: LayerFactors, source: str) -> Lay
     called_dead = (given == _STEP_OF_THE_DEAD) & ((arq < _DEAD_IN_THE_ORIGINAL) | (arq == _STEP_OF_THE_DEAD))
     replaced = called_dead & (given != expected)
     steps = fit_steps(layer, factors.scale_d, np.where(replaced, expected, given))
-    if steps.obstacle is not None:
+    if steps.failure is not None:
         raise RecordError(
-            f"Record {source}, layer {layer.name!r}: {steps.obstacle}. Delete the layer from the record; it stays in "
+            f"Record {source}, layer {layer.name!r}: {steps.failure}. Delete the layer from the record; it stays in "
             "float then."
         )
     log = log_for("record")

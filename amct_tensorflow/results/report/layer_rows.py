@@ -53,9 +53,9 @@ def _why(layer: InspectedLayer, result: SearchResult) -> tuple[Why | None, int |
     quantized = result.saved.configuration.get(layer.name)
     if quantized:
         return None, None, None
-    obstacle = layer.obstacle or result.calibration.obstacles.get(layer.name)
-    if obstacle is not None:
-        return "unquantizable", None, f"it cannot be quantized: {obstacle}"
+    reason = layer.reason or result.calibration.unquantizable.get(layer.name)
+    if reason is not None:
+        return "unquantizable", None, f"it cannot be quantized: {reason}"
     if quantized is None:
         return "configuration", None, "the configuration leaves it in float"
     trials = enumerate(result.trials, 2)

@@ -21,15 +21,15 @@ from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.session_options import session_options
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.log import log_for
-from amct_tensorflow.quantize.calibration.batch_cutter import IMAGES_AT_A_TIME
+from amct_tensorflow.quantize.calibration.batch_splitter import IMAGES_AT_A_TIME
 from amct_tensorflow.quantize.calibration.replay import Batch
 from amct_tensorflow.quantize.quantized.builder import QuantizedGraph, quantize_graph
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.search.integers import integer_nodes
+from amct_tensorflow.search.integers.availability import why_no_integer_kernels
 from amct_tensorflow.search.integers.execution_graph import execution_graph
 from amct_tensorflow.search.integers.integer_nodes import Scope
 from amct_tensorflow.search.integers.kernel_layer import IntegerLayer, find_integer_layers
-from amct_tensorflow.search.integers.obstacle import obstacle_to_integers
 from amct_tensorflow.search.integers.reader_grids import Reading, find_reading
 
 # Values may differ by so much of the greatest one: some roundings of a float32.
@@ -162,11 +162,11 @@ class IntegerExecution:
     @cached_property
     def _trusted(self) -> frozenset[str]:
         """The layers that run in integers."""
-        obstacle = obstacle_to_integers()
-        if obstacle is None and not self._batches:
-            obstacle = "no calibration batch was kept, with which they could be checked"
-        if obstacle is not None:
-            log_for("search").info("Candidates are simulated: %s.", obstacle)
+        reason = why_no_integer_kernels()
+        if reason is None and not self._batches:
+            reason = "no calibration batch was kept, with which they could be checked"
+        if reason is not None:
+            log_for("search").info("Candidates are simulated: %s.", reason)
             return frozenset()
         quantized = quantize_graph(self._plan)
         view = GraphView(quantized.graph_def, quantized.shapes)

@@ -128,9 +128,9 @@ def _layer(view: GraphView, dequantizer: str, nodes: Sequence[NodeDef]) -> Integ
     quantizer = quantizer_of(view, node)
     assert quantizer is not None
     shape = view.shape(quantizer.input[0])
-    obstacle = _obstacle(view, node, shape)
-    if obstacle is not None:
-        return obstacle
+    reason = _why_not_kernel(view, node, shape)
+    if reason is not None:
+        return reason
     assert shape is not None
     weights = _filter(view, node)
     zero_point, signed = _zero_point(round(attribute(quantizer, "offset").f))
@@ -156,7 +156,7 @@ def _layer(view: GraphView, dequantizer: str, nodes: Sequence[NodeDef]) -> Integ
     )
 
 
-def _obstacle(view: GraphView, node: NodeDef, shape: Shape | None) -> str | None:
+def _why_not_kernel(view: GraphView, node: NodeDef, shape: Shape | None) -> str | None:
     """Returns what keeps a layer from being computed in integers, None if nothing is known to."""
     if node.op not in (_MATRIX, _CONVOLUTION, _DEPTHWISE):
         return f"there is no integer kernel for {node.op}"
@@ -168,10 +168,10 @@ def _obstacle(view: GraphView, node: NodeDef, shape: Shape | None) -> str | None
     if node.op == _MATRIX:
         transposes = attribute(node, "transpose_a").b or attribute(node, "transpose_b").b
         return "the kernel does not transpose" if transposes else None
-    return _obstacle_of_convolution(node, shape, weights)
+    return _why_not_convolution(node, shape, weights)
 
 
-def _obstacle_of_convolution(node: NodeDef, data: Shape, weights: np.ndarray) -> str | None:
+def _why_not_convolution(node: NodeDef, data: Shape, weights: np.ndarray) -> str | None:
     if data_format(node) != "NHWC":
         return "the kernel wants the channels last"
     if node.op == _CONVOLUTION:

@@ -15,14 +15,14 @@ class DataFlow(NamedTuple):
 
     Attributes:
         order: in topological order.
-        cuts: those whose output 0 alone determines all outputs, in the same order.
+        entry_points: those whose output 0 alone determines all outputs, in the same order.
     """
 
     order: tuple[str, ...]
-    cuts: tuple[str, ...]
+    entry_points: tuple[str, ...]
 
 
-def find_cuts(view: GraphView, sources: Collection[str], outputs: Sequence[str]) -> DataFlow:
+def find_entry_points(view: GraphView, sources: Collection[str], outputs: Sequence[str]) -> DataFlow:
     """Follows the data from its sources to the outputs.
 
     Args:
@@ -42,15 +42,15 @@ def find_cuts(view: GraphView, sources: Collection[str], outputs: Sequence[str])
                 other_ports.add(source.node)
     last_use.update({output: len(order) for output in outputs if output in position})
     states = _states(view, position)
-    cuts = []
+    entry_points = []
     still_needed = -1  # the last use of whatever was computed so far
     for index, name in enumerate(order):
         alone = still_needed <= index < last_use[name] < len(order)
         alone = alone and not any(first <= index < last for first, last in states)
         if alone and name not in sources and name not in other_ports and name not in view.uncertain_nodes:
-            cuts.append(name)
+            entry_points.append(name)
         still_needed = max(still_needed, last_use[name])
-    return DataFlow(tuple(order), tuple(cuts))
+    return DataFlow(tuple(order), tuple(entry_points))
 
 
 def _data_nodes(view: GraphView, sources: Collection[str], outputs: Sequence[str]) -> list[str]:

@@ -29,8 +29,8 @@ class SwitchableGraph:
     Attributes:
         graph_def: the graph. It lacks the tensors that ``entries`` names: they are to be mapped when it is imported.
         gates: per layer, the boolean placeholder that quantizes it.
-        entries: per cut, the tensor that stands for its value if it is fed, and must be dead otherwise.
-        values: per cut, the node that holds its value, fed or computed.
+        entries: per entry point, the tensor that stands for its value if it is fed, and must be dead otherwise.
+        values: per entry point, the node that holds its value, fed or computed.
         outputs: per requested operator, the node that holds its value.
     """
 
@@ -41,16 +41,16 @@ class SwitchableGraph:
     outputs: dict[str, str]
 
 
-def switchable_graph(plan: QuantizationPlan, cuts: Sequence[str]) -> SwitchableGraph:
+def switchable_graph(plan: QuantizationPlan, entry_points: Sequence[str]) -> SwitchableGraph:
     """Builds the switchable form of a model.
 
     Args:
         plan: its factors are those of the layers to be given a gate.
-        cuts: nodes at which the graph can be entered.
+        entry_points: nodes at which the graph can be entered.
     """
     editor = GraphEditor(plan.fused.view)
-    entries = {cut: f"{editor.unique_name(f'{cut}/entry')}:0" for cut in cuts}
-    values = {cut: _merge(editor, f"{cut}/value", [cut, entries[cut]], like=cut) for cut in cuts}
+    entries = {name: f"{editor.unique_name(f'{name}/entry')}:0" for name in entry_points}
+    values = {name: _merge(editor, f"{name}/value", [name, entries[name]], like=name) for name in entry_points}
     editor.redirect(values, exempt=values.values(), control=True)
     quantized, results = local_quantized_graph(plan, share_quantizers=False)
     scope = editor.unique_scope("quantized", [node.name for node in quantized.node])

@@ -1,8 +1,9 @@
 """Scores sets of quantized layers by how far they move the model's outputs, on the inputs seen in calibration.
 
 One switchable graph in one session serves every set; no label, no evaluator and no new graph is needed. A set is run
-from the last cut before the first layer in which it differs from a base set, whose values at the cuts are computed
-once. Only the values of one part of the images at a few cuts are held, however many layers there are.
+from the last entry point before the first layer in which it differs from a base set, whose values at the entry points
+are computed once. Only the values of one part of the images at a few entry points are held, however many layers there
+are.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from amct_tensorflow.graph.view import GraphView, full_tensor_name, parse_tensor
 from amct_tensorflow.quantize.calibration.replay import Batch
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.search.sensitivity.divergence import Divergence
-from amct_tensorflow.search.sensitivity.entry_points import find_cuts
+from amct_tensorflow.search.sensitivity.entry_points import find_entry_points
 from amct_tensorflow.search.sensitivity.switchable_graph import SwitchableGraph, switchable_graph
 
 # At so many tensors the model can be entered; each costs memory, and spares at most its share of the time.
@@ -64,33 +65,33 @@ class SwitchableModel:
         self.outputs = tuple(output for output in plan.outputs if _follows(view, output, sources))
         source_nodes = {parse_tensor_name(name).node for name in sources}
         _check_nothing_is_hidden(view, source_nodes, plan)
-        flow = find_cuts(view, source_nodes, self.outputs)
+        flow = find_entry_points(view, source_nodes, self.outputs)
         position = {name: index for index, name in enumerate(flow.order)}
         layers = {name: layer for name, layer in plan.factors.items() if name in position and name in fused.layers}
         self._position = {name: position[name] for name in layers}
         # A layer with a bias is one unit: between its two nodes there is a value only while it is not quantized.
         inside = {name for name in layers if fused.tail_of(name) != name}
         known = _float_nodes(graph)  # those that fusion added are not among them
-        cuts = [cut for cut in flow.cuts if cut not in inside and cut in known]
-        self._cuts = _choose_cuts(cuts, position, sorted(self._position.values()))
-        self._cut_positions = [position[cut] for cut in self._cuts]
+        entry_points = [entry for entry in flow.entry_points if entry not in inside and entry in known]
+        self._entry_points = _choose_entry_points(entry_points, position, sorted(self._position.values()))
+        self._entry_positions = [position[entry] for entry in self._entry_points]
         switchable = QuantizationPlan(replace(fused, view=view), layers, plan.corrections, self.outputs)
-        self._import(switchable_graph(switchable, self._cuts), graph, sources)
+        self._import(switchable_graph(switchable, self._entry_points), graph, sources)
         self._references: dict[int, list[np.ndarray]] = {}
         options = session_options(self._graph, run_often=True)
         self._session = tf.compat.v1.Session(graph=self._graph, config=options)
 
     def _import(self, switchable: SwitchableGraph, shapes: tf.Graph, sources: Mapping[str, tf.Tensor]) -> None:
-        """Imports the graph behind placeholders for its sources and cuts, of which only some are alive in a run."""
+        """Imports the graph behind placeholders for its sources and entry points; a run feeds only some of them."""
         self._graph = tf.Graph()
         with self._graph.as_default():
             self._from_start = tf.compat.v1.placeholder(tf.bool, [])
             self._sources = {name: _any_number(tensor) for name, tensor in sources.items()}
-            self._entered = [tf.compat.v1.placeholder(tf.bool, []) for _ in self._cuts]
-            self._fed = [_any_number(shapes.get_tensor_by_name(f"{cut}:0")) for cut in self._cuts]
+            self._entered = [tf.compat.v1.placeholder(tf.bool, []) for _ in self._entry_points]
+            self._fed = [_any_number(shapes.get_tensor_by_name(f"{entry}:0")) for entry in self._entry_points]
             external = {name: _alive_if(self._from_start, tensor) for name, tensor in self._sources.items()}
-            for cut, entered, fed in zip(self._cuts, self._entered, self._fed, strict=True):
-                external[switchable.entries[cut]] = _alive_if(entered, fed)
+            for entry, entered, fed in zip(self._entry_points, self._entered, self._fed, strict=True):
+                external[switchable.entries[entry]] = _alive_if(entered, fed)
             external |= {f"^{parse_tensor_name(name).node}": tensor for name, tensor in self._sources.items()}
             texts = {text for node in switchable.graph_def.node for text in node.input}
             read = {text if text.startswith("^") else full_tensor_name(text) for text in texts}
@@ -101,7 +102,7 @@ class SwitchableModel:
         with self._graph.as_default():
             # TensorFlow leaves a node that is fetched as it is, even if it has no kernel for its data format.
             self._fetches = [tf.identity(self._tensor(switchable.outputs[output])) for output in self.outputs]
-            self._values = [tf.identity(self._tensor(switchable.values[cut])) for cut in self._cuts]
+            self._values = [tf.identity(self._tensor(switchable.values[entry])) for entry in self._entry_points]
 
     def _tensor(self, node: str) -> tf.Tensor:
         return self._graph.get_tensor_by_name(f"model/{node}:0")
@@ -164,9 +165,9 @@ class SwitchableModel:
         return outputs
 
     def _start(self, difference: Collection[str]) -> int | None:
-        """Returns the last cut before every layer of a set; None for the beginning."""
+        """Returns the last entry point before every layer of a set; None for the beginning."""
         first = min((self._position[name] for name in difference if name in self._position), default=-1)
-        before = [index for index, position in enumerate(self._cut_positions) if position < first]
+        before = [index for index, position in enumerate(self._entry_positions) if position < first]
         return before[-1] if before else None
 
     def _run(
@@ -237,10 +238,10 @@ def _float_nodes(graph: tf.Graph) -> set[str]:
     return {each.name for each in graph.get_operations() if each.outputs and each.outputs[0].dtype == tf.float32}
 
 
-def _choose_cuts(cuts: Sequence[str], position: Mapping[str, int], layers: Sequence[int]) -> list[str]:
-    """Picks cuts that divide the layers, given by their positions, evenly."""
-    if not cuts:
+def _choose_entry_points(entry_points: Sequence[str], position: Mapping[str, int], layers: Sequence[int]) -> list[str]:
+    """Picks entry points that divide the layers, given by their positions, evenly."""
+    if not entry_points:
         return []
-    before = np.searchsorted(layers, [position[cut] for cut in cuts])
+    before = np.searchsorted(layers, [position[entry] for entry in entry_points])
     wanted = [len(layers) * part / (MAX_CUTS + 1) for part in range(1, MAX_CUTS + 1)]
-    return [cuts[index] for index in sorted({int(np.argmin(np.abs(before - number))) for number in wanted})]
+    return [entry_points[index] for index in sorted({int(np.argmin(np.abs(before - number))) for number in wanted})]

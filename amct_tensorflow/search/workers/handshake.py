@@ -11,11 +11,11 @@ from typing import Any
 
 from amct_tensorflow import __version__
 from amct_tensorflow.errors import WorkerError, first_line
-from amct_tensorflow.search.integers.obstacle import obstacle_to_integers
+from amct_tensorflow.search.integers.availability import why_no_integer_kernels
 
 
 @dataclass(frozen=True)
-class Greeting:
+class Handshake:
     """What a process computes with, and on.
 
     Attributes:
@@ -31,32 +31,32 @@ class Greeting:
     no_integers: str | None = None
 
 
-def our_greeting(data: Mapping[str, str], *, exact: bool = False) -> Greeting:
-    """Returns the greeting of this process, which sees this data, and may want nothing to run in integers."""
+def own_handshake(data: Mapping[str, str], *, exact: bool = False) -> Handshake:
+    """Returns the handshake of this process, which sees this data, and may want nothing to run in integers."""
     place = f"process {os.getpid()} on {platform.node()}"
-    return Greeting(place, _software(), data, "not asked for" if exact else obstacle_to_integers())
+    return Handshake(place, _software(), data, "not asked for" if exact else why_no_integer_kernels())
 
 
-def greeting_of(evaluator: Any) -> Greeting:
-    """Returns the greeting of a worker.
+def worker_handshake(evaluator: Any) -> Handshake:
+    """Returns the handshake of a worker.
 
     Raises:
         WorkerError: the evaluator cannot tell what its data is, most likely because this process does not see it.
     """
-    greeting = our_greeting({})
+    handshake = own_handshake({})
     try:
         data = {
             str(name): json.dumps(value, sort_keys=True) for name, value in dict(evaluator.identity() or {}).items()
         }
     except Exception as error:
         raise WorkerError(
-            f"The worker {greeting.place} cannot tell what its data is ({type(error).__name__}: {first_line(error)}). "
+            f"The worker {handshake.place} cannot tell what its data is ({type(error).__name__}: {first_line(error)}). "
             f"It was looked for from {Path.cwd()}; the data must lie where every worker sees it, under the same path."
         ) from error
-    return replace(greeting, data=data)
+    return replace(handshake, data=data)
 
 
-def check_greeting(ours: Greeting, theirs: Greeting) -> None:
+def check_handshake(ours: Handshake, theirs: Handshake) -> None:
     """Makes sure that a worker would find out what this process would.
 
     Raises:

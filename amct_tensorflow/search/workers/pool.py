@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from amct_tensorflow.errors import AmctError
-from amct_tensorflow.search.workers.handshake import Greeting
+from amct_tensorflow.search.workers.handshake import Handshake
 from amct_tensorflow.search.workers.shares import Candidate, Task
 
 
@@ -24,7 +24,7 @@ class Event:
 class Ready(Event):
     """It has the evaluator, and waits for a first task."""
 
-    greeting: Greeting
+    handshake: Handshake
 
 
 @dataclass(frozen=True)

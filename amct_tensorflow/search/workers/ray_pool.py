@@ -59,7 +59,7 @@ class RayPool:
         """Starts an actor."""
         self._forget(worker)
         self._actors[worker] = self._actor_class.remote(worker, os.getcwd())  # noqa: PTH109
-        self._calls[self._actors[worker].greet.remote(self._evaluator)] = worker
+        self._calls[self._actors[worker].handshake.remote(self._evaluator)] = worker
 
     def give(self, worker: int, task: Task, candidate: Candidate | None) -> None:
         """Sends a task; a model is put where every machine fetches it from once."""
@@ -135,7 +135,7 @@ class _RayWorker:
         self._number = number
         self._news: list[Event] = []
         self._lock = threading.Lock()
-        with suppress(OSError):  # paths that begin there will not be found then, and greet() tells
+        with suppress(OSError):  # paths that begin there will not be found then, and handshake() tells
             os.chdir(folder)
         # One core is what the actor has asked for; TensorFlow reads these when it is imported.
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
@@ -145,9 +145,9 @@ class _RayWorker:
 
         self._worker = Worker(number, self._keep)
 
-    def greet(self, evaluator: bytes) -> list[Event]:
+    def handshake(self, evaluator: bytes) -> list[Event]:
         """Answers whether it can be used."""
-        event = self._worker.greet(evaluator)
+        event = self._worker.handshake(evaluator)
         return [*self.news(), event]
 
     def work(self, task: Task, candidate: Candidate | None) -> list[Event]:

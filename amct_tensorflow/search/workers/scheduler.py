@@ -11,7 +11,7 @@ from typing import Any
 from amct_tensorflow.errors import WorkerError
 from amct_tensorflow.io.progress import Progress, ProgressBar
 from amct_tensorflow.log import log_for
-from amct_tensorflow.search.workers.handshake import Greeting, check_greeting
+from amct_tensorflow.search.workers.handshake import Handshake, check_handshake
 from amct_tensorflow.search.workers.pool import Died, Event, Failed, Finished, Logged, Pool, Progressed, Ready
 from amct_tensorflow.search.workers.shares import MODELS_KEPT, Candidate, Share, Task
 
@@ -105,14 +105,14 @@ class ShareResults:
     seconds: float
 
 
-class Crew:
+class Scheduler:
     """Workers that evaluate models together; to be used in a ``with`` block, whose end is theirs.
 
     Every model is divided into one share per worker: a second share would begin with what the first one began with
     (a session, an optimized graph, a pipeline that fills), and one worker that is slow by nature gets one like all.
     """
 
-    def __init__(self, pool: Pool, expected: Greeting) -> None:
+    def __init__(self, pool: Pool, expected: Handshake) -> None:
         """Takes a pool, and what its workers must have in common with this process; the block starts them."""
         self._pool = pool
         self._expected = expected
@@ -125,7 +125,7 @@ class Crew:
         self._shown: _Evaluation | None = None
         self._bar: SharesBar | None = None
 
-    def __enter__(self) -> "Crew":
+    def __enter__(self) -> "Scheduler":
         try:
             for worker in range(self._pool.size):
                 self._pool.start(worker)
@@ -235,7 +235,7 @@ class Crew:
         if isinstance(event, Logged):
             log_for(event.module, console=event.console).log(event.level, "%s", event.text)
         elif isinstance(event, Ready):
-            check_greeting(self._expected, event.greeting)
+            check_handshake(self._expected, event.handshake)
             self._failed_starts = 0
             self._models[event.worker] = deque(maxlen=MODELS_KEPT)
             self._idle.append(event.worker)

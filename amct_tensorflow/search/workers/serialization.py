@@ -1,6 +1,6 @@
 """An evaluator on its way to another process: pickled, with the files of classes that could not be imported there.
 
-These are the user's program itself, and files that were loaded by their path. They are run again where the parcel
+These are the user's program itself, and files that were loaded by their path. They are run again where the serialized
 arrives, the program under another name than ``__main__``, as ``multiprocessing`` does it. (Sending compiled code
 instead would leave TensorFlow without the source that it makes graphs from.)
 """
@@ -42,7 +42,7 @@ class _Source:
 
 
 @dataclass(frozen=True)
-class _Parcel:
+class _Serialized:
     """What is sent.
 
     Attributes:
@@ -56,13 +56,13 @@ class _Parcel:
     value: bytes
 
 
-class _Unpacking:
+class _Deserialization:
     """Whether files are being run again at the moment."""
 
     now = False
 
 
-def pack(value: object) -> bytes:
+def serialize(value: object) -> bytes:
     """Returns an object, and what its class needs, as bytes.
 
     Raises:
@@ -78,27 +78,27 @@ def pack(value: object) -> bytes:
             "Define its class at the top level of a file, and keep graphs, sessions, open files and functions out of "
             "its attributes; or run it in one process."
         ) from error
-    return pickle.dumps(_Parcel(list(map(os.path.abspath, sys.path)), sources, pickled))
+    return pickle.dumps(_Serialized(list(map(os.path.abspath, sys.path)), sources, pickled))
 
 
-def unpack(data: bytes) -> Any:
+def deserialize(data: bytes) -> Any:
     """Returns the object; runs what its class needs, and finds modules where the other process does."""
-    parcel: _Parcel = pickle.loads(data)
-    sys.path[:] = dict.fromkeys([*parcel.path, *sys.path])
-    with _unpacking():
-        for source in parcel.sources:
+    serialized: _Serialized = pickle.loads(data)
+    sys.path[:] = dict.fromkeys([*serialized.path, *sys.path])
+    with _deserializing():
+        for source in serialized.sources:
             if source.name == _PROGRAM or source.name not in sys.modules:
                 _run(source)
-    return pickle.loads(parcel.value)
+    return pickle.loads(serialized.value)
 
 
-def refuse_while_unpacking() -> None:
+def refuse_while_deserializing() -> None:
     """Makes sure that the user's program, when it is run again in a worker, does not do all of its work again.
 
     Raises:
         WorkerError: it is about to.
     """
-    if _Unpacking.now:
+    if _Deserialization.now:
         raise WorkerError(
             "The program is run once more in each worker, for the class of its evaluator, and would begin anew there. "
             "Put what it does under if __name__ == '__main__':, or the class into a file of its own."
@@ -139,9 +139,9 @@ def _run(source: _Source) -> None:
 
 
 @contextmanager
-def _unpacking() -> Iterator[None]:
-    _Unpacking.now = True
+def _deserializing() -> Iterator[None]:
+    _Deserialization.now = True
     try:
         yield
     finally:
-        _Unpacking.now = False
+        _Deserialization.now = False

@@ -13,9 +13,9 @@ from typing import Any
 from amct_tensorflow.errors import AmctError, EvaluatorError, WorkerError, essence, first_line
 from amct_tensorflow.io.progress import redirected_progress
 from amct_tensorflow.log import redirect_log
-from amct_tensorflow.search.workers.handshake import greeting_of
+from amct_tensorflow.search.workers.handshake import worker_handshake
 from amct_tensorflow.search.workers.pool import Event, Failed, Finished, Logged, Progressed, Ready
-from amct_tensorflow.search.workers.serialization import unpack
+from amct_tensorflow.search.workers.serialization import deserialize
 from amct_tensorflow.search.workers.shares import MODELS_KEPT, Candidate, Task
 
 # Each report wakes the other side; a person does not look more often.
@@ -33,11 +33,11 @@ class Worker:
         self._candidates: OrderedDict[str, Candidate] = OrderedDict()
         redirect_log(lambda level, module, text, console: report(Logged(number, level, module, text, console)))
 
-    def greet(self, evaluator: bytes) -> Event:
+    def handshake(self, evaluator: bytes) -> Event:
         """Takes the evaluator; tells what this process has, or why it is of no use."""
         try:
-            self._evaluator = unpack(evaluator)
-            return Ready(self._number, greeting_of(self._evaluator))
+            self._evaluator = deserialize(evaluator)
+            return Ready(self._number, worker_handshake(self._evaluator))
         except AmctError as error:
             return Failed(self._number, error)
         except Exception as error:
@@ -70,7 +70,7 @@ class Worker:
             return Failed(self._number, _failure(self._evaluator, task, model, error))
 
     def _evaluate(self, task: Task, model: Candidate) -> Any:
-        # A worker greets first, and TensorFlow reads when it is imported how many threads it may have.
+        # A worker shakes hands first, and TensorFlow reads when it is imported how many threads it may have.
         import tensorflow as tf  # noqa: PLC0415
 
         from amct_tensorflow.model.model_file import import_graph  # noqa: PLC0415
@@ -98,7 +98,7 @@ def main(descriptor: int, number: int) -> None:
     """
     link = _Link(descriptor)
     worker = Worker(number, link.send)
-    link.send(worker.greet(link.receive()))
+    link.send(worker.handshake(link.receive()))
     while True:
         link.send(worker.work(*link.receive()))
 

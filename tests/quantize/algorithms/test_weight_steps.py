@@ -32,7 +32,7 @@ def test_a_layer_whose_sums_fit_keeps_its_steps():
     layer = layer_of([[1.27, -0.127]], [3.0, -4.0])
     steps = served(layer, 0.5)
     np.testing.assert_array_equal(steps.scales, arq_scales("layer", "Conv2D", layer.weights, True))
-    assert (steps.remark, steps.obstacle) == (None, None)
+    assert (steps.remark, steps.failure) == (None, None)
 
 
 def test_a_nearly_dead_channel_gets_room_for_its_bias():
@@ -40,7 +40,7 @@ def test_a_nearly_dead_channel_gets_room_for_its_bias():
     layer = layer_of([[1.27, 1e-10], [1.27, 0.0]], [3.0, -12.0])
     steps = served(layer, 0.5)
     np.testing.assert_allclose(steps.scales, [0.01, 24 / 2**30], rtol=1e-6)
-    assert steps.obstacle is None
+    assert steps.failure is None
     assert steps.remark is not None and "1 of 2 channels (1)" in steps.remark
 
 
@@ -68,7 +68,7 @@ def test_products_alone_may_exceed_32_bits_as_well():
 def test_a_dead_channel_gets_a_step_that_serves_its_bias(weights, bias, expected):
     steps = served(layer_of(weights, bias), 0.5)
     assert steps.scales[1] == pytest.approx(expected, rel=1e-6)
-    assert (steps.remark, steps.obstacle) == (None, None)
+    assert (steps.remark, steps.failure) == (None, None)
 
 
 def test_one_step_for_all_channels_serves_the_largest_bias():
@@ -76,21 +76,21 @@ def test_one_step_for_all_channels_serves_the_largest_bias():
     steps = served(layer, 0.5, channel_wise=False)
     np.testing.assert_allclose(steps.scales, (16 + 255 * 8e-7) / 2**30, rtol=1e-6)  # 1e-6 / 127 is half as much
     assert steps.remark is not None
-    assert steps.obstacle is None
+    assert steps.failure is None
 
 
 def test_a_bias_that_leaves_nothing_of_its_own_weights_is_kept_all_the_same():
     """2**31 + 765, of which float32 knows nothing: its neighbours of 2**31 are 256 apart."""
     steps = served(layer_of(np.ones((3, 2)), [2147483647.0, 0.0]), 1.0)
     np.testing.assert_allclose(steps.scales, [2.0, 1 / 127], rtol=1e-5)
-    assert steps.obstacle is None
+    assert steps.failure is None
 
 
 def test_a_layer_that_loses_its_weights_stays_in_float():
     layer = layer_of([[1e-6, 1e-8]] * 4, [0.0, -1000.0])
     steps = served(layer, 0.5, channel_wise=False)  # 2000 / 2**30 is 1.9e-6, twice the largest weight
-    assert steps.obstacle is not None and "32 bits" in steps.obstacle
-    assert served(layer, 0.5).obstacle is None  # with a step per channel the first one keeps its weights
+    assert steps.failure is not None and "32 bits" in steps.failure
+    assert served(layer, 0.5).failure is None  # with a step per channel the first one keeps its weights
 
 
 def test_units_below_the_smallest_float32_are_widened():
@@ -100,7 +100,7 @@ def test_units_below_the_smallest_float32_are_widened():
 
 
 def test_units_beyond_the_largest_float32_have_no_remedy():
-    assert served(layer_of([[1.27e30]]), 1e20).obstacle is not None
+    assert served(layer_of([[1.27e30]]), 1e20).failure is not None
 
 
 @settings(deadline=None, max_examples=50)
@@ -113,7 +113,7 @@ def test_what_was_widened_once_fits(exponents, biases, scale_d):
     weights = np.random.default_rng(0).normal(size=(5, 3)) * 2.0 ** np.array(exponents)
     layer = layer_of(weights, 2.0 ** np.array(biases))
     steps = served(layer, 2.0**scale_d)
-    if steps.obstacle is None:
+    if steps.failure is None:
         again = fit_steps(layer, 2.0**scale_d, steps.scales)
         assert (again.scales == steps.scales).all() and not len(again.widened)
         sums = 255 * np.abs(layer.weights[0, 0]).sum(0) + 2.0 ** np.array(biases) / 2.0**scale_d

@@ -143,7 +143,7 @@ def check_search(graph_def, outputs, feeds):
 def test_the_whole_job(make, write):
     graph_def = write(make)
     inspection = inspect_model(FloatModel.of_graph(import_graph(graph_def, "test"), ["out"]))
-    assert [(layer.name, layer.obstacle) for layer in inspection.layers] == [("dense1", None), ("dense2", None)]
+    assert [(layer.name, layer.reason) for layer in inspection.layers] == [("dense1", None), ("dense2", None)]
     found = check_search(graph_def, ["out"], {"x": X})
     assert set(found.factors) == {"dense1", "dense2"} and found.images == len(X)
     quantized = calibrate_and_save(graph_def, X)

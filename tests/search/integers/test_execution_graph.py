@@ -9,7 +9,7 @@ from graphs import batch_norm, build, normal, ops_of, run, tf1
 from grids import grid
 
 from amct_tensorflow.graph.view import GraphView, static_shapes
-from amct_tensorflow.model.equalization import balance_streams
+from amct_tensorflow.model.equalization import equalize
 from amct_tensorflow.model.fusion import fuse
 from amct_tensorflow.model.fusion_before import fold_before
 from amct_tensorflow.model.model_file import import_graph
@@ -18,12 +18,12 @@ from amct_tensorflow.quantize.quantized.builder import quantize_graph
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.quantize.record.factors import LayerFactors
 from amct_tensorflow.search.integers import integer_execution, kernel_layer
+from amct_tensorflow.search.integers.availability import why_no_integer_kernels
 from amct_tensorflow.search.integers.execution_graph import execution_graph
 from amct_tensorflow.search.integers.integer_execution import IntegerExecution, LayerCheck, check_layers
 from amct_tensorflow.search.integers.kernel_layer import has_matrix_product
-from amct_tensorflow.search.integers.obstacle import obstacle_to_integers
 
-pytestmark = pytest.mark.skipif(obstacle_to_integers() is not None, reason=f"{obstacle_to_integers()}")
+pytestmark = pytest.mark.skipif(why_no_integer_kernels() is not None, reason=f"{why_no_integer_kernels()}")
 
 CONVOLUTION, DEPTHWISE, PRODUCT = "_FusedQuantizedConv2D", "_FusedQuantizedDepthwiseConv2D", "_QuantizedMatMul"
 OFFSETS = (-128, -77, 0, 127)
@@ -37,7 +37,7 @@ class Integers:
         self.feeds, self.outputs = {images_name: images}, list(outputs)
         shapes = static_shapes(import_graph(graph_def, "the test's"))
         fused = fold_before(fuse(GraphView(graph_def, shapes), keep=self.outputs), self.outputs, ())
-        fused = balance_streams(fused, balance or {}, self.outputs)
+        fused = equalize(fused, balance or {}, self.outputs)
         factors = {name: self._factors(fused, name, scale, offset) for name in fused.layers}
         self.plan = QuantizationPlan(fused, factors, {}, self.outputs)
         self.quantized = quantize_graph(self.plan)

@@ -17,7 +17,7 @@ from amct_tensorflow.quantize.calibration.calibrator import Calibrator
 from amct_tensorflow.quantize.config.defaults import default_config
 from amct_tensorflow.quantize.quantized.builder import quantize_graph
 from amct_tensorflow.search.sensitivity.divergence import Divergence
-from amct_tensorflow.search.sensitivity.entry_points import find_cuts
+from amct_tensorflow.search.sensitivity.entry_points import find_entry_points
 from amct_tensorflow.search.sensitivity.layer_scores import LayerScores
 from amct_tensorflow.search.sensitivity.measures import OutputDivergenceSensitivity
 from amct_tensorflow.search.sensitivity.switchable_model import SwitchableModel
@@ -131,17 +131,17 @@ def test_outputs_that_calibration_did_not_reach_are_left_out():
 
 def test_cuts_of_a_branched_model():
     graph_def = build(residual_net)
-    flow = find_cuts(GraphView(graph_def), {"input"}, ["picture", "classes"])
+    flow = find_entry_points(GraphView(graph_def), {"input"}, ["picture", "classes"])
     # The shared input of the branches, what joins them, and the last before the two outputs part.
-    assert {"stem", "joined", "relu", "pool"} < set(flow.cuts)
-    assert not {"left", "right", "image", "picture", "classes", "input"} & set(flow.cuts)
-    assert list(flow.cuts) == [name for name in flow.order if name in flow.cuts]
+    assert {"stem", "joined", "relu", "pool"} < set(flow.entry_points)
+    assert not {"left", "right", "image", "picture", "classes", "input"} & set(flow.entry_points)
+    assert list(flow.entry_points) == [name for name in flow.order if name in flow.entry_points]
 
 
 def test_an_early_output_ends_the_cuts():
     graph_def = build(residual_net)
-    flow = find_cuts(GraphView(graph_def), {"input"}, ["joined", "classes"])
-    assert "stem" in flow.cuts and "relu" not in flow.cuts
+    flow = find_entry_points(GraphView(graph_def), {"input"}, ["joined", "classes"])
+    assert "stem" in flow.entry_points and "relu" not in flow.entry_points
 
 
 def test_no_cut_determines_the_outputs_before_every_input_is_known():
@@ -150,7 +150,7 @@ def test_no_cut_determines_the_outputs_before_every_input_is_known():
         joined = tf.add(tf.sin(tf.sin(x, name="a"), name="b"), tf.cos(other, name="c"), name="joined")
         tf.sin(joined, name="out")
 
-    assert find_cuts(GraphView(build(make)), {"input", "other"}, ["out"]).cuts == ("joined",)
+    assert find_entry_points(GraphView(build(make)), {"input", "other"}, ["out"]).entry_points == ("joined",)
 
 
 def test_what_a_loop_yields_is_data_wherever_it_comes_from():
@@ -161,9 +161,9 @@ def test_what_a_loop_yields_is_data_wherever_it_comes_from():
         tf.cos(tf.exp(z, name="b"), name="out")
 
     view = GraphView(build_v1(make))
-    flow = find_cuts(view, {"input"}, ["out"])
-    assert {"while/Exit_1", "b", "out"} < set(flow.order) and not set(flow.cuts) & view.loop_nodes
-    assert flow.cuts[-2:] == ("while/Exit_1", "b")
+    flow = find_entry_points(view, {"input"}, ["out"])
+    assert {"while/Exit_1", "b", "out"} < set(flow.order) and not set(flow.entry_points) & view.loop_nodes
+    assert flow.entry_points[-2:] == ("while/Exit_1", "b")
 
 
 def test_control_edges_across_forbid_a_cut():
@@ -173,7 +173,7 @@ def test_control_edges_across_forbid_a_cut():
         with tf1.get_default_graph().control_dependencies([first.op.inputs[0]]):
             tf.identity(first, name="c")
 
-    assert find_cuts(GraphView(build(make)), {"input"}, ["c"]).cuts == ("a",)
+    assert find_entry_points(GraphView(build(make)), {"input"}, ["c"]).entry_points == ("a",)
 
 
 def test_unknown_shapes_and_inputs_that_are_no_images():

@@ -14,9 +14,9 @@ from conftest import ROOT
 PROGRAM = """
 import os, pathlib, time
 from amct_tensorflow.io.run_as_command import Signals
-from amct_tensorflow.search.workers.scheduler import Crew
-from amct_tensorflow.search.workers.handshake import our_greeting
-from amct_tensorflow.search.workers.serialization import pack
+from amct_tensorflow.search.workers.scheduler import Scheduler
+from amct_tensorflow.search.workers.handshake import own_handshake
+from amct_tensorflow.search.workers.serialization import serialize
 from amct_tensorflow.search.workers.process_pool import ProcessPool
 
 class Busy:
@@ -27,8 +27,8 @@ class Busy:
 if __name__ == "__main__":
     Signals().raise_from_now_on()
     try:
-        with Crew(ProcessPool(2, pack(Busy())), our_greeting({})) as crew:
-            crew.gather()
+        with Scheduler(ProcessPool(2, serialize(Busy())), own_handshake({})) as scheduler:
+            scheduler.gather()
     except KeyboardInterrupt:
         print("interrupted")
 """

@@ -20,7 +20,7 @@ from amct_tensorflow.log import LOG_DIR
 from amct_tensorflow.search.workers.pool import Ready
 from amct_tensorflow.search.workers.process_pool import ProcessPool
 from amct_tensorflow.search.workers.ray_pool import RayPool
-from amct_tensorflow.search.workers.scheduler import Crew
+from amct_tensorflow.search.workers.scheduler import Scheduler
 
 sample = load_script("src/mobilenet_v2_accuracy_based_auto_calibration.py")
 
@@ -54,13 +54,13 @@ def expected(tmp_path_factory):
 @pytest.fixture
 def killed(monkeypatch):
     """Kills a worker that has begun with its share of the second model; returns which process it was."""
-    handle = Crew._handle
+    handle = Scheduler._handle
     places, killed = {}, []
 
-    def note_place(crew, event):
+    def note_place(scheduler, event):
         if isinstance(event, Ready):
-            places[event.worker] = int(re.search(r"process (\d+) ", event.greeting.place)[1])
-        handle(crew, event)
+            places[event.worker] = int(re.search(r"process (\d+) ", event.handshake.place)[1])
+        handle(scheduler, event)
 
     def kill_after(give):
         def give_and_kill(pool, worker, task, candidate):
@@ -72,7 +72,7 @@ def killed(monkeypatch):
 
         return give_and_kill
 
-    monkeypatch.setattr(Crew, "_handle", note_place)
+    monkeypatch.setattr(Scheduler, "_handle", note_place)
     for pool in (ProcessPool, RayPool):
         monkeypatch.setattr(pool, "give", kill_after(pool.give))
     return killed

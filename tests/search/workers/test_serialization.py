@@ -9,11 +9,11 @@ import pytest
 from conftest import ROOT
 
 from amct_tensorflow.errors import WorkerError
-from amct_tensorflow.search.workers.serialization import pack, refuse_while_unpacking, unpack
+from amct_tensorflow.search.workers.serialization import deserialize, refuse_while_deserializing, serialize
 
 PROGRAM = """
 import pathlib, sys
-from amct_tensorflow.search.workers.serialization import pack
+from amct_tensorflow.search.workers.serialization import serialize
 
 class Thing:
     def __init__(self, value):
@@ -24,12 +24,12 @@ class Thing:
 
 FACTOR = 2
 if __name__ == "__main__":
-    pathlib.Path("parcel").write_bytes(pack(Thing(21)))
+    pathlib.Path("serialized").write_bytes(serialize(Thing(21)))
 """
 ARRIVE = """
 import inspect, pathlib
-from amct_tensorflow.search.workers.serialization import unpack
-thing = unpack(pathlib.Path("parcel").read_bytes())
+from amct_tensorflow.search.workers.serialization import deserialize
+thing = deserialize(pathlib.Path("serialized").read_bytes())
 print(thing.doubled(), "return FACTOR" in inspect.getsource(thing.doubled), type(thing).__module__)
 """
 
@@ -59,13 +59,13 @@ def test_classes_of_a_file_that_was_loaded_by_its_path(workdir, monkeypatch):
     module = inspect.importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setitem(sys.modules, "loaded_by_path", module)
-    data = pack(module.Thing())
+    data = serialize(module.Thing())
     monkeypatch.delitem(sys.modules, "loaded_by_path")
-    assert unpack(data).value == 3
+    assert deserialize(data).value == 3
 
 
 def test_a_class_of_a_module_is_that_of_the_module():
-    assert type(unpack(pack(Known()))) is Known
+    assert type(deserialize(serialize(Known()))) is Known
 
 
 def test_what_cannot_be_sent_is_refused():
@@ -73,33 +73,33 @@ def test_what_cannot_be_sent_is_refused():
         pass
 
     with pytest.raises(WorkerError, match=r"Local cannot be sent to other processes.*top level"):
-        pack(Local())
+        serialize(Local())
     known = Known()
     known.attribute = lambda: None
     with pytest.raises(WorkerError, match="Known cannot be sent"):
-        pack(known)
+        serialize(known)
 
 
 def test_a_class_without_a_file_is_refused(monkeypatch):
     thing = type("Typed", (), {"__module__": "nowhere_to_be_found"})()
     with pytest.raises(WorkerError, match="source of module nowhere_to_be_found cannot be read"):
-        pack(thing)
+        serialize(thing)
 
 
 def test_a_program_that_would_begin_anew_in_a_worker_says_so(workdir, monkeypatch):
-    refuse_while_unpacking()
+    refuse_while_deserializing()
     (workdir / "anew.py").write_text(
-        "from amct_tensorflow.search.workers.serialization import refuse_while_unpacking\n"
+        "from amct_tensorflow.search.workers.serialization import refuse_while_deserializing\n"
         "class Thing:\n    pass\n"
-        "if not __name__.startswith('first'):\n    refuse_while_unpacking()\n"
+        "if not __name__.startswith('first'):\n    refuse_while_deserializing()\n"
     )
     source = (workdir / "anew.py").read_text()
     module = type(sys)("anew_by_path")
     module.__file__ = str(workdir / "anew.py")
     exec(source.replace("if not", "if False and not"), module.__dict__)
     monkeypatch.setitem(sys.modules, "anew_by_path", module)
-    data = pack(module.Thing())
+    data = serialize(module.Thing())
     monkeypatch.delitem(sys.modules, "anew_by_path")
     with pytest.raises(WorkerError, match="if __name__ == '__main__'"):
-        unpack(data)
-    refuse_while_unpacking()
+        deserialize(data)
+    refuse_while_deserializing()

@@ -7,7 +7,7 @@ from graphs import build, build_v1, normal, tf1
 
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.model_file import import_graph
-from amct_tensorflow.quantize.calibration import batch_cutter
+from amct_tensorflow.quantize.calibration import batch_splitter
 from amct_tensorflow.quantize.calibration.calibrator import Calibrator
 from amct_tensorflow.quantize.config.defaults import default_config
 
@@ -176,7 +176,7 @@ def test_what_is_found_is_what_whole_batches_tell(make, feeds, monkeypatch):
     graph_def = (build_v1 if make is recurrent else build)(make)
     found, lengths = calibrate(graph_def, [feeds])
     assert (len(lengths) > 1) == (make in SAME)
-    monkeypatch.setattr(batch_cutter, "IMAGES_AT_A_TIME", 1000)
+    monkeypatch.setattr(batch_splitter, "IMAGES_AT_A_TIME", 1000)
     whole, lengths = calibrate(graph_def, [feeds])
     assert len(lengths) == 1
     same_factors(found, whole)

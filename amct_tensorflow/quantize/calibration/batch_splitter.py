@@ -27,7 +27,7 @@ _VALUES_TRIED = 1 << 20
 _TOLERANCE = 1e-4
 
 
-class BatchCutter:
+class BatchSplitter:
     """Cuts the batches of one calibration."""
 
     def __init__(self, replay: Replay, inputs: Collection[str], layers: Collection[str]) -> None:
@@ -39,7 +39,7 @@ class BatchCutter:
         self._tensors = tuple(dict.fromkeys((*inputs, *(f"{name}:0" for name in layers))))
         self._is_the_same: bool | None = None  # until it is known
 
-    def cut(self, batch: Batch, images: int | None) -> list[Batch]:
+    def split(self, batch: Batch, images: int | None) -> list[Batch]:
         """Returns the parts of a batch: of a few images each, or the whole batch alone.
 
         Args:

@@ -26,7 +26,7 @@ _BYTE, _WEIGHT = 255, 127
 
 
 @cache
-def obstacle_to_integers() -> str | None:
+def why_no_integer_kernels() -> str | None:
     """Returns why nothing runs in integers in this process, None if it can."""
     missing = [op for op in (CONVOLUTION, DEPTHWISE_CONVOLUTION) if not has_kernel(op)]
     if missing:

@@ -1,4 +1,4 @@
-"""The float twin of a quantized model: the same layers on what their integers stand for, without quantizers.
+"""The float reference graph of a quantized model: its layers on dequantized weights and biases, without quantizers.
 
 Converters of other tools know float graphs. They are given this one; the integers are then put where the converted
 layers are.
@@ -21,7 +21,7 @@ from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFac
 from amct_tensorflow.quantize.quantized import ascend_ops
 
 
-def make_float_twin(
+def make_float_reference(
     view: GraphView,
     layers: Iterable[IntegerLayer],
     placed: Collection[str],
@@ -29,10 +29,10 @@ def make_float_twin(
     dilations: Sequence[Dilation] = (),
     ties: Collection[str] = (),
 ) -> GraphDef:
-    """Returns the twin.
+    """Returns the float reference graph.
 
-    Activations that a quantizer repeats are left out of a quantized model, and so of its twin: whoever puts the
-    integers back puts the quantizer back, too, which clips. Where nobody does, the twin clips instead.
+    A quantized model leaves out an activation that its quantizer repeats, and so does the float reference: whoever
+    puts the integers back puts the quantizer back, too, which clips. Where nobody does, the float reference clips.
 
     Args:
         view: the quantized model.

@@ -9,7 +9,7 @@ from amct_tensorflow.log import LOG_FILE
 
 PROGRAM = """
 import logging, sys, warnings
-from amct_tensorflow.io.quiet import chatter_to_log_file
+from amct_tensorflow.io.quiet import output_to_log_file
 
 def speak(when):
     print("printed", when)
@@ -20,7 +20,7 @@ def speak(when):
 
 logging.basicConfig()
 try:
-    with chatter_to_log_file("library"):
+    with output_to_log_file("library"):
         speak("meanwhile")
         raise KeyError
 except KeyError:

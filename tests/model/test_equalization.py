@@ -1,4 +1,4 @@
-"""Streams, and dividing them by factors per channel: the model computes the same."""
+"""Equalization groups, and dividing them by factors per channel: the model computes the same."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from graphs import batch_norm, build, normal, rng, run, tf1, unoptimized
 
 from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.model.equalization import balance_streams
-from amct_tensorflow.model.equalization_groups import find_streams
+from amct_tensorflow.model.equalization import equalize
+from amct_tensorflow.model.equalization_groups import find_equalization_groups
 from amct_tensorflow.model.fusion import fuse
 
 IMAGES = normal((2, 8, 8, 3), 1)
@@ -29,7 +29,7 @@ def end(x, name="last"):
 
 
 def residual():
-    """A residual stream of two sums, whose readers are convolutions, one of them depthwise."""
+    """A residual group of two sums, whose readers are convolutions, one of them depthwise."""
     x = stem()
     y = tf.nn.relu6(conv(x, 8, "expand", 3))
     x = x + batch_norm(conv(y, 6, "project", 4, bias=False), 6, "bn", 5)
@@ -47,20 +47,20 @@ def through(make):
     return net
 
 
-def streams(make, outputs=("out",)):
-    return find_streams(fuse(GraphView(build(make)), keep=outputs), outputs)
+def groups(make, outputs=("out",)):
+    return find_equalization_groups(fuse(GraphView(build(make)), keep=outputs), outputs)
 
 
 def names(found):
-    return [(stream.producers, stream.readers) for stream in found.streams]
+    return [(group.producers, group.readers) for group in found.groups]
 
 
 def test_a_residual_stream():
-    found = streams(residual)
+    found = groups(residual)
     assert names(found) == [(("stem", "project", "second"), ("expand", "dw", "last"))]
-    assert found.streams[0].channels == 6
-    assert "Relu6" in found.obstacles["project"] and "Relu6" in found.obstacles["second"]
-    assert "Placeholder" in found.obstacles["stem"]
+    assert found.groups[0].channels == 6
+    assert "Relu6" in found.unscalable["project"] and "Relu6" in found.unscalable["second"]
+    assert "Placeholder" in found.unscalable["stem"]
 
 
 PASSES = {
@@ -96,7 +96,7 @@ def test_the_model_computes_the_same(make):
     graph_def = build(make)
     fused = fuse(GraphView(graph_def), keep=["out"])
     values = factors(6)
-    balanced = balance_streams(fused, {"last": values}, ["out"])
+    balanced = equalize(fused, {"last": values}, ["out"])
     (before,), (after,) = (run(one, ["out"], {"x": IMAGES}, unoptimized()) for one in (graph_def, balanced.graph_def))
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5 * np.abs(before).max())
     np.testing.assert_allclose(
@@ -110,20 +110,20 @@ def test_the_model_computes_the_same(make):
 
 def test_layers_left_out_follow_the_others_of_their_stream():
     fused = fuse(GraphView(build(residual)), keep=["out"])
-    balanced = balance_streams(fused, {"dw": factors(6)}, ["out"])
+    balanced = equalize(fused, {"dw": factors(6)}, ["out"])
     assert balanced.balance == dict.fromkeys(["expand", "dw", "last"], factors(6))
     assert balanced.layers["expand"].digest != fused.layers["expand"].digest
-    assert balance_streams(fused, {}, ["out"]) is fused
+    assert equalize(fused, {}, ["out"]) is fused
 
 
 @pytest.mark.parametrize("make", [*map(through, STOPS.values())], ids=STOPS)
 def test_other_tensors_are_left_alone(make):
     outputs = ["out", "asked"] if "asked" in {node.name for node in build(make).node} else ["out"]
-    found = streams(make, outputs)
-    assert not [stream for stream in found.streams if "last" in stream.readers]
-    assert found.obstacles["last"]
+    found = groups(make, outputs)
+    assert not [group for group in found.groups if "last" in group.readers]
+    assert found.unscalable["last"]
     with pytest.raises(RecordError, match=r"'last'.*cannot be scaled"):
-        balance_streams(fuse(GraphView(build(make)), keep=outputs), {"last": factors(6)}, outputs)
+        equalize(fuse(GraphView(build(make)), keep=outputs), {"last": factors(6)}, outputs)
 
 
 def test_without_outputs_what_nothing_reads_is_one():
@@ -132,17 +132,17 @@ def test_without_outputs_what_nothing_reads_is_one():
         tf.nn.relu(x, name="unread")
         end(x)
 
-    assert names(streams(make)) == [(("stem",), ("last",))]
-    assert "'unread' is an output" in streams(make, ()).obstacles["last"]
+    assert names(groups(make)) == [(("stem",), ("last",))]
+    assert "'unread' is an output" in groups(make, ()).unscalable["last"]
 
 
 def test_a_convolution_in_groups_takes_no_factors():
     def make():
         end(tf.nn.conv2d(stem(), normal((1, 1, 3, 6), 3), 1, "SAME", name="groups"))
 
-    found = streams(make)
+    found = groups(make)
     assert names(found) == [(("groups",), ("last",))]
-    assert "'groups' (Conv2D) reads" in found.obstacles["groups"]
+    assert "'groups' (Conv2D) reads" in found.unscalable["groups"]
 
 
 @pytest.mark.parametrize(
@@ -155,4 +155,4 @@ def test_a_convolution_in_groups_takes_no_factors():
 )
 def test_factors_that_do_not_fit_are_refused(given, words):
     with pytest.raises(RecordError, match=words):
-        balance_streams(fuse(GraphView(build(residual)), keep=["out"]), given, ["out"])
+        equalize(fuse(GraphView(build(residual)), keep=["out"]), given, ["out"])

@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amct_tensorflow.quantize.algorithms.fake_quantizer_ranges import nudge
+from amct_tensorflow.quantize.algorithms.fake_quantizer_ranges import fake_quantizer_range
 
 ENDS = st.floats(-1e4, 1e4, width=32).map(np.float32)
 
@@ -31,7 +31,7 @@ def inputs(nudged, channel=0):
 @given(low=ENDS, high=ENDS, num_bits=st.integers(2, 16), narrow_range=st.booleans())
 def test_values_are_those_of_tensorflow(low, high, num_bits, narrow_range):
     low, high = min(low, high), max(low, high)
-    nudged = nudge(low, high, num_bits, narrow_range)
+    nudged = fake_quantizer_range(low, high, num_bits, narrow_range)
     if nudged.scale[0] < 1e-6 * max(abs(low), abs(high), 1e-30):
         return  # a range that is narrow beyond what float32 tells apart
     x, expected = inputs(nudged)
@@ -44,7 +44,7 @@ def test_values_are_those_of_tensorflow(low, high, num_bits, narrow_range):
 @given(st.lists(st.tuples(ENDS, ENDS), min_size=1, max_size=5), st.booleans())
 def test_every_channel_has_its_own_range(ends, narrow_range):
     low, high = np.sort(np.array(ends, np.float32), axis=1).T
-    nudged = nudge(low, high, 8, narrow_range)
+    nudged = fake_quantizer_range(low, high, 8, narrow_range)
     if np.any(nudged.scale < 1e-6 * np.maximum(np.maximum(np.abs(low), np.abs(high)), 1e-30)):
         return
     x, expected = zip(*(inputs(nudged, channel) for channel in range(len(ends))), strict=True)
@@ -67,11 +67,11 @@ def test_every_channel_has_its_own_range(ends, narrow_range):
      (-355.0, -100.0, False, 1.0, 255)],
 )  # fmt: skip
 def test_by_hand(low, high, narrow_range, scale, zero_point):
-    nudged = nudge(np.float32(low), np.float32(high), 8, narrow_range)
+    nudged = fake_quantizer_range(np.float32(low), np.float32(high), 8, narrow_range)
     np.testing.assert_allclose(nudged.scale, [scale], rtol=1e-6)
     assert nudged.zero_point.tolist() == [zero_point]
     assert (nudged.lowest, nudged.highest, nudged.is_int8) == (int(narrow_range), 255, not narrow_range)
 
 
 def test_an_empty_range_has_no_step():
-    assert nudge(np.float32([0, -1]), np.float32([0, 1]), 8, False).scale[0] == 0
+    assert fake_quantizer_range(np.float32([0, -1]), np.float32([0, 1]), 8, False).scale[0] == 0
