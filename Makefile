@@ -16,7 +16,7 @@ BUNDLED := --dataset data/fashion_mnist --model model/mobilenet_v2_0.35_48_fashi
 FETCHED := model/mobilenet_v2_1.0_224_frozen.pb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo model test test-all lint format dist fuzz fuzz-models kill mutants browser bench bench-accuracy bench-models bench-exports bench-peers lock audit map clean
+.PHONY: help setup demo model test test-all lint format docs dist fuzz fuzz-models kill mutants browser bench bench-accuracy bench-models bench-exports bench-peers lock audit map clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +56,17 @@ lint: setup ## ruff (lint and format) and mypy --strict
 format: setup ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+DOCS_STAMP := $(VENV)/.docs-installed
+SITE := site
+
+docs: $(DOCS_STAMP) ## build the pages and the API of the docstrings as a site, to be browsed offline
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs . $(SITE)
+	@echo "Open $(SITE)/docs/index.html in a browser."
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
 
 dist: setup ## build the wheel and the source distribution into dist/
 	$(BIN)/python -m build --no-isolation
@@ -117,4 +128,4 @@ map: ## print every file of the package with its first line
 	@find amct_tensorflow -name '*.py' | sort | xargs awk 'FNR == 1 { gsub(/"""/, ""); printf "%-64s %s\n", FILENAME, $$0 }'
 
 clean: ## remove .venv and caches; models, data and results stay
-	rm -rf $(VENV) benchmarks/.peers .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) benchmarks/.peers .pytest_cache .mypy_cache .ruff_cache .hypothesis $(SITE) build dist *.egg-info

@@ -1,5 +1,6 @@
 """The examples in docs/ are accepted by the readers of those formats; tables of every page are whole."""
 
+import importlib
 import re
 import textwrap
 from pathlib import Path
@@ -59,6 +60,15 @@ def test_files_named_by_the_algorithms_exist():
     files = set(re.findall(r"`([\w/]+\.py)`", text))
     assert len(files) > 10
     assert [file for file in sorted(files) if not (ROOT / "amct_tensorflow" / file).is_file()] == []
+
+
+def test_every_public_module_is_on_the_page_of_the_api():
+    """Those that the guide names, and where the original's names are."""
+    shown = re.findall(r"(?m)^\.\. automodule:: (\S+)$", (ROOT / "docs" / "api.md").read_text())
+    guide = (ROOT / "docs" / "guide" / "python.md").read_text().split("## Public modules")[1]
+    assert set(re.findall(r"(?m)^\| `(\S+)`", guide)) == set(shown)
+    for name in shown:
+        assert importlib.import_module(name).__doc__
 
 
 def tables(text):

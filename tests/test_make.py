@@ -90,6 +90,7 @@ def test_another_python_is_refused(checkout, python):
     [
         ("format", "ruff format"),
         ("bench", "benchmarks/search.py"),
+        ("docs", "-m sphinx -q -W"),
         ("lock", "pip-compile"),
         ("audit", "pip-audit"),
         ("bench-accuracy", "benchmarks/accuracy.py"),
