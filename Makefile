@@ -47,6 +47,7 @@ test: lint ## check the style, then run the tests that take five minutes in all
 
 test-all: setup ## run the tests that take longer: campaigns, whole grids, real models
 	$(TEST) -m campaign
+	FUZZ_CASES=1000 $(TEST) tests/test_fuzz.py
 
 lint: setup ## ruff (lint and format) and mypy --strict
 	$(BIN)/ruff check .

@@ -5,15 +5,19 @@ from itertools import combinations, product
 import pytest
 
 
-def grid(**axes):
+def grid(together=2, /, **axes):
     """Runs a test with every combination of the values of its axes.
 
     ``make test`` tries as many as it takes for every value to meet every value of another axis; the others are
     campaigns. A value that is a tuple may fill several arguments: its axis is then named ``first__second``.
+
+    Args:
+        together: of how many axes all values meet; 1 if it is enough that each value occurs.
+        axes: the values per argument.
     """
-    combos = list(product(*(range(len(list(values))) for values in axes.values())))
-    kept = set(_covering(combos))
     values = [list(each) for each in axes.values()]
+    combos = list(product(*(range(len(each)) for each in values)))
+    kept = set(_covering(combos, together))
     cases = [
         pytest.param(
             *_arguments(axes, [values[axis][place] for axis, place in enumerate(combo)]),
@@ -32,14 +36,14 @@ def _arguments(axes, chosen):
             yield value
 
 
-def _covering(combos):
-    """Yields combinations until every pair of places on two axes was in one: each time one with the most new pairs."""
-    missing = {pair for combo in combos for pair in _pairs(combo)}
+def _covering(combos, together):
+    """Yields combinations until all places have met: each time one in which most of them meet for the first time."""
+
+    def meetings(combo):
+        return set(combinations(enumerate(combo), together))
+
+    missing = set().union(*map(meetings, combos))
     while missing:
-        best = max(combos, key=lambda combo: len(missing & _pairs(combo)))
-        missing -= _pairs(best)
+        best = max(combos, key=lambda combo: len(missing & meetings(combo)))
+        missing -= meetings(best)
         yield best
-
-
-def _pairs(combo):
-    return set(combinations(enumerate(combo), 2))

@@ -19,6 +19,7 @@ from amct_tensorflow.common.auto_calibration import (
     SensitivityBase,
 )
 from graphs import PLAIN, SMALL_NET_LAYERS, build, normal, run, save, small_net, tf1
+from programs import run_program
 
 import amct_tensorflow as amct
 from amct_tensorflow.errors import (
@@ -274,7 +275,8 @@ with tf.Graph().as_default() as graph:
 assert not any(name.startswith('amct') for name in sys.modules)
 np.save('y.npy', y)
 """
-    subprocess.run([sys.executable, "-I", "-c", script], check=True, cwd=workdir, capture_output=True)
+    done = run_program("-c", script)
+    assert done.returncode == 0, done.stderr
     graph_def = tf1.GraphDef.FromString(result.model_file.read_bytes())
     np.testing.assert_array_equal(np.load(workdir / "y.npy"), run(graph_def, [OUTPUT], {"input": IMAGES})[0])
 

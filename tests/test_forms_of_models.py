@@ -2,16 +2,15 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
-from conftest import ROOT
 from graphs import tf1
+from programs import run_program
 from saved_models import IMAGES, network, save_as_tensorflow_1
+from small_sample import DATASET, SAMPLE
 
 import amct_tensorflow as amct
 from amct_tensorflow.errors import ModelError
@@ -135,9 +134,7 @@ def test_a_wrong_output_leaves_nothing(model, workdir):
 
 def test_the_sample_says_in_one_line_what_the_outputs_are(workdir):
     network().save("net.keras")
-    script = ROOT / "src" / "mobilenet_v2_accuracy_based_auto_calibration.py"
-    command = [sys.executable, str(script), "--dataset", str(ROOT / "data" / "fashion_mnist"), "--model", "net.keras"]
-    done = subprocess.run(command, cwd=workdir, capture_output=True, text=True, check=False)
+    done = run_program(SAMPLE, "--dataset", DATASET, "--model", "net.keras")
     assert done.returncode == 1 and done.stdout == ""
     frozen, refused = done.stderr.splitlines()
     assert "was frozen for inference" in frozen and "Its outputs are" in refused

@@ -40,12 +40,13 @@ def prepare_and_convert(graph_def):
     return read_model("net_quantized.pb").graph_def
 
 
-def test_a_chain_of_a_hundred_thousand_identities(workdir):
+@pytest.mark.parametrize("length", [5_000, pytest.param(100_000, marks=pytest.mark.campaign)])
+def test_a_long_chain_of_identities(workdir, length):
     """Between a layer's weights and the layer, and behind the output."""
     graph_def = build(small_net)
     (conv,) = (node for node in graph_def.node if node.name == "conv/Conv2D")
     before = conv.input[1]
-    for index in range(100_000):
+    for index in range(length):
         node = graph_def.node.add(name=f"chain/{index}", op="Identity", input=[before])
         node.attr["T"].type = tf.float32.as_datatype_enum
         before = node.name

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from graphs import batch_norm, build, calibrate_and_save, normal, run, tf1
+from grids import grid
 from test_every_format import OneBatch
 
 from amct_tensorflow.export import TARGETS
@@ -109,23 +110,22 @@ def make_model(form):
     return make
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_every_format_computes_what_the_simulation_does(form):
+@grid(1, form=FORMS, name=TARGETS)
+def test_every_format_computes_what_the_simulation_does(form, name):
     shape, _ = FORMS[form]
     x = normal([2 if length is None else length for length in shape], 9)
     calibrate_and_save(build(make_model(form)), x)
     checked = CheckedEvaluator(OneBatch(x))
     plan = plan_export(Path("results/net_quantized.pb"), [], checked)
     assert plan.dilations
-    for target in TARGETS.values():
-        exported = target.export(plan, checked)
-        check = check_export(plan, exported, checked)
-        assert check.exported.divergence < 5e-4, (target.name, check)
-        assert all(error.sqnr > 25 for error in check.layers.values()), (target.name, check.layers)
-        if target.name == "tflite" and form != "three axes":
-            editor = TfliteEditor(exported.files[".tflite"])
-            ops = {editor.op_type(operator) for operator in editor.operators}
-            assert ops & {"CONV_2D", "DEPTHWISE_CONV_2D"} and not ops & {"SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"}
+    exported = TARGETS[name].export(plan, checked)
+    check = check_export(plan, exported, checked)
+    assert check.exported.divergence < 5e-4, check
+    assert all(error.sqnr > 25 for error in check.layers.values()), check.layers
+    if name == "tflite" and form != "three axes":
+        editor = TfliteEditor(exported.files[".tflite"])
+        ops = {editor.op_type(operator) for operator in editor.operators}
+        assert ops & {"CONV_2D", "DEPTHWISE_CONV_2D"} and not ops & {"SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"}
 
 
 def test_what_does_not_treat_all_positions_alike_stays_as_it_is():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 from graphs import build, calibrate_and_save, normal, tf1
+from grids import grid
 
 from amct_tensorflow.errors import ExportError
 from amct_tensorflow.export import TARGETS
@@ -108,24 +109,23 @@ CLIPS = {
 }
 
 
-@pytest.mark.parametrize("name", CLIPS)
-def test_nothing_is_rounded_before_it_is_clipped(name):
+@grid(1, clip=CLIPS, name=TARGETS)
+def test_nothing_is_rounded_before_it_is_clipped(clip, name):
     """Values reach 60 here: steps that hold them are 10 to 60 times as wide as those that hold what is left."""
 
     def make():
         y = tf1.placeholder(tf.float32, IMAGES, name="x")
         for seed in (1, 2):
-            y = CLIPS[name](tf.nn.conv2d(y, normal((3, 3, 6, 6), seed), 1, "SAME"))
+            y = CLIPS[clip](tf.nn.conv2d(y, normal((3, 3, 6, 6), seed), 1, "SAME"))
         tf.nn.softmax(tf.matmul(tf.reduce_mean(y, [1, 2]), normal((6, 4), 4)), name="out")
 
     x = normal((8, 8, 9, 6), 3, 3.0)
     calibrate_and_save(build(make), x)
-    for target in TARGETS.values():
-        document = export_model(
-            Path("results/net_quantized.pb"), [], target, CheckedEvaluator(OneBatch(x)), Path("results/net"), 0.01
-        )
-        assert document["layers"][0]["snr_db"] > 30, (target.name, document)
-        assert document["kl"] < {"tflite": 3e-4, "onnx": 3e-5, "openvino": 2e-4}[target.name], document
+    document = export_model(
+        Path("results/net_quantized.pb"), [], TARGETS[name], CheckedEvaluator(OneBatch(x)), Path("results/net"), 0.01
+    )
+    assert document["layers"][0]["snr_db"] > 30, document
+    assert document["kl"] < {"tflite": 3e-4, "onnx": 3e-5, "openvino": 2e-4}[name], document
 
 
 def test_what_a_runtime_refuses_is_not_the_evaluators_fault(monkeypatch):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from graphs import build, calibrate_and_save, normal, tf1
+from grids import grid
 from test_every_format import OneBatch
 
 from amct_tensorflow.export import TARGETS
@@ -48,21 +49,21 @@ FIXED = {
 }
 
 
-def checks(make, x):
+def checks(make, x, names=TARGETS):
     """Quantizes a model, and returns per format how its export compares with the simulation, and the plan."""
     calibrate_and_save(build(make), x)
     checked = CheckedEvaluator(OneBatch(x))
     plan = plan_export(Path("results/net_quantized.pb"), [], checked)
-    return plan, {name: check_export(plan, target.export(plan, checked), checked) for name, target in TARGETS.items()}
+    return plan, {name: check_export(plan, TARGETS[name].export(plan, checked), checked) for name in names}
 
 
-@pytest.mark.parametrize("where", FIXED)
-def test_all_formats_take_a_batch_that_the_graph_fixes(where):
-    plan, found = checks(FIXED[where], X)
+@grid(1, where=FIXED, name=TARGETS)
+def test_all_formats_take_a_batch_that_the_graph_fixes(where, name):
+    plan, found = checks(FIXED[where], X, [name])
     assert fixed_batch(plan.view) == BATCH
     assert plan.shapes == {"x": (BATCH, 6, 6, 3)}
-    for name, check in found.items():
-        assert check.exported.divergence < 1e-3 and check.exported.images == BATCH, (name, check)
+    check = found[name]
+    assert check.exported.divergence < 1e-3 and check.exported.images == BATCH, check
 
 
 def test_any_number_is_one_at_a_time():

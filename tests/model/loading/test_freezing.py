@@ -1,14 +1,13 @@
 """Models in every form become graphs that compute the same, with names that are told, and always the same bytes."""
 
 import hashlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import ROOT
 from graphs import build, normal, save, small_net
+from programs import run_program
 from saved_models import IMAGES, Module, compute, loop, network, save_as_tensorflow_1, two_ways
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
@@ -126,24 +125,17 @@ def test_the_same_bytes_at_any_time_and_in_any_process(folder):
     first = [load_frozen(path).data for path in paths]
     network()(IMAGES)
     assert [load_frozen(path).data for path in paths] == first
-    command = [sys.executable, "-c", OTHER_PROCESS, *map(str, paths)]
-    environment = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1", "PATH": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    done = run_program("-c", OTHER_PROCESS, *paths, PYTHONPATH=ROOT)
     assert done.stdout.split() == [hashlib.sha256(data).hexdigest() for data in first]
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_inside_a_graph_of_the_callers(folder, name):
+    """TensorFlow gives new functions the collections of that graph, and looks for its table in them."""
     outside = load_frozen(folder / name).data
     with tf.Graph().as_default() as graph:
         assert load_frozen(folder / name).data == outside
     assert graph.get_operations() == []
-
-
-@pytest.mark.parametrize("name", FORMS)
-def test_inside_a_graph_of_the_callers_that_has_a_table(folder, name):
-    """TensorFlow gives new functions the collections of that graph, and looks for its table in them."""
-    outside = load_frozen(folder / name).data
     with tf.Graph().as_default():
         tf.compat.v1.lookup.StaticHashTable(tf.compat.v1.lookup.KeyValueTensorInitializer([1], [2]), 0)
         tf.compat.v1.get_variable("counter", [2])

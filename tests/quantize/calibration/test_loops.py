@@ -5,6 +5,7 @@ from contextlib import closing
 import pytest
 import tensorflow as tf
 from graphs import build, build_v1, calibrate_and_save, normal, run, signal_to_noise, tf1
+from grids import grid
 
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.inspection import inspect_model
@@ -138,8 +139,7 @@ def check_search(graph_def, outputs, feeds):
     return found
 
 
-@pytest.mark.parametrize("write", [build, build_v1], ids=["v2", "v1"])
-@pytest.mark.parametrize("make", LOOPS, ids=lambda make: make.__name__)
+@grid(1, make=LOOPS, write=[build, build_v1])
 def test_the_whole_job(make, write):
     graph_def = write(make)
     inspection = inspect_model(FloatModel.of_graph(import_graph(graph_def, "test"), ["out"]))
@@ -163,7 +163,7 @@ def recurrent_network():
     return tf.keras.Model(image, layers.Dense(3, activation="softmax")(y))
 
 
-@pytest.mark.parametrize("form", ["model.keras", "saved_model"])
+@pytest.mark.parametrize("form", ["model.keras", pytest.param("saved_model", marks=pytest.mark.campaign)])
 def test_recurrent_layers_of_keras(form):
     model = recurrent_network()
     if form == "saved_model":
