@@ -3,6 +3,7 @@
 import pickle
 import shutil
 from collections import OrderedDict, deque
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from graphs import PLAIN, normal, tf1
 from test_auto_calibration import calibrate, contents, edit_config, prepare
 
-from amct_tensorflow import accuracy_based_auto_calibration
 from amct_tensorflow.errors import ArgumentTypeError, ArgumentValueError, EvaluatorError, WorkerError
 from amct_tensorflow.log import LOG_DIR
 from amct_tensorflow.model.model_file import import_graph
@@ -87,7 +87,8 @@ class HerePool:
 @pytest.fixture
 def here(monkeypatch):
     """The workers of the runs in the test, which are in this process."""
-    monkeypatch.setattr(accuracy_based_auto_calibration, "ProcessPool", HerePool)
+    module = import_module("amct_tensorflow.accuracy_based_auto_calibration")  # the function has the same name
+    monkeypatch.setattr(module, "ProcessPool", HerePool)
     HerePool.made = ()
     return lambda: HerePool.made[-1]
 
