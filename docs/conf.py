@@ -26,7 +26,8 @@ napoleon_numpy_docstring = False
 
 html_theme = "alabaster"
 html_theme_options = {
-    "page_width": "1200px",
+    "page_width": "1060px",
+    "sidebar_width": "240px",
     "font_family": "sans-serif",
     "font_size": "15px",
     "show_powered_by": False,
