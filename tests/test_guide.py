@@ -27,6 +27,8 @@ CONSTANTS, PREPROCESS, FREEZE = codes(TEXTS["own_model.md"])
 (EVALUATOR,) = codes(TEXTS["command_line.md"])
 SEARCH, SIMULATE = codes(TEXTS["python.md"])
 
+SHORT = ("--num_images", "100", "--expected_acc_loss", "5")
+
 # Where each command is tried: by the test of that name, by CI, or (only ATC) nowhere.
 TRIED = {
     "make demo": "test_make.py::test_demo",
@@ -38,13 +40,13 @@ TRIED = {
     "python ./src/mobilenet_v2_accuracy_based_auto_calibration.py --dataset":
         "test_real_model.py::test_five_lines_and_eight_files",
     "python src/images_to_tfrecords.py": "test_guide.py::test_images_become_records",
-    "python -m amct_tensorflow inspect": "commands/test_inspect.py::test_what_the_guide_shows",
+    "python -m amct_tensorflow inspect": "cli/test_inspect.py::test_what_the_guide_shows",
     "python -m amct_tensorflow auto-calibrate": "test_guide.py::test_any_model_from_the_command_line",
-    "python -m amct_tensorflow compare": "commands/test_compare.py::test_json_of_data",
+    "python -m amct_tensorflow compare": "cli/test_compare.py::test_json_of_data",
     "python -m amct_tensorflow report": "test_guide.py::test_any_model_from_the_command_line",
-    "python -m amct_tensorflow export": "commands/test_export.py::test_json",
+    "python -m amct_tensorflow export": "cli/test_export.py::test_json",
     "python -m amct_tensorflow calibration": "test_guide.py::test_any_model_from_the_command_line",
-    "eval ": "commands/test_command_line.py::test_what_the_readme_has_typed_into_a_shell",
+    "eval ": "cli/test_command_line.py::test_what_the_readme_has_typed_into_a_shell",
     "cp src/": "test_guide.py::test_another_model",
     "python src/my_model.py": "test_guide.py::test_another_model",
     "atc ": "nowhere",
@@ -164,17 +166,17 @@ def test_another_model(project, monkeypatch, messages):
     )
     assert count == 1
     Path(copy).write_text(text)
-    assert run_script(monkeypatch, command_of("src/my_model.py --dataset"), "--expected_acc_loss", "5") == 0
+    assert run_script(monkeypatch, command_of("src/my_model.py --dataset"), *SHORT) == 0
     (accuracy,) = re.findall(r"Accuracy of original model is +([\d.]+)", "\n".join(messages))
     assert float(accuracy) > 40
     results = project / "outputs" / "accuracy_based_auto_calibration"
     assert (results / "my_model_quantized.pb").is_file() and (results / "my_model_frozen.pb").is_file()
 
 
-def test_any_model_from_the_command_line(project, monkeypatch, main, messages, without_figures):
+def test_any_model_from_the_command_line(project, monkeypatch, main, messages):
     """The sample, and the evaluator with the commands, one after the other."""
     run = command_of("src/mobilenet_v2_accuracy_based_auto_calibration.py --dataset data")
-    assert run_script(monkeypatch, run, "--num_images", "64", "--expected_acc_loss", "5") == 0
+    assert run_script(monkeypatch, run, *SHORT) == 0
     (project / "my_evaluator.py").write_text(EVALUATOR)
     save_images(16)
     assert run_command(main, "auto-calibrate") == 0
@@ -216,7 +218,6 @@ def test_from_python(project):
     scope = {}
     exec(STEPS, scope)
     assert Path("record.txt").read_text().count("scale_d") == 54
-    exec(SIMULATE, scope | {"images": np.load("images.npy")})
     exec(SEARCH, scope)
     result = scope["result"]
     assert result.original_metric == 100 and result.target_met and result.saved_metric > 95
