@@ -9,6 +9,7 @@ import zipfile
 import pytest
 from conftest import ROOT
 
+pytestmark = pytest.mark.campaign
 pytest.importorskip("build", reason="the package that builds packages is not installed")
 
 

@@ -1,16 +1,14 @@
-"""However a run ends, so do its workers, busy or not."""
+"""However a run ends, so does its worker, busy or not."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from programs import Program
 
-# They are busy telling what their data is.
+# It is busy telling what its data is.
 PROGRAM = """
 import os, pathlib, time
 from amct_tensorflow.io.run_as_command import Signals
@@ -27,7 +25,7 @@ class Busy:
 if __name__ == "__main__":
     Signals().raise_from_now_on()
     try:
-        with Scheduler(ProcessPool(2, serialize(Busy())), own_handshake({})) as scheduler:
+        with Scheduler(ProcessPool(1, serialize(Busy())), own_handshake({})) as scheduler:
             scheduler.gather()
     except KeyboardInterrupt:
         print("interrupted")
@@ -50,14 +48,12 @@ def wait_for(condition, seconds=30):
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
-def test_workers_end_with_the_run(workdir, name):
+def test_the_worker_ends_with_the_run(workdir, name):
     Path("program.py").write_text(PROGRAM)
-    process = subprocess.Popen(
-        [sys.executable, "program.py"], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    assert wait_for(lambda: len(list(workdir.glob("pid*"))) == 2)
-    workers = [int(path.name.removeprefix("pid")) for path in workdir.glob("pid*")]
-    process.send_signal(signal.Signals[name])
-    shown, _ = process.communicate(timeout=30)
-    assert name == "SIGKILL" or shown == "interrupted\n"
-    assert wait_for(lambda: not any(map(is_alive, workers)))
+    program = Program("program.py", PYTHONPATH=ROOT)
+    assert wait_for(lambda: list(workdir.glob("pid*")), 60)
+    (worker,) = (int(path.name.removeprefix("pid")) for path in workdir.glob("pid*"))
+    program.send_signal(signal.Signals[name])
+    program.wait(30)
+    assert program.stdout == ("" if name == "SIGKILL" else "interrupted\n")
+    assert wait_for(lambda: not is_alive(worker))

@@ -1,4 +1,4 @@
-"""The bundled run with processes, and with a real Ray cluster on this machine; a worker is killed in the middle."""
+"""A run of the sample with processes, and with a real Ray cluster on this machine; a worker is killed in the middle."""
 
 import os
 import re
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, load_script
+from small_sample import IMAGES, small_sample
 from test_ends import is_alive, wait_for
 
 from amct_tensorflow.errors import WorkerError
@@ -24,28 +25,30 @@ from amct_tensorflow.search.workers.scheduler import Scheduler
 
 sample = load_script("src/mobilenet_v2_accuracy_based_auto_calibration.py")
 
-RUN = ["--dataset", str(ROOT / "data" / "fashion_mnist"), "--num_images", "300",
-       "--model", str(ROOT / "model" / "mobilenet_v2_0.35_48_fashion_mnist.pb"),
-       "--config_defination", str(ROOT / "model" / "symmetric_per_tensor.cfg"), "--expected_acc_loss", "3"]  # fmt: skip
+# Everything that a run leaves but its log: results, history, and the state, in which three models were evaluated.
+FILES = 10 + 1 + 2 + 3
 
-# Everything that a run leaves but its log, the state for resuming included.
-FILES = 10 + 1 + 4
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    """The arguments of a run of the sample."""
+    return small_sample(tmp_path_factory.mktemp("model"), "--expected_acc_loss", "3")
 
 
 def run(folder, *arguments):
     """Runs the sample in a folder of its own; returns what it leaves."""
     folder.mkdir()
     os.chdir(folder)
-    assert sample.run(sample.parse_arguments([*RUN, *arguments]))
+    assert sample.run(sample.parse_arguments(arguments))
     found = [path for path in Path().rglob("*") if path.is_file() and path.suffix != ".log"]
     # The folder of the state is named after the absolute path of the results.
     return {re.sub(r"state/\w+/", "state/", str(path)): path.read_bytes() for path in found}
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory):
+def expected(tmp_path_factory, task):
     before = Path.cwd()
-    files = run(tmp_path_factory.mktemp("one") / "process")
+    files = run(tmp_path_factory.mktemp("one") / "process", *task)
     os.chdir(before)
     assert len(files) == FILES and any(str(LOG_DIR) in name for name in files)
     return files
@@ -87,11 +90,11 @@ def check(expected, killed, files, messages):
     return told
 
 
-def test_processes_on_this_machine(expected, killed, workdir, messages, capsys):
-    told = check(expected, killed, run(workdir / "run", "--num_workers", "2"), messages)
+def test_processes_on_this_machine(expected, killed, task, workdir, messages, capsys):
+    told = check(expected, killed, run(workdir / "run", *task, "--num_workers", "2"), messages)
     assert f"process {killed[0]} was killed by SIGKILL" in told
     shown = capsys.readouterr().err
-    assert "original model: 300 of 300 images" in shown and "quantized model: 300 of 300 images" in shown
+    assert all(f"{which} model: {IMAGES} of {IMAGES} images" in shown for which in ("original", "quantized"))
 
 
 def free_port():
@@ -136,16 +139,19 @@ def cluster():
             process.wait()
 
 
-def test_a_ray_cluster(cluster, expected, killed, workdir, messages):
-    told = check(expected, killed, run(workdir / "run", "--ray", cluster), messages)
+@pytest.mark.campaign
+def test_a_ray_cluster(cluster, expected, killed, task, workdir, messages):
+    told = check(expected, killed, run(workdir / "run", *task, "--ray", cluster), messages)
     assert "another one takes its place" in told
 
 
+@pytest.mark.campaign
 def test_no_more_workers_than_the_cluster_has_cpus(cluster):
     with pytest.raises(WorkerError, match=r"has 2 CPUs, too few for 9 workers.*num_workers"):
         RayPool(9, b"", cluster)
 
 
+@pytest.mark.campaign
 def test_a_cluster_that_is_not_there():
     pytest.importorskip("ray", reason="the extra ray is not installed")
     with pytest.raises(WorkerError, match=r"Ray cluster 127\.0\.0\.1:1 cannot be reached .*ray start --head"):
