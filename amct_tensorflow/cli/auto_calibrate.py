@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from amct_tensorflow.cli.options import Command, add_json, add_model, add_workers, non_negative_float, positive_int
 from amct_tensorflow.io.run_as_command import show
 from amct_tensorflow.log import log_for
+from amct_tensorflow.search.choices import SENSITIVITIES, STRATEGIES
 
 if TYPE_CHECKING:
     from amct_tensorflow.accuracy_based_auto_calibration import AutoCalibrationResult
@@ -41,9 +42,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add("--calibration_config", "--config_defination", metavar="CFG",
         help="simplified configuration of how to quantize (default: every layer, every default)")  # fmt: skip
     add("--batch_num", metavar="N", type=positive_int, help="batches that the evaluator calibrates on (default: 1)")
-    add("--strategy", choices=["PredictiveSearch", "BinarySearch"], default="PredictiveSearch",
+    add("--strategy", choices=list(STRATEGIES), default="PredictiveSearch",
         help="search strategy (default: %(default)s)")  # fmt: skip
-    add("--sensitivity", choices=["OutputDivergence", "CosineSimilarity"], default="OutputDivergence",
+    add("--sensitivity", choices=list(SENSITIVITIES), default="OutputDivergence",
         help="measure that ranks the layers (default: %(default)s)")  # fmt: skip
     add_workers(parser)
     add("--resume", action="store_true", help="go on with a run that was cut off (default: start afresh)")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from amct_tensorflow.cli.options import Command, add_json, add_outputs, add_raw_data, non_negative_float, positive_int
 from amct_tensorflow.errors import ModelNotFoundError
+from amct_tensorflow.export import TARGETS
 from amct_tensorflow.io.run_as_command import show
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantize.quantized.model_files import MODEL_ENDING, ModelPaths
@@ -49,7 +50,6 @@ DIFFERS = 3
 
 # Twice what 8 bits at every output of a layer cost on the networks in benchmarks/README.md.
 _LIMIT = 0.01
-_FORMATS = ("tflite", "onnx", "openvino")
 _EXAMPLES = """
   %(prog)s outputs/accuracy_based_auto_calibration --to tflite --evaluator my_evaluator.py
   %(prog)s results/net --to onnx --data images.npy --labels labels.npy
@@ -61,7 +61,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.usage = "%(prog)s RESULT --to FORMAT (--evaluator FILE | --data FILE... | --data_dir DIRS) [options]"
     add = parser.add_argument
     add("result", metavar="RESULT", help="folder or prefix of the results of a run, or its PREFIX_quantized.pb")
-    add("--to", choices=_FORMATS, required=True, help="the format (required)")
+    add("--to", choices=list(TARGETS), required=True, help="the format (required)")
     add("--evaluator", metavar="FILE", help="a Python file that makes an evaluator, as for auto-calibrate")
     add("--data", metavar="FILE", nargs="+",
         help="a batch per file: .npz with an array per input, or .npy for the only input")  # fmt: skip
@@ -101,11 +101,8 @@ def _check(parser: ArgumentParser, arguments: Namespace) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    from amct_tensorflow.export.export_report import format_document
-
-    pass
-    from amct_tensorflow.export import TARGETS
     from amct_tensorflow.export.export_model import export_model
+    from amct_tensorflow.export.export_report import format_document
     from amct_tensorflow.quantize.quantized.model_files import prefix_of
     from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 

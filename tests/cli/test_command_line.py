@@ -53,7 +53,7 @@ def complete(typed):
 def test_completion(workdir):
     pytest.importorskip("argcomplete", reason="argcomplete is not installed")
     assert [each.strip() for each in complete("amct_tensorflow co")] == ["compare", "convert"]
-    assert complete("amct_tensorflow auto-calibrate net.pb --strategy ") == ["PredictiveSearch", "BinarySearch"]
+    assert complete("amct_tensorflow auto-calibrate net.pb --strategy ") == ["BinarySearch", "PredictiveSearch"]
     assert "--sensitivity" in complete("amct_tensorflow auto-calibrate net.pb --sens")[0]
 
 
