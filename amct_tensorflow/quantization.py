@@ -6,6 +6,7 @@ from typing import TypeVar
 import tensorflow as tf
 
 from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError, ModelError
+from amct_tensorflow.graph.names import LayerName, RecordKey
 from amct_tensorflow.graph.view import GraphView, upstream
 from amct_tensorflow.io.arguments import require_graph, require_names, require_path, require_positive, require_type
 from amct_tensorflow.log import log_for
@@ -210,7 +211,7 @@ def convert_model(pb_model: str, outputs: list[str], record_file: str, save_path
     _save("convert_model", pb_model, outputs, record_file, save_path, corrected=False)
 
 
-def _pending_balance(record_file: str) -> dict[str, tuple[float, ...]]:
+def _pending_balance(record_file: str) -> dict[RecordKey, tuple[float, ...]]:
     """Returns how ``quantize_preprocess`` says that the model is to be balanced; empty if it was not called before."""
     balance = read_balance(record_file) if is_pending(record_file) else {}
     if balance:
@@ -279,7 +280,7 @@ def _save(
     log_for(function).info("The model is saved in %s", paths.model)
 
 
-def _load_factors(model: FloatModel, record_file: str) -> tuple[dict[str, LayerFactors], FusedGraph]:
+def _load_factors(model: FloatModel, record_file: str) -> tuple[dict[LayerName, LayerFactors], FusedGraph]:
     """Reads a record and checks it against the model it is meant for, which it tells how to fuse.
 
     Raises:
@@ -292,7 +293,7 @@ def _load_factors(model: FloatModel, record_file: str) -> tuple[dict[str, LayerF
     return factors, fused
 
 
-def _load_corrections(model: FloatModel, record_file: str, fused: FusedGraph) -> dict[str, LayerCorrection]:
+def _load_corrections(model: FloatModel, record_file: str, fused: FusedGraph) -> dict[LayerName, LayerCorrection]:
     """Reads what stands beside a record that was checked. Raises RecordError if it does not belong to the model."""
     factors = read_record(record_file)
     names = _by_layer(model, {key: key for key in factors})
@@ -300,10 +301,10 @@ def _load_corrections(model: FloatModel, record_file: str, fused: FusedGraph) ->
     return _by_layer(model, read_corrections(record_file, factors, layers))
 
 
-def _by_layer(model: FloatModel, recorded: Mapping[str, _Recorded]) -> dict[str, _Recorded]:
+def _by_layer(model: FloatModel, recorded: Mapping[RecordKey, _Recorded]) -> dict[LayerName, _Recorded]:
     """Returns what a record says of layers, by the names that they have in the model for its outputs."""
     names = layer_names(model.layers)
-    return {names.get(key, key): value for key, value in recorded.items()}
+    return {names.get(key, LayerName(key)): value for key, value in recorded.items()}
 
 
 def quantize_preprocess(graph: tf.Graph, config_file: str, record_file: str, outputs: list[str] | None = None) -> None:
@@ -337,7 +338,7 @@ def quantize_preprocess(graph: tf.Graph, config_file: str, record_file: str, out
     model = FloatModel.of_graph(graph, outputs or ())
     config = read_config_for(model, config_file)
 
-    def write(balance: Mapping[str, tuple[float, ...]]) -> None:
+    def write(balance: Mapping[LayerName, tuple[float, ...]]) -> None:
         write_record(record_file, {}, balance, announce=False)
 
     Balancer(model, config, write)

@@ -1,6 +1,7 @@
 """Editing a GraphDef: the few primitive edits that fusion and quantization are made of."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
 from tensorflow.core.framework.graph_pb2 import GraphDef
@@ -8,6 +9,8 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.op_definitions import functions_named
 from amct_tensorflow.graph.view import CONTROL, GraphView, full_tensor_name, parse_tensor_name, upstream
+
+_Name = TypeVar("_Name", bound=str)
 
 
 def subgraph(graph_def: GraphDef, outputs: Iterable[str]) -> GraphDef:
@@ -109,7 +112,9 @@ class GraphEditor:
         """Sets one input of a node."""
         self._editable(name).input[index] = text
 
-    def redirect(self, replacements: Mapping[str, str], exempt: Collection[str] = (), *, control: bool = False) -> None:
+    def redirect(
+        self, replacements: Mapping[_Name, str], exempt: Collection[str] = (), *, control: bool = False
+    ) -> None:
         """Makes every reader of output 0 of a node read another node instead, except the ``exempt`` readers.
 
         Args:
@@ -117,12 +122,13 @@ class GraphEditor:
             exempt: readers that stay as they are.
             control: whether readers by control edges wait for the other node, too.
         """
+        others: dict[str, str] = dict(replacements.items())
         for name in self._nodes.keys() - set(exempt):
             for index, text in enumerate(self._nodes[name].input):
                 source = parse_tensor_name(text)
-                if source.node in replacements and (source.port == 0 or (control and source.port == CONTROL)):
+                if source.node in others and (source.port == 0 or (control and source.port == CONTROL)):
                     mark = "^" if source.port == CONTROL else ""
-                    self.replace_input(name, index, mark + replacements[source.node])
+                    self.replace_input(name, index, mark + others[source.node])
 
     def replace_tensors(self, replacements: Mapping[str, str]) -> None:
         """Makes every reader of a tensor read another one; control edges stay as they are.

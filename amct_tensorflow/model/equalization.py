@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from amct_tensorflow.errors import RecordError
+from amct_tensorflow.graph.names import FusedName, LayerName
 from amct_tensorflow.graph.nodes import make_const
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.model.equalization_groups import EqualizationGroup, EqualizationGroups, find_equalization_groups
@@ -20,7 +21,7 @@ from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 _REMEDY = "Use the record that quantize_preprocess and quantize_model wrote for this model, with the same outputs."
 
 
-def equalize(fused: FusedGraph, factors: Mapping[str, tuple[float, ...]], outputs: Sequence[str]) -> FusedGraph:
+def equalize(fused: FusedGraph, factors: Mapping[LayerName, tuple[float, ...]], outputs: Sequence[str]) -> FusedGraph:
     """Divides the channels of equalization groups by factors.
 
     Args:
@@ -40,10 +41,10 @@ def equalize(fused: FusedGraph, factors: Mapping[str, tuple[float, ...]], output
         return fused
     found = find_equalization_groups(fused, outputs)
     _check_layers(fused, found, factors)
-    inputs: dict[str, np.ndarray] = {}
-    outputs_of: dict[str, np.ndarray] = {}
-    balance: dict[str, tuple[float, ...]] = {}
-    scaled: set[str] = set()
+    inputs: dict[LayerName, np.ndarray] = {}
+    outputs_of: dict[LayerName, np.ndarray] = {}
+    balance: dict[LayerName, tuple[float, ...]] = {}
+    scaled: set[FusedName] = set()
     for group in found.groups:
         values = _factors_of(group, factors)
         if values is not None:
@@ -60,7 +61,7 @@ def equalize(fused: FusedGraph, factors: Mapping[str, tuple[float, ...]], output
     return replace(fused, view=view, layers=layers, balance=balance, scaled=frozenset(scaled))
 
 
-def _check_layers(fused: FusedGraph, found: EqualizationGroups, factors: Mapping[str, tuple[float, ...]]) -> None:
+def _check_layers(fused: FusedGraph, found: EqualizationGroups, factors: Mapping[LayerName, tuple[float, ...]]) -> None:
     channels = {reader: group.channels for group in found.groups for reader in group.readers}
     for name, values in factors.items():
         if name not in channels:
@@ -75,7 +76,7 @@ def _check_layers(fused: FusedGraph, found: EqualizationGroups, factors: Mapping
             )
 
 
-def _factors_of(group: EqualizationGroup, factors: Mapping[str, tuple[float, ...]]) -> tuple[float, ...] | None:
+def _factors_of(group: EqualizationGroup, factors: Mapping[LayerName, tuple[float, ...]]) -> tuple[float, ...] | None:
     given = [name for name in group.readers if name in factors]
     for name in given[1:]:
         if factors[name] != factors[given[0]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.names import FusedName, LayerName
 from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, parse_tensor_name, upstream
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.ops.affine import Channels
@@ -30,10 +31,10 @@ class EqualizationGroup:
         nodes: names of the nodes that yield these tensors.
     """
 
-    producers: tuple[str, ...]
-    readers: tuple[str, ...]
+    producers: tuple[LayerName, ...]
+    readers: tuple[LayerName, ...]
     channels: int
-    nodes: frozenset[str]
+    nodes: frozenset[FusedName]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class EqualizationGroups:
     """
 
     groups: tuple[EqualizationGroup, ...]
-    unscalable: Mapping[str, str]
+    unscalable: Mapping[LayerName, str]
 
 
 def find_equalization_groups(fused: FusedGraph, outputs: Iterable[str]) -> EqualizationGroups:
@@ -69,15 +70,15 @@ class _Finder:
         self._outputs = outputs
         self._needed = upstream(self._view.nodes, outputs) if outputs else self._view.nodes.keys()
         self._tails = {fused.tail_of(name): layer for name, layer in fused.layers.items() if layer.weights is not None}
-        self._channels: dict[str, Channels] = {}
-        self._tied_to: dict[str, str] = {}
+        self._channels: dict[FusedName, Channels] = {}
+        self._tied_to: dict[FusedName, FusedName] = {}
 
     def find(self) -> EqualizationGroups:
         """Returns the groups of which every tensor can be scaled, and why the inputs of other layers cannot."""
         for node in self._view.topological():
             if node.name in self._needed:
                 self._tie(node)
-        members: dict[str, list[str]] = {}
+        members: dict[FusedName, list[FusedName]] = {}
         for name in self._channels:
             members.setdefault(self._root(name), []).append(name)
         readers = {root: self._readers(names) for root, names in members.items()}
@@ -119,17 +120,17 @@ class _Finder:
             for source in sources:
                 self._tied_to[self._root(source)] = self._root(node.name)
 
-    def _root(self, name: str) -> str:
+    def _root(self, name: FusedName) -> FusedName:
         while name in self._tied_to and self._tied_to[name] != name:
             name = self._tied_to[name]
         return name
 
-    def _readers(self, names: Iterable[str]) -> tuple[str, ...]:
+    def _readers(self, names: Iterable[FusedName]) -> tuple[LayerName, ...]:
         """Returns the layers that read some of the nodes, in topological order."""
         found = {edge.node.name for name in names for edge in self._view.consumers(name)}
         return tuple(name for name, layer in self._layers.items() if name in found and layer.weights is not None)
 
-    def _why_unscalable(self, names: Iterable[str]) -> str | None:
+    def _why_unscalable(self, names: Iterable[FusedName]) -> str | None:
         """Returns why the tensors of the nodes cannot be scaled; None if they can."""
         for name in names:
             if name in self._outputs:
@@ -146,11 +147,11 @@ class _Finder:
                     return f"{edge.node.name!r} ({edge.node.op}) reads {name!r}, and takes no factors per channel"
         return None
 
-    def _passes_on(self, node: NodeDef, name: str) -> bool:
+    def _passes_on(self, node: NodeDef, name: FusedName) -> bool:
         """Tells whether the output of a node is tied to that of node ``name``, which it reads."""
         return node.name not in self._tails and node.name in self._channels and name in _sources(node)
 
-    def _takes(self, node: NodeDef, index: int, name: str) -> bool:
+    def _takes(self, node: NodeDef, index: int, name: FusedName) -> bool:
         """Tells whether a node is a layer that can take factors of node ``name``, which it reads, into its weights."""
         layer, channels = self._layers.get(node.name), self._channels[name]
         if layer is None or layer.weights is None or index != layer.op.data_input:
@@ -158,18 +159,18 @@ class _Finder:
         taken = layer.input_channels
         return taken is not None and (taken.number, taken.axis) == (channels.number, channels.axis)
 
-    def _why_not_input(self, layer: FusedLayer, reasons: Mapping[str, str | None]) -> str:
+    def _why_not_input(self, layer: FusedLayer, reasons: Mapping[FusedName, str | None]) -> str:
         source = self._view.producer(self._fused.input_of(layer.name))
         if source.name in self._channels:
             return reasons[self._root(source.name)] or f"{source.name!r} is read otherwise"
         return f"{source.name!r} ({source.op}) stands before it, and passes no factors per channel on"
 
 
-def _sources(node: NodeDef) -> list[str]:
+def _sources(node: NodeDef) -> list[FusedName]:
     """Returns the nodes whose channels a node may pass on; none if it reads another output than the first."""
     inputs = data_inputs(node.input)
     names = [parse_tensor_name(text) for text in (inputs if node.op in _SUMS else inputs[:1])]
-    return [name.node for name in names] if all(name.port == 0 for name in names) else []
+    return [FusedName(name.node) for name in names] if all(name.port == 0 for name in names) else []
 
 
 def _channels_behind(view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:

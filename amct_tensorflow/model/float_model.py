@@ -8,6 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
+from amct_tensorflow.graph.names import LayerName, OriginalName, PreparedName
 from amct_tensorflow.graph.view import GraphView, upstream
 from amct_tensorflow.model.equalization import equalize
 from amct_tensorflow.model.fusion import FusedGraph, fuse
@@ -129,9 +130,11 @@ class FloatModel:
     def layers(self) -> list[LayerSpec]:
         """Its quantizable layers, in its order."""
         renamed = self._prepared.renamed
-        return [replace(layer, written_as=renamed.get(layer.name)) for layer in find_layers(self.view)]
+        return [replace(layer, written_as=renamed.get(PreparedName(layer.name))) for layer in find_layers(self.view)]
 
-    def fuse(self, unfused: Collection[str] = (), balance: Mapping[str, tuple[float, ...]] | None = None) -> FusedGraph:
+    def fuse(
+        self, unfused: Collection[LayerName] = (), balance: Mapping[LayerName, tuple[float, ...]] | None = None
+    ) -> FusedGraph:
         """Fuses the layers with what stands around them, and scales the groups between them.
 
         Args:
@@ -149,7 +152,7 @@ class FloatModel:
             self._fused[key] = equalize(fused, factors, self.outputs)
         return self._fused[key]
 
-    def original_upstream(self, names: Iterable[str]) -> set[str]:
+    def original_upstream(self, names: Iterable[PreparedName]) -> set[OriginalName]:
         """Returns the nodes of the file on which nodes of the prepared model depend."""
         originals = {original for name in names for original in self._prepared.original_names(name)}
-        return upstream(self.original.nodes, originals & self.original.nodes.keys())
+        return {OriginalName(name) for name in upstream(self.original.nodes, originals & self.original.nodes.keys())}

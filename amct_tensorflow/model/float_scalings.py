@@ -185,7 +185,7 @@ class _Neighbours:
             if not data:
                 return None
             path.append(self._view.producer(data[0]))
-        layer = self.tails.get(str(path[-1].name))
+        layer = self.tails.get(path[-1].name)
         if layer is None:
             return "the layer before it is not quantized"
         return _first(
@@ -219,7 +219,7 @@ class _Neighbours:
 
     def _whose_data(self, edge: Consumer) -> FusedLayer | None:
         """Returns the layer with weights that reads an edge as its data."""
-        layer = self._layers.get(str(edge.node.name))
+        layer = self._layers.get(edge.node.name)
         return layer if layer and layer.weights is not None and layer.op.data_input == edge.input_index else None
 
     def _pads(self, layer: FusedLayer) -> bool:

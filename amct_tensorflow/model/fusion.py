@@ -22,6 +22,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.names import FusedName, LayerName, OriginalName, PreparedName
 from amct_tensorflow.graph.nodes import behind_barrier, make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
@@ -50,12 +51,12 @@ class FusedLayer:
         folded_scale: by what folding multiplied the weights, float64 [Cout]; None for nothing.
     """
 
-    name: str
+    name: LayerName
     op_type: str
     weights: np.ndarray | None
     bias: np.ndarray | None
     data_format: str
-    absorbed: tuple[str, ...]
+    absorbed: tuple[OriginalName, ...]
     batch_norm_kept: bool
     positions_per_weight: int = 1
     absorbed_types: tuple[str, ...] = ()
@@ -103,33 +104,36 @@ class FusedGraph:
     """
 
     view: GraphView
-    layers: dict[str, FusedLayer]
-    origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    balance: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    scaled: frozenset[str] = frozenset()
-    prepared: frozenset[str] = frozenset()
+    layers: dict[LayerName, FusedLayer]
+    origins: Mapping[FusedName, tuple[OriginalName, ...]] = field(default_factory=dict)
+    balance: Mapping[LayerName, tuple[float, ...]] = field(default_factory=dict)
+    scaled: frozenset[FusedName] = frozenset()
+    prepared: frozenset[PreparedName] = frozenset()
 
-    def originals(self, names: Iterable[str]) -> tuple[str, ...]:
+    def originals(self, names: Iterable[FusedName]) -> tuple[OriginalName, ...]:
         """Returns the nodes of the model's file that nodes of this graph stand for together, each once."""
-        return tuple(dict.fromkeys(original for name in names for original in self.origins.get(name, (name,))))
+        return tuple(dict.fromkeys(original for name in names for original in self._originals(name)))
 
-    def input_of(self, name: str) -> str:
+    def _originals(self, name: FusedName) -> tuple[OriginalName, ...]:
+        return self.origins.get(name, (OriginalName(name),))
+
+    def input_of(self, name: LayerName) -> str:
         """Returns the activations that a layer reads, as GraphDef writes the input."""
         return str(self.view.nodes[name].input[self.layers[name].op.data_input])
 
-    def accumulator_of(self, name: str) -> str:
+    def accumulator_of(self, name: LayerName) -> FusedName:
         """Returns the node whose output 0 is a layer's sum of products: the layer, or the barrier behind it."""
-        return str(behind_barrier(self.view, self.view.nodes[name]).name)
+        return FusedName(behind_barrier(self.view, self.view.nodes[name]).name)
 
-    def tail_of(self, name: str) -> str:
+    def tail_of(self, name: LayerName) -> FusedName:
         """Returns the node whose output 0 is a layer's value: the BiasAdd with its bias, or the accumulator."""
         accumulator = self.accumulator_of(name)
         if self.layers[name].bias is None:
             return accumulator
         (tail,) = (edge.node for edge in self.view.consumers(accumulator) if not self.view.is_control(edge))
-        return str(tail.name)
+        return FusedName(tail.name)
 
-    def prepared_values(self) -> set[str]:
+    def prepared_values(self) -> set[PreparedName]:
         """Returns the nodes that yield what the nodes of their names yield before fusion.
 
         Sums of a layer without what was folded behind it are not among them.
@@ -137,11 +141,11 @@ class FusedGraph:
         inside: set[str] = set()
         for name in self.layers:
             inside |= {name, self.accumulator_of(name)} - {self.tail_of(name)}
-        return (self.view.nodes.keys() & self.prepared) - inside - self.scaled
+        return {name for name in self.prepared if name in self.view.nodes} - inside - self.scaled
 
-    def original_values(self) -> set[str]:
+    def original_values(self) -> set[OriginalName]:
         """Returns the nodes that yield what the nodes of their names yield in the model's file."""
-        return self.prepared_values() - self.origins.keys()
+        return {OriginalName(name) for name in self.prepared_values() - self.origins.keys()}
 
     @property
     def graph_def(self) -> GraphDef:
@@ -169,8 +173,8 @@ def fuse(
     view: GraphView,
     *,
     keep: Collection[str] = (),
-    unfused: Collection[str] = (),
-    origins: Mapping[str, tuple[str, ...]] | None = None,
+    unfused: Collection[LayerName] = (),
+    origins: Mapping[PreparedName, tuple[OriginalName, ...]] | None = None,
 ) -> FusedGraph:
     """Folds every affine chain behind a quantizable layer.
 
@@ -181,15 +185,17 @@ def fuse(
         origins: per node of the graph that is none of the model's file, the nodes of the file that it stands for.
     """
     editor = GraphEditor(view)
-    known = dict(origins or {})
+    known = {FusedName(name): originals for name, originals in (origins or {}).items()}
     alike: dict[str, str] = {}
-    found: dict[str, FusedLayer] = {}
+    found: dict[LayerName, FusedLayer] = {}
     for node in view.topological():
         if why_not_quantizable(view, node) is None:
-            found[node.name] = _fuse_layer(view, editor, node, keep, node.name not in unfused, known, alike)
+            found[LayerName(node.name)] = _fuse_layer(view, editor, node, keep, node.name not in unfused, known, alike)
     folded = sum(bool(layer.absorbed) for layer in found.values())
     log_for("fusion").debug("Folded the nodes behind %d of %d layers.", folded, len(found))
-    return FusedGraph(view.edited(editor.graph_def(), alike), found, known, prepared=frozenset(view.nodes))
+    return FusedGraph(
+        view.edited(editor.graph_def(), alike), found, known, prepared=frozenset(map(PreparedName, view.nodes))
+    )
 
 
 def _fuse_layer(
@@ -198,7 +204,7 @@ def _fuse_layer(
     node: NodeDef,
     keep: Collection[str],
     fold_batch_norm: bool,
-    origins: dict[str, tuple[str, ...]],
+    origins: dict[FusedName, tuple[OriginalName, ...]],
     alike: dict[str, str],
 ) -> FusedLayer:
     op_type = OP_TYPES[node.op]
@@ -225,19 +231,21 @@ def _fuse_layer(
         weights = (weights * scale).astype(np.float32)
         const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_weights"), weights), like=node.name)
         editor.replace_input(node.name, op_type.weight_input, const)
-        origins[const] = ()
+        origins[FusedName(const)] = ()
     bias = chain.affine.shift.astype(np.float32)
     const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_bias"), bias), like=node.name)
-    origins[const] = ()
+    origins[FusedName(const)] = ()
     last = chain.folded[-1].name
     tail = editor.unique_name(f"{node.name}/BiasAdd") if chain.paths else last
-    absorbed = tuple(original for folded in chain.folded for original in origins.get(folded.name, (folded.name,)))
+    absorbed = tuple(
+        original for folded in chain.folded for original in origins.get(folded.name, (OriginalName(folded.name),))
+    )
     for folded in chain.folded:
         editor.remove(folded.name)
     bias_add = make_node(tail, "BiasAdd", [accumulator.name, const], T=tf.float32, data_format=plain.data_format)
     editor.add(bias_add, like=node.name)
     if chain.paths:
-        origins[tail] = ()
+        origins[FusedName(tail)] = ()
         alike[tail] = str(accumulator.name)
         _put_behind(editor, tail, chain.paths, last, origins, alike)
     return replace(
@@ -256,7 +264,7 @@ def _put_behind(
     tail: str,
     paths: Collection[NodeDef],
     name: str,
-    origins: dict[str, tuple[str, ...]],
+    origins: dict[FusedName, tuple[OriginalName, ...]],
     alike: dict[str, str],
 ) -> None:
     """Puts nodes that move channels behind a node; the last of them gets a name, the others values of their own."""
@@ -265,7 +273,7 @@ def _put_behind(
         new_name = name if index == len(paths) - 1 else editor.unique_name(f"{node.name}/biased")
         editor.replace_input(node.name, 0, before)
         editor.rename(node.name, new_name)
-        origins[new_name] = origins.get(node.name, (node.name,))
+        origins[FusedName(new_name)] = origins.get(node.name, (OriginalName(node.name),))
         alike[new_name] = str(node.name)
         before = new_name
 

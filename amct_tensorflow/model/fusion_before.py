@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.names import FusedName, LayerName, OriginalName
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, full_tensor_name, parse_tensor_name
@@ -32,7 +33,7 @@ class _Front(NamedTuple):
     data_input: int = 0
 
 
-def fold_before(fused: FusedGraph, keep: Collection[str], unfused: Collection[str]) -> FusedGraph:
+def fold_before(fused: FusedGraph, keep: Collection[str], unfused: Collection[LayerName]) -> FusedGraph:
     """Folds affine nodes into the layers that they stand in front of.
 
     Args:
@@ -53,7 +54,7 @@ def fold_before(fused: FusedGraph, keep: Collection[str], unfused: Collection[st
         if kept:
             layers.update({reader.name: replace(reader, batch_norm_kept=True) for reader in kept})
         else:
-            originals = fused.originals(str(node.name) for node in front.nodes)
+            originals = fused.originals(FusedName(node.name) for node in front.nodes)
             for reader in readers:
                 layers[reader.name] = _fold(fused, editor, reader, front, originals, origins, alike)
     if layers == fused.layers:
@@ -148,8 +149,8 @@ def _fold(
     editor: GraphEditor,
     layer: FusedLayer,
     front: _Front,
-    originals: Iterable[str],
-    origins: dict[str, tuple[str, ...]],
+    originals: Iterable[OriginalName],
+    origins: dict[FusedName, tuple[OriginalName, ...]],
     alike: dict[str, str],
 ) -> FusedLayer:
     """Folds a front into a layer of a graph under edit, and returns the layer.
@@ -159,7 +160,7 @@ def _fold(
     weights, bias = _folded(layer, front.affine)
     assert layer.op.weight_input is not None
     const = editor.add(make_const(editor.unique_name(f"{layer.name}/folded_weights"), weights), like=layer.name)
-    origins[const] = ()
+    origins[FusedName(const)] = ()
     editor.replace_input(layer.name, layer.op.weight_input, const)
     data = editor.node(str(front.nodes[0].name)).input[front.data_input]
     editor.replace_input(layer.name, layer.op.data_input, data)
@@ -172,13 +173,13 @@ def _fold(
     if layer.bias is None and not np.any(front.affine.shift):
         return folded
     const = editor.add(make_const(editor.unique_name(f"{layer.name}/folded_bias"), bias), like=layer.name)
-    origins[const] = ()
+    origins[FusedName(const)] = ()
     if layer.bias is not None:
         editor.replace_input(fused.tail_of(layer.name), 1, const)
         return replace(folded, bias=bias)
     accumulator = fused.accumulator_of(layer.name)
     tail = editor.unique_name(f"{layer.name}/BiasAdd")
-    origins[tail] = ()
+    origins[FusedName(tail)] = ()
     alike[tail] = accumulator
     node = make_node(tail, "BiasAdd", [accumulator, const], T=tf.float32, data_format=layer.data_format)
     editor.add(node, like=layer.name)

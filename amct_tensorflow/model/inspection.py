@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.names import LayerName, OriginalName, PreparedName
 from amct_tensorflow.graph.op_definitions import varying_nodes
 from amct_tensorflow.graph.view import GraphView, Shape, data_inputs, static_shapes
 from amct_tensorflow.model.endpoints import Endpoint, find_inputs, find_outputs
@@ -41,14 +42,14 @@ class InspectedLayer:
         reason: why it cannot be quantized, as the rest of a sentence about it; None if it can.
     """
 
-    name: str
+    name: PreparedName
     op_type: str
     input_shape: Shape | None
     weights_shape: Shape | None
     output_shape: Shape | None
     parameters: int
     multiply_accumulates: int | None
-    absorbed: tuple[str, ...]
+    absorbed: tuple[OriginalName, ...]
     absorbed_types: tuple[str, ...]
     counts_one_row: bool
     in_loop: bool
@@ -93,12 +94,12 @@ class Inspection:
     outputs: tuple[Endpoint, ...]
     layers: tuple[InspectedLayer, ...]
     float_scalings: tuple[FloatScaling, ...]
-    unused: tuple[str, ...]
+    unused: tuple[LayerName, ...]
 
     @property
-    def quantizable(self) -> list[str]:
+    def quantizable(self) -> list[LayerName]:
         """Names of the layers that can be quantized."""
-        return [layer.name for layer in self.layers if layer.reason is None]
+        return [LayerName(layer.name) for layer in self.layers if layer.reason is None]
 
     @property
     def parameters(self) -> int:
@@ -125,7 +126,7 @@ class Inspection:
         if any(count is None for count in counts.values()):
             counts, of = {layer.name: layer.parameters for layer in self.layers}, "parameters"
         whole = sum(count or 0 for count in counts.values())
-        part = sum(counts[name] or 0 for name in names if name in counts)
+        part = sum(count or 0 for name, count in counts.items() if name in names)
         others = [layer for layer in self.layers if layer.name not in names]
         if of == "parameters":
             more = any(layer.multiply_accumulates is None and not layer.parameters for layer in others)
@@ -134,7 +135,7 @@ class Inspection:
         return Share(part / whole if whole else 1.0, of, more)
 
 
-def inspect_model(model: FloatModel, unfused: Collection[str] = ()) -> Inspection:
+def inspect_model(model: FloatModel, unfused: Collection[LayerName] = ()) -> Inspection:
     """Looks at a model.
 
     Args:
@@ -150,7 +151,7 @@ def inspect_model(model: FloatModel, unfused: Collection[str] = ()) -> Inspectio
     graph = _with_shapes(open_functions(fused.view, names), model)
     varying = varying_nodes(graph.view)
     layers = [
-        _layer(graph, node, fused.layers.get(str(node.name)), varying)
+        _layer(graph, node, fused.layers.get(node.name), varying)
         for node in graph.view.nodes.values()
         if node.name in graph.names and (node.op in CARRIERS or node.op in OP_TYPES)
     ]
@@ -178,7 +179,7 @@ def _layer(graph: OpenGraph, node: NodeDef, fused: FusedLayer | None, varying: C
     bias = 0 if fused is None or fused.bias is None else fused.bias.size
     in_loop = name in view.loop_nodes or graph.inside.get(name) == IN_LOOP
     return InspectedLayer(
-        name=name,
+        name=PreparedName(name),
         op_type=str(node.op),
         input_shape=None if data is None else view.shape(data),
         weights_shape=view.shape(constants[0]) if constants else None,

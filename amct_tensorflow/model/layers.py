@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.names import LayerName, OriginalName
 from amct_tensorflow.graph.view import GraphView, attribute, data_inputs
 from amct_tensorflow.ops import OP_TYPES, UNQUANTIZED, OpType
 
@@ -36,10 +37,10 @@ class LayerSpec:
             to leave this to what has the value that is asked for.
     """
 
-    name: str
+    name: LayerName
     op_type: str
     channel_wise: bool
-    written_as: str | None = None
+    written_as: OriginalName | None = None
 
     @property
     def op(self) -> OpType:
@@ -47,10 +48,10 @@ class LayerSpec:
         return OP_TYPES[self.op_type]
 
 
-def layer_names(layers: Iterable[LayerSpec]) -> dict[str, str]:
+def layer_names(layers: Iterable[LayerSpec]) -> dict[str, LayerName]:
     """Returns the names of layers, by all names by which a file of the user's may call them."""
     known = list(layers)
-    also = {layer.written_as: layer.name for layer in known if layer.written_as is not None}
+    also: dict[str, LayerName] = {layer.written_as: layer.name for layer in known if layer.written_as is not None}
     return {**also, **{layer.name: layer.name for layer in known}}
 
 
@@ -133,7 +134,7 @@ def find_layers(view: GraphView) -> list[LayerSpec]:
         view: the graph with its shapes, which tell a fully connected 1x1 convolution from a regular one.
     """
     return [
-        LayerSpec(node.name, node.op, OP_TYPES[node.op].has_weights and not _is_fully_connected(view, node))
+        LayerSpec(LayerName(node.name), node.op, OP_TYPES[node.op].has_weights and not _is_fully_connected(view, node))
         for node in view.graph_def.node
         if why_not_quantizable(view, node) is None
     ]

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from amct_tensorflow.errors import AmctError, ContentError, OutputError, RecordError, StateError
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.contents import dump_arrays, expect, parse_arrays, parse_json
 from amct_tensorflow.io.files import write_atomically
 from amct_tensorflow.log import log_for
@@ -251,9 +252,12 @@ def _read_calibration(folder: Path, entry: Mapping[str, Any]) -> CalibrationResu
     ranges = expect(dict, entry.get("ranges", {}), "the ranges")
     summaries = {name: _read_summary(name, content, arrays) for name, content in ranges.items()}
     images = None if entry.get("images") is None else expect(int, entry["images"], "the number of images")
+    # The run that is resumed has the same outputs, so that its layers have the same names.
+    factors = {LayerName(key): each for key, each in parse_record(record, source).items()}
+    balance = {LayerName(key): each for key, each in parse_balance(record, source).items()}
     obstacles = expect(dict, entry.get("obstacles", {}), "why layers stay in float")
     return CalibrationResult(
-        parse_record(record, source), corrections, analyses, batches, parse_balance(record, source), summaries, images,
+        factors, corrections, analyses, batches, balance, summaries, images,
         {name: expect(str, obstacle, f"why layer {name!r}") for name, obstacle in obstacles.items()},
     )  # fmt: skip
 

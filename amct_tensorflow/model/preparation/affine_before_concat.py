@@ -16,7 +16,7 @@ from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, data_inputs, parse_tensor_name
 from amct_tensorflow.model.fusion import output_channels
 from amct_tensorflow.model.layers import layer_weights, why_not_quantizable
-from amct_tensorflow.model.preparation.prepared import PreparedGraph
+from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
 from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.ops.affine import Affine, Channels, as_affine
 
@@ -27,7 +27,7 @@ _AFFINE = frozenset({"BiasAdd", "Mul", "AddV2"})
 def affine_before_concat(graph: PreparedGraph) -> PreparedGraph:
     """Moves affine maps per channel from behind a concatenation of layers into its branches."""
     editor = graph.editor()
-    origins: dict[str, tuple[str, ...]] = {}
+    origins: Origins = {}
     for concat in graph.view.nodes.values():
         if concat.op != "ConcatV2" or concat.name in graph.kept or len(graph.view.consumers(concat.name)) != 1:
             continue

@@ -14,7 +14,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.view import GraphView, data_inputs
-from amct_tensorflow.model.preparation.prepared import PreparedGraph
+from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
 
 _ADD = frozenset({"Add", "AddV2"})
 
@@ -22,7 +22,7 @@ _ADD = frozenset({"Add", "AddV2"})
 def bias_before_split(graph: PreparedGraph) -> PreparedGraph:
     """Moves the addition of constants from behind a Reshape that splits the last axis to before it."""
     editor = graph.editor()
-    origins: dict[str, tuple[str, ...]] = {}
+    origins: Origins = {}
     for node in graph.view.graph_def.node:
         reshape = _reshape(graph, node)
         bias = None if reshape is None else _bias(graph.shaped, node, reshape)

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from amct_tensorflow.errors import ModelError
+from amct_tensorflow.graph.names import PreparedName
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import CONTROL, GraphView, attribute, data_inputs, parse_tensor_name
 from amct_tensorflow.log import log_for
-from amct_tensorflow.model.preparation.prepared import PreparedGraph
+from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
 
 
 def decide_flags(graph: PreparedGraph) -> PreparedGraph:
@@ -57,13 +58,13 @@ def decide_branches(graph: PreparedGraph) -> PreparedGraph:
         return graph
     dead = _dead_nodes(view, chosen)
     editor = graph.editor()
-    origins: dict[str, tuple[str, ...]] = {}
+    origins: Origins = {}
     for name, node in view.nodes.items():
         if name in dead:
             editor.remove(name)
         elif node.op == "Merge":
             new = _decide_merge(editor, view, name, dead, chosen)
-            origins.update(dict.fromkeys(new, graph.original_names(name)))
+            origins.update(dict.fromkeys(new, graph.original_names(PreparedName(name))))
     for switch, port in chosen.items():
         if switch not in dead:
             data = str(editor.node(switch).input[0])

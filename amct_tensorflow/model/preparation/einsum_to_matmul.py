@@ -20,10 +20,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.names import OriginalName, PreparedName
 from amct_tensorflow.graph.nodes import AttrLike, make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import Shape, attribute, data_inputs
-from amct_tensorflow.model.preparation.prepared import PreparedGraph
+from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
 from amct_tensorflow.ops.einsum import parse_equation
 
 _Labels = tuple[str, ...]
@@ -56,9 +57,9 @@ class _Product(NamedTuple):
 def einsum_to_matmul(graph: PreparedGraph) -> PreparedGraph:
     """Rewrites every float32 Einsum that is a product of data and one constant matrix."""
     editor = graph.editor()
-    origins: dict[str, tuple[str, ...]] = {}
+    origins: Origins = {}
     values: dict[str, str] = {}
-    renamed: dict[str, str] = {}
+    renamed: dict[str, OriginalName] = {}
     for node in graph.view.graph_def.node:
         product = _as_product(graph, node) if node.op == "Einsum" else None
         if product is not None:
@@ -66,14 +67,14 @@ def einsum_to_matmul(graph: PreparedGraph) -> PreparedGraph:
             value = writer.write(product, keeps_name=node.name in graph.kept)
             origins |= dict.fromkeys(writer.added, graph.original_names(node.name))
             if writer.product != node.name:
-                renamed[writer.product] = node.name
+                renamed[writer.product] = OriginalName(node.name)
             if value != node.name:
                 values[node.name] = value
     if not origins:
         return graph
     editor.redirect(values, exempt=origins)
     # The product has not the shape of the Einsum whose name it keeps.
-    origins |= {name: graph.original_names(name) for name in values}
+    origins |= {name: graph.original_names(PreparedName(name)) for name in values}
     return graph.edited(editor, origins, renamed)
 
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import first_line
+from amct_tensorflow.graph.names import PreparedName
 from amct_tensorflow.graph.nodes import make_const
 from amct_tensorflow.graph.op_definitions import is_stateful
 from amct_tensorflow.graph.rewrite import subgraph
@@ -21,7 +22,7 @@ from amct_tensorflow.graph.session_options import session_options
 from amct_tensorflow.graph.view import GraphView, attribute, parse_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.model_file import import_graph
-from amct_tensorflow.model.preparation.prepared import PreparedGraph
+from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
 
 _NEVER = frozenset({"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond", "PlaceholderWithDefault"})
 _PASSES_ON = frozenset({"Identity", "Const"})
@@ -56,7 +57,7 @@ def fold_constants(graph: PreparedGraph, but: Collection[str] = ()) -> PreparedG
     if not values:
         return graph
     editor = graph.editor()
-    origins: dict[str, tuple[str, ...]] = {}
+    origins: Origins = {}
     for tensor, value in values.items():
         name, _, port = tensor.rpartition(":")
         if port == "0":
@@ -64,7 +65,7 @@ def fold_constants(graph: PreparedGraph, but: Collection[str] = ()) -> PreparedG
         else:
             other = editor.add(make_const(editor.unique_name(f"{name}/output_{port}"), value), like=name)
             editor.replace_tensors({tensor: other})
-            origins[other] = graph.original_names(name)
+            origins[other] = graph.original_names(PreparedName(name))
     return graph.edited(editor, origins)
 
 

@@ -11,6 +11,7 @@ convolutions stay as they are. What the Snapshot is for is told in ``graph/barri
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.names import OriginalName, PreparedName
 from amct_tensorflow.graph.nodes import BARRIER, behind_barrier, make_barrier, make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView
@@ -32,7 +33,7 @@ def rewrite_grouped_conv2d(graph: PreparedGraph) -> PreparedGraph:
     editor = graph.editor()
     new: dict[str, str] = {}
     barriers: dict[str, str] = {}
-    renamed: dict[str, str] = {}
+    renamed: dict[str, OriginalName] = {}
     for node in graph.view.graph_def.node:
         if node.op != "Conv2D" or why_not_quantizable(graph.shaped, node) is not None:
             continue
@@ -47,7 +48,8 @@ def rewrite_grouped_conv2d(graph: PreparedGraph) -> PreparedGraph:
             inner = editor.unique_name(f"{node.name}/{node.op}")
             editor.rename(node.name, inner)
             editor.add(make_barrier(node.name, inner), like=inner)
-            new[inner] = renamed[inner] = node.name
+            new[inner] = node.name
+            renamed[inner] = OriginalName(node.name)
         else:
             name = editor.unique_name(f"{node.name}/{BARRIER}")
             barriers[node.name] = editor.add(make_barrier(name, node.name), like=node.name)
@@ -55,7 +57,8 @@ def rewrite_grouped_conv2d(graph: PreparedGraph) -> PreparedGraph:
     if not new:
         return graph
     editor.redirect(barriers, exempt=barriers.values())
-    return graph.edited(editor, {name: graph.original_names(node) for name, node in new.items()}, renamed)
+    origins = {name: graph.original_names(PreparedName(node)) for name, node in new.items()}
+    return graph.edited(editor, origins, renamed)
 
 
 def _groups(view: GraphView, node: NodeDef, filters: np.ndarray) -> int:

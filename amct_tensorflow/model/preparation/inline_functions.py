@@ -19,9 +19,10 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.function_body import FunctionBody
+from amct_tensorflow.graph.names import PreparedName
 from amct_tensorflow.graph.op_definitions import functions_named
 from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, parse_tensor_name
-from amct_tensorflow.model.preparation.prepared import PreparedGraph
+from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 
@@ -99,7 +100,7 @@ def _check_recursion(library: FunctionDefLibrary) -> None:
 def _inline(graph: PreparedGraph, calls: list[_Call]) -> PreparedGraph:
     editor = graph.editor()
     library = graph.view.graph_def.library
-    origins: dict[str, tuple[str, ...]] = {}
+    origins: Origins = {}
     for call in calls:
         inputs = editor.node(call.name).input
         arguments = data_inputs(inputs)[call.first_argument :]
@@ -108,7 +109,7 @@ def _inline(graph: PreparedGraph, calls: list[_Call]) -> PreparedGraph:
             [text for text in inputs if text.startswith("^")], for_arguments=call.name in graph.view.uncertain_nodes
         )
         for node in body.nodes():
-            origins[editor.add(node, like=call.name)] = graph.original_names(call.name)
+            origins[editor.add(node, like=call.name)] = graph.original_names(PreparedName(call.name))
         editor.replace_tensors({f"{call.name}:{port}": text for port, text in enumerate(body.results)})
         editor.replace_waits(call.name, body.effects or [parse_tensor_name(text).node for text in body.results])
         if call.name in graph.kept:

@@ -14,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.names import PreparedName
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import attribute
-from amct_tensorflow.model.preparation.prepared import PreparedGraph
+from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
 from amct_tensorflow.ops.clips import NO_CLIP, Clip, as_clip
 
 
@@ -32,7 +33,7 @@ class _Chain(NamedTuple):
 def merge_clips(graph: PreparedGraph) -> PreparedGraph:
     """Rewrites every chain of clips that clips at 0 and above it."""
     editor = graph.editor()
-    origins: dict[str, tuple[str, ...]] = {}
+    origins: Origins = {}
     for node in graph.view.graph_def.node:
         chain = _chain(graph, node)
         if chain is None or _goes_on(graph, node):
@@ -40,7 +41,7 @@ def merge_clips(graph: PreparedGraph) -> PreparedGraph:
         wanted = _ops(chain.clip)
         if wanted is not None and wanted != tuple(str(each.op) for each in chain.nodes):
             new = _write(editor, str(node.name), chain, wanted)
-            origins |= dict.fromkeys(new, graph.originals_of(str(each.name) for each in chain.nodes))
+            origins |= dict.fromkeys(new, graph.originals_of(PreparedName(each.name) for each in chain.nodes))
     return graph.edited(editor, origins) if origins else graph
 
 

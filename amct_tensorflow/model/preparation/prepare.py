@@ -26,7 +26,7 @@ from amct_tensorflow.model.preparation.fold_constants import fold_constants
 from amct_tensorflow.model.preparation.grouped_conv2d import rewrite_grouped_conv2d
 from amct_tensorflow.model.preparation.inline_functions import inline_functions
 from amct_tensorflow.model.preparation.merge_clips import merge_clips
-from amct_tensorflow.model.preparation.prepared import PreparedGraph
+from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
 from amct_tensorflow.model.preparation.retired_ops import replace_retired_ops
 from amct_tensorflow.model.preparation.skip_identities import skip_identities
 
@@ -36,7 +36,7 @@ _FLAGS = {"MatMul": "transpose_b", "BatchMatMul": "adj_y", "BatchMatMulV2": "adj
 def transpose_weights(graph: PreparedGraph) -> PreparedGraph:
     """Transposes the constant matrices that are taken transposed."""
     editor = graph.editor()
-    origins: dict[str, tuple[str, ...]] = {}
+    origins: Origins = {}
     for node in graph.view.graph_def.node:
         if node.op not in _FLAGS or not attribute(node, _FLAGS[node.op]).b or node.name in graph.view.loop_nodes:
             continue

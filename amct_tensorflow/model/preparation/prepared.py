@@ -7,9 +7,13 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from amct_tensorflow.graph.names import OriginalName, PreparedName
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, static_shapes
 from amct_tensorflow.model.outline import import_outline
+
+# Per node of a graph under edit, the original nodes that it stands for.
+Origins = dict[str, tuple[OriginalName, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,17 +32,18 @@ class PreparedGraph:
     """
 
     view: GraphView
-    kept: frozenset[str]
-    original: frozenset[str]
+    kept: frozenset[OriginalName]
+    original: frozenset[OriginalName]
     source: str | Path
-    origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    renamed: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[PreparedName, tuple[OriginalName, ...]] = field(default_factory=dict)
+    renamed: Mapping[PreparedName, OriginalName] = field(default_factory=dict)
 
     @classmethod
     def of(cls, view: GraphView, outputs: Sequence[str], source: str | Path) -> "PreparedGraph":
         """Returns a graph of which nothing is prepared yet."""
         unread = (name for name in view.nodes if not view.consumers(name))
-        return cls(view, frozenset([*outputs, *unread]), frozenset(view.nodes), source)
+        kept = frozenset(OriginalName(name) for name in (*outputs, *unread))
+        return cls(view, kept, frozenset(OriginalName(name) for name in view.nodes), source)
 
     def editor(self) -> GraphEditor:
         """Returns the graph for an edit."""
@@ -58,19 +63,19 @@ class PreparedGraph:
         """The index of the graph with the static shapes that TensorFlow infers."""
         return GraphView(self.view.graph_def, static_shapes(self.outline))
 
-    def original_names(self, name: str) -> tuple[str, ...]:
-        """Returns the original nodes that a node stands for."""
-        return self.origins.get(name, (name,))
+    def original_names(self, name: PreparedName) -> tuple[OriginalName, ...]:
+        """Returns the original nodes that a node stands for: itself, unless ``origins`` tells others."""
+        return self.origins.get(name, (OriginalName(name),))
 
-    def originals_of(self, names: Iterable[str]) -> tuple[str, ...]:
+    def originals_of(self, names: Iterable[PreparedName]) -> tuple[OriginalName, ...]:
         """Returns the original nodes that several nodes stand for together, each once."""
         return tuple(dict.fromkeys(original for name in names for original in self.original_names(name)))
 
     def edited(
         self,
         editor: GraphEditor,
-        origins: Mapping[str, tuple[str, ...]] | None = None,
-        renamed: Mapping[str, str] | None = None,
+        origins: Mapping[str, tuple[OriginalName, ...]] | None = None,
+        renamed: Mapping[str, OriginalName] | None = None,
     ) -> "PreparedGraph":
         """Returns the graph after an edit, without the nodes that have lost their last reader by it.
 
@@ -80,8 +85,8 @@ class PreparedGraph:
             renamed: per node that left its name to another, that name.
         """
         view = GraphView(editor.graph_def_for([*self.kept, *editor.names_of("Placeholder", "PlaceholderWithDefault")]))
-        together = {**self.origins, **(origins or {})}
-        names = {**self.renamed, **(renamed or {})}
+        together = {**self.origins, **{PreparedName(name): each for name, each in (origins or {}).items()}}
+        names = {**self.renamed, **{PreparedName(name): each for name, each in (renamed or {}).items()}}
         return replace(
             self,
             view=view,

@@ -13,7 +13,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import attribute, data_inputs
-from amct_tensorflow.model.preparation.prepared import PreparedGraph
+from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
 
 _BATCH_NORM = "BatchNormWithGlobalNormalization"
 
@@ -21,7 +21,7 @@ _BATCH_NORM = "BatchNormWithGlobalNormalization"
 def replace_retired_ops(graph: PreparedGraph) -> PreparedGraph:
     """Replaces every float32 node of a retired op type; it keeps its name."""
     editor = graph.editor()
-    origins: dict[str, tuple[str, ...]] = {}
+    origins: Origins = {}
     replaced = False
     for node in graph.view.graph_def.node:
         if node.op == "Div" and _is_float32(node):

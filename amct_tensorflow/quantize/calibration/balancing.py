@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.errors import CalibrationError
+from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.equalization_groups import EqualizationGroup, find_equalization_groups
@@ -18,7 +19,7 @@ from amct_tensorflow.quantize.calibration.feed import Feed
 from amct_tensorflow.quantize.calibration.replay import Batch, Replay
 from amct_tensorflow.quantize.config.schema import QuantConfig
 
-_Balance = Mapping[str, tuple[float, ...]]
+_Balance = Mapping[LayerName, tuple[float, ...]]
 
 
 class Balancer:
@@ -63,7 +64,8 @@ class Balancer:
         inputs = {name: fused.input_of(name) for group in self._strengths for name in group.readers}
         self._tensors = {name: full_tensor_name(text) for name, text in inputs.items()}
         self._highest = {name: np.zeros(group.channels) for group in self._strengths for name in group.readers}
-        self._feed = Feed(model, fused, {name: [text] for name, text in inputs.items()}, config.batch_num, graph=graph)
+        nodes = {PreparedName(name): [text] for name, text in inputs.items()}
+        self._feed = Feed(model, fused, nodes, config.batch_num, graph=graph)
         self._replay = Replay(fused, list(inputs), self._feed.tensors)
         self._splitter = BatchSplitter(self._replay, self._tensors.values(), self._tensors)
         self._looks = [
@@ -113,7 +115,7 @@ class Balancer:
 
     def _finish(self) -> None:
         self._feed.batches.forget()
-        factors: dict[str, tuple[float, ...]] = {}
+        factors: dict[LayerName, tuple[float, ...]] = {}
         for group, strength in self._strengths.items():
             readers = [self._quantized[name] for name in group.readers if name in self._quantized]
             activations = np.max([self._highest[reader.name] for reader in readers], axis=0)
@@ -129,7 +131,7 @@ class Balancer:
         self._on_complete(factors)
 
 
-def _mean_strength(group: EqualizationGroup, strengths: Mapping[str, float]) -> float:
+def _mean_strength(group: EqualizationGroup, strengths: Mapping[LayerName, float]) -> float:
     """Returns how strongly to balance a group; 0 if no layer that reads it asks for it."""
     asked = [strengths[name] for name in group.readers if name in strengths]
     return float(np.mean(asked)) if asked else 0.0
@@ -142,7 +144,7 @@ def _largest_weights(layer: FusedLayer) -> np.ndarray:
     return np.asarray(np.abs(layer.weights.astype(np.float64)).max(axis=others))
 
 
-def _warn_of_others(asked: Mapping[str, float], unscalable: Mapping[str, str]) -> None:
+def _warn_of_others(asked: Mapping[LayerName, float], unscalable: Mapping[LayerName, str]) -> None:
     for name in asked:
         if name in unscalable:
             log_for("balancing").warning("Layer %s is not balanced: %s.", name, unscalable[name])

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.quantize.calibration.balancing import Balancer
@@ -47,7 +48,7 @@ def prepare_calibration(
     return calibrate
 
 
-def _balance(model: FloatModel, config: QuantConfig, run: Run) -> Mapping[str, tuple[float, ...]]:
+def _balance(model: FloatModel, config: QuantConfig, run: Run) -> Mapping[LayerName, tuple[float, ...]]:
     """Returns by what to divide the inputs of layers, from calibration data run through a graph of its own."""
     graph = import_graph(model.graph_def, model.source)
     balancer = Balancer(model, config, lambda _: None, graph=graph)

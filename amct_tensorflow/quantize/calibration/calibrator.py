@@ -9,6 +9,7 @@ import tensorflow as tf
 from threadpoolctl import threadpool_limits
 
 from amct_tensorflow.errors import CalibrationError, ConfigValueError
+from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
@@ -48,14 +49,14 @@ class CalibrationResult:
         unquantizable: per layer that stays in float because no factors serve it, why.
     """
 
-    factors: dict[str, LayerFactors]
-    corrections: dict[str, LayerCorrection]
-    analyses: dict[str, LayerAnalysis]
+    factors: dict[LayerName, LayerFactors]
+    corrections: dict[LayerName, LayerCorrection]
+    analyses: dict[LayerName, LayerAnalysis]
     batches: tuple[Batch, ...] = ()
-    balance: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    summaries: Mapping[str, ActivationSummary] = field(default_factory=dict)
+    balance: Mapping[LayerName, tuple[float, ...]] = field(default_factory=dict)
+    summaries: Mapping[LayerName, ActivationSummary] = field(default_factory=dict)
     images: int | None = None
-    unquantizable: Mapping[str, str] = field(default_factory=dict)
+    unquantizable: Mapping[LayerName, str] = field(default_factory=dict)
 
     def plan(self, fused: FusedGraph, outputs: Sequence[str]) -> QuantizationPlan:
         """Returns how to quantize a model that is fused as it was calibrated."""
@@ -78,7 +79,7 @@ class Calibrator:
         *,
         for_search: bool = False,
         comparison: Comparison | None = None,
-        balance: Mapping[str, tuple[float, ...]] | None = None,
+        balance: Mapping[LayerName, tuple[float, ...]] | None = None,
     ) -> None:
         """Edits the model's graph: adds taps that keep the tensors from which the inputs of all layers follow.
 
@@ -110,7 +111,7 @@ class Calibrator:
         inputs = {name: self.fused.input_of(name) for name in self.fused.layers if name in self._searches}
         inputs.update({tensor.key: _input_of(self.fused.view, tensor) for tensor in config.tensor_quantize})
         self._inputs = {key: full_tensor_name(text) for key, text in inputs.items()}
-        nodes = {name: [self.fused.input_of(name)] for name in config.enabled_layers()}
+        nodes = {PreparedName(name): [self.fused.input_of(name)] for name in config.enabled_layers()}
         for tensor in config.tensor_quantize:
             nodes.setdefault(tensor.layer_name, []).append(_input_of(self.fused.view, tensor))
         self._nodes = nodes.keys()
@@ -199,8 +200,8 @@ class Calibrator:
         del self._replay, self._observers, self._splitter, self._parts, self._fuse
 
     def _finish(self) -> CalibrationResult:
-        activations: dict[str, ActivationFactors] = {}
-        summaries: dict[str, ActivationSummary] = {}
+        activations: dict[LayerName, ActivationFactors] = {}
+        summaries: dict[LayerName, ActivationSummary] = {}
         for name in self._searches:
             distribution = self._observers.distribution(name)
             activations[name] = self._search(name, distribution)
@@ -226,15 +227,15 @@ class Calibrator:
         )
 
     def _layer_factors(
-        self, activations: Mapping[str, ActivationFactors]
-    ) -> tuple[dict[str, LayerFactors], dict[str, str]]:
+        self, activations: Mapping[LayerName, ActivationFactors]
+    ) -> tuple[dict[LayerName, LayerFactors], dict[LayerName, str]]:
         """Returns the factors of the layers, and why those without have none.
 
         Raises:
             CalibrationError: there is nothing left to quantize.
         """
-        factors: dict[str, LayerFactors] = {}
-        unquantizable: dict[str, str] = {}
+        factors: dict[LayerName, LayerFactors] = {}
+        unquantizable: dict[LayerName, str] = {}
         for name, layer in self._layers.items():
             activation, scales = activations[name], self._scales[name]
             scale_w: tuple[float, ...] = ()
@@ -249,13 +250,13 @@ class Calibrator:
                 scale_w = tuple(steps.scales.tolist())
             factors[name] = LayerFactors(activation.scale, activation.offset, scale_w, layer.batch_norm_kept)
         if not factors and not self._config.tensor_quantize:
-            name, reason = next(iter(unquantizable.items()))
+            first, reason = next(iter(unquantizable.items()))
             raise CalibrationError(
-                f"No layer can be quantized; that of {name!r}: {reason}. Check weights and biases of the model."
+                f"No layer can be quantized; that of {first!r}: {reason}. Check weights and biases of the model."
             )
         return factors, unquantizable
 
-    def _search(self, name: str, distribution: Distribution) -> ActivationFactors:
+    def _search(self, name: LayerName, distribution: Distribution) -> ActivationFactors:
         activation = self._searches[name]
         factors = activation.algorithm.search(distribution, activation.asymmetric)
         if self._config.range_refinement:
@@ -280,8 +281,8 @@ class Calibrator:
         return factors
 
     def _analyse(
-        self, factors: Mapping[str, LayerFactors], corrections: Mapping[str, LayerCorrection]
-    ) -> dict[str, LayerAnalysis]:
+        self, factors: Mapping[LayerName, LayerFactors], corrections: Mapping[LayerName, LayerCorrection]
+    ) -> dict[LayerName, LayerAnalysis]:
         if not self._for_search:
             return {}
         log_for("calibration").info(

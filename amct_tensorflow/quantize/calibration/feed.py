@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.errors import CalibrationError
+from amct_tensorflow.graph.names import PreparedName
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedGraph
 from amct_tensorflow.quantize.calibration.replay import Batch
@@ -132,7 +133,7 @@ class Feed:
         self,
         model: FloatModel,
         fused: FusedGraph,
-        nodes: Mapping[str, Sequence[str]],
+        nodes: Mapping[PreparedName, Sequence[str]],
         batch_num: int,
         *,
         outputs: Sequence[str] = (),
@@ -143,7 +144,7 @@ class Feed:
         Args:
             model: the float model.
             fused: the model as it is computed again.
-            nodes: per node of the fused model, those of its inputs to compute, as GraphDef writes them.
+            nodes: per node, which fusion keeps, those of its inputs to compute, as the fused model writes them.
             batch_num: how many batches to keep.
             outputs: nodes that are to be computed from the batches, too; what only these need may arrive late.
             graph: the caller's graph; None for that of the model.
@@ -161,7 +162,7 @@ class Feed:
         self._graph = graph or model.graph
         self.tensors = {source: self._graph.get_tensor_by_name(source) for source in sources}
         self._model = model
-        self._needed = model.original_upstream([*nodes, *model.outputs])
+        self._needed = model.original_upstream([*nodes, *map(PreparedName, model.outputs)])
         self._batch_num = batch_num
         self._taken = 0
         self._lock = threading.Lock()

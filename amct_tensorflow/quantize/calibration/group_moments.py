@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.model.equalization_groups import EqualizationGroup, find_equalization_groups
 from amct_tensorflow.model.fusion import FusedGraph
@@ -14,7 +15,7 @@ from amct_tensorflow.quantize.algorithms.dmq import Reader, choose_factors
 class GroupMoments:
     """The largest value and the mean square of each channel of what the layers of equalization groups read."""
 
-    def __init__(self, fused: FusedGraph, outputs: Sequence[str], channel_wise: Mapping[str, bool]) -> None:
+    def __init__(self, fused: FusedGraph, outputs: Sequence[str], channel_wise: Mapping[LayerName, bool]) -> None:
         """Begins with nothing.
 
         Args:
@@ -41,9 +42,9 @@ class GroupMoments:
         """Per tensor, by its full name, what is to be called with its values."""
         return {tensor: channels.look for tensor, channels in self._seen.items()}
 
-    def balance(self) -> dict[str, tuple[float, ...]]:
+    def balance(self) -> dict[LayerName, tuple[float, ...]]:
         """Returns per layer whose input should be divided by factors, those factors, [Cin]."""
-        found: dict[str, tuple[float, ...]] = {}
+        found: dict[LayerName, tuple[float, ...]] = {}
         for group, readers, channels in self._groups:
             mean_squares = np.mean([each.mean_squares for each in channels], axis=0)
             highest = np.max([each.highest for each in channels], axis=0)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.model.fusion import FusedLayer
 from amct_tensorflow.quantize.calibration.output_comparison import Comparison, OutputSums, compare
@@ -59,7 +60,7 @@ class LayerAnalyser:
         self._probes = {layer.name: _Probe(layer, shifts.get(layer.name)) for layer in self._layers}
         self._operations = self._attach(self._import_quantized(plan)) if self._layers else []
 
-    def analyse(self, parts: Sequence[Batch], comparison: Comparison | None = None) -> dict[str, LayerAnalysis]:
+    def analyse(self, parts: Sequence[Batch], comparison: Comparison | None = None) -> dict[LayerName, LayerAnalysis]:
         """Measures every layer; can be called once.
 
         Args:
@@ -107,7 +108,7 @@ class LayerAnalyser:
             images[tensor] = min(images.get(tensor, SAMPLE_LIMIT), max(SAMPLE_LIMIT // max(largest, 1), 1))
         return {tensor: count for tensor, count in images.items() if tensor not in whole}
 
-    def _output_of(self, name: str) -> str:
+    def _output_of(self, name: LayerName) -> str:
         return f"{self._fused.tail_of(name)}:0"
 
     def _attach(self, quantized: Mapping[str, tf.Tensor]) -> list[tf.Operation]:

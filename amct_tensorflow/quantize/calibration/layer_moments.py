@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.ops.matrix_form import MatrixForm
@@ -38,7 +39,7 @@ class LayerMoments:
         replay: Replay,
         fused: FusedGraph,
         layers: Sequence[FusedLayer],
-        factors: Mapping[str, LayerFactors],
+        factors: Mapping[LayerName, LayerFactors],
         config: QuantConfig,
     ) -> None:
         """Adds what collects the moments to a replay.
@@ -67,7 +68,7 @@ class LayerMoments:
         for part in parts if self._last else ():
             self._replay.run(self._last, part)
 
-    def corrections(self) -> dict[str, LayerCorrection]:
+    def corrections(self) -> dict[LayerName, LayerCorrection]:
         """Returns per layer name what was found; frees the moments."""
         return {name: self._layers.pop(name).correction() for name in list(self._layers)}
 

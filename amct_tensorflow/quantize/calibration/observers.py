@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.errors import CalibrationError
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.quantize.algorithms.distribution import Distribution, Observation
 from amct_tensorflow.quantize.calibration.replay import Batch, Replay
 
@@ -40,7 +41,7 @@ class ActivationObservers:
     """One observer per tensor that a layer reads."""
 
     def __init__(
-        self, replay: Replay, inputs: Mapping[str, str], looks: Mapping[str, Callable[[np.ndarray], None]]
+        self, replay: Replay, inputs: Mapping[LayerName, str], looks: Mapping[str, Callable[[np.ndarray], None]]
     ) -> None:
         """Adds the observers to a replay.
 
@@ -68,7 +69,7 @@ class ActivationObservers:
         for part in parts:
             self._replay.run(self._last, part)
 
-    def distribution(self, layer: str) -> Distribution:
+    def distribution(self, layer: LayerName) -> Distribution:
         """Returns what has been observed at the input of a layer."""
         return self._observations[self._inputs[layer]].distribution()
 

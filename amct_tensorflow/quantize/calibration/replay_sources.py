@@ -8,6 +8,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.types_pb2 import DT_RESOURCE, DT_VARIANT
 
 from amct_tensorflow.errors import ModelError
+from amct_tensorflow.graph.names import PreparedName
 from amct_tensorflow.graph.op_definitions import functions_named, is_stateful, op_definition, output_types
 from amct_tensorflow.graph.view import (
     CONTROL,
@@ -37,7 +38,7 @@ _NO_NUMBERS = frozenset({DT_RESOURCE, DT_VARIANT})
 
 
 def replay_sources(
-    view: GraphView, callers: Collection[str], inputs: Mapping[str, Sequence[str]], outputs: Sequence[str] = ()
+    view: GraphView, callers: Collection[str], inputs: Mapping[PreparedName, Sequence[str]], outputs: Sequence[str] = ()
 ) -> list[str]:
     """Finds the tensors from which the inputs of all layers follow, and the outputs if asked for.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError
+from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.io.files import read_text, write_atomically
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.layers import LayerSpec
@@ -76,7 +77,7 @@ def parse_config(text: str, source: str, layers: Sequence[LayerSpec], op_types: 
     return _whole(Section(content, source), {layer.name: layer for layer in layers}, op_types)
 
 
-def _whole(section: Section, layers: dict[str, LayerSpec], op_types: Mapping[str, str]) -> QuantConfig:
+def _whole(section: Section, layers: dict[LayerName, LayerSpec], op_types: Mapping[str, str]) -> QuantConfig:
     version = section.integer("version", 1)
     if version != 1:
         raise ConfigValueError(f"{section.where}: version is {version}; only 1 is supported.")
@@ -126,7 +127,9 @@ def _tensors(section: Section, op_types: Mapping[str, str], activation_offset: b
                 raise ConfigValueError(f"{entry.where}: {key} is missing. Add it.")
         name, index = entry.string("layer_name", ""), entry.integer("input_index", 0)
         check_tensor(name, index, op_types, entry.where)
-        tensor = TensorQuantize(name, index, _activation(entry.section("activation_quant_params"), activation_offset))
+        tensor = TensorQuantize(
+            PreparedName(name), index, _activation(entry.section("activation_quant_params"), activation_offset)
+        )
         entry.refuse_unused()
         if tensor.key in tensors:
             raise ConfigValueError(f"{entry.where} names input {tensor.key!r} twice. Delete the repeated item.")

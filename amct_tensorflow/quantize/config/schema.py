@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.quantize.algorithms import DEFAULT_ALGORITHM
 from amct_tensorflow.quantize.algorithms.activation_algorithm import ActivationAlgorithm
 
@@ -55,14 +56,14 @@ class LayerConfig:
 class TensorQuantize:
     """An input of an op, other than a layer, that is quantized too."""
 
-    layer_name: str
+    layer_name: PreparedName
     input_index: int
     activation: ActivationConfig
 
     @property
-    def key(self) -> str:
+    def key(self) -> LayerName:
         """Its key in the record (spec section 4)."""
-        return f"{self.layer_name}:{self.input_index}"
+        return LayerName(f"{self.layer_name}:{self.input_index}")
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,13 @@ class QuantConfig:
     original format.
     """
 
-    layers: Mapping[str, LayerConfig]
+    layers: Mapping[LayerName, LayerConfig]
     batch_num: int = 1
     activation_offset: bool = True
     joint_quant: bool = False
     do_fusion: bool = True
     fakequant_precision_mode: str | None = None
-    skip_fusion_layers: tuple[str, ...] = ()
+    skip_fusion_layers: tuple[LayerName, ...] = ()
     tensor_quantize: tuple[TensorQuantize, ...] = ()
     bias_correction: bool = True
     weight_rounding: str = SECOND_MOMENTS
@@ -87,11 +88,11 @@ class QuantConfig:
     input_balancing: bool = True
     version: int = 1
 
-    def enabled_layers(self) -> list[str]:
+    def enabled_layers(self) -> list[LayerName]:
         """Returns the names of the layers to quantize."""
         return [name for name, layer in self.layers.items() if layer.quant_enable]
 
-    def unfused_layers(self) -> list[str]:
+    def unfused_layers(self) -> list[LayerName]:
         """Returns the names of the layers to quantize behind which a BatchNorm is kept."""
         return [name for name in self.enabled_layers() if not self.do_fusion or name in self.skip_fusion_layers]
 

@@ -10,6 +10,7 @@ import numpy as np
 from google.protobuf import text_format
 
 from amct_tensorflow.errors import ConfigValueError
+from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.io.files import read_text
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.layers import LayerSpec
@@ -179,7 +180,7 @@ class _Resolver:
             found[name] = override.calibration_config
         return found
 
-    def _names(self, field: str, names: Collection[str]) -> tuple[str, ...]:
+    def _names(self, field: str, names: Collection[str]) -> tuple[LayerName, ...]:
         return check_names(names, self._layers.values(), self._op_types, f"{self._source}: {field}")
 
     def _types(self, field: str, types: Collection[str]) -> tuple[str, ...]:
@@ -208,7 +209,7 @@ class _Resolver:
                 raise ConfigValueError(f"{where}: layer_name or input_index is missing. Add it.")
             check_tensor(message.layer_name, message.input_index, self._op_types, where)
             activation = self._activation(_Chosen(message, where, False))
-            tensor = TensorQuantize(message.layer_name, message.input_index, activation)
+            tensor = TensorQuantize(PreparedName(message.layer_name), message.input_index, activation)
             if tensor.key in tensors:
                 raise ConfigValueError(f"{where} names input {tensor.key!r} twice. Delete the repeated item.")
             tensors[tensor.key] = tensor

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from amct_tensorflow.errors import ConfigValueError
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.model.layers import LayerSpec, layer_names
 from amct_tensorflow.quantize.algorithms.activation_algorithm import ActivationAlgorithm
 from amct_tensorflow.quantize.algorithms.dmq import STRENGTHS
@@ -74,16 +75,16 @@ def check_can_be_balanced(layer: LayerSpec, where: str) -> None:
 
 def check_names(
     names: Iterable[str], layers: Iterable[LayerSpec], op_types: Mapping[str, str], where: str
-) -> tuple[str, ...]:
+) -> tuple[LayerName, ...]:
     """Returns the layers that ``names`` are, if each is a quantizable one, named once.
 
     Raises:
         ConfigValueError: one is repeated, unknown, or cannot be quantized.
     """
     known = layer_names(layers)
-    seen: dict[str, None] = {}
+    seen: dict[LayerName, None] = {}
     for name in names:
-        if known.get(name, name) in seen:
+        if known.get(name) in seen:
             raise ConfigValueError(f"{where} names {name!r} twice. Delete the repeated item.")
         if name not in op_types:
             raise ConfigValueError(f"{where} names {name!r}, which is not in the graph. Correct or delete it.")

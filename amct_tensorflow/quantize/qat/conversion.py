@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.names import FusedName, LayerName, OriginalName
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import Consumer, GraphView, parse_tensor_name, upstream
@@ -59,9 +60,9 @@ class FakeQuantizedModel:
     """
 
     plan: QuantizationPlan
-    layers: dict[str, LayerFactors]
-    unquantizable: dict[str, str]
-    unasked: list[str]
+    layers: dict[LayerName, LayerFactors]
+    unquantizable: dict[LayerName, str]
+    unasked: list[LayerName]
     kept: list[str]
 
 
@@ -84,7 +85,7 @@ def read_fake_quantized(view: GraphView, outputs: Sequence[str], source_name: st
     layers = {name: found for name, found in decided.items() if isinstance(found, LayerFactors)}
     quantizers = model.quantizers()
     repeated = [name for name in quantizers if model.is_repeated(name, layers)]
-    others = {f"{name}:0": factors for name, (_, factors) in quantizers.items() if name not in repeated}
+    others = {LayerName(f"{name}:0"): factors for name, (_, factors) in quantizers.items() if name not in repeated}
     parted, read = _part_ties(model.fused, {name: text for name, (text, _) in quantizers.items()})
     fused = _read_past(parted, read, repeated, layers)
     return FakeQuantizedModel(
@@ -107,9 +108,9 @@ class _Model:
         self._outputs = outputs
         self._needed = upstream(fused.view.nodes, outputs)
 
-    def candidates(self) -> list[str]:
+    def candidates(self) -> list[LayerName]:
         """Returns the nodes of types that can be quantized."""
-        return [node.name for node in self._needed_nodes() if node.op in OP_TYPES]
+        return [LayerName(node.name) for node in self._needed_nodes() if node.op in OP_TYPES]
 
     def fake_quantizers(self) -> list[str]:
         """Returns the fake quantizers that are left behind those of weights."""
@@ -125,7 +126,7 @@ class _Model:
                     found[name] = (quantizer.input, activation_factors(quantizer))
         return found
 
-    def decide(self, name: str) -> LayerFactors | str | None:
+    def decide(self, name: LayerName) -> LayerFactors | str | None:
         """Returns the factors of a candidate, why it has none, or None if there are no fake quantizers around it."""
         node = self.fused.view.nodes[name]
         data = source(self.fused.view, node.input[OP_TYPES[node.op].data_input])
@@ -138,12 +139,12 @@ class _Model:
         except Unquantizable as reason:
             return str(reason)
 
-    def is_repeated(self, name: str, layers: Mapping[str, LayerFactors]) -> bool:
+    def is_repeated(self, name: str, layers: Mapping[LayerName, LayerFactors]) -> bool:
         """Tells whether nothing sees the values of a fake quantizer but layers that quantize their input likewise."""
         edges = [edge for edge in readers(self.fused.view, name) if edge.node.name in self._needed]
         return name not in self._outputs and all(self._expects_no_values(edge, layers) for edge in edges)
 
-    def _expects_no_values(self, edge: Consumer, layers: Mapping[str, LayerFactors]) -> bool:
+    def _expects_no_values(self, edge: Consumer, layers: Mapping[LayerName, LayerFactors]) -> bool:
         reader = edge.node.name
         if moves(edge):
             return reader not in self._outputs
@@ -183,13 +184,15 @@ def _part_ties(fused: FusedGraph, quantizers: Mapping[str, str]) -> tuple[FusedG
         )  # fmt: skip
     if not shapes:
         return fused, read
-    inserted = {node.name: () for node in editor.graph_def().node if node.name not in fused.view.nodes}
+    inserted: dict[FusedName, tuple[OriginalName, ...]] = {
+        FusedName(node.name): () for node in editor.graph_def().node if node.name not in fused.view.nodes
+    }
     origins = {**fused.origins, **inserted}
     return replace(fused, view=fused.view.edited(editor.graph_def(), shapes), origins=origins), read
 
 
 def _read_past(
-    fused: FusedGraph, quantizers: Mapping[str, str], repeated: Sequence[str], layers: Collection[str]
+    fused: FusedGraph, quantizers: Mapping[str, str], repeated: Sequence[str], layers: Collection[LayerName]
 ) -> FusedGraph:
     """Makes layers read past the fake quantizers that their factors repeat; others pass their input on.
 
@@ -205,7 +208,7 @@ def _read_past(
         reads = parse_tensor_name(editor.node(name).input[index]).node
         if reads in quantizers:
             editor.replace_input(name, index, quantizers[reads])
-    for name in quantizers.keys() - set(repeated):
-        editor.replace_node(make_node(name, "Identity", [quantizers[name]], T=tf.float32))
+    for other in quantizers.keys() - set(repeated):
+        editor.replace_node(make_node(other, "Identity", [quantizers[other]], T=tf.float32))
     editor.replace_tensors({f"{name}:0": quantizers[name] for name in repeated})
     return replace(fused, view=fused.view.edited(editor.graph_def()))

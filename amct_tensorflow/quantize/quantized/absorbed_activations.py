@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.names import FusedName, QuantizedName
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import attribute, const_value, parse_tensor_name
 from amct_tensorflow.ops.clips import Clip, as_clip
@@ -18,8 +19,8 @@ from amct_tensorflow.quantize.quantized.ascend_ops import QUANT
 
 
 def absorb_activations(
-    editor: GraphEditor, quantizers: Collection[str], outputs: Collection[str]
-) -> dict[str, tuple[str, ...]]:
+    editor: GraphEditor, quantizers: Collection[QuantizedName], outputs: Collection[str]
+) -> dict[QuantizedName, tuple[FusedName, ...]]:
     """Makes quantizers read the input of activations that they repeat.
 
     Args:
@@ -30,17 +31,17 @@ def absorb_activations(
     Returns:
         Per quantizer that was changed, the activations that it now stands for as well, the first of them first.
     """
-    absorbed: dict[str, tuple[str, ...]] = {}
+    absorbed: dict[QuantizedName, tuple[FusedName, ...]] = {}
     while True:
         readers = editor.readers(outputs)
-        found: dict[str, tuple[str, str]] = {}
+        found: dict[QuantizedName, tuple[FusedName, str]] = {}
         for name in quantizers:
             activation = _source(editor, name, outputs)
             clip = None if activation.name in outputs else as_clip(activation, lambda text: _constant(editor, text))
             if clip is not None and all(
                 _repeats(reader, clip[0]) for reader in _readers(editor, readers, activation.name, outputs)
             ):
-                found[name] = str(activation.name), clip[1]
+                found[name] = FusedName(activation.name), clip[1]
         if not found:
             return absorbed
         for name, (activation_name, source) in found.items():

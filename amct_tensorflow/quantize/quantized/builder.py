@@ -16,6 +16,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import RecordError
+from amct_tensorflow.graph.names import FusedName, LayerName, OriginalName, PreparedName, QuantizedName
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import Shape, full_tensor_name, node_scope, parse_tensor_name
@@ -51,10 +52,10 @@ class QuantizedGraph:
     """
 
     graph_def: GraphDef
-    origins: dict[str, tuple[str, ...]]
-    values: dict[str, str]
-    hidden: frozenset[str]
-    absorbed: dict[str, str]
+    origins: dict[QuantizedName, tuple[OriginalName, ...]]
+    values: dict[QuantizedName, PreparedName]
+    hidden: frozenset[PreparedName]
+    absorbed: dict[QuantizedName, FusedName]
     shapes: dict[str, Shape]
     outputs: tuple[str, ...]
 
@@ -80,7 +81,9 @@ def quantize_graph(plan: QuantizationPlan) -> QuantizedGraph:
     return builder.finish(dequantized)
 
 
-def local_quantized_graph(plan: QuantizationPlan, *, share_quantizers: bool = True) -> tuple[GraphDef, dict[str, str]]:
+def local_quantized_graph(
+    plan: QuantizationPlan, *, share_quantizers: bool = True
+) -> tuple[GraphDef, dict[LayerName, QuantizedName]]:
     """Returns the quantized layers alone, each still reading the tensor that the float layer reads.
 
     Args:
@@ -103,14 +106,14 @@ class _Builder:
         self._plan = plan
         self._share_quantizers = share_quantizers
         self._editor = GraphEditor(plan.fused.view)
-        self._quantizers: dict[tuple[str, ...], str] = {}
-        self._origins: dict[str, tuple[str, ...]] = {}
-        self._inserted: list[str] = []
-        self._values: dict[str, str] = {}
+        self._quantizers: dict[tuple[str, ...], QuantizedName] = {}
+        self._origins: dict[QuantizedName, tuple[OriginalName, ...]] = {}
+        self._inserted: list[QuantizedName] = []
+        self._values: dict[QuantizedName, FusedName] = {}
         # Nodes that go on reading a quantized layer's integers when its other readers get the dequantized value.
         self._inside: set[str] = set()
 
-    def quantize(self, layer: FusedLayer) -> str:
+    def quantize(self, layer: FusedLayer) -> QuantizedName:
         """Quantizes one layer; returns the name of its AscendDequant, which its readers are yet to be given."""
         factors = self._plan.factors[layer.name]
         correction = self._plan.corrections.get(layer.name, LayerCorrection())
@@ -118,14 +121,14 @@ class _Builder:
         data = self._plan.fused.input_of(layer.name)
         editor.replace_input(layer.name, layer.op.data_input, self._quantizer(data, layer.name, factors))
         deq_scale = layer_deq_scale(factors)
-        value = self._plan.fused.accumulator_of(layer.name)
+        value: str = self._plan.fused.accumulator_of(layer.name)
         if layer.weights is not None:
             integers = self._insert_weights(layer, factors, correction)
             bias = _integer_bias(layer, correction, deq_scale)
             check_sums(layer.name, layer.op_type, integers, bias)
             value = self._insert_bias(layer, bias)
-        originals = dict.fromkeys((*self._plan.fused.originals([layer.name]), *layer.absorbed))
-        self._origins[layer.name] = tuple(originals)
+        originals = dict.fromkeys((*self._plan.fused.originals([FusedName(layer.name)]), *layer.absorbed))
+        self._origins[QuantizedName(layer.name)] = tuple(originals)
         return self._insert_dequant(layer, value, deq_scale)
 
     def quantize_input(self, key: str, factors: LayerFactors) -> None:
@@ -145,20 +148,20 @@ class _Builder:
         )
         self._editor.replace_input(name, int(index), self._insert(anti, name))
 
-    def finish(self, dequantized: Mapping[str, str]) -> QuantizedGraph:
+    def finish(self, dequantized: Mapping[FusedName, QuantizedName]) -> QuantizedGraph:
         """Rewires the readers of every quantized layer and leaves out what the outputs do not need."""
         editor, outputs = self._editor, self._plan.outputs
         editor.redirect(dequantized, exempt=self._inside)
         for output in outputs:
-            if output in dequantized:
-                self._keep_output_name(output, dequantized[output])
+            if FusedName(output) in dequantized:
+                self._keep_output_name(output, dequantized[FusedName(output)])
         absorbed = absorb_activations(editor, self._quantizers.values(), outputs)
         graph_def = editor.graph_def_for(outputs)
         graph_def.library.MergeFrom(ascend_ops.function_library())
-        kept = {node.name for node in graph_def.node}
+        kept = {QuantizedName(node.name) for node in graph_def.node}
         fused = self._plan.fused
         origins = {
-            **{name: fused.originals([name]) for name in kept if name in fused.origins},
+            **{name: fused.originals([FusedName(name)]) for name in kept if FusedName(name) in fused.origins},
             **dict.fromkeys(self._inserted, ()),
             **{name: fused.originals(activations) for name, activations in absorbed.items()},
             **self._origins,
@@ -167,19 +170,19 @@ class _Builder:
             graph_def,
             {name: each for name, each in origins.items() if name in kept},
             self._prepared_values(kept),
-            frozenset(fused.origins),
+            frozenset(map(PreparedName, fused.origins)),
             {name: activations[-1] for name, activations in absorbed.items()},
             self._shapes(kept),
             tuple(outputs),
         )
 
-    def _shapes(self, kept: Collection[str]) -> dict[str, Shape]:
+    def _shapes(self, kept: Collection[QuantizedName]) -> dict[str, Shape]:
         """Returns the shapes of the first outputs of kept nodes, as far as the float graph tells them."""
         view = self._plan.fused.view
-        shapes = {name: view.shape(self._values.get(name, name)) for name in kept}
+        shapes = {name: view.shape(self._values.get(name, FusedName(name))) for name in kept}
         return {f"{name}:0": shape for name, shape in shapes.items() if shape is not None}
 
-    def _prepared_values(self, kept: Collection[str]) -> dict[str, str]:
+    def _prepared_values(self, kept: Collection[QuantizedName]) -> dict[QuantizedName, PreparedName]:
         """Returns per kept node whose output reproduces that of a node of the prepared graph, this node.
 
         These are the AscendDequants, and what stands between layers, where it is neither new nor scaled.
@@ -187,8 +190,11 @@ class _Builder:
         fused = self._plan.fused
         prepared = fused.prepared_values()
         integers = {fused.tail_of(name) for name in fused.layers if name in self._plan.factors}
-        values = {**{name: name for name in prepared - integers}, **self._values}
-        return {name: value for name, value in values.items() if name in kept and value in prepared}
+        same = {QuantizedName(name): name for name in prepared - integers}
+        dequantized = {
+            name: PreparedName(value) for name, value in self._values.items() if PreparedName(value) in prepared
+        }
+        return {name: value for name, value in {**same, **dequantized}.items() if name in kept}
 
     def quantized_layers(self) -> GraphDef:
         """Returns the nodes of the quantized layers alone; what they read of the float graph is named ``float/...``.
@@ -196,8 +202,9 @@ class _Builder:
         The input of an AscendQuant always is the float graph's, even if it is the output of a layer quantized here.
         """
         fused = self._plan.fused
-        own = {part for name in self._origins for part in (name, fused.accumulator_of(name), fused.tail_of(name))}
-        names = {*own, *self._inserted}
+        layers = [LayerName(name) for name in self._origins]
+        own = {part for name in layers for part in (name, fused.accumulator_of(name), fused.tail_of(name))}
+        names: set[str] = {*own, *self._inserted}
         graph_def = self._editor.graph_def_of(names)
         for node in graph_def.node:
             # Control edges only order the float graph; here they would lead out of it.
@@ -210,12 +217,12 @@ class _Builder:
         graph_def.library.MergeFrom(ascend_ops.function_library())
         return graph_def
 
-    def _insert(self, node: NodeDef, like: str) -> str:
+    def _insert(self, node: NodeDef, like: str) -> QuantizedName:
         """Adds a node, on the device of node ``like``, that stands for no original node."""
-        self._inserted.append(node.name)
-        return self._editor.add(node, like=like)
+        self._inserted.append(QuantizedName(self._editor.add(node, like=like)))
+        return self._inserted[-1]
 
-    def _quantizer(self, text: str, reader: str, factors: LayerFactors) -> str:
+    def _quantizer(self, text: str, reader: str, factors: LayerFactors) -> QuantizedName:
         """Returns the AscendQuant on input ``text`` of a node; readers with the same input and factors may share it."""
         key: tuple[str, ...] = (full_tensor_name(text), repr(factors.scale_d), repr(factors.offset_d))
         if not self._share_quantizers:
@@ -249,7 +256,7 @@ class _Builder:
         if layer.bias is not None:
             tail = self._plan.fused.tail_of(layer.name)
             self._editor.replace_input(tail, 1, const)
-            self._inserted.append(tail)
+            self._inserted.append(QuantizedName(tail))
             return tail
         accumulator = self._plan.fused.accumulator_of(layer.name)
         node = make_node(
@@ -258,7 +265,7 @@ class _Builder:
         self._inside.add(node.name)
         return self._insert(node, layer.name)
 
-    def _insert_dequant(self, layer: FusedLayer, value: str, deq_scale: np.ndarray) -> str:
+    def _insert_dequant(self, layer: FusedLayer, value: str, deq_scale: np.ndarray) -> QuantizedName:
         scope = self._editor.unique_scope(f"{node_scope(layer.name)}dequant", [ascend_ops.DEQUANT, "deq_scale"])
         const = make_const(f"{scope}/deq_scale", ascend_ops.pack_deq_scale(deq_scale))
         node = ascend_ops.dequant_node(
@@ -281,9 +288,9 @@ class _Builder:
         editor.redirect({output: inner})
         identity = make_node(output, "Identity", [dequantized], T=tf.float32)
         editor.add(identity, like=inner)
-        self._origins[inner] = self._origins.pop(output, ())
-        self._origins[output] = (output,)
-        self._values[output] = output
+        self._origins[QuantizedName(inner)] = self._origins.pop(QuantizedName(output), ())
+        self._origins[QuantizedName(output)] = (OriginalName(output),)
+        self._values[QuantizedName(output)] = FusedName(output)
 
 
 def _integer_bias(layer: FusedLayer, correction: LayerCorrection, deq_scale: np.ndarray) -> np.ndarray | None:

@@ -7,6 +7,7 @@ from typing import TypeVar
 import numpy as np
 
 from amct_tensorflow.errors import RecordError
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.model.fusion import FusedGraph
 from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.quantize.algorithms.weight_steps import LARGEST_BYTE, LARGEST_SUM
@@ -27,8 +28,8 @@ class QuantizationPlan:
     """
 
     fused: FusedGraph
-    factors: Mapping[str, LayerFactors]
-    corrections: Mapping[str, LayerCorrection]
+    factors: Mapping[LayerName, LayerFactors]
+    corrections: Mapping[LayerName, LayerCorrection]
     outputs: Sequence[str]
 
     def restrict(self, configuration: Mapping[str, bool]) -> "QuantizationPlan":
@@ -40,7 +41,7 @@ class QuantizationPlan:
         )
 
 
-def _kept(values: Mapping[str, _T], configuration: Mapping[str, bool]) -> dict[str, _T]:
+def _kept(values: Mapping[LayerName, _T], configuration: Mapping[str, bool]) -> dict[LayerName, _T]:
     return {name: value for name, value in values.items() if configuration.get(name, True)}
 
 

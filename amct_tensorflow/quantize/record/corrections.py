@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amct_tensorflow.errors import ContentError, RecordError
+from amct_tensorflow.graph.names import LayerName, RecordKey
 from amct_tensorflow.io.contents import dump_arrays, expect, parse_arrays, parse_json
 from amct_tensorflow.io.files import refusal, write_atomically
 from amct_tensorflow.log import log_for
@@ -67,9 +68,9 @@ def remove_corrections(record_file: str | Path) -> None:
 
 def dump_corrections(
     record_file: str | Path,
-    factors: Mapping[str, LayerFactors],
-    corrections: Mapping[str, LayerCorrection],
-    layers: Mapping[str, FusedLayer],
+    factors: Mapping[LayerName, LayerFactors],
+    corrections: Mapping[LayerName, LayerCorrection],
+    layers: Mapping[LayerName, FusedLayer],
 ) -> dict[Path, str | bytes]:
     """Returns what belongs to a record: the content of each file beside it.
 
@@ -98,9 +99,9 @@ def dump_corrections(
 
 def write_corrections(
     record_file: str | Path,
-    factors: Mapping[str, LayerFactors],
-    corrections: Mapping[str, LayerCorrection],
-    layers: Mapping[str, FusedLayer],
+    factors: Mapping[LayerName, LayerFactors],
+    corrections: Mapping[LayerName, LayerCorrection],
+    layers: Mapping[LayerName, FusedLayer],
 ) -> None:
     """Writes what belongs to a record beside it; see ``dump_corrections``.
 
@@ -112,8 +113,8 @@ def write_corrections(
 
 
 def read_corrections(
-    record_file: str | Path, factors: Mapping[str, LayerFactors], layers: Mapping[str, FusedLayer]
-) -> dict[str, LayerCorrection]:
+    record_file: str | Path, factors: Mapping[RecordKey, LayerFactors], layers: Mapping[RecordKey, FusedLayer]
+) -> dict[RecordKey, LayerCorrection]:
     """Reads the corrections that belong to a record, and checks that it belongs to a model.
 
     Args:
@@ -173,8 +174,8 @@ def _numbers(content: object, title: str) -> np.ndarray:
 
 
 def _with_integers(
-    path: Path, entries: Mapping[str, _Entry], layers: Mapping[str, FusedLayer]
-) -> dict[str, LayerCorrection]:
+    path: Path, entries: Mapping[RecordKey, _Entry], layers: Mapping[RecordKey, FusedLayer]
+) -> dict[RecordKey, LayerCorrection]:
     """Adds to the corrections the integers that they were measured with; without those, they do not hold."""
     stored: dict[str, np.ndarray] = {}
     if path.exists():
@@ -200,7 +201,7 @@ def _with_integers(
     return {name: correction for name, correction in fitting.items() if correction.parts()}
 
 
-def _check_weights(path: Path, weights: Mapping[str, str], layers: Mapping[str, FusedLayer]) -> None:
+def _check_weights(path: Path, weights: Mapping[RecordKey, str], layers: Mapping[RecordKey, FusedLayer]) -> None:
     """Refuses factors of other weights than those to be quantized: the channels fit, but the values would not."""
     others = [name for name, digest in weights.items() if name not in layers or digest != layers[name].digest]
     if others:
@@ -213,4 +214,4 @@ def _check_weights(path: Path, weights: Mapping[str, str], layers: Mapping[str, 
 
 
 def _digest(name: str, factors: LayerFactors) -> str:
-    return hashlib.sha256(dump_record({name: factors}).encode()).hexdigest()[:16]
+    return hashlib.sha256(dump_record({LayerName(name): factors}).encode()).hexdigest()[:16]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.model.fusion import FusedLayer
 
 
@@ -26,7 +27,7 @@ class LayerFactors:
     skip_fusion: bool = False
 
 
-def unfused_layers(factors: Mapping[str, LayerFactors]) -> list[str]:
+def unfused_layers(factors: Mapping[LayerName, LayerFactors]) -> list[LayerName]:
     """Returns the layers behind which a BatchNorm is kept, since factors are those of the fused layers (spec 4)."""
     return [name for name, layer in factors.items() if layer.skip_fusion]
 

@@ -11,6 +11,7 @@ import numpy as np
 from google.protobuf import text_format
 
 from amct_tensorflow.errors import RecordError
+from amct_tensorflow.graph.names import LayerName, RecordKey
 from amct_tensorflow.io.files import read_text, write_atomically
 from amct_tensorflow.io.text_messages import message_class
 from amct_tensorflow.ops import OP_TYPES
@@ -45,7 +46,7 @@ SMALLEST_BALANCE = float(np.finfo(np.float32).eps)
 LARGEST_BALANCE = 1 / SMALLEST_BALANCE
 
 
-def read_record(path: str | Path) -> dict[str, LayerFactors]:
+def read_record(path: str | Path) -> dict[RecordKey, LayerFactors]:
     """Reads the factors of a record file; ``read_balance`` reads how the model was balanced.
 
     Raises:
@@ -54,7 +55,7 @@ def read_record(path: str | Path) -> dict[str, LayerFactors]:
     return parse_record(_text(path), str(path))
 
 
-def read_balance(path: str | Path) -> dict[str, tuple[float, ...]]:
+def read_balance(path: str | Path) -> dict[RecordKey, tuple[float, ...]]:
     """Reads how the model of a record file was balanced.
 
     Raises:
@@ -78,7 +79,7 @@ def _text(path: str | Path) -> str:
     return read_text(path, f"Record {path}", RecordError, "Give the file that calibration wrote.")
 
 
-def parse_record(text: str, source: str) -> dict[str, LayerFactors]:
+def parse_record(text: str, source: str) -> dict[RecordKey, LayerFactors]:
     """Parses the factors in the text of a record; where a key or an optional field stands twice, the last one counts.
 
     Args:
@@ -94,10 +95,10 @@ def parse_record(text: str, source: str) -> dict[str, LayerFactors]:
             f"Record {source} holds no layer: the calibration has not run to its end. Run batch_num batches through "
             "the model after quantize_model."
         )
-    return {entry.key: _layer_factors(entry, source) for entry in entries}
+    return {RecordKey(entry.key): _layer_factors(entry, source) for entry in entries}
 
 
-def parse_balance(text: str, source: str) -> dict[str, tuple[float, ...]]:
+def parse_balance(text: str, source: str) -> dict[RecordKey, tuple[float, ...]]:
     """Parses how the model of a record was balanced.
 
     Args:
@@ -134,7 +135,9 @@ def _only_balances(value: Any) -> bool:
     )
 
 
-def dump_record(factors: Mapping[str, LayerFactors], balance: Mapping[str, tuple[float, ...]] | None = None) -> str:
+def dump_record(
+    factors: Mapping[LayerName, LayerFactors], balance: Mapping[LayerName, tuple[float, ...]] | None = None
+) -> str:
     """Returns a record as text.
 
     Args:
@@ -167,8 +170,8 @@ def _format_scale(scale: np.float32) -> str:
 
 def write_record(
     path: str | Path,
-    factors: Mapping[str, LayerFactors],
-    balance: Mapping[str, tuple[float, ...]] | None = None,
+    factors: Mapping[LayerName, LayerFactors],
+    balance: Mapping[LayerName, tuple[float, ...]] | None = None,
     *,
     announce: bool = True,
 ) -> None:
@@ -181,8 +184,8 @@ def write_record(
 
 
 def check_record(
-    factors: Mapping[str, LayerFactors],
-    layers: Mapping[str, tuple[str, int]],
+    factors: Mapping[LayerName, LayerFactors],
+    layers: Mapping[LayerName, tuple[str, int]],
     op_types: Mapping[str, str],
     source: str,
 ) -> None:

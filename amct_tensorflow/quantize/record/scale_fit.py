@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
@@ -35,7 +36,7 @@ _UNKNOWN = (
 )
 
 
-def fuse_as_scales_fit(model: FloatModel, factors: Mapping[str, LayerFactors], fused: FusedGraph) -> FusedGraph:
+def fuse_as_scales_fit(model: FloatModel, factors: Mapping[LayerName, LayerFactors], fused: FusedGraph) -> FusedGraph:
     """Folds BatchNorms where the scales of a record belong to folded weights, and says where the record errs.
 
     Args:
@@ -61,7 +62,9 @@ def fuse_as_scales_fit(model: FloatModel, factors: Mapping[str, LayerFactors], f
     return model.fuse(unfused_layers({**factors, **{name: turned[name] for name in settled}}), fused.balance)
 
 
-def _misfits(factors: Mapping[str, LayerFactors], fused: FusedGraph, names: Collection[str]) -> list[str]:
+def _misfits(
+    factors: Mapping[LayerName, LayerFactors], fused: FusedGraph, names: Collection[LayerName]
+) -> list[LayerName]:
     """Returns which of the layers named have scales that do not belong to their weights."""
     return [name for name in names if name in fused.layers and not _fits(fused.layers[name], factors[name])]
 

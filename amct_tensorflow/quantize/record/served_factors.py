@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from amct_tensorflow.errors import RecordError
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.quantize.algorithms.scales import arq_scales
@@ -23,7 +24,9 @@ _DEAD_IN_THE_ORIGINAL = 2.0**-23
 _STEP_OF_THE_DEAD = 1.0
 
 
-def serve_factors(factors: Mapping[str, LayerFactors], fused: FusedGraph, source: str) -> dict[str, LayerFactors]:
+def serve_factors(
+    factors: Mapping[LayerName, LayerFactors], fused: FusedGraph, source: str
+) -> dict[LayerName, LayerFactors]:
     """Returns the factors of a record, each with steps that serve its layer; says which it changed.
 
     Args:

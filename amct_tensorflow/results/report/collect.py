@@ -121,7 +121,7 @@ def _ranking(run: FinishedRun) -> Ranking:
 
 def _evaluation(run: FinishedRun, number: int, trial: Trial) -> Evaluation:
     in_float = tuple(sorted(name for name, quantized in trial.configuration.items() if not quantized))
-    counts = {name: each.multiply_accumulates for name, each in run.result.calibration.analyses.items()}
+    counts: dict[str, int] = {name: each.multiply_accumulates for name, each in run.result.calibration.analyses.items()}
     return Evaluation(
         number=number,
         in_float=in_float,

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.contents import finite_or_none
 from amct_tensorflow.model.fusion import FusedLayer
 from amct_tensorflow.model.inspection import InspectedLayer, Inspection
@@ -22,7 +23,7 @@ def describe_layers(inspection: Inspection, result: SearchResult) -> tuple[Layer
 
 
 def _describe(layer: InspectedLayer, result: SearchResult) -> Layer:
-    name, calibration = layer.name, result.calibration
+    name, calibration = LayerName(layer.name), result.calibration
     int8 = bool(result.saved.configuration.get(name))
     why, evaluation, reason = _why(layer, result)
     analysis = calibration.analyses.get(name)
@@ -53,7 +54,7 @@ def _why(layer: InspectedLayer, result: SearchResult) -> tuple[Why | None, int |
     quantized = result.saved.configuration.get(layer.name)
     if quantized:
         return None, None, None
-    reason = layer.reason or result.calibration.unquantizable.get(layer.name)
+    reason = layer.reason or result.calibration.unquantizable.get(LayerName(layer.name))
     if reason is not None:
         return "unquantizable", None, f"it cannot be quantized: {reason}"
     if quantized is None:
@@ -63,7 +64,7 @@ def _why(layer: InspectedLayer, result: SearchResult) -> tuple[Why | None, int |
     return "rolled_back", number, f"rolled back by the search in evaluation {number}"
 
 
-def activation_of(name: str, calibration: CalibrationResult) -> Activation:
+def activation_of(name: LayerName, calibration: CalibrationResult) -> Activation:
     """Returns how a tensor that was calibrated is quantized."""
     factors = calibration.factors[name]
     clip = tuple(factors.scale_d * (level - factors.offset_d) for level in (_LOWEST, _HIGHEST))

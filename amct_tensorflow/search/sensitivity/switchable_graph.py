@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
+from amct_tensorflow.graph.names import FusedName, LayerName
 from amct_tensorflow.graph.nodes import Attr, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import parse_tensor_name
@@ -35,7 +36,7 @@ class SwitchableGraph:
     """
 
     graph_def: GraphDef
-    gates: dict[str, str]
+    gates: dict[LayerName, str]
     entries: dict[str, str]
     values: dict[str, str]
     outputs: dict[str, str]
@@ -65,7 +66,9 @@ def switchable_graph(plan: QuantizationPlan, entry_points: Sequence[str]) -> Swi
     graph_def = editor.graph_def()
     graph_def.library.MergeFrom(quantized.library)
     _add_quantized(graph_def, quantized, scope, switches)
-    return SwitchableGraph(graph_def, gates, entries, values, {name: merges.get(name, name) for name in plan.outputs})
+    return SwitchableGraph(
+        graph_def, gates, entries, values, {name: merges.get(FusedName(name), name) for name in plan.outputs}
+    )
 
 
 def _gate(editor: GraphEditor, layer: str) -> str:
@@ -88,7 +91,7 @@ def _merge(editor: GraphEditor, name: str, values: Sequence[str], like: str) -> 
     return editor.add(node, like=like)
 
 
-def _add_quantized(graph_def: GraphDef, quantized: GraphDef, scope: str, switches: Mapping[str, str]) -> None:
+def _add_quantized(graph_def: GraphDef, quantized: GraphDef, scope: str, switches: Mapping[LayerName, str]) -> None:
     """Adds the quantized layers under a scope, each reading the other side of its layer's switch."""
     nodes = {node.name: node for node in quantized.node}
     quantizers = {

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.errors import ModelError
+from amct_tensorflow.graph.names import FusedName
 from amct_tensorflow.graph.rewrite import subgraph
 from amct_tensorflow.graph.session_options import session_options
 from amct_tensorflow.graph.view import GraphView, full_tensor_name, parse_tensor_name, upstream
@@ -68,9 +69,9 @@ class SwitchableModel:
         flow = find_entry_points(view, source_nodes, self.outputs)
         position = {name: index for index, name in enumerate(flow.order)}
         layers = {name: layer for name, layer in plan.factors.items() if name in position and name in fused.layers}
-        self._position = {name: position[name] for name in layers}
+        self._position: dict[str, int] = {name: position[name] for name in layers}
         # A layer with a bias is one unit: between its two nodes there is a value only while it is not quantized.
-        inside = {name for name in layers if fused.tail_of(name) != name}
+        inside = {name for name in layers if fused.tail_of(name) != FusedName(name)}
         known = _float_nodes(graph)  # those that fusion added are not among them
         entry_points = [entry for entry in flow.entry_points if entry not in inside and entry in known]
         self._entry_points = _choose_entry_points(entry_points, position, sorted(self._position.values()))
