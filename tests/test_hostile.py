@@ -1,8 +1,6 @@
 """Models and records that were made to do harm: one clear error, or a run as if nothing was wrong, soon."""
 
 import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,6 +9,8 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT
 from graphs import build, normal, small_net, tf1
+from programs import run_program
+from small_sample import SAMPLE
 
 import amct_tensorflow as amct
 from amct_tensorflow.errors import AmctError, ModelError, RecordError
@@ -198,10 +198,9 @@ def test_the_sample_shows_no_escape_sequence(workdir):
     """Not even those in its arguments and in the names of files."""
     (workdir / "data").mkdir()
     (workdir / "data" / "\x1b[2Jevil\n").write_bytes(b"no records")
-    sample = ROOT / "src" / "mobilenet_v2_accuracy_based_auto_calibration.py"
     model = ROOT / "model" / "mobilenet_v2_0.35_48_fashion_mnist.pb"
     for arguments in (["--dataset", "data", "--model", str(model)], ["--dataset", "\x1b[31mred\n"]):
-        done = subprocess.run([sys.executable, str(sample), *arguments], capture_output=True, text=True, check=False)
+        done = run_program(SAMPLE, *arguments)
         ours = [line for line in done.stderr.splitlines() if "[AMCT]" in line]
         assert done.returncode == 1 and ours and all(line.isprintable() for line in ours)
         assert "Traceback" not in done.stderr

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from conftest import ROOT
+from programs import run_program
 
 import amct_tensorflow as amct
 
@@ -21,7 +22,8 @@ def test_it_leaves_tensorflow_for_later(module):
 
 
 def test_every_public_name_is_there():
-    python("from amct_tensorflow import *; create_quant_config, save_model")
+    done = run_program("-c", "from amct_tensorflow import *; create_quant_config, save_model", PYTHONPATH=ROOT)
+    assert done.returncode == 0, done.stderr
     assert set(amct.__all__) <= set(dir(amct))
     assert all(getattr(amct, name) for name in amct.__all__)
     assert amct.errors.AmctError is amct.AmctError
@@ -42,4 +44,5 @@ from amct_tensorflow.{function} import {function}
 assert amct.{function} is {function}
 assert callable({function})
 """
-    python(code)
+    done = run_program("-c", code, PYTHONPATH=ROOT)
+    assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from grids import grid
 from random_models import stages
 from random_models.building import build
 from random_models.drawing import draw_recipe
@@ -25,8 +26,7 @@ def test_stages(seed):
     assert faults(recipe) == [], recipe.text()
 
 
-@pytest.mark.parametrize("name", ["tflite", "onnx", "openvino"])
-@pytest.mark.parametrize("seed", [1000, 1002])
+@grid(1, name=["tflite", "onnx", "openvino"], seed=[1000, 1002])
 def test_exports(seed, name):
     recipe = draw_recipe(seed)
     assert faults(recipe, [name]) == [], recipe.text()
