@@ -29,7 +29,10 @@ def load_script(path):
     return sys.modules[name]
 
 
-LONGEST = ("test_killing.py", "test_real_model.py")
+LONGEST = {
+    f"test_{name}.py"
+    for name in ("killing", "real_model", "real_networks", "make", "determinism", "real_workers", "quiet", "guide")
+}
 
 
 def pytest_collection_modifyitems(items):

@@ -9,7 +9,6 @@ import zipfile
 import pytest
 from conftest import ROOT
 
-pytestmark = pytest.mark.campaign
 pytest.importorskip("build", reason="the package that builds packages is not installed")
 
 
@@ -45,6 +44,7 @@ def test_wheel(built):
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+@pytest.mark.campaign
 def test_source_distribution(built):
     (archive,) = built.glob("*.tar.gz")
     with tarfile.open(archive) as opened:
@@ -53,6 +53,7 @@ def test_source_distribution(built):
     assert "amct_tensorflow/results/report/templates/report.html" in names
 
 
+@pytest.mark.campaign
 def test_installed_package_works_outside_of_the_checkout(built, tmp_path):
     (wheel,) = built.glob("*.whl")
     target = tmp_path / "site"
@@ -63,6 +64,7 @@ def test_installed_package_works_outside_of_the_checkout(built, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["site"]  # importing writes nothing
 
 
+@pytest.mark.campaign
 def test_requirements_are_those_of_the_package():
     """requirements.txt is enough for the sample: it lists what the package depends on."""
     lines = (ROOT / "requirements.txt").read_text().splitlines()

@@ -12,7 +12,6 @@ from amct_tensorflow.errors import ModelNotFoundError
 from amct_tensorflow.export import TARGETS
 from amct_tensorflow.io.run_as_command import show
 from amct_tensorflow.log import log_for
-from amct_tensorflow.quantize.quantized.model_files import MODEL_ENDING, ModelPaths
 
 if TYPE_CHECKING:
     from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
@@ -27,6 +26,8 @@ def find_result(given: str | Path) -> Path:
     Raises:
         ModelNotFoundError: there is none, or a folder holds several.
     """
+    from amct_tensorflow.quantize.quantized.model_files import MODEL_ENDING, ModelPaths
+
     path = Path(given)
     if path.is_dir():
         found = sorted(path.glob(f"*{MODEL_ENDING}"))

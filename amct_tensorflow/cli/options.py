@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from amct_tensorflow.errors import ArgumentValueError
-from amct_tensorflow.model.input_shapes import parse_input_shapes
 
 
 def _accept(parser: ArgumentParser, arguments: Namespace) -> None:
@@ -141,6 +140,8 @@ def output_names(text: str) -> list[str]:
 
 def input_shapes(text: str) -> dict[str, tuple[int | None, ...]]:
     """Converts ``"name:1,224,224,3;other:1,7"`` to shapes by names; -1 stands for a length that is not known."""
+    from amct_tensorflow.model.input_shapes import parse_input_shapes
+
     try:
         return parse_input_shapes(text)
     except ArgumentValueError as error:

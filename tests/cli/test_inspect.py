@@ -101,7 +101,7 @@ def test_version_and_commands(main, capsys):
 def test_every_command_has_a_file_of_its_name():
     names = [command.name for command in COMMANDS]
     assert len(set(names)) == len(names) > 0
-    assert all((ROOT / "amct_tensorflow" / "commands" / f"{name.replace('-', '_')}.py").exists() for name in names)
+    assert all((ROOT / "amct_tensorflow" / "cli" / f"{name.replace('-', '_')}.py").exists() for name in names)
 
 
 def test_names_of_outputs():

@@ -16,8 +16,6 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-p
 if CHROMIUM is None:
     pytest.skip("there is no Chromium (make browser installs it; CHROMIUM says where it is)", allow_module_level=True)
 
-pytestmark = pytest.mark.campaign
-
 OPTIONS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -80,6 +78,7 @@ def column(page, place, table="#layer-table"):
 NUMBER, NAME, DAMAGE = 0, 1, 4
 
 
+@pytest.mark.campaign
 def test_columns_are_sorted(visit):
     page = visit("report")
     head = page.locator("#layer-table thead th", has_text="Damage")
@@ -95,6 +94,7 @@ def test_columns_are_sorted(visit):
     assert page.locator("#layer-table [aria-sort]").count() == 1
 
 
+@pytest.mark.campaign
 def test_rows_are_filtered(visit):
     page = visit("report")
     search = page.get_by_role("searchbox", name="Filter layers", exact=True)
@@ -107,6 +107,7 @@ def test_rows_are_filtered(visit):
     assert page.locator("#layer-details > details:visible").count() == 1
 
 
+@pytest.mark.campaign
 def test_the_theme_is_that_of_the_system_until_it_is_changed(visit):
     def background(page):
         return page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -123,6 +124,7 @@ def test_the_theme_is_that_of_the_system_until_it_is_changed(visit):
     assert background(visit("report", color_scheme="light")) == light
 
 
+@pytest.mark.campaign
 def test_a_name_leads_to_its_pictures(visit):
     page = visit("report")
     assert not page.locator("#layer-2 .sketches").is_visible()
@@ -131,6 +133,7 @@ def test_a_name_leads_to_its_pictures(visit):
     assert page.locator("#layer-2 .sketches").is_visible()
 
 
+@pytest.mark.campaign
 def test_everything_works_from_the_keyboard(visit):
     page = visit("report")
     page.keyboard.press("Tab")
@@ -149,6 +152,7 @@ def test_everything_works_from_the_keyboard(visit):
     assert page.locator("#layer-1 .sketches").is_visible()
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("name", ["report", "hostile", "differences", "many"])
 @pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
 def test_the_page_is_no_wider_than_the_screen(visit, name, viewport):
@@ -157,6 +161,7 @@ def test_the_page_is_no_wider_than_the_screen(visit, name, viewport):
     assert widths[0] <= widths[1]
 
 
+@pytest.mark.campaign
 def test_all_is_readable_without_javascript(visit):
     page = visit("report", java_script_enabled=False)
     assert page.locator("h1").inner_text().startswith("Target met: lost 0.1 of at most 0.5")
@@ -173,6 +178,7 @@ def test_hostile_names_run_nothing(visit):
     assert page.locator("img[src=x]").count() == 0
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("name", ["report", "differences"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_keeps_anybody_out(visit, name, scheme):
@@ -187,6 +193,7 @@ def test_nothing_keeps_anybody_out(visit, name, scheme):
     assert page.locator("table:not(:has(caption))").count() == 0
 
 
+@pytest.mark.campaign
 def test_four_hundred_layers_are_usable(visit):
     page = visit("many")
     milliseconds = page.evaluate(
@@ -197,6 +204,7 @@ def test_four_hundred_layers_are_usable(visit):
     assert page.locator("details[open]").count() == 0
 
 
+@pytest.mark.campaign
 def test_the_printed_page_has_no_controls_and_is_light(visit):
     page = visit("report", color_scheme="dark")
     page.emulate_media(media="print")
