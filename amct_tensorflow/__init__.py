@@ -114,7 +114,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps a function where Python would put the module of the same name, as soon as somebody imports that."""
+    """Keeps public functions in place: Python would put a module of the same name there once it is imported."""
 
     def __setattr__(self, name: str, value: object) -> None:
         is_module = isinstance(value, ModuleType) and _HOMES.get(name) == name

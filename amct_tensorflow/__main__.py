@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complete(parser: argparse.ArgumentParser) -> None:
-    """Tells the shell how what was typed may go on, and ends the process; does nothing without the library for it."""
+    """Completes a command for the shell and ends the process; does nothing if argcomplete is not installed."""
     with suppress(ImportError):
         import argcomplete  # noqa: PLC0415 - it is optional, and only needed when the user presses the tab key
 

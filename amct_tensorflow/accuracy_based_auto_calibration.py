@@ -1,7 +1,7 @@
 """The public entry of accuracy-based automatic quantization.
 
-Its five steps: check what is asked for, read model and configuration, take up the state of the run, search, and publish
-what was found.
+Its five steps: check the arguments, read model and configuration, open the state of the run, search, publish the
+results.
 """
 
 import os
@@ -45,17 +45,17 @@ from amct_tensorflow.search.workers.serialization import refuse_while_deserializ
 def start_scheduler(
     evaluator: bytes, identity: Mapping[str, str], num_workers: int, ray: str | None, *, exact: bool
 ) -> Scheduler:
-    """Returns workers, which start when the ``with`` block is entered, and end with it.
+    """Returns the scheduler of workers, which start when its ``with`` block is entered and end with it.
 
     Args:
-        evaluator: what they evaluate with, pickled.
-        identity: what its ``identity`` tells here, as JSON by name.
-        num_workers: how many; of a Ray cluster 0 for as many as it has CPUs.
+        evaluator: the serialized evaluator.
+        identity: what the evaluator's ``identity`` returns in this process, as JSON by name.
+        num_workers: number of workers; on a Ray cluster, 0 stands for one per CPU.
         ray: address of the cluster; None for this machine.
         exact: whether no candidate runs in integers.
 
     Raises:
-        WorkerError: there is no such cluster, or not so much room in it; or this is a worker already.
+        WorkerError: the cluster does not exist or has not so many CPUs, or this process is a worker itself.
     """
     refuse_while_deserializing()
     pool: Pool = ProcessPool(num_workers, evaluator) if ray is None else RayPool(num_workers, evaluator, ray)
@@ -96,7 +96,7 @@ class AutoCalibrationResult:
 
     @classmethod
     def of(cls, result: SearchResult, model_file: Path) -> "AutoCalibrationResult":
-        """Returns what the caller may want to know of a search that was saved."""
+        """Returns the summary of a search whose results are saved."""
         saved, interval = result.saved, result.interval
         return cls(
             original_metric=result.original.metric,
@@ -212,11 +212,11 @@ def accuracy_based_auto_calibration(
 def _start_scheduler(
     evaluator: CheckedEvaluator, num_workers: int | None, ray: str | None, exact: bool
 ) -> AbstractContextManager[Scheduler | None]:
-    """Returns the workers that are asked for; to evaluate in one process takes none but this.
+    """Returns the scheduler of the workers asked for; None if this process evaluates.
 
     Raises:
-        EvaluatorError: the evaluations cannot be shared out.
-        WorkerError: there is no such cluster, or not so much room in it.
+        EvaluatorError: the evaluator cannot be shared out.
+        WorkerError: the cluster does not exist, or has not so many CPUs.
     """
     if ray is None and num_workers in (None, 1):
         return nullcontext()

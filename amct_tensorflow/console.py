@@ -1,4 +1,4 @@
-"""What a program on a console needs: progress, signals, exit codes, and silence of what is not its own.
+"""For programs on a console: progress, signals, exit codes, and other libraries' output in the log file.
 
 Importing this does not import TensorFlow.
 """

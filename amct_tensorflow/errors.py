@@ -78,7 +78,7 @@ class UnsupportedError(AmctError, NotImplementedError):
 
 
 class ContentError(AmctError, ValueError):
-    """A file of our own holds something else than what was written; whoever reads it says which, and what to do."""
+    """A file that the package wrote was damaged; the reader says which file it is, and what to do."""
 
 
 class StateError(AmctError, RuntimeError):
@@ -105,7 +105,7 @@ def first_line(error: BaseException) -> str:
 
 
 def essence(error: BaseException) -> str:
-    """Returns what an error says; of TensorFlow's, which also tell where each node was made, the line that matters."""
+    """Returns the message of an error; of TensorFlow's, which also list where each node was made, the decisive line."""
     message = getattr(error, "message", None)
     if not isinstance(message, str):
         return str(error)

@@ -76,7 +76,7 @@ class _LogFileHandler(logging.FileHandler):
             super().emit(record)
 
     def begin(self) -> bool:
-        """Opens the file unless that was done; tells whether it can be written to."""
+        """Opens the file if it is not open; returns whether it can be written to."""
         self.acquire()
         try:
             if self.stream is None and not self._refused:
@@ -171,7 +171,7 @@ class ModuleLogger(_LoggerAdapter):
 
 
 def make_record(level: int, module: str, text: str) -> logging.LogRecord:
-    """Returns a message for one of the handlers here."""
+    """Returns a log record for one of these handlers."""
     record = logging.LogRecord("amct_tensorflow", level, "", 0, text, None, None)
     record.amct_module = module
     return record
@@ -210,7 +210,7 @@ def log_for(module: str = "AMCT", *, console: bool = True) -> ModuleLogger:
 
 
 def redirect_log(receive: Callable[[int, str, str, bool], None]) -> None:
-    """From now on, gives every message to a function instead: of a process that works for another, which logs it.
+    """From now on, passes every message to a function; a worker so sends them to the process that logs.
 
     Args:
         receive: takes the level, the module, the text, and whether it is meant for the console, too.
@@ -231,7 +231,7 @@ class _Redirection(logging.Handler):
 
 
 def follow_directory() -> None:
-    """Logs to the file of the current directory from now on; its former content goes."""
+    """Logs to the file of the current directory from now on, and overwrites it."""
     LOG_FILE_HANDLER.follow()
 
 

@@ -82,7 +82,7 @@ def make_quant_config(
     activation_offset: bool = True,
     config_defination: str | None = None,
 ) -> QuantConfig:
-    """Returns what ``create_quant_config`` writes, for a model that has been loaded, as far as its outputs need it.
+    """Returns the configuration of a loaded model, restricted to the layers on which its outputs depend.
 
     Args:
         model: the float model.
@@ -109,7 +109,7 @@ def _make_config(
     activation_offset: bool,
     config_defination: str | None,
 ) -> QuantConfig:
-    """Checks the arguments of the function of a name, and does what both of them do."""
+    """Checks the arguments of the public function ``name``, and makes the configuration."""
     if skip_layers is not None:
         require_names(name, "skip_layers", skip_layers, may_be_empty=True)
     require_positive(name, "batch_num", batch_num)
@@ -212,7 +212,7 @@ def convert_model(pb_model: str, outputs: list[str], record_file: str, save_path
 
 
 def _pending_balance(record_file: str) -> dict[RecordKey, tuple[float, ...]]:
-    """Returns how ``quantize_preprocess`` says that the model is to be balanced; empty if it was not called before."""
+    """Returns the balance factors that ``quantize_preprocess`` left in a record; empty if it was not called before."""
     balance = read_balance(record_file) if is_pending(record_file) else {}
     if balance:
         log_for("quantize_model").info(
@@ -222,9 +222,9 @@ def _pending_balance(record_file: str) -> dict[RecordKey, tuple[float, ...]]:
 
 
 def read_config_for(model: FloatModel, config_file: str) -> QuantConfig:
-    """Reads the configuration of a model, as far as its outputs need the layers.
+    """Reads the configuration of a model, and disables the layers on which no output depends.
 
-    Those that no output depends on, such as an auxiliary head's, never see data, and are disabled.
+    Such layers, an auxiliary head's for instance, never see data.
 
     Raises:
         ConfigEmptyError: no layer is left.
@@ -281,7 +281,7 @@ def _save(
 
 
 def _load_factors(model: FloatModel, record_file: str) -> tuple[dict[LayerName, LayerFactors], FusedGraph]:
-    """Reads a record and checks it against the model it is meant for, which it tells how to fuse.
+    """Reads a record, fuses the model as the record says, and checks that the two fit.
 
     Raises:
         RecordError: it is incomplete or does not belong to the model.
@@ -294,7 +294,7 @@ def _load_factors(model: FloatModel, record_file: str) -> tuple[dict[LayerName, 
 
 
 def _load_corrections(model: FloatModel, record_file: str, fused: FusedGraph) -> dict[LayerName, LayerCorrection]:
-    """Reads what stands beside a record that was checked. Raises RecordError if it does not belong to the model."""
+    """Reads the corrections beside a checked record. Raises RecordError if they belong to another model."""
     factors = read_record(record_file)
     names = _by_layer(model, {key: key for key in factors})
     layers = {key: fused.layers[name] for name, key in names.items() if name in fused.layers}
@@ -302,7 +302,7 @@ def _load_corrections(model: FloatModel, record_file: str, fused: FusedGraph) ->
 
 
 def _by_layer(model: FloatModel, recorded: Mapping[RecordKey, _Recorded]) -> dict[LayerName, _Recorded]:
-    """Returns what a record says of layers, by the names that they have in the model for its outputs."""
+    """Returns the entries of a record by the names that the model's layers have with its outputs."""
     names = layer_names(model.layers)
     return {names.get(key, LayerName(key)): value for key, value in recorded.items()}
 
@@ -395,7 +395,7 @@ def convert_qat_model(pb_model: str, outputs: list[str], save_path: str, record_
 
 
 def _tell(model: FakeQuantizedModel, pb_model: str) -> None:
-    """Says what is quantized and what is not.
+    """Logs which layers are quantized, and why others are not.
 
     Raises:
         ModelError: nothing is.

@@ -1,4 +1,4 @@
-"""Reading data in a fixed order: TFRecord files of any schema, and whether they are sound; and raw files."""
+"""Reads data in a fixed order: TFRecord files of any schema, with checks, and raw files."""
 
 from amct_tensorflow.data.features import Feature, find_fault, parse_records
 from amct_tensorflow.data.raw_batches import RAW_TYPES, RawBatches

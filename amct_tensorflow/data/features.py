@@ -1,4 +1,4 @@
-"""What the records of a dataset must hold, which record is at fault, and what to do about it."""
+"""Describes the features of a dataset's records, and finds records that lack one."""
 
 import os
 from collections.abc import Sequence
@@ -33,23 +33,23 @@ class Feature:
 
     @property
     def ragged(self) -> tf.io.RaggedFeature:
-        """How to parse it where it may be missing, or have another number of values."""
+        """How to parse it where it may be missing or have the wrong number of values."""
         return tf.io.RaggedFeature(self.dtype)
 
     @property
     def exact(self) -> tf.io.FixedLenFeature | tf.io.RaggedFeature:
-        """How to parse it where it is known to be sound."""
+        """How to parse it in a checked record."""
         if self.size is None:
             return self.ragged
         return tf.io.FixedLenFeature([] if self.size == 1 else [self.size], self.dtype)
 
     def is_sound(self, rows: tf.RaggedTensor) -> tf.Tensor:
-        """Tells whether all rows of a batch that was parsed as ``ragged`` are as they must be."""
+        """Tells whether the feature is sound in every row of a batch that was parsed as ``ragged``."""
         sizes_fit = tf.reduce_all(rows.row_lengths() == self.size) if self.size is not None else tf.constant(True)
         return sizes_fit & tf.reduce_all(self._allowed(rows.flat_values))
 
     def fault(self, example: tf.train.Example) -> str | None:
-        """Says what is wrong with the feature of one record, if anything."""
+        """Returns what is wrong with the feature in one record; None if nothing is."""
         feature = example.features.feature
         values = list(getattr(feature[self.key], _KINDS[self.dtype]).value) if self.key in feature else []
         if self.size in (None, len(values)) and all(map(self._is_allowed, values)):
@@ -79,7 +79,7 @@ RECORD_FRAME = 16  # bytes of a TFRecord beside its data: length and two checksu
 
 
 def find_fault(files: Sequence[str], features: Sequence[Feature]) -> DatasetError:
-    """Reads record by record to find the fault that a batch failed on.
+    """Reads record by record to find the one that made a batch fail.
 
     Args:
         files: paths of TFRecord files.
@@ -108,7 +108,7 @@ def find_fault(files: Sequence[str], features: Sequence[Feature]) -> DatasetErro
 
 
 def fault_of(record: bytes, features: Sequence[Feature]) -> str | None:
-    """Says what is wrong with a record, if anything."""
+    """Returns what is wrong with a record; None if nothing is."""
     try:
         example = tf.train.Example.FromString(record)
     except DecodeError:

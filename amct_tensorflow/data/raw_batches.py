@@ -1,4 +1,4 @@
-"""Batches from raw files: one folder per input, one file per batch, values alone (spec section 1.4).
+"""Reads batches from raw files: one folder per input, one file per batch, no header (spec section 1.4).
 
 images/batch_0.bin  lengths/batch_0.bin   -> {"images:0": [32, 224, 224, 3], "lengths:0": [32]}
 images/batch_1.bin  lengths/batch_1.bin   -> the next
@@ -108,7 +108,7 @@ class RawBatches:
         return map(self.read, range(self.num_batches))
 
     def read(self, index: int) -> dict[str, np.ndarray]:
-        """Returns the values of every input, of one batch; errors are those of iterating."""
+        """Returns one batch: the values of every input. Errors are those of iterating."""
         return {each.name: each.read(index) for each in self._inputs}
 
     def files(self) -> dict[str, tuple[str, ...]]:
@@ -124,8 +124,8 @@ def load_data(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields batches from raw files, each a feed dictionary.
 
-    File i of every folder, sorted by name, is batch i. Arguments and errors are those of ``RawBatches``; what is wrong
-    with them is said at the call, and what is wrong with a file when its batch is due.
+    File i of every folder, sorted by name, is batch i. Arguments and errors are those of ``RawBatches``: wrong
+    arguments raise at the call, a wrong file when its batch is read.
     """
     return iter(RawBatches(inputs, data_paths, data_types, num))
 

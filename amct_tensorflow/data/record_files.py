@@ -1,4 +1,4 @@
-"""The files of a dataset, and their records in an order that depends on nothing but the names."""
+"""Lists the files of a dataset, and reads their records in an order that only the file names decide."""
 
 import os
 from collections.abc import Sequence

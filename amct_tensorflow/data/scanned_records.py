@@ -37,7 +37,7 @@ class RecordPositions:
     length: np.ndarray
 
     def records(self, indices: range, num_parallel_reads: int) -> tf.data.Dataset:
-        """Yields the serialized records of a block, whose checksums were checked when the positions were found out.
+        """Yields the serialized records of a block; scanning has checked their checksums.
 
         Args:
             indices: which ones.
@@ -59,10 +59,10 @@ class RecordPositions:
 
 
 class RecordWalk:
-    """Finds out where records lie, by passing each file's from its beginning.
+    """Computes the positions of records while each file is read from its beginning.
 
     Attributes:
-        ends: where the last record that was passed ends, in bytes, by file.
+        ends: by file, the end of the last record passed, in bytes.
     """
 
     def __init__(self, files: Sequence[str]) -> None:
@@ -76,7 +76,7 @@ class RecordWalk:
         self.ends[file] += RECORD_FRAME + length
 
     def positions(self) -> RecordPositions:
-        """Returns where the records that were passed lie, in that order."""
+        """Returns the positions of the records passed, in that order."""
         file, offset, length = np.array(self._found, np.int64).reshape(-1, 3).T
         return RecordPositions(tuple(self._numbers), file.astype(np.int32), offset, length)
 
@@ -126,14 +126,14 @@ class ScannedRecords:
         return sum(self.counts.values())
 
     def records(self, with_origin: bool = False) -> tf.data.Dataset:
-        """Yields what ``read_records`` does, for the records to use."""
+        """Yields the records to use, as ``read_records`` does."""
         return read_records(list(self.counts), self.num_parallel_reads, with_origin).take(self.num_records)
 
     def batches(self, load: Load, batch_size: int, indices: range | None = None) -> tf.data.Dataset:
-        """Yields batches of what ``load`` returns, prepared ahead; the last batch holds what is left.
+        """Yields batches of the results of ``load``, prepared ahead; the last batch may be smaller.
 
         Args:
-            load: what to make of the features of a record.
+            load: maps the features of a record to what a batch holds.
             batch_size: records per batch.
             indices: which records, a block of them; all, unless it is given.
         """

@@ -1,7 +1,7 @@
-"""JSON and arrays that we wrote, and read again after anybody may have changed them: only ``ContentError`` comes out.
+"""Reads JSON and arrays that the package wrote, and that may have been changed since.
 
-Whatever stands there, nothing but ``ContentError`` comes out; so a reader catches that one, and no error of our own
-code passes for a damaged file.
+Whatever a file holds, these functions raise nothing but ``ContentError``. So a reader catches that one, and no error in
+its own code passes for a damaged file.
 """
 
 import io
@@ -22,7 +22,7 @@ def parse_json(data: bytes) -> Any:
     """Parses JSON text.
 
     Raises:
-        ContentError: it is none, is nested too deeply, or holds a number too long to be read.
+        ContentError: it is no JSON, is nested too deeply, or holds a number with too many digits.
     """
     try:
         return json.loads(data)
@@ -31,10 +31,10 @@ def parse_json(data: bytes) -> Any:
 
 
 def expect(kind: type[T], value: object, name: str) -> T:
-    """Returns ``value`` if it is of a type; true and false are no integers.
+    """Returns ``value`` if it has a type; true and false are no integers.
 
     Raises:
-        ContentError: it is not, perhaps because it is missing; ``name`` says in the message what.
+        ContentError: it has another type, or is missing; the message calls it ``name``.
     """
     if type(value) is not kind:
         raise ContentError(f"{name} is missing" if value is None else f"{name} is no {kind.__name__}")
@@ -42,7 +42,7 @@ def expect(kind: type[T], value: object, name: str) -> T:
 
 
 def finite_or_none(value: float) -> float | None:
-    """Returns a number as it is written: JSON knows neither infinity nor NaN, which become null."""
+    """Returns a number for JSON, which has no infinity and no NaN: they become null."""
     return value if math.isfinite(value) else None
 
 

@@ -34,7 +34,7 @@ _FILE_MODE = 0o640
 
 
 def write_atomically(path: str | Path, data: str | bytes, *, announce: bool = True) -> None:
-    """Writes a file by way of a temporary one in the same folder, which then takes its name.
+    """Writes a temporary file in the same folder, then renames it.
 
     Missing folders are made (mode 750); the file gets mode 640.
 
@@ -79,7 +79,7 @@ def rename(source: Path, destination: Path) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Makes sure that the names in a folder survive a power failure."""
+    """Flushes a folder, so that its names survive a power failure."""
     with suppress(OSError):  # not every file system can
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -104,7 +104,7 @@ def make_folder(folder: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Makes sure that files can be written into a folder, before hours are spent on what goes there.
+    """Checks that files can be written into a folder, before hours are spent on their content.
 
     Raises:
         OutputError: they cannot.

@@ -62,11 +62,11 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]  # it takes none at run time
 
 @contextmanager
 def redirected_progress(show: Show, seconds: float) -> Iterator[None]:
-    """Gives the progress that this process makes in the block to a function, instead of showing it.
+    """Inside the block, passes progress to a function instead of showing it.
 
     Args:
-        show: takes it, for each bar at its beginning, now and then, and at its end.
-        seconds: how long it is left alone in between.
+        show: called when a bar begins, at intervals, and when it ends.
+        seconds: the interval.
     """
     _Redirection.show, _Redirection.seconds = show, seconds
     try:
@@ -79,7 +79,7 @@ _SECONDS_BETWEEN_LINES = 2.0
 
 
 class Progress:
-    """Logs now and then how far something is, and how long the rest will take."""
+    """Logs at intervals how much is done, and how long the rest will take."""
 
     def __init__(self, title: str, total: int, module: str = "search") -> None:
         self._title = title
@@ -100,7 +100,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Returns a span of time as a person would say it."""
+    """Returns a duration in readable form."""
     if seconds < 100:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     minutes = round(seconds / 60)

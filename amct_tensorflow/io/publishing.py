@@ -1,15 +1,15 @@
 """Files that belong together appear together, for one run at a time, even if the process is killed in between.
 
-The lock is on the folder itself and belongs to the process: the system takes it back when that ends, however it ends,
-and no file is left behind.
+The process locks the folder itself. The system releases the lock when the process ends, however it ends, and no lock
+file is left behind.
 
 Every content is first written beside its destination, under the name ``.<name>.new``. Then a journal that lists the
 destinations is put in place: from that moment the new files count. Then they take their names, and the journal goes.
-Who is killed between leaves the journal behind, and ``finish`` completes what it lists; who is killed before leaves the
-earlier files as they were.
+A process that is killed in between leaves the journal behind, and ``finish`` completes the renames that it lists; one
+that is killed before leaves the earlier files as they were.
 
-A journal is a file that anybody may have put there. It is believed only where the file beside the destination bears it
-out, so that nobody reaches through it into a folder that they could not write to anyway.
+Anybody may have put a journal there. An entry counts only if the new file lies beside its destination, so that a
+journal gives nobody access to a folder that they cannot write to.
 """
 
 import fcntl
@@ -81,9 +81,9 @@ def publish(folder: Path, contents: Mapping[Path, str | bytes]) -> None:
 
 
 def finish(folder: Path, paths: Iterable[Path]) -> None:
-    """Completes what a killed process began to publish, and removes what this one, or its like, was about to.
+    """Completes what a killed process began to publish, and removes the temporary files of one that was killed before.
 
-    That process may have published other files than this one does. Folders of theirs are locked meanwhile.
+    The killed process may have published other files than this one; their folders are locked meanwhile.
 
     Args:
         folder: where its journal would stand; must be locked.

@@ -1,8 +1,8 @@
-"""What TensorFlow's C++ code and other libraries say goes to the log file.
+"""Sends the output of TensorFlow's C++ code and of other libraries to the log file.
 
-It writes to file descriptor 2 from the moment it is imported. Here that becomes a file in memory, whose lines go to the
-log file, while Python's own ``sys.stderr`` stays on the console. A second process watches over this one: if it ends
-without a word, as when TensorFlow aborts it, what was said last is shown.
+TensorFlow writes to file descriptor 2 from the moment it is imported. This module replaces the descriptor by a file in
+memory, copies its lines to the log file, and leaves Python's own ``sys.stderr`` on the console. A second process
+watches this one: if it ends without a message, as when TensorFlow aborts it, the watcher shows the last lines.
 """
 
 import atexit
@@ -24,9 +24,9 @@ _LOGGERS = ("absl", "tensorflow")
 
 @contextmanager
 def output_to_log_file(module: str) -> Iterator[None]:
-    """Sends what is printed, warned of, or logged by TensorFlow and Keras to the log file until the block ends.
+    """Inside the block, sends prints, warnings and log messages of TensorFlow and Keras to the log file.
 
-    Messages of our own, too, are kept off the console meanwhile.
+    The package's own messages go to the log file alone, too.
 
     Args:
         module: the name under which it is logged.
@@ -86,7 +86,7 @@ class _Capture:
         """Starts to capture.
 
         Raises:
-            OSError: there is no stderr, or no file, pipe or process can be made.
+            OSError: there is no stderr, or the system grants no file, pipe or process.
         """
         console = os.dup(_STDERR)
         self._file = os.memfd_create("stderr")
@@ -107,7 +107,7 @@ class _Capture:
         atexit.register(self._end)
 
     def _forward_before(self, _record: logging.LogRecord) -> bool:
-        """Logs what was said before a message of ours."""
+        """Logs the captured lines that precede a message of the package."""
         self._forward()
         return True
 
@@ -149,7 +149,7 @@ class _Capture:
             os.waitpid(self._watcher, 0)
 
     def _leave(self) -> None:
-        """Leaves the watcher to the process that it watches over; this one is a copy of that."""
+        """Detaches a forked copy of the process from the watcher."""
         os.close(self._news)
         LOG_FILE_HANDLER.removeFilter(self._forward_before)
 
@@ -168,7 +168,7 @@ def _lines(data: bytes) -> list[str]:
 
 
 def _watch(news: int, file: int, console: int) -> None:
-    """Waits for the end of the other process, and shows what is not in the log if that came without a word."""
+    """Waits for the other process to end, and shows the lines that it did not log if it ended without a message."""
     try:
         os.setsid()  # so that a terminal that is closed does not end it
         _close_all_but(news, file, console)
@@ -186,7 +186,7 @@ def _watch(news: int, file: int, console: int) -> None:
 
 
 def _close_all_but(*kept: int) -> None:
-    """Closes what this process has no use for, so that nobody waits for it at the other end of a pipe."""
+    """Closes all other descriptors, so that no pipe stays open because of this process."""
     for number in sorted(map(int, os.listdir("/proc/self/fd"))):  # noqa: PTH208 - no path, and no module to import
         if number not in kept:
             with suppress(OSError):  # the folder itself

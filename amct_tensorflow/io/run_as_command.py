@@ -1,4 +1,4 @@
-"""The work of a command: signals as exceptions, one line per error, an exit code, and what it shows on stdout.
+"""Runs the work of a command: signals become exceptions, errors one line and an exit code.
 
 Python ignores an exception that a destructor raises, and TensorFlow has destructors that take a while. A signal that
 arrives there would be forgotten, and the run would go on for hours; here it waits until the destructor is done.
@@ -54,7 +54,7 @@ def _callers(frame: FrameType | None) -> Iterator[FrameType]:
 def show(text: str) -> None:
     """Prints text; characters that the terminal does not know are escaped.
 
-    Whoever reads it may have seen enough, as ``head`` has: then nothing more is shown, and that is no error.
+    A closed pipe, as behind ``head``, is no error.
     """
     try:
         encoding = sys.stdout.encoding or "utf-8"
@@ -72,7 +72,7 @@ _AFTER_SIGNALS = {None: FAILED, signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERM
 def run_as_command(work: Callable[[], int], interrupted: str = "Interrupted.") -> int:
     """Runs the work of a command in the main thread; details of errors go to the log file.
 
-    An error after a signal is told, but the signal counts: libraries make errors of their own of what interrupts them.
+    After a signal, an error is shown, but the exit code is that of the signal: libraries turn interrupts into errors.
 
     Args:
         work: returns the exit code if nothing goes wrong.

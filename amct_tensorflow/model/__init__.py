@@ -1,1 +1,1 @@
-"""The float model: loaded, prepared, its layers found and fused; and what the tool makes of it."""
+"""The float model: loading, preparation, its layers, fusion, and inspection."""

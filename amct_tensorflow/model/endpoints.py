@@ -1,4 +1,4 @@
-"""What goes into a model, and what comes out of it."""
+"""Finds the inputs and outputs of a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Endpoint:
 
 
 def find_inputs(model: FloatModel, outputs: Sequence[str]) -> list[Endpoint]:
-    """Returns the inputs on which outputs depend in the model as its file has it: these have to be fed."""
+    """Returns the inputs of the original model on which outputs depend: these have to be fed."""
     needed = upstream(model.original.nodes, outputs)
     return [
         _endpoint(model.outline, str(node.name), has_default=node.op == "PlaceholderWithDefault")
@@ -45,10 +45,10 @@ def find_inputs(model: FloatModel, outputs: Sequence[str]) -> list[Endpoint]:
 
 
 def find_outputs(model: FloatModel) -> list[Endpoint]:
-    """Returns the outputs of a model: those that it was loaded with, else what seems to be meant for its user.
+    """Returns the outputs of a model: those that it was loaded with; without any, the values that its user may want.
 
-    These are the values that follow from data and that nothing reads. Conditions, what only checks, or ends a loop, and
-    lists of tensors, which no session hands out, are left out.
+    Those are the values that depend on data and that nothing reads. Conditions, checks, the end of a loop, and lists of
+    tensors, which no session returns, are not among them.
 
     Raises:
         ModelError: an output yields nothing.
@@ -62,7 +62,7 @@ def find_outputs(model: FloatModel) -> list[Endpoint]:
 
 
 def _is_end(view: GraphView, name: str) -> bool:
-    """Tells whether a node yields something, and nobody reads it."""
+    """Tells whether a node yields a value that nothing reads."""
     node = view.nodes[name]
     if name in view.loop_nodes or name in view.branch_nodes or node.op in (*_NO_OUTPUTS, *_INPUTS):
         return False

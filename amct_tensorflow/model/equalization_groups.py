@@ -3,7 +3,7 @@
     layer --> Add --> Relu --> layer           a residual path; its factors go into the weights on both sides
     layer ----^          `--> layer
 
-What stands between layers must pass positive factors per channel on: sums, ReLU, pooling, and what moves channels.
+The ops between layers must pass positive factors per channel on: sums, ReLU, pooling, and ops that move channels.
 ReLU6 does not, since its bound would have to move along. A group is left alone if anything but a layer
 yields or reads one of its tensors, or if one of them is an output of the model.
 """
@@ -55,7 +55,7 @@ def find_equalization_groups(fused: FusedGraph, outputs: Iterable[str]) -> Equal
 
     Args:
         fused: the graph, after fusion.
-        outputs: nodes whose own value is requested; without any, it is that of every node which nothing reads.
+        outputs: the outputs of the model; without any, every node that nothing reads counts as one.
     """
     return _Finder(fused, tuple(outputs)).find()
 

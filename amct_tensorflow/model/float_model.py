@@ -40,7 +40,7 @@ class FloatModel:
         graph: tf.Graph | None = None,
         frozen: FrozenModel | None = None,
     ) -> None:
-        """Takes a graph that ``source`` names in messages; ``load`` and ``of_graph`` are the ways to get here.
+        """Takes a graph, which messages call ``source``; callers use ``load`` or ``of_graph``.
 
         Raises:
             ModelError: it is quantized already, or does not have one of ``outputs``.
@@ -96,7 +96,7 @@ class FloatModel:
 
     @cached_property
     def graph(self) -> tf.Graph:
-        """The model as its file has it, as TensorFlow sees it. There is one, to which calibration adds its taps.
+        """The original model as a ``tf.Graph``. There is one, to which calibration adds its taps.
 
         Raises:
             ModelError: TensorFlow refuses the model.
@@ -109,7 +109,7 @@ class FloatModel:
 
     @property
     def view(self) -> GraphView:
-        """Index of the prepared model, with shapes: the graph in whose layers and nodes everything else thinks.
+        """Index of the prepared model, with shapes.
 
         Raises:
             ModelError: the model cannot be prepared.
@@ -118,12 +118,12 @@ class FloatModel:
 
     @property
     def outline(self) -> tf.Graph:
-        """The prepared model as TensorFlow sees it, without its weights; it tells shapes and types."""
+        """The prepared model as a ``tf.Graph`` without its weights; it tells shapes and types."""
         return self._prepared.outline
 
     @cached_property
     def op_types(self) -> dict[str, str]:
-        """The op type of every node, by name, those of the file that preparation took away included."""
+        """The op types of all prepared nodes, and of the original ones that preparation removed, by name."""
         return {**self.original.op_types(), **self.view.op_types()}
 
     @cached_property
@@ -135,7 +135,7 @@ class FloatModel:
     def fuse(
         self, unfused: Collection[LayerName] = (), balance: Mapping[LayerName, tuple[float, ...]] | None = None
     ) -> FusedGraph:
-        """Fuses the layers with what stands around them, and scales the groups between them.
+        """Folds the nodes around each layer into it, and scales the equalization groups between the layers.
 
         Args:
             unfused: layers next to which BatchNorms are kept.
@@ -153,6 +153,6 @@ class FloatModel:
         return self._fused[key]
 
     def original_upstream(self, names: Iterable[PreparedName]) -> set[OriginalName]:
-        """Returns the nodes of the file on which nodes of the prepared model depend."""
+        """Returns the original nodes on which prepared nodes depend."""
         originals = {original for name in names for original in self._prepared.original_names(name)}
         return {OriginalName(name) for name in upstream(self.original.nodes, originals & self.original.nodes.keys())}

@@ -1,8 +1,8 @@
-"""BatchNorms, and other scalings of channels by constants, that stay in float, and why.
+"""Finds BatchNorms, and other scalings of channels by constants, that stay in float, and says why.
 
-Folding takes in what it can (``graph/fusion.py``, ``graph/fusion_before.py``); what is left is looked at here, in the
-fused graph, with shapes. In small ops a BatchNorm is a product with a constant per channel and what is added to it;
-where its statistics are those of the batch, it is known by ``Rsqrt(Mean(.) + epsilon)`` over the images.
+``fusion.py`` and ``fusion_before.py`` fold what they can; this module looks at the rest, in the fused graph with its
+shapes. Written in small ops, a BatchNorm is a product with a constant per channel, and a sum with another. If it
+normalizes by the statistics of the batch, ``Rsqrt(Mean(.) + epsilon)`` over the images gives it away.
 """
 
 from collections.abc import Collection, Iterator
@@ -55,7 +55,7 @@ class FloatScaling:
 def find_float_scalings(
     graph: OpenGraph, fused: FusedGraph, outputs: Collection[str], unfused: Collection[str]
 ) -> list[FloatScaling]:
-    """Finds what scales channels in float.
+    """Finds the scalings of channels that stay in float.
 
     Args:
         graph: the fused graph with its functions open, and with shapes.
@@ -82,7 +82,7 @@ def find_float_scalings(
 
 
 def _chain(view: GraphView, node: NodeDef, outputs: Collection[str], ends: Collection[str]) -> Iterator[NodeDef]:
-    """Yields affine nodes, each of which alone reads the one before it; none if the first one is not affine."""
+    """Yields a chain of affine nodes, each the only reader of the one before; nothing if the first is not affine."""
     while node.name not in ends and _affine_data(view, node) is not None:
         yield node
         edges = view.consumers(node.name)
@@ -111,13 +111,13 @@ def _affine_data(view: GraphView, node: NodeDef) -> str | None:
 
 
 def _scales(view: GraphView, node: NodeDef) -> bool:
-    """Tells whether an affine node scales channels, and not all alike."""
+    """Tells whether an affine node scales channels by different factors."""
     sizes = [constant.size for text in data_inputs(node.input) if (constant := view.constant(text)) is not None]
     return node.op in BATCH_NORM or (node.op in _SCALES and max(sizes) > 1)
 
 
 def _why_of_itself(view: GraphView, node: NodeDef) -> str | None:
-    """Returns why a BatchNorm can be folded into no layer at all; None if it can, or is none."""
+    """Returns why no layer can take a BatchNorm in, whatever stands around it; None if there is no such reason."""
     if node.op in _ROOTS:
         return _why_of_statistics(view, node)
     if node.op not in BATCH_NORM:
@@ -135,7 +135,7 @@ def _why_of_itself(view: GraphView, node: NodeDef) -> str | None:
 
 
 def _why_of_statistics(view: GraphView, root: NodeDef) -> str | None:
-    """Tells whether what a root is computed of is a mean over the images, always or now and then."""
+    """Tells whether a root is computed from a mean over the images, always or under a condition."""
     waiting, decided = data_inputs(root.input), True
     visited: set[str] = set()
     while waiting:
@@ -155,7 +155,7 @@ def _why_of_statistics(view: GraphView, root: NodeDef) -> str | None:
 
 
 class _Neighbours:
-    """What stands next to a chain, and why it did not take the chain in."""
+    """The layers next to a chain, and why they did not take it in."""
 
     def __init__(self, view: GraphView, fused: FusedGraph, outputs: Collection[str], unfused: Collection[str]) -> None:
         self.tails = {fused.tail_of(name): layer for name, layer in fused.layers.items() if layer.weights is not None}
@@ -228,5 +228,5 @@ class _Neighbours:
 
 
 def _first(*reasons: tuple[str, object]) -> str:
-    """Returns the first reason that applies; the last one has to."""
+    """Returns the first reason that applies; the last one always must."""
     return next(reason for reason, applies in reasons if applies)

@@ -1,4 +1,4 @@
-"""Folds what stands around a layer into its weights and bias (spec section 9).
+"""Folds the affine nodes behind a layer into its weights and bias (spec section 9).
 
 BatchNorm in inference form, biases, and products with constants compute ``a * x + c`` per output channel. A chain of
 them behind a layer is therefore one affine map; it is composed in float64 and becomes the layer's weights (times ``a``)
@@ -36,7 +36,7 @@ from amct_tensorflow.ops.op_type import OpType, data_format
 
 @dataclass(frozen=True, eq=False)
 class FusedLayer:
-    """A quantizable layer of a fused graph; what it reads, and where it ends, the graph tells.
+    """A quantizable layer of a fused graph; ``FusedGraph`` tells what it reads, and where it ends.
 
     Attributes:
         name: node name; also its key in config.json and in the record.
@@ -74,7 +74,7 @@ class FusedLayer:
 
     @property
     def input_channels(self) -> Channels | None:
-        """Where its data has its channels, those of one group if they are divided into groups; None for AvgPool."""
+        """Where its input has its channels, those of one group if it is grouped; None for AvgPool."""
         axis, weights = self.op.input_axis, self.weights
         if axis is None or weights is None:
             return None
@@ -82,7 +82,7 @@ class FusedLayer:
 
     @property
     def digest(self) -> str:
-        """Tells folded weights and bias from any others; a layer calibrated and one to be saved must agree in it."""
+        """Digest of folded weights and bias; a calibrated layer and the one to be saved must have the same."""
         hashed = hashlib.sha256()
         for values in (self.weights, self.bias):
             hashed.update(b"none" if values is None else f"{values.shape}".encode() + values.tobytes())
@@ -96,9 +96,9 @@ class FusedGraph:
     Attributes:
         view: the graph, indexed.
         layers: its quantizable layers by name, in topological order.
-        origins: per node that is none of the model's file, the nodes of the file that it stands for; none if it was
-            inserted.
-        balance: per layer whose input was divided by factors, those factors, [Cin]; see ``balance``.
+        origins: per node that the model's file does not have, the original nodes that it stands for; none if it was
+        inserted.
+        balance: per layer whose input was divided by factors, those factors, [Cin]; see ``equalize``.
         scaled: names of the nodes whose values were divided by them.
         prepared: names of the nodes of the graph before fusion.
     """
@@ -111,7 +111,7 @@ class FusedGraph:
     prepared: frozenset[PreparedName] = frozenset()
 
     def originals(self, names: Iterable[FusedName]) -> tuple[OriginalName, ...]:
-        """Returns the nodes of the model's file that nodes of this graph stand for together, each once."""
+        """Returns the original nodes that some nodes stand for together, each once."""
         return tuple(dict.fromkeys(original for name in names for original in self._originals(name)))
 
     def _originals(self, name: FusedName) -> tuple[OriginalName, ...]:
@@ -134,9 +134,9 @@ class FusedGraph:
         return FusedName(tail.name)
 
     def prepared_values(self) -> set[PreparedName]:
-        """Returns the nodes that yield what the nodes of their names yield before fusion.
+        """Returns the nodes that have the same value before and after fusion.
 
-        Sums of a layer without what was folded behind it are not among them.
+        The sums of a layer behind which something was folded are not among them, nor are scaled tensors.
         """
         inside: set[str] = set()
         for name in self.layers:
@@ -144,7 +144,7 @@ class FusedGraph:
         return {name for name in self.prepared if name in self.view.nodes} - inside - self.scaled
 
     def original_values(self) -> set[OriginalName]:
-        """Returns the nodes that yield what the nodes of their names yield in the model's file."""
+        """Returns the nodes that have the same value in the model's file and after fusion."""
         return {OriginalName(name) for name in self.prepared_values() - self.origins.keys()}
 
     @property
@@ -157,9 +157,9 @@ class _Chain(NamedTuple):
     """The nodes found behind a layer, up to the last affine one.
 
     Attributes:
-        affine: what all of them do to the channels.
-        folded: those that are affine, in their order.
-        paths: those that move channels, in their order.
+        affine: the composed map of the channels.
+        folded: the affine nodes, in order.
+        paths: the nodes that move channels, in order.
         batch_norm_kept: whether a BatchNorm stands next that is kept because the user asked so.
     """
 
@@ -182,7 +182,7 @@ def fuse(
         view: a float graph in inference form; it is not changed.
         keep: nodes whose own value is requested, so that they cannot vanish inside a chain.
         unfused: layers behind which a BatchNorm is kept.
-        origins: per node of the graph that is none of the model's file, the nodes of the file that it stands for.
+        origins: per node that the model's file does not have, the original nodes that it stands for.
     """
     editor = GraphEditor(view)
     known = {FusedName(name): originals for name, originals in (origins or {}).items()}
@@ -267,7 +267,7 @@ def _put_behind(
     origins: dict[FusedName, tuple[OriginalName, ...]],
     alike: dict[str, str],
 ) -> None:
-    """Puts nodes that move channels behind a node; the last of them gets a name, the others values of their own."""
+    """Moves nodes that move channels behind a node; the last one takes ``name``, the others get new names."""
     before = tail
     for index, node in enumerate(paths):
         new_name = name if index == len(paths) - 1 else editor.unique_name(f"{node.name}/biased")
@@ -316,14 +316,14 @@ def _find_chain(
 
 
 def output_channels(view: GraphView, layer: NodeDef, weights: np.ndarray) -> Channels:
-    """Returns where the output of a layer with such weights has its channels."""
+    """Returns where the output of a layer has its channels."""
     op_type, shape = OP_TYPES[layer.op], view.shape(layer.name)
     rank = len(shape) if op_type.output_rank is None and shape is not None else op_type.output_rank
     return Channels(op_type.channels(weights), op_type.channel_axis(data_format(layer)), rank)
 
 
 def _weights_stay_finite(op_type: str, weights: np.ndarray, affine: Affine) -> bool:
-    """Weights that are not finite from the start are reported elsewhere; a fold must not make them so."""
+    """Tells whether a fold keeps weights finite; weights that were not finite before are reported elsewhere."""
     with np.errstate(over="ignore", invalid="ignore"):
         folded = (weights * OP_TYPES[op_type].along_channels(weights, affine.scale)).astype(np.float32)
     return bool(np.isfinite(folded).all() or not np.isfinite(weights).all())

@@ -2,8 +2,8 @@
 
     x --> Mul(a) --> Add(c) --> layer(w)        becomes      x --> layer(w * a) --> BiasAdd(sum of w * c)
 
-Zeros that a layer pads with do not go through what stands before it. So a shift is folded only into a layer that does
-not pad; a factor alone into any. It takes all readers: if one of them needs the BatchNorm, it is computed anyway.
+A layer pads with zeros that the BatchNorm has not shifted. So a shift is folded only into a layer that does not pad; a
+factor alone into any. All readers must take it in: if one of them needs the BatchNorm, it is computed anyway.
 """
 
 from collections.abc import Collection, Iterable
@@ -37,7 +37,7 @@ def fold_before(fused: FusedGraph, keep: Collection[str], unfused: Collection[La
     """Folds affine nodes into the layers that they stand in front of.
 
     Args:
-        fused: a graph whose layers have taken in what stands behind them.
+        fused: a graph in which the nodes behind layers are folded.
         keep: nodes whose own value is requested.
         unfused: layers next to which a BatchNorm is kept.
     """
@@ -100,7 +100,7 @@ def _front(fused: FusedGraph, tensor: str, readers: list[FusedLayer], fixed: Col
 
 
 def _affine_of(view: GraphView, node: NodeDef, channels: Channels) -> tuple[Affine, int] | None:
-    """Returns what a node does to its data, and which input that is, if it is an affine map per channel."""
+    """Returns the affine map that a node does per channel, and the index of its data input; None if it is none."""
     for index, text in enumerate(node.input):
         if not text.startswith("^") and view.constant(text) is None:
             affine = as_affine(view, node, parse_tensor_name(text).node, channels)
@@ -111,10 +111,7 @@ def _affine_of(view: GraphView, node: NodeDef, channels: Channels) -> tuple[Affi
 
 
 def _has_channels(view: GraphView, text: str, channels: Channels) -> bool:
-    """Tells whether a tensor has all the channels itself, in each of its groups if they are divided into groups.
-
-    It may have a single one, or no axis for them.
-    """
+    """Tells whether a tensor has all channels before it is broadcast, those of each group if it is grouped."""
     shape = view.shape(text)
     if shape is None or len(shape) < -channels.axis or channels.rank not in (None, len(shape)):
         return False
@@ -133,7 +130,7 @@ def _is_exact(fused: FusedGraph, layer: FusedLayer, affine: Affine, fixed: Colle
 
 
 def _folded(layer: FusedLayer, affine: Affine) -> tuple[np.ndarray, np.ndarray]:
-    """Returns weights, in their layout, and bias, [Cout], of a layer that does the work of an affine map, too."""
+    """Returns the weights, in their layout, and the bias, [Cout], of a layer that takes in an affine map."""
     assert layer.weights is not None and layer.op.input_axis is not None
     weights = layer.weights.astype(np.float64)
     shape = [affine.scale.size if axis == layer.op.input_axis else 1 for axis in range(weights.ndim)]

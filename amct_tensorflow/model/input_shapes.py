@@ -1,4 +1,4 @@
-"""Shapes of inputs: as text, and said of a model."""
+"""Parses the shapes of inputs, and sets them in a model."""
 
 from collections.abc import Mapping, Sequence
 

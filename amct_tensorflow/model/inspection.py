@@ -1,4 +1,4 @@
-"""What the tool makes of a model: its layers, what was folded into them, what stays in float, and why."""
+"""Inspects a model: its layers, the nodes folded into them, and what stays in float and why."""
 
 import math
 from collections.abc import Collection
@@ -36,8 +36,8 @@ class InspectedLayer:
             round or call.
         absorbed: nodes of the model's file that were folded into it.
         absorbed_types: op types of what was folded into it.
-        counts_one_row: whether it is not known how many rows, or images, become of one image before it, so that its
-            multiply-accumulates are those of one.
+        counts_one_row: whether its multiply-accumulates are those of one row, as the number of rows per image is not
+        known.
         in_loop: whether it runs any number of times per image.
         reason: why it cannot be quantized, as the rest of a sentence about it; None if it can.
     """
@@ -58,13 +58,14 @@ class InspectedLayer:
 
 @dataclass(frozen=True)
 class Share:
-    """How much of a model some of its layers are.
+    """The share that some layers have in a model.
 
     Attributes:
-        value: their share, from 0 to 1; 1 of a model of which nothing is to be counted.
-        of: what is shared: ``multiply-accumulates``, or ``parameters`` where those of a layer are not known.
-        is_upper_bound: whether other layers count for more than is known: those in loops, which are counted for one
-            round, and those of which nothing is known.
+        value: the share, from 0 to 1; 1 if the model has nothing to count.
+        of: what is counted: ``multiply-accumulates``, or ``parameters`` if a layer's multiply-accumulates are not
+        known.
+        is_upper_bound: whether the rest of the model may be larger than counted: a loop counts for one round, and a
+        layer whose size is not known for nothing.
     """
 
     value: float
@@ -72,13 +73,13 @@ class Share:
     is_upper_bound: bool
 
     def __str__(self) -> str:
-        """Tells the share in percent, and of what."""
+        """Returns the share in percent, with its unit."""
         return f"{'at most ' if self.is_upper_bound else ''}{100 * self.value:.1f} % of the {self.of}"
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What the tool makes of a model.
+    """The findings of an inspection.
 
     Attributes:
         source: its path, if it has one.
@@ -115,12 +116,12 @@ class Inspection:
 
     @property
     def images(self) -> int:
-        """Number of images for which everything is counted: one, unless inputs and outputs have another, fixed one."""
+        """Number of images that counts refer to: the fixed batch size of inputs and outputs; without one, 1."""
         lengths = [{each.shape[0] for each in ends if each.shape} for ends in (self.inputs, self.outputs)]
         return max((length for length in lengths[0] & lengths[1] if length is not None), default=1)
 
     def share(self, names: Collection[str]) -> Share:
-        """Returns how much of the model layers are."""
+        """Returns the share of the layers ``names`` in the multiply-accumulates of the model."""
         counts = {layer.name: layer.multiply_accumulates for layer in self.layers}
         of = "multiply-accumulates"
         if any(count is None for count in counts.values()):
@@ -136,7 +137,7 @@ class Inspection:
 
 
 def inspect_model(model: FloatModel, unfused: Collection[LayerName] = ()) -> Inspection:
-    """Looks at a model.
+    """Inspects a model.
 
     Args:
         model: the model.
@@ -166,7 +167,7 @@ def inspect_model(model: FloatModel, unfused: Collection[LayerName] = ()) -> Ins
 
 
 def _with_shapes(graph: OpenGraph, model: FloatModel) -> OpenGraph:
-    """Returns a graph with its shapes for one image, or those of any number of images if it contradicts that."""
+    """Returns a graph with its shapes for one image; if those contradict each other, for any number of images."""
     shapes = one_image_shapes(graph.view, graph.names)
     if shapes is None:
         shapes = static_shapes(model.outline)
@@ -195,7 +196,7 @@ def _layer(graph: OpenGraph, node: NodeDef, fused: FusedLayer | None, varying: C
 
 
 def _operands(view: GraphView, node: NodeDef, varying: Collection[str]) -> tuple[str | None, list[str]]:
-    """Returns the input of a node that carries its data, and those that are constant weights."""
+    """Returns the data input of a node, and its inputs that are constant weights."""
     inputs = data_inputs(node.input)
     op_type = OP_TYPES.get(node.op)
     if op_type is not None:

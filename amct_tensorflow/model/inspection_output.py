@@ -1,4 +1,4 @@
-"""An inspection as text and as JSON, and what has to be said about its numbers."""
+"""Formats an inspection as text and as JSON, with notes about its numbers."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ _NAMES = 3
 
 
 def notes(inspection: Inspection) -> list[str]:
-    """Returns sentences that tell where numbers are not known, or not what one would expect."""
+    """Returns notes about numbers that are unknown or unexpected."""
     return list(_notes(inspection))
 
 
@@ -46,7 +46,7 @@ def _notes(inspection: Inspection) -> Iterator[str]:
 
 
 def plural(number: int, noun: str) -> str:
-    """Returns how many there are of something."""
+    """Returns a number with its noun, in the singular or plural."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
@@ -110,7 +110,7 @@ def _row(inspection: Inspection, layer: InspectedLayer, reasons: Sequence[str]) 
 
 
 def _folded(layer: InspectedLayer) -> str:
-    """Names what was folded into a layer by what it does to channels."""
+    """Returns short names of the nodes folded into a layer."""
     scales = any(op in _SCALES for op in layer.absorbed_types)
     shifts = any(op not in _SCALES for op in layer.absorbed_types)
     if BATCH_NORM.intersection(layer.absorbed_types) or (scales and shifts):
@@ -124,7 +124,7 @@ def _reason(inspection: Inspection, number: int, reason: str) -> str:
 
 
 def _scalings(inspection: Inspection) -> Iterator[str]:
-    """Yields what stays in float beside the layers, by the reason why."""
+    """Yields the scalings that stay in float, grouped by reason."""
     found = inspection.float_scalings
     if found:
         yield "BatchNorms and other scalings of channels that stay in float:"

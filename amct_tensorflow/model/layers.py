@@ -1,4 +1,4 @@
-"""Which nodes of a graph can be quantized, and why the others cannot (spec section 10)."""
+"""Finds the nodes that can be quantized, and says why others cannot (spec section 10)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _PASSING_ON = ("Enter", "Identity", "ReadVariableOp", "RefEnter", "RefIdentity",
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """What the configuration must know of a quantizable layer.
+    """A quantizable layer, as far as the configuration has to know it.
 
     Attributes:
         name: node name.
@@ -33,8 +33,8 @@ class LayerSpec:
         channel_wise: whether its weights get one scale per output channel by default; False without weights, and for
             convolutions whose filter covers the whole input feature map (they are fully connected layers, spec section
             12.1).
-        written_as: another name by which a configuration may call it: that of its node in the file, if preparation had
-            to leave this to what has the value that is asked for.
+        written_as: its name in the model's file, if preparation gave that name to another node; a configuration may use
+        either.
     """
 
     name: LayerName
@@ -49,7 +49,7 @@ class LayerSpec:
 
 
 def layer_names(layers: Iterable[LayerSpec]) -> dict[str, LayerName]:
-    """Returns the names of layers, by all names by which a file of the user's may call them."""
+    """Returns per name that a user's file may use for a layer, the layer's name."""
     known = list(layers)
     also: dict[str, LayerName] = {layer.written_as: layer.name for layer in known if layer.written_as is not None}
     return {**also, **{layer.name: layer.name for layer in known}}
@@ -87,7 +87,7 @@ def why_not_quantizable(view: GraphView, node: NodeDef) -> str | None:
 
 
 def control_flow_reason(view: GraphView, node: NodeDef) -> str | None:
-    """Returns why where it stands keeps a node in float, as the rest of a sentence about it; None if it does not."""
+    """Returns why control flow keeps a node in float, as the rest of a sentence about it; None if it does not."""
     if node.name in view.loop_nodes:
         return IN_LOOP
     return IN_BRANCH if node.name in view.branch_nodes else None
@@ -117,7 +117,7 @@ def _why_not_weights(view: GraphView, node: NodeDef, op_type: OpType) -> str | N
 
 
 def _no_constant(view: GraphView, text: str) -> str:
-    """Returns what weights are that are no constant."""
+    """Returns why weights are not constant."""
     node, seen = view.producer(text), set[str]()
     while node.op in _PASSING_ON and node.name not in seen:
         seen.add(node.name)

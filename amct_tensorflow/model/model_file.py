@@ -1,4 +1,4 @@
-"""Reading a model, importing it, and refusing what cannot be quantized."""
+"""Reads and imports a model, and refuses one that cannot be quantized."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -87,7 +87,7 @@ def check_outputs(
         view: the model.
         outputs: names of operators.
         source: what messages call the model.
-        known: what the model calls its outputs, by their operators, where that is known.
+        known: the model's own names of its outputs, by operator, as far as its form tells them.
 
     Raises:
         ModelError: one is not; the message suggests the outputs that are known, or similar names.
@@ -105,7 +105,7 @@ def check_outputs(
 
 
 def _ends_of_scope(view: GraphView, scope: str) -> list[str]:
-    """Returns what a scope yields: the first few of its nodes that no other node of it reads, constants left out."""
+    """Returns the first few nodes of a scope that no other node of it reads, constants left out."""
     inside = {name for name in view.nodes if name.startswith(f"{scope}/") and view.nodes[name].op != "Const"}
     ends = (name for name in inside if not any(edge.node.name in inside for edge in view.consumers(name)))
     return sorted(ends)[:3]

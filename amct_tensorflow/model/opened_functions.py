@@ -1,4 +1,4 @@
-"""A graph in which the functions that could not be inlined lie open, to be looked into and never to be run.
+"""Opens the functions that could not be inlined, so that inspection sees their nodes; the result is never run.
 
     While(body)  <--  x                  While(body)  <--  x  -->  While/MatMul  -->  ...
     body(a): MatMul(a)      becomes
@@ -33,9 +33,9 @@ class OpenGraph(NamedTuple):
     """A graph with its functions open.
 
     Attributes:
-        view: the graph; what stands in functions has no consumers outside of it.
-        names: the nodes on which the outputs depend, and those that stand in the functions that these call.
-        inside: per node that stands in a function, why it cannot be quantized, as ``why_not_quantizable`` says it.
+        view: the graph; nodes of a function have no consumers outside of it.
+        names: the nodes on which the outputs depend, and the nodes of the functions that these call.
+        inside: per node of a function, why it cannot be quantized, as ``why_not_quantizable`` says it.
     """
 
     view: GraphView
@@ -44,7 +44,7 @@ class OpenGraph(NamedTuple):
 
 
 def open_functions(view: GraphView, outputs: Sequence[str]) -> OpenGraph:
-    """Opens the functions that the nodes call on which ``outputs`` depend.
+    """Opens the functions on which ``outputs`` depend.
 
     Raises:
         ModelError: a call does not fit its function, or a function reads what it does not contain.
@@ -90,7 +90,7 @@ class _Opener:
         return OpenGraph(view, frozenset(names), self._inside)
 
     def _arguments(self, call: NodeDef, function: FunctionDef) -> list[str]:
-        """Returns with what a function is called; tensors of which nothing is known where the op does not tell."""
+        """Returns the arguments of a call; tensors of unknown shape where the op does not tell them."""
         inputs = data_inputs(call.input)
         if call.op in _LOOPS or call.op in _CALLS or call.op in self._functions:
             return inputs
@@ -104,7 +104,7 @@ class _Opener:
         return make_node(name, "Placeholder", (), dtype=tf.as_dtype(dtype or tf.float32))
 
     def _put(self, node: NodeDef, call: NodeDef) -> str:
-        """Adds a node that stands in a function that a node calls; returns its name."""
+        """Adds a node of a called function; returns its name."""
         reasons = [reason for reason in (self._inside.get(str(call.name)), _REASONS.get(call.op)) if reason is not None]
         name = self._editor.add(node, like=call.name)
         self._inside[name] = IN_LOOP if IN_LOOP in reasons else next(iter(reasons), _IN_FUNCTION)

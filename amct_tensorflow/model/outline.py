@@ -1,12 +1,12 @@
-"""A graph without its weights, to be asked for shapes and types; and its static shapes for one image.
+"""Imports a graph without its weights, and infers its static shapes.
 
     Const [3, 3, 512, 512] --> Conv2D      becomes      Placeholder [3, 3, 512, 512] --> Conv2D
 
 TensorFlow copies all constants of a graph that it imports, some of them more than once, while shapes follow from small
 ones alone.
 
-Where a graph takes any number of images, TensorFlow does not know how many rows or patches they become on the way. For
-one image it does. Nor does it know what goes round in a loop; here shapes are those of the first round.
+If a graph takes any number of images, TensorFlow cannot tell how many rows or patches they become on the way; for one
+image it can. It cannot tell the shapes of loop variables either; here they are those of the first round.
 """
 
 import math
@@ -27,7 +27,7 @@ _MOST_AXES = 254
 
 
 def import_outline(graph_def: GraphDef, source: str | Path) -> tf.Graph:
-    """Imports a graph, its weights as placeholders.
+    """Imports a graph with placeholders in place of its weights.
 
     Raises:
         ModelError: TensorFlow refuses the graph; ``source`` names it in the message.
@@ -38,7 +38,7 @@ def import_outline(graph_def: GraphDef, source: str | Path) -> tf.Graph:
 
 
 def without_weights(node: NodeDef) -> NodeDef:
-    """Returns a placeholder of the same name, type and shape for a Const that holds weights; any other node itself."""
+    """Returns a placeholder of the same name, type and shape for a Const with weights; any other node unchanged."""
     if node.op != "Const":
         return node
     tensor = attribute(node, "value").tensor
@@ -50,15 +50,15 @@ _LOOP = frozenset({"Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "Ref
 
 
 def one_image_shapes(view: GraphView, names: Collection[str], images: int = 1) -> dict[str, Shape] | None:
-    """Infers shapes as they are when the first axis of every input, if it has any length, has the length 1.
+    """Infers shapes with a first axis of length 1 in every input that leaves it open.
 
     Args:
         view: the graph.
-        names: its nodes of which to infer the shapes, and all that they depend on.
+        names: the nodes whose shapes to infer, and all that they depend on.
         images: another length.
 
     Returns:
-        What is known of the shapes of tensors, by full name; None if the graph contradicts that length.
+        The known shapes of tensors, by full name; None if the graph contradicts that length.
     """
     skeleton = GraphDef()
     skeleton.versions.CopyFrom(view.graph_def.versions)

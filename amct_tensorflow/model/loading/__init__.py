@@ -1,1 +1,1 @@
-"""From a path to a frozen graph, whatever form the model has."""
+"""Loads a model of any form as a frozen graph."""

@@ -23,11 +23,11 @@ _CALLS_OF_PYTHON = ("EagerPyFunc", "PyFunc", "PyFuncStateless")
 
 @dataclass(frozen=True, eq=False)
 class Inference:
-    """What a model computes once it is trained.
+    """The inference function of a model.
 
     Attributes:
         function: a tf.ConcreteFunction.
-        labels: what the model calls its outputs, in the order of the function's.
+        labels: the model's names of its outputs, in the order of the function's.
         owner: the object that keeps the variables alive.
     """
 
@@ -37,12 +37,12 @@ class Inference:
 
 
 def freeze(inference: Inference, source: Path) -> FrozenModel:
-    """Freezes what a model computes.
+    """Freezes the inference function of a model.
 
     Inputs and outputs keep their names in the function; TensorFlow 2 calls the latter ``Identity``, ``Identity_1``, ...
 
     Args:
-        inference: what the model computes.
+        inference: the function.
         source: where the model is.
 
     Raises:
@@ -75,7 +75,7 @@ def writes(source: Path, writer: NodeDef) -> ModelError:
 
 
 def _refusal(function: Any, source: Path, error: Exception) -> ModelError:
-    """Returns why a function cannot be frozen; what it does to variables says more than TensorFlow."""
+    """Returns why a function cannot be frozen: that it writes to variables, or else TensorFlow's reason."""
     writer = writer_in(function.graph.as_graph_def())
     if writer is not None:
         return writes(source, writer)
@@ -99,7 +99,7 @@ def _check_stateless(graph: tf.Graph, names: Collection[str], source: Path) -> N
 
 
 def _check_complete(graph_def: GraphDef, source: Path) -> None:
-    """Checks that a graph calls nothing that only the program has which made it.
+    """Checks that a graph needs no Python function of the program that made it.
 
     Raises:
         ModelError: it does.

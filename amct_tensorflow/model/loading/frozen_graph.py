@@ -1,4 +1,4 @@
-"""Which form the model at a path has, and reading a graph that is frozen already."""
+"""Recognizes the form of a model, and reads a graph that is frozen already."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class FrozenModel:
         frozen_now: whether it was frozen just now, so that no file has it yet; else the next two are empty, since the
             file of a frozen graph does not tell them.
         inputs: types and shapes of its inputs, by their operators.
-        outputs: what the model calls its outputs, by their operators.
+        outputs: the model's names of its outputs, by operator.
     """
 
     graph_def: GraphDef
@@ -45,7 +45,7 @@ _SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
 
 class Form(Enum):
-    """A form in which people have models."""
+    """A form of models."""
 
     FROZEN_GRAPH = "a frozen graph"
     SAVED_MODEL = "a SavedModel"
@@ -53,7 +53,7 @@ class Form(Enum):
 
 
 def recognize(path: Path) -> Form:
-    """Returns the form of the model at a path; what stands in a file is not looked at.
+    """Returns the form of the model at a path, judged by the path alone.
 
     Raises:
         ModelNotFoundError: there is nothing.
@@ -95,7 +95,7 @@ _OF_VALUES = {
 
 
 def pass_values(graph_def: GraphDef) -> None:
-    """Lets a graph pass values on where it passes references; it must not write to them."""
+    """Turns ops on references into the same ops on values; the graph must not write to references."""
     for node in graph_def.node:
         node.op = _OF_VALUES.get(node.op, node.op)
 

@@ -1,4 +1,4 @@
-"""What a Keras model computes, from its file, of which nothing is run before it was read."""
+"""Loads a Keras model; its description is read and checked before any of its code runs."""
 
 import re
 import textwrap
@@ -21,7 +21,7 @@ _KERAS_PACKAGES = ("builtins", "keras", "tf_keras")
 
 @dataclass(frozen=True)
 class KerasContents:
-    """What the file of a Keras model says of itself.
+    """The description in the file of a Keras model.
 
     Attributes:
         version: the version of Keras that wrote it.
@@ -110,7 +110,7 @@ _LONGEST_LIST = 150
 
 
 def load_keras(path: Path) -> Inference:
-    """Loads a Keras model as far as that needs no code of its own.
+    """Loads a Keras model that needs no code but that of Keras.
 
     Raises:
         ModelError: it cannot be loaded; the message says why.
@@ -163,7 +163,7 @@ def _trace(model: Any) -> Any:
 
 
 def _labels(model: Any) -> tuple[str, ...]:
-    """Returns what the model calls its outputs: the names of the layers that they come from."""
+    """Returns the model's names of its outputs: the layers that they come from."""
     if isinstance(model, tf.keras.Sequential):
         return (model.layers[-1].name,)
     return tuple(model.output_names)
@@ -188,7 +188,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _reason(error: Exception) -> str:
-    """Returns what is at the bottom of an error of Keras, which puts whole configurations and calls around it."""
+    """Returns the innermost message of an error of Keras, which wraps it in configurations and calls."""
     message = str(error)
     marked = re.search(r"\x1b\[1m(.+?)\x1b\[0m", message, re.DOTALL)  # what Keras prints in bold
     innermost = marked[1] if marked else message.rpartition("Exception encountered: ")[2]

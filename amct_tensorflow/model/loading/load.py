@@ -1,4 +1,4 @@
-"""From a path to a frozen graph."""
+"""Loads a model as a frozen graph."""
 
 from pathlib import Path
 
@@ -19,9 +19,8 @@ _LOADERS = {Form.SAVED_MODEL: (load_saved_model, load_signature_graph), Form.KER
 def load_frozen(path: str | Path) -> FrozenModel:
     """Reads a frozen model, or freezes one of another form; the same model always gives the same graph.
 
-    What a graph that is frozen now calls its inputs and outputs is logged.
-
-    It makes no difference whether the caller is inside a ``tf.Graph`` of its own, or has disabled eager execution.
+    The names of inputs and outputs of a newly frozen graph are logged. The caller may be inside a ``tf.Graph`` of its
+    own, or have disabled eager execution.
 
     Args:
         path: a frozen graph (``.pb``), the directory of a SavedModel, or a Keras model (``.keras``, ``.h5``).
@@ -48,7 +47,7 @@ def load_frozen(path: str | Path) -> FrozenModel:
 
 
 def _freeze(form: Form, path: Path) -> FrozenModel:
-    """Freezes a model in the first way that works; what is said is why the last one does not."""
+    """Freezes a model in the first way that works; if none does, the error is that of the last one."""
     *others, last = _LOADERS[form]
     for load in others:
         try:

@@ -1,4 +1,4 @@
-"""The same frozen graph, whenever and wherever a model is frozen.
+"""Makes freezing reproducible: the same model always gives the same graph.
 
 Resuming, and a record that belongs to a model, rely on it. TensorFlow numbers functions and captured tensors throughout
 a process, and its optimizer keeps nodes in no order that lasts::
@@ -21,7 +21,7 @@ _VARYING_ATTRIBUTES = ("_gradient_op_type", "_has_manual_control_dependencies", 
 
 
 def reproducible(graph_def: GraphDef, outputs: Sequence[str]) -> GraphDef:
-    """Returns what outputs need of a graph, in an order and with names that depend on nothing else.
+    """Returns the part of a graph that outputs need, with an order and names that depend on nothing else.
 
     Args:
         graph_def: a graph without variables.
@@ -103,7 +103,7 @@ def _bodies(graph_def: GraphDef) -> Iterator[Sequence[NodeDef]]:
 
 
 def _strip(node: NodeDef) -> None:
-    """Removes what varies, and means nothing to what the node computes."""
+    """Removes attributes that vary and have no effect on the value."""
     _replace_inputs(node, _inputs(node))
     node.ClearField("experimental_debug_info")
     for name in _VARYING_ATTRIBUTES:
@@ -111,7 +111,7 @@ def _strip(node: NodeDef) -> None:
 
 
 def _rename_captured(graph_def: GraphDef) -> None:
-    """Numbers anew what is called by nothing but a number."""
+    """Numbers anew the nodes whose names are numbers."""
     captured = [node.name for node in graph_def.node if node.op == "Const" and re.search(r"(^|/)\d+$", node.name)]
     names = {name: re.sub(r"\d+$", f"captured_{index}", name) for index, name in enumerate(captured)}
     for node in graph_def.node:
@@ -120,7 +120,7 @@ def _rename_captured(graph_def: GraphDef) -> None:
 
 
 def _renamed(text: str, names: Mapping[str, str]) -> str:
-    """Returns an input of a node with what it reads under its new name; a constant has but one output."""
+    """Returns an input of a node under the new name of the node that it reads; a constant has but one output."""
     name = producer(text)
     return text if name not in names else f"^{names[name]}" if text.startswith("^") else names[name]
 

@@ -1,7 +1,7 @@
-"""What a SavedModel computes: its signature for serving, or its only one, also where TensorFlow cannot load all of it.
+"""Loads the serving signature of a SavedModel, or its only one, even if TensorFlow cannot load all of the model.
 
-Optimizers that it does not know, tables and assets of other signatures, ops and functions that nothing here calls: none
-of it is looked at. The variables are restored in a session, as programs of TensorFlow 1 do it.
+Unknown optimizers, tables and assets of other signatures, and uncalled ops and functions are ignored. The variables are
+restored in a session, as in TensorFlow 1.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -162,7 +162,7 @@ def _check(graph_def: GraphDef, path: Path) -> None:
 
 
 def _with_values(graph: MetaGraphDef, names: Sequence[str], path: Path) -> GraphDef:
-    """Returns what tensors need, with the values of the variables."""
+    """Returns the graph that tensors need, with the values of the variables."""
     saver = graph.saver_def
     restoring = [saver.restore_op_name, saver.filename_tensor_name] if saver.restore_op_name else []
     graph_def = _needed(graph, [*names, *restoring])

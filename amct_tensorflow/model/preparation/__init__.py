@@ -1,1 +1,1 @@
-"""Bringing a float graph into one canonical form, whatever wrote it."""
+"""Brings a float graph into one canonical form, whatever wrote it."""

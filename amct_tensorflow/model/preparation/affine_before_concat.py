@@ -1,10 +1,10 @@
-"""Does to the parts of a concatenation what is done to the whole, where the parts are layers.
+"""Moves affine maps from behind a concatenation of layers into its branches.
 
     Conv2D --> ConcatV2 --> BatchNorm --> y               Conv2D --> Mul --> Add --> ConcatV2 --> y
     Conv2D ----^                             becomes      Conv2D --> Mul --> Add ----^
 
-Older frameworks write a convolution in groups so (Split, one Conv2D per group, ConcatV2); each layer then takes in its
-part of BatchNorm and bias.
+Older frameworks so write a convolution in groups (Split, one Conv2D per group, ConcatV2). Each layer can then take in
+its part of BatchNorm and bias.
 """
 
 import numpy as np

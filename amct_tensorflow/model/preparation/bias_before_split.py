@@ -1,10 +1,10 @@
-"""Adds a bias before the channels are split, where a layer can take it in.
+"""Moves a bias from behind a split of channels to before it, where a layer can take it in.
 
     MatMul --> Reshape [..., heads, size] --> AddV2 [heads, size] --> y
                                                   becomes
     MatMul --> AddV2 [heads * size] --> Reshape [..., heads, size] --> y
 
-So does Keras' attention write the projections of queries, keys and values.
+The attention of Keras so writes the projections of queries, keys and values.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Takes the branch that a constant, or a flag by its default, chooses.
+"""Keeps only the branch that a constant, or the default of a flag, chooses.
 
 x ----> Switch --true--> training branch  --> Merge --> y
 flag ----^    --false--> inference branch ----^             becomes      x --> inference branch --> y
@@ -18,7 +18,7 @@ from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
 
 
 def decide_flags(graph: PreparedGraph) -> PreparedGraph:
-    """Takes flags, boolean scalars that need not be fed, to be what they are by default."""
+    """Replaces flags, which are boolean scalars with a default, by their default."""
     view = graph.view
     flags = {
         f"{node.name}:0": str(node.input[0])
@@ -47,7 +47,7 @@ def _is_flag(view: GraphView, text: str) -> bool:
 
 
 def decide_branches(graph: PreparedGraph) -> PreparedGraph:
-    """Takes away what a constant predicate never lets run, and the Switch and Merge nodes around the rest.
+    """Removes the branches that a constant predicate never takes, and the Switch and Merge nodes around the rest.
 
     Raises:
         ModelError: which of several branches ran is asked for, and not decided.

@@ -107,7 +107,7 @@ def _as_product(graph: PreparedGraph, node: NodeDef) -> _Product | None:
 
 
 class _Writer:
-    """Writes what stands for one Einsum.
+    """Writes the nodes that replace one Einsum.
 
     Attributes:
         added: the nodes that it added.

@@ -5,7 +5,7 @@
 
 TensorFlow convolves one group after the other: with one channel each it takes some 17 times as long as its depthwise
 convolution, which computes the same. That one knows no dilations on a CPU, and no strides that differ, so that such
-convolutions stay as they are. What the Snapshot is for is told in ``graph/barrier.py``.
+convolutions stay as they are. ``graph/nodes.py`` says what the Snapshot is for.
 """
 
 import numpy as np

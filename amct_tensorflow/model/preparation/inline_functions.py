@@ -1,4 +1,4 @@
-"""Puts the nodes of a function in the place of its call.
+"""Replaces a call by the nodes of the function.
 
     x --> StatefulPartitionedCall(f) --> y
     f(a): Conv2D(a) --> Relu                    becomes      x --> call/Conv2D --> call/Relu --> y

@@ -1,10 +1,10 @@
-"""Writes what clips at 0 and above it in one form, however many nodes do it.
+"""Rewrites a chain of clips at 0 and above it in one form.
 
     Relu --> Minimum(6) --> Maximum(0)       becomes      Relu6
     Minimum(4) --> Relu                      becomes      Relu --> Minimum(4)
     Maximum(0)                               becomes      Relu
 
-The first MobileNets of Keras clip so. Quantizers clip, too: in this form it is seen where they repeat it, and nothing
+The first MobileNets of Keras clip so. Quantizers clip, too: this form shows where they repeat a clip, so that no value
 is rounded before it is clipped.
 """
 

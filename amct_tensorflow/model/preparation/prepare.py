@@ -1,9 +1,4 @@
-"""The order in which a graph is prepared.
-
-    MatMul(x, w, transpose_b)      becomes      MatMul(x, transposed w)
-
-Likewise a BatchMatMul with ``adj_y``. Only weights [channels in, channels out] can be quantized (spec section 10).
-"""
+"""Prepares a graph: all rewrites in their order, repeated until nothing changes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,7 +29,12 @@ _FLAGS = {"MatMul": "transpose_b", "BatchMatMul": "adj_y", "BatchMatMulV2": "adj
 
 
 def transpose_weights(graph: PreparedGraph) -> PreparedGraph:
-    """Transposes the constant matrices that are taken transposed."""
+    """Transposes constant weights, so that no op has to.
+
+        MatMul(x, w, transpose_b)      becomes      MatMul(x, transposed w)
+
+    Likewise a BatchMatMul with ``adj_y``: only weights [channels in, channels out] can be quantized (spec section 10).
+    """
     editor = graph.editor()
     origins: Origins = {}
     for node in graph.view.graph_def.node:

@@ -1,4 +1,4 @@
-"""A float graph on its way to canonical form, and what its nodes stand for."""
+"""A float graph under preparation, and the original nodes that its nodes stand for."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ Origins = dict[str, tuple[OriginalName, ...]]
 
 @dataclass(frozen=True, eq=False)
 class PreparedGraph:
-    """A float graph, as far as it is prepared.
+    """A float graph under preparation.
 
     A node that has the name of an original node has the same values, or is among ``origins``.
 
@@ -26,8 +26,9 @@ class PreparedGraph:
         view: the graph, indexed.
         kept: nodes that must stay, with their names: the outputs asked for, and those that nothing reads.
         original: names of the nodes before anything was prepared; no new node gets one of them.
-        origins: per node that is no original one, or that stands for others, too, the original nodes it stands for.
-        renamed: per node that left its name to another, since that has the value which is asked for, that name.
+        origins: per node that is new, or that stands for other nodes than itself, the original nodes that it stands
+        for.
+        renamed: per node that had to leave its name to another one, which has the value asked for, that name.
         source: what messages call the model.
     """
 
@@ -77,7 +78,7 @@ class PreparedGraph:
         origins: Mapping[str, tuple[OriginalName, ...]] | None = None,
         renamed: Mapping[str, OriginalName] | None = None,
     ) -> "PreparedGraph":
-        """Returns the graph after an edit, without the nodes that have lost their last reader by it.
+        """Returns the graph after an edit, without the nodes that lost their last reader.
 
         Args:
             editor: holds the edited graph.
