@@ -1,4 +1,4 @@
-"""The algorithms for activations, one file each and one line here; and how weights are rounded."""
+"""The algorithms for activations, one file each and one line here; and those for weights."""
 
 from amct_tensorflow.quantize.algorithms.activation_algorithm import ActivationAlgorithm
 from amct_tensorflow.quantize.algorithms.hfmg import Hfmg

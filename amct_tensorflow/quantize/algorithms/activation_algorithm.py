@@ -1,4 +1,4 @@
-"""What the tool has to know of an algorithm that chooses the factors of activations."""
+"""The interface of algorithms that choose the factors of activations."""
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ class ActivationAlgorithm(ABC):
     """An algorithm together with its parameters.
 
     A subclass is a frozen dataclass whose fields are the parameters: each an int, a float or a pair of floats, with a
-    default. They stand under their names in both forms of the configuration; in the simplified one a pair is two
+    default. Both forms of the configuration use the names of the fields; the simplified one writes a pair as two
     fields, ``<name>_start`` and ``<name>_end``.
 
     Attributes:
@@ -32,7 +32,7 @@ class ActivationAlgorithm(ABC):
         return asdict(cls())
 
     def content(self) -> dict[str, Any]:
-        """Returns what config.json says of it, in the order in which it is written."""
+        """Returns its entries in config.json, in the order in which they are written."""
         return {"act_algo": self.name, **asdict(self)}
 
     @abstractmethod

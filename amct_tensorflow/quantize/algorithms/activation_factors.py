@@ -1,10 +1,10 @@
-"""Scale and zero point of an activation (spec section 7.4), and values in the middle between two levels.
+"""Computes scale and zero point of an activation (spec section 7.4), and moves them away from ties.
 
-Images divided by 127.5, less 1, are ``(k - 127.5) * 2 / 255``; with a range of [-1, 1] the scale is 2 / 255. Which
-level such a tie becomes differs: AscendQuant and ONNX round it to even, TensorFlow's fake quantizers up, OpenVINO by
-the parity of the zero point; and what float32 loses decides, too. To even, 129 of the 256 levels of the image are left.
-
-There are no ties where the scale is a hair larger, or the values are.
+A tie is a value in the middle between two levels. Images divided by 127.5, less 1, consist of ties: their values are
+``(k - 127.5) * 2 / 255``, and a range of [-1, 1] has the scale 2 / 255. Runtimes round ties differently: AscendQuant
+and ONNX to even, TensorFlow's fake quantizers up, OpenVINO by the parity of the zero point; errors of float32 decide as
+well. Rounding to even leaves 129 of the 256 levels of the image. A scale, or values, larger by ``TIE_MARGIN`` have no
+ties.
 """
 
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ _NEAR = 2.0**-6
 
 
 def part_ties(distribution: Distribution, factors: ActivationFactors) -> ActivationFactors:
-    """Returns the factors with a scale a hair larger if most values are ties; else as they are.
+    """Returns the factors with a scale larger by ``TIE_MARGIN`` if most values are ties; else as they are.
 
     Args:
         distribution: the values observed.

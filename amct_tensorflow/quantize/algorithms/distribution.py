@@ -1,9 +1,8 @@
-"""What calibration remembers of a layer's input: exact values of few, a histogram of many.
+"""The distribution of a layer's input: exact values while they are few, a histogram of many.
 
 The histogram's grid is a power of two: ``BINS`` bins over ``[-2**e, 2**e]`` with the smallest ``e`` that covers what
-was seen. When a later batch needs a larger ``e``, neighbouring bins are merged, which loses nothing that a histogram
-taken on the larger grid at once would have kept. The result therefore does not depend on how the data was cut into
-batches, and memory is bounded.
+was seen. When a later batch needs a larger ``e``, neighbouring bins are merged; the result is the histogram on the
+larger grid. So it does not depend on the split into batches, and memory is bounded.
 """
 
 import math
@@ -40,7 +39,7 @@ class Distribution:
         counts: how often each was seen, float64.
         lowest: exact minimum.
         highest: exact maximum.
-        half_width: how far a value may lie from the one that stands for it; 0 where values are exact.
+        half_width: how far an observed value may lie from its entry in ``values``; 0 if values are exact.
     """
 
     values: np.ndarray
@@ -55,7 +54,7 @@ class Distribution:
         return int(self.counts.sum())
 
     def histogram(self, bins: int) -> np.ndarray:
-        """Returns how many values lie in each of so many equal parts of ``[lowest, highest]``, float64 [bins]."""
+        """Returns the number of values in each of ``bins`` equal parts of ``[lowest, highest]``, float64 [bins]."""
         if self.lowest == self.highest:  # a constant, which NumPy would put into the middle of a range of its own
             return np.append(np.zeros(bins - 1), self.counts.sum())
         found, _ = np.histogram(self.values, bins, (self.lowest, self.highest), weights=self.counts)
@@ -103,7 +102,7 @@ class Observation:
         return True
 
     def distribution(self) -> Distribution:
-        """Returns what has been observed."""
+        """Returns the distribution of all batches added."""
         if self._exact is not None:
             values = np.sort(np.concatenate(self._exact)).astype(np.float64)
             return Distribution(values, np.ones(values.size), self._lowest, self._highest, 0.0)

@@ -1,15 +1,15 @@
-"""By what to divide each channel of an activation, whether to, and how strongly.
+"""Computes the factors that equalize the channels of an activation, and chooses the strength that gains most.
 
-A tensor of channels ``x`` is rounded in steps of ``s = max|x / f| * f / 255`` if each is divided by its ``f``, and the
-weights ``w`` of a layer that reads it, which are multiplied by ``f``, in steps of ``t = max|w * f| / f / 127``, where
-the second maximum is over what shares a scale. Rounding in steps of ``s`` errs by ``s^2 / 12`` in the mean square, but
-never by more than all there is. So an output channel errs, in terms of its own mean square and as if the channels were
-independent, by
+Each channel ``x`` of a tensor is divided by its factor ``f``, and the weights ``w`` of the layers that read it are
+multiplied by ``f``. The channel is then rounded in steps of ``s = max|x / f| * f / 255``, with the maximum over all
+channels, and the weights in steps of ``t = max|w * f| / f / 127``, with the maximum over the weights that share a
+scale. Rounding in steps of ``s`` has the mean square error ``s^2 / 12``, but at most the mean square of the values. So
+the relative mean square error of an output channel is, as if the input channels were independent,
 
     sum(w^2 * min(s^2 / 12, E[x^2]) + min(t^2 / 12, w^2) * E[x^2]) / sum(w^2 * E[x^2])
 
-What counts is the geometric mean of this over the output channels: all of them count alike, since a layer behind may
-make anything of a small one, and a few that are next to nothing decide nothing.
+Strengths are compared by the geometric mean of this over the output channels. In it all channels weigh the same, since
+a later layer may scale a small one up, and a few channels that are nearly 0 do not decide.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def balance_factors(activations: np.ndarray, weights: np.ndarray, strength: floa
         strength: the migration strength m.
 
     Returns:
-        Float32 values that can be divided by, [Cin].
+        Float32 values above 0, [Cin].
     """
     both = (activations > 0) & (weights > 0)
     factors = np.ones_like(activations, np.float64)
@@ -78,14 +78,14 @@ class Reader:
         return np.asarray(np.abs(self.weights.astype(np.float64)).max(axis=others))
 
     def errors(self, mean_squares: np.ndarray, highest: np.ndarray, factors: np.ndarray) -> np.ndarray:
-        """Returns the mean square errors of its output channels, in terms of their mean squares.
+        """Returns the mean square errors of its output channels, relative to their mean squares.
 
         Channels that are always 0 are left out.
 
         Args:
-            mean_squares: of what it reads, float64 [Cin].
-            highest: the largest absolute values of that, likewise.
-            factors: by what that is divided, likewise.
+            mean_squares: mean squares of its input channels, float64 [Cin].
+            highest: largest absolute values of its input channels, likewise.
+            factors: the factors of its input channels, likewise.
         """
         squares, axes = self.weights.astype(np.float64) ** 2, self.op.channel_axes
         summed = tuple(axis for axis in range(squares.ndim) if axis not in axes)
@@ -102,7 +102,7 @@ class Reader:
 def choose_factors(
     readers: Sequence[Reader], mean_squares: np.ndarray, highest: np.ndarray
 ) -> tuple[float, ...] | None:
-    """Returns by what to divide each channel of a tensor that layers read; None if that gains too little.
+    """Returns the factors of the channels of a tensor; None if they gain too little.
 
     Args:
         readers: the layers.

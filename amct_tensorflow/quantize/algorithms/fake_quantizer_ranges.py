@@ -1,7 +1,7 @@
-"""What a fake quantizer of TensorFlow's makes of the range that it learnt.
+"""Computes the levels of TensorFlow's fake quantizers from the ranges that they learnt.
 
-It moves the range a little, so that 0 is one of its values: "nudging", as the documentation of
-``tf.quantization.fake_quant_with_min_max_vars`` describes it. All is computed in float32, as TensorFlow does::
+A fake quantizer nudges its range, so that 0 becomes one of its values, as the documentation of
+``tf.quantization.fake_quant_with_min_max_vars`` describes. All is computed in float32, as TensorFlow does::
 
     scale      = (max - min) / (highest - lowest)
     zero_point = round(lowest - min / scale), limited to [lowest, highest]
@@ -18,15 +18,15 @@ _FLOAT32 = 2.0**-13
 
 @dataclass(frozen=True, eq=False)
 class FakeQuantizerRange:
-    """The values of a fake quantizer.
+    """The levels of a fake quantizer.
 
     Attributes:
         scale: step between two values, float32 [channels], or [1] for one range; 0 or less where the range is empty.
         zero_point: the level that stands for 0, int64, likewise.
         lowest: the lowest level: 0, or 1 for a narrow range.
         highest: the highest level.
-        between: whether 0 lay in the middle between two levels before it was nudged, bool, likewise: so do then all
-            values that are evenly spread over the range as it was given.
+        between: whether 0 lay in the middle between two levels before nudging, bool, likewise. If so, evenly spread
+        values of the original range are all ties.
     """
 
     scale: np.ndarray
@@ -44,7 +44,7 @@ class FakeQuantizerRange:
 def fake_quantizer_range(
     minimum: np.ndarray, maximum: np.ndarray, num_bits: int, narrow_range: bool
 ) -> FakeQuantizerRange:
-    """Nudges the range of a fake quantizer.
+    """Returns the levels of a fake quantizer, after nudging.
 
     Args:
         minimum: lower ends of the ranges, float32, a scalar or [channels].

@@ -27,7 +27,7 @@ class Hfmg(ActivationAlgorithm):
     num_of_bins: int = 4096
 
     def fault(self) -> str | None:
-        """Returns what is wrong with the number of bins, as a sentence; None if it is allowed."""
+        """Returns why the number of bins is not allowed, as a sentence; None if it is."""
         if self.num_of_bins not in _NUM_OF_BINS:
             return f"num_of_bins is {self.num_of_bins}; use one of {_NUM_OF_BINS}."
         return None

@@ -1,4 +1,4 @@
-"""IFMR: the range of a layer's input that loses least when quantized (spec section 7.1)."""
+"""IFMR: the clipping range with the least squared error, from ratios of the upper bound (spec section 7.1)."""
 
 import math
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Ifmr(ActivationAlgorithm):
     min_percentile: float = 0.999999
 
     def content(self) -> dict[str, Any]:
-        """Returns what config.json says of it, in the order of the original."""
+        """Returns its entries in config.json, in the order of the original toolkit."""
         content = super().content()
         order = ("max_percentile", "min_percentile", "search_range", "search_step", "act_algo")
         return {key: content[key] for key in order}
@@ -94,7 +94,7 @@ class Ifmr(ActivationAlgorithm):
     def _initial_bounds(self, distribution: Distribution) -> tuple[float, float]:
         """Returns the percentiles that the search starts from, widened to include 0.
 
-        Where so few values are not 0 that the percentiles leave out all of them, these are what counts.
+        If so few values are not 0 that the percentiles leave all of them out, those of the values other than 0 count.
         """
         highest = distribution.kth_largest(_percentile_rank(self.max_percentile, distribution.total))
         lowest = distribution.kth_smallest(_percentile_rank(self.min_percentile, distribution.total))
@@ -104,7 +104,7 @@ class Ifmr(ActivationAlgorithm):
 
 
 def _percentile_rank(percentile: float, total: int) -> int:
-    """Returns which largest (or smallest) value stands at a percentile; 1 is the extreme itself."""
+    """Returns the rank of the value at a percentile, from the top (or bottom); 1 is the extreme itself."""
     if 1 - percentile < _EPSILON:
         return 1
     return max(total - int(percentile * total), 1)

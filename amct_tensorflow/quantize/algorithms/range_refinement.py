@@ -1,18 +1,17 @@
-"""Squared errors of many ranges at once, and both ends of a range moved to where quantization loses least.
+"""Moves both ends of a range to where the squared error is least, with the errors of many ranges at once.
 
-The values are not touched once per range: between two rounding edges all values become the same level ``q * s``, so
-that prefix sums of count, value and squared value give the error of a range from its 255 edges,
-``sum(x**2) - 2*q*s*sum(x) + (q*s)**2*n`` per level.
+No pass over the values is needed per range: between two rounding edges all values become the same level ``q * s``. So
+prefix sums of count, value and squared value give the error of a range from its 255 edges, ``sum(x**2) - 2*q*s*sum(x) +
+(q*s)**2*n`` per level.
 
-IFMR moves the upper end alone, and leaves the lower one at the least value that was seen. Where values are negative,
-too, that is an outlier as much as the greatest is. So the ends are moved both, by a compass search: to the best of
-their neighbours, as long as one is better, and then in smaller steps. It only ever finds less error than it starts
-from, and an end that is 0 stays there.
+IFMR moves the upper end alone, and leaves the lower one at the least value observed, which may be an outlier as much as
+the greatest. Here a compass search moves both ends: to the best neighbour as long as one is better, then in smaller
+steps. The error never rises, and an end at 0 stays there.
 
-The error is that of the tensor, in which clipping counts twice: the errors of rounding differ from value to value, and
-fall out where a network takes a mean or a sum, while clipping makes values that lie together all smaller. Judged by the
-error of what layers make of it, which is ``trace(W.T @ C @ W)`` with ``C`` the covariance of ``q(x) - x``, the ends
-hardly differ, and networks are not better (docs/algorithms.md, "What was tried and dropped").
+The error is that of the tensor, and clipping counts twice in it: rounding errors are independent and cancel in means
+and sums, while clipping makes neighbouring values smaller together. With the error of the layers' outputs instead,
+``trace(W.T @ C @ W)`` with ``C`` the covariance of ``q(x) - x``, the ends hardly differ, and networks are not better
+(docs/algorithms.md, "What was tried and dropped").
 """
 
 import numpy as np
@@ -64,7 +63,7 @@ class SquaredErrors:
 
 
 def _error(sums: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Returns the squared error when values become ``target``, from their number, sum and sum of squares, [3, ...]."""
+    """Returns the squared error of values rounded to ``target``, from their number, sum and sum of squares."""
     number, total, squares = sums
     return np.asarray(squares - 2 * target * total + target * target * number)
 
@@ -78,7 +77,7 @@ _BOTH_ENDS = np.array([(0, 0), (-1, -1), (1, 1)])
 
 
 def refine_range(distribution: Distribution, factors: ActivationFactors, asymmetric: bool) -> ActivationFactors:
-    """Returns factors with a squared error, in which clipping counts twice, that is at most that of those given.
+    """Returns factors whose squared error, with clipping counted twice, is at most that of the given ones.
 
     Args:
         distribution: the values observed at the layer's input.

@@ -1,18 +1,14 @@
-"""Which integers weights become, by the second moments of what they are multiplied with.
+"""Rounds weights so that the variance of the output's error is small, by the second moments of the inputs.
 
-What rounding does to a layer's output ``x @ W`` is ``x @ E`` with ``E`` the change of the weights. Its mean goes into
-the bias (local bias correction), so that what is left is its variance, ``trace(E.T @ H @ E)`` with ``H`` the covariance
-of ``x``: the *centred* second moments.
+Rounding changes a layer's output ``x @ W`` by ``x @ E``, with ``E`` the errors of the weights. The mean of that goes
+into the bias (local bias correction). What remains is its variance, ``trace(E.T @ H @ E)`` with ``H`` the covariance of
+``x``, its *centred* second moments (``SecondMoments``). One matrix per group bounds the memory; a group of more than
+``LARGEST_BLOCK`` inputs is split into blocks, and the covariances between blocks count as 0.
 
-Memory is bounded: a matrix per group, none of more than ``LARGEST_BLOCK`` inputs. A layer with more is cut into blocks
-of so many, whose covariances with one another are left out of account.
-
-Rounding to the nearest integer makes every weight's own error smallest. What counts is the error of the layer's output,
-``trace(E.T @ H @ E)`` with ``E`` the errors of the weights and ``H`` the covariance of the inputs (``SecondMoments``):
-errors of inputs that rise and fall together can cancel. So the weights are rounded one input after the other, and
-each takes in what the errors so far ask of it. With ``H = A @ D @ A.T``, ``A`` unit upper triangular and ``D``
+Rounding to the nearest integer minimizes the error of each weight. The error of the output can be smaller: errors of
+inputs that vary together can cancel. So the weights are rounded one input after the other, and each is first corrected
+for the errors so far. With ``H = A @ D @ A.T``, ``A`` unit upper triangular and ``D``
 diagonal,
-
     q[k] = round(w[k] + A[:k, k] @ (w[:k] - q[:k]))
 
 in units of the scale. This is optimal brain quantization in a fixed order (Frantar and Alistarh 2022, "Optimal Brain
@@ -28,7 +24,7 @@ LARGEST_BLOCK = 2304
 
 
 class SecondMoments:
-    """Accumulates the covariance of rows of data; it does not matter into which batches they are cut.
+    """Accumulates the covariance of rows of data, whatever batches they come in.
 
     Products of float32 lose digits where the mean is large against the deviation. The rows are therefore taken
     relative to the mean of the first batch, and only what the later ones differ by is corrected for at the end.
@@ -124,7 +120,7 @@ def round_to_second_moments(
 
 
 def _by_falling_variance(covariance: np.ndarray) -> np.ndarray:
-    """Returns per group the order of its inputs: those that vary most pass their errors on to the most others."""
+    """Returns per group its inputs by falling variance: most others can make up for the errors of the first."""
     variance = np.diagonal(covariance, axis1=1, axis2=2)
     return np.argsort(-variance, axis=1, kind="stable")
 
@@ -137,6 +133,6 @@ def _damped(covariance: np.ndarray, damping: float) -> np.ndarray:
 
 
 def _unit_upper_factor(matrix: np.ndarray) -> np.ndarray:
-    """Returns the unit upper triangular ``A`` of ``A @ D @ A.T``: that of Cholesky, read backwards."""
+    """Returns the unit upper triangular ``A`` of ``A @ D @ A.T``: a Cholesky factor in reverse order."""
     factor = np.linalg.cholesky(matrix[:, ::-1, ::-1])[:, ::-1, ::-1]
     return np.asarray(factor / np.diagonal(factor, axis1=1, axis2=2)[:, np.newaxis])

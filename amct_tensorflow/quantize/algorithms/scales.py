@@ -1,6 +1,6 @@
-"""Which steps there can be, and ARQ: the scales of a layer's weights (spec section 7.3).
+"""ARQ: the scales of a layer's weights (spec section 7.3); and the limits of scales.
 
-TensorFlow, like every runtime with kernels for float32, takes what is below the smallest normal number for 0.
+TensorFlow, like other runtimes with float32 kernels, flushes numbers below the smallest normal one to 0.
 """
 
 import numpy as np

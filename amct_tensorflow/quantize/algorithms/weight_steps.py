@@ -1,12 +1,12 @@
-"""Which steps a layer needs, so that its bias is served and its sums fit 32 bits.
+"""Adapts the steps of weights to the bias of their layer, and to sums of 32 bits.
 
 A layer adds integers in units of ``scale_d * scale_w``. ARQ chooses ``scale_w`` by the weights alone, and knows nothing
 of the bias, which is rounded to these units and added to the sums. Three kinds of channels need another step:
 
-*   A channel whose weights are all 0. Any step serves its weights. So it gets one like those of the other channels,
-    but no coarser than ``2**-BIAS_BITS`` of its bias; that also suits runtimes which refuse a layer if the unit of one
+*   A channel whose weights are all 0. Any step represents its weights. So it gets one like those of the other channels,
+    but no coarser than ``2**-BIAS_BITS`` of its bias. That also suits runtimes that refuse a layer if the unit of one
     channel is out of proportion to the output.
-*   A channel whose sums could leave 32 bits, as that of a nearly dead one with a bias:
+*   A channel whose sums could exceed 32 bits, such as a nearly dead one with a bias:
 
         |bias| / (scale_d * scale_w) + 255 * sum(|w| / scale_w)  <=  2**31 - 1
 
@@ -19,9 +19,9 @@ and what they lose is about what float32 itself loses beside it. But if one step
 from the others as well; and so do sums that exceed 32 bits without a bias. Where the weights of these channels lose
 more than ``_TOLERATED`` of the layer's sum of squares, no steps help, and the layer has to stay in float.
 
-An input of which nothing but 0 was seen needs no step of its own. All that comes of the layer then is its bias, so that
-``scale_d`` must not make the units coarser than ``1 / _UNITS_OF_CONSTANT`` of the largest bias. It gets no smaller than
-that takes: what does come of the input one day should find a range.
+If calibration saw nothing but 0 at an input, its step is free. The layer's output is its bias then, so that ``scale_d``
+must not make the units coarser than ``1 / _UNITS_OF_CONSTANT`` of the largest bias. It is no smaller than that, so that
+later values of the input find a range.
 """
 
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ class WeightSteps:
 
     @property
     def remark(self) -> str | None:
-        """What has to be said of them, as the rest of a sentence about the layer; None for nothing."""
+        """A remark about widened steps, as the rest of a sentence about the layer; None if none were."""
         if not len(self.widened):
             return None
         if self.scales.size == 1:
@@ -76,7 +76,7 @@ class WeightSteps:
 
 
 def step_of_nothing(layer: FusedLayer, scales: np.ndarray) -> float:
-    """Returns the step of an input of which nothing but 0 was seen, a float32 value.
+    """Returns the step of an input at which calibration saw nothing but 0, a float32 value.
 
     Args:
         layer: a layer with weights.
@@ -91,7 +91,7 @@ def step_of_nothing(layer: FusedLayer, scales: np.ndarray) -> float:
 
 
 def serve_layer(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> WeightSteps:
-    """Returns the steps given, such as those of ARQ, where the layer needs no others.
+    """Returns the given steps, such as those of ARQ, adapted to the layer where it needs others.
 
     Args:
         layer: a layer with weights.
@@ -102,7 +102,7 @@ def serve_layer(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> Weight
 
 
 def _serve_zeros(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> np.ndarray:
-    """Returns steps of which those of channels without weights serve the bias; the others stay."""
+    """Returns the steps, with those of channels without weights chosen for the bias."""
     bias, weights = _magnitudes(layer)
     if scales.size == 1:
         bias, weights = bias.max(keepdims=True), weights.max(keepdims=True)
@@ -153,7 +153,7 @@ def _magnitudes(layer: FusedLayer) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _loss(layer: FusedLayer, scales: np.ndarray, counted: np.ndarray) -> float:
-    """Returns which share of the weights' sum of squares rounding takes from the channels that count, bool [Cout]."""
+    """Returns the share of the weights' sum of squares that rounding loses in some channels, bool [Cout]."""
     assert layer.weights is not None
     weights = layer.weights.astype(np.float64)
     steps, counts = (layer.op.along_channels(weights, each) for each in (scales.astype(np.float64), counted))

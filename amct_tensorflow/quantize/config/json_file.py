@@ -1,4 +1,4 @@
-"""config.json: reading, with every key optional and every mistake named, and writing (spec section 2)."""
+"""Reads and writes config.json; every key is optional, every mistake is named (spec section 2)."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -138,7 +138,7 @@ def _tensors(section: Section, op_types: Mapping[str, str], activation_offset: b
 
 
 def _layer_or_default(section: Section, layer: LayerSpec, activation_offset: bool) -> LayerConfig:
-    """Reads what stands there of a layer, by either of its names; one that is not there is disabled."""
+    """Reads the entry of a layer, under either of its names; a layer without an entry is disabled."""
     for name in (layer.name, layer.written_as):
         if name is not None and name not in GLOBAL_KEYS and section.has(name):
             return _layer(section.section(name), layer, activation_offset)

@@ -1,4 +1,4 @@
-"""What a configuration says, with its defaults and ranges (spec section 2.1)."""
+"""The content of a configuration, with its defaults (spec section 2.1)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""One JSON object under reading: values by key, with their type checked, and what nobody asked for."""
+"""Reads one JSON object key by key, checks types, and refuses unknown keys."""
 
 import math
 from typing import Any

@@ -130,7 +130,7 @@ class _Resolver:
             raise ConfigValueError(f"{self._source}: nuq_config {_NUQ}")
 
     def _check_all(self) -> None:
-        """Checks what the file says, whether a layer is to be calibrated so or not."""
+        """Checks all messages of the file, also those that apply to no layer."""
         message = self._message
         overrides = [*self._by_layer.items(), *self._by_type.items()]
         said = [_Chosen(each, _override(self._source, name), False) for name, each in overrides]
@@ -161,11 +161,11 @@ class _Resolver:
                 )  # fmt: skip
 
     def _deprecated(self) -> tuple[str, ...]:
-        """Returns the deprecated fields, as far as they count: where no newer one is given."""
+        """Returns the deprecated fields that count, which they do only if no newer field is given."""
         return () if self._by_type or self._message.HasField("common_config") else _DEPRECATED
 
     def _names_algorithm(self) -> bool:
-        """Tells whether the file names an algorithm for activations: who does wants just what that finds."""
+        """Tells whether the file names an algorithm for activations; then ranges are not refined."""
         message = self._message
         common = [getattr(message, field) for field in ("common_config", *_DEPRECATED)]
         said = [*common, *self._by_layer.values(), *self._by_type.values(), *message.tensor_quantize]
@@ -297,7 +297,7 @@ def _given(message: Any, field: str, default: Any) -> Any:
 
 
 def _given_algorithms(message: Any) -> list[str]:
-    """Returns which algorithms for activations a message chooses; there should be at most one."""
+    """Returns the algorithms for activations that a message names; more than one is an error."""
     return [name for name in ACTIVATION_ALGORITHMS if message.HasField(algorithm_field(name))]
 
 

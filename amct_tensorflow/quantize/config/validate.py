@@ -76,7 +76,7 @@ def check_can_be_balanced(layer: LayerSpec, where: str) -> None:
 def check_names(
     names: Iterable[str], layers: Iterable[LayerSpec], op_types: Mapping[str, str], where: str
 ) -> tuple[LayerName, ...]:
-    """Returns the layers that ``names`` are, if each is a quantizable one, named once.
+    """Returns the layers with some names, if each is quantizable and named once.
 
     Raises:
         ConfigValueError: one is repeated, unknown, or cannot be quantized.

@@ -1,1 +1,1 @@
-"""The factors of every layer: the record file, and what stands beside it."""
+"""The factors of layers: the record file, and the files beside it."""

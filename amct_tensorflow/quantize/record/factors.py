@@ -1,4 +1,4 @@
-"""The factors of a layer, and what a calibration found for it beyond them."""
+"""The factors of a layer, and its corrections."""
 
 import hashlib
 from collections.abc import Mapping
@@ -34,10 +34,10 @@ def unfused_layers(factors: Mapping[LayerName, LayerFactors]) -> list[LayerName]
 
 @dataclass(frozen=True, eq=False)
 class LayerCorrection:
-    """How a quantized layer is brought closer to the float one, with the factors that it has.
+    """Corrections that bring a quantized layer closer to the float one, with the same factors.
 
     Attributes:
-        bias: what to add to its bias, float64 [Cout], in units of the layer's output; None for nothing.
+        bias: added to its bias, float64 [Cout], in units of the layer's output; None for nothing.
         weights: the integers that its weights become, int8 in their own layout; None if each is the nearest one.
     """
 
@@ -62,7 +62,7 @@ class LayerCorrection:
 
     @property
     def weights_digest(self) -> str | None:
-        """Tells the integers from any others; None if each is the nearest one."""
+        """Digest of the integers; None if each is the nearest one."""
         if self.weights is None:
             return None
         return hashlib.sha256(f"{self.weights.shape}".encode() + self.weights.tobytes()).hexdigest()[:16]

@@ -1,8 +1,8 @@
-"""Whether the weight scales of a record belong to the weights that they are about to quantize.
+"""Finds out whether the weight scales of a record belong to folded weights or to unfolded ones.
 
-A record does not say for which weights its scales were computed: with the BatchNorm behind a layer folded into them, or
-without. ``skip_fusion`` should tell, but tools differ in what they fold and few write the field (spec section 7.3 tells
-of such a record). The scales themselves tell: a scale of int8 weights is about the largest of them divided by 127.
+A record does not say reliably whether its scales are those of weights with the BatchNorm folded into them, or without.
+``skip_fusion`` should tell, but tools fold differently, and few write the field (spec section 7.3 describes such a
+record). The scales themselves tell: the scale of int8 weights is about the largest of them divided by 127.
 """
 
 from collections.abc import Collection, Mapping
@@ -37,7 +37,7 @@ _UNKNOWN = (
 
 
 def fuse_as_scales_fit(model: FloatModel, factors: Mapping[LayerName, LayerFactors], fused: FusedGraph) -> FusedGraph:
-    """Folds BatchNorms where the scales of a record belong to folded weights, and says where the record errs.
+    """Folds BatchNorms where the scales belong to folded weights, and warns where the record says otherwise.
 
     Args:
         model: the float model.
@@ -65,7 +65,7 @@ def fuse_as_scales_fit(model: FloatModel, factors: Mapping[LayerName, LayerFacto
 def _misfits(
     factors: Mapping[LayerName, LayerFactors], fused: FusedGraph, names: Collection[LayerName]
 ) -> list[LayerName]:
-    """Returns which of the layers named have scales that do not belong to their weights."""
+    """Returns the layers among ``names`` whose scales do not belong to their weights."""
     return [name for name in names if name in fused.layers and not _fits(fused.layers[name], factors[name])]
 
 

@@ -1,9 +1,9 @@
-"""Factors of a record that the user computed, with steps of weights that serve the layers.
+"""Adapts the steps of a record that the user computed to the biases and sums of the layers.
 
-A record may come from the original toolkit, which writes a step of 1 for whatever would get one below ``2**-23``. For
-weights that are all 0 that is harmless, but for the bias, which is rounded to steps of ``scale_d`` then; for small ones
-it makes all of them 0. Such a channel gets the step that calibration would have chosen. And where the sums of a layer
-would not fit 32 bits, its steps are widened as calibration widens them.
+The original toolkit writes a step of 1 where the step would be below ``2**-23``. If all weights of the channel are 0,
+that rounds its bias to steps of ``scale_d``; if they are small, it makes all of them 0. Such a channel gets the step
+that calibration would have chosen. If the sums of a layer would not fit 32 bits, its steps are widened as in
+calibration.
 """
 
 from collections.abc import Mapping
