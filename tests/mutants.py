@@ -56,9 +56,7 @@ MUTANTS = (
     Mutant("centred = rows - self._origin", "centred = rows"),
     # fusion
     Mutant("weights = (weights * scale).astype(np.float32)", "weights = (weights * np.abs(scale)).astype(np.float32)"),
-    Mutant(
-        "if not fold_batch_norm and (following.op in BATCH_NORM", "if fold_batch_norm and (following.op in BATCH_NORM"
-    ),
+    Mutant("if not fold_batch_norm and (has(following", "if fold_batch_norm and (has(following"),
     Mutant(
         "parse_tensor_name(edge.node.input[edge.input_index]).port == 0 else None",
         "parse_tensor_name(edge.node.input[edge.input_index]).port >= 0 else None",

@@ -17,22 +17,11 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.graph.nodes import attr_value, make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, attribute, data_inputs
-from amct_tensorflow.ops import OP_TYPES
-from amct_tensorflow.ops.op_type import data_format
+from amct_tensorflow.ops import OP_TYPES, has, trait
+from amct_tensorflow.ops.channels import data_format
 from amct_tensorflow.ops.sliding import spatial
+from amct_tensorflow.ops.traits import Convolution, DealsOut, Elementwise, PutsTogether
 from amct_tensorflow.quantize.quantized import ascend_ops
-
-_OPENING = frozenset({"SpaceToBatchND", "SpaceToBatch"})
-CLOSING = frozenset({"BatchToSpaceND", "BatchToSpace"})
-_CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative", "Conv3D"})
-# These treat all positions alike, and of 0 they make 0.
-_KEEPING_ZEROS = frozenset({"Identity", "Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Tanh", "Abs", ascend_ops.QUANT})
-# These treat all positions alike if what else they read are constants with a value per channel, or one for all.
-_ALIKE = _KEEPING_ZEROS | frozenset(
-    {"Sigmoid", "Softplus", "Softsign", "Erf", "Erfc", "Exp", "Log", "Sqrt", "Rsqrt", "Square", "Neg", "Floor", "Round"}
-    | {"BiasAdd", "Add", "AddV2", "Sub", "Mul", "RealDiv", "Maximum", "Minimum", "SquaredDifference", "Pow"}
-    | {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", ascend_ops.DEQUANT}
-)
 
 
 @dataclass(frozen=True)
@@ -61,7 +50,7 @@ def find_dilations(view: GraphView, outputs: Collection[str]) -> list[Dilation]:
         view: the graph.
         outputs: its output operators.
     """
-    openings = [node for node in view.nodes.values() if node.op in _OPENING]
+    openings = [node for node in view.nodes.values() if has(node.op, DealsOut)]
     order = list(view.topological()) if openings else []
     found = (_find(view, node, order, outputs) for node in openings)
     return [each for each in found if each is not None]
@@ -156,14 +145,14 @@ def _follow(
     convolutions, closings = [], []
     for node in order:
         read = [known[name] for text in data_inputs(node.input) if (name := str(view.producer(text).name)) in known]
-        if read and node.op in CLOSING:
+        if read and has(node.op, PutsTogether):
             closings.append((node, read[0]))
         elif read:
             behind = _behind(view, node, read, known) if node.name not in outputs else None
             if behind is None:
                 return None
             known[str(node.name)] = behind
-            if node.op in _CONVOLUTIONS:
+            if has(node.op, Convolution):
                 convolutions.append((node, read[0]))
     return _Between(convolutions, closings)
 
@@ -173,19 +162,20 @@ def _behind(view: GraphView, node: NodeDef, read: Sequence[_Phases], known: Coll
     first = read[0]
     if data_format(node) != "NHWC" or any((each.axes, each.added) != (first.axes, first.added) for each in read):
         return None
-    if node.op in _CONVOLUTIONS:
+    if has(node.op, Convolution):
         return replace(first, is_padded=False, has_zeros=False) if _can_dilate(view, node, read) else None
     if node.op == "ExpandDims":
         return _with_axis(view, node, first)
     if node.op == "Squeeze":
         return _without_axes(view, node, first)
     others = [text for text in data_inputs(node.input) if view.producer(text).name not in known]
-    if node.op not in _ALIKE or not all(_is_per_channel(view.constant(text)) for text in others):
+    elementwise = trait(node.op, Elementwise)
+    if elementwise is None or not all(_is_per_channel(view.constant(text)) for text in others):
         return None
     return replace(
         first,
         is_padded=any(each.is_padded for each in read),
-        has_zeros=node.op in _KEEPING_ZEROS and all(each.has_zeros for each in read),
+        has_zeros=elementwise.keeps_zero and all(each.has_zeros for each in read),
     )
 
 
@@ -219,9 +209,9 @@ def _without_axes(view: GraphView, node: NodeDef, read: _Phases) -> _Phases | No
 
 def _rank_of_reader(view: GraphView, node: NodeDef) -> int | None:
     """Returns how many axes the convolution has that reads a node, perhaps behind what keeps its shape."""
-    while node.op not in _CONVOLUTIONS:
+    while not has(node.op, Convolution):
         readers = [edge.node for edge in view.consumers(node.name) if not view.is_control(edge)]
-        if not readers or readers[0].op not in _CONVOLUTIONS | _ALIKE:
+        if not readers or not _keeps_shape(readers[0]):
             return None
         node = readers[0]
     return _rank(node)
@@ -229,11 +219,15 @@ def _rank_of_reader(view: GraphView, node: NodeDef) -> int | None:
 
 def _rank_of_source(view: GraphView, node: NodeDef) -> int | None:
     """Returns how many axes the convolution has that a node reads, perhaps behind what keeps its shape."""
-    while node.op not in _CONVOLUTIONS:
+    while not has(node.op, Convolution):
         node = view.producer(node.input[0])
-        if node.op not in _CONVOLUTIONS | _ALIKE:
+        if not _keeps_shape(node):
             return None
     return _rank(node)
+
+
+def _keeps_shape(node: NodeDef) -> bool:
+    return has(node.op, Convolution) or has(node.op, Elementwise)
 
 
 def _rank(node: NodeDef) -> int:
@@ -274,7 +268,7 @@ def _pads_of(node: NodeDef, read: _Phases, pads: Sequence[tuple[int, int]]) -> l
 
 def _block(view: GraphView, node: NodeDef) -> tuple[int, ...] | None:
     """Returns into how many phases each axis is dealt out."""
-    if node.op in ("SpaceToBatch", "BatchToSpace"):
+    if "block_size" in node.attr:
         return (int(attribute(node, "block_size").i),) * 2
     block = view.constant(node.input[1])
     return None if block is None else tuple(map(int, block.ravel()))

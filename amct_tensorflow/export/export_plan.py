@@ -24,11 +24,12 @@ from amct_tensorflow.export.dilation import Dilation, find_dilations
 from amct_tensorflow.export.exported_layer import IntegerLayer, read_integer_layers
 from amct_tensorflow.export.float_reference import make_float_reference
 from amct_tensorflow.export.observing import Range, observe
-from amct_tensorflow.export.output_grids import SUMS, Output, find_outputs_of_layers, grids_of_outputs, output_of
+from amct_tensorflow.export.output_grids import Output, find_outputs_of_layers, grids_of_outputs, output_of
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.model_file import import_graph, read_model
-from amct_tensorflow.ops import OP_TYPES
+from amct_tensorflow.ops import OP_TYPES, has
+from amct_tensorflow.ops.traits import Sum
 from amct_tensorflow.quantize.algorithms.activation_factors import TIE_MARGIN, ActivationFactors
 from amct_tensorflow.quantize.quantized.model_files import node_map_of
 from amct_tensorflow.quantize.quantized.node_map import read_node_map
@@ -72,7 +73,7 @@ def find_sums(view: GraphView, layers: Mapping[str, Output], outputs: Collection
     in_8_bits = {output.end for output in layers.values() if not output.is_final}
     found = {}
     for node in view.topological():
-        if node.op in SUMS and in_8_bits.issuperset(_operands(view, node)):
+        if has(node.op, Sum) and in_8_bits.issuperset(_operands(view, node)):
             output = output_of(view, node.name, outputs)
             if not output.is_final:
                 found[str(node.name)] = output

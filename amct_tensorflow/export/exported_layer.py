@@ -8,7 +8,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.view import GraphView, attribute
-from amct_tensorflow.ops import OP_TYPES, OpType
+from amct_tensorflow.ops import OP_TYPES, Quantizable
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.quantize.quantized import ascend_ops
 from amct_tensorflow.quantize.quantized.layer_nodes import nodes_of_layer, quantizer_of
@@ -31,7 +31,7 @@ class IntegerLayer:
     """
 
     name: str
-    op_type: OpType
+    op_type: Quantizable
     quantizer: str
     dequantizer: str
     tail: str

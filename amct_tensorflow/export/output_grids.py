@@ -13,26 +13,19 @@ from dataclasses import dataclass, replace
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.export.dilation import CLOSING, Dilation
+from amct_tensorflow.export.dilation import Dilation
 from amct_tensorflow.export.exported_layer import IntegerLayer, grid_of
 from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.ops.clips import NO_CLIP, Clip, as_clip
+from amct_tensorflow.ops import has, trait
+from amct_tensorflow.ops.clips import NO_CLIP, Clip
+from amct_tensorflow.ops.effects import as_clip
+from amct_tensorflow.ops.traits import Concatenation, Moves, PutsTogether, Sum
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.quantize.quantized import ascend_ops
 
-# What may stand between an output and what clips it: it gives the same values, in the same order, another shape. So
-# Conv1D is written.
-_SHAPING = frozenset({"Squeeze", "ExpandDims", "Reshape"})
-# The op types of sums.
-SUMS = frozenset({"Add", "AddV2"})
 # The factors of layers serve sums, too, if they hold so much of the observed range; on the networks in
 # benchmarks/README.md they hold 0.87 and more.
 _ENOUGH = 0.75
-# Their outputs hold nothing but values of their inputs, and zeros.
-_MOVING = frozenset(
-    {"Identity", "Snapshot", "Reshape", "Squeeze", "ExpandDims", "Transpose", "ConcatV2", "MaxPool", "Pad"}
-    | {"SpaceToBatchND", "BatchToSpaceND"}
-)
 
 
 @dataclass(frozen=True)
@@ -94,7 +87,13 @@ def _closing(view: GraphView, name: str, outputs: Collection[str], together: Col
 
 
 def _is_passed(view: GraphView, node: NodeDef) -> bool:
-    return node.op in _SHAPING | CLOSING or as_clip(node, view.constant) is not None
+    return _only_shapes(node) or has(node.op, PutsTogether) or as_clip(node, view.constant) is not None
+
+
+def _only_shapes(node: NodeDef) -> bool:
+    """Tells whether a node yields the same values in the same order, as between a Conv1D and what clips it."""
+    moves = trait(node.op, Moves)
+    return moves is not None and moves.keeps_order
 
 
 def output_of(view: GraphView, name: str, outputs: Collection[str]) -> Output:
@@ -108,10 +107,10 @@ def output_of(view: GraphView, name: str, outputs: Collection[str]) -> Output:
     end, clip = _end(view, name, outputs)
     readings = set(_readings(view, end, outputs))
     quantizers = {each for each in readings if isinstance(each, ActivationFactors)}
-    others = readings - quantizers
+    others = {str(each) for each in readings - quantizers}
     factors = next(iter(quantizers)) if len(quantizers) == 1 else None
     grid = None if others else factors
-    beside_sums = factors if others and others <= SUMS else None
+    beside_sums = factors if others and all(has(op, Sum) for op in others) else None
     behind = view.downstream([end])
     is_final = not any(view.nodes[name].op == ascend_ops.QUANT for name in behind)
     return Output(end, clip, grid, beside_sums, is_final)
@@ -128,7 +127,7 @@ def _end(view: GraphView, name: str, outputs: Collection[str]) -> tuple[str, Cli
     while value not in outputs and len(readers) == 1:
         (reader,) = readers
         clip = as_clip(reader, view.constant)
-        if clip is None and reader.op not in _SHAPING:
+        if clip is None and not _only_shapes(reader):
             break
         value, readers = str(reader.name), _readers(view, reader.name)
         if clip is not None:
@@ -143,7 +142,7 @@ def _readings(view: GraphView, name: str, outputs: Collection[str]) -> Iterator[
     for reader in _readers(view, name):
         if reader.op == ascend_ops.QUANT:
             yield grid_of(reader)
-        elif reader.op in _MOVING:
+        elif has(reader.op, Moves) or has(reader.op, Concatenation):
             yield from _readings(view, reader.name, outputs)
         else:
             yield str(reader.op)

@@ -1,4 +1,4 @@
-"""What TensorFlow says of an op type, and which nodes do not follow from constants alone."""
+"""What TensorFlow says of an op type."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.op_def_pb2 import OpDef
 from tensorflow.python.framework import op_def_registry  # there is no public way to ask
 
-from amct_tensorflow.graph.view import GraphView, attribute, data_inputs
+from amct_tensorflow.graph.view import attribute
 
 
 def op_definition(op: str, library: FunctionDefLibrary) -> OpDef | None:
@@ -52,36 +52,3 @@ def functions_named(node: NodeDef) -> list[str]:
     """Returns the names of the functions that a node may call: its op type, and those that its attributes name."""
     values = (function for value in node.attr.values() for function in (value.func, *value.list.func))
     return [str(node.op), *(str(function.name) for function in values if function.name)]
-
-
-def varying_nodes(view: GraphView) -> frozenset[str]:
-    """Returns the nodes whose values depend on data, on chance, on a state, or on how often a loop has run.
-
-    What passes a constant on in a branch, or into a loop, does not vary: it yields that constant or nothing.
-    """
-    waiting = [str(node.name) for node in view.nodes.values() if _is_source(view, node)]
-    found: set[str] = set()
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            edges = (edge for edge in view.consumers(name) if not view.is_control(edge))
-            waiting.extend(str(edge.node.name) for edge in edges if not (edge.node.op == "Switch" and edge.input_index))
-    return frozenset(found)
-
-
-def _is_source(view: GraphView, node: NodeDef) -> bool:
-    if node.op == "NextIteration":
-        return not _hands_on(view, node)
-    if node.op == "Const":
-        return False
-    is_fed = node.op == "PlaceholderWithDefault"
-    return is_fed or not data_inputs(node.input) or is_stateful(node.op, view.graph_def.library)
-
-
-def _hands_on(view: GraphView, next_iteration: NodeDef) -> bool:
-    """Tells whether a value goes round in a loop as it is."""
-    node = view.producer(next_iteration.input[0])
-    while node.op in ("Identity", "Switch"):
-        node = view.producer(node.input[0])
-    return view.closes_loop(node) and next_iteration.name in node.input

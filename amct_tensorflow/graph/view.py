@@ -84,6 +84,11 @@ def static_shapes(graph: tf.Graph) -> dict[str, Shape]:
     return {tensor.name: tuple(tensor.shape) for tensor in tensors if tensor.shape.rank is not None}
 
 
+def _flow_op(node: NodeDef) -> str:
+    """Returns the op type of a node of control flow; what passes references on does as what passes values on."""
+    return str(node.op).removeprefix("Ref")
+
+
 class GraphView:
     """A read-only index of a GraphDef.
 
@@ -211,15 +216,15 @@ class GraphView:
     @cached_property
     def loop_nodes(self) -> frozenset[str]:
         """Names of the nodes inside while loops of control flow version 1, from Enter to Exit."""
-        opened = {name for name, node in self.nodes.items() if node.op in ("Enter", "RefEnter")}
-        closed = {name for name, node in self.nodes.items() if node.op in ("Exit", "RefExit")}
+        opened = {name for name, node in self.nodes.items() if _flow_op(node) == "Enter"}
+        closed = {name for name, node in self.nodes.items() if _flow_op(node) == "Exit"}
         return self._between(opened, closed)
 
     @cached_property
     def branch_nodes(self) -> frozenset[str]:
         """Names of the nodes of which only a run tells whether they run (``tf.cond`` of control flow version 1)."""
-        opened = {name for name, node in self.nodes.items() if node.op == "Switch" and not self.is_of_loop(node)}
-        closed = {name for name, node in self.nodes.items() if node.op == "Merge" and not self.is_of_loop(node)}
+        opened = {name for name, node in self.nodes.items() if _flow_op(node) == "Switch" and not self.is_of_loop(node)}
+        closed = {name for name, node in self.nodes.items() if _flow_op(node) == "Merge" and not self.is_of_loop(node)}
         return self._between(opened, closed)
 
     @cached_property
@@ -229,13 +234,13 @@ class GraphView:
 
     def is_of_loop(self, node: NodeDef) -> bool:
         """Tells whether a Switch or Merge belongs to a loop itself, not to a branch."""
-        if node.op == "Switch":
+        if _flow_op(node) == "Switch":
             return bool(self.producer(node.input[1]).op == "LoopCond")
         return any(self._goes_round(node, text) for text in node.input)
 
     def closes_loop(self, node: NodeDef) -> bool:
         """Tells whether a node is the Merge that values of a loop come back to after each round."""
-        return node.op in ("Merge", "RefMerge") and self.is_of_loop(node)
+        return _flow_op(node) == "Merge" and self.is_of_loop(node)
 
     def _between(self, opened: Collection[str], closed: Collection[str]) -> frozenset[str]:
         """Returns the nodes behind those that open something, which may be nested, up to those that close it."""
@@ -251,16 +256,16 @@ class GraphView:
 
     def _goes_round(self, node: NodeDef, text: str) -> bool:
         """Tells whether an input brings a value of the last round of a loop."""
-        return node.op in ("Merge", "RefMerge") and self.producer(text).op in ("NextIteration", "RefNextIteration")
+        return _flow_op(node) == "Merge" and _flow_op(self.producer(text)) == "NextIteration"
 
     def _exits(self) -> dict[str, list[str]]:
         """Returns per NextIteration the Exits of its loop."""
         found = defaultdict(list)
         for node in self.nodes.values():
             if node.op == "LoopCond":
-                switches = [edge.node for edge in self.consumers(node.name) if edge.node.op in ("Switch", "RefSwitch")]
+                switches = [edge.node for edge in self.consumers(node.name) if _flow_op(edge.node) == "Switch"]
                 left = [edge.node.name for each in switches for edge in self.consumers(each.name)]
-                ends = [name for name in left if self.nodes[name].op in ("Exit", "RefExit")]
+                ends = [name for name in left if _flow_op(self.nodes[name]) == "Exit"]
                 merges = [self.producer(switch.input[0]) for switch in switches]
                 for merge in merges:
                     for text in merge.input:

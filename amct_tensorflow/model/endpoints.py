@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import ModelError
-from amct_tensorflow.graph.op_definitions import op_definition, varying_nodes
+from amct_tensorflow.graph.op_definitions import op_definition
 from amct_tensorflow.graph.view import GraphView, Shape, upstream
 from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.ops import has, trait
+from amct_tensorflow.ops.traits import ControlFlow, Fed, Observer
+from amct_tensorflow.ops.varying import varying_nodes
 
-_INPUTS = frozenset({"Placeholder", "PlaceholderWithDefault"})
-# Ends of checks, and of loops, which nobody asks for.
-_NO_OUTPUTS = frozenset({"Assert", "CheckNumerics", "CheckNumericsV2", "Exit"})
 # Conditions, and what only ops of TensorFlow can hold: the list that a loop has filled, and state.
 _NO_OUTPUT_TYPES = frozenset({"bool", "resource", "variant"})
 
@@ -38,9 +39,9 @@ def find_inputs(model: FloatModel, outputs: Sequence[str]) -> list[Endpoint]:
     """Returns the inputs of the original model on which outputs depend: these have to be fed."""
     needed = upstream(model.original.nodes, outputs)
     return [
-        _endpoint(model.outline, str(node.name), has_default=node.op == "PlaceholderWithDefault")
+        _endpoint(model.outline, str(node.name), has_default=fed.has_default)
         for node in model.original.nodes.values()
-        if node.op in _INPUTS and node.name in needed
+        if (fed := trait(node.op, Fed)) is not None and node.name in needed
     ]
 
 
@@ -64,12 +65,17 @@ def find_outputs(model: FloatModel) -> list[Endpoint]:
 def _is_end(view: GraphView, name: str) -> bool:
     """Tells whether a node yields a value that nothing reads."""
     node = view.nodes[name]
-    if name in view.loop_nodes or name in view.branch_nodes or node.op in (*_NO_OUTPUTS, *_INPUTS):
+    if name in view.loop_nodes or name in view.branch_nodes or has(node.op, Fed) or _is_never_asked_for(node):
         return False
     if any(not view.is_control(edge) for edge in view.consumers(name)):
         return False
     definition = op_definition(node.op, view.graph_def.library)
     return definition is not None and len(definition.output_arg) > 0
+
+
+def _is_never_asked_for(node: NodeDef) -> bool:
+    """Tells whether a node is the end of a check, or of a loop."""
+    return trait(node.op, Observer) is Observer.CHECK or trait(node.op, ControlFlow) is ControlFlow.EXIT
 
 
 def _endpoint(graph: tf.Graph, name: str, *, has_default: bool = False) -> Endpoint:

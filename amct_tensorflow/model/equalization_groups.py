@@ -8,16 +8,18 @@ ReLU6 does not, since its bound would have to move along. A group is left alone 
 yields or reads one of its tensors, or if one of them is an output of the model.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.names import FusedName, LayerName
-from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, parse_tensor_name, upstream
+from amct_tensorflow.graph.view import data_inputs, parse_tensor_name, upstream
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
-from amct_tensorflow.ops.affine import Channels
-from amct_tensorflow.ops.channel_paths import channels_behind
+from amct_tensorflow.ops import has
+from amct_tensorflow.ops.channels import Channels
+from amct_tensorflow.ops.effects import factors_behind
+from amct_tensorflow.ops.traits import Sum
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class _Finder:
         sources = _sources(node)
         known = {self._channels.get(source) for source in sources}
         channels = known.pop() if len(known) == 1 else None
-        behind = _channels_behind(self._view, node, channels) if channels is not None else None
+        behind = factors_behind(self._view, node, channels) if channels is not None else None
         if behind is not None:
             self._channels[node.name] = behind
             for source in sources:
@@ -169,55 +171,5 @@ class _Finder:
 def _sources(node: NodeDef) -> list[FusedName]:
     """Returns the nodes whose channels a node may pass on; none if it reads another output than the first."""
     inputs = data_inputs(node.input)
-    names = [parse_tensor_name(text) for text in (inputs if node.op in _SUMS else inputs[:1])]
+    names = [parse_tensor_name(text) for text in (inputs if has(node.op, Sum) else inputs[:1])]
     return [FusedName(name.node) for name in names] if all(name.port == 0 for name in names) else []
-
-
-def _channels_behind(view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
-    """Returns where the output of a node has the channels of its inputs; None if it does not pass factors on."""
-    passes = _PASSES.get(node.op)
-    return passes(view, node, channels) if passes is not None else channels_behind(view, node, channels)
-
-
-def _alike(_view: GraphView, _node: NodeDef, channels: Channels) -> Channels:
-    return channels
-
-
-def _pool(_view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
-    windows = attribute(node, "ksize").list.i
-    return channels if len(windows) == channels.rank and windows[channels.axis] == 1 else None
-
-
-def _mean(view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
-    axes = view.constant(node.input[1])
-    if axes is None or channels.rank is None:
-        return None
-    gone = {int(axis) - channels.rank if axis >= 0 else int(axis) for axis in axes.reshape(-1)}
-    if channels.axis in gone:
-        return None
-    if attribute(node, "keep_dims").b:
-        return channels
-    return channels._replace(
-        axis=channels.axis + sum(axis > channels.axis for axis in gone), rank=channels.rank - len(gone)
-    )
-
-
-def _pad(view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
-    paddings = view.constant(node.input[1])
-    if paddings is None or len(paddings) != channels.rank or paddings[channels.axis].any():
-        return None
-    return channels
-
-
-_SUMS = frozenset({"Add", "AddV2"})
-_PASSES: dict[str, Callable[[GraphView, NodeDef, Channels], Channels | None]] = {
-    "Add": _alike,
-    "AddV2": _alike,
-    "Identity": _alike,
-    "Relu": _alike,
-    "LeakyRelu": _alike,
-    "MaxPool": _pool,
-    "AvgPool": _pool,
-    "Mean": _mean,
-    "Pad": _pad,
-}

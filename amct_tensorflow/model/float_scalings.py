@@ -12,24 +12,15 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.graph.nodes import BARRIER
 from amct_tensorflow.graph.view import Consumer, GraphView, attribute, data_inputs, parse_tensor_name
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.model.layers import control_flow_reason
 from amct_tensorflow.model.opened_functions import OpenGraph
-from amct_tensorflow.ops.affine import BATCH_NORM
+from amct_tensorflow.ops import has, trait
+from amct_tensorflow.ops.affine import PerChannelAffine
+from amct_tensorflow.ops.channels import ChannelMove
 from amct_tensorflow.ops.multiply_accumulates import CARRIERS
-
-_SCALES = frozenset({"Mul", "RealDiv"})
-_SHIFTS = frozenset({"Add", "AddV2", "Sub", "BiasAdd", "BiasAddV1"})
-# Ops between a layer and a BatchNorm that leave channels as they are.
-_PATHS = frozenset(
-    {"Squeeze", "ExpandDims", "Reshape", "Transpose", "BatchToSpace", "BatchToSpaceND", "EnsureShape", BARRIER}
-)
-# What makes a standard deviation, or one over it, of a variance.
-_ROOTS = frozenset({"Rsqrt", "Sqrt"})
-# Ops between the mean over a batch and its root.
-_BETWEEN = frozenset({"Add", "AddV2", "Squeeze", "Reshape", "Identity", "StopGradient", "Switch", "Merge"})
+from amct_tensorflow.ops.traits import BatchNorm, ControlFlow, Identity, Root, Sum
 
 _TRAINING = "it takes mean and variance from the batch (training mode); freeze the model for inference"
 _MAYBE_TRAINING = "a value in the graph says whether it takes mean and variance from the batch (training mode)"
@@ -94,10 +85,10 @@ def _chain(view: GraphView, node: NodeDef, outputs: Collection[str], ends: Colle
 def _affine_data(view: GraphView, node: NodeDef) -> str | None:
     """Returns the data that a node scales or shifts per channel, as GraphDef writes inputs; None if it does not."""
     inputs = data_inputs(node.input)
-    if node.op in BATCH_NORM:
+    if has(node.op, BatchNorm):
         is_inference = "is_training" in node.attr and not node.attr["is_training"].b
         return inputs[0] if is_inference and _why_of_itself(view, node) is None else None
-    if node.op not in _SCALES | _SHIFTS or not tf.as_dtype(attribute(node, "T").type or tf.float32).is_floating:
+    if not has(node.op, PerChannelAffine) or not tf.as_dtype(attribute(node, "T").type or tf.float32).is_floating:
         return None
     constants = [view.constant(text) for text in inputs]
     if sum(constant is None for constant in constants) != 1:
@@ -106,21 +97,22 @@ def _affine_data(view: GraphView, node: NodeDef) -> str | None:
     constant = np.asarray(constants[1 - at])
     is_per_channel = sum(length > 1 for length in constant.shape) <= 1
     keeps_shape = view.shape(node.name) == view.shape(inputs[at])  # else it makes channels, rather than scale them
-    is_statistic = view.producer(inputs[at]).op in _ROOTS or (node.op == "RealDiv" and at == 1)
+    is_statistic = has(view.producer(inputs[at]).op, Root) or (node.op == "RealDiv" and at == 1)
     return inputs[at] if is_per_channel and keeps_shape and not is_statistic else None
 
 
 def _scales(view: GraphView, node: NodeDef) -> bool:
     """Tells whether an affine node scales channels by different factors."""
     sizes = [constant.size for text in data_inputs(node.input) if (constant := view.constant(text)) is not None]
-    return node.op in BATCH_NORM or (node.op in _SCALES and max(sizes) > 1)
+    affine = trait(node.op, PerChannelAffine)
+    return has(node.op, BatchNorm) or (affine is not None and affine.scales and max(sizes) > 1)
 
 
 def _why_of_itself(view: GraphView, node: NodeDef) -> str | None:
     """Returns why no layer can take a BatchNorm in, whatever stands around it; None if there is no such reason."""
-    if node.op in _ROOTS:
+    if has(node.op, Root):
         return _why_of_statistics(view, node)
-    if node.op not in BATCH_NORM:
+    if not has(node.op, BatchNorm):
         return None
     parameters = [view.constant(text) for text in data_inputs(node.input)[1:5]]
     if attribute(node, "is_training").b or "is_training" not in node.attr:
@@ -148,9 +140,10 @@ def _why_of_statistics(view: GraphView, root: NodeDef) -> str | None:
             axes = view.constant(inputs[1])
             if axes is not None and axes.size > 0 and axes.min() == 0:
                 return _TRAINING if decided else _MAYBE_TRAINING
-        elif node.op in _BETWEEN:
-            decided = decided and node.op != "Merge"
-            waiting.extend(inputs if node.op in ("Merge", "Add", "AddV2") else inputs[:1])
+        elif any(has(node.op, kind) for kind in (Sum, ControlFlow, ChannelMove, Identity)):
+            is_merge = trait(node.op, ControlFlow) is ControlFlow.MERGE
+            decided = decided and not is_merge
+            waiting.extend(inputs if is_merge or has(node.op, Sum) else inputs[:1])
     return None
 
 
@@ -180,7 +173,7 @@ class _Neighbours:
         path = [self._view.producer(str(_affine_data(self._view, chain[0])))]
         while path[-1].name not in self.tails and path[-1].op not in CARRIERS:
             data = data_inputs(path[-1].input)
-            if path[-1].op not in _PATHS:
+            if not (has(path[-1].op, ChannelMove) or has(path[-1].op, Identity)):
                 data = [text] if (text := _affine_data(self._view, path[-1])) is not None else []
             if not data:
                 return None
@@ -202,7 +195,7 @@ class _Neighbours:
         readers = [layer for edge in edges if (layer := self._whose_data(edge)) is not None]
         if not readers:
             return None
-        has_shift = any(node.op not in _SCALES for node in chain)
+        has_shift = any(affine.shifts for node in chain if (affine := trait(node.op, PerChannelAffine)) is not None)
         return _first(
             (_ASKED, self._unfused.intersection(reader.name for reader in readers)),
             (_OUTPUT, last in self._outputs),

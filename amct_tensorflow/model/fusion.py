@@ -5,7 +5,7 @@ them behind a layer is therefore one affine map; it is composed in float64 and b
 and one BiasAdd (``c``). That BiasAdd takes the name of the chain's last node, so that every consumer, and whoever asks
 for that node as an output, finds the same value under the same name.
 
-Where ops that only move channels stand between (see ``channel_paths``), they stay, behind the BiasAdd:
+Where ops that only move channels stand between (see ``channels``), they stay, behind the BiasAdd:
 
     layer --> Squeeze --> Mul --> Add --> y       becomes      layer --> BiasAdd --> Squeeze --> y
 
@@ -28,10 +28,11 @@ from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.layers import layer_weights, why_not_quantizable
-from amct_tensorflow.ops import OP_TYPES
-from amct_tensorflow.ops.affine import BATCH_NORM, Affine, Channels, as_affine
-from amct_tensorflow.ops.channel_paths import channels_behind
-from amct_tensorflow.ops.op_type import OpType, data_format
+from amct_tensorflow.ops import OP_TYPES, Quantizable, has
+from amct_tensorflow.ops.affine import Affine
+from amct_tensorflow.ops.channels import Channels, data_format
+from amct_tensorflow.ops.effects import as_affine, channels_behind
+from amct_tensorflow.ops.traits import BatchNorm
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +64,7 @@ class FusedLayer:
     folded_scale: np.ndarray | None = None
 
     @property
-    def op(self) -> OpType:
+    def op(self) -> Quantizable:
         """What is known of its op type."""
         return OP_TYPES[self.op_type]
 
@@ -302,7 +303,7 @@ def _find_chain(
             channels, current = moved, following
             chain = chain._replace(paths=(*chain.paths, following))
             continue
-        if not fold_batch_norm and (following.op in BATCH_NORM or not affine.scales_alike):
+        if not fold_batch_norm and (has(following.op, BatchNorm) or not affine.scales_alike):
             return best._replace(batch_norm_kept=True)
         extended = chain.affine.then(affine)
         if not (extended.is_finite() and _weights_stay_finite(layer.op, weights, extended)):

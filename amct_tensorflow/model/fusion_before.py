@@ -19,10 +19,11 @@ from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, full_tensor_name, parse_tensor_name
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
-from amct_tensorflow.ops.affine import Affine, Channels, as_affine
-
-# They give data of one channel as many as their constant has, as when a grey image becomes one of three channels.
-_BROADCASTS = frozenset({"Add", "AddV2", "Sub", "Mul", "RealDiv"})
+from amct_tensorflow.ops import trait
+from amct_tensorflow.ops.affine import Affine
+from amct_tensorflow.ops.channels import Channels
+from amct_tensorflow.ops.effects import as_affine
+from amct_tensorflow.ops.traits import Elementwise
 
 
 class _Front(NamedTuple):
@@ -104,10 +105,16 @@ def _affine_of(view: GraphView, node: NodeDef, channels: Channels) -> tuple[Affi
     for index, text in enumerate(node.input):
         if not text.startswith("^") and view.constant(text) is None:
             affine = as_affine(view, node, parse_tensor_name(text).node, channels)
-            if affine is None or (node.op in _BROADCASTS and not _has_channels(view, text, channels)):
+            if affine is None or (_broadcasts(node) and not _has_channels(view, text, channels)):
                 return None
             return affine, index
     return None
+
+
+def _broadcasts(node: NodeDef) -> bool:
+    """Tells whether a node gives data of one channel as many as its constant has, as when a grey image gets three."""
+    elementwise = trait(node.op, Elementwise)
+    return elementwise is not None and elementwise.operands > 1
 
 
 def _has_channels(view: GraphView, text: str, channels: Channels) -> bool:

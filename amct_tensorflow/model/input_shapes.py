@@ -8,6 +8,8 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from amct_tensorflow.errors import ArgumentValueError
 from amct_tensorflow.graph.view import GraphView, attribute
 from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.ops import has
+from amct_tensorflow.ops.traits import Fed
 
 _LONGEST = 2**31
 
@@ -51,7 +53,7 @@ def with_input_shapes(model: FloatModel, shapes: Mapping[str, Sequence[int | Non
     """
     graph_def = GraphDef()
     graph_def.CopyFrom(model.graph_def)
-    inputs = {node.name: node for node in graph_def.node if node.op in ("Placeholder", "PlaceholderWithDefault")}
+    inputs = {node.name: node for node in graph_def.node if has(node.op, Fed)}
     for name, lengths in shapes.items():
         if name not in inputs:
             raise ArgumentValueError(

@@ -8,7 +8,6 @@ from pathlib import Path
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.names import LayerName, OriginalName, PreparedName
-from amct_tensorflow.graph.op_definitions import varying_nodes
 from amct_tensorflow.graph.view import GraphView, Shape, data_inputs, static_shapes
 from amct_tensorflow.model.endpoints import Endpoint, find_inputs, find_outputs
 from amct_tensorflow.model.float_model import FloatModel
@@ -19,6 +18,7 @@ from amct_tensorflow.model.opened_functions import OpenGraph, open_functions
 from amct_tensorflow.model.outline import one_image_shapes
 from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.ops.multiply_accumulates import CARRIERS, multiply_accumulates
+from amct_tensorflow.ops.varying import varying_nodes
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from amct_tensorflow.log import printable
 from amct_tensorflow.model.endpoints import Endpoint
 from amct_tensorflow.model.float_scalings import FloatScaling
 from amct_tensorflow.model.inspection import InspectedLayer, Inspection
-from amct_tensorflow.ops.affine import BATCH_NORM
+from amct_tensorflow.ops import trait
+from amct_tensorflow.ops.affine import PerChannelAffine
 
 _NAMES = 3
 
@@ -59,7 +60,6 @@ def few(names: Sequence[str]) -> str:
 _WIDTH = 120
 _HEADER = ("type", "output", "params", "MACs", "share", "int8", "folded", "name")
 _NUMBERS = ("params", "MACs", "share")
-_SCALES = frozenset({"Mul", "RealDiv"})
 
 
 def format_inspection(inspection: Inspection, width: int | None = None) -> str:
@@ -111,9 +111,9 @@ def _row(inspection: Inspection, layer: InspectedLayer, reasons: Sequence[str]) 
 
 def _folded(layer: InspectedLayer) -> str:
     """Returns short names of the nodes folded into a layer."""
-    scales = any(op in _SCALES for op in layer.absorbed_types)
-    shifts = any(op not in _SCALES for op in layer.absorbed_types)
-    if BATCH_NORM.intersection(layer.absorbed_types) or (scales and shifts):
+    affine = [each for op in layer.absorbed_types if (each := trait(op, PerChannelAffine)) is not None]
+    scales, shifts = any(each.scales for each in affine), any(each.shifts for each in affine)
+    if scales and shifts:
         return "BatchNorm"
     return "scale" if scales else "bias" if shifts else "-"
 

@@ -9,7 +9,8 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.names import LayerName, OriginalName
 from amct_tensorflow.graph.view import GraphView, attribute, data_inputs
-from amct_tensorflow.ops import OP_TYPES, UNQUANTIZED, OpType
+from amct_tensorflow.ops import OP_TYPES, UNQUANTIZED, Quantizable, has, trait
+from amct_tensorflow.ops.traits import ControlFlow, Identity, ReadsVariable, Variable
 
 # Why what stands in a loop, or in a branch of a cond, cannot be quantized.
 IN_LOOP = "it runs inside a loop, any number of times per batch"
@@ -18,9 +19,6 @@ IN_BRANCH = "it stands in a branch that is taken or not as a value in the graph 
 # What models of mixed precision compute in, and what to do about it.
 HALF_PRECISION = (tf.float16.as_datatype_enum, tf.bfloat16.as_datatype_enum)
 IN_FLOAT32 = "build the model under the policy float32 (in Keras, mixed_precision), load its weights and save that"
-
-_VARIABLES = ("Variable", "VariableV2", "VarHandleOp")
-_PASSING_ON = ("Enter", "Identity", "ReadVariableOp", "RefEnter", "RefIdentity", "RefSwitch", "Switch")
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class LayerSpec:
     written_as: OriginalName | None = None
 
     @property
-    def op(self) -> OpType:
+    def op(self) -> Quantizable:
         """What is known of its op type."""
         return OP_TYPES[self.op_type]
 
@@ -104,7 +102,7 @@ def _why_not_type(view: GraphView, node: NodeDef) -> str:
     return unquantized.reason
 
 
-def _why_not_weights(view: GraphView, node: NodeDef, op_type: OpType) -> str | None:
+def _why_not_weights(view: GraphView, node: NodeDef, op_type: Quantizable) -> str | None:
     assert op_type.weight_input is not None
     weights = view.constant(node.input[op_type.weight_input])
     if weights is None:
@@ -119,12 +117,18 @@ def _why_not_weights(view: GraphView, node: NodeDef, op_type: OpType) -> str | N
 def _no_constant(view: GraphView, text: str) -> str:
     """Returns why weights are not constant."""
     node, seen = view.producer(text), set[str]()
-    while node.op in _PASSING_ON and node.name not in seen:
+    while _passes_value_on(node) and node.name not in seen:
         seen.add(node.name)
         node = view.producer(node.input[0])
-    if node.op in _VARIABLES:
+    if has(node.op, Variable):
         return f"its weights are the variable {node.name!r}, as the model is not frozen"
     return "its weights are no constant, but computed"
+
+
+def _passes_value_on(node: NodeDef) -> bool:
+    """Tells whether a node yields the value of a variable, or what it reads as it is, if at all."""
+    is_gate = trait(node.op, ControlFlow) in (ControlFlow.ENTER, ControlFlow.SWITCH)
+    return is_gate or has(node.op, Identity) or has(node.op, ReadsVariable)
 
 
 def find_layers(view: GraphView) -> list[LayerSpec]:

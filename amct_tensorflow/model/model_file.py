@@ -11,24 +11,11 @@ from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 from amct_tensorflow.model.loading.frozen_graph import why_not_importable
 from amct_tensorflow.model.loading.load import load_frozen
-
-# A model holding one of these has been quantized, or is being calibrated, already (spec section 4).
-_QUANTIZED_MARKS = frozenset(
-    {"AscendQuant", "AscendWeightQuant", "AscendDequant", "AscendAntiQuant", "QuantIfmr", "QuantArq", "SearchN"}
-)
+from amct_tensorflow.ops import has, trait
+from amct_tensorflow.ops.traits import FakeQuantizer, Quantized
 
 # What calibration inserts into the caller's graph stands in this scope.
 CALIBRATION_SCOPE = "amct_calibration"
-
-# Kernels of TensorFlow's that compute with integers, and what training inserts to fake them.
-_QUANTIZED_PREFIXES = (
-    "QuantizedConv2D",
-    "QuantizedDepthwiseConv2D",
-    "QuantizedMatMul",
-    "_FusedQuantized",
-    "UniformQuant",
-)
-_FAKE_QUANTIZED_PREFIXES = ("FakeQuantWithMinMax", "QuantizeAndDequantize")
 
 
 def read_model(path: str | Path) -> GraphView:
@@ -123,12 +110,13 @@ def check_not_quantized(view: GraphView, source: str | Path) -> None:
                 f"Node {node.name!r} shows that {source} is being calibrated already. Load the model again for another "
                 "calibration."
             )
-        if node.op in _QUANTIZED_MARKS or node.op.startswith(_QUANTIZED_PREFIXES):
+        if has(node.op, Quantized):
             raise ModelError(
                 f"Node {node.name!r} ({node.op}) shows that {source} is quantized already. Give the original model."
             )
     for function in view.graph_def.library.function:
-        if function.signature.name in _QUANTIZED_MARKS:
+        quantized = trait(function.signature.name, Quantized)
+        if quantized is not None and quantized.is_custom:
             raise ModelError(
                 f"The function library of {source} defines {function.signature.name!r}, a name that the quantized "
                 "model needs for itself. Give the original float model."
@@ -142,7 +130,7 @@ def check_not_fake_quantized(view: GraphView, source: str | Path) -> None:
         ModelError: it fakes quantization.
     """
     for node in view.nodes.values():
-        if node.op.startswith(_FAKE_QUANTIZED_PREFIXES):
+        if has(node.op, FakeQuantizer):
             raise ModelError(
                 f"Node {node.name!r} ({node.op}) shows that {source} was trained for quantization: it holds ranges of "
                 "its own, which a calibration would contradict. Call convert_qat_model, or give the float model "

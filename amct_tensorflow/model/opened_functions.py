@@ -19,12 +19,11 @@ from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, data_inputs, upstream
 from amct_tensorflow.model.layers import IN_BRANCH, IN_LOOP
+from amct_tensorflow.ops import trait
+from amct_tensorflow.ops.traits import Call
 
-_LOOPS = frozenset({"While", "StatelessWhile"})
-_BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
-_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _IN_FUNCTION = "it stands in a function, which is called in a way that cannot be inlined"
-_REASONS = {**dict.fromkeys(_LOOPS, IN_LOOP), **dict.fromkeys(_BRANCHES, IN_BRANCH)}
+_REASONS = {Call.WHILE: IN_LOOP, Call.IF: IN_BRANCH, Call.CASE: IN_BRANCH}
 # Functions may call themselves in a loop.
 _DEEPEST = 5
 
@@ -92,9 +91,10 @@ class _Opener:
     def _arguments(self, call: NodeDef, function: FunctionDef) -> list[str]:
         """Returns the arguments of a call; tensors of unknown shape where the op does not tell them."""
         inputs = data_inputs(call.input)
-        if call.op in _LOOPS or call.op in _CALLS or call.op in self._functions:
+        kind = trait(call.op, Call)
+        if kind in (Call.WHILE, Call.DIRECT) or call.op in self._functions:
             return inputs
-        if call.op in _BRANCHES:
+        if kind in (Call.IF, Call.CASE):
             return inputs[1:]
         return [self._put(self._unknown(call, each.type), call) for each in function.signature.input_arg]
 
@@ -105,7 +105,9 @@ class _Opener:
 
     def _put(self, node: NodeDef, call: NodeDef) -> str:
         """Adds a node of a called function; returns its name."""
-        reasons = [reason for reason in (self._inside.get(str(call.name)), _REASONS.get(call.op)) if reason is not None]
+        kind = trait(call.op, Call)
+        found = (self._inside.get(str(call.name)), _REASONS.get(kind) if kind is not None else None)
+        reasons = [reason for reason in found if reason is not None]
         name = self._editor.add(node, like=call.name)
         self._inside[name] = IN_LOOP if IN_LOOP in reasons else next(iter(reasons), _IN_FUNCTION)
         return name

@@ -21,9 +21,12 @@ from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.nodes import make_node, make_placeholder
 from amct_tensorflow.graph.view import GraphView, Shape, attribute, static_shapes
 from amct_tensorflow.model.model_file import import_graph
+from amct_tensorflow.ops import has, trait
+from amct_tensorflow.ops.traits import ControlFlow, Fed
 
 # The most axes that a tensor of TensorFlow's can have: a longer constant is no shape, nor part of one.
 _MOST_AXES = 254
+_OF_LOOPS = (ControlFlow.ENTER, ControlFlow.EXIT, ControlFlow.NEXT_ITERATION)
 
 
 def import_outline(graph_def: GraphDef, source: str | Path) -> tf.Graph:
@@ -44,9 +47,6 @@ def without_weights(node: NodeDef) -> NodeDef:
     tensor = attribute(node, "value").tensor
     shape = [dimension.size for dimension in tensor.tensor_shape.dim]
     return node if math.prod(shape) <= _MOST_AXES else make_placeholder(node.name, tf.as_dtype(tensor.dtype), shape)
-
-
-_LOOP = frozenset({"Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "RefNextIteration"})
 
 
 def one_image_shapes(view: GraphView, names: Collection[str], images: int = 1) -> dict[str, Shape] | None:
@@ -72,11 +72,11 @@ def one_image_shapes(view: GraphView, names: Collection[str], images: int = 1) -
 
 def _outline(view: GraphView, node: NodeDef, images: int) -> NodeDef:
     """Returns what tells the shapes of a node, without weights, numbers of images, and what goes round in loops."""
-    if node.op in ("Placeholder", "PlaceholderWithDefault"):
+    if has(node.op, Fed):
         shape = tf.TensorShape(attribute(node, "shape").shape if "shape" in node.attr else None)
         if shape.rank and shape[0] is None:
             return make_placeholder(node.name, tf.as_dtype(attribute(node, "dtype").type), [images, *shape[1:]])
-    if node.op in _LOOP or view.closes_loop(node):
+    if trait(node.op, ControlFlow) in _OF_LOOPS or view.closes_loop(node):
         return make_node(node.name, "Identity", node.input[:1], T=attribute(node, "T"))
     copy = NodeDef()
     copy.CopyFrom(without_weights(node))

@@ -1,27 +1,7 @@
-"""The op types that can be quantized (spec section 10): one file each, and one line here."""
+"""What is known of op types: a row of traits each, in ``op_table``, and a file for what can be quantized."""
 
-from amct_tensorflow.ops.avg_pool import AVG_POOL
-from amct_tensorflow.ops.batch_matmul import BATCH_MATMUL, BATCH_MATMUL_V2
-from amct_tensorflow.ops.conv2d import CONV2D
-from amct_tensorflow.ops.conv2d_transpose import CONV2D_TRANSPOSE
-from amct_tensorflow.ops.conv3d import CONV3D
-from amct_tensorflow.ops.depthwise_conv2d import DEPTHWISE_CONV2D
-from amct_tensorflow.ops.matmul import MATMUL
-from amct_tensorflow.ops.op_type import OpType
+from amct_tensorflow.ops.op_table import OP_TYPES, has, op_types_with, trait
+from amct_tensorflow.ops.quantizable import Quantizable
 from amct_tensorflow.ops.unquantized import UNQUANTIZED
 
-__all__ = ["OP_TYPES", "UNQUANTIZED", "OpType"]
-
-OP_TYPES: dict[str, OpType] = {
-    op_type.name: op_type
-    for op_type in (
-        CONV2D,
-        DEPTHWISE_CONV2D,
-        MATMUL,
-        AVG_POOL,
-        CONV2D_TRANSPOSE,
-        CONV3D,
-        BATCH_MATMUL,
-        BATCH_MATMUL_V2,
-    )
-}
+__all__ = ["OP_TYPES", "UNQUANTIZED", "Quantizable", "has", "op_types_with", "trait"]

@@ -5,32 +5,16 @@ here as what constant folding leaves of them: Mul, RealDiv, Add or Sub with one 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import GraphView, attribute, parse_tensor_name
-from amct_tensorflow.ops.op_type import data_format
+from amct_tensorflow.ops.channels import Channels, data_format
 
-BATCH_NORM = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
-# The older of the two knows channels only as the last axis, and has no attribute for that.
-_BIAS_ADD = frozenset({"BiasAdd", "BiasAddV1"})
 _DEFAULT_EPSILON = 1e-4
-
-
-class Channels(NamedTuple):
-    """Where a tensor has its channels.
-
-    Attributes:
-        number: how many there are.
-        axis: which axis counts them, from the end: -1 is the last.
-        rank: number of axes; None if it is not known.
-    """
-
-    number: int
-    axis: int
-    rank: int | None
 
 
 class Affine(NamedTuple):
@@ -60,22 +44,24 @@ class Affine(NamedTuple):
         return bool(np.all(self.scale == self.scale[0]))
 
 
-def as_affine(view: GraphView, node: NodeDef, data: str, channels: Channels) -> Affine | None:
-    """Returns what a node does to the output of node ``data``, None if that is no affine map per channel.
+# Takes a graph, a node of it, the name of a node that it reads, and where the output of that one has its channels;
+# returns what it does to them, None if that is no affine map per channel.
+Read: TypeAlias = Callable[[GraphView, NodeDef, str, Channels], Affine | None]
 
-    Args:
-        view: the graph.
-        node: a node that reads ``data``.
-        data: name of a node.
-        channels: where the output of ``data`` has its channels.
+
+@dataclass(frozen=True)
+class PerChannelAffine:
+    """Is an affine map per channel, if all but its data is constant.
+
+    Attributes:
+        read: returns the map that a node is.
+        scales: whether it multiplies.
+        shifts: whether it adds.
     """
-    if node.op in BATCH_NORM:
-        return _batch_norm(view, node, data, channels)
-    if node.op in _BIAS_ADD:
-        return _bias_add(view, node, data, channels)
-    if node.op in _BINARY:
-        return _binary(view, node, data, channels)
-    return None
+
+    read: Read
+    scales: bool = False
+    shifts: bool = False
 
 
 def _batch_norm(view: GraphView, node: NodeDef, data: str, channels: Channels) -> Affine | None:
@@ -102,6 +88,7 @@ def _reads_statistics(view: GraphView, batch_norm: NodeDef) -> bool:
 
 
 def _bias_add(view: GraphView, node: NodeDef, data: str, channels: Channels) -> Affine | None:
+    """``x + bias``; the older form, BiasAddV1, has channels only as the last axis, and no attribute for that."""
     bias = view.constant(node.input[1])
     if bias is None or parse_tensor_name(node.input[0]).node != data or bias.shape != (channels.number,):
         return None
@@ -112,31 +99,35 @@ def _bias_add(view: GraphView, node: NodeDef, data: str, channels: Channels) -> 
     return Affine(np.ones(channels.number), bias.astype(np.float64)) if matches else None
 
 
-# Per op type, what it makes of ``x`` and a constant, and of a constant and ``x``, as scale and shift.
 _Coefficients = tuple[np.ndarray | float, np.ndarray | float]
-_BINARY: dict[str, tuple[Callable[[np.ndarray], _Coefficients], Callable[[np.ndarray], _Coefficients] | None]] = {
-    "Add": (lambda c: (1.0, c), lambda c: (1.0, c)),
-    "AddV2": (lambda c: (1.0, c), lambda c: (1.0, c)),
-    "Sub": (lambda c: (1.0, -c), lambda c: (-1.0, c)),
-    "Mul": (lambda c: (c, 0.0), lambda c: (c, 0.0)),
-    "RealDiv": (lambda c: (1.0 / c, 0.0), None),
-}
 
 
-def _binary(view: GraphView, node: NodeDef, data: str, channels: Channels) -> Affine | None:
-    sides = [parse_tensor_name(text).node == data for text in node.input[:2]]
-    if sides.count(True) != 1:
-        return None
-    constant = view.constant(node.input[sides.index(False)])
-    coefficients = _BINARY[node.op][sides.index(True)]
-    if constant is None or coefficients is None:
-        return None
-    values = _along_channels(constant, channels)
-    if values is None:
-        return None
-    with np.errstate(all="ignore"):
-        scale, shift = coefficients(values)
-    return Affine(*(np.broadcast_to(np.asarray(each, np.float64), channels.number) for each in (scale, shift)))
+def _binary(
+    of_data: Callable[[np.ndarray], _Coefficients], of_constant: Callable[[np.ndarray], _Coefficients] | None
+) -> Read:
+    """Returns what reads an op of ``x`` and a constant.
+
+    Args:
+        of_data: returns scale and shift from the constant where ``x`` is the first operand.
+        of_constant: the same where the constant is; None if that is no affine map.
+    """
+
+    def read(view: GraphView, node: NodeDef, data: str, channels: Channels) -> Affine | None:
+        sides = [parse_tensor_name(text).node == data for text in node.input[:2]]
+        if sides.count(True) != 1:
+            return None
+        constant = view.constant(node.input[sides.index(False)])
+        coefficients = of_data if sides[0] else of_constant
+        if constant is None or coefficients is None:
+            return None
+        values = _along_channels(constant, channels)
+        if values is None:
+            return None
+        with np.errstate(all="ignore"):
+            scale, shift = coefficients(values)
+        return Affine(*(np.broadcast_to(np.asarray(each, np.float64), channels.number) for each in (scale, shift)))
+
+    return read
 
 
 def _along_channels(constant: np.ndarray, channels: Channels) -> np.ndarray | None:
@@ -149,3 +140,11 @@ def _along_channels(constant: np.ndarray, channels: Channels) -> np.ndarray | No
     if lengths.get(channels.axis, 1) not in (1, channels.number):
         return None
     return np.broadcast_to(constant.reshape(-1), channels.number).astype(np.float64)
+
+
+ADDITION = PerChannelAffine(_binary(lambda c: (1.0, c), lambda c: (1.0, c)), shifts=True)
+SUBTRACTION = PerChannelAffine(_binary(lambda c: (1.0, -c), lambda c: (-1.0, c)), shifts=True)
+PRODUCT = PerChannelAffine(_binary(lambda c: (c, 0.0), lambda c: (c, 0.0)), scales=True)
+QUOTIENT = PerChannelAffine(_binary(lambda c: (1.0 / c, 0.0), None), scales=True)
+BIAS = PerChannelAffine(_bias_add, shifts=True)
+NORMALIZATION = PerChannelAffine(_batch_norm, scales=True, shifts=True)

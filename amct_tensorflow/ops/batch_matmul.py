@@ -13,7 +13,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import attribute
 from amct_tensorflow.ops.matrix_form import ONE_MATRIX
-from amct_tensorflow.ops.op_type import OpType
+from amct_tensorflow.ops.quantizable import Quantizable
 
 
 def _reference(_node: NodeDef, data: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
@@ -33,7 +33,7 @@ def products_of_matrices(node: NodeDef, weights: Sequence[int]) -> Fraction:
     return Fraction(weights[-1 if attribute(node, "adj_y").b else -2])
 
 
-BATCH_MATMUL = OpType(
+BATCH_MATMUL = Quantizable(
     name="BatchMatMul",
     reference=_reference,
     weight_input=1,
@@ -41,6 +41,7 @@ BATCH_MATMUL = OpType(
     input_axis=0,
     channel_axes=(1,),
     output_rank=None,
+    transposed_by="adj_y",
     restriction=_restriction,
     products=products_of_matrices,
     matrix_form=ONE_MATRIX,

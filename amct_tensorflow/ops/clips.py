@@ -1,14 +1,10 @@
 """What clips values to a range: Relu, Relu6, and the larger or smaller of values and a constant."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from tensorflow.core.framework.node_def_pb2 import NodeDef
-
-from amct_tensorflow.graph.view import data_inputs
-
-_FIXED = {"Relu": (0.0, np.inf), "Relu6": (0.0, 6.0)}
 
 
 class Clip(NamedTuple):
@@ -26,25 +22,23 @@ class Clip(NamedTuple):
 NO_CLIP = Clip(-np.inf, np.inf)
 
 
-def as_clip(node: NodeDef, constant: Callable[[str], np.ndarray | None]) -> tuple[Clip, str] | None:
-    """Returns how a node clips, and what, as GraphDef writes the input; None if it does something else.
+@dataclass(frozen=True)
+class Clips:
+    """Clips values, if the bounds that it reads are constants of rank 0.
 
-    Args:
-        node: the node.
-        constant: returns the value of an input, None if it is no constant; bounds are those of rank 0.
+    Attributes:
+        to: returns the range, from the bounds in their order.
+        bounds: how many bounds it reads, beside the values.
+        values_first: whether the values must be its first input.
     """
-    inputs = data_inputs(node.input)
-    if node.op in _FIXED:
-        return Clip(*_FIXED[node.op]), inputs[0]
-    if node.op not in ("Minimum", "Maximum", "ClipByValue"):
-        return None
-    values = [constant(text) for text in inputs]
-    bounds = [float(value) for value in values if value is not None and value.ndim == 0 and not np.isnan(value)]
-    data = [text for text, value in zip(inputs, values, strict=True) if value is None]
-    if len(data) != 1 or len(bounds) != len(inputs) - 1:
-        return None
-    if node.op == "Minimum":
-        return Clip(-np.inf, bounds[0]), data[0]
-    if node.op == "Maximum":
-        return Clip(bounds[0], np.inf), data[0]
-    return (Clip(bounds[0], np.inf).then(Clip(-np.inf, bounds[1])), data[0]) if data[0] == inputs[0] else None
+
+    to: Callable[..., Clip]
+    bounds: int = 0
+    values_first: bool = False
+
+
+RELU = Clips(lambda: Clip(0.0, np.inf))
+RELU6 = Clips(lambda: Clip(0.0, 6.0))
+MINIMUM = Clips(lambda bound: Clip(-np.inf, bound), bounds=1)
+MAXIMUM = Clips(lambda bound: Clip(bound, np.inf), bounds=1)
+BY_VALUE = Clips(lambda low, high: Clip(low, np.inf).then(Clip(-np.inf, high)), bounds=2, values_first=True)

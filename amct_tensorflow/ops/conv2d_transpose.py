@@ -8,8 +8,9 @@ import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import attribute
+from amct_tensorflow.ops.channels import data_format
 from amct_tensorflow.ops.matrix_form import MatrixForm, spread
-from amct_tensorflow.ops.op_type import OpType, always_pads, data_format
+from amct_tensorflow.ops.quantizable import Quantizable, always_pads
 from amct_tensorflow.ops.sliding import from_channels_last, spatial, to_channels_last
 
 
@@ -88,7 +89,7 @@ def _shares(node: NodeDef, axis: int, length: int, reach: int) -> np.ndarray:
     return np.asarray(np.count_nonzero((positions >= 0) & (positions < wanted), axis=0) / wanted)
 
 
-CONV2D_TRANSPOSE = OpType(
+CONV2D_TRANSPOSE = Quantizable(
     name="Conv2DBackpropInput",
     reference=_reference,
     data_input=2,

@@ -8,7 +8,7 @@ import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.ops.matrix_form import MatrixForm
-from amct_tensorflow.ops.op_type import OpType
+from amct_tensorflow.ops.quantizable import Quantizable
 from amct_tensorflow.ops.sliding import from_channels_last, pads, spatial, taps, to_channels_last, window_rows
 
 
@@ -41,7 +41,7 @@ def _weights(matrices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return matrices.transpose(1, 0, 2).reshape(shape)
 
 
-DEPTHWISE_CONV2D = OpType(
+DEPTHWISE_CONV2D = Quantizable(
     name="DepthwiseConv2dNative",
     reference=_reference,
     weight_input=1,

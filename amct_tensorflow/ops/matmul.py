@@ -8,7 +8,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import attribute
 from amct_tensorflow.ops.matrix_form import ONE_MATRIX
-from amct_tensorflow.ops.op_type import OpType
+from amct_tensorflow.ops.quantizable import Quantizable
 
 _FLAGS = ("transpose_a", "transpose_b", "adjoint_a", "adjoint_b")
 
@@ -29,7 +29,7 @@ def _products(node: NodeDef, weights: Sequence[int]) -> Fraction:
     return Fraction(weights[1 if attribute(node, "transpose_b").b else 0])
 
 
-MATMUL = OpType(
+MATMUL = Quantizable(
     name="MatMul",
     reference=_reference,
     weight_input=1,
@@ -37,6 +37,7 @@ MATMUL = OpType(
     input_axis=0,
     channel_axes=(1,),
     output_rank=2,
+    transposed_by="transpose_b",
     restriction=_restriction,
     products=_products,
     matrix_form=ONE_MATRIX,

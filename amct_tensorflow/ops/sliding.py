@@ -1,15 +1,13 @@
-"""What ops that slide a window over an image, or over a volume, have in common, and convolution itself."""
+"""What ops that slide a window over an image, or over a volume, have in common."""
 
-import math
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import attribute
-from amct_tensorflow.ops.matrix_form import MatrixForm, spread
-from amct_tensorflow.ops.op_type import data_format
+from amct_tensorflow.ops.channels import data_format
+from amct_tensorflow.ops.matrix_form import spread
 
 
 def spatial(node: NodeDef, name: str) -> tuple[int, ...]:
@@ -31,30 +29,6 @@ def to_channels_last(node: NodeDef, data: np.ndarray) -> np.ndarray:
 def from_channels_last(node: NodeDef, data: np.ndarray) -> np.ndarray:
     """Returns data with the channels as the last axis in the data format of a node."""
     return data if data_format(node) == "NHWC" else np.moveaxis(data, -1, 1)
-
-
-def convolve(node: NodeDef, data: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """Convolves with filters ``[*window, channels in, channels out]``.
-
-    Filters with fewer channels than the data make a grouped convolution: the first filters see the first channels, and
-    so on (AlexNet, Krizhevsky et al. 2012; TensorFlow has no attribute for it).
-    """
-    assert weights is not None
-    *window, channels, filters = weights.shape
-    channels_last = to_channels_last(node, data)
-    groups = channels_last.shape[-1] // channels
-    grouped = weights.reshape(*window, channels, groups, filters // groups)
-    total = 0
-    for position, seen in taps(node, channels_last, window):
-        per_group = seen.reshape(*seen.shape[:-1], groups, channels)
-        total = total + np.einsum("...gc,cgf->...gf", per_group, grouped[position])
-    sums = np.asarray(total)
-    return from_channels_last(node, sums.reshape(*sums.shape[:-2], filters))
-
-
-def products_of_convolution(_node: NodeDef, weights: Sequence[int]) -> Fraction:
-    """One per weight of a filter ``[*window, channels in, channels out]``."""
-    return Fraction(math.prod(weights[:-1]))
 
 
 def taps(node: NodeDef, data: np.ndarray, window: Sequence[int]) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
@@ -81,25 +55,6 @@ def window_rows(node: NodeDef, data: np.ndarray, window: Sequence[int], most: in
     seen = [values for _, values in taps(node, to_channels_last(node, data), window)]
     chosen = spread(seen[0].shape[:-1], most)
     return np.stack([values[chosen] for values in seen])
-
-
-def _convolution_rows(node: NodeDef, data: np.ndarray, shape: tuple[int, ...], most: int) -> np.ndarray:
-    """The inputs of a group: the window's places, and at each the channels of the group."""
-    *window, channels, _ = shape
-    seen = window_rows(node, data, window, most)
-    grouped = seen.reshape(*seen.shape[:2], -1, channels)
-    return grouped.transpose(2, 1, 0, 3).reshape(-1, seen.shape[1], math.prod(shape[:-1]))
-
-
-def _convolution_matrices(weights: np.ndarray, groups: int) -> np.ndarray:
-    return weights.reshape(-1, groups, weights.shape[-1] // groups).transpose(1, 0, 2)
-
-
-def _convolution_weights(matrices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return matrices.transpose(1, 0, 2).reshape(shape)
-
-
-CONVOLUTION_FORM = MatrixForm(_convolution_rows, _convolution_matrices, _convolution_weights)
 
 
 def pads(node: NodeDef, weights: Sequence[int]) -> bool:

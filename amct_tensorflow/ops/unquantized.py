@@ -8,9 +8,10 @@ from fractions import Fraction
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.ops.batch_matmul import products_of_matrices
+from amct_tensorflow.ops.convolution import products_of_convolution
 from amct_tensorflow.ops.depthwise_conv2d import DEPTHWISE_CONV2D
 from amct_tensorflow.ops.matmul import MATMUL
-from amct_tensorflow.ops.sliding import products_of_convolution, spatial
+from amct_tensorflow.ops.sliding import spatial
 
 
 def unknown_products(_node: NodeDef, _weights: Sequence[int]) -> None:
@@ -18,11 +19,10 @@ def unknown_products(_node: NodeDef, _weights: Sequence[int]) -> None:
 
 
 @dataclass(frozen=True)
-class UnquantizedType:
+class Unquantized:
     """An op type that carries multiply-accumulates, but has no quantized form here.
 
     Attributes:
-        name: TensorFlow's name of it.
         reason: why it has none, as the rest of a sentence about a node.
         weight_input: which input carries the weights.
         weight_rank: how many of the weights' axes, counted from the last, are theirs and not the batch's.
@@ -30,7 +30,6 @@ class UnquantizedType:
             axes; None if they do not tell.
     """
 
-    name: str
     reason: str
     weight_input: int = 1
     weight_rank: int = 2
@@ -47,45 +46,45 @@ def _products_of_transposed_depthwise(node: NodeDef, weights: Sequence[int]) -> 
     return Fraction(math.prod(weights) // weights[2], math.prod(spatial(node, "strides")))
 
 
-_TRANSPOSED_VOLUME = "a transposed convolution of volumes has no quantized form"
+_TRANSPOSED_VOLUME = Unquantized(
+    "a transposed convolution of volumes has no quantized form", weight_rank=5, products=_products_of_transposed
+)
 _OPTIMIZED = "it was made by TensorFlow's graph optimizer; freeze the model without optimizing it"
-_RECURRENT = "it is a whole recurrent layer, whose products cannot be told apart"
-_RECURRENT_TYPES = (
-    "BlockLSTM", "BlockLSTMV2", "LSTMBlockCell", "GRUBlockCell", "CudnnRNN", "CudnnRNNV2", "CudnnRNNV3",
-)  # fmt: skip
-_XLA = "it was exported for XLA; export the model as ops of TensorFlow's own"
+_RECURRENT = Unquantized("it is a whole recurrent layer, whose products cannot be told apart")
+_XLA = Unquantized("it was exported for XLA; export the model as ops of TensorFlow's own")
 
-UNQUANTIZED: dict[str, UnquantizedType] = {
-    op_type.name: op_type
-    for op_type in (
-        UnquantizedType("Einsum", "its equation is no product of data with one matrix of weights"),
-        UnquantizedType("BatchMatMulV3", "the types of its operands may differ", products=products_of_matrices),
-        UnquantizedType("Conv", "this general form of convolutions has no quantized form"),
-        UnquantizedType("SparseMatMul", "a product of sparse matrices has no quantized form", products=MATMUL.products),
-        UnquantizedType("SparseTensorDenseMatMul", "its data is sparse", weight_input=3),
-        UnquantizedType(
-            "Conv2DBackpropInputV2",
-            "this newer form of a transposed convolution has no quantized form",
-            weight_rank=4,
-            products=_products_of_transposed,
-        ),
-        *(
-            UnquantizedType(name, _TRANSPOSED_VOLUME, weight_rank=5, products=_products_of_transposed)
-            for name in ("Conv3DBackpropInput", "Conv3DBackpropInputV2")
-        ),
-        UnquantizedType(
-            "DepthwiseConv2dNativeBackpropInput",
-            "a transposed depthwise convolution has no quantized form",
-            weight_rank=4,
-            products=_products_of_transposed_depthwise,
-        ),
-        UnquantizedType("_FusedConv2D", _OPTIMIZED, weight_rank=4, products=products_of_convolution),
-        UnquantizedType("_FusedConv3D", _OPTIMIZED, weight_rank=5, products=products_of_convolution),
-        UnquantizedType("_FusedDepthwiseConv2dNative", _OPTIMIZED, weight_rank=4, products=DEPTHWISE_CONV2D.products),
-        UnquantizedType("FusedPadConv2D", _OPTIMIZED, 2, weight_rank=4, products=products_of_convolution),
-        UnquantizedType("FusedResizeAndPadConv2D", _OPTIMIZED, 3, weight_rank=4, products=products_of_convolution),
-        UnquantizedType("_FusedMatMul", _OPTIMIZED, products=MATMUL.products),
-        *(UnquantizedType(name, _RECURRENT) for name in _RECURRENT_TYPES),
-        *(UnquantizedType(name, _XLA) for name in ("XlaCallModule", "XlaConvV2", "XlaDotV2")),
-    )
+UNQUANTIZED: dict[str, Unquantized] = {
+    "Einsum": Unquantized("its equation is no product of data with one matrix of weights"),
+    "BatchMatMulV3": Unquantized("the types of its operands may differ", products=products_of_matrices),
+    "Conv": Unquantized("this general form of convolutions has no quantized form"),
+    "SparseMatMul": Unquantized("a product of sparse matrices has no quantized form", products=MATMUL.products),
+    "SparseTensorDenseMatMul": Unquantized("its data is sparse", weight_input=3),
+    "Conv2DBackpropInputV2": Unquantized(
+        "this newer form of a transposed convolution has no quantized form",
+        weight_rank=4,
+        products=_products_of_transposed,
+    ),
+    "DepthwiseConv2dNativeBackpropInput": Unquantized(
+        "a transposed depthwise convolution has no quantized form",
+        weight_rank=4,
+        products=_products_of_transposed_depthwise,
+    ),
+    "Conv3DBackpropInput": _TRANSPOSED_VOLUME,
+    "Conv3DBackpropInputV2": _TRANSPOSED_VOLUME,
+    "_FusedConv2D": Unquantized(_OPTIMIZED, weight_rank=4, products=products_of_convolution),
+    "_FusedConv3D": Unquantized(_OPTIMIZED, weight_rank=5, products=products_of_convolution),
+    "_FusedDepthwiseConv2dNative": Unquantized(_OPTIMIZED, weight_rank=4, products=DEPTHWISE_CONV2D.products),
+    "FusedPadConv2D": Unquantized(_OPTIMIZED, 2, weight_rank=4, products=products_of_convolution),
+    "FusedResizeAndPadConv2D": Unquantized(_OPTIMIZED, 3, weight_rank=4, products=products_of_convolution),
+    "_FusedMatMul": Unquantized(_OPTIMIZED, products=MATMUL.products),
+    "BlockLSTM": _RECURRENT,
+    "BlockLSTMV2": _RECURRENT,
+    "LSTMBlockCell": _RECURRENT,
+    "GRUBlockCell": _RECURRENT,
+    "CudnnRNN": _RECURRENT,
+    "CudnnRNNV2": _RECURRENT,
+    "CudnnRNNV3": _RECURRENT,
+    "XlaCallModule": _XLA,
+    "XlaConvV2": _XLA,
+    "XlaDotV2": _XLA,
 }

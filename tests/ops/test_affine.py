@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.ops.affine import Channels, as_affine
+from amct_tensorflow.ops.channels import Channels
+from amct_tensorflow.ops.effects import as_affine
 
 NUMPY = {"Add": np.add, "AddV2": np.add, "Sub": np.subtract, "Mul": np.multiply, "RealDiv": np.divide}
 

@@ -15,7 +15,7 @@ from amct_tensorflow.export.onnx.onnx_reading import read_onnx_layers
 from amct_tensorflow.export.saturation import can_saturate, saturates
 from amct_tensorflow.export.target import Exported, Saturating, Target, Values
 from amct_tensorflow.export.written import check_written
-from amct_tensorflow.ops.op_type import data_format
+from amct_tensorflow.ops.channels import data_format
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 # Ops of ONNX Runtime that take weights in int8.

@@ -13,12 +13,11 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from amct_tensorflow.errors import ModelError, first_line
 from amct_tensorflow.model.loading.frozen_graph import FrozenModel
 from amct_tensorflow.model.loading.reproducible import reproducible
+from amct_tensorflow.ops import has
+from amct_tensorflow.ops.traits import Fed, Identity, RunsPython, WritesVariable
 
 FREEZE_IT_YOURSELF = "Freeze it in the program that made it, as docs/guide/own_model.md shows, and give the .pb."
 _EXPORT_WITHOUT_STATE = "Export it without lookup tables, queues, and variables that it writes to."
-_PASSING_STATE_ON = ("Identity", "Placeholder")
-_WRITING = ("Assign", "ResourceApply", "ResourceScatter", "Rng", "ScatterAdd", "ScatterSub", "ScatterUpdate")
-_CALLS_OF_PYTHON = ("EagerPyFunc", "PyFunc", "PyFuncStateless")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +63,7 @@ def freeze(inference: Inference, source: Path) -> FrozenModel:
 
 def writer_in(graph_def: GraphDef) -> NodeDef | None:
     """Returns a node of a graph, or of a function in it, that writes to a variable; None if there is none."""
-    return next((node for node in _all_nodes(graph_def) if node.op.startswith(_WRITING)), None)
+    return next((node for node in _all_nodes(graph_def) if has(node.op, WritesVariable)), None)
 
 
 def writes(source: Path, writer: NodeDef) -> ModelError:
@@ -90,7 +89,7 @@ def _check_stateless(graph: tf.Graph, names: Collection[str], source: Path) -> N
     """
     stateful = [op for op in graph.get_operations() if op.name in names and _holds_state((*op.inputs, *op.outputs))]
     if stateful:
-        working = [op for op in stateful if op.type not in _PASSING_STATE_ON]
+        working = [op for op in stateful if not (has(op.type, Identity) or has(op.type, Fed))]
         op = next((op for op in working if op.inputs), next(iter(working), stateful[0]))
         raise ModelError(
             f"Model {source} holds state that cannot become a constant: node {op.name!r} ({op.type}) works on it. "
@@ -104,7 +103,7 @@ def _check_complete(graph_def: GraphDef, source: Path) -> None:
     Raises:
         ModelError: it does.
     """
-    caller = next((node for node in _all_nodes(graph_def) if node.op in _CALLS_OF_PYTHON), None)
+    caller = next((node for node in _all_nodes(graph_def) if has(node.op, RunsPython)), None)
     if caller is not None:
         raise ModelError(
             f"Model {source} calls Python code that is not in it: node {caller.name!r} ({caller.op}). Export it with "

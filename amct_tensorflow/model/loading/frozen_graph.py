@@ -8,9 +8,12 @@ from pathlib import Path
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework import op_def_registry  # there is no public way to ask
 
 from amct_tensorflow.errors import ModelError, ModelNotFoundError
+from amct_tensorflow.ops import trait
+from amct_tensorflow.ops.traits import Reference, Variable
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,24 +86,12 @@ def why_not_importable(graph_def: GraphDef) -> str | None:
     return None
 
 
-# What they do with the value of a reference, these do with a value.
-_OF_VALUES = {
-    "RefEnter": "Enter",
-    "RefExit": "Exit",
-    "RefIdentity": "Identity",
-    "RefMerge": "Merge",
-    "RefNextIteration": "NextIteration",
-    "RefSwitch": "Switch",
-}
-
-
 def pass_values(graph_def: GraphDef) -> None:
     """Turns ops on references into the same ops on values; the graph must not write to references."""
     for node in graph_def.node:
-        node.op = _OF_VALUES.get(node.op, node.op)
-
-
-_VARIABLES = ("Variable", "VariableV2")
+        reference = trait(node.op, Reference)
+        if reference is not None:
+            node.op = reference.of_values
 
 
 def read_frozen_graph(path: Path) -> GraphDef:
@@ -122,9 +113,14 @@ def read_frozen_graph(path: Path) -> GraphDef:
         raise _refusal(path) from error
     if not graph_def.node or any(not node.name or not node.op for node in graph_def.node):
         raise _refusal(path)
-    if not any(node.op in _VARIABLES for node in graph_def.node):
+    if not any(_is_reference(node) for node in graph_def.node):
         pass_values(graph_def)
     return graph_def
+
+
+def _is_reference(node: NodeDef) -> bool:
+    variable = trait(node.op, Variable)
+    return variable is not None and variable.by_reference
 
 
 def _refusal(path: Path) -> ModelError:

@@ -16,6 +16,8 @@ from amct_tensorflow.errors import ModelError, first_line
 from amct_tensorflow.model.loading.freezing import FREEZE_IT_YOURSELF, Inference, writer_in, writes
 from amct_tensorflow.model.loading.frozen_graph import pass_values, why_not_importable
 from amct_tensorflow.model.loading.reproducible import called_functions, needed_nodes, producer
+from amct_tensorflow.ops import trait
+from amct_tensorflow.ops.traits import Call
 
 _SERVING = "serving_default"
 _DEFAULTS = (_SERVING, "default")  # the latter in modules of TensorFlow Hub
@@ -102,7 +104,6 @@ def _choose_signature(names: Collection[str], path: Path) -> str:
 
 _CHECKPOINT = ("variables", "variables")
 _VARIABLE = "VarHandleOp"
-_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 tf1 = tf.compat.v1
 
 
@@ -192,7 +193,7 @@ def _function(graph_def: GraphDef, signature: SignatureDef) -> Any:
     """Returns a frozen graph as a tf.ConcreteFunction from the inputs of a signature to its outputs."""
     ops = {node.name: node.op for node in graph_def.node}
     inputs, outputs = _names(signature.inputs), _names(signature.outputs)
-    if any(ops[producer(name)] in _CALLS for name in outputs):
+    if any(trait(ops[producer(name)], Call) is Call.DIRECT for name in outputs):
         return _named_by_signature(graph_def, signature)
     wrapped = tf1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
     feeds, fetches = ([wrapped.graph.get_tensor_by_name(name) for name in names] for names in (inputs, outputs))

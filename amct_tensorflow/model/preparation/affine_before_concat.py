@@ -18,7 +18,9 @@ from amct_tensorflow.model.fusion import output_channels
 from amct_tensorflow.model.layers import layer_weights, why_not_quantizable
 from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
 from amct_tensorflow.ops import OP_TYPES
-from amct_tensorflow.ops.affine import Affine, Channels, as_affine
+from amct_tensorflow.ops.affine import Affine
+from amct_tensorflow.ops.channels import Channels
+from amct_tensorflow.ops.effects import as_affine
 
 # What may stand between a layer and the concatenation, as this rewrite itself puts it there.
 _AFFINE = frozenset({"BiasAdd", "Mul", "AddV2"})

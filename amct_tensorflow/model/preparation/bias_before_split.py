@@ -15,8 +15,8 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.view import GraphView, data_inputs
 from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
-
-_ADD = frozenset({"Add", "AddV2"})
+from amct_tensorflow.ops import has
+from amct_tensorflow.ops.traits import Sum
 
 
 def bias_before_split(graph: PreparedGraph) -> PreparedGraph:
@@ -43,7 +43,7 @@ def bias_before_split(graph: PreparedGraph) -> PreparedGraph:
 
 def _reshape(graph: PreparedGraph, node: NodeDef) -> NodeDef | None:
     """Returns the Reshape to whose output, read by nobody else, a node adds something."""
-    if node.op not in _ADD or node.name in graph.view.loop_nodes:
+    if not has(node.op, Sum) or node.name in graph.view.loop_nodes:
         return None
     for text in data_inputs(node.input):
         before = graph.view.producer(text)

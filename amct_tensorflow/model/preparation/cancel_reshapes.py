@@ -9,8 +9,8 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.model.preparation.prepared import PreparedGraph
-
-_SHAPE_OPS = frozenset({"Squeeze", "ExpandDims", "Reshape"})
+from amct_tensorflow.ops import trait
+from amct_tensorflow.ops.traits import Moves
 
 
 def cancel_reshapes(graph: PreparedGraph) -> PreparedGraph:
@@ -48,13 +48,14 @@ def _shape_op_before(view: GraphView, node: NodeDef) -> NodeDef | None:
 
 
 def _is_shape_op(node: NodeDef) -> bool:
-    return node.op in _SHAPE_OPS and not any(text.startswith("^") for text in node.input)
+    moves = trait(node.op, Moves)
+    return moves is not None and moves.keeps_order and not any(text.startswith("^") for text in node.input)
 
 
 def _undo_each_other(view: GraphView, first: NodeDef, second: NodeDef) -> bool:
-    if {first.op, second.op} != {"Squeeze", "ExpandDims"}:
-        return False
     squeeze, expand = (first, second) if first.op == "Squeeze" else (second, first)
+    if squeeze.op != "Squeeze" or expand.op != "ExpandDims":
+        return False
     squeezed = list(attribute(squeeze, "squeeze_dims").list.i)
     axis = view.constant(expand.input[1])
     # Negative axes count from the end of tensors of different rank: only equal non-negative ones are sure to match.

@@ -17,11 +17,8 @@ from amct_tensorflow.graph.op_definitions import functions_named, is_stateful
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.preparation.prepared import PreparedGraph
-
-_CHECKS = frozenset({"Assert", "Print", "PrintV2", "CheckNumerics", "CheckNumericsV2"})
-# Stateful for TensorFlow, because they yield data, or call functions, which are looked into.
-_NO_EFFECT = frozenset({"Placeholder", "PlaceholderWithDefault", "Const", *_CHECKS})
-_CALLS = frozenset({"If", "Case", "PartitionedCall", "StatefulPartitionedCall"})
+from amct_tensorflow.ops import has
+from amct_tensorflow.ops.traits import Call, Fed, Observer
 
 
 def drop_ordering(graph: PreparedGraph) -> PreparedGraph:
@@ -37,7 +34,7 @@ def drop_ordering(graph: PreparedGraph) -> PreparedGraph:
     if not changed:
         return graph
     dropped = graph.edited(editor)
-    checks = sum(node.op in _CHECKS and name not in dropped.view.nodes for name, node in graph.view.nodes.items())
+    checks = sum(has(node.op, Observer) and name not in dropped.view.nodes for name, node in graph.view.nodes.items())
     if checks:
         log_for("preparation").info("%d checks and messages (Assert, Print) of the model are left out.", checks)
     return dropped
@@ -53,8 +50,8 @@ def _meaningful_to_wait_for(view: GraphView) -> set[str]:
 def _has_effect(node: NodeDef, library: FunctionDefLibrary, within: frozenset[str]) -> bool:
     """Tells whether a node may do more than its outputs tell; ``within`` are the functions it stands in."""
     called = {name for name in functions_named(node) if name != node.op}
-    if node.op not in _CALLS and not called:
-        return node.op not in _NO_EFFECT and is_stateful(node.op, library)
+    if not has(node.op, Call) and not called:
+        return is_stateful(node.op, library) and not (has(node.op, Fed) or has(node.op, Observer))
     functions = {function.signature.name: function for function in library.function}
     return bool(called & within) or any(
         name not in functions or any(_has_effect(inner, library, within | called) for inner in functions[name].node_def)

@@ -23,8 +23,9 @@ from amct_tensorflow.graph.view import GraphView, attribute, parse_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
+from amct_tensorflow.ops import has
+from amct_tensorflow.ops.traits import ControlFlow, Fed
 
-_NEVER = frozenset({"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond", "PlaceholderWithDefault"})
 _PASSES_ON = frozenset({"Identity", "Const"})
 # A constant may take so many elements, or as many as the file holds of those it follows from; else it would grow.
 _SMALL = 1 << 14
@@ -42,7 +43,7 @@ def fold_constants(graph: PreparedGraph, but: Collection[str] = ()) -> PreparedG
     Raises:
         ModelError: TensorFlow refuses the graph.
     """
-    constant = _constant_nodes(graph.view, _NEVER.union(but))
+    constant = _constant_nodes(graph.view, but)
     wanted = [
         name
         for name in constant
@@ -69,7 +70,7 @@ def fold_constants(graph: PreparedGraph, but: Collection[str] = ()) -> PreparedG
     return graph.edited(editor, origins)
 
 
-def _constant_nodes(view: GraphView, never: Collection[str]) -> dict[str, None]:
+def _constant_nodes(view: GraphView, but: Collection[str]) -> dict[str, None]:
     """Returns the nodes that depend on constants alone, and on no op type of some, in topological order."""
     found: dict[str, None] = {}
     for node in view.topological():
@@ -77,10 +78,16 @@ def _constant_nodes(view: GraphView, never: Collection[str]) -> dict[str, None]:
             is_constant = not node.input
         else:
             follows = bool(node.input) and all(parse_tensor_name(text).node in found for text in node.input)
-            is_constant = follows and node.op not in never and not is_stateful(node.op, view.graph_def.library)
+            is_constant = follows and node.op not in but and _is_function(view, node)
         if is_constant and node.name not in view.loop_nodes:
             found[node.name] = None
     return found
+
+
+def _is_function(view: GraphView, node: NodeDef) -> bool:
+    """Tells whether a node yields the same in every run, if its inputs are the same."""
+    is_fed, may_not_run = has(node.op, Fed), has(node.op, ControlFlow)
+    return not (is_fed or may_not_run or is_stateful(node.op, view.graph_def.library))
 
 
 def _compute(graph: PreparedGraph, names: list[str]) -> dict[str, np.ndarray]:

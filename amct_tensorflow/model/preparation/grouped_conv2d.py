@@ -17,8 +17,8 @@ from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.model.layers import layer_weights, why_not_quantizable
 from amct_tensorflow.model.preparation.prepared import PreparedGraph
-from amct_tensorflow.ops.conv2d import CONV2D
-from amct_tensorflow.ops.op_type import data_format
+from amct_tensorflow.ops.channels import data_format
+from amct_tensorflow.ops.convolution import CONV2D
 from amct_tensorflow.ops.sliding import spatial
 
 _SHARED_ATTRIBUTES = ("T", "strides", "padding", "explicit_paddings", "data_format", "dilations")

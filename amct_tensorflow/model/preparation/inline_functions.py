@@ -23,8 +23,8 @@ from amct_tensorflow.graph.names import PreparedName
 from amct_tensorflow.graph.op_definitions import functions_named
 from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, parse_tensor_name
 from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
-
-_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+from amct_tensorflow.ops import trait
+from amct_tensorflow.ops.traits import Call
 
 
 def inline_functions(graph: PreparedGraph) -> PreparedGraph:
@@ -65,13 +65,14 @@ def _called(view: GraphView, node: NodeDef, functions: Mapping[str, Any]) -> tup
     """Returns which function a node calls, None if none or an undecided one; and which input is the first argument."""
     if node.op in functions:
         return NameAttrList(name=node.op, attr=node.attr), 0
-    if node.op in _CALLS:
+    kind = trait(node.op, Call)
+    if kind is Call.DIRECT:
         return attribute(node, "f").func, 0
-    if node.op in ("If", "StatelessIf"):
+    if kind is Call.IF:
         condition = view.constant(node.input[0])
         if condition is not None:
             return attribute(node, "then_branch" if _is_true(condition) else "else_branch").func, 1
-    if node.op in ("Case", "StatelessCase"):
+    if kind is Call.CASE:
         index, branches = view.constant(node.input[0]), attribute(node, "branches").list.func
         if index is not None and branches:
             return branches[int(index) if 0 <= int(index) < len(branches) else -1], 1

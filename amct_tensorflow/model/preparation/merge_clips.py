@@ -19,7 +19,8 @@ from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import attribute
 from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
-from amct_tensorflow.ops.clips import NO_CLIP, Clip, as_clip
+from amct_tensorflow.ops.clips import NO_CLIP, Clip
+from amct_tensorflow.ops.effects import as_clip
 
 
 class _Chain(NamedTuple):

@@ -24,8 +24,7 @@ from amct_tensorflow.model.preparation.merge_clips import merge_clips
 from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
 from amct_tensorflow.model.preparation.retired_ops import replace_retired_ops
 from amct_tensorflow.model.preparation.skip_identities import skip_identities
-
-_FLAGS = {"MatMul": "transpose_b", "BatchMatMul": "adj_y", "BatchMatMulV2": "adj_y"}
+from amct_tensorflow.ops import OP_TYPES
 
 
 def transpose_weights(graph: PreparedGraph) -> PreparedGraph:
@@ -38,7 +37,8 @@ def transpose_weights(graph: PreparedGraph) -> PreparedGraph:
     editor = graph.editor()
     origins: Origins = {}
     for node in graph.view.graph_def.node:
-        if node.op not in _FLAGS or not attribute(node, _FLAGS[node.op]).b or node.name in graph.view.loop_nodes:
+        flag = OP_TYPES[node.op].transposed_by if node.op in OP_TYPES else None
+        if flag is None or not attribute(node, flag).b or node.name in graph.view.loop_nodes:
             continue
         weights = layer_weights(graph.shaped, node)  # TensorFlow has seen that the node has its inputs
         if weights is None or np.iscomplexobj(weights):  # which adj_y would conjugate, too
@@ -46,7 +46,7 @@ def transpose_weights(graph: PreparedGraph) -> PreparedGraph:
         const = make_const(editor.unique_name(f"{node.name}/transposed_weights"), np.ascontiguousarray(weights.T))
         straight = NodeDef()
         straight.CopyFrom(node)
-        straight.attr[_FLAGS[node.op]].b = False
+        straight.attr[flag].b = False
         straight.input[1] = editor.add(const, like=node.name)
         editor.replace_node(straight)
         origins[const.name] = graph.original_names(node.name)

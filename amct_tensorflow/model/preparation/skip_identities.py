@@ -13,14 +13,8 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.graph.nodes import BARRIER
 from amct_tensorflow.graph.view import GraphView, full_tensor_name
 from amct_tensorflow.model.preparation.prepared import PreparedGraph
-
-# Each passes on its first input; the other inputs of a Print are what it shows.
-_PASSES_ON = frozenset(
-    {"Identity", "StopGradient", "PreventGradient", "CheckNumerics", "CheckNumericsV2", "Print", BARRIER}
-)
-_PASSES_ALL_ON = "IdentityN"
-# What reads one of these is told by it whether, or how often, it runs; others may wait for it to know.
-_TELLS_WHETHER = frozenset({"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"})
+from amct_tensorflow.ops import has, trait
+from amct_tensorflow.ops.traits import ControlFlow, Identity
 
 
 def skip_identities(graph: PreparedGraph) -> PreparedGraph:
@@ -42,9 +36,8 @@ def skip_identities(graph: PreparedGraph) -> PreparedGraph:
 
 def _passed_on(node: NodeDef) -> list[str]:
     """Returns the inputs that a node passes on, in the order of its outputs; none if it does more than that."""
-    if node.op == _PASSES_ALL_ON:
-        return list(map(str, node.input))
-    return [str(node.input[0])] if node.op in _PASSES_ON else []
+    identity = trait(node.op, Identity)
+    return identity.passed_on(node) if identity is not None else []
 
 
 def _can_be_skipped(view: GraphView, name: str) -> bool:
@@ -53,4 +46,5 @@ def _can_be_skipped(view: GraphView, name: str) -> bool:
         return False
     if any(map(view.is_control, view.consumers(name))):
         return False
-    return all(view.producer(text).op not in _TELLS_WHETHER for text in _passed_on(node))
+    # Others may wait for it to know whether, or how often, they run.
+    return not any(has(view.producer(text).op, ControlFlow) for text in _passed_on(node))

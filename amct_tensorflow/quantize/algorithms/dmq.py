@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amct_tensorflow.ops import OpType
+from amct_tensorflow.ops import Quantizable
 
 DEFAULT_STRENGTH = 0.5
 STRENGTHS = (0.2, 0.8)
@@ -67,7 +67,7 @@ class Reader:
         channel_wise: whether every output channel has a scale of its own.
     """
 
-    op: OpType
+    op: Quantizable
     weights: np.ndarray
     channel_wise: bool
 

@@ -8,7 +8,7 @@ from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.model.equalization_groups import EqualizationGroup, find_equalization_groups
 from amct_tensorflow.model.fusion import FusedGraph
-from amct_tensorflow.ops.affine import Channels
+from amct_tensorflow.ops.channels import Channels
 from amct_tensorflow.quantize.algorithms.dmq import Reader, choose_factors
 
 

@@ -19,20 +19,9 @@ from amct_tensorflow.graph.view import (
     parse_tensor_name,
     upstream,
 )
+from amct_tensorflow.ops import has, trait
+from amct_tensorflow.ops.traits import Call, Fed, Iterator, RunState
 
-# Ops that call functions, and are marked as having a state whenever they might have one.
-_CALLS = frozenset(
-    {
-        "While",
-        "StatelessWhile",
-        "If",
-        "StatelessIf",
-        "Case",
-        "StatelessCase",
-        "PartitionedCall",
-        "StatefulPartitionedCall",
-    }
-)
 # Types of tensors that no array can hold.
 _NO_NUMBERS = frozenset({DT_RESOURCE, DT_VARIANT})
 
@@ -103,13 +92,13 @@ def _has_own_data(node: NodeDef, library: FunctionDefLibrary, callers: frozenset
     TensorArrays and stacks have a state, too, but one that each run of the graph makes anew; and what calls functions
     has one only if these have. What yields nothing, such as a NoOp, yields no data.
     """
-    if node.op in _CALLS:
+    if has(node.op, Call):
         called = set(functions_named(node)) - callers
         bodies = [function for function in library.function if function.signature.name in called]
         return any(_has_own_data(each, library, callers | called) for body in bodies for each in body.node_def)
     definition = op_definition(node.op, library)
     yields_nothing = definition is not None and not definition.output_arg
-    if yields_nothing or node.op.startswith(("TensorArray", "Stack")):
+    if yields_nothing or has(node.op, RunState):
         return False
     return is_stateful(node.op, library) or (not data_inputs(node.input) and node.op != "Const")
 
@@ -136,8 +125,8 @@ def _ends(view: GraphView, own: AbstractSet[str]) -> set[str]:
 
 def _is_flow(edge: Consumer) -> bool:
     """Tells whether an edge brings the number that stands for the state of a TensorArray: its last input."""
-    is_last = edge.input_index == len(data_inputs(edge.node.input)) - 1
-    return is_last and edge.node.op.startswith("TensorArray") and edge.node.op != "TensorArrayV3"
+    state = trait(edge.node.op, RunState)
+    return state is not None and state.takes_flow and edge.input_index == len(data_inputs(edge.node.input)) - 1
 
 
 def _first_outside(view: GraphView, names: Iterable[str], inside: Collection[str]) -> set[str]:
@@ -155,7 +144,7 @@ def fed_tensors(view: GraphView, tensors: Iterable[str]) -> list[str]:
     """
     names = upstream(view.nodes, [parse_tensor_name(tensor).node for tensor in tensors])
     read = {full_tensor_name(text) for name in names for text in data_inputs(view.nodes[name].input)}
-    fed = {name for name in names if view.nodes[name].op.startswith(("Placeholder", "IteratorGetNext"))}
+    fed = {name for name in names if any(has(view.nodes[name].op, kind) for kind in (Fed, Iterator))}
     return sorted(tensor for tensor in {*read, *tensors} if parse_tensor_name(tensor).node in fed)
 
 

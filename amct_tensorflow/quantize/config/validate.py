@@ -5,11 +5,10 @@ from collections.abc import Iterable, Mapping
 from amct_tensorflow.errors import ConfigValueError
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.model.layers import LayerSpec, layer_names
+from amct_tensorflow.ops import op_types_with, trait
+from amct_tensorflow.ops.traits import QuantizableInputs
 from amct_tensorflow.quantize.algorithms.activation_algorithm import ActivationAlgorithm
 from amct_tensorflow.quantize.algorithms.dmq import STRENGTHS
-
-# Op types whose inputs can be quantized by tensor_quantize, and how many inputs each has (spec section 10).
-_TENSOR_TYPES = {"MaxPool": 1, "Add": 2, "AddV2": 2}
 
 
 def check_tensor(layer_name: str, input_index: int, op_types: Mapping[str, str], where: str) -> None:
@@ -20,12 +19,14 @@ def check_tensor(layer_name: str, input_index: int, op_types: Mapping[str, str],
     """
     if layer_name not in op_types:
         raise ConfigValueError(f"{where} names {layer_name!r}, which is not in the graph. Correct or delete it.")
-    inputs = _TENSOR_TYPES.get(op_types[layer_name])
+    inputs = trait(op_types[layer_name], QuantizableInputs)
     if inputs is None:
-        kinds = ", ".join(_TENSOR_TYPES)
+        kinds = ", ".join(op_types_with(QuantizableInputs))
         raise ConfigValueError(f"{where}: {layer_name!r} is no {kinds}; inputs of no other op can be quantized.")
-    if not 0 <= input_index < inputs:
-        raise ConfigValueError(f"{where}: input_index of {layer_name!r} is {input_index}; it must be below {inputs}.")
+    if not 0 <= input_index < inputs.count:
+        raise ConfigValueError(
+            f"{where}: input_index of {layer_name!r} is {input_index}; it must be below {inputs.count}."
+        )
 
 
 def check_algorithm(algorithm: ActivationAlgorithm, where: str) -> ActivationAlgorithm:

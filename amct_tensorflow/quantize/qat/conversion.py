@@ -34,9 +34,10 @@ from amct_tensorflow.model.preparation.fold_constants import fold_constants
 from amct_tensorflow.model.preparation.inline_functions import inline_functions
 from amct_tensorflow.model.preparation.prepare import prepare
 from amct_tensorflow.model.preparation.prepared import PreparedGraph
-from amct_tensorflow.ops import OP_TYPES
+from amct_tensorflow.ops import OP_TYPES, op_types_with
+from amct_tensorflow.ops.traits import FakeQuantizer
 from amct_tensorflow.quantize.algorithms.activation_factors import TIE_MARGIN
-from amct_tensorflow.quantize.qat.fake_quantizer import FAKE_QUANTIZERS, as_fake_quantizer, moves, readers, source
+from amct_tensorflow.quantize.qat.fake_quantizer import as_fake_quantizer, is_fake_quantizer, moves, readers, source
 from amct_tensorflow.quantize.qat.layer_quantizers import (
     Unquantizable,
     activation_factors,
@@ -78,7 +79,7 @@ def read_fake_quantized(view: GraphView, outputs: Sequence[str], source_name: st
         ModelError: the graph cannot be prepared.
     """
     inlined = inline_functions(drop_ordering(PreparedGraph.of(view, outputs, source_name)))
-    ranged = fold_constants(inlined, but=FAKE_QUANTIZERS).view
+    ranged = fold_constants(inlined, but=op_types_with(FakeQuantizer)).view
     prepared = prepare(view, outputs, source_name)
     model = _Model(ranged, prepared.shaped, fuse(prepared.shaped, keep=outputs, origins=prepared.origins), outputs)
     decided = {name: model.decide(name) for name in model.candidates()}
@@ -114,7 +115,7 @@ class _Model:
 
     def fake_quantizers(self) -> list[str]:
         """Returns the fake quantizers that are left behind those of weights."""
-        return [node.name for node in self._needed_nodes() if node.op in FAKE_QUANTIZERS]
+        return [node.name for node in self._needed_nodes() if is_fake_quantizer(node)]
 
     def quantizers(self) -> dict[str, tuple[str, LayerFactors]]:
         """Returns per fake quantizer that has the values of int8 what it reads, and its factors."""

@@ -7,22 +7,9 @@ import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import Consumer, GraphView, attribute, parse_tensor_name
+from amct_tensorflow.ops import has, trait, traits
+from amct_tensorflow.ops.clips import RELU, Clips
 from amct_tensorflow.quantize.algorithms.fake_quantizer_ranges import FakeQuantizerRange, fake_quantizer_range
-
-FAKE_QUANTIZERS = (
-    "FakeQuantWithMinMaxArgs",
-    "FakeQuantWithMinMaxVars",
-    "FakeQuantWithMinMaxVarsPerChannel",
-)
-
-# Ops that only move or choose values of their first input, or put zeros, which every fake quantizer can represent, in
-# between: quantizing before and behind them is the same.
-_KEEPS_VALUES = frozenset(
-    {
-        "BatchToSpaceND", "DepthToSpace", "ExpandDims", "Identity", "MaxPool", "Pad", "Relu", "Reshape", "Slice",
-        "Snapshot", "SpaceToBatchND", "SpaceToDepth", "Squeeze", "StridedSlice", "Transpose",
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +27,15 @@ class FakeQuantizer:
     range: FakeQuantizerRange
 
 
+def is_fake_quantizer(node: NodeDef) -> bool:
+    """Tells whether a node rounds to the values of a range."""
+    found = trait(node.op, traits.FakeQuantizer)
+    return found is not None and found.to_range
+
+
 def as_fake_quantizer(view: GraphView, node: NodeDef) -> FakeQuantizer | None:
     """Returns what a node is as a fake quantizer; None if it is none, or has a range that only a run tells."""
-    if node.op not in FAKE_QUANTIZERS:
+    if not is_fake_quantizer(node):
         return None
     if node.op == "FakeQuantWithMinMaxArgs":
         defaults = {"min": -6.0, "max": 6.0}
@@ -65,7 +58,7 @@ def source(view: GraphView, text: str) -> FakeQuantizer | None:
     """Returns the fake quantizer whose values an input has, perhaps moved; None if there is none."""
     tensor = parse_tensor_name(text)
     node = view.nodes[tensor.node]
-    while node.op in _KEEPS_VALUES and tensor.port == 0:
+    while _keeps_values(node) and tensor.port == 0:
         tensor = parse_tensor_name(node.input[0])
         node = view.nodes[tensor.node]
     return as_fake_quantizer(view, node)
@@ -85,4 +78,9 @@ def readers(view: GraphView, name: str) -> Iterator[Consumer]:
 
 def moves(edge: Consumer) -> bool:
     """Tells whether what arrives on an edge is passed on as it is."""
-    return edge.node.op in _KEEPS_VALUES and edge.input_index == 0
+    return _keeps_values(edge.node) and edge.input_index == 0
+
+
+def _keeps_values(node: NodeDef) -> bool:
+    """Tells whether quantizing before and behind a node is the same: every fake quantizer can represent 0."""
+    return has(node.op, traits.Moves) or trait(node.op, Clips) is RELU

@@ -7,7 +7,7 @@ import numpy as np
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.fusion import FusedLayer
-from amct_tensorflow.ops import OP_TYPES, OpType
+from amct_tensorflow.ops import OP_TYPES, Quantizable
 from amct_tensorflow.quantize.algorithms.scales import LARGEST_SCALE, SMALLEST_SCALE
 from amct_tensorflow.quantize.algorithms.weight_steps import serve_layer
 from amct_tensorflow.quantize.qat.fake_quantizer import FakeQuantizer, source
@@ -37,7 +37,7 @@ def activation_factors(quantizer: FakeQuantizer) -> LayerFactors:
     return LayerFactors(scale, int(values.zero_point[0]) - 128)
 
 
-def weight_scales(op: OpType, weights: np.ndarray, quantizer: FakeQuantizer) -> np.ndarray:
+def weight_scales(op: Quantizable, weights: np.ndarray, quantizer: FakeQuantizer) -> np.ndarray:
     """Returns the steps of weights that a fake quantizer has rounded.
 
     Args:
@@ -62,7 +62,7 @@ def weight_scales(op: OpType, weights: np.ndarray, quantizer: FakeQuantizer) -> 
     return scale
 
 
-def _per_output_channel(op: OpType, scales: np.ndarray) -> np.ndarray:
+def _per_output_channel(op: Quantizable, scales: np.ndarray) -> np.ndarray:
     """Returns the scale of each output channel, of scales given for every weight."""
     others = tuple(axis for axis in range(scales.ndim) if axis not in op.channel_axes)
     lowest, highest = scales.min(axis=others).reshape(-1), scales.max(axis=others).reshape(-1)

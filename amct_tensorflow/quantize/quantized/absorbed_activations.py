@@ -14,7 +14,8 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.graph.names import FusedName, QuantizedName
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import attribute, const_value, parse_tensor_name
-from amct_tensorflow.ops.clips import Clip, as_clip
+from amct_tensorflow.ops.clips import Clip
+from amct_tensorflow.ops.effects import as_clip
 from amct_tensorflow.quantize.quantized.ascend_ops import QUANT
 
 

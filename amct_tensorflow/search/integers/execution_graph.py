@@ -18,20 +18,12 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, parse_tensor_name
-from amct_tensorflow.quantize.quantized import ascend_ops
+from amct_tensorflow.ops import has, trait
+from amct_tensorflow.ops.traits import Elementwise, PerImage, Reduction, Sum
 from amct_tensorflow.search.integers import integer_nodes
 from amct_tensorflow.search.integers.integer_nodes import Scope
 from amct_tensorflow.search.integers.kernel_layer import IntegerLayer
 from amct_tensorflow.search.integers.reader_grids import find_reading, only_readers
-
-# What yields as much along the first axis as its first input has, whatever its others are.
-_KEEPING = {
-    "AvgPool", "BiasAdd", "Conv2D", "Conv3D", "DepthwiseConv2dNative", "Elu", "FusedBatchNorm", "FusedBatchNormV2",
-    "FusedBatchNormV3", "Identity", "LeakyRelu", "MatMul", "MaxPool", "Relu", "Relu6", "Selu", "Sigmoid", "Softplus",
-    "Tanh", ascend_ops.ANTI_QUANT, ascend_ops.DEQUANT, ascend_ops.QUANT,
-}  # fmt: skip
-_BROADCASTING = {"Add", "AddV2", "Maximum", "Minimum", "Mul", "RealDiv", "Sub"}
-_REDUCING = {"Max", "Mean", "Sum"}
 
 
 class FirstAxes:
@@ -65,11 +57,12 @@ class FirstAxes:
     def _lengthening(self, node: NodeDef) -> list[str]:
         """Returns the inputs of a node one of which its output is as long as; none if that cannot be told."""
         inputs = data_inputs(node.input)
-        if node.op in _KEEPING:
-            return [] if attribute(node, "transpose_a").b else inputs[:1]
-        if node.op in _BROADCASTING:
+        elementwise = trait(node.op, Elementwise)
+        if elementwise is not None and elementwise.operands > 1:
             return [text for text in inputs if not self._adapts(node, text)]
-        if node.op in _REDUCING:
+        if elementwise is not None or has(node.op, PerImage):
+            return [] if attribute(node, "transpose_a").b else inputs[:1]
+        if has(node.op, Reduction):
             axes = self._view.constant(inputs[1])
             return [] if axes is None or (axes <= 0).any() else inputs[:1]
         return []
@@ -151,7 +144,7 @@ class _Rewrite:
     def _addition(self, layer: IntegerLayer) -> NodeDef | None:
         """Returns the only reader of a product of matrices if it adds a tensor of the same shape to its values."""
         readers = only_readers(self._view, layer.dequantizer, self._outputs)
-        if len(readers) != 1 or readers[0].op not in ("Add", "AddV2") or not layer.is_product:
+        if len(readers) != 1 or not has(readers[0].op, Sum) or not layer.is_product:
             return None
         node = readers[0]
         return node if self._are_alike(*data_inputs(node.input)) and node.name not in self._additions else None

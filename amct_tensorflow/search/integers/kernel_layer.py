@@ -17,7 +17,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework import kernels  # there is no public way to ask which kernels there are
 
 from amct_tensorflow.graph.view import GraphView, Shape, attribute
-from amct_tensorflow.ops.op_type import data_format
+from amct_tensorflow.ops.channels import data_format
 from amct_tensorflow.ops.sliding import margins, spatial
 from amct_tensorflow.quantize.quantized import ascend_ops
 from amct_tensorflow.quantize.quantized.layer_nodes import nodes_of_layer, quantizer_of

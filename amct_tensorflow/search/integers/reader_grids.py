@@ -7,12 +7,10 @@ import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import GraphView, attribute
+from amct_tensorflow.ops.effects import as_clip
 from amct_tensorflow.quantize.quantized.ascend_ops import QUANT
 
 HIGHEST_BYTE = 255
-
-# What may stand between a layer and quantizers with zero point 0: per op type the value that it limits to.
-_LIMITS = {"Relu": np.inf, "Relu6": 6.0}
 
 
 class Reading(NamedTuple):
@@ -38,8 +36,9 @@ def find_reading(view: GraphView, dequantizer: str, outputs: Collection[str]) ->
         outputs: nodes whose own value is requested.
     """
     readers, bound = only_readers(view, dequantizer, outputs), np.inf
-    if len(readers) == 1 and readers[0].op in _LIMITS:
-        bound = _LIMITS[readers[0].op]
+    # A Relu or Relu6 may stand between a layer and quantizers with zero point 0.
+    if len(readers) == 1 and (clips := as_clip(readers[0], lambda _: None)) is not None:
+        bound = clips[0].highest
         readers = only_readers(view, readers[0].name, outputs)
     scales = {attribute(reader, "scale").f for reader in readers if _takes_unsigned(reader)}
     if len(scales) != 1 or not all(map(_takes_unsigned, readers)):

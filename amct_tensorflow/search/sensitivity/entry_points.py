@@ -4,10 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name, upstream
-
-# Ops that make what each run fills anew: StackPushV2 and the like are others.
-_STATES = frozenset({"TensorArray", "TensorArrayV2", "TensorArrayV3", "Stack", "StackV2"})
-_PASSING = frozenset({"Identity", "Enter", "Exit", "Switch", "Merge", "NextIteration"})
+from amct_tensorflow.ops import has, trait
+from amct_tensorflow.ops.traits import ControlFlow, Identity, RunState
 
 
 class DataFlow(NamedTuple):
@@ -64,7 +62,8 @@ def _states(view: GraphView, position: Mapping[str, int]) -> list[tuple[int, int
     """Returns per TensorArray or stack from where to where it is in use: it holds data beside all tensors."""
     spans = []
     for node in view.nodes.values():
-        if node.op in _STATES:
+        state = trait(node.op, RunState)
+        if state is not None and state.makes:
             users = {edge.node.name for name in _passing_on(view, str(node.name)) for edge in view.consumers(name)}
             uses = [position[name] for name in users if name in position]
             spans.append((min(uses, default=0), max(uses, default=0)))
@@ -73,5 +72,5 @@ def _states(view: GraphView, position: Mapping[str, int]) -> list[tuple[int, int
 
 def _passing_on(view: GraphView, handle: str) -> set[str]:
     """Returns a node that yields a handle, and those that pass it on into loops and branches."""
-    passing = {name for name, node in view.nodes.items() if node.op in _PASSING}
+    passing = {name for name, node in view.nodes.items() if has(node.op, Identity) or has(node.op, ControlFlow)}
     return {handle} | view.downstream((edge.node.name for edge in view.consumers(handle)), passing)

@@ -14,7 +14,7 @@ from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.model.fusion import fuse
 from amct_tensorflow.model.preparation.grouped_conv2d import rewrite_grouped_conv2d
-from amct_tensorflow.ops.avg_pool import AVG_POOL
+from amct_tensorflow.ops.pooling import AVG_POOL
 from amct_tensorflow.quantize.algorithms.scales import arq_scales
 from amct_tensorflow.quantize.quantized import ascend_ops
 from amct_tensorflow.quantize.quantized.builder import quantize_graph

@@ -4,8 +4,8 @@ import numpy as np
 import tensorflow as tf
 from graphs import build, tf1
 
-from amct_tensorflow.graph.op_definitions import varying_nodes
 from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.ops.varying import varying_nodes
 
 
 def varying(make, *names):

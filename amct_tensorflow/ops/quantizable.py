@@ -8,17 +8,7 @@ from fractions import Fraction
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.graph.view import attribute
 from amct_tensorflow.ops.matrix_form import MatrixForm
-
-
-def data_format(node: NodeDef) -> str:
-    """Returns ``NHWC`` if the channels of a node's output come last, ``NCHW`` if they come behind the images.
-
-    These are the names that BiasAdd and AscendDequant have for it, however many axes there are between. Ops without the
-    attribute have their channels last.
-    """
-    return attribute(node, "data_format").s.decode().replace("D", "") or "NHWC"
 
 
 def unrestricted(_node: NodeDef) -> None:
@@ -51,7 +41,7 @@ def no_window(_node: NodeDef) -> list[int]:
 
 
 @dataclass(frozen=True)
-class OpType:
+class Quantizable:
     """An op type that can be quantized.
 
     Attributes:
@@ -66,6 +56,7 @@ class OpType:
         output_rank: number of axes of the output; None if it has as many as the data, two at least.
         zero_point: whether the activations may have a zero point.
         is_told_its_output_shape: whether an input says how large the output is, number of images included.
+        transposed_by: the attribute that says that the weights are taken transposed; None if they never are.
         restriction: returns why a node of the type cannot be quantized, None if it can.
         pads: tells from the shape of the weights whether some of them meet no data at some positions of a node.
         products: returns how many products each value of the output sums up on average, from the shape of the weights.
@@ -85,6 +76,7 @@ class OpType:
     output_rank: int | None = 4
     zero_point: bool = True
     is_told_its_output_shape: bool = False
+    transposed_by: str | None = None
     restriction: Callable[[NodeDef], str | None] = unrestricted
     pads: Callable[[NodeDef, Sequence[int]], bool] = never_pads
     products: Callable[[NodeDef, Sequence[int]], Fraction] = no_products

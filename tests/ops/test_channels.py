@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.ops.affine import Channels
-from amct_tensorflow.ops.channel_paths import channels_behind
+from amct_tensorflow.ops.channels import Channels
+from amct_tensorflow.ops.effects import channels_behind
 
 
 def numbered(shape, axis):

@@ -1,0 +1,237 @@
+"""The table of ops: a row for each op type of which anything is known, and how to ask it.
+
+An op type's row holds its traits (``traits``). What an op type that can be quantized needs has a file of its own.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TypeAlias, TypeVar
+
+from amct_tensorflow.ops import affine, channels, clips
+from amct_tensorflow.ops.batch_matmul import BATCH_MATMUL, BATCH_MATMUL_V2
+from amct_tensorflow.ops.channels import ChannelMove, Homogeneous
+from amct_tensorflow.ops.conv2d_transpose import CONV2D_TRANSPOSE
+from amct_tensorflow.ops.convolution import CONV2D, CONV3D
+from amct_tensorflow.ops.depthwise_conv2d import DEPTHWISE_CONV2D
+from amct_tensorflow.ops.matmul import MATMUL
+from amct_tensorflow.ops.pooling import AVG_POOL, POOLING
+from amct_tensorflow.ops.quantizable import Quantizable
+from amct_tensorflow.ops.traits import (
+    BatchNorm,
+    Call,
+    Concatenation,
+    ControlFlow,
+    Convolution,
+    DealsOut,
+    Elementwise,
+    FakeQuantizer,
+    Fed,
+    Identity,
+    Iterator,
+    Moves,
+    Observer,
+    PerImage,
+    PutsTogether,
+    QuantizableInputs,
+    Quantized,
+    ReadsVariable,
+    Reduction,
+    Reference,
+    Root,
+    RunsPython,
+    RunState,
+    Sum,
+    Variable,
+    WritesVariable,
+)
+from amct_tensorflow.ops.unquantized import UNQUANTIZED
+
+Row: TypeAlias = tuple[object, ...]
+_Trait = TypeVar("_Trait")
+
+_IDENTITY: Row = (Identity(), Elementwise(keeps_zero=True), Moves(keeps_order=True), Homogeneous())
+_UNARY: Row = (Elementwise(),)
+_UNARY_OF_ZERO: Row = (Elementwise(keeps_zero=True),)
+_BINARY: Row = (Elementwise(operands=2),)
+_SUM: Row = (*_BINARY, Sum(), affine.ADDITION, Homogeneous(), QuantizableInputs(2))
+_BATCH_NORM: Row = (Elementwise(), BatchNorm(), affine.NORMALIZATION)
+_CUSTOM = Quantized(is_custom=True)
+_RESHAPE = Moves(keeps_order=True)
+
+TABLE: dict[str, Row] = {
+    # Layers; configurations and messages have them in this order.
+    "Conv2D": (CONV2D, Convolution(), PerImage()),
+    "DepthwiseConv2dNative": (DEPTHWISE_CONV2D, Convolution(), PerImage()),
+    "MatMul": (MATMUL, PerImage()),
+    "AvgPool": (AVG_POOL, POOLING, PerImage()),
+    "Conv2DBackpropInput": (CONV2D_TRANSPOSE,),
+    "Conv3D": (CONV3D, Convolution(), PerImage()),
+    "BatchMatMul": (BATCH_MATMUL,),
+    "BatchMatMulV2": (BATCH_MATMUL_V2,),
+    **{name: (each,) for name, each in UNQUANTIZED.items()},
+    # Pooling and sums over axes.
+    "MaxPool": (Moves(), POOLING, PerImage(), QuantizableInputs(1)),
+    "Max": (Reduction(),),
+    "Mean": (Reduction(), Homogeneous(channels.mean)),
+    "Sum": (Reduction(),),
+    # What computes each value by itself.
+    "FusedBatchNorm": _BATCH_NORM,
+    "FusedBatchNormV2": _BATCH_NORM,
+    "FusedBatchNormV3": _BATCH_NORM,
+    "BiasAdd": (Elementwise(), affine.BIAS),
+    "BiasAddV1": (Elementwise(), affine.BIAS),
+    "Add": _SUM,
+    "AddV2": _SUM,
+    "Sub": (*_BINARY, affine.SUBTRACTION),
+    "Mul": (*_BINARY, affine.PRODUCT),
+    "RealDiv": (*_BINARY, affine.QUOTIENT),
+    "Maximum": (*_BINARY, clips.MAXIMUM),
+    "Minimum": (*_BINARY, clips.MINIMUM),
+    "ClipByValue": (clips.BY_VALUE,),
+    "Pow": _BINARY,
+    "SquaredDifference": _BINARY,
+    "Relu": (*_UNARY_OF_ZERO, clips.RELU, Homogeneous()),
+    "Relu6": (*_UNARY_OF_ZERO, clips.RELU6),
+    "LeakyRelu": (*_UNARY_OF_ZERO, Homogeneous()),
+    "Abs": _UNARY_OF_ZERO,
+    "Elu": _UNARY_OF_ZERO,
+    "Selu": _UNARY_OF_ZERO,
+    "Tanh": _UNARY_OF_ZERO,
+    "Erf": _UNARY,
+    "Erfc": _UNARY,
+    "Exp": _UNARY,
+    "Floor": _UNARY,
+    "Log": _UNARY,
+    "Neg": _UNARY,
+    "Round": _UNARY,
+    "Rsqrt": (*_UNARY, Root()),
+    "Sigmoid": _UNARY,
+    "Softplus": _UNARY,
+    "Softsign": _UNARY,
+    "Sqrt": (*_UNARY, Root()),
+    "Square": _UNARY,
+    # What moves values.
+    "Identity": _IDENTITY,
+    "IdentityN": (Identity(all_inputs=True),),
+    "PreventGradient": _IDENTITY,
+    "Snapshot": _IDENTITY,
+    "StopGradient": _IDENTITY,
+    "EnsureShape": (_RESHAPE, ChannelMove(channels.alike)),
+    "ExpandDims": (_RESHAPE, ChannelMove(channels.expand_dims)),
+    "Reshape": (_RESHAPE, ChannelMove(channels.reshape)),
+    "Squeeze": (_RESHAPE, ChannelMove(channels.squeeze)),
+    "Transpose": (Moves(), ChannelMove(channels.transpose)),
+    "BatchToSpace": (Moves(), PutsTogether(), ChannelMove(channels.batch_to_space)),
+    "BatchToSpaceND": (Moves(), PutsTogether(), ChannelMove(channels.batch_to_space_nd)),
+    "SpaceToBatch": (Moves(), DealsOut()),
+    "SpaceToBatchND": (Moves(), DealsOut()),
+    "DepthToSpace": (Moves(),),
+    "SpaceToDepth": (Moves(),),
+    "Slice": (Moves(),),
+    "StridedSlice": (Moves(),),
+    "Pad": (Moves(), Homogeneous(channels.pad)),
+    "ConcatV2": (Concatenation(),),
+    # What looks at values.
+    "Assert": (Observer.CHECK,),
+    "CheckNumerics": (*_IDENTITY, Observer.CHECK),
+    "CheckNumericsV2": (*_IDENTITY, Observer.CHECK),
+    "Print": (*_IDENTITY, Observer.MESSAGE),
+    "PrintV2": (Observer.MESSAGE,),
+    # Where values come from.
+    "Placeholder": (Fed(),),
+    "PlaceholderV2": (Fed(),),
+    "PlaceholderWithDefault": (Fed(has_default=True),),
+    "Variable": (Variable(by_reference=True),),
+    "VariableV2": (Variable(by_reference=True),),
+    "VarHandleOp": (Variable(),),
+    "ReadVariableOp": (ReadsVariable(),),
+    # Branches, loops and functions.
+    "Switch": (ControlFlow.SWITCH,),
+    "Merge": (ControlFlow.MERGE,),
+    "Enter": (ControlFlow.ENTER,),
+    "Exit": (ControlFlow.EXIT,),
+    "NextIteration": (ControlFlow.NEXT_ITERATION,),
+    "LoopCond": (ControlFlow.LOOP_CONDITION,),
+    "RefSwitch": (ControlFlow.SWITCH, Reference("Switch")),
+    "RefMerge": (ControlFlow.MERGE, Reference("Merge")),
+    "RefEnter": (ControlFlow.ENTER, Reference("Enter")),
+    "RefExit": (ControlFlow.EXIT, Reference("Exit")),
+    "RefNextIteration": (ControlFlow.NEXT_ITERATION, Reference("NextIteration")),
+    "RefIdentity": (ReadsVariable(), Reference("Identity")),
+    "PartitionedCall": (Call.DIRECT,),
+    "StatefulPartitionedCall": (Call.DIRECT,),
+    "If": (Call.IF,),
+    "StatelessIf": (Call.IF,),
+    "Case": (Call.CASE,),
+    "StatelessCase": (Call.CASE,),
+    "While": (Call.WHILE,),
+    "StatelessWhile": (Call.WHILE,),
+    "EagerPyFunc": (RunsPython(),),
+    "PyFunc": (RunsPython(),),
+    "PyFuncStateless": (RunsPython(),),
+    # Lists that each run fills anew.
+    "TensorArray": (RunState(makes=True),),
+    "TensorArrayV2": (RunState(makes=True),),
+    "TensorArrayV3": (RunState(makes=True),),
+    "Stack": (RunState(makes=True),),
+    "StackV2": (RunState(makes=True),),
+    # What quantizes.
+    "FakeQuantWithMinMaxArgs": (FakeQuantizer(to_range=True),),
+    "FakeQuantWithMinMaxVars": (FakeQuantizer(to_range=True),),
+    "FakeQuantWithMinMaxVarsPerChannel": (FakeQuantizer(to_range=True),),
+    "AscendQuant": (_CUSTOM, *_UNARY_OF_ZERO),
+    "AscendDequant": (_CUSTOM, *_UNARY),
+    "AscendAntiQuant": (_CUSTOM, *_UNARY),
+    "AscendWeightQuant": (_CUSTOM,),
+    "QuantIfmr": (_CUSTOM,),
+    "QuantArq": (_CUSTOM,),
+    "SearchN": (_CUSTOM,),
+}
+
+# Rows of all op types that begin so, and have none of their own.
+FAMILIES: dict[str, Row] = {
+    "IteratorGetNext": (Iterator(),),
+    "TensorArray": (RunState(takes_flow=True),),
+    "Stack": (RunState(),),
+    "Assign": (WritesVariable(),),
+    "ResourceApply": (WritesVariable(),),
+    "ResourceScatter": (WritesVariable(),),
+    "Rng": (WritesVariable(),),
+    "ScatterAdd": (WritesVariable(),),
+    "ScatterSub": (WritesVariable(),),
+    "ScatterUpdate": (WritesVariable(),),
+    "FakeQuantWithMinMax": (FakeQuantizer(),),
+    "QuantizeAndDequantize": (FakeQuantizer(),),
+    "QuantizedConv2D": (Quantized(),),
+    "QuantizedDepthwiseConv2D": (Quantized(),),
+    "QuantizedMatMul": (Quantized(),),
+    "_FusedQuantized": (Quantized(),),
+    "UniformQuant": (Quantized(),),
+}
+
+
+@cache
+def row(op: str) -> Row:
+    """Returns the traits of an op type; none if nothing is known of it."""
+    families = (each for prefix, each in FAMILIES.items() if op.startswith(prefix))
+    return TABLE.get(op) or next(families, ())
+
+
+def trait(op: str, kind: type[_Trait]) -> _Trait | None:
+    """Returns the trait of a kind that an op type has; None if it is not known to have one."""
+    return next((each for each in row(op) if isinstance(each, kind)), None)
+
+
+def has(op: str, kind: type) -> bool:
+    """Tells whether an op type is known to have a trait of a kind."""
+    return trait(op, kind) is not None
+
+
+def op_types_with(kind: type[_Trait]) -> Mapping[str, _Trait]:
+    """Returns the op types that have a trait of a kind, with it, in the order of the table."""
+    found = ((op, trait(op, kind)) for op in TABLE)
+    return {op: each for op, each in found if each is not None}
+
+
+# The op types that can be quantized (spec section 10).
+OP_TYPES: Mapping[str, Quantizable] = op_types_with(Quantizable)
