@@ -8,7 +8,7 @@ Your class says what a record holds for the model::
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from amct_tensorflow.data import DatasetError, ScannedRecords, parse_records
 from amct_tensorflow.errors import EvaluatorError, ModelError
-from amct_tensorflow.graph.session_options import session_options
+from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.io.progress import ProgressBar
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase, Picture
 from amct_tensorflow.search.workers.shares import Share
@@ -154,22 +154,22 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
             initialize = tf.compat.v1.global_variables_initializer()
         found, expected = [], []
         with (
-            closing(tf.compat.v1.Session(graph=graph, config=session_options(graph, run_often=True))) as session,
+            GraphRunner(graph, run_often=True) as runner,
             ProgressBar(title, len(indices)) as progress,
             _batches_fit(self.batch_size),
         ):
-            session.run(initialize)
+            runner.run(initialize)
             while progress.n < len(indices):
                 try:
                     # The pipeline prepares the next batches while the model runs on this one.
-                    images, labels = session.run(next_batch)
+                    images, labels = runner.run(next_batch)
                 except tf.errors.ResourceExhaustedError:
                     raise
                 except tf.errors.OpError as error:
                     raise self.dataset.find_undecodable(
                         lambda features: self.load(features, height, width), indices.start + int(progress.n)
                     ) from error
-                predictions = session.run(scores, {model_input: images})
+                predictions = runner.run(scores, {model_input: images})
                 self._check_scores(tf.TensorShape(predictions.shape))
                 found.append(np.argmax(predictions, axis=1) + self.first_label)
                 expected.append(labels)

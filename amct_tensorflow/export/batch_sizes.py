@@ -12,10 +12,10 @@ import tensorflow as tf
 from amct_tensorflow.errors import DatasetError
 from amct_tensorflow.export.exported_layer import read_integer_layers
 from amct_tensorflow.export.float_reference import make_float_reference
+from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.graph.view import GraphView, attribute
 from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.model.outline import one_image_shapes
-from amct_tensorflow.results.comparison.running import Runner
 from amct_tensorflow.search.sensitivity.divergence import Divergence
 
 # Kernels sum in another order for another number of images, which moves some integers by one.
@@ -76,12 +76,12 @@ def _is_of_single_images(view: GraphView, outputs: Sequence[str], fed: Values, o
     count = len(fed[open_[0]])
     tensors = list(dict.fromkeys(f"{name}:0" for name in outputs))
     divergence = Divergence(len(tensors))
-    with Runner(import_graph(view.graph_def, "the quantized model")) as runner:
+    with GraphRunner(import_graph(view.graph_def, "the quantized model")) as runner:
         try:
-            among = runner.run(tensors, {f"{name}:0": values for name, values in fed.items()})
+            among = runner.values(tensors, {f"{name}:0": values for name, values in fed.items()})
             for image in {0, count - 1}:
                 part = {name: values[image : image + 1] if name in open_ else values for name, values in fed.items()}
-                alone = runner.run(tensors, {f"{name}:0": values for name, values in part.items()})
+                alone = runner.values(tensors, {f"{name}:0": values for name, values in part.items()})
                 if any(not _is_per_image(among[name], alone[name], count) for name in tensors):
                     return False
                 divergence.add(

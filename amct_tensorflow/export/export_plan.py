@@ -25,6 +25,7 @@ from amct_tensorflow.export.exported_layer import IntegerLayer, read_integer_lay
 from amct_tensorflow.export.float_reference import make_float_reference
 from amct_tensorflow.export.observing import Range, observe
 from amct_tensorflow.export.output_grids import Output, find_outputs_of_layers, grids_of_outputs, output_of
+from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.model_file import import_graph, read_model
@@ -33,7 +34,6 @@ from amct_tensorflow.ops.traits import Sum
 from amct_tensorflow.quantize.algorithms.activation_factors import TIE_MARGIN, ActivationFactors
 from amct_tensorflow.quantize.quantized.model_files import node_map_of
 from amct_tensorflow.quantize.quantized.node_map import read_node_map
-from amct_tensorflow.results.comparison.running import Runner
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 
@@ -48,8 +48,9 @@ def find_ties(view: GraphView, layers: Sequence[IntegerLayer], images: Mapping[s
     behind = view.downstream([layer.dequantizer for layer in layers])
     first = {layer.quantizer: view.nodes[layer.quantizer] for layer in layers if layer.quantizer not in behind}
     tensors = {name: full_tensor_name(node.input[0]) for name, node in first.items()}
-    with Runner(import_graph(view.graph_def, "the quantized model")) as runner:
-        values = runner.run(list(dict.fromkeys(tensors.values())), {f"{name}:0": each for name, each in images.items()})
+    with GraphRunner(import_graph(view.graph_def, "the quantized model")) as runner:
+        feeds = {f"{name}:0": each for name, each in images.items()}
+        values = runner.values(dict.fromkeys(tensors.values()), feeds)
     return frozenset(
         name
         for name, node in first.items()

@@ -1,7 +1,6 @@
 """An evaluator of batches from files, with labels or without."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import DatasetError
 from amct_tensorflow.export.batch_sizes import Values, fixed_batch, in_batches_of
-from amct_tensorflow.graph.session_options import session_options
+from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.graph.view import attribute
 from amct_tensorflow.io.progress import ProgressBar
 from amct_tensorflow.model.endpoints import Endpoint
@@ -83,12 +82,12 @@ class FileEvaluator(AutoCalibrationEvaluatorBase):
         with graph.as_default():
             initialize = tf.compat.v1.global_variables_initializer()
         with (
-            closing(tf.compat.v1.Session(graph=graph, config=session_options(graph, run_often=True))) as session,
+            GraphRunner(graph, run_often=True) as runner,
             ProgressBar(title, len(files), "batches") as progress,
         ):
-            session.run(initialize)
+            runner.run(initialize)
             for batch, images in self._as_taken(self._read(files, progress)):
-                found = session.run(fetches, {f"{name}:0": values for name, values in batch.items()})
+                found = runner.run(fetches, {f"{name}:0": values for name, values in batch.items()})
                 yield found if images is None else [_first(values, images, self._batch) for values in found]
 
     def _read(self, files: Sequence[str | Path], progress: ProgressBar) -> Iterator[dict[str, np.ndarray]]:

@@ -14,9 +14,9 @@ from amct_tensorflow.export.export_plan import ExportPlan
 from amct_tensorflow.export.float_reference import make_float_reference
 from amct_tensorflow.export.output_grids import Output, limits
 from amct_tensorflow.export.target import Exported, Runtime
+from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.model.model_file import import_graph
-from amct_tensorflow.results.comparison.running import Runner
 from amct_tensorflow.results.comparison.tensor_error import TensorError
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 from amct_tensorflow.search.evaluator import Evaluation
@@ -176,8 +176,8 @@ def _compare_layers(plan: ExportPlan, runtime: Runtime) -> dict[str, TensorError
     found = {name: values for name, values in seen.items() if not plan.layer_outputs[name].is_in_phases}
     ends = {name: f"{plan.layer_outputs[name].end}:0" for name in found}
     feeds = {f"{name}:0": values for name, values in plan.images.items()}
-    with Runner(import_graph(plan.view.graph_def, plan.model)) as runner:
-        expected = runner.run(list(dict.fromkeys(ends.values())), feeds)
+    with GraphRunner(import_graph(plan.view.graph_def, plan.model)) as runner:
+        expected = runner.values(dict.fromkeys(ends.values()), feeds)
     errors = {}
     for name, values in found.items():
         errors[name] = TensorError()
@@ -194,8 +194,8 @@ def _compare_outputs(plan: ExportPlan, runtime: Runtime) -> dict[str, OutputErro
     reference = make_float_reference(plan.view, plan.layers.values(), (), plan.outputs)
     values = []
     for graph_def in (reference, plan.view.graph_def):
-        with Runner(import_graph(graph_def, plan.model)) as runner:
-            values.append(runner.run(tensors, feeds))
+        with GraphRunner(import_graph(graph_def, plan.model)) as runner:
+            values.append(runner.values(tensors, feeds))
     in_float, simulated = values
     errors = {}
     for name, found in zip(plan.outputs, runtime.run(plan.images), strict=True):

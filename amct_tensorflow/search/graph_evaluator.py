@@ -1,7 +1,6 @@
 """An evaluator of any model, from raw files of its inputs alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import tensorflow as tf
 
 from amct_tensorflow.data.raw_batches import RawBatches
 from amct_tensorflow.errors import ArgumentTypeError, EvaluatorError
-from amct_tensorflow.graph.session_options import session_options
+from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.io.progress import ProgressBar
 from amct_tensorflow.model.input_shapes import parse_input_shapes
@@ -128,12 +127,12 @@ class GraphEvaluator(AutoCalibrationEvaluatorBase):
             initialize = tf.compat.v1.global_variables_initializer()
         indices = share.of(len(batches))
         with (
-            closing(tf.compat.v1.Session(graph=graph, config=session_options(graph, run_often=True))) as session,
+            GraphRunner(graph, run_often=True) as runner,
             ProgressBar(title, len(indices), "batches") as progress,
         ):
-            session.run(initialize)
+            runner.run(initialize)
             for index in indices:
-                yield session.run(fetches, batches.read(index))
+                yield runner.run(fetches, batches.read(index))
                 progress.update()
 
 

@@ -23,7 +23,7 @@ import amct_tensorflow as amct
 from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError, ExportError, ModelError
 from amct_tensorflow.export import TARGETS
 from amct_tensorflow.export.export_model import export_model
-from amct_tensorflow.graph.session_options import session_options
+from amct_tensorflow.graph.graph_runner import session_options
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.quantize.quantized.builder import quantize_graph
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan

@@ -14,11 +14,11 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import first_line
+from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.graph.names import PreparedName
 from amct_tensorflow.graph.nodes import make_const
 from amct_tensorflow.graph.op_definitions import is_stateful
 from amct_tensorflow.graph.rewrite import subgraph
-from amct_tensorflow.graph.session_options import session_options
 from amct_tensorflow.graph.view import GraphView, attribute, parse_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.model_file import import_graph
@@ -101,11 +101,11 @@ def _compute(graph: PreparedGraph, names: list[str]) -> dict[str, np.ndarray]:
     fitting = _fitting(live, {node.name: _stored_elements(node) for node in part.node if node.op == "Const"})
     operations = [live.get_operation_by_name(name) for name in names]
     wanted = [list(each.outputs) for each in operations if all(tensor.name in fitting for tensor in each.outputs)]
-    with tf.compat.v1.Session(graph=live, config=session_options(live, run_often=False)) as session:
+    with GraphRunner(live) as runner:
         try:
-            values = session.run(wanted)
+            values = runner.run(wanted)
         except tf.errors.OpError:  # of one of them, which perhaps nobody needs
-            values = [_run_alone(session, tensors) for tensors in wanted]
+            values = [_run_alone(runner, tensors) for tensors in wanted]
     return {
         tensor.name: np.asarray(value)
         for tensors, results in zip(wanted, values, strict=True)
@@ -113,10 +113,10 @@ def _compute(graph: PreparedGraph, names: list[str]) -> dict[str, np.ndarray]:
     }
 
 
-def _run_alone(session: tf.compat.v1.Session, tensors: list[tf.Tensor]) -> list[np.ndarray]:
+def _run_alone(runner: GraphRunner, tensors: list[tf.Tensor]) -> list[np.ndarray]:
     """Returns the values of tensors, none if TensorFlow cannot compute them."""
     try:
-        return list(session.run(tensors))
+        return list(runner.run(tensors))
     except tf.errors.OpError as error:
         log_for("preparation").debug("Node %s stays as it is: %s", tensors[0].op.name, first_line(error))
         return []

@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.errors import CalibrationError
+from amct_tensorflow.graph.batch_splitter import BatchSplitter
+from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.log import log_for
@@ -14,9 +16,8 @@ from amct_tensorflow.model.equalization_groups import EqualizationGroup, find_eq
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedLayer
 from amct_tensorflow.quantize.algorithms.dmq import DEFAULT_STRENGTH, balance_factors
-from amct_tensorflow.quantize.calibration.batch_splitter import BatchSplitter
 from amct_tensorflow.quantize.calibration.feed import Feed
-from amct_tensorflow.quantize.calibration.replay import Batch, Replay
+from amct_tensorflow.quantize.calibration.replay import Replay
 from amct_tensorflow.quantize.config.schema import QuantConfig
 
 _Balance = Mapping[LayerName, tuple[float, ...]]
@@ -67,7 +68,7 @@ class Balancer:
         nodes = {PreparedName(name): [text] for name, text in inputs.items()}
         self._feed = Feed(model, fused, nodes, config.batch_num, graph=graph)
         self._replay = Replay(fused, list(inputs), self._feed.tensors)
-        self._splitter = BatchSplitter(self._replay, self._tensors.values(), self._tensors)
+        self._splitter = BatchSplitter(self._replay, self._replay.observed(self._tensors.values(), self._tensors))
         self._looks = [
             self._replay.look_at([self._replay.tensor(tensor)], partial(self._observe, fused.layers[name]))
             for name, tensor in self._tensors.items()

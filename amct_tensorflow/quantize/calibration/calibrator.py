@@ -9,6 +9,8 @@ import tensorflow as tf
 from threadpoolctl import threadpool_limits
 
 from amct_tensorflow.errors import CalibrationError, ConfigValueError
+from amct_tensorflow.graph.batch_splitter import BatchSplitter
+from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.log import log_for
@@ -19,14 +21,13 @@ from amct_tensorflow.quantize.algorithms.distribution import Distribution
 from amct_tensorflow.quantize.algorithms.range_refinement import refine_range
 from amct_tensorflow.quantize.algorithms.scales import arq_scales
 from amct_tensorflow.quantize.algorithms.weight_steps import serve_layer, step_of_nothing
-from amct_tensorflow.quantize.calibration.batch_splitter import BatchSplitter
 from amct_tensorflow.quantize.calibration.feed import Feed
 from amct_tensorflow.quantize.calibration.group_moments import GroupMoments
 from amct_tensorflow.quantize.calibration.layer_analysis import LayerAnalyser, LayerAnalysis
 from amct_tensorflow.quantize.calibration.layer_moments import LayerMoments
 from amct_tensorflow.quantize.calibration.observers import ActivationObservers, ActivationSummary
 from amct_tensorflow.quantize.calibration.output_comparison import Comparison
-from amct_tensorflow.quantize.calibration.replay import Batch, Replay
+from amct_tensorflow.quantize.calibration.replay import Replay
 from amct_tensorflow.quantize.config.schema import QuantConfig, TensorQuantize
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
@@ -122,7 +123,7 @@ class Calibrator:
             wise = {name: config.layers[name].weights.channel_wise for name in config.enabled_layers()}
             self._groups = GroupMoments(self.fused, model.outputs, wise)
         self._prepare()
-        self._splitter = BatchSplitter(self._replay, self._inputs.values(), self._layers)
+        self._splitter = BatchSplitter(self._replay, self._replay.observed(self._inputs.values(), self._layers))
         self._parts: list[Batch] = []
         self._images: int | None = 0
         self._feed.start(self._take, self._complete, self._release)

@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.errors import CalibrationError
+from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import PreparedName
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedGraph
-from amct_tensorflow.quantize.calibration.replay import Batch
 from amct_tensorflow.quantize.calibration.replay_sources import fed_tensors, readers_of, replay_sources
 from amct_tensorflow.quantize.calibration.taps import attach_tap
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.model.fusion import FusedLayer
 from amct_tensorflow.quantize.calibration.output_comparison import Comparison, OutputSums, compare
-from amct_tensorflow.quantize.calibration.replay import Batch, Replay
+from amct_tensorflow.quantize.calibration.replay import Replay
 from amct_tensorflow.quantize.quantized.builder import FLOAT_SCOPE, local_quantized_graph
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 

@@ -16,12 +16,13 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.ops.matrix_form import MatrixForm
 from amct_tensorflow.quantize.algorithms.rounding import SecondMoments, round_to_second_moments
-from amct_tensorflow.quantize.calibration.replay import Batch, Replay
+from amct_tensorflow.quantize.calibration.replay import Replay
 from amct_tensorflow.quantize.config.schema import SECOND_MOMENTS, QuantConfig
 from amct_tensorflow.quantize.quantized.quantization_plan import nearest_integers
 from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors

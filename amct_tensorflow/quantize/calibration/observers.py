@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.errors import CalibrationError
+from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.quantize.algorithms.distribution import Distribution, Observation
-from amct_tensorflow.quantize.calibration.replay import Batch, Replay
+from amct_tensorflow.quantize.calibration.replay import Replay
 
 # As many as a picture of the width of a phone has room for.
 BINS = 96

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.errors import DatasetError, ModelError
+from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 from amct_tensorflow.io.progress import Progress
@@ -20,7 +21,6 @@ from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.results.comparison.correspondence import QuantizedLayer, QuantizedModel
 from amct_tensorflow.results.comparison.input_batches import Batch
-from amct_tensorflow.results.comparison.running import Runner
 from amct_tensorflow.results.comparison.tensor_error import TensorError
 from amct_tensorflow.search.sensitivity.divergence import Divergence
 
@@ -114,9 +114,9 @@ def compare_models(
     ]
     errors, divergence = {name: TensorError() for name in outputs}, Divergence(len(outputs))
     with (
-        Runner(import_graph(original.view.graph_def, original.source)) as float_runner,
-        Runner(import_graph(quantized.view.graph_def, quantized.path)) as quantized_runner,
-        Runner(import_graph(_cut_in_front(quantized, compared), quantized.path)) as alone_runner,
+        GraphRunner(import_graph(original.view.graph_def, original.source)) as float_runner,
+        GraphRunner(import_graph(quantized.view.graph_def, quantized.path)) as quantized_runner,
+        GraphRunner(import_graph(_cut_in_front(quantized, compared), quantized.path)) as alone_runner,
     ):
         runners = _Runners(float_runner, quantized_runner, alone_runner)
         count = 0
@@ -175,9 +175,9 @@ def _cut_in_front(quantized: QuantizedModel, layers: Iterable[ComparedLayer]) ->
 class _Runners:
     """What runs the float model, the quantized one, and the quantized one whose layers read what they are given."""
 
-    original: Runner
-    quantized: Runner
-    alone: Runner
+    original: GraphRunner
+    quantized: GraphRunner
+    alone: GraphRunner
 
 
 class _Step:
@@ -192,11 +192,11 @@ class _Step:
             {f"{name}:0": values for name, values in batch.items() if name in view.nodes} for view in views
         )
         self._outputs = [f"{name}:0" for name in outputs]
-        self._expected = list(runners.original.run(self._outputs, self._feeds).values())
+        self._expected = list(runners.original.values(self._outputs, self._feeds).values())
 
     def compare_outputs(self, errors: Iterable[TensorError], divergence: Divergence) -> None:
         """Compares the outputs of the whole models."""
-        found = list(self._runners.quantized.run(self._outputs, self._quantized_feeds).values())
+        found = list(self._runners.quantized.values(self._outputs, self._quantized_feeds).values())
         for error, expected, actual in zip(errors, self._expected, found, strict=True):
             error.add(expected, actual)
         divergence.add(self._expected, found)
@@ -207,19 +207,20 @@ class _Step:
         for start in range(0, len(layers), _LAYERS_AT_ONCE):
             some = layers[start : start + _LAYERS_AT_ONCE]
             tensors = [each.value for each in some] + [each.read for each in some if each.by_itself]
-            floats = self._runners.original.run(dict.fromkeys(tensors), self._feeds)
-            in_place = self._runners.quantized.run([each.result for each in some], self._quantized_feeds)
+            floats = self._runners.original.values(dict.fromkeys(tensors), self._feeds)
+            in_place = self._runners.quantized.values([each.result for each in some], self._quantized_feeds)
             given = {f"{each.placeholder}:0": floats[each.read] for each in some if each.by_itself}
             results = [each.result for each in some if each.by_itself]
-            alone = self._runners.alone.run(results, {**self._quantized_feeds, **given})
+            alone = self._runners.alone.values(results, {**self._quantized_feeds, **given})
             for each in some:
                 each.in_place.add(floats[each.value], in_place[each.result])
                 if each.by_itself:
                     each.alone.add(floats[each.value], alone[each.result])
                     each.damage.add(self._expected, self._moved_by(each.value, alone[each.result]))
-                    self._runners.original.forget()
+                    # Of each tensor that was given, TensorFlow keeps a graph of its own, with all weights.
+                    self._runners.original.close()
                 progress.advance()
 
     def _moved_by(self, tensor: str, value: np.ndarray) -> list[np.ndarray]:
         """Returns the outputs of the float model in which a tensor has another value."""
-        return list(self._runners.original.run(self._outputs, {**self._feeds, tensor: value}).values())
+        return list(self._runners.original.values(self._outputs, {**self._feeds, tensor: value}).values())

@@ -12,9 +12,9 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.python.util import _pywrap_util_port
 
+from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.session_options import session_options
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.search.integers import integer_nodes
 from amct_tensorflow.search.integers.integer_nodes import Scope
@@ -70,5 +70,5 @@ def _greatest_sums() -> np.ndarray:
     sums = integer_nodes.plain_sums(scope, integer_nodes.sums(scope, layer, data))
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(editor.graph_def(), name="")
-        with tf.compat.v1.Session(graph=graph, config=session_options(graph, run_often=False)) as session:
-            return np.asarray(session.run(f"{sums}:0"))
+        with GraphRunner(graph) as runner:
+            return np.asarray(runner.run(f"{sums}:0"))

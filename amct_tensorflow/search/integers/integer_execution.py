@@ -17,12 +17,11 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from amct_tensorflow.graph.batch_splitter import IMAGES_AT_A_TIME, images_of, some_images
+from amct_tensorflow.graph.graph_runner import Batch, GraphRunner
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.session_options import session_options
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.log import log_for
-from amct_tensorflow.quantize.calibration.batch_splitter import IMAGES_AT_A_TIME
-from amct_tensorflow.quantize.calibration.replay import Batch
 from amct_tensorflow.quantize.quantized.builder import QuantizedGraph, quantize_graph
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.search.integers import integer_nodes
@@ -91,9 +90,8 @@ def check_layers(
         tf.import_graph_def(editor.graph_def(), name="")
         differences = {name: _differences(graph, pairs) for name, pairs in sides.items()}
         feed = {graph.get_tensor_by_name(name): values for name, values in batch.items()}
-        options = session_options(graph, run_often=False)
-        with tf.compat.v1.Session(graph=graph, config=options) as session:
-            found = session.run(differences, feed)
+        with GraphRunner(graph) as runner:
+            found = runner.run(differences, feed)
     return {name: _judged(*each) for name, each in found.items()}
 
 
@@ -185,16 +183,10 @@ class IntegerExecution:
         """Checks layers on a few images, or on a batch as it is where it holds steps that belong together."""
         batch = self._batches[0]
         try:
-            return check_layers(view, layers, self._plan.outputs, _some_images(batch))
+            some = batch if images_of(batch) is None else some_images(batch, 0, IMAGES_AT_A_TIME)
+            return check_layers(view, layers, self._plan.outputs, some)
         except tf.errors.OpError:
             return check_layers(view, layers, self._plan.outputs, batch)
-
-
-def _some_images(batch: Batch) -> dict[str, np.ndarray]:
-    """Returns the first images of a batch, if all of its tensors have as many."""
-    lengths = {len(values) if values.ndim else 0 for values in batch.values()}
-    few = slice(IMAGES_AT_A_TIME) if len(lengths) == 1 else slice(None)
-    return {name: values[few] if values.ndim else values for name, values in batch.items()}
 
 
 def _log(checks: Mapping[str, LayerCheck], simulated: Mapping[str, str]) -> None:

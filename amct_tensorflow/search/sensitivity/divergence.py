@@ -17,6 +17,8 @@ class Divergence:
     error divided by the squared reference if it holds other floats; the share of values that differ otherwise.
     """
 
+    takes_parts = True
+
     def __init__(self, outputs: int) -> None:
         self._outputs = [_OutputDivergence() for _ in range(outputs)]
 

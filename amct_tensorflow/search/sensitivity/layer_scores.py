@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Sequence
 import tensorflow as tf
 
 from amct_tensorflow.errors import ModelError
-from amct_tensorflow.io.progress import Progress
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
@@ -65,10 +64,8 @@ class LayerScores:
         Raises:
             EvaluatorError: a user's sensitivity failed.
         """
-        runs = len(candidates) * len(self._calibration.batches)
-        progress = Progress("Measuring how quantized layers move the outputs", runs)
         try:
-            return self._switchable_model().compare(candidates, base, new_measure, progress.advance)
+            return self._switchable_model().compare(candidates, base, new_measure)
         except ModelError as error:
             # Evaluations may have taken hours by now: do without this rather than lose them.
             log_for("search").warning("How the outputs move cannot be measured: %s", " ".join(str(error).split())[:300])

@@ -34,7 +34,7 @@ class SensitivityBase:
         return self
 
     def output_measure(self, outputs: int) -> "OutputMeasure":
-        """Returns what takes the outputs of the model, so many, part by part."""
+        """Returns what takes the outputs of the model, so many, batch by batch."""
         raise NotImplementedError
 
 
@@ -84,7 +84,10 @@ class OutputDivergenceSensitivity(SensitivityBase):
 
 
 class OutputMeasure(Protocol):
-    """Takes the outputs of the float model, and those of another, part by part."""
+    """Takes the outputs of the float model, and those of another, batch by batch.
+
+    One that has an attribute ``takes_parts`` which is true takes parts of batches, too, which need less memory.
+    """
 
     def add(self, reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> None:
         """Adds the values of every output for some of the images."""
@@ -107,7 +110,7 @@ class _DivergedOutputs(Divergence):
 
 
 class _ComparedOutputs:
-    """Asks a user's ``compare`` about every output of every part; a part counts by its images."""
+    """Asks a user's ``compare`` about every output of every batch; a batch counts by its images."""
 
     def __init__(self, sensitivity: SensitivityBase) -> None:
         self._sensitivity = sensitivity

@@ -9,17 +9,19 @@ are.
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.errors import ModelError
+from amct_tensorflow.graph.batch_splitter import BatchSplitter, images_of, some_images
+from amct_tensorflow.graph.graph_runner import Batch, GraphRunner, placeholder_for
 from amct_tensorflow.graph.names import FusedName
 from amct_tensorflow.graph.rewrite import subgraph
-from amct_tensorflow.graph.session_options import session_options
 from amct_tensorflow.graph.view import GraphView, full_tensor_name, parse_tensor_name, upstream
-from amct_tensorflow.quantize.calibration.replay import Batch
+from amct_tensorflow.io.progress import Progress
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.search.sensitivity.divergence import Divergence
 from amct_tensorflow.search.sensitivity.entry_points import find_entry_points
@@ -27,12 +29,17 @@ from amct_tensorflow.search.sensitivity.switchable_graph import SwitchableGraph,
 
 # At so many tensors the model can be entered; each costs memory, and spares at most its share of the time.
 MAX_CUTS = 8
+# A part of a batch has about as many values, unless it has few images: what is small is run faster in one piece.
+_VALUES_AT_A_TIME = 1 << 21
 # Float outputs up to so many bytes, all batches together, are computed once and kept.
 _LARGEST_REFERENCE = 1 << 28
 
 
 class Measure(Protocol):
-    """Takes the outputs of the float model, and those of a candidate, part by part."""
+    """Takes the outputs of the float model, and those of a candidate, batch by batch.
+
+    One that has an attribute ``takes_parts`` which is true takes parts of batches, too, which need less memory.
+    """
 
     def add(self, reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> None:
         """Adds the values of every output for some of the images."""
@@ -77,65 +84,56 @@ class SwitchableModel:
         self._entry_points = _choose_entry_points(entry_points, position, sorted(self._position.values()))
         self._entry_positions = [position[entry] for entry in self._entry_points]
         switchable = QuantizationPlan(replace(fused, view=view), layers, plan.corrections, self.outputs)
-        self._import(switchable_graph(switchable, self._entry_points), graph, sources)
-        self._references: dict[int, list[np.ndarray]] = {}
-        options = session_options(self._graph, run_often=True)
-        self._session = tf.compat.v1.Session(graph=self._graph, config=options)
+        self._runner = GraphRunner(tf.Graph(), sources, run_often=True)
+        self._import(switchable_graph(switchable, self._entry_points), graph)
+        self._references: dict[tuple[bool, int], list[np.ndarray]] = {}
 
-    def _import(self, switchable: SwitchableGraph, shapes: tf.Graph, sources: Mapping[str, tf.Tensor]) -> None:
-        """Imports the graph behind placeholders for its sources and entry points; a run feeds only some of them."""
-        self._graph = tf.Graph()
-        with self._graph.as_default():
-            self._from_start = tf.compat.v1.placeholder(tf.bool, [])
-            self._sources = {name: _any_number(tensor) for name, tensor in sources.items()}
-            self._entered = [tf.compat.v1.placeholder(tf.bool, []) for _ in self._entry_points]
-            self._fed = [_any_number(shapes.get_tensor_by_name(f"{entry}:0")) for entry in self._entry_points]
-            external = {name: _alive_if(self._from_start, tensor) for name, tensor in self._sources.items()}
-            for entry, entered, fed in zip(self._entry_points, self._entered, self._fed, strict=True):
-                external[switchable.entries[entry]] = _alive_if(entered, fed)
-            external |= {f"^{parse_tensor_name(name).node}": tensor for name, tensor in self._sources.items()}
-            texts = {text for node in switchable.graph_def.node for text in node.input}
-            read = {text if text.startswith("^") else full_tensor_name(text) for text in texts}
-            input_map = {name: tensor for name, tensor in external.items() if name in read}
-            with _told_as_model_error():
-                tf.import_graph_def(switchable.graph_def, name="model", input_map=input_map)
-        self._gates = {name: self._tensor(gate) for name, gate in switchable.gates.items()}
-        with self._graph.as_default():
-            # TensorFlow leaves a node that is fetched as it is, even if it has no kernel for its data format.
-            self._fetches = [tf.identity(self._tensor(switchable.outputs[output])) for output in self.outputs]
-            self._values = [tf.identity(self._tensor(switchable.values[entry])) for entry in self._entry_points]
+    def _import(self, switchable: SwitchableGraph, shapes: tf.Graph) -> None:
+        """Imports the graph behind placeholders for its sources and entry points; a run feeds only some of them.
+
+        All gates are fed as one vector, and all switches of entries as another: each thing fed costs time.
+        """
+        runner = self._runner
+        self._gated = tuple(switchable.gates)
+        with runner.graph.as_default():
+            self._gates = tf.compat.v1.placeholder(tf.bool, [len(self._gated)])
+            self._entered = tf.compat.v1.placeholder(
+                tf.bool, [1 + len(self._entry_points)]
+            )  # the first is for the sources
+            from_start, *entries = tf.unstack(self._entered)
+            gates = [f"{gate}:0" for gate in switchable.gates.values()]
+            self._fed = [placeholder_for(shapes.get_tensor_by_name(f"{entry}:0")) for entry in self._entry_points]
+            given = {name: _alive_if(from_start, tensor) for name, tensor in runner.sources.items()}
+            for entry, entered, fed in zip(self._entry_points, entries, self._fed, strict=True):
+                given[switchable.entries[entry]] = _alive_if(entered, fed)
+            given |= zip(gates, tf.unstack(self._gates), strict=True)
+        with _told_as_model_error():
+            runner.import_behind(switchable.graph_def, "model", given)
+        # TensorFlow leaves a node that is fetched as it is, even if it has no kernel for its data format.
+        self._fetches = [runner.copy_of(self._tensor(switchable.outputs[output])) for output in self.outputs]
+        self._values = [runner.copy_of(self._tensor(switchable.values[entry])) for entry in self._entry_points]
 
     def _tensor(self, node: str) -> tf.Tensor:
-        return self._graph.get_tensor_by_name(f"model/{node}:0")
+        return self._runner.graph.get_tensor_by_name(f"model/{node}:0")
 
     def close(self) -> None:
         """Frees the session."""
-        self._session.close()
+        self._runner.close()
 
-    def divergences(
-        self,
-        candidates: Sequence[Collection[str]],
-        base: Collection[str] = (),
-        on_progress: Callable[[int], None] = lambda _: None,
-    ) -> list[float]:
+    def divergences(self, candidates: Sequence[Collection[str]], base: Collection[str] = ()) -> list[float]:
         """Scores candidate sets.
 
         Args:
             candidates: sets of layers to quantize.
             base: a set from which they differ little; the later in the model, the less there is to run.
-            on_progress: called with the number of candidate runs done since the last call.
 
         Returns:
             Per candidate, how far the outputs lie from those of the float model (see ``Divergence``).
         """
-        return [found.value for found in self.compare(candidates, base, Divergence, on_progress)]
+        return [found.value for found in self.compare(candidates, base, Divergence)]
 
     def compare(
-        self,
-        candidates: Sequence[Collection[str]],
-        base: Collection[str],
-        new_measure: Callable[[int], MeasureT],
-        on_progress: Callable[[int], None] = lambda _: None,
+        self, candidates: Sequence[Collection[str]], base: Collection[str], new_measure: Callable[[int], MeasureT]
     ) -> list[MeasureT]:
         """Gives the outputs of candidate sets to measures, one each, made by ``new_measure(number of outputs)``.
 
@@ -145,24 +143,44 @@ class SwitchableModel:
         """
         measures = [new_measure(len(self.outputs)) for _ in candidates]
         starts = [self._start(set(candidate) ^ set(base)) for candidate in candidates]
-        for index, part in enumerate(self._batches):
-            reference = self._reference(index, part)
+        in_parts = all(getattr(measure, "takes_parts", False) for measure in measures)
+        batches = self._parts if in_parts else self._batches
+        progress = Progress("Measuring how quantized layers move the outputs", len(candidates) * len(batches))
+        for index, batch in enumerate(batches):
+            reference = self._reference(batch, (in_parts, index), len(batches))
             values: list[np.ndarray] = []
             if any(start is not None for start in starts):
-                values = self._run(part, base, None, self._values)
+                values = self._run(batch, base, None, self._values)
             for candidate, start, measure in zip(candidates, starts, measures, strict=True):
                 fed = None if start is None else (start, values[start])
-                measure.add(reference, self._run(part, candidate, fed, self._fetches))
-                on_progress(1)
+                measure.add(reference, self._run(batch, candidate, fed, self._fetches))
+                progress.advance()
         return measures
 
-    def _reference(self, index: int, batch: Batch) -> list[np.ndarray]:
-        """Returns the float outputs of a batch; they are kept for the next time unless they are large."""
-        if index in self._references:
-            return self._references[index]
+    @cached_property
+    def _parts(self) -> list[Batch]:
+        """The batches, cut into parts of a few images where that changes no output."""
+        observed = [*self._fetches, *self._values]
+        splitter = BatchSplitter(
+            self._runner,
+            observed,
+            images_at_a_time=_images_at_a_time(self._batches[0]),
+            feeds=self._switches((), None),
+            module="search",
+        )
+        with _told_as_model_error():
+            return [part for batch in self._batches for part in splitter.split(batch, images_of(batch))]
+
+    def _reference(self, batch: Batch, key: tuple[bool, int], count: int) -> list[np.ndarray]:
+        """Returns the float outputs of one of ``count`` batches; they are kept for the next time unless they are large.
+
+        The key is whether batches are cut, and the number of this one.
+        """
+        if key in self._references:
+            return self._references[key]
         outputs = self._run(batch, (), None, self._fetches)
-        if sum(output.nbytes for output in outputs) * len(self._batches) <= _LARGEST_REFERENCE:
-            self._references[index] = outputs
+        if sum(output.nbytes for output in outputs) * count <= _LARGEST_REFERENCE:
+            self._references[key] = outputs
         return outputs
 
     def _start(self, difference: Collection[str]) -> int | None:
@@ -174,16 +192,20 @@ class SwitchableModel:
     def _run(
         self, batch: Batch, quantized: Collection[str], fed: tuple[int, np.ndarray] | None, fetches: Sequence[tf.Tensor]
     ) -> list[np.ndarray]:
-        feed: dict[tf.Tensor, Any] = {gate: name in quantized for name, gate in self._gates.items()}
-        feed[self._from_start] = fed is None
-        for name, tensor in self._sources.items():
-            feed[tensor] = batch[name][:0] if fed is not None and batch[name].ndim else batch[name]
-        for index, (entered, tensor) in enumerate(zip(self._entered, self._fed, strict=True)):
-            is_fed = fed is not None and fed[0] == index
-            feed[entered] = is_fed
-            feed[tensor] = fed[1] if fed is not None and is_fed else _nothing(tensor)
+        if fed is not None:
+            batch = some_images(batch, 0, 0)
         with _told_as_model_error():
-            return list(self._session.run(list(fetches), feed))
+            return list(self._runner.run(list(fetches), {**batch, **self._switches(quantized, fed)}))
+
+    def _switches(self, quantized: Collection[str], fed: tuple[int, np.ndarray] | None) -> dict[tf.Tensor, Any]:
+        """Returns what is given beside a batch: which layers are quantized, and the values at an entry point."""
+        entered = -1 if fed is None else fed[0]
+        feeds = {tensor: _nothing(tensor) for tensor in self._fed}
+        if fed is not None:
+            feeds[self._fed[entered]] = fed[1]
+        feeds[self._gates] = np.array([name in quantized for name in self._gated], bool)
+        feeds[self._entered] = np.arange(-1, len(self._fed)) == entered
+        return feeds
 
 
 @contextmanager
@@ -195,10 +217,10 @@ def _told_as_model_error() -> Iterator[None]:
         raise ModelError(f"TensorFlow cannot run the switchable model: {error}") from error
 
 
-def _any_number(tensor: tf.Tensor) -> tf.Tensor:
-    """Returns a placeholder for a tensor, of any number of images."""
-    shape = tensor.shape
-    return tf.compat.v1.placeholder(tensor.dtype, [None, *shape[1:]] if shape.rank else shape)
+def _images_at_a_time(batch: Batch) -> int:
+    """Returns how many images a part of a batch should have, a power of two; 0 for few."""
+    values = sum(value.size for value in batch.values()) // (images_of(batch) or 1)
+    return (1 << (_VALUES_AT_A_TIME // max(values, 1)).bit_length()) >> 1
 
 
 def _nothing(tensor: tf.Tensor) -> np.ndarray:

@@ -5,8 +5,8 @@ import pytest
 from forms import FORMS
 from graphs import check_same_values, ops_of, run
 
+from amct_tensorflow.graph.graph_runner import session_options
 from amct_tensorflow.graph.rewrite import subgraph
-from amct_tensorflow.graph.session_options import session_options
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.model_file import import_graph

@@ -7,16 +7,16 @@ read and yield the same values then. They need not come in the same order: behin
 patches of all images in turn.
 """
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from amct_tensorflow.graph.graph_runner import Batch, GraphRunner
 from amct_tensorflow.log import log_for
-from amct_tensorflow.quantize.calibration.output_comparison import sum_of_products
-from amct_tensorflow.quantize.calibration.replay import Batch, Replay
 
-# A part has so many images.
+# A part has so many images, unless it is to have more.
 IMAGES_AT_A_TIME = 16
 # The beginning of a batch that is tried: a few images, and as many as are small enough. What is small may be frames of
 # a recording, which reach far.
@@ -28,32 +28,50 @@ _TOLERANCE = 1e-4
 
 
 class BatchSplitter:
-    """Cuts the batches of one calibration."""
+    """Cuts the batches that a graph is run on."""
 
-    def __init__(self, replay: Replay, inputs: Collection[str], layers: Collection[str]) -> None:
-        """Takes what runs the float model, full names of the tensors to be observed, and the layers that read them.
+    def __init__(
+        self,
+        runner: GraphRunner,
+        tensors: Sequence[tf.Tensor],
+        *,
+        images_at_a_time: int = 0,
+        feeds: Mapping[tf.Tensor, Any] | None = None,
+        module: str = "calibration",
+    ) -> None:
+        """Takes what runs the graph, and how to find out.
 
-        What the layers yield tells whether the same values still stand side by side.
+        Args:
+            runner: what runs the graph on batches of its sources.
+            tensors: what has to be the same. Beside what is observed, that is what is made of it: it tells whether the
+                same values still stand side by side.
+            images_at_a_time: how many images a part has, a power of two; ``IMAGES_AT_A_TIME`` if that is more.
+            feeds: what is given beside a batch.
+            module: in whose name the log says that batches are run as a whole.
         """
-        self._replay = replay
-        self._tensors = tuple(dict.fromkeys((*inputs, *(f"{name}:0" for name in layers))))
+        self._runner = runner
+        self._tensors = tuple(tensors)
+        self._can_tell = runner.takes_any_number(tensors) and all(map(_holds_numbers, tensors))
+        self._images_at_a_time = max(images_at_a_time, IMAGES_AT_A_TIME)
+        self._feeds = feeds or {}
+        self._module = module
         self._is_the_same: bool | None = None  # until it is known
 
     def split(self, batch: Batch, images: int | None) -> list[Batch]:
         """Returns the parts of a batch: of a few images each, or the whole batch alone.
 
         Args:
-            batch: the sources of the replay, by full name.
+            batch: the sources of the runner, by full name.
             images: how many images the caller fed; None if what it fed does not tell. Every source must have as many,
                 or be a scalar.
         """
-        if images is None or images <= IMAGES_AT_A_TIME or not self._replay.takes_any_number(self._tensors):
+        if images is None or images <= self._images_at_a_time or not self._can_tell:
             return [batch]
         if any(value.ndim and len(value) != images for value in batch.values()):
             return [batch]
         if self._is_the_same is None:
-            self._try(_images(batch, 0, _number_to_try(batch, images)))
-        return _parts(batch, images, IMAGES_AT_A_TIME) if self._is_the_same else [batch]
+            self._try(some_images(batch, 0, _number_to_try(batch, images)))
+        return _parts(batch, images, self._images_at_a_time) if self._is_the_same else [batch]
 
     def _try(self, beginning: Batch) -> None:
         """Finds out whether parts tell the same as a whole, unless the images do not differ: they cannot tell then."""
@@ -62,7 +80,7 @@ class BatchSplitter:
         images = max(len(value) for value in beginning.values() if value.ndim)
         self._is_the_same = self._compare(beginning, _parts(beginning, images, _length_to_try(images)))
         if not self._is_the_same:
-            log_for("calibration").info(
+            log_for(self._module).info(
                 "Batches are run as a whole, which takes more memory: from parts of one the model computes something "
                 "else. The first axis of its inputs does not count images that are independent."
             )
@@ -74,16 +92,16 @@ class BatchSplitter:
             self._run([batch], whole)
             self._run(parts, cut)
         except tf.errors.OpError as error:  # such as a Reshape into windows, or patches that make no image
-            log_for("calibration").debug("A part of a batch cannot be run: %s", error.message[:300])
+            log_for(self._module).debug("A part of a batch cannot be run: %s", error.message[:300])
             return False
         return all(one.is_same(other) for one, other in zip(whole, cut, strict=True))
 
     def _run(self, batches: list[Batch], values: list["_Values"]) -> None:
         last: list[tf.Operation] = []
         for tensor, each in zip(self._tensors, values, strict=True):
-            last = [self._replay.look_at([self._replay.tensor(tensor)], each.look, after=last)]
+            last = [self._runner.look_at([tensor], each.look, after=last)]
         for batch in batches:
-            self._replay.run(last, batch)
+            self._runner.run(last, {**batch, **self._feeds})
 
 
 class _Values:
@@ -100,7 +118,8 @@ class _Values:
         self._count += value.size
         with np.errstate(over="ignore", invalid="ignore"):  # it is not here that infinite values are named
             self._ends = np.array([min(self._ends[0], value.min()), max(self._ends[1], value.max())])
-            self._sums += value.sum(dtype=np.float64), sum_of_products(value, value)
+            flat = np.ravel(value)
+            self._sums += flat.sum(dtype=np.float64), np.einsum("i,i->", flat, flat, dtype=np.float64)
 
     def is_same(self, other: "_Values") -> bool:
         if self._count != other._count:
@@ -113,13 +132,23 @@ class _Values:
         )
 
 
-def _images(batch: Batch, start: int, stop: int) -> Batch:
+def _holds_numbers(tensor: tf.Tensor) -> bool:
+    return bool(tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool)
+
+
+def some_images(batch: Batch, start: int, stop: int) -> Batch:
     """Returns some of the images of a batch; scalars belong to all of them."""
     return {name: value[start:stop] if value.ndim else value for name, value in batch.items()}
 
 
+def images_of(batch: Batch) -> int | None:
+    """Returns how many images a batch has: the length of all that is no scalar; None if that differs."""
+    lengths = {len(value) for value in batch.values() if value.ndim}
+    return lengths.pop() if len(lengths) == 1 else None
+
+
 def _parts(batch: Batch, images: int, length: int) -> list[Batch]:
-    return [_images(batch, start, start + length) for start in range(0, images, length)]
+    return [some_images(batch, start, start + length) for start in range(0, images, length)]
 
 
 def _number_to_try(batch: Batch, images: int) -> int:

@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 from graphs import build, build_v1, normal, tf1
 
+from amct_tensorflow.graph import batch_splitter
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.model_file import import_graph
-from amct_tensorflow.quantize.calibration import batch_splitter
 from amct_tensorflow.quantize.calibration.calibrator import Calibrator
 from amct_tensorflow.quantize.config.defaults import default_config
 

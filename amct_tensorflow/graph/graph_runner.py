@@ -1,0 +1,206 @@
+"""Running a graph on batches that were kept.
+
+Values are fetched, which copies them, or looked at while the graph runs. The first axis of what is fed may count
+images; ``BatchSplitter`` finds out whether it does.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+from tensorflow.python.eager import context  # there is no public way to ask what tf.config was told
+
+from amct_tensorflow.errors import AmctError, DatasetError, first_line
+from amct_tensorflow.graph.view import full_tensor_name, parse_tensor_name
+
+# Values of tensors by full name.
+Batch: TypeAlias = Mapping[str, np.ndarray]
+
+
+class GraphRunner:
+    """A session on a graph, opened when something is run, to be closed or to be used in a ``with`` statement.
+
+    Attributes:
+        graph: the graph.
+        sources: per tensor of another graph, by full name, the placeholder in this one that stands for it.
+    """
+
+    def __init__(
+        self,
+        graph: tf.Graph,
+        kept: Mapping[str, tf.Tensor] | None = None,
+        *,
+        run_often: bool = False,
+        in_calling_thread: bool = False,
+    ) -> None:
+        """Takes a graph, and adds placeholders to it.
+
+        Args:
+            graph: the graph.
+            kept: tensors of another graph, of which batches were kept, by full name; see ``import_behind``.
+            run_often: as for ``session_options``.
+            in_calling_thread: likewise.
+        """
+        self.graph = graph
+        self._run_often = run_often
+        self._in_calling_thread = in_calling_thread
+        tensors = kept or {}
+        with graph.as_default():
+            self.sources = {name: placeholder_for(tensor) for name, tensor in tensors.items()}
+        self._takes_any_number = all(map(_is_of_any_number, tensors.values()))
+        self._session: tf.compat.v1.Session | None = None
+        self._copies: dict[str, tf.Tensor] = {}
+        self._error: AmctError | None = None
+
+    def __enter__(self) -> "GraphRunner":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def import_behind(self, graph_def: GraphDef, scope: str, given: Mapping[str, tf.Tensor] | None = None) -> None:
+        """Imports a graph in which the sources take the place of the tensors that they are called after.
+
+        What waits for the node of such a tensor waits for its source.
+
+        Args:
+            graph_def: the graph.
+            scope: what its names get in front.
+            given: tensors to take instead of sources, or the place of other tensors.
+
+        Raises:
+            ValueError: TensorFlow does not take it.
+        """
+        waits = {f"^{parse_tensor_name(name).node}": source for name, source in self.sources.items()}
+        texts = {text for node in graph_def.node for text in node.input}
+        read = {text if text.startswith("^") else full_tensor_name(text) for text in texts}
+        # import_graph_def refuses to map what nothing in the graph reads.
+        mapped = {name: each for name, each in {**self.sources, **(given or {}), **waits}.items() if name in read}
+        with self.graph.as_default():
+            tf.import_graph_def(graph_def, name=scope, input_map=mapped)
+
+    def takes_any_number(self, tensors: Collection[tf.Tensor]) -> bool:
+        """Tells whether the tensors that were kept, and tensors of the graph, may belong to any number of images."""
+        return self._takes_any_number and all(map(_is_of_any_number, tensors))
+
+    def copy_of(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Returns what has the value of a tensor, which itself may be given, or have no kernel for its layout."""
+        if tensor.name not in self._copies:
+            with self.graph.as_default(), self.graph.device(None), tf.control_dependencies(None):
+                self._copies[tensor.name] = tf.identity(tensor)
+        return self._copies[tensor.name]
+
+    def look_at(
+        self, tensors: Sequence[tf.Tensor], look: Callable[..., None], after: Sequence[tf.Operation] = ()
+    ) -> tf.Operation:
+        """Adds an operation that looks at the values of tensors.
+
+        Args:
+            tensors: of the graph.
+            look: is called with their values, which it must neither keep nor change.
+            after: operations to wait for.
+        """
+
+        def tap(*values: np.ndarray) -> np.int32:
+            try:
+                look(*values)
+            except AmctError as error:
+                self._error = error  # TensorFlow would turn it into text
+                raise
+            return np.int32(0)
+
+        with self.graph.as_default(), tf.device("/CPU:0"), tf.control_dependencies(after):
+            return tf.numpy_function(tap, tensors, tf.int32).op
+
+    def run(self, fetches: Any, feeds: Mapping[Any, Any] | None = None) -> Any:
+        """Returns the values of what is fetched, in its structure; an operation has none.
+
+        Args:
+            fetches: tensors, operations or names of tensors, in any structure that a session takes.
+            feeds: what is given, by tensor, by the name of a source, or by that of a tensor.
+
+        Raises:
+            AmctError: what a look raised.
+            tf.errors.OpError: the graph cannot be run so.
+            ValueError, TypeError: a tensor cannot have such a value.
+        """
+        if self._session is None:
+            options = session_options(self.graph, run_often=self._run_often, in_calling_thread=self._in_calling_thread)
+            self._session = tf.compat.v1.Session(graph=self.graph, config=options)
+        self._error = None
+        try:
+            return self._session.run(fetches, {self.sources.get(key, key): each for key, each in (feeds or {}).items()})
+        except tf.errors.OpError:
+            if self._error is not None:
+                raise self._error from None
+            raise
+
+    def values(self, tensors: Iterable[str], feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the values of tensors, by their full names, on what a user gave; any tensor can be given.
+
+        Raises:
+            DatasetError: TensorFlow refuses to run on such values.
+        """
+        fetches = {name: self.copy_of(self.graph.get_tensor_by_name(name)) for name in tensors}
+        try:
+            found: dict[str, np.ndarray] = self.run(fetches, feeds)
+        except tf.errors.ResourceExhaustedError as error:
+            raise DatasetError("There is not enough memory to compare on such batches. Give smaller ones.") from error
+        except (tf.errors.OpError, ValueError, TypeError) as error:
+            raise DatasetError(f"The model cannot be run on this data: {first_line(error)}") from error
+        return found
+
+    def close(self) -> None:
+        """Frees the session, and what TensorFlow keeps of each set of fetches; ``run`` opens another."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+
+def placeholder_for(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns a placeholder for a tensor; its first axis counts images, whose number may change."""
+    shape = tensor.shape
+    return tf.compat.v1.placeholder(tensor.dtype, [None, *shape[1:]] if shape.rank else shape)
+
+
+def _is_of_any_number(tensor: tf.Tensor) -> bool:
+    """Tells whether a tensor may belong to any number of images: it does not if its first axis always is as long."""
+    shape = tensor.shape
+    return bool(shape.rank is None or shape.rank == 0 or shape[0] is None)
+
+
+def session_options(graph: tf.Graph, *, run_often: bool, in_calling_thread: bool = False) -> tf.compat.v1.ConfigProto:
+    """Returns the options of a session on a graph: those that it has by default, which ``tf.config`` sets, and more.
+
+    TensorFlow has no kernels for NCHW on a CPU; its optimizer turns such nodes into NHWC, and must be on then. Nodes
+    that are bound to a device which the machine lacks run elsewhere, as whoever trains on GPUs expects.
+
+    Args:
+        graph: the graph that the session runs.
+        run_often: whether it pays to optimize the graph first, which takes several times as long as running it.
+        in_calling_thread: whether all ops run one after the other in the thread that calls the session.
+    """
+    options = tf.compat.v1.ConfigProto()
+    options.CopyFrom(context.context().config)
+    options.allow_soft_placement = True
+    if in_calling_thread:
+        options.inter_op_parallelism_threads = -1
+    rewrites = options.graph_options.rewrite_options
+    if any(map(_is_nchw, graph.get_operations())):
+        rewrites.cpu_layout_conversion = RewriterConfig.NCHW_TO_NHWC
+        rewrites.min_graph_nodes = -1  # small graphs, too
+    elif not run_often:
+        rewrites.disable_meta_optimizer = True
+    return options
+
+
+def _is_nchw(operation: tf.Operation) -> bool:
+    if "data_format" not in {attribute.name for attribute in operation.op_def.attr}:
+        return False
+    return bool(operation.get_attr("data_format").startswith(b"NC"))
