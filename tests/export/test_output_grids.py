@@ -46,6 +46,32 @@ def test_it_is_seen_through_what_only_moves_values(found):
     assert outputs["conv4"].grid == layers["conv5"].input_grid
 
 
+MOVES = {
+    "reshape": lambda y: tf.reshape(y, [-1, 3, 12, 8]),
+    "transpose": lambda y: tf.transpose(y, [0, 2, 1, 3]),
+    "pad": lambda y: tf.pad(y, [[0, 0], [1, 1], [0, 2], [0, 0]]),
+    "part of an image": lambda y: tf.slice(y, [0, 1, 1, 0], [-1, 4, 4, 8]),
+    "every other row": lambda y: y[:, ::2],
+    "some channels": lambda y: y[..., 3:],
+    "depth to space": lambda y: tf.nn.depth_to_space(y, 2),
+    "space to depth": lambda y: tf.nn.space_to_depth(y, 2),
+    "concatenation": lambda y: tf.concat([y, y], 1),
+    "activation behind": lambda y: tf.nn.relu(tf.nn.depth_to_space(y, 2)),
+}
+
+
+@pytest.mark.parametrize("move", MOVES.values(), ids=MOVES)
+def test_whatever_only_moves_values_hands_the_readers_grid_on(move):
+    def make():
+        y = conv(tf1.placeholder(tf.float32, [None, 6, 6, 3], name="x"), 1, 8)
+        tf.identity(conv(move(y), 2), name="out")
+
+    view = GraphView(calibrate_and_save(build(make), normal((4, 6, 6, 3), 9)))
+    layers = {layer.name: layer for layer in read_integer_layers(view)}
+    outputs = find_outputs_of_layers(view, list(layers.values()), ["out"])
+    assert outputs["conv1"].grid == layers["conv2"].input_grid
+
+
 def test_a_float_op_asks_for_an_observed_range(found):
     _, outputs = found
     assert outputs["conv3"].is_observed and outputs["conv3"].beside_sums is None
