@@ -1,1 +1,1 @@
-"""Observing activations, choosing factors, measuring what quantization does to each layer."""
+"""Calibration: observes activations, chooses factors, and measures the error of each layer."""

@@ -26,8 +26,8 @@ _Balance = Mapping[LayerName, tuple[float, ...]]
 class Balancer:
     """Observes ``batch_num`` batches of a live graph, then computes the factors of equalization groups.
 
-    A group takes part if one of the layers that read it is quantized, and asks for it; without any layer that asks,
-    all that are quantized do. Where layers of one group ask for different strengths, their mean counts.
+    A group is balanced if one of its quantized readers asks for it; if no layer asks, all groups with a quantized
+    reader are. If readers of a group ask for different strengths, their mean counts.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Balancer:
 
     @property
     def error(self) -> Exception | None:
-        """What went wrong inside the caller's session, where TensorFlow would turn it into text; else None."""
+        """The error inside the caller's session, which TensorFlow would turn into text; None without one."""
         return self._feed.error if self._strengths else None
 
     def _observe(self, layer: FusedLayer, value: np.ndarray) -> None:
@@ -133,7 +133,7 @@ class Balancer:
 
 
 def _mean_strength(group: EqualizationGroup, strengths: Mapping[LayerName, float]) -> float:
-    """Returns how strongly to balance a group; 0 if no layer that reads it asks for it."""
+    """Returns the strength of a group; 0 if no reader asks for balancing."""
     asked = [strengths[name] for name in group.readers if name in strengths]
     return float(np.mean(asked)) if asked else 0.0
 

@@ -1,4 +1,4 @@
-"""Calibrating a model with batches that somebody else runs, such as an evaluator."""
+"""Calibrates a model with batches that an evaluator runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,7 +19,7 @@ Run = Callable[[tf.Graph, Sequence[str]], None]
 def prepare_calibration(
     model: FloatModel, config: QuantConfig, run: Run, *, for_search: bool = False, comparison: Comparison | None = None
 ) -> Callable[[], CalibrationResult]:
-    """Prepares a calibration, so that what is wrong with model and configuration shows at once.
+    """Prepares a calibration, so that errors in model and configuration show at once.
 
     Layers are balanced first, if the configuration asks for it; that runs the batches through a graph of its own.
 
@@ -31,10 +31,10 @@ def prepare_calibration(
         comparison: as for ``Calibrator``.
 
     Returns:
-        What calibrates.
+        A function that calibrates.
 
     Raises:
-        AmctError: the model cannot be calibrated so; from what is returned, also that too few batches were run.
+        AmctError: the model cannot be calibrated so. The returned function raises it if too few batches were run.
     """
     balance = _balance(model, config, run) if config.asks_for_balancing() else {}
     calibrator = Calibrator(
@@ -49,7 +49,7 @@ def prepare_calibration(
 
 
 def _balance(model: FloatModel, config: QuantConfig, run: Run) -> Mapping[LayerName, tuple[float, ...]]:
-    """Returns by what to divide the inputs of layers, from calibration data run through a graph of its own."""
+    """Returns the balance factors, from calibration data that is run through a graph of its own."""
     graph = import_graph(model.graph_def, model.source)
     balancer = Balancer(model, config, lambda _: None, graph=graph)
     if balancer.result is None:

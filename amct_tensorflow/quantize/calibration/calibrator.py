@@ -1,4 +1,4 @@
-"""One calibration: taps feed it from the caller's session, and after the last batch it has factors for every layer."""
+"""Calibrates the layers of a model on batches that taps in the caller's session collect."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,18 +35,18 @@ from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactor
 
 @dataclass(frozen=True, eq=False)
 class CalibrationResult:
-    """What a calibration found.
+    """The findings of a calibration.
 
     Attributes:
         factors: per layer name, its factors; per ``op:input`` of tensor_quantize, those of the tensor.
-        corrections: per layer name, what brings it closer to the float one; layers without are left out.
-        analyses: per layer name, what a search wants to know; empty if none follows.
+        corrections: per layer name, its corrections; layers without any are left out.
+        analyses: per layer name, the measured effect of quantization; empty if no search follows.
         batches: per calibration batch, the values of the tensors from which the outputs follow, by full tensor name;
             empty if no search follows.
         balance: per layer whose input was divided by factors, those factors; see ``equalize``.
-        summaries: per layer name and per ``op:input``, what its input looked like; empty if no search follows.
-        images: number of calibration images: the length of what the caller fed, along its first axis; None if no search
-            follows, or inputs differ in it.
+        summaries: per layer name and per ``op:input``, a histogram of its input; empty if no search follows.
+        images: number of calibration images, which is the length of the fed tensors along their first axis; None if no
+        search follows, or if the fed tensors differ in it.
         unquantizable: per layer that stays in float because no factors serve it, why.
     """
 
@@ -60,7 +60,7 @@ class CalibrationResult:
     unquantizable: Mapping[LayerName, str] = field(default_factory=dict)
 
     def plan(self, fused: FusedGraph, outputs: Sequence[str]) -> QuantizationPlan:
-        """Returns how to quantize a model that is fused as it was calibrated."""
+        """Returns the plan that quantizes a model, fused as it was calibrated."""
         return QuantizationPlan(fused, self.factors, self.corrections, outputs)
 
 
@@ -88,16 +88,16 @@ class Calibrator:
             model: the float model.
             config: which layers to calibrate, and how.
             on_complete: called with the result, still inside the caller's session.
-            for_search: whether a search follows, which needs to know what quantization does to each layer, and the
-                batches from which the outputs can be computed.
-            comparison: a user's sensitivity to tell it by; None for the cosine similarity.
+            for_search: whether a search follows, which needs the analyses of layers, and the batches from which the
+            outputs can be computed.
+            comparison: a user's sensitivity to compare outputs with; None for the cosine similarity.
             balance: per layer by what to divide its input; see ``equalize``. Without any, the groups that gain
                 by it are balanced, if the configuration allows it and the outputs of the model are known.
 
         Raises:
             CalibrationError: weights hold NaN or Inf.
             ConfigValueError: a tensor of tensor_quantize cannot be quantized.
-            ModelError: what a layer reads cannot be computed from what the graph is fed with.
+            ModelError: the input of a layer cannot be computed from the fed tensors.
         """
         self.result: CalibrationResult | None = None
         self._config = config
@@ -129,7 +129,7 @@ class Calibrator:
         self._feed.start(self._take, self._complete, self._release)
 
     def _prepare(self) -> None:
-        """Prepares to run the fused model, and to observe what its layers read."""
+        """Imports the fused model, and adds observers to the inputs of its layers."""
         self._layers = {name: self.fused.layers[name] for name in self._config.enabled_layers()}
         self._scales = {name: self._arq(layer) for name, layer in self._layers.items()}
         tails = [self.fused.tail_of(name) for name in self._layers]
@@ -138,7 +138,7 @@ class Calibrator:
         self._observers = ActivationObservers(self._replay, self._inputs, looks)
 
     def _balance(self) -> None:
-        """Starts over with the equalization groups balanced that gain by it, if there are any."""
+        """Balances the equalization groups that gain by it, and then observes the inputs anew."""
         balance = {} if self._groups is None else self._groups.balance()
         self._groups = None
         if balance:
@@ -153,7 +153,7 @@ class Calibrator:
 
     @property
     def error(self) -> Exception | None:
-        """What went wrong inside the caller's session, where TensorFlow would turn it into text; else None."""
+        """The error inside the caller's session, which TensorFlow would turn into text; None without one."""
         return self._feed.error
 
     def check_complete(self) -> CalibrationResult:
@@ -174,7 +174,7 @@ class Calibrator:
         return replace(self.result, batches=self._feed.batches.batches(), images=self._images)
 
     def _arq(self, layer: FusedLayer) -> np.ndarray | None:
-        """Returns the scales of a layer's weights as they are before anything is known of its input."""
+        """Returns the ARQ scales of a layer's weights."""
         if layer.weights is None:
             return None
         channel_wise = self._config.layers[layer.name].weights.channel_wise
@@ -299,7 +299,7 @@ def _input_of(view: GraphView, tensor: TensorQuantize) -> str:
 
 
 def _check_tensors(tensors: Iterable[TensorQuantize], view: GraphView, fused: FusedGraph) -> None:
-    """Checks, before any data is run, that every tensor of tensor_quantize can be quantized in the end.
+    """Checks before any data is run that every tensor of tensor_quantize can be quantized.
 
     Raises:
         ConfigValueError: one vanishes in a fusion, is not float32, or belongs to a loop or a branch.

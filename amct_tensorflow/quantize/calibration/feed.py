@@ -1,4 +1,4 @@
-"""The batches of the caller's session: kept, and each handed on as soon as it is complete."""
+"""Collects the batches of the caller's session, and passes each on as soon as it is complete."""
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,8 +19,8 @@ from amct_tensorflow.quantize.calibration.taps import attach_tap
 class KeptBatches:
     """Collects the tensors of ``batch_num`` batches.
 
-    They arrive one by one and in any order; what arrives of each tensor as the n-th belongs to the n-th run of the
-    caller's session. Runs beyond the last batch, and those without images, do not count.
+    The tensors arrive one by one and in any order. The n-th value of each tensor belongs to the n-th run of the
+    caller's session. Runs after the last batch, and runs without images, do not count.
     """
 
     def __init__(
@@ -30,9 +30,9 @@ class KeptBatches:
 
         Args:
             batch_num: how many batches to keep.
-            tensors: what a batch consists of.
-            late: tensors that are kept as well, but may arrive when the batch is complete, or never.
-            fed: what the caller feeds, of which only the length is kept.
+            tensors: the tensors of a batch.
+            late: tensors that are kept as well, but may arrive after the batch is complete, or never.
+            fed: the tensors that the caller feeds; only their length is kept.
         """
         self._batch_num = batch_num
         self._tensors = tuple(tensors)
@@ -43,14 +43,15 @@ class KeptBatches:
         self._lengths: dict[str, list[int | None]] = {tensor: [] for tensor in fed}
 
     def measure(self, fed: str, value: np.ndarray) -> None:
-        """Takes the length of what the caller feeds, before the tensors that follow from it arrive."""
+        """Takes the length of a fed tensor, before the tensors that depend on it arrive."""
         if self.complete < self._batch_num:
             self._lengths[fed].append(len(value) if value.ndim else None)
 
     def images(self, index: int) -> int | None:
-        """Returns how many images the caller fed for a complete batch: the length of all that is no scalar.
+        """Returns how many images the caller fed for a complete batch: the length of all fed tensors but scalars.
 
-        None if it fed different lengths, or scalars alone. Where it feeds tensors on the way, their lengths count.
+        None if lengths differ, or only scalars were fed. If the caller feeds tensors inside the model, their lengths
+        count.
         """
         run = self._counted[index]
         fed = [each[run] for each in self._lengths.values() if run < len(each)]
@@ -87,7 +88,7 @@ class KeptBatches:
         return len(self._counted)
 
     def batch(self, index: int) -> Batch:
-        """Returns the tensors of a complete batch, without the late ones."""
+        """Returns a complete batch, without the late tensors."""
         return {tensor: self._values[tensor][self._counted[index]] for tensor in self._tensors}
 
     def batches(self) -> tuple[Batch, ...]:
@@ -96,7 +97,7 @@ class KeptBatches:
         return tuple({tensor: self._values[tensor][run] for tensor in arrived} for run in self._counted)
 
     def forget(self) -> None:
-        """Frees the memory; nothing is kept any more."""
+        """Frees the memory, and keeps nothing from now on."""
         self._batch_num = 0
         self._counted.clear()
         for values in self._values.values():
@@ -121,12 +122,12 @@ class KeptBatches:
 
 
 class Feed:
-    """Keeps what ``batch_num`` batches of a live graph must leave for the inputs of layers to be computed again.
+    """Keeps the tensors of ``batch_num`` batches of a live graph from which the inputs of layers can be computed.
 
     Attributes:
         batches: what has been kept.
         tensors: the tensors of the caller's graph that are kept, by full name.
-        error: what went wrong inside the caller's session, where TensorFlow would turn it into text; else None.
+        error: the error inside the caller's session, which TensorFlow would turn into text; None without one.
     """
 
     def __init__(
@@ -139,18 +140,18 @@ class Feed:
         outputs: Sequence[str] = (),
         graph: tf.Graph | None = None,
     ) -> None:
-        """Finds out what must be kept.
+        """Finds the tensors to keep.
 
         Args:
             model: the float model.
             fused: the model as it is computed again.
             nodes: per node, which fusion keeps, those of its inputs to compute, as the fused model writes them.
             batch_num: how many batches to keep.
-            outputs: nodes that are to be computed from the batches, too; what only these need may arrive late.
+            outputs: nodes to compute from the batches, too; tensors that only these need may arrive late.
             graph: the caller's graph; None for that of the model.
 
         Raises:
-            ModelError: the inputs cannot be computed from what the graph is fed with.
+            ModelError: the inputs cannot be computed from the fed tensors.
         """
         same = fused.original_values() & model.original.nodes.keys()
         find = partial(replay_sources, fused.view, same, nodes)
@@ -170,13 +171,12 @@ class Feed:
     def start(
         self, take: Callable[[Batch, int | None], None], finish: Callable[[], None], release: Callable[[], None]
     ) -> None:
-        """Edits the caller's graph: from now on its runs are listened to.
+        """Adds taps to the caller's graph; from now on its runs are observed.
 
         Args:
             take: called once with each batch, and with how many images the caller fed if that is known.
             finish: called after the last one.
-            release: called after that, or when something went wrong: the caller's graph holds the taps, and so what
-                they call.
+            release: called after that, or after an error, to free memory: the caller's graph keeps the taps alive.
         """
         self._take, self._finish, self._release = take, finish, release
         kept = (*self.tensors, *self._late)
@@ -193,7 +193,7 @@ class Feed:
             self._keep(tensor, value)
 
     def _keep(self, source: str, value: np.ndarray) -> None:
-        """Takes a tensor to keep; whichever comes last of a batch starts what the batch is for."""
+        """Keeps a tensor; the last one of a batch passes the batch on."""
         with self._lock:
             if self.error is not None:
                 return

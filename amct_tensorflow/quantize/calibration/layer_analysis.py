@@ -1,8 +1,7 @@
-"""What quantization does to each layer on its own, measured on the calibration data.
+"""Measures the effect of quantizing each layer alone, on the calibration data.
 
-Each layer is computed twice from the same *float* input: in float, and exactly as the saved model will compute it. How
-alike the two outputs are is the layer's sensitivity (spec section 6.2). It does not depend on which other layers are
-quantized.
+Each layer is computed twice from the same *float* input: in float, and exactly as in the saved model. The similarity of
+the two outputs is the layer's sensitivity (spec section 6.2). It does not depend on which other layers are quantized.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,14 +26,14 @@ SAMPLE_LIMIT = 1 << 17
 
 @dataclass(frozen=True)
 class LayerAnalysis:
-    """What a search wants to know of one layer.
+    """The measured effect of quantizing one layer.
 
     Attributes:
-        similarity: how alike its float and quantized outputs are: the cosine similarity of all calibration images at
-            once, or the mean over the images of what a user's sensitivity said of the parts they came in.
-        multiply_accumulates: how many the layer took for all calibration batches; 0 for a layer without weights.
-        noise: by how much its output is off, as squared error by squared value; None if the output is all zero, or the
-            calibration is one of an earlier run that did not measure it.
+        similarity: of its float and quantized outputs: the cosine similarity over all calibration images, or the mean
+        over the images of a user's sensitivity, which is asked part by part.
+        multiply_accumulates: of the layer for all calibration batches; 0 for a layer without weights.
+        noise: squared error of its output by its squared float value; None if the output is all zero, or an earlier run
+        did not measure it.
         uncorrected_noise: the same without what was added to its bias; None also if nothing was.
     """
 
@@ -45,7 +44,7 @@ class LayerAnalysis:
 
 
 class LayerAnalyser:
-    """Computes every layer of the float model once more, quantized, beside the float one."""
+    """Computes every layer both in float and quantized."""
 
     def __init__(self, replay: Replay, plan: QuantizationPlan) -> None:
         """Adds the quantized layers to a replay.

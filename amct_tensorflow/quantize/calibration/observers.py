@@ -1,4 +1,4 @@
-"""Observing the inputs of layers, and what is kept of them for people to look at."""
+"""Observes the inputs of layers, and summarizes them for reports."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ BINS = 96
 
 @dataclass(frozen=True, eq=False)
 class ActivationSummary:
-    """The values of a tensor, roughly.
+    """A histogram of a tensor.
 
     Attributes:
         lowest: exact minimum.
         highest: exact maximum.
-        counts: how many values lie in each of equal parts of the range between, float64 [BINS]; of large tensors a
-            sample, scaled to the whole.
+        counts: number of values in each of ``BINS`` equal parts of the range, float64 [BINS]; of a large tensor, a
+        scaled sample.
     """
 
     lowest: float
@@ -34,7 +34,7 @@ class ActivationSummary:
 
     @classmethod
     def of(cls, distribution: Distribution) -> "ActivationSummary":
-        """Sums up what calibration remembers of a tensor."""
+        """Returns the summary of a distribution."""
         return cls(distribution.lowest, distribution.highest, distribution.histogram(BINS))
 
 
@@ -49,7 +49,7 @@ class ActivationObservers:
         Args:
             replay: runs the float model.
             inputs: per layer, in topological order, the full name of the tensor that it reads.
-            looks: per tensor that is to be looked at otherwise, too, what is called with its values.
+            looks: per tensor, another function to call with its values.
         """
         self._replay = replay
         self._inputs = dict(inputs)
@@ -71,7 +71,7 @@ class ActivationObservers:
             self._replay.run(self._last, part)
 
     def distribution(self, layer: LayerName) -> Distribution:
-        """Returns what has been observed at the input of a layer."""
+        """Returns the distribution of the input of a layer."""
         return self._observations[self._inputs[layer]].distribution()
 
     def _observe(self, tensor: str, layer: str, value: np.ndarray) -> None:

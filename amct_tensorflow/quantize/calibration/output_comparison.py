@@ -1,8 +1,8 @@
-"""How alike two outputs of a layer are: summed up, and asked of a sensitivity.
+"""Compares the float and the quantized output of a layer, by sums or by a user's sensitivity.
 
-The cosine similarity is close to 1, and what matters is how far below. With ``a`` the float output, ``b`` the
-quantized one and ``d = a - b``, it is computed from sums of ``a * a``, ``a * d`` and ``d * d``, by way of the sine,
-which keeps all digits.
+The cosine similarity is close to 1, and its distance from 1 matters. With ``a`` the float output, ``b`` the quantized
+one and ``d = a - b``, it is computed from sums of ``a * a``, ``a * d`` and ``d * d`` by the sine, which loses no
+digits.
 """
 
 import math
@@ -14,7 +14,7 @@ from amct_tensorflow.errors import AmctError, EvaluatorError
 
 
 class Comparison(Protocol):
-    """What is needed of a sensitivity: a number that tells how alike two outputs are."""
+    """The interface of a sensitivity: a number for the similarity of two outputs."""
 
     def compare(self, data: np.ndarray, other: np.ndarray) -> float:
         """Compares the float output with the quantized one."""
@@ -81,20 +81,17 @@ class OutputSums:
 
     @property
     def noise(self) -> float | None:
-        """The sum of the squared differences by that of the squared float output.
-
-        None if that is all zero.
-        """
+        """The sum of the squared differences divided by that of the squared float output; None if that is all zero."""
         return self._to_signal(self._error)
 
     def noise_without(self, shift: np.ndarray) -> float | None:
-        """Returns what the noise would be if nothing had been added to the quantized output.
+        """Returns the noise of the quantized output before a shift was added to it.
 
-        With ``d`` the differences that were seen, those without the shift are ``d + shift``, and the sum of their
-        squares follows from that of ``d * d`` and, per channel, from that of ``d``.
+        Without the shift, the differences ``d`` are ``d + shift``. The sum of their squares follows from the sum of ``d
+        * d`` and, per channel, from the sum of ``d``.
 
         Args:
-            shift: what was added to each channel of it, float64 [channels].
+            shift: the shift of each channel, float64 [channels].
         """
         error = self._error + float(np.sum(2 * shift * self._lost + self._positions * shift * shift))
         return self._to_signal(max(error, 0.0))
@@ -140,8 +137,8 @@ def _sums(original: np.ndarray, difference: np.ndarray) -> tuple[float, float, f
 def _finite(original: np.ndarray, quantized: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns two outputs in float64, in which the squares of all float32 are neither infinite nor lost.
 
-    Where the float output is not finite, it tells nothing: both count as 0. Where only the quantized one is not, it is
-    as wrong as a float32 can be.
+    Where the float output is not finite, both count as 0. Where only the quantized one is not, it counts as the largest
+    float32.
     """
     tells = np.isfinite(original)
     pair = (np.where(tells, each, 0).astype(np.float64) for each in (original, quantized))

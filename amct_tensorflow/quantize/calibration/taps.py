@@ -1,14 +1,13 @@
-"""What calibration inserts into the caller's live graph.
+"""Inserts taps into the caller's live graph.
 
     tensor -> its readers      becomes      tensor -> Switch:0 -> its readers
                                             tensor -> PyFunc -> the Switch's predicate
 
-A tap is one ``tf.numpy_function`` that looks at the tensor's own buffer and returns False. What read the tensor reads
-it through a Switch, which passes the very same buffer on once the function has returned. So the readers need what the
-tap yields: TensorFlow's optimizer may fold, fuse or bypass them, but no rewrite can do without the tap, as it could
-where a control edge alone held it. It is output 0 that they read, since some rewrites forget the number of an output
-(that of Maximum(x, 0.2 * x) into LeakyRelu does). Tensors keep their names and values, so that the caller fetches what
-it fetched before.
+A tap is one ``tf.numpy_function`` that looks at the tensor's own buffer and returns False. The readers of the tensor
+read it through a Switch, which passes the same buffer on once the function has returned. So they need the output of the
+tap, and no rewrite of TensorFlow's optimizer can drop it, as it could drop a mere control edge. They read output 0,
+since some rewrites forget the number of an output (that of Maximum(x, 0.2 * x) into LeakyRelu does). Tensors keep their
+names and values, so that the caller fetches what it fetched before.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from amct_tensorflow.model.model_file import CALIBRATION_SCOPE
 def attach_tap(graph: tf.Graph, readers: Sequence[str], tensor: str, look: Callable[[np.ndarray], None]) -> None:
     """Calls ``look`` with the value of a tensor, once each time that nodes which read it run.
 
-    The tap takes the place of that of an earlier calibration on the same graph.
+    The tap replaces that of an earlier calibration on the same graph.
 
     Args:
         graph: the caller's graph; it is changed.
@@ -55,7 +54,7 @@ def attach_tap(graph: tf.Graph, readers: Sequence[str], tensor: str, look: Calla
 
 
 def _untapped(read: tf.Tensor) -> tf.Tensor:
-    """Returns the tensor of the caller's that a node reads, perhaps through a tap."""
+    """Returns the caller's tensor that a node reads, directly or through a tap."""
     while read.op.type == "Switch" and read.op.name.startswith(f"{CALIBRATION_SCOPE}/"):
         read = read.op.inputs[0]
     return read

@@ -1,1 +1,1 @@
-"""Models whose training faked quantization: what their fake quantizers say becomes factors."""
+"""Models trained with fake quantization: factors are taken from their fake quantizers."""

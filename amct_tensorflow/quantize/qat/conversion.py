@@ -1,16 +1,16 @@
-"""From a model whose training faked quantization to a quantization plan.
+"""Makes a quantization plan of a model that was trained with fake quantization.
 
     x -> FakeQuant -> layer(FakeQuant(weights)) -> BatchNorm -> Relu -> FakeQuant -> MaxPool -> the next layer
 
-The graph is prepared and fused with its fake quantizers in it: TensorFlow itself computes the weights behind theirs,
-and nothing is folded across those of activations. What a BatchNorm multiplies the weights by changes their scales, not
-their integers. Then the layers read past the fake quantizers that their factors repeat; one that others read, too,
-becomes a pair of AscendQuant and AscendAntiQuant, so that they see the values that they saw in training.
+The graph is prepared and fused with its fake quantizers in it: TensorFlow itself computes the fake-quantized weights,
+and nothing is folded across fake quantizers of activations. The factor of a BatchNorm changes the scales of weights,
+not their integers. Then the layers bypass the fake quantizers that their factors repeat. A fake quantizer with other
+readers becomes a pair of AscendQuant and AscendAntiQuant, so that these see the values of training.
 
-A fake quantizer rounds ties up, AscendQuant to even. In front of the layers that decides much: images of 8 bits, scaled
-to a range around 0, are all ties (see ``algorithms.ties``). A scale a hair off would part them, but away from 0 or
-towards it, so that of half of them the integers would differ from those of training. So a hair is added to the data
-instead: all ties go up then, as they did in training.
+A fake quantizer rounds ties up, AscendQuant to even. For inputs of the model that matters: images of 8 bits, scaled to
+a range around 0, are all ties (see ``algorithms.activation_factors``). A slightly different scale would move ties away
+from 0 or towards it, so that half of the integers would differ from those of training. So a small number is added to
+the data instead, which moves all ties up, as in training.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -50,14 +50,14 @@ from amct_tensorflow.quantize.record.factors import LayerFactors
 
 @dataclass(frozen=True, eq=False)
 class FakeQuantizedModel:
-    """What the fake quantizers of a model say.
+    """The factors that the fake quantizers of a model imply.
 
     Attributes:
         plan: how the model is to be quantized.
         layers: the factors of its layers.
-        unquantizable: per layer that has fake quantizers around it and stays in float all the same, why.
-        unasked: layers that have none, and so stay in float.
-        kept: fake quantizers that stay as they are: int8 does not have their values, or a run tells their range.
+        unquantizable: per layer that stays in float although there are fake quantizers around it, why.
+        unasked: layers without fake quantizers, which stay in float.
+        kept: fake quantizers that stay: int8 cannot represent their values, or their range is not constant.
     """
 
     plan: QuantizationPlan
@@ -68,7 +68,7 @@ class FakeQuantizedModel:
 
 
 def read_fake_quantized(view: GraphView, outputs: Sequence[str], source_name: str | Path) -> FakeQuantizedModel:
-    """Reads what the fake quantizers of a model say.
+    """Reads the factors that the fake quantizers of a model imply.
 
     Args:
         view: a frozen graph.
@@ -99,10 +99,10 @@ def read_fake_quantized(view: GraphView, outputs: Sequence[str], source_name: st
 
 
 class _Model:
-    """A model with its fake quantizers, as far as its outputs depend on it."""
+    """The part of a model with fake quantizers on which its outputs depend."""
 
     def __init__(self, ranged: GraphView, prepared: GraphView, fused: FusedGraph, outputs: Sequence[str]) -> None:
-        """Takes a graph of which only the ranges of fake quantizers are folded to constants; prepared; and fused."""
+        """Takes the graph with constant ranges of fake quantizers, the prepared one, and the fused one."""
         self.fused = fused
         self._ranged = ranged
         self._prepared = prepared
@@ -114,11 +114,11 @@ class _Model:
         return [LayerName(node.name) for node in self._needed_nodes() if node.op in OP_TYPES]
 
     def fake_quantizers(self) -> list[str]:
-        """Returns the fake quantizers that are left behind those of weights."""
+        """Returns the fake quantizers of activations."""
         return [node.name for node in self._needed_nodes() if is_fake_quantizer(node)]
 
     def quantizers(self) -> dict[str, tuple[str, LayerFactors]]:
-        """Returns per fake quantizer that has the values of int8 what it reads, and its factors."""
+        """Returns per fake quantizer with the values of int8 its input and its factors."""
         found = {}
         for name in self.fake_quantizers():
             quantizer = as_fake_quantizer(self.fused.view, self.fused.view.nodes[name])
@@ -141,7 +141,7 @@ class _Model:
             return str(reason)
 
     def is_repeated(self, name: str, layers: Mapping[LayerName, LayerFactors]) -> bool:
-        """Tells whether nothing sees the values of a fake quantizer but layers that quantize their input likewise."""
+        """Tells whether only layers that quantize their input likewise read a fake quantizer."""
         edges = [edge for edge in readers(self.fused.view, name) if edge.node.name in self._needed]
         return name not in self._outputs and all(self._expects_no_values(edge, layers) for edge in edges)
 
@@ -156,7 +156,7 @@ class _Model:
 
 
 def _part_ties(fused: FusedGraph, quantizers: Mapping[str, str]) -> tuple[FusedGraph, dict[str, str]]:
-    """Adds a hair to what the fake quantizers of a model's inputs read, where images would be ties.
+    """Moves the ties of a model's inputs up, by a small number added in front of their fake quantizers.
 
     Args:
         fused: the model.
@@ -173,15 +173,15 @@ def _part_ties(fused: FusedGraph, quantizers: Mapping[str, str]) -> tuple[FusedG
         layered = any(fused.view.nodes[each].op in OP_TYPES for each in before)
         if quantizer is None or layered or not quantizer.range.between.any():
             continue
-        hair = np.float32(TIE_MARGIN) * quantizer.range.scale[0]
-        constant = editor.add(make_const(editor.unique_name(f"{name}/hair"), np.array(hair, np.float32)), like=name)
+        margin = np.float32(TIE_MARGIN) * quantizer.range.scale[0]
+        constant = editor.add(make_const(editor.unique_name(f"{name}/hair"), np.array(margin, np.float32)), like=name)
         parted = editor.unique_name(f"{name}/part_ties")
         read[name] = editor.add(make_node(parted, "AddV2", [text, constant], T=tf.float32), like=name)
         shapes[parted] = name
         log_for("convert_qat_model").info(
             "%s rounds values in the middle between two of its levels up, as images scaled to its range all are. "
             "%.3g, %g of a step, is added to what it reads, so that these do not become even integers instead.",
-            name, hair, TIE_MARGIN,
+            name, margin, TIE_MARGIN,
         )  # fmt: skip
     if not shapes:
         return fused, read
@@ -195,7 +195,7 @@ def _part_ties(fused: FusedGraph, quantizers: Mapping[str, str]) -> tuple[FusedG
 def _read_past(
     fused: FusedGraph, quantizers: Mapping[str, str], repeated: Sequence[str], layers: Collection[LayerName]
 ) -> FusedGraph:
-    """Makes layers read past the fake quantizers that their factors repeat; others pass their input on.
+    """Makes layers bypass the fake quantizers that their factors repeat, and replaces the others by Identity.
 
     Args:
         fused: the model.

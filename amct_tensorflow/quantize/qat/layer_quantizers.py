@@ -1,4 +1,4 @@
-"""The factors of a layer, as the fake quantizers around it imply them; or why it has none."""
+"""Computes the factors of a layer from the fake quantizers around it, or says why it has none."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from amct_tensorflow.quantize.record.factors import LayerFactors
 
 
 class Unquantizable(Exception):  # noqa: N818 - it is no error, but leaves a layer in float
-    """Why fake quantizers are none of int8, as the rest of a sentence about their layer."""
+    """The fake quantizers of a layer are not those of int8; the message is the rest of a sentence about the layer."""
 
 
 def activation_factors(quantizer: FakeQuantizer) -> LayerFactors:
@@ -42,7 +42,7 @@ def weight_scales(op: Quantizable, weights: np.ndarray, quantizer: FakeQuantizer
 
     Args:
         op: the op type of their layer.
-        weights: what the fake quantizer yields, in the layout of the layer.
+        weights: the output of the fake quantizer, in the layout of the layer.
         quantizer: the fake quantizer.
 
     Returns:
@@ -78,9 +78,9 @@ def layer_factors(
 
     Args:
         layer: the fused layer.
-        data: the fake quantizer of what it reads.
+        data: the fake quantizer of its input.
         weights: the fake quantizer of its weights.
-        rounded: what that yields, before anything was folded into it.
+        rounded: its output, before anything was folded into it.
 
     Raises:
         Unquantizable: they are none of int8, or there is one without the other.
