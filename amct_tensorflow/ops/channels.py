@@ -125,21 +125,6 @@ def reshape(view: GraphView, node: NodeDef, channels: Channels) -> Channels | No
     return channels._replace(rank=len(shape))
 
 
-def mean(view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
-    """The mean must not be one over channels."""
-    axes = view.constant(node.input[1])
-    if axes is None or channels.rank is None:
-        return None
-    gone = {int(axis) - channels.rank if axis >= 0 else int(axis) for axis in axes.reshape(-1)}
-    if channels.axis in gone:
-        return None
-    if attribute(node, "keep_dims").b:
-        return channels
-    return channels._replace(
-        axis=channels.axis + sum(axis > channels.axis for axis in gone), rank=channels.rank - len(gone)
-    )
-
-
 def pad(view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
     """Zeros may stand before and behind all axes but that of the channels."""
     paddings = view.constant(node.input[1])

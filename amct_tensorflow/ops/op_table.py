@@ -14,7 +14,7 @@ from amct_tensorflow.ops.conv2d_transpose import CONV2D_TRANSPOSE
 from amct_tensorflow.ops.convolution import CONV2D, CONV3D
 from amct_tensorflow.ops.depthwise_conv2d import DEPTHWISE_CONV2D
 from amct_tensorflow.ops.matmul import MATMUL
-from amct_tensorflow.ops.pooling import AVG_POOL, POOLING
+from amct_tensorflow.ops.pooling import AVG_POOL, MEAN, POOLING
 from amct_tensorflow.ops.quantizable import Quantizable
 from amct_tensorflow.ops.traits import (
     BatchNorm,
@@ -72,7 +72,7 @@ TABLE: dict[str, Row] = {
     # Pooling and sums over axes.
     "MaxPool": (Moves(), POOLING, PerImage(), QuantizableInputs(1)),
     "Max": (Reduction(),),
-    "Mean": (Reduction(), Homogeneous(channels.mean)),
+    "Mean": (Reduction(), MEAN),
     "Sum": (Reduction(),),
     # What computes each value by itself.
     "FusedBatchNorm": _BATCH_NORM,

@@ -1,4 +1,8 @@
-"""Pooling. AvgPool has no weights; its input is quantized, and its output in steps of the input's scale."""
+"""Pooling, over windows and over whole axes.
+
+AvgPool has no weights; its input is quantized, and its output in steps of the input's scale. As long as none goes over
+channels, factors per channel go through what takes means or maxima.
+"""
 
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -21,10 +25,26 @@ def _reference(node: NodeDef, data: np.ndarray, _weights: np.ndarray | None) -> 
 AVG_POOL = Quantizable(name="AvgPool", reference=_reference, window=lambda node: list(spatial(node, "ksize")))
 
 
-def _behind(_view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
+def _behind_windows(_view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
     """The window must not reach over several channels."""
     windows = attribute(node, "ksize").list.i
     return channels if len(windows) == channels.rank and windows[channels.axis] == 1 else None
 
 
-POOLING = Homogeneous(_behind)
+def _behind_mean(view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
+    """The mean must not be one over channels."""
+    axes = view.constant(node.input[1])
+    if axes is None or channels.rank is None:
+        return None
+    gone = {int(axis) - channels.rank if axis >= 0 else int(axis) for axis in axes.reshape(-1)}
+    if channels.axis in gone:
+        return None
+    if attribute(node, "keep_dims").b:
+        return channels
+    return channels._replace(
+        axis=channels.axis + sum(axis > channels.axis for axis in gone), rank=channels.rank - len(gone)
+    )
+
+
+POOLING = Homogeneous(_behind_windows)
+MEAN = Homogeneous(_behind_mean)
