@@ -65,10 +65,10 @@ def _run(arguments: Namespace) -> int:
     from amct_tensorflow.model.endpoints import find_inputs
     from amct_tensorflow.model.float_model import FloatModel
     from amct_tensorflow.results.comparison.comparison_text import dump_comparison, format_comparison
-    from amct_tensorflow.results.comparison.correspondence import read_quantized
+    from amct_tensorflow.results.comparison.correspondence import read_mapped_model
     from amct_tensorflow.results.comparison.layer_comparison import compare_models
 
-    quantized = read_quantized(arguments.quantized, arguments.node_map)
+    quantized = read_mapped_model(arguments.quantized, arguments.node_map)
     outputs = [name for names in arguments.outputs for name in names] or list(quantized.outputs)
     model = FloatModel.load(arguments.original, outputs)
     data = _data(arguments)

@@ -10,12 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.errors import DatasetError
-from amct_tensorflow.export.exported_layer import read_integer_layers
 from amct_tensorflow.export.float_reference import make_float_reference
 from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.graph.view import GraphView, attribute
 from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.model.outline import one_image_shapes
+from amct_tensorflow.quantize.quantized.quantized_layer import read_layers
 from amct_tensorflow.search.sensitivity.divergence import Divergence
 
 # Kernels sum in another order for another number of images, which moves some integers by one.
@@ -29,7 +29,7 @@ def fixed_batch(view: GraphView) -> int | None:
     lengths = {_length(view, node.name) for node in view.nodes.values() if node.op == "Placeholder"}
     if None not in lengths:
         return lengths.pop() if len(lengths) == 1 else None
-    layers = read_integer_layers(view)
+    layers = read_layers(view)
     ends = [name for name in view.nodes if not view.consumers(name)]
     reference = GraphView(make_float_reference(view, layers, [layer.name for layer in layers], ends))
     if one_image_shapes(reference, reference.nodes) is not None:

@@ -21,7 +21,7 @@ from amct_tensorflow.ops import OP_TYPES, has, trait
 from amct_tensorflow.ops.channels import data_format
 from amct_tensorflow.ops.sliding import spatial
 from amct_tensorflow.ops.traits import Convolution, DealsOut, Elementwise, PutsTogether
-from amct_tensorflow.quantize.quantized import ascend_ops
+from amct_tensorflow.quantize.quantized.quantized_layer import stored_weights
 
 
 @dataclass(frozen=True)
@@ -242,8 +242,7 @@ def _window(view: GraphView, node: NodeDef) -> tuple[int, ...] | None:
     """Returns the lengths of a convolution's window; None if its weights are no constants."""
     index = OP_TYPES[node.op].weight_input
     assert index is not None
-    source = view.producer(node.input[index])
-    weights = view.constant(source.input[0] if source.op == ascend_ops.WEIGHT_QUANT else node.input[index])
+    weights = stored_weights(view, node.input[index])
     return None if weights is None else tuple(weights.shape[:-2])
 
 

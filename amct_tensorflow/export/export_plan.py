@@ -21,23 +21,23 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.errors import ExportError, ModelError
 from amct_tensorflow.export.batch_sizes import least_shapes
 from amct_tensorflow.export.dilation import Dilation, find_dilations
-from amct_tensorflow.export.exported_layer import IntegerLayer, read_integer_layers
 from amct_tensorflow.export.float_reference import make_float_reference
 from amct_tensorflow.export.observing import Range, observe
 from amct_tensorflow.export.output_grids import Output, find_outputs_of_layers, grids_of_outputs, output_of
 from amct_tensorflow.graph.graph_runner import GraphRunner
-from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
+from amct_tensorflow.graph.view import GraphView, full_tensor_name
 from amct_tensorflow.log import log_for
-from amct_tensorflow.model.model_file import import_graph, read_model
+from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.ops import OP_TYPES, has
 from amct_tensorflow.ops.traits import Sum
 from amct_tensorflow.quantize.algorithms.activation_factors import TIE_MARGIN, ActivationFactors
 from amct_tensorflow.quantize.quantized.model_files import node_map_of
 from amct_tensorflow.quantize.quantized.node_map import read_node_map
+from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, read_quantized_model
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 
-def find_ties(view: GraphView, layers: Sequence[IntegerLayer], images: Mapping[str, np.ndarray]) -> frozenset[str]:
+def find_ties(view: GraphView, layers: Sequence[QuantizedLayer], images: Mapping[str, np.ndarray]) -> frozenset[str]:
     """Returns the quantizers.
 
     Args:
@@ -46,15 +46,13 @@ def find_ties(view: GraphView, layers: Sequence[IntegerLayer], images: Mapping[s
         images: per placeholder, some values.
     """
     behind = view.downstream([layer.dequantizer for layer in layers])
-    first = {layer.quantizer: view.nodes[layer.quantizer] for layer in layers if layer.quantizer not in behind}
-    tensors = {name: full_tensor_name(node.input[0]) for name, node in first.items()}
+    first = dict.fromkeys(layer.quantizer for layer in layers if layer.quantizer.name not in behind)
+    tensors = {quantizer: full_tensor_name(quantizer.data) for quantizer in first}
     with GraphRunner(import_graph(view.graph_def, "the quantized model")) as runner:
         feeds = {f"{name}:0": each for name, each in images.items()}
         values = runner.values(dict.fromkeys(tensors.values()), feeds)
     return frozenset(
-        name
-        for name, node in first.items()
-        if _are_ties(values[tensors[name]] * np.float32(attribute(node, "scale").f))
+        quantizer.name for quantizer in first if _are_ties(values[tensors[quantizer]] * quantizer.grid.inverse)
     )
 
 
@@ -116,7 +114,7 @@ class ExportPlan:
     view: GraphView
     inputs: Sequence[str]
     outputs: Sequence[str]
-    layers: Mapping[str, IntegerLayer]
+    layers: Mapping[str, QuantizedLayer]
     placed: frozenset[str]
     float_layers: Sequence[str]
     layer_outputs: Mapping[str, Output]
@@ -135,7 +133,7 @@ class ExportPlan:
         )
 
     @cached_property
-    def quantized_layers(self) -> dict[str, IntegerLayer]:
+    def quantized_layers(self) -> dict[str, QuantizedLayer]:
         """The layers that are to be exported as quantized ones, by name."""
         return {name: layer for name, layer in self.layers.items() if name in self.placed}
 
@@ -160,10 +158,8 @@ def plan_export(
         ExportError: it has what no export knows, or no sum that could be computed in 8 bits where that is wanted.
         CalibrationError: the evaluator ran no batch.
     """
-    view = read_model(model)
-    layers = read_integer_layers(view)
-    if not layers:
-        raise ModelError(f"{model} holds no quantized layer. Give the result of a run.")
+    quantized = read_quantized_model(model)
+    view, layers = quantized.view, quantized.layers
     chosen = _outputs(view, model, outputs)
     dilations = find_dilations(view, chosen)
     found = find_outputs_of_layers(view, layers, chosen, dilations)
@@ -226,7 +222,7 @@ def _noted_outputs(view: GraphView, model: Path) -> tuple[str, ...] | None:
         return None
 
 
-def _float_layers(view: GraphView, layers: Sequence[IntegerLayer]) -> list[str]:
+def _float_layers(view: GraphView, layers: Sequence[QuantizedLayer]) -> list[str]:
     """Returns the nodes with constant weights that are not quantized."""
     quantized = {layer.name for layer in layers}
     return [

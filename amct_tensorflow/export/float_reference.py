@@ -9,21 +9,19 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
-from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.export.dilation import Dilation, write_dilations
-from amct_tensorflow.export.exported_layer import IntegerLayer, damaged, grid_of
-from amct_tensorflow.export.output_grids import limits
 from amct_tensorflow.graph.nodes import BARRIER, make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, attribute
+from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.quantize.quantized import ascend_ops
+from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, damaged, read_quantizer
 
 
 def make_float_reference(
     view: GraphView,
-    layers: Iterable[IntegerLayer],
+    layers: Iterable[QuantizedLayer],
     placed: Collection[str],
     outputs: Sequence[str],
     dilations: Sequence[Dilation] = (),
@@ -50,14 +48,14 @@ def make_float_reference(
         _write_rounding(editor, view, name)
     rounded: dict[str, str] = {}
     for layer in layers:
-        op_type, quantizer = layer.op_type, view.nodes[layer.quantizer]
-        data = quantizer.input[0]
+        op_type, quantizer = layer.op_type, layer.quantizer
+        data = quantizer.data
         if layer.name not in placed:
             data = _clipped(editor, layer.name, layer.input_grid, data)
-        elif layer.quantizer in ties:
-            if layer.quantizer not in rounded:
-                rounded[layer.quantizer] = _rounded(editor, layer.quantizer, quantizer, data)
-            data = rounded[layer.quantizer]
+        elif quantizer.name in ties:
+            if quantizer.name not in rounded:
+                rounded[quantizer.name] = _rounded(editor, quantizer.name, quantizer.grid, data)
+            data = rounded[quantizer.name]
         editor.replace_input(layer.name, op_type.data_input, data)
         if op_type.weight_input is not None:
             weights = editor.unique_name(f"{layer.name}/weights")
@@ -66,8 +64,8 @@ def make_float_reference(
         if layer.bias is not None:
             bias = editor.unique_name(f"{layer.name}/bias")
             editor.add(make_const(bias, layer.float_bias), like=layer.name)
-            editor.replace_input(layer.tail, 1, bias)
-        editor.replace_node(make_node(layer.dequantizer, "Identity", [layer.tail], T=tf.float32))
+            editor.replace_input(layer.sums, 1, bias)
+        editor.replace_node(make_node(layer.dequantizer, "Identity", [layer.sums], T=tf.float32))
     for name in editor.names_of(BARRIER):  # only TensorFlow's optimizer needs it
         editor.replace_node(make_node(name, "Identity", list(editor.node(name).input), T=tf.float32))
     write_dilations(editor, dilations)
@@ -76,7 +74,7 @@ def make_float_reference(
 
 def _clipped(editor: GraphEditor, name: str, grid: ActivationFactors, tensor: str) -> str:
     """Clips what a node reads to a grid; returns the node that does."""
-    for op, bound in zip(("Maximum", "Minimum"), limits(grid), strict=True):
+    for op, bound in zip(("Maximum", "Minimum"), grid.limits, strict=True):
         tensor = _with_constant(editor, name, op, tensor, bound)
     return tensor
 
@@ -93,16 +91,17 @@ def _write_rounding(editor: GraphEditor, view: GraphView, name: str) -> None:
 
     As it clips first, no converter folds its steps into what lies before.
     """
-    quantizer = view.producer(view.nodes[name].input[0])
-    if quantizer.op != ascend_ops.QUANT:
+    source = view.producer(view.nodes[name].input[0])
+    if source.op != ascend_ops.QUANT:
         raise damaged(name)
-    clipped = _clipped(editor, name, grid_of(quantizer), quantizer.input[0])
-    brought_back = _rounded(editor, name, quantizer, clipped)
+    quantizer = read_quantizer(source)
+    clipped = _clipped(editor, name, quantizer.grid, quantizer.data)
+    brought_back = _rounded(editor, name, quantizer.grid, clipped)
     editor.replace_node(make_node(name, "Identity", [brought_back], T=tf.float32))
 
 
-def _rounded(editor: GraphEditor, name: str, quantizer: NodeDef, tensor: str) -> str:
-    """Rounds floats to the steps of an AscendQuant as it does itself; returns the node that does."""
-    steps = _with_constant(editor, name, "Mul", tensor, attribute(quantizer, "scale").f)
+def _rounded(editor: GraphEditor, name: str, grid: ActivationFactors, tensor: str) -> str:
+    """Rounds floats to the steps of a grid as AscendQuant does; returns the node that does."""
+    steps = _with_constant(editor, name, "Mul", tensor, float(grid.inverse))
     rounded = editor.add(make_node(editor.unique_name(f"{name}/Round"), "Round", [steps], T=tf.float32), like=name)
-    return _with_constant(editor, name, "Mul", rounded, grid_of(quantizer).scale)
+    return _with_constant(editor, name, "Mul", rounded, grid.scale)

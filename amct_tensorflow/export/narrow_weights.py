@@ -14,15 +14,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import CalibrationError
 from amct_tensorflow.export.export_plan import ExportPlan
-from amct_tensorflow.export.exported_layer import IntegerLayer
 from amct_tensorflow.export.observing import observe
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantize.algorithms.rounding import SecondMoments, round_to_second_moments
 from amct_tensorflow.quantize.calibration.layer_moments import ROWS_PER_IMAGE
+from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 # What TensorFlow Lite allows.
@@ -44,17 +43,17 @@ def with_narrow_weights(plan: ExportPlan, evaluator: CheckedEvaluator, bounds: t
     if not wide:
         return plan
     log_for("export").info("%d layers have weights beyond [%d, %d]; they are rounded again.", len(wide), *bounds)
-    seen = {layer.name: _Seen(layer, plan.view.nodes[layer.name], bounds) for layer in wide}
+    seen = {layer.name: _Seen(layer, bounds) for layer in wide}
     by_quantizer: dict[str, list[_Seen]] = {}
     for each in seen.values():
-        by_quantizer.setdefault(each.layer.quantizer, []).append(each)
+        by_quantizer.setdefault(each.layer.quantizer.name, []).append(each)
     looks = {name: _Looks(each).look for name, each in by_quantizer.items()}
     observe(plan.view, plan.outputs, looks, evaluator)
-    narrow: Mapping[str, IntegerLayer] = {name: each.narrow() for name, each in seen.items()}
+    narrow: Mapping[str, QuantizedLayer] = {name: each.narrow() for name, each in seen.items()}
     return replace(plan, layers={**plan.layers, **narrow})
 
 
-def _has_beyond(layer: IntegerLayer, bounds: tuple[int, int]) -> bool:
+def _has_beyond(layer: QuantizedLayer, bounds: tuple[int, int]) -> bool:
     return layer.weights is not None and bool(np.any((layer.weights < bounds[0]) | (layer.weights > bounds[1])))
 
 
@@ -72,12 +71,12 @@ class _Looks:
 class _Seen:
     """What a layer reads, in steps from the zero point."""
 
-    def __init__(self, layer: IntegerLayer, node: NodeDef, bounds: tuple[int, int]) -> None:
+    def __init__(self, layer: QuantizedLayer, bounds: tuple[int, int]) -> None:
         assert layer.weights is not None and layer.op_type.matrix_form is not None
         self.layer = layer
         self._weights: np.ndarray = layer.weights
         self._form = layer.op_type.matrix_form
-        self._node = node
+        self._node = layer.node
         self._bounds = bounds
         self._moments = SecondMoments()
         self._data: tuple[int, ...] = ()  # the shape of what was looked at last
@@ -87,7 +86,7 @@ class _Seen:
             self._data = value.shape
             self._moments.add(self._form.rows(self._node, value, self._weights.shape, ROWS_PER_IMAGE * len(value)))
 
-    def narrow(self) -> IntegerLayer:
+    def narrow(self) -> QuantizedLayer:
         """Returns the layer with a wider step, and so smaller integers, where there are greater ones.
 
         Raises:

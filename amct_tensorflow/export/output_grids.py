@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.export.dilation import Dilation
-from amct_tensorflow.export.exported_layer import IntegerLayer, grid_of
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.ops import has, trait
 from amct_tensorflow.ops.clips import NO_CLIP, Clip
@@ -22,6 +21,7 @@ from amct_tensorflow.ops.effects import as_clip
 from amct_tensorflow.ops.traits import Concatenation, Moves, PutsTogether, Sum
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.quantize.quantized import ascend_ops
+from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, read_quantizer
 
 # The factors of layers serve sums, too, if they hold so much of the observed range; on the networks in
 # benchmarks/README.md they hold 0.87 and more.
@@ -55,7 +55,7 @@ class Output:
 
 
 def find_outputs_of_layers(
-    view: GraphView, layers: Sequence[IntegerLayer], outputs: Collection[str], dilations: Sequence[Dilation] = ()
+    view: GraphView, layers: Sequence[QuantizedLayer], outputs: Collection[str], dilations: Sequence[Dilation] = ()
 ) -> dict[str, Output]:
     """Returns per layer what becomes of its output.
 
@@ -67,9 +67,10 @@ def find_outputs_of_layers(
     """
     dilated = {name for each in dilations for name in each.rates}
     together = {name for each in dilations for name in each.closings}
-    found = {}
+    found: dict[str, Output] = {}
     for layer in layers:
-        name, is_in_phases = layer.dequantizer, layer.name in dilated
+        name: str = layer.dequantizer
+        is_in_phases = layer.name in dilated
         if is_in_phases and (closing := _closing(view, name, outputs, together)) is not None:
             name, is_in_phases = closing, False
         found[layer.name] = replace(output_of(view, name, outputs), is_in_phases=is_in_phases)
@@ -141,7 +142,7 @@ def _readings(view: GraphView, name: str, outputs: Collection[str]) -> Iterator[
         yield "the caller"
     for reader in _readers(view, name):
         if reader.op == ascend_ops.QUANT:
-            yield grid_of(reader)
+            yield read_quantizer(reader).grid
         elif has(reader.op, Moves) or has(reader.op, Concatenation):
             yield from _readings(view, reader.name, outputs)
         else:
@@ -168,11 +169,6 @@ def grids_of_outputs(
 def _shared(output: Output, observed: ActivationFactors | None) -> ActivationFactors | None:
     if observed is None or output.beside_sums is None:
         return observed
-    (lowest, highest), (first, last) = limits(output.beside_sums), limits(observed)
+    (lowest, highest), (first, last) = output.beside_sums.limits, observed.limits
     held = min(highest, last) - max(lowest, first)
     return output.beside_sums if held >= _ENOUGH * (last - first) else observed
-
-
-def limits(grid: ActivationFactors) -> tuple[float, float]:
-    """Returns the least and the greatest value of a grid."""
-    return (-128 - grid.offset) * grid.scale, (127 - grid.offset) * grid.scale

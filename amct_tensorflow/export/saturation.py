@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from amct_tensorflow.export.exported_layer import IntegerLayer
 from amct_tensorflow.export.libraries import library
+from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 
 # Weights in 7 bits: no pair of them saturates.
 SEVEN_BITS = (-64, 63)
@@ -24,7 +24,7 @@ _BYTE, _WEIGHT = 255, 127
 _EXACT = _INPUTS * _BYTE * _WEIGHT
 
 
-def can_saturate(layers: Iterable[IntegerLayer]) -> bool:
+def can_saturate(layers: Iterable[QuantizedLayer]) -> bool:
     """Tells whether a pair of weights of any layer is so large that its products may not fit into 16 bits."""
     return any(_largest_pair(layer.weights) > _SAFE_SUM for layer in layers if layer.weights is not None)
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from amct_tensorflow.errors import AmctError, DatasetError, EvaluatorError
 from amct_tensorflow.export.export_plan import ExportPlan
 from amct_tensorflow.export.float_reference import make_float_reference
-from amct_tensorflow.export.output_grids import Output, limits
+from amct_tensorflow.export.output_grids import Output
 from amct_tensorflow.export.target import Exported, Runtime
 from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.graph.rewrite import GraphEditor
@@ -214,7 +214,7 @@ def _as_read(values: np.ndarray, output: Output) -> np.ndarray:
     what all readers quantize them to.
     """
     read = np.clip(values, *output.clip)
-    return np.asarray(read if output.grid is None else np.clip(read, *limits(output.grid)))
+    return np.asarray(read if output.grid is None else np.clip(read, *output.grid.limits))
 
 
 def top1(evaluation: Evaluation) -> float | None:

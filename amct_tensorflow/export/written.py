@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from amct_tensorflow.errors import ExportError
-from amct_tensorflow.export.exported_layer import IntegerLayer
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 
 # A scale, or a bias that stands in the file as floats, may have been rounded to float32 once more on its way.
 _TOLERANCE = 4 * float(np.finfo(np.float32).eps)
@@ -35,7 +35,7 @@ class WrittenLayer:
     input_grid: ActivationFactors | None
 
 
-def check_written(layers: Mapping[str, IntegerLayer], written: Mapping[str, WrittenLayer], tool: str) -> None:
+def check_written(layers: Mapping[str, QuantizedLayer], written: Mapping[str, WrittenLayer], tool: str) -> None:
     """Makes sure that a file holds what was put into it.
 
     Args:
@@ -70,7 +70,7 @@ def in_original_layout(
 
 
 def bias_in_file(
-    layer: IntegerLayer, own: np.ndarray | None, behind: Sequence[np.ndarray], anywhere: Sequence[np.ndarray]
+    layer: QuantizedLayer, own: np.ndarray | None, behind: Sequence[np.ndarray], anywhere: Sequence[np.ndarray]
 ) -> np.ndarray | None:
     """Returns what a file adds to the channels of a layer; None if nothing.
 
@@ -90,7 +90,7 @@ def _is(found: np.ndarray, bias: np.ndarray) -> bool:
     return found.size == bias.size and _alike(found, bias)
 
 
-def _differences(layer: IntegerLayer, found: WrittenLayer) -> list[str]:
+def _differences(layer: QuantizedLayer, found: WrittenLayer) -> list[str]:
     """Returns what of a layer differs."""
     differs = []
     if layer.weights is not None:

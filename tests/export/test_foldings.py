@@ -128,6 +128,10 @@ def test_an_operator_is_given_to_one_layer_alone():
         assert found.in_float["one"] == found.in_float["two"] == "another layer has the same weights"
 
 
+def on_another_grid(layer):
+    return replace(layer, quantizer=replace(layer.quantizer, grid=replace(layer.input_grid, offset=5)))
+
+
 @pytest.mark.parametrize(
     ("what", "changed"),
     [
@@ -135,7 +139,7 @@ def test_an_operator_is_given_to_one_layer_alone():
         ("biases", lambda layer: replace(layer, bias=layer.bias + 1)),
         ("biases", lambda layer: replace(layer, bias=None)),
         ("scales of the weights", lambda layer: replace(layer, deq_scale=layer.deq_scale * np.float32(1.01))),
-        ("factors of the input", lambda layer: replace(layer, input_grid=replace(layer.input_grid, offset=5))),
+        ("factors of the input", on_another_grid),
     ],
 )
 def test_what_a_file_holds_is_compared_with_what_was_to_be_put_into_it(what, changed):

@@ -5,12 +5,12 @@ import pytest
 import tensorflow as tf
 from graphs import build, calibrate_and_save, normal, tf1
 
-from amct_tensorflow.export.exported_layer import read_integer_layers
 from amct_tensorflow.export.onnx.onnx_model import is_clipped_by
 from amct_tensorflow.export.output_grids import find_outputs_of_layers, grids_of_outputs
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.ops.clips import Clip
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.quantize.quantized.quantized_layer import read_layers
 
 
 def conv(x, seed, channels=4):
@@ -32,7 +32,7 @@ def block():
 @pytest.fixture
 def found():
     view = GraphView(calibrate_and_save(build(block), normal((4, 6, 6, 3), 9)))
-    layers = {layer.name: layer for layer in read_integer_layers(view)}
+    layers = {layer.name: layer for layer in read_layers(view)}
     return layers, find_outputs_of_layers(view, list(layers.values()), ["out"])
 
 
@@ -67,7 +67,7 @@ def test_whatever_only_moves_values_hands_the_readers_grid_on(move):
         tf.identity(conv(move(y), 2), name="out")
 
     view = GraphView(calibrate_and_save(build(make), normal((4, 6, 6, 3), 9)))
-    layers = {layer.name: layer for layer in read_integer_layers(view)}
+    layers = {layer.name: layer for layer in read_layers(view)}
     outputs = find_outputs_of_layers(view, list(layers.values()), ["out"])
     assert outputs["conv1"].grid == layers["conv2"].input_grid
 
@@ -134,6 +134,6 @@ def test_it_is_seen_through_what_clips(bounds):
         tf.identity(conv(y, 2), name="out")
 
     view = GraphView(calibrate_and_save(build(make), normal((4, 6, 6, 3), 9, 4.0)))
-    layers = {layer.name: layer for layer in read_integer_layers(view)}
+    layers = {layer.name: layer for layer in read_layers(view)}
     output = find_outputs_of_layers(view, list(layers.values()), ["out"])["conv1"]
     assert output.grid == layers["conv2"].input_grid

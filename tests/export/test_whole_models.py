@@ -17,7 +17,7 @@ from amct_tensorflow.export.export_plan import plan_export
 from amct_tensorflow.export.libraries import refusals
 from amct_tensorflow.export.tflite.tflite_target import TFLITE
 from amct_tensorflow.export.verification import check_export
-from amct_tensorflow.results.comparison.correspondence import read_quantized
+from amct_tensorflow.results.comparison.correspondence import read_mapped_model
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 pytest.importorskip("tf2onnx", reason="the extra onnx is not installed")
@@ -63,7 +63,7 @@ def test_an_output_that_others_read_is_one(of_two_outputs):
     checked = CheckedEvaluator(AllOutputs(X))
     plan = plan_of()
     assert plan.outputs == ["features", "out"]
-    assert read_quantized(MODEL).outputs == ("features", "out")
+    assert read_mapped_model(MODEL).outputs == ("features", "out")
     for target in TARGETS.values():
         exported = target.export(plan, checked)
         found = exported.runtime.run({"x": X[:1]})
@@ -77,7 +77,7 @@ def test_results_that_do_not_note_their_outputs_say_which_are_taken(of_two_outpu
     NODE_MAP.write_text(json.dumps(document))
     assert plan_of().outputs == ["out"]
     assert any("is not noted beside it; all that nothing reads is taken: out" in message for message in messages)
-    assert read_quantized(MODEL).outputs == ("out",)
+    assert read_mapped_model(MODEL).outputs == ("out",)
 
 
 def test_an_output_that_calibration_does_not_run_is_told(of_two_outputs):
@@ -93,7 +93,7 @@ def test_outputs_that_are_none_are_told(of_two_outputs, messages, output):
     assert plan_of().outputs == ["out"]
     assert any("results/net_quant.json" in message for message in messages)
     with pytest.raises(ModelError):
-        read_quantized(MODEL)
+        read_mapped_model(MODEL)
 
 
 def fake(x, low, high):

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from amct_tensorflow.export.export_plan import ExportPlan
-from amct_tensorflow.export.exported_layer import IntegerLayer
 from amct_tensorflow.export.onnx.onnx_conversion import convert_to_onnx
 from amct_tensorflow.export.onnx.onnx_editor import OnnxEditor
 from amct_tensorflow.export.onnx.onnx_forms import FORMS, INT8_WEIGHTS
-from amct_tensorflow.export.output_grids import limits
 from amct_tensorflow.ops.clips import NO_CLIP, Clip
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 
 # Rounding a scale to float32 may take the end of a range beyond that of a clip by so much, relatively; it is far below
 # a step.
@@ -28,7 +27,7 @@ _TOLERANCE = 1e-6
 
 def is_clipped_by(clip: Clip, grid: ActivationFactors) -> bool:
     """Tells whether the 256 values of a grid all lie in the range of a clip."""
-    lowest, highest = limits(grid)
+    lowest, highest = grid.limits
     slack = _TOLERANCE * (highest - lowest)
     return lowest >= clip.lowest - slack and highest <= clip.highest + slack
 
@@ -160,7 +159,7 @@ class _Writer:
             if self._editor.is_output(node.input[0]) and len(readers) == 1 and readers[0].output[0] in grids:
                 node.input[0] = self._quantized(node.input[0], grids[readers[0].output[0]])
 
-    def _put_integers(self, layer: IntegerLayer, node: Any) -> None:
+    def _put_integers(self, layer: QuantizedLayer, node: Any) -> None:
         if layer.weights is None:
             return
         form = FORMS[layer.op_type.name]
@@ -174,11 +173,11 @@ class _Writer:
             if self._is_bias_of(layer, node.input[2]):
                 node.input[2] = self._integers(f"{layer.name}/int32_bias", layer.bias, scale, 0)
 
-    def _is_bias_of(self, layer: IntegerLayer, tensor: str) -> bool:
+    def _is_bias_of(self, layer: QuantizedLayer, tensor: str) -> bool:
         bias = self._editor.constant(tensor)
         return bias is not None and np.array_equal(bias, layer.float_bias)
 
-    def _take_bias_in(self, layer: IntegerLayer, node: Any) -> None:
+    def _take_bias_in(self, layer: QuantizedLayer, node: Any) -> None:
         """Makes a product of matrices and the Add of its bias a Gemm, which runtimes have an int8 kernel of."""
         readers = self._editor.readers(node.output[0])
         if len(readers) != 1 or readers[0].op_type != "Add" or self._editor.is_output(node.output[0]):

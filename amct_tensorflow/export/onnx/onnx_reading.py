@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from amct_tensorflow.export.exported_layer import IntegerLayer
 from amct_tensorflow.export.libraries import library
 from amct_tensorflow.export.onnx.onnx_editor import OnnxEditor
 from amct_tensorflow.export.onnx.onnx_forms import FORMS, INT8_WEIGHTS
 from amct_tensorflow.export.written import WrittenLayer, bias_in_file, in_original_layout
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 
 
-def read_onnx_layers(content: bytes, layers: Mapping[str, IntegerLayer]) -> dict[str, WrittenLayer]:
+def read_onnx_layers(content: bytes, layers: Mapping[str, QuantizedLayer]) -> dict[str, WrittenLayer]:
     """Returns what is found of layers with weights.
 
     Args:
@@ -36,7 +36,7 @@ class _Reader:
             if value is not None
         ]
 
-    def read(self, layer: IntegerLayer) -> WrittenLayer:
+    def read(self, layer: QuantizedLayer) -> WrittenLayer:
         """Returns what is found of a layer."""
         name = INT8_WEIGHTS.format(layer.name)
         values, node = self._file.constant(name), self._layer(name)

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from amct_tensorflow.export.exported_layer import IntegerLayer
 from amct_tensorflow.export.onnx.onnx_forms import FORMS, INT8_WEIGHTS
 from amct_tensorflow.export.written import WrittenLayer, bias_in_file, in_original_layout
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 
 # What stands between the integers of weights and the operation that computes the layer, or between that and the
 # quantizer of its data: ops that move values, and those that bring integers back.
@@ -16,7 +16,7 @@ _MOVING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Pad", "SpaceToBatch"
 _BRINGING_BACK = ("Convert", "Subtract", "Multiply")
 
 
-def read_openvino_layers(model: Any, layers: Mapping[str, IntegerLayer]) -> dict[str, WrittenLayer]:
+def read_openvino_layers(model: Any, layers: Mapping[str, QuantizedLayer]) -> dict[str, WrittenLayer]:
     """Returns what is found of layers with weights.
 
     Args:
@@ -35,7 +35,7 @@ def read_openvino_layers(model: Any, layers: Mapping[str, IntegerLayer]) -> dict
     return {name: _read(layer, constants.get(INT8_WEIGHTS.format(name)), added) for name, layer in layers.items()}
 
 
-def _read(layer: IntegerLayer, weights: Any | None, added: list[tuple[Any, np.ndarray]]) -> WrittenLayer:
+def _read(layer: QuantizedLayer, weights: Any | None, added: list[tuple[Any, np.ndarray]]) -> WrittenLayer:
     if weights is None or layer.weights is None:
         return WrittenLayer(None, None, None, None)
     *behind, operation = _chain_behind(weights)

@@ -20,7 +20,6 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.export.export_plan import ExportPlan
-from amct_tensorflow.export.exported_layer import IntegerLayer
 from amct_tensorflow.export.tflite.tflite_conversion import convert_to_tflite
 from amct_tensorflow.export.tflite.tflite_editor import TfliteEditor
 from amct_tensorflow.export.tflite.tflite_forms import FORMS, INT8_WEIGHTS, Form
@@ -28,6 +27,7 @@ from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, full_tensor_name
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 
 _LEAST = np.array(np.finfo(np.float32).min)
 
@@ -41,7 +41,7 @@ def with_barriers(plan: ExportPlan) -> GraphDef:
         data = editor.node(name).input[index]
         key = full_tensor_name(data)
         if key not in barriers:
-            barrier = editor.unique_name(f"{layer.quantizer}/barrier")
+            barrier = editor.unique_name(f"{layer.quantizer.name}/barrier")
             least = editor.add(make_const(editor.unique_name(f"{barrier}/least"), _LEAST), like=name)
             barriers[key] = editor.add(make_node(barrier, "Maximum", [data, least], T=tf.float32), like=name)
         editor.replace_input(name, index, barriers[key])
@@ -165,7 +165,7 @@ class _Writer:
         missing.update({name: _SAME_WEIGHTS for name, operator in found.items() if claims[id(operator)] > 1})
         return found, missing
 
-    def _account_for_bias(self, layer: IntegerLayer, form: Form, operator: Any) -> bool:
+    def _account_for_bias(self, layer: QuantizedLayer, form: Form, operator: Any) -> bool:
         """Makes an operator add the bias of its layer, all of it and nothing else; tells whether that can be."""
         expected = np.zeros(1, np.float32) if layer.bias is None else layer.float_bias
         index = int(operator.inputs[form.bias]) if len(operator.inputs) > form.bias else -1
@@ -231,7 +231,7 @@ class _Writer:
         self._floats[end, grid] = end
         return self._editor.name(integers)
 
-    def _compute_in_int8(self, layer: IntegerLayer, operator: Any) -> None:
+    def _compute_in_int8(self, layer: QuantizedLayer, operator: Any) -> None:
         form = FORMS[layer.op_type.name]
         operator.inputs[form.data] = self._on_grid(int(operator.inputs[form.data]), layer.input_grid)
         operator.inputs[1] = self._weights(layer, form)
@@ -243,7 +243,7 @@ class _Writer:
         operator.inputs = [*operator.inputs[: form.bias], integers]
         self._editor.set_version(operator, form.version)
 
-    def _compute_in_float(self, layer: IntegerLayer, operator: Any) -> None:
+    def _compute_in_float(self, layer: QuantizedLayer, operator: Any) -> None:
         form = FORMS.get(layer.op_type.name)
         data = 0 if form is None else form.data
         operator.inputs[data] = self._float_on_grid(int(operator.inputs[data]), layer.input_grid)
@@ -256,13 +256,13 @@ class _Writer:
         self._editor.add_operator("DEQUANTIZE", version, [weights], brought_back)
         operator.inputs[1] = brought_back
 
-    def _weights(self, layer: IntegerLayer, form: Form) -> int:
+    def _weights(self, layer: QuantizedLayer, form: Form) -> int:
         assert layer.weights is not None
         scale = self._weight_scale(layer, form)
         name = INT8_WEIGHTS.format(layer.name)
         return self._editor.add_integers(name, form.layout(layer.weights), scale, form.channel_axis)
 
-    def _weight_scale(self, layer: IntegerLayer, form: Form) -> np.ndarray:
+    def _weight_scale(self, layer: QuantizedLayer, form: Form) -> np.ndarray:
         if form.per_channel and layer.weight_scale.size == 1:
             return np.broadcast_to(layer.weight_scale, (layer.channels,))
         return layer.weight_scale

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from amct_tensorflow.export.exported_layer import IntegerLayer
 from amct_tensorflow.export.tflite.tflite_editor import TfliteEditor
 from amct_tensorflow.export.tflite.tflite_forms import FORMS, INT8_WEIGHTS
 from amct_tensorflow.export.written import WrittenLayer, in_original_layout
+from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 
 
-def read_tflite_layers(content: bytes, layers: Mapping[str, IntegerLayer]) -> dict[str, WrittenLayer]:
+def read_tflite_layers(content: bytes, layers: Mapping[str, QuantizedLayer]) -> dict[str, WrittenLayer]:
     """Returns what is found of the layers whose weights a file has in int8.
 
     Args:
@@ -36,7 +36,7 @@ def read_tflite_layers(content: bytes, layers: Mapping[str, IntegerLayer]) -> di
     }
 
 
-def _read(editor: TfliteEditor, operator: Any, layer: IntegerLayer, brought_back: Mapping[int, int]) -> WrittenLayer:
+def _read(editor: TfliteEditor, operator: Any, layer: QuantizedLayer, brought_back: Mapping[int, int]) -> WrittenLayer:
     assert layer.weights is not None
     form = FORMS[layer.op_type.name]
     data, weights = (int(operator.inputs[index]) for index in (form.data, 1))

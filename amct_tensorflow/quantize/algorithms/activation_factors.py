@@ -14,7 +14,7 @@ import numpy as np
 from amct_tensorflow.quantize.algorithms.distribution import Distribution
 from amct_tensorflow.quantize.algorithms.scales import SCALE_OF_NOTHING, SMALLEST_SCALE, symmetric_scale
 
-_QUANT_MIN = -128
+_QUANT_MIN, _QUANT_MAX = -128, 127
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,24 @@ class ActivationFactors:
     scale: float
     offset: int
 
+    @property
+    def inverse(self) -> np.float32:
+        """What AscendQuant multiplies by: ``1 / scale`` in float32.
+
+        It is the same of the inverse of that inverse: whatever ``x``, ``1 / (1 / (1 / x))`` is ``1 / x`` in float32.
+        """
+        return np.float32(np.float32(1) / np.float32(self.scale))
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the greatest value that it has an integer of."""
+        return (_QUANT_MIN - self.offset) * self.scale, (_QUANT_MAX - self.offset) * self.scale
+
 
 def asymmetric_factors(lowest: float, scale: float) -> ActivationFactors:
     """Returns the factors of a range that starts at ``lowest <= 0`` with a given step."""
     offset = int(-np.rint(np.float32(lowest) / np.float32(scale))) + _QUANT_MIN
-    return ActivationFactors(scale, min(offset, -_QUANT_MIN - 1))
+    return ActivationFactors(scale, min(offset, _QUANT_MAX))
 
 
 def range_factors(lowest: float, highest: float, asymmetric: bool) -> ActivationFactors:

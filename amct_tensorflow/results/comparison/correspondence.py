@@ -7,16 +7,15 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.view import GraphView, data_inputs, parse_tensor_name
-from amct_tensorflow.model.model_file import read_model
 from amct_tensorflow.quantize.quantized import ascend_ops
-from amct_tensorflow.quantize.quantized.layer_nodes import nodes_of_layer, quantizer_of
 from amct_tensorflow.quantize.quantized.model_files import MODEL_ENDING, node_map_of
 from amct_tensorflow.quantize.quantized.node_map import NodeMap, read_node_map
+from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, Quantizer, read_quantized_model
 
 
 @dataclass(frozen=True)
-class QuantizedLayer:
-    """A layer of a quantized model.
+class MappedLayer:
+    """A quantized layer, and the tensors of the prepared original that correspond to its own.
 
     Attributes:
         name: its key in the configuration.
@@ -42,7 +41,7 @@ class QuantizedLayer:
 
 
 @dataclass(frozen=True, eq=False)
-class QuantizedModel:
+class MappedModel:
     """A quantized model, and what its tensors correspond to.
 
     Attributes:
@@ -55,12 +54,12 @@ class QuantizedModel:
 
     view: GraphView
     path: Path
-    layers: tuple[QuantizedLayer, ...]
+    layers: tuple[MappedLayer, ...]
     outputs: tuple[str, ...]
 
 
-def read_quantized(path: str | Path, node_map: str | Path | None = None) -> QuantizedModel:
-    """Reads a quantized model.
+def read_mapped_model(path: str | Path, node_map: str | Path | None = None) -> MappedModel:
+    """Reads a quantized model and its node map.
 
     Args:
         path: the file, ``<prefix>_quantized.pb``.
@@ -69,40 +68,40 @@ def read_quantized(path: str | Path, node_map: str | Path | None = None) -> Quan
     Raises:
         ModelError: the model or its node map cannot be read, or nothing in the model is quantized.
     """
-    path, view = Path(path), read_model(path)
-    dequantizers = [node.name for node in view.topological() if node.op == ascend_ops.DEQUANT]
-    if not dequantizers:
-        raise ModelError(f"{path} holds no quantized layer. Give the quantized model after the original one.")
+    quantized = read_quantized_model(path)
+    path, view = quantized.path, quantized.view
     beside = node_map_of(path)
     if node_map is None and beside is None:
         raise ModelError(f"The name of {path} does not end in {MODEL_ENDING}; give its node map with --node_map.")
     found = read_node_map(node_map or beside or path, view)
-    layers = tuple(_layer(view, found, name) for name in dequantizers)
+    layers = tuple(_map(view, found, layer) for layer in quantized.layers)
     ends = tuple(name for name in view.nodes if name in found.originals[name] and not view.consumers(name))
-    return QuantizedModel(view, path, layers, found.outputs or ends)
+    return MappedModel(view, path, layers, found.outputs or ends)
 
 
-def _layer(view: GraphView, node_map: NodeMap, dequantizer: str) -> QuantizedLayer:
-    layer = nodes_of_layer(view, dequantizer)[-1]
-    quantizer = quantizer_of(view, layer)
-    if quantizer is None:
-        raise ModelError(f"In the quantized model, {dequantizer!r} stands behind no AscendQuant; the file is damaged.")
-    result, value = _result(view, node_map, dequantizer)
-    name = _name(node_map, layer, dequantizer)
-    return QuantizedLayer(name, layer.op, quantizer.name, _read(view, node_map, quantizer), result, value)
+def _map(view: GraphView, node_map: NodeMap, layer: QuantizedLayer) -> MappedLayer:
+    result, value = _result(view, node_map, layer.dequantizer)
+    return MappedLayer(
+        name=_name(node_map, layer),
+        op_type=str(layer.node.op),
+        quantizer=layer.quantizer.name,
+        read=_read(node_map, layer.quantizer),
+        result=result,
+        value=value,
+    )
 
 
-def _name(node_map: NodeMap, layer: NodeDef, dequantizer: str) -> str:
+def _name(node_map: NodeMap, layer: QuantizedLayer) -> str:
     """Returns the name that a layer has in the float model: where its own value is an output, that has taken it."""
-    value = node_map.values.get(dequantizer)
+    value = node_map.values.get(layer.dequantizer)
     return str(value if node_map.originals[layer.name][:1] == (value,) else layer.name)
 
 
-def _read(view: GraphView, node_map: NodeMap, quantizer: NodeDef) -> str | None:
+def _read(node_map: NodeMap, quantizer: Quantizer) -> str | None:
     """Returns the tensor of the prepared original in whose place a quantizer reads."""
     if quantizer.name in node_map.absorbed:
         return f"{node_map.absorbed[quantizer.name]}:0"
-    source = parse_tensor_name(quantizer.input[0])
+    source = parse_tensor_name(quantizer.data)
     value = node_map.values.get(source.node)
     return None if value is None else f"{value}:{source.port}"
 

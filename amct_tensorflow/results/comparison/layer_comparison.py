@@ -19,7 +19,7 @@ from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 from amct_tensorflow.io.progress import Progress
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.model_file import import_graph
-from amct_tensorflow.results.comparison.correspondence import QuantizedLayer, QuantizedModel
+from amct_tensorflow.results.comparison.correspondence import MappedLayer, MappedModel
 from amct_tensorflow.results.comparison.input_batches import Batch
 from amct_tensorflow.results.comparison.tensor_error import TensorError
 from amct_tensorflow.search.sensitivity.divergence import Divergence
@@ -42,7 +42,7 @@ class ComparedLayer:
         damage: divergence of the model's outputs if it alone is quantized.
     """
 
-    def __init__(self, layer: QuantizedLayer, by_itself: bool, outputs: int) -> None:
+    def __init__(self, layer: MappedLayer, by_itself: bool, outputs: int) -> None:
         self.layer = layer
         self.by_itself = by_itself
         self.alone = TensorError()
@@ -85,14 +85,14 @@ class Comparison:
 
     layers: tuple[ComparedLayer, ...]
     in_place_only: tuple[ComparedLayer, ...]
-    unseen: tuple[QuantizedLayer, ...]
+    unseen: tuple[MappedLayer, ...]
     outputs: Mapping[str, TensorError]
     divergence: float
     batches: int
 
 
 def compare_models(
-    original: FloatModel, quantized: QuantizedModel, outputs: Sequence[str], batches: Iterable[Batch]
+    original: FloatModel, quantized: MappedModel, outputs: Sequence[str], batches: Iterable[Batch]
 ) -> Comparison:
     """Compares two models.
 
@@ -137,7 +137,7 @@ def compare_models(
     )
 
 
-def _check_belongs(original: FloatModel, quantized: QuantizedModel, outputs: Sequence[str]) -> None:
+def _check_belongs(original: FloatModel, quantized: MappedModel, outputs: Sequence[str]) -> None:
     """Checks that the float model has whatever the quantized one is said to reproduce."""
     for name in outputs:
         if name not in quantized.view.nodes:
@@ -159,7 +159,7 @@ def _can_be_fetched(original: FloatModel, tensor: str | None) -> bool:
     return node in original.view.nodes and node not in original.view.uncertain_nodes
 
 
-def _cut_in_front(quantized: QuantizedModel, layers: Iterable[ComparedLayer]) -> GraphDef:
+def _cut_in_front(quantized: MappedModel, layers: Iterable[ComparedLayer]) -> GraphDef:
     """Returns the quantized model with layers that read placeholders, to be fed with what the float layers read."""
     graph_def = GraphDef()
     graph_def.CopyFrom(quantized.view.graph_def)

@@ -13,12 +13,22 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.python.util import _pywrap_util_port
 
 from amct_tensorflow.graph.graph_runner import GraphRunner
+from amct_tensorflow.graph.names import QuantizedName
 from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.ops import OP_TYPES
+from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, Quantizer
 from amct_tensorflow.search.integers import integer_nodes
 from amct_tensorflow.search.integers.integer_nodes import Scope
-from amct_tensorflow.search.integers.kernel_layer import CONVOLUTION, DEPTHWISE_CONVOLUTION, IntegerLayer, has_kernel
+from amct_tensorflow.search.integers.kernel_layer import (
+    CONVOLUTION,
+    DEPTHWISE_CONVOLUTION,
+    KernelLayer,
+    as_kernel_layer,
+    has_kernel,
+)
 
 # As many channels as kernels that are made for a processor want; fewer would be left to others.
 _CHANNELS = 32
@@ -52,22 +62,23 @@ def _is_exact() -> bool:
 def _greatest_sums() -> np.ndarray:
     """Returns what the kernel makes of a pointwise convolution in which all bytes and all weights are greatest."""
     node = make_node("layer", "Conv2D", (), strides=[1, 1, 1, 1], dilations=[1, 1, 1, 1], padding="VALID")
-    layer = IntegerLayer(
+    quantized = QuantizedLayer(
         node=node,
-        quantizer="",
-        sums="",
-        dequantizer="",
-        weights=np.full((1, 1, _CHANNELS, _CHANNELS), _WEIGHT, np.int8),
-        bias=np.zeros(_CHANNELS, np.int32),
+        op_type=OP_TYPES["Conv2D"],
+        quantizer=Quantizer(QuantizedName("quantizer"), "data", ActivationFactors(1.0, -128)),
+        sums=QuantizedName("layer"),
+        dequantizer=QuantizedName("dequantizer"),
         deq_scale=np.ones(_CHANNELS, np.float32),
-        zero_point=0,
-        signed=False,
-        margins=None,
+        weights=np.full((1, 1, _CHANNELS, _CHANNELS), _WEIGHT, np.int8),
+        bias=None,
     )
+    data = np.full((1, 4, 4, _CHANNELS), _BYTE, np.uint8)
+    layer = as_kernel_layer(quantized, data.shape)
+    assert isinstance(layer, KernelLayer)
     editor = GraphEditor(GraphView(GraphDef(node=[make_node("layer", "NoOp", ())])))
     scope = Scope(editor, "layer")
-    data = scope.quantized("data", np.full((1, 4, 4, _CHANNELS), _BYTE, np.uint8), tf.quint8)
-    sums = integer_nodes.plain_sums(scope, integer_nodes.sums(scope, layer, data))
+    read = scope.quantized("data", data, tf.quint8)
+    sums = integer_nodes.plain_sums(scope, integer_nodes.sums(scope, layer, read))
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(editor.graph_def(), name="")
         with GraphRunner(graph) as runner:

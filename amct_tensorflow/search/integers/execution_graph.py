@@ -15,6 +15,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from amct_tensorflow.graph.names import LayerName, QuantizedName
 from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, parse_tensor_name
@@ -22,7 +23,7 @@ from amct_tensorflow.ops import has, trait
 from amct_tensorflow.ops.traits import Elementwise, PerImage, Reduction, Sum
 from amct_tensorflow.search.integers import integer_nodes
 from amct_tensorflow.search.integers.integer_nodes import Scope
-from amct_tensorflow.search.integers.kernel_layer import IntegerLayer
+from amct_tensorflow.search.integers.kernel_layer import KernelLayer
 from amct_tensorflow.search.integers.reader_grids import find_reading, only_readers
 
 
@@ -78,7 +79,7 @@ def _source(text: str, sources: Mapping[str, tuple[str, int]]) -> tuple[str, int
     return sources.get(name.node, name) if name.port == 0 else name
 
 
-def execution_graph(view: GraphView, layers: Mapping[str, IntegerLayer], outputs: Collection[str]) -> GraphDef:
+def execution_graph(view: GraphView, layers: Mapping[LayerName, KernelLayer], outputs: Collection[str]) -> GraphDef:
     """Returns the graph in which some layers run in integers.
 
     Args:
@@ -92,9 +93,9 @@ def execution_graph(view: GraphView, layers: Mapping[str, IntegerLayer], outputs
 class _Rewrite:
     """Goes through the layers in the order in which they run, and puts integers in their place."""
 
-    def __init__(self, view: GraphView, layers: Mapping[str, IntegerLayer], outputs: Collection[str]) -> None:
+    def __init__(self, view: GraphView, layers: Mapping[LayerName, KernelLayer], outputs: Collection[str]) -> None:
         self._view = view
-        self._layers = {layer.dequantizer: layer for layer in layers.values()}
+        self._layers = {layer.quantized.dequantizer: layer for layer in layers.values()}
         self._outputs = outputs
         self._first_axes = FirstAxes(view)
         self._editor = GraphEditor(view)
@@ -107,10 +108,10 @@ class _Rewrite:
                 self._compute(self._layers[node.name])
         return self._editor.graph_def_for(self._outputs)
 
-    def _compute(self, layer: IntegerLayer) -> None:
+    def _compute(self, layer: KernelLayer) -> None:
         scope = Scope(self._editor, layer.name)
         data = self._data(layer)
-        reading = find_reading(self._view, layer.dequantizer, self._outputs)
+        reading = find_reading(self._view, layer.quantized.dequantizer, self._outputs)
         if reading is None:
             self._yield_values(scope, layer, data)
             return
@@ -121,29 +122,29 @@ class _Rewrite:
             plain = integer_nodes.integers_of(Scope(self._editor, quantizer), result)
             self._editor.replace_node(make_node(quantizer, "Cast", [plain], SrcT=tf.uint8, DstT=tf.float32))
 
-    def _data(self, layer: IntegerLayer) -> str:
+    def _data(self, layer: KernelLayer) -> str:
         """Returns the bytes that a layer reads."""
-        name = layer.quantizer
+        name = layer.quantized.quantizer.name
         if name not in self._bytes:
             self._bytes[name] = integer_nodes.bytes_of(Scope(self._editor, name), name, layer)
         return self._bytes[name]
 
-    def _yield_values(self, scope: Scope, layer: IntegerLayer, data: str) -> None:
+    def _yield_values(self, scope: Scope, layer: KernelLayer, data: str) -> None:
         """Lets a layer yield floats, to which those of a residual stream are added if nothing else reads them."""
         addition = self._addition(layer)
         if addition is None:
             result = integer_nodes.values(scope, layer, data)
-            name = layer.dequantizer
+            name = layer.quantized.dequantizer
         else:
-            name = str(addition.name)
+            name = QuantizedName(addition.name)
             self._additions.add(name)
-            other = next(text for text in addition.input if parse_tensor_name(text).node != layer.dequantizer)
+            other = next(text for text in addition.input if parse_tensor_name(text).node != layer.quantized.dequantizer)
             result = integer_nodes.values(scope, layer, data, other)
         self._editor.replace_node(make_node(name, "Identity", [result], T=tf.float32))
 
-    def _addition(self, layer: IntegerLayer) -> NodeDef | None:
+    def _addition(self, layer: KernelLayer) -> NodeDef | None:
         """Returns the only reader of a product of matrices if it adds a tensor of the same shape to its values."""
-        readers = only_readers(self._view, layer.dequantizer, self._outputs)
+        readers = only_readers(self._view, layer.quantized.dequantizer, self._outputs)
         if len(readers) != 1 or not has(readers[0].op, Sum) or not layer.is_product:
             return None
         node = readers[0]

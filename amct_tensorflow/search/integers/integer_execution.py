@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from amct_tensorflow.graph.batch_splitter import IMAGES_AT_A_TIME, images_of, some_images
 from amct_tensorflow.graph.graph_runner import Batch, GraphRunner
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.log import log_for
@@ -28,7 +29,7 @@ from amct_tensorflow.search.integers import integer_nodes
 from amct_tensorflow.search.integers.availability import why_no_integer_kernels
 from amct_tensorflow.search.integers.execution_graph import execution_graph
 from amct_tensorflow.search.integers.integer_nodes import Scope
-from amct_tensorflow.search.integers.kernel_layer import IntegerLayer, find_integer_layers
+from amct_tensorflow.search.integers.kernel_layer import KernelLayer, find_kernel_layers
 from amct_tensorflow.search.integers.reader_grids import Reading, find_reading
 
 # Values may differ by so much of the greatest one: some roundings of a float32.
@@ -66,8 +67,8 @@ class LayerCheck:
 
 
 def check_layers(
-    view: GraphView, layers: Mapping[str, IntegerLayer], outputs: Collection[str], batch: Batch
-) -> dict[str, LayerCheck]:
+    view: GraphView, layers: Mapping[LayerName, KernelLayer], outputs: Collection[str], batch: Batch
+) -> dict[LayerName, LayerCheck]:
     """Runs simulation and integer kernels side by side, in one pass.
 
     Args:
@@ -84,7 +85,8 @@ def check_layers(
     """
     editor = GraphEditor(view)
     sides = {
-        name: _add(editor, layer, find_reading(view, layer.dequantizer, outputs)) for name, layer in layers.items()
+        name: _add(editor, layer, find_reading(view, layer.quantized.dequantizer, outputs))
+        for name, layer in layers.items()
     }
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(editor.graph_def(), name="")
@@ -103,16 +105,17 @@ class _Sides(NamedTuple):
     bytes: tuple[str, str] | None
 
 
-def _add(editor: GraphEditor, layer: IntegerLayer, reading: Reading | None) -> _Sides:
+def _add(editor: GraphEditor, layer: KernelLayer, reading: Reading | None) -> _Sides:
     """Adds what computes a layer in integers from what its quantizer yields in the simulation."""
     scope = Scope(editor, layer.name)
-    data = integer_nodes.bytes_of(Scope(editor, layer.quantizer), layer.quantizer, layer)
+    quantized = layer.quantized
+    data = integer_nodes.bytes_of(Scope(editor, quantized.quantizer.name), quantized.quantizer.name, layer)
     made = None
     if reading is not None:
         result = integer_nodes.requantized(scope, layer, data, reading.scale, reading.highest)
         made = integer_nodes.integers_of(scope, result), reading.quantizers[0]
     sums = integer_nodes.plain_sums(scope, integer_nodes.sums(scope, layer, data))
-    return _Sides((sums, layer.sums), (integer_nodes.values(scope, layer, data), layer.dequantizer), made)
+    return _Sides((sums, quantized.sums), (integer_nodes.values(scope, layer, data), quantized.dequantizer), made)
 
 
 def _differences(graph: tf.Graph, sides: _Sides) -> tuple[tf.Tensor, ...]:
@@ -150,7 +153,7 @@ class IntegerExecution:
         if not self._trusted:
             return None
         view = GraphView(quantized.graph_def, quantized.shapes)
-        found, _ = find_integer_layers(view)
+        found, _ = find_kernel_layers(view)
         layers = {name: layer for name, layer in found.items() if name in self._trusted}
         if not layers:
             return None
@@ -158,7 +161,7 @@ class IntegerExecution:
         return bytes(graph_def.SerializeToString(deterministic=True))
 
     @cached_property
-    def _trusted(self) -> frozenset[str]:
+    def _trusted(self) -> frozenset[LayerName]:
         """The layers that run in integers."""
         reason = why_no_integer_kernels()
         if reason is None and not self._batches:
@@ -168,7 +171,7 @@ class IntegerExecution:
             return frozenset()
         quantized = quantize_graph(self._plan)
         view = GraphView(quantized.graph_def, quantized.shapes)
-        layers, simulated = find_integer_layers(view)
+        layers, simulated = find_kernel_layers(view)
         try:
             checks = self._check(view, layers) if layers else {}
         except (tf.errors.OpError, ValueError, KeyError) as error:
@@ -179,7 +182,7 @@ class IntegerExecution:
         _log(checks, simulated)
         return frozenset(layers.keys() - simulated.keys())
 
-    def _check(self, view: GraphView, layers: Mapping[str, IntegerLayer]) -> dict[str, LayerCheck]:
+    def _check(self, view: GraphView, layers: Mapping[LayerName, KernelLayer]) -> dict[LayerName, LayerCheck]:
         """Checks layers on a few images, or on a batch as it is where it holds steps that belong together."""
         batch = self._batches[0]
         try:
@@ -189,7 +192,7 @@ class IntegerExecution:
             return check_layers(view, layers, self._plan.outputs, batch)
 
 
-def _log(checks: Mapping[str, LayerCheck], simulated: Mapping[str, str]) -> None:
+def _log(checks: Mapping[LayerName, LayerCheck], simulated: Mapping[LayerName, str]) -> None:
     """Says how many layers run in integers, and why the others do not."""
     trusted = [check for name, check in checks.items() if name not in simulated]
     changed = max((check.changed_bytes for check in trusted), default=0.0)

@@ -17,7 +17,7 @@ from amct_tensorflow.search.integers.kernel_layer import (
     CONVOLUTION,
     DEPTHWISE_CONVOLUTION,
     MATRIX_PRODUCT,
-    IntegerLayer,
+    KernelLayer,
 )
 from amct_tensorflow.search.integers.reader_grids import HIGHEST_BYTE
 
@@ -61,7 +61,7 @@ class Scope:
 _HIGHEST_SIGNED = 127.0
 
 
-def bytes_of(scope: Scope, integers: str, layer: IntegerLayer) -> str:
+def bytes_of(scope: Scope, integers: str, layer: KernelLayer) -> str:
     """Adds what makes bytes of the integers that a layer's AscendQuant yields."""
     shifted = scope.add("shifted", "AddV2", [integers, scope.floats("zero_point", layer.zero_point)], T=tf.float32)
     plain, quantized = _types_of_data(layer)
@@ -74,7 +74,7 @@ def integers_of(scope: Scope, data: str) -> str:
     return scope.add("plain", "Bitcast", [data], T=tf.quint8, type=tf.uint8)
 
 
-def requantized(scope: Scope, layer: IntegerLayer, data: str, scale: float, highest: int = HIGHEST_BYTE) -> str:
+def requantized(scope: Scope, layer: KernelLayer, data: str, scale: float, highest: int = HIGHEST_BYTE) -> str:
     """Adds what computes a layer and quantizes its values for a reader whose zero point is 0; yields bytes.
 
     They are ``clip(rint(sums * (deq_scale * scale)), 0, highest)``: TensorFlow multiplies the two factors in the
@@ -90,7 +90,7 @@ def requantized(scope: Scope, layer: IntegerLayer, data: str, scale: float, high
     return scope.add("limited_bytes", "Bitcast", [limited], T=tf.uint8, type=tf.quint8)
 
 
-def values(scope: Scope, layer: IntegerLayer, data: str, addend: str | None = None) -> str:
+def values(scope: Scope, layer: KernelLayer, data: str, addend: str | None = None) -> str:
     """Adds what computes the values of a layer, as floats.
 
     A tensor of the same shape may be added to those of a product of matrices.
@@ -102,7 +102,7 @@ def values(scope: Scope, layer: IntegerLayer, data: str, addend: str | None = No
     return scope.add("values", "Mul", [floats, scope.floats("factors", layer.deq_scale)], T=tf.float32)
 
 
-def sums(scope: Scope, layer: IntegerLayer, data: str) -> str:
+def sums(scope: Scope, layer: KernelLayer, data: str) -> str:
     """Adds what computes the sums of a layer, bias included, as qint32."""
     return _convolution(scope, layer, data, np.ones_like(layer.deq_scale), ["BiasAdd"], tf.qint32, [])
 
@@ -114,7 +114,7 @@ def plain_sums(scope: Scope, tensor: str) -> str:
 
 def _convolution(
     scope: Scope,
-    layer: IntegerLayer,
+    layer: KernelLayer,
     data: str,
     factors: np.ndarray,
     fused: Sequence[str],
@@ -157,7 +157,7 @@ def _convolution(
     return scope.reshape("rows", result, output, (-1, layer.weights.shape[3])) if layer.is_matrix else result
 
 
-def _matrix_product(scope: Scope, layer: IntegerLayer, data: str, addend: str | None) -> str:
+def _matrix_product(scope: Scope, layer: KernelLayer, data: str, addend: str | None) -> str:
     """Adds a product of matrices; a pointwise convolution is one of all places of all images."""
     channels, outputs = layer.weights.shape[2:]
     _, bytes_type = _types_of_data(layer)
@@ -200,7 +200,7 @@ def _as_image(scope: Scope, rows: str, data: str, bytes_type: tf.DType, channels
     return scope.reshape("image", rows, tf.float32, whole)
 
 
-def _padded(scope: Scope, layer: IntegerLayer, data: str) -> str:
+def _padded(scope: Scope, layer: KernelLayer, data: str) -> str:
     """Puts the zero point around the data of a layer; the kernel would put bytes of 0 there."""
     assert layer.margins is not None
     plain, quantized = _types_of_data(layer)
@@ -211,7 +211,7 @@ def _padded(scope: Scope, layer: IntegerLayer, data: str) -> str:
     return scope.add("padded_bytes", "Bitcast", [padded], T=plain, type=quantized)
 
 
-def _ranges(scope: Scope, layer: IntegerLayer, factors: np.ndarray) -> list[str]:
+def _ranges(scope: Scope, layer: KernelLayer, factors: np.ndarray) -> list[str]:
     """Adds the ranges of data and weights; the latter carry the factors from sums to values."""
     reach = _HIGHEST_SIGNED * factors.astype(np.float64)
     return [
@@ -222,7 +222,7 @@ def _ranges(scope: Scope, layer: IntegerLayer, factors: np.ndarray) -> list[str]
     ]
 
 
-def _types_of_data(layer: IntegerLayer) -> tuple[tf.DType, tf.DType]:
+def _types_of_data(layer: KernelLayer) -> tuple[tf.DType, tf.DType]:
     """Returns the type of a layer's data that all ops know, and that which only the integer kernels do."""
     return (tf.int8, tf.qint8) if layer.signed else (tf.uint8, tf.quint8)
 

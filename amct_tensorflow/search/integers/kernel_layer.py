@@ -8,7 +8,6 @@ each by themselves, the less of it there is the less their rounding matters; so 
 readers of a Relu, whose offset is -128, get unsigned bytes.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,11 +15,11 @@ import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework import kernels  # there is no public way to ask which kernels there are
 
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.graph.view import GraphView, Shape, attribute
 from amct_tensorflow.ops.channels import data_format
 from amct_tensorflow.ops.sliding import margins, spatial
-from amct_tensorflow.quantize.quantized import ascend_ops
-from amct_tensorflow.quantize.quantized.layer_nodes import nodes_of_layer, quantizer_of
+from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, read_layers
 
 CONVOLUTION = "_FusedQuantizedConv2D"
 DEPTHWISE_CONVOLUTION = "_FusedQuantizedDepthwiseConv2D"
@@ -44,14 +43,11 @@ _MATRIX, _CONVOLUTION, _DEPTHWISE = "MatMul", "Conv2D", "DepthwiseConv2dNative"
 
 
 @dataclass(frozen=True, eq=False)
-class IntegerLayer:
-    """A layer in integers.
+class KernelLayer:
+    """A layer as an integer kernel computes it.
 
     Attributes:
-        node: the op that multiplies, as the quantized model has it.
-        quantizer: the AscendQuant that it reads.
-        sums: the node that holds its sums, bias included.
-        dequantizer: its AscendDequant.
+        quantized: the layer, as the quantized model has it.
         weights: int8 [h, w, Cin, Cout], or [h, w, C, 1] of a depthwise convolution.
         bias: int32 [Cout]; includes what corrects for the zero point.
         deq_scale: what turns sums into values, float32 [Cout].
@@ -61,10 +57,7 @@ class IntegerLayer:
             None if it pads as the op does.
     """
 
-    node: NodeDef
-    quantizer: str
-    sums: str
-    dequantizer: str
+    quantized: QuantizedLayer
     weights: np.ndarray
     bias: np.ndarray
     deq_scale: np.ndarray
@@ -73,9 +66,14 @@ class IntegerLayer:
     margins: tuple[tuple[int, int], ...] | None
 
     @property
-    def name(self) -> str:
+    def node(self) -> NodeDef:
+        """The op that multiplies, as the quantized model has it."""
+        return self.quantized.node
+
+    @property
+    def name(self) -> LayerName:
         """The name of the layer."""
-        return str(self.node.name)
+        return self.quantized.name
 
     @property
     def is_depthwise(self) -> bool:
@@ -95,7 +93,7 @@ class IntegerLayer:
         return is_pointwise and has_matrix_product()
 
 
-def find_integer_layers(view: GraphView) -> tuple[dict[str, IntegerLayer], dict[str, str]]:
+def find_kernel_layers(view: GraphView) -> tuple[dict[LayerName, KernelLayer], dict[LayerName, str]]:
     """Finds the layers of a quantized model that integer kernels can compute.
 
     Args:
@@ -105,70 +103,59 @@ def find_integer_layers(view: GraphView) -> tuple[dict[str, IntegerLayer], dict[
         These layers by name, and why the other quantized ones stay in simulation.
     """
     found, others = {}, {}
-    for name, node in view.nodes.items():
-        if node.op == ascend_ops.DEQUANT:
-            nodes = nodes_of_layer(view, name)
-            layer = _layer(view, name, nodes)
-            if isinstance(layer, str):
-                others[str(nodes[-1].name)] = layer
-            else:
-                found[layer.name] = layer
+    for quantized in read_layers(view):
+        layer = as_kernel_layer(quantized, view.shape(quantized.quantizer.data))
+        if isinstance(layer, str):
+            others[quantized.name] = layer
+        else:
+            found[quantized.name] = layer
     return found, others
 
 
-def _layer(view: GraphView, dequantizer: str, nodes: Sequence[NodeDef]) -> IntegerLayer | str:
-    """Returns the layer in front of an AscendDequant, or why it cannot be computed in integers.
+def as_kernel_layer(quantized: QuantizedLayer, data: Shape | None) -> KernelLayer | str:
+    """Returns how an integer kernel computes a layer, or why none can.
 
     Args:
-        view: the quantized model.
-        dequantizer: the AscendDequant.
-        nodes: those of the layer, from the last to the one that multiplies.
+        quantized: the layer.
+        data: the shape of what it reads, as far as it is known; None if it may have any rank.
     """
-    node = nodes[-1]
-    quantizer = quantizer_of(view, node)
-    assert quantizer is not None
-    shape = view.shape(quantizer.input[0])
-    reason = _why_not_kernel(view, node, shape)
-    if reason is not None:
-        return reason
-    assert shape is not None
-    weights = _filter(view, node)
-    zero_point, signed = _zero_point(round(attribute(quantizer, "offset").f))
+    node = quantized.node
+    found = _shaped(quantized, data)
+    if isinstance(found, str):
+        return found
+    weights, shape = found
+    zero_point, signed = _zero_point(quantized.input_grid.offset)
     around = margins(node, shape, weights.shape) if node.op != _MATRIX else _NO_MARGINS
     if around is None and zero_point != 0:
         return "how much is padded depends on a size that only a run tells"
-    bias = _bias(view, nodes[:-1], weights, zero_point, depthwise=node.op == _DEPTHWISE)
+    bias = _bias(quantized.bias, weights, zero_point, depthwise=node.op == _DEPTHWISE)
     if np.any(np.abs(bias) > _INT32.max):
         return "its bias exceeds 32 bits when the zero point is taken off it"
     # Bytes of 0 are what the kernel pads with, by the same rules as the op but where the op is told how much.
     kernel_pads = zero_point == 0 and attribute(node, "padding").s != b"EXPLICIT"
-    return IntegerLayer(
-        node=node,
-        quantizer=str(quantizer.name),
-        sums=str(nodes[0].name),
-        dequantizer=dequantizer,
+    return KernelLayer(
+        quantized=quantized,
         weights=weights,
         bias=bias.astype(np.int32),
-        deq_scale=np.broadcast_to(_deq_scale(view, dequantizer), bias.shape).astype(np.float32),
+        deq_scale=np.broadcast_to(quantized.deq_scale, bias.shape).astype(np.float32),
         zero_point=zero_point,
         signed=signed,
         margins=None if kernel_pads or around == _NO_MARGINS else around,
     )
 
 
-def _why_not_kernel(view: GraphView, node: NodeDef, shape: Shape | None) -> str | None:
-    """Returns what keeps a layer from being computed in integers, None if nothing is known to."""
-    if node.op not in (_MATRIX, _CONVOLUTION, _DEPTHWISE):
+def _shaped(quantized: QuantizedLayer, data: Shape | None) -> tuple[np.ndarray, Shape] | str:
+    """Returns the weights of a layer as those of a convolution, and the shape of its data; or why no kernel does."""
+    node, weights = quantized.node, quantized.weights
+    if weights is None or node.op not in (_MATRIX, _CONVOLUTION, _DEPTHWISE):
         return f"there is no integer kernel for {node.op}"
-    if shape is None or len(shape) != (2 if node.op == _MATRIX else 4):
+    if data is None or len(data) != (2 if node.op == _MATRIX else 4):
         return "the rank of its data is not known"
-    weights = view.constant(view.producer(node.input[1]).input[0])
-    if weights is None:
-        return "its weights are not constant"
-    if node.op == _MATRIX:
-        transposes = attribute(node, "transpose_a").b or attribute(node, "transpose_b").b
-        return "the kernel does not transpose" if transposes else None
-    return _why_not_convolution(node, shape, weights)
+    if node.op != _MATRIX:
+        return _why_not_convolution(node, data, weights) or (weights, data)
+    if attribute(node, "transpose_a").b or attribute(node, "transpose_b").b:
+        return "the kernel does not transpose"
+    return weights[np.newaxis, np.newaxis], data
 
 
 def _why_not_convolution(node: NodeDef, data: Shape, weights: np.ndarray) -> str | None:
@@ -187,29 +174,7 @@ def _zero_point(offset: int) -> tuple[int, bool]:
     return (offset, True) if abs(offset) < unsigned else (unsigned, False)
 
 
-def _filter(view: GraphView, node: NodeDef) -> np.ndarray:
-    """Returns the stored weights of a layer as those of a convolution, int8."""
-    stored = view.constant(view.producer(node.input[1]).input[0])
-    assert stored is not None
-    return stored[np.newaxis, np.newaxis] if node.op == _MATRIX else stored
-
-
-def _deq_scale(view: GraphView, dequantizer: str) -> np.ndarray:
-    """Returns what an AscendDequant multiplies by."""
-    words = view.constant(view.nodes[dequantizer].input[1])
-    assert words is not None
-    return ascend_ops.unpack_deq_scale(words)
-
-
-def _bias(
-    view: GraphView, behind: Sequence[NodeDef], weights: np.ndarray, zero_point: int, *, depthwise: bool
-) -> np.ndarray:
+def _bias(bias: np.ndarray | None, weights: np.ndarray, zero_point: int, *, depthwise: bool) -> np.ndarray:
     """Returns the bias that the sums of bytes need, int64 [Cout]."""
     per_channel = weights.astype(np.int64).sum(axis=(0, 1, 3) if depthwise else (0, 1, 2))
-    bias = -zero_point * per_channel
-    for node in behind:
-        if node.op == "BiasAdd":
-            values = view.constant(node.input[1])
-            assert values is not None
-            bias = bias + np.rint(values.astype(np.float64)).astype(np.int64)
-    return np.asarray(bias)
+    return np.asarray((0 if bias is None else bias.astype(np.int64)) - zero_point * per_channel)

@@ -26,7 +26,7 @@ from amct_tensorflow import FloatModel
 from amct_tensorflow.errors import DatasetError, ModelError
 from amct_tensorflow.quantize.record.record_file import read_record
 from amct_tensorflow.results.comparison.comparison_text import dump_comparison, format_comparison
-from amct_tensorflow.results.comparison.correspondence import read_quantized
+from amct_tensorflow.results.comparison.correspondence import read_mapped_model
 from amct_tensorflow.results.comparison.layer_comparison import compare_models
 from amct_tensorflow.results.comparison.tensor_error import TensorError
 
@@ -34,7 +34,7 @@ IMAGES = normal((4, 12, 12, 3), 5)
 
 
 def compare(model, quantized, batches=({"input": IMAGES},), outputs=("probabilities",)):
-    return compare_models(FloatModel.load(model, list(outputs)), read_quantized(quantized), list(outputs), batches)
+    return compare_models(FloatModel.load(model, list(outputs)), read_mapped_model(quantized), list(outputs), batches)
 
 
 def sums(expected, *actual):
@@ -126,7 +126,7 @@ def test_an_output_that_is_none():
     model, quantized = quantize_small_net()
     with pytest.raises(ModelError, match=r"has no node 'project/BatchNorm/..'. Its outputs are: probabilities"):
         outputs = ["project/BatchNorm/.."]
-        compare_models(FloatModel.load(model, ["probabilities"]), read_quantized(quantized), outputs, [])
+        compare_models(FloatModel.load(model, ["probabilities"]), read_mapped_model(quantized), outputs, [])
 
 
 def test_no_data():
@@ -141,8 +141,8 @@ def test_data_that_does_not_run():
 
 def test_a_float_model_is_no_quantized_one():
     model, quantized = quantize_small_net()
-    with pytest.raises(ModelError, match=r"net.pb holds no quantized layer. Give the quantized model after"):
-        read_quantized(model)
+    with pytest.raises(ModelError, match=r"net.pb holds no quantized layer. Give what a run has written"):
+        read_mapped_model(model)
     with pytest.raises(ModelError, match="Give the original model"):
         FloatModel.load(quantized, ["probabilities"])
 
@@ -164,15 +164,15 @@ def test_node_maps_that_are_none(text, words):
     file = Path("results/net_quant.json")
     file.unlink() if text is None else file.write_text(text)
     with pytest.raises(ModelError, match=words):
-        read_quantized(quantized)
+        read_mapped_model(quantized)
 
 
 def test_a_node_map_elsewhere():
     _, quantized = quantize_small_net()
     moved, node_map = Path(quantized).rename("moved.pb"), Path("results/net_quant.json").rename("map.json")
-    assert len(read_quantized(moved, node_map).layers) == len(SMALL_NET_LAYERS)
+    assert len(read_mapped_model(moved, node_map).layers) == len(SMALL_NET_LAYERS)
     with pytest.raises(ModelError, match=r"does not end in quantized.pb; give its node map"):
-        read_quantized(moved)
+        read_mapped_model(moved)
 
 
 def test_reports():

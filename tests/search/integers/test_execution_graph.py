@@ -44,7 +44,7 @@ class Integers:
         self.batch = {f"{images_name}:0": images}
         self.execution = IntegerExecution(self.plan, [self.batch])
         self.view = GraphView(self.quantized.graph_def, self.quantized.shapes)
-        self.layers, self.simulated = integer_execution.find_integer_layers(self.view)
+        self.layers, self.simulated = integer_execution.find_kernel_layers(self.view)
 
     @staticmethod
     def _factors(fused, name, scale, offset):
@@ -313,7 +313,7 @@ def test_depthwise_filters_with_gaps_stay_in_simulation():
 
 def test_a_layer_whose_results_differ_stays_in_simulation(monkeypatch, messages):
     """As on a processor whose products of bytes overflow."""
-    honest = integer_execution.find_integer_layers
+    honest = integer_execution.find_kernel_layers
 
     def dishonest(view):
         layers, simulated = honest(view)
@@ -323,7 +323,7 @@ def test_a_layer_whose_results_differ_stays_in_simulation(monkeypatch, messages)
             "depthwise0": replace(wrong, bias=wrong.bias + (np.arange(12) == 5).astype(np.int32)),
         }, simulated
 
-    monkeypatch.setattr(integer_execution, "find_integer_layers", dishonest)
+    monkeypatch.setattr(integer_execution, "find_kernel_layers", dishonest)
     integers = Integers(bottlenecks, images(4, 8, 8, 6), offset=-9)
     model = tf1.GraphDef.FromString(integers.execution.model_of(integers.quantized))
     assert [node.op for node in model.node].count(DEPTHWISE) == 1

@@ -1,0 +1,205 @@
+"""What a quantized model holds of each layer, read from its nodes (spec section 8.3).
+
+    x -> AscendQuant -> layer(AscendWeightQuant(int8 weights)) -> [BiasAdd] -> AscendDequant
+
+Simulation, integer kernels, exports and comparisons all take a layer from here.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from amct_tensorflow.errors import ModelError
+from amct_tensorflow.graph.names import LayerName, QuantizedName
+from amct_tensorflow.graph.nodes import BARRIER
+from amct_tensorflow.graph.view import GraphView, attribute, data_inputs
+from amct_tensorflow.model.model_file import read_model
+from amct_tensorflow.ops import OP_TYPES, Quantizable
+from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.quantize.quantized import ascend_ops
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """An AscendQuant.
+
+    Attributes:
+        name: the node.
+        data: what it reads, as GraphDef writes the input.
+        grid: scale and offset.
+    """
+
+    name: QuantizedName
+    data: str
+    grid: ActivationFactors
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedLayer:
+    """A quantized layer: ``(sum of (x_q - offset) * weights + bias) * deq_scale``.
+
+    Attributes:
+        node: the op itself, as the quantized model has it.
+        op_type: what is known of its op type.
+        quantizer: the AscendQuant that it reads.
+        sums: the node that yields the integer sums, bias included.
+        dequantizer: its AscendDequant.
+        deq_scale: float32, [Cout] or [1].
+        weights: int8, in the layout of the op type; None for an op without.
+        bias: int32, [Cout]; None without.
+    """
+
+    node: NodeDef
+    op_type: Quantizable
+    quantizer: Quantizer
+    sums: QuantizedName
+    dequantizer: QuantizedName
+    deq_scale: np.ndarray
+    weights: np.ndarray | None
+    bias: np.ndarray | None
+
+    @property
+    def name(self) -> LayerName:
+        """Its name."""
+        return LayerName(self.node.name)
+
+    @property
+    def input_grid(self) -> ActivationFactors:
+        """Scale and offset of what it reads."""
+        return self.quantizer.grid
+
+    @cached_property
+    def weight_scale(self) -> np.ndarray:
+        """The step of the weights, float32, [Cout] or [1]."""
+        return np.asarray(self.deq_scale / np.float32(self.input_grid.scale), np.float32)
+
+    @cached_property
+    def float_weights(self) -> np.ndarray:
+        """What the integers of the weights stand for, float32; a layer without weights has none."""
+        assert self.weights is not None
+        return np.asarray(self.weights * self.op_type.along_channels(self.weights, self.weight_scale), np.float32)
+
+    @cached_property
+    def float_bias(self) -> np.ndarray:
+        """What the integers of the bias stand for, float32 [Cout]; a layer without a bias has none."""
+        assert self.bias is not None
+        return np.asarray(self.bias * self.deq_scale.astype(np.float64), np.float32)
+
+    @property
+    def channels(self) -> int:
+        """Number of output channels of a layer with weights."""
+        assert self.weights is not None
+        return self.op_type.channels(self.weights)
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedModel:
+    """A quantized model in a file.
+
+    Attributes:
+        path: the file.
+        view: its nodes.
+        layers: its quantized layers, each after those that it depends on.
+    """
+
+    path: Path
+    view: GraphView
+    layers: tuple[QuantizedLayer, ...]
+
+
+def read_quantized_model(path: str | Path) -> QuantizedModel:
+    """Reads a quantized model.
+
+    Raises:
+        ModelError: it cannot be read, nothing in it is quantized, or it was changed since it was written.
+    """
+    view = read_model(path)
+    layers = read_layers(view)
+    if not layers:
+        raise ModelError(f"{path} holds no quantized layer. Give what a run has written: PREFIX_quantized.pb.")
+    return QuantizedModel(Path(path), view, tuple(layers))
+
+
+def read_layers(view: GraphView) -> list[QuantizedLayer]:
+    """Returns the quantized layers of a quantized graph, each after those that it depends on.
+
+    Raises:
+        ModelError: the model was changed since it was written.
+    """
+    return [_read_layer(view, node) for node in view.topological() if node.op == ascend_ops.DEQUANT]
+
+
+def read_quantizer(node: NodeDef) -> Quantizer:
+    """Returns an AscendQuant, whose attribute ``scale`` is the inverse of the step, in float32.
+
+    Raises:
+        ModelError: its attributes are no scale and offset.
+    """
+    inverse, offset = np.float32(attribute(node, "scale").f), attribute(node, "offset").f
+    if not (np.isfinite(inverse) and inverse > 0 and -128 <= offset <= 127):
+        raise damaged(node.name)
+    return Quantizer(
+        QuantizedName(node.name), str(node.input[0]), ActivationFactors(float(np.float32(1) / inverse), int(offset))
+    )
+
+
+def stored_weights(view: GraphView, text: str) -> np.ndarray | None:
+    """Returns the constant weights that an input brings: int8 of a quantized layer, floats of another; else None."""
+    source = view.producer(text)
+    return view.constant(source.input[0] if source.op == ascend_ops.WEIGHT_QUANT and source.input else text)
+
+
+def damaged(name: str) -> ModelError:
+    """Returns the error to raise where a node is no part of a quantized layer as we write it."""
+    return ModelError(
+        f"{name!r} of the quantized model is no part of a quantized layer as this version writes it; the file is "
+        "damaged, or another version has made it. Quantize the model again."
+    )
+
+
+def _read_layer(view: GraphView, dequantizer: NodeDef) -> QuantizedLayer:
+    """Returns the layer in front of an AscendDequant."""
+    inputs = data_inputs(dequantizer.input)
+    packed = view.constant(inputs[1]) if len(inputs) == 2 else None
+    if packed is None:
+        raise damaged(dequantizer.name)
+    node = sums = view.producer(inputs[0])
+    for op in ("BiasAdd", BARRIER):
+        node = view.producer(node.input[0]) if node.op == op else node
+    op_type = OP_TYPES.get(node.op)
+    quantizer = None if op_type is None else _source(view, node, op_type.data_input)
+    if op_type is None or quantizer is None or quantizer.op != ascend_ops.QUANT:
+        raise damaged(dequantizer.name)
+    return QuantizedLayer(
+        node=node,
+        op_type=op_type,
+        quantizer=read_quantizer(quantizer),
+        sums=QuantizedName(sums.name),
+        dequantizer=QuantizedName(dequantizer.name),
+        deq_scale=ascend_ops.unpack_deq_scale(packed),
+        weights=None if op_type.weight_input is None else _weights(view, node, op_type.weight_input),
+        bias=_bias(view, sums) if sums.op == "BiasAdd" else None,
+    )
+
+
+def _source(view: GraphView, node: NodeDef, index: int) -> NodeDef | None:
+    """Returns the node that yields an input of a node; None if it has no such input."""
+    inputs = data_inputs(node.input)
+    return view.producer(inputs[index]) if index < len(inputs) else None
+
+
+def _weights(view: GraphView, layer: NodeDef, index: int) -> np.ndarray:
+    weights = stored_weights(view, layer.input[index]) if _source(view, layer, index) is not None else None
+    if weights is None or weights.dtype != np.int8:
+        raise damaged(layer.name)
+    return weights
+
+
+def _bias(view: GraphView, bias_add: NodeDef) -> np.ndarray:
+    bias = view.constant(bias_add.input[1])
+    if bias is None:
+        raise damaged(bias_add.name)
+    return np.asarray(bias, np.int32)
