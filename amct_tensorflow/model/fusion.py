@@ -98,7 +98,7 @@ class FusedGraph:
         view: the graph, indexed.
         layers: its quantizable layers by name, in topological order.
         origins: per node that the model's file does not have, the original nodes that it stands for; none if it was
-        inserted.
+            inserted.
         balance: per layer whose input was divided by factors, those factors, [Cin]; see ``equalize``.
         scaled: names of the nodes whose values were divided by them.
         prepared: names of the nodes of the graph before fusion.

@@ -37,7 +37,7 @@ class InspectedLayer:
         absorbed: nodes of the model's file that were folded into it.
         absorbed_types: op types of what was folded into it.
         counts_one_row: whether its multiply-accumulates are those of one row, as the number of rows per image is not
-        known.
+            known.
         in_loop: whether it runs any number of times per image.
         reason: why it cannot be quantized, as the rest of a sentence about it; None if it can.
     """
@@ -63,9 +63,9 @@ class Share:
     Attributes:
         value: the share, from 0 to 1; 1 if the model has nothing to count.
         of: what is counted: ``multiply-accumulates``, or ``parameters`` if a layer's multiply-accumulates are not
-        known.
+            known.
         is_upper_bound: whether the rest of the model may be larger than counted: a loop counts for one round, and a
-        layer whose size is not known for nothing.
+            layer whose size is not known for nothing.
     """
 
     value: float

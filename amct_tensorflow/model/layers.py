@@ -32,7 +32,7 @@ class LayerSpec:
             convolutions whose filter covers the whole input feature map (they are fully connected layers, spec section
             12.1).
         written_as: its name in the model's file, if preparation gave that name to another node; a configuration may use
-        either.
+            either.
     """
 
     name: LayerName

@@ -1,1 +1,1 @@
-"""Finding which layers to roll back to float."""
+"""Searches for the layers to roll back to float."""

@@ -1,4 +1,4 @@
-"""Calls of the user's evaluator, whose results are checked; and whether they can be shared out."""
+"""Calls the user's evaluator, checks its results, and tells whether evaluations can be shared out."""
 
 import json
 import math
@@ -24,7 +24,7 @@ from amct_tensorflow.search.workers.serialization import serialize
 
 
 def check_sharing(evaluator: AutoCalibrationEvaluatorBase) -> None:
-    """Makes sure that there are shares, and that they give what ``evaluate`` would.
+    """Checks that an evaluator has shares, and that they belong to its ``evaluate``.
 
     Raises:
         EvaluatorError: there is no ``evaluate_share``, or it belongs to another ``evaluate``.
@@ -56,20 +56,20 @@ _BISECTIONS = 20
 
 
 class CheckedEvaluator:
-    """Calls an evaluator; whatever it does wrong becomes one clear error.
+    """Calls an evaluator, and turns whatever goes wrong in it into an ``EvaluatorError``.
 
     Attributes:
         name: the name of the evaluator's class.
         evaluations: number of evaluations so far.
-        reused: number of those whose result an earlier run had found.
-        seconds: how long this process waited for the others, together.
+        reused: number of those whose results come from an earlier run.
+        seconds: how long the other evaluations took together, as far as this process waited for them.
 
     Raises:
         EvaluatorError: the object is no evaluator.
     """
 
     def __init__(self, evaluator: object, name: str | None = None) -> None:
-        """Takes an evaluator; ``name`` is what messages call it if it only calls another one."""
+        """Takes an evaluator; messages call it ``name``, which is that of its class by default."""
         if not isinstance(evaluator, AutoCalibrationEvaluatorBase):
             raise EvaluatorError(
                 f"evaluator is a {type(evaluator).__name__}; derive its class from "
@@ -109,7 +109,7 @@ class CheckedEvaluator:
             results: what ``evaluate_share`` returned elsewhere, in the order of the shares.
             model: says in messages which one it is.
             seconds: how long the evaluation took.
-            waited: how much of that this process did nothing else.
+            waited: how long of that this process only waited.
         """
         try:
             metric = self._evaluator.join_shares(list(results))
@@ -120,7 +120,7 @@ class CheckedEvaluator:
         return self._evaluation("join_shares", metric, model, seconds, waited)
 
     def _evaluation(self, method: str, metric: Any, model: str, seconds: float, waited: float) -> Evaluation:
-        """Counts an evaluation, and checks what it gave."""
+        """Counts an evaluation, and checks its results."""
         if metric is None or (isinstance(metric, numbers.Real) and math.isnan(metric)):
             raise EvaluatorError(
                 f"{self.name}.{method} returned {metric} for {model}; return the metric that it measured."
@@ -135,7 +135,7 @@ class CheckedEvaluator:
         self.reused += 1
 
     def identity(self) -> dict[str, str]:
-        """Calls ``identity``; returns what it says of each thing, as JSON."""
+        """Calls ``identity``; returns its entries as JSON, by name."""
         try:
             identity = self._evaluator.identity()
             return {str(name): json.dumps(value, sort_keys=True) for name, value in dict(identity or {}).items()}
@@ -145,7 +145,7 @@ class CheckedEvaluator:
             raise self._failure("identity", "its data", error) from error
 
     def serialized(self) -> bytes:
-        """Returns the evaluator as workers take it.
+        """Returns the serialized evaluator.
 
         Raises:
             EvaluatorError: its evaluations cannot be shared out.
@@ -178,7 +178,7 @@ class CheckedEvaluator:
         return judged
 
     def check_requirement(self, original: Any) -> None:
-        """Makes sure that the requirement can be met at all.
+        """Checks that the requirement can be met at all.
 
         Raises:
             MetricError: not even the original model, compared with itself, satisfies it.
@@ -193,7 +193,7 @@ class CheckedEvaluator:
             )
 
     def find_target(self, original: Any) -> float | None:
-        """Finds the loss up to which a model satisfies, by asking ``metric_eval`` about metrics that might be.
+        """Finds the loss up to which a model satisfies, by calls of ``metric_eval`` with made-up metrics.
 
         Returns:
             The loss; None if the metric is no plain number, or no loss seems to be too much.
@@ -267,7 +267,7 @@ def format_metric(metric: Any) -> str:
 
 
 def _find_target(judge: Callable[[float], MetricEval], original: float) -> float | None:
-    """Walks away from the original metric, to the side on which the loss grows, until a model no longer satisfies."""
+    """Moves away from the original metric, towards more loss, until a model no longer satisfies."""
     step = max(abs(original), 1.0) * 1e-6
     worse = max((original + step, original - step), key=lambda metric: judge(metric).loss) - original
     satisfied, failed = 0.0, 0.0

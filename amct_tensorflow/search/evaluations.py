@@ -1,4 +1,4 @@
-"""Evaluations of models, each taken from the state of an earlier run if it is known there."""
+"""Evaluates models, or takes their evaluations from the state of an earlier run."""
 
 import time
 from collections.abc import Collection, Sequence
@@ -30,7 +30,7 @@ class Evaluations:
         outputs: Sequence[str],
         scheduler: Scheduler | None = None,
     ) -> None:
-        """Takes the evaluator, and workers that evaluate instead of this process, if there are any."""
+        """Takes the evaluator, and the scheduler of workers that evaluate instead of this process, if there are any."""
         self.evaluator = evaluator
         self._state = state
         self._outputs = outputs
@@ -42,29 +42,29 @@ class Evaluations:
         return self._scheduler is not None
 
     def begin(self, quantized: Collection[str] | None, model: bytes, title: str, *, in_integers: bool = False) -> None:
-        """Lets workers begin with a model that is going to be asked for; without workers nothing happens.
+        """Lets workers begin with a model that ``get`` will be asked for; does nothing without workers.
 
-        What is found out counts, and is kept, when it is asked for; so all is as if it had been found out then. The
-        arguments are those of ``get``.
+        The result counts, and is kept, only when ``get`` asks for it, so that the state is that of a run without
+        workers. The arguments are those of ``get``.
         """
         if self._scheduler is not None and self._known(quantized, digest(model), in_integers) is None:
             self._scheduler.begin(self._candidate(model, title))
 
     def forget(self, model: bytes) -> None:
-        """Takes back that workers are to evaluate a model."""
+        """Cancels the evaluation of a model that workers have begun."""
         if self._scheduler is not None:
             self._scheduler.forget(digest(model))
 
     def get(
         self, quantized: Collection[str] | None, model: bytes, title: str, *, in_integers: bool = False
     ) -> Evaluation:
-        """Returns the evaluation of a model, which an earlier run may have done, of the very same bytes.
+        """Returns the evaluation of a model; an earlier run may have evaluated the same bytes.
 
         Args:
             quantized: its quantized layers; None for the original model.
-            model: what stands in its file, or its execution graph.
+            model: the bytes of its file, or of its execution graph.
             title: what it is called in messages.
-            in_integers: whether it is its execution graph.
+            in_integers: whether ``model`` is the execution graph.
         """
         identity = digest(model)
         evaluation = self._known(quantized, identity, in_integers)

@@ -1,4 +1,4 @@
-"""What users derive their evaluators from, and what evaluating and judging a model gives."""
+"""The base class of evaluators, and the results of evaluating and judging a model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from amct_tensorflow.search.workers.shares import WHOLE, Share
 
 
 class AutoCalibrationEvaluatorBase:
-    """Base class of evaluators: how to run, and how to judge, the user's model."""
+    """Base class of evaluators, which run and judge the user's model."""
 
     _image_results: np.ndarray | None = None
 
@@ -32,20 +32,21 @@ class AutoCalibrationEvaluatorBase:
             outputs: names of the output operators, without ``:0``.
 
         Returns:
-            Any metric object. An evaluator with ``evaluate_share`` may leave this out: the whole is a share, too.
+            Any metric object. An evaluator with ``evaluate_share`` need not override this: the whole data is a share,
+            too.
         """
         return self.join_shares([self.evaluate_share(graph, outputs, WHOLE)])
 
     def evaluate_share(self, graph: tf.Graph, outputs: list[str], share: Share) -> Any:
-        """Evaluates a model on a share of the data; an evaluator may do without, and runs in one process then.
+        """Evaluates a model on a share of the data; optional, but needed to evaluate in several processes.
 
-        It may be called in another process, on a copy of the evaluator that was made before the first evaluation, and
-        for the shares of a model in any order. The data is read where it lies: a path must mean the same everywhere.
+        It may run in another process, on a copy of the evaluator from before the first evaluation, and for the shares
+        of a model in any order. Paths of data must mean the same in every process.
 
         Args:
             graph: as for ``evaluate``.
             outputs: as for ``evaluate``.
-            share: which part; ``share.of(images, batch_size)`` are the indices of its images.
+            share: the share; ``share.of(images, batch_size)`` are the indices of its images.
 
         Returns:
             One number per image of the share, [images], in their order. Or anything that can be pickled, if
@@ -54,13 +55,13 @@ class AutoCalibrationEvaluatorBase:
         raise NotImplementedError
 
     def join_shares(self, results: Sequence[Any]) -> Any:
-        """Makes one metric of the results of all shares; it must be the same however many there are.
+        """Joins the results of all shares to one metric, which must not depend on the number of shares.
 
         Args:
             results: what ``evaluate_share`` returned, in the order of the shares.
 
         Returns:
-            The mean of the numbers of all images, which ``image_results`` offers after that.
+            The mean of the numbers of all images; ``image_results`` returns these numbers afterwards.
         """
         self._image_results = np.concatenate([np.asarray(result, np.float64) for result in results])
         return float(np.mean(self._image_results))
@@ -70,7 +71,7 @@ class AutoCalibrationEvaluatorBase:
 
         Args:
             original_metric: what ``evaluate`` returned for the original model.
-            new_metric: what it returned for another.
+            new_metric: what it returned for another model.
 
         Returns:
             Whether the new model satisfies the requirement, and its loss.
@@ -78,26 +79,25 @@ class AutoCalibrationEvaluatorBase:
         raise NotImplementedError
 
     def image_results(self) -> Sequence[float] | None:
-        """Tells the result of each image in the last ``evaluate``; an evaluator may do without.
+        """Returns the result of each image in the last ``evaluate``; optional.
 
         Returns:
-            One number per image, always in the same order. The mean over the images of how much they change from the
-            original model to another must be the loss that ``metric_eval`` computes; with a loss in percentage points
-            of top-1 accuracy, that is 100 for each image classified correctly, and 0 for every other. Of an evaluator
-            with ``evaluate_share`` they are what that returned.
+            One number per image, always in the same order. The loss of ``metric_eval`` must be the mean change of these
+            numbers from the original model to another. For a loss in percentage points of top-1 accuracy, that is 100
+            for each image classified correctly, and 0 for the others. By default, the results of ``evaluate_share``.
         """
         return None if self._image_results is None else self._image_results.tolist()
 
     def image_predictions(self) -> Sequence[int] | Sequence[str] | None:
-        """Tells what the last ``evaluate`` said of each image, for the report; an evaluator may do without.
+        """Returns the prediction for each image in the last ``evaluate``, for the report; optional.
 
         Returns:
-            Per image, in the order of ``image_results``, what the model takes it for: a number or a name.
+            Per image, in the order of ``image_results``, the predicted class: a number or a name.
         """
         return None
 
     def pictures(self, images: Sequence[int]) -> "Sequence[Picture] | None":
-        """Shows images, for the report, which asks for a few whose prediction has changed; likewise.
+        """Returns pictures of images; optional. The report shows a few whose prediction has changed.
 
         Args:
             images: their numbers, ascending; 0 is the first of ``image_predictions``.
@@ -108,14 +108,14 @@ class AutoCalibrationEvaluatorBase:
         return None
 
     def identity(self) -> Mapping[str, Any] | None:
-        """Tells what the results depend on beside the model, its configuration and the code, such as the data.
+        """Returns what results depend on beside model, configuration and code, such as the data; optional.
 
-        A run that is resumed uses earlier results only if this is what it was then, and if the files are the same in
-        which the class of the evaluator and its bases are written. Attributes of the evaluator, and code in other
-        files, are told here; an evaluator may do without, if whoever resumes takes care of that.
+        A resumed run uses earlier results only if this is the same, and the files of the evaluator's class and its
+        bases are the same. Attributes of the evaluator, and code in other files, belong here; without this method, the
+        user has to take care of them.
 
         Returns:
-            Per thing that people know by name ("dataset"), anything that JSON can hold.
+            Per name that a message can use ("dataset"), any JSON value.
         """
         return None
 
@@ -136,13 +136,13 @@ class MetricEval(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What an evaluation of a model gave.
+    """The result of an evaluation of a model.
 
     Attributes:
         metric: what ``evaluate`` returned.
         seconds: how long it took; None if that was in an earlier run.
         image_results: what ``image_results`` returned, float64 [images]; None if it offers nothing.
-        model: digest of the model that was evaluated, as it stands in its file; empty until the engine tells.
+        model: digest of the bytes of the evaluated model; empty until the engine sets it.
         image_predictions: what ``image_predictions`` returned, int64 or text [images]; None if it offers nothing.
     """
 

@@ -1,4 +1,4 @@
-"""The evaluator that a file of the user's makes, and judging its models by a target alone."""
+"""Loads the evaluator from a user's file, and judges models by a target loss."""
 
 import importlib.util
 import numbers
@@ -18,9 +18,9 @@ from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 
 
 def load_evaluator(path: str | Path) -> object:
-    """Runs a Python file, and returns the only object of its own that has a method ``calibration``.
+    """Runs a Python file, and returns its only object with a method ``calibration``.
 
-    The file may import others beside it, as a script may.
+    The file may import modules beside it, as a script may.
 
     Raises:
         EvaluatorError: there is no such file, it fails, or it makes no such object, or several.
@@ -46,7 +46,7 @@ def load_evaluator(path: str | Path) -> object:
 
 
 def derived_evaluator(evaluator: object, path: str | Path) -> AutoCalibrationEvaluatorBase:
-    """Returns an evaluator that can evaluate, too.
+    """Returns an evaluator that can evaluate and judge models, too.
 
     Raises:
         EvaluatorError: its class is not derived from ours.
@@ -60,10 +60,9 @@ def derived_evaluator(evaluator: object, path: str | Path) -> AutoCalibrationEva
 
 
 class CalibratingEvaluator(AutoCalibrationEvaluatorBase):
-    """Calls an evaluator of any class as the original's command line does: with names of tensors, as sessions take.
+    """Calls an evaluator of any class with names of tensors, as the original's command line does.
 
-    An evaluator whose class is derived from ours gets names of operators, as from every function of the package; a
-    session takes these, too, if nobody wants values.
+    An evaluator derived from our base class gets names of operators instead, as from every function of the package.
     """
 
     def __init__(self, evaluator: object) -> None:
@@ -105,10 +104,10 @@ def _is_evaluator_class(value: object, module: str) -> bool:
 
 @dataclass(frozen=True)
 class Target:
-    """The loss that may not be exceeded; to be called as ``metric_eval`` of an evaluator is.
+    """A target for the loss; it is called like ``metric_eval`` of an evaluator.
 
     Attributes:
-        loss: the most that may be lost, in units of the metric.
+        loss: the largest loss allowed, in units of the metric.
         lower_is_better: whether the metric is an error, which grows as a model gets worse.
     """
 

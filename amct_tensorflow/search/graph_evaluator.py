@@ -1,4 +1,4 @@
-"""An evaluator of any model, from raw files of its inputs alone."""
+"""An evaluator of any model that needs only raw files of its inputs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from amct_tensorflow.search.workers.shares import WHOLE, Share
 
 @dataclass(frozen=True, eq=False)
 class ModelOutputs:
-    """What a model yields, as a metric.
+    """The outputs of a model, as a metric.
 
     Attributes:
         batches: per batch, the value of every output.
@@ -34,7 +34,7 @@ class ModelOutputs:
 
 
 class GraphEvaluator(AutoCalibrationEvaluatorBase):
-    """Runs a model on raw files; without labels, a model is judged by how far its outputs move from the original's.
+    """Runs a model on raw files, and judges it by the divergence of its outputs from those of the original model.
 
     Derive from it, and override ``evaluate`` and ``metric_eval``, where the files have labels beside them.
     """
@@ -81,7 +81,7 @@ class GraphEvaluator(AutoCalibrationEvaluatorBase):
             pass
 
     def evaluate_share(self, graph: tf.Graph, outputs: list[str], share: Share) -> Any:
-        """Runs the batches of a share, and returns the values of the outputs, which have to fit into memory."""
+        """Returns the outputs for the batches of a share, which have to fit into memory."""
         quantized = any(operation.type.startswith("Ascend") for operation in graph.get_operations())
         title = "quantized model" if quantized else "original model"
         return list(self._run(graph, outputs, title, self._batches, share))
@@ -91,10 +91,10 @@ class GraphEvaluator(AutoCalibrationEvaluatorBase):
         return ModelOutputs([batch for result in results for batch in result])
 
     def metric_eval(self, original_metric: ModelOutputs, new_metric: ModelOutputs) -> tuple[bool, float]:
-        """Returns whether the outputs lie close enough to those of the original model, and how far off they are.
+        """Returns whether the divergence from the outputs of the original model is small enough, and the divergence.
 
         Raises:
-            EvaluatorError: nobody has said how close is enough.
+            EvaluatorError: ``max_divergence`` was not given.
         """
         if self._max_divergence is None:
             raise EvaluatorError(
@@ -137,7 +137,7 @@ class GraphEvaluator(AutoCalibrationEvaluatorBase):
 
 
 def _check_inputs(graph: tf.Graph, names: Sequence[str]) -> None:
-    """Makes sure that a model has the inputs that there is data for; TensorFlow itself asks for those that lack it."""
+    """Checks that a model has every input for which there is data; TensorFlow itself misses other inputs."""
     inputs = [each.outputs[0].name for each in graph.get_operations() if each.type.startswith("Placeholder")]
     unknown = [name for name in names if name not in inputs]
     if unknown:
@@ -148,7 +148,7 @@ def _check_inputs(graph: tf.Graph, names: Sequence[str]) -> None:
 
 
 def _parts(argument: str, value: str | Sequence[str]) -> list[str]:
-    """Returns the parts of an argument that is a list, or text with semicolons between them."""
+    """Returns the parts of an argument, which is a list or a text with semicolons."""
     parts = value.split(";") if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
         raise ArgumentTypeError(f"GraphEvaluator: {argument} must be str, or a list of str.")

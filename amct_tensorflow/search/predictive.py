@@ -1,12 +1,12 @@
-"""A search that predicts which layers to roll back, and needs an evaluation only to verify.
+"""A search that predicts the layers to roll back, and evaluates only to verify.
 
-Sets of layers are scored by how far they move the model's outputs (``SearchKnowledge.divergences``), which costs no
-evaluation. The loss grows with that score: it is 0 at 0, and what was measured for all layers quantized at their score.
-Every further evaluation adds a point to this curve. Where the curve meets the target lies the score that a
-configuration may have, and the cheapest configuration found within that is evaluated next.
+The score of a set of layers is the divergence of the model's outputs (``SearchKnowledge.divergences``), which costs no
+evaluation. The loss grows with the score, from 0 at 0; each evaluation adds a point to this curve. The curve meets the
+target loss at the largest score that a configuration may have. The cheapest configuration found within that score is
+evaluated next.
 
-Cheap means few multiply-accumulates in float, and few layers: each costs its share of the model's multiply-accumulates,
-plus the share that a layer has on average, since a float layer in between also breaks up what runs in integers.
+A layer in float costs its share of the model's multiply-accumulates, plus the average share of a layer, since a float
+layer also breaks up the part that runs in integers.
 """
 
 import math
@@ -37,7 +37,7 @@ _Judged = tuple[bool, float]
 
 
 class PredictiveSearch(AutoCalibrationStrategyBase):
-    """Goes straight to the cheapest configuration that is predicted to satisfy; see the module."""
+    """Evaluates the cheapest configuration that is predicted to satisfy; see the module."""
 
     def __init__(self) -> None:
         self._knowledge: SearchKnowledge | None = None
@@ -45,7 +45,7 @@ class PredictiveSearch(AutoCalibrationStrategyBase):
         self._steps: Generator[_RolledBack, _Judged, _RolledBack] | None = None
 
     def prepare(self, knowledge: SearchKnowledge) -> None:
-        """Takes what is known of the model; without it the ranking alone has to do."""
+        """Takes what is known of the model; without it, the strategy uses the ranking alone."""
         self._knowledge = knowledge
 
     def initialize(self, ranking_info: Mapping[str, float]) -> None:
@@ -77,9 +77,9 @@ class PredictiveSearch(AutoCalibrationStrategyBase):
 
 
 def _search(planner: "_Planner", curve: "_Curve", evaluation: _Judged) -> Generator[_RolledBack, _Judged, _RolledBack]:
-    """Yields sets of layers to roll back, is sent their evaluations, and returns the set to keep.
+    """Generates sets of layers to roll back, receives their evaluations, and returns the set to keep.
 
-    No set is yielded twice.
+    No set is generated twice.
     """
     best: _RolledBack = frozenset()
     if evaluation[0]:
@@ -117,7 +117,7 @@ def _log_prediction(planner: "_Planner", curve: "_Curve", rolled_back: _RolledBa
 
 
 class _Curve:
-    """The loss as a function of the score, piecewise linear through what was measured."""
+    """The loss as a piecewise linear function of the score, through the measured points."""
 
     def __init__(self, target: float | None) -> None:
         self._target = target
@@ -151,7 +151,7 @@ class _Curve:
     def _bracket(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """Returns the measured points between which the target lies.
 
-        Where the loss is not monotone, a point that satisfies although one with a lower score failed does not count.
+        If the loss is not monotone, a satisfying point above a failed one does not count.
         """
         upper = min(self._failed)
         lower = max(point for point in self._satisfied if point[0] < upper[0] or point[0] == 0)
@@ -193,17 +193,17 @@ class _Planner:
         return self._prune(rolled_back, limit)
 
     def improve(self, rolled_back: _RolledBack, limit: float) -> _RolledBack | None:
-        """Returns a set that costs less than one that is known to satisfy, None if none is within the limit."""
+        """Returns a cheaper set than one that is known to satisfy; None if none is within the limit."""
         cheapest = min(self._prune(rolled_back, limit), self.plan(limit), key=self._cost)
         return cheapest if self._cost(cheapest) < self._cost(rolled_back) else None
 
     def extend(self, rolled_back: _RolledBack) -> _RolledBack:
-        """Adds half of the layers that are left, the most sensitive ones."""
+        """Adds the more sensitive half of the remaining layers."""
         left = sorted(self.layers - rolled_back, key=lambda name: (-self._weights[name], name))
         return rolled_back | frozenset(left[: (len(left) + 1) // 2])
 
     def _next(self, rolled_back: _RolledBack, limit: float) -> _RolledBack:
-        """Chooses layers to add: the cheapest that is enough, or the best for their cost that go half the way.
+        """Chooses layers to add: the cheapest one that suffices, or those with the most gain for their cost.
 
         The gains of layers that are not tried in this round are those of an earlier one, or what the ranking tells, so
         that the number of rounds does not grow with that of the layers.
@@ -225,7 +225,7 @@ class _Planner:
         return frozenset(chosen)
 
     def _prune(self, rolled_back: _RolledBack, limit: float) -> _RolledBack:
-        """Quantizes again whatever the limit does not need, the dearest layer first."""
+        """Quantizes layers again as far as the limit allows, the most expensive first."""
         for name in sorted(rolled_back, key=lambda name: (-self._costs[name], name)):
             if self._score([rolled_back - {name}], rolled_back)[0] <= limit:
                 rolled_back -= {name}
@@ -235,7 +235,7 @@ class _Planner:
         return math.fsum(self._costs[name] for name in rolled_back)
 
     def _score(self, candidates: Sequence[_RolledBack], base: _RolledBack) -> list[float]:
-        """Scores sets that differ little from a base set; each is measured once."""
+        """Scores sets that differ little from a base set; each set is measured once."""
         new = [rolled_back for rolled_back in dict.fromkeys(candidates) if rolled_back not in self._scores]
         if new:
             self._scores.update(zip(new, self._measure(new, base), strict=True))

@@ -1,4 +1,4 @@
-"""Going on from the state of an earlier run."""
+"""Resumes a run from its state."""
 
 import os
 from functools import partial
@@ -18,7 +18,7 @@ _FOLDER_NAME_LENGTH = 16
 
 
 def open_state(model_file: Path, key: RunKey, model: FloatModel, config: QuantConfig, *, resume: bool) -> SearchState:
-    """Opens the state of the run that writes ``model_file``; runs that write others have their own."""
+    """Opens the state of the run that writes ``model_file``; each such file has a state of its own."""
     name = digest(os.path.abspath(model_file))[:_FOLDER_NAME_LENGTH]  # noqa: PTH100 - resolve() follows links
     folder = LOG_DIR / FOLDER / name
     if resume:

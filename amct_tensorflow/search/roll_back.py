@@ -1,4 +1,4 @@
-"""Rolling layers back to float, as a strategy asks for it, until the model satisfies (spec section 6.3)."""
+"""Rolls layers back to float, as a strategy asks, until the model satisfies (spec section 6.3)."""
 
 from collections.abc import Collection
 from functools import partial
@@ -22,7 +22,7 @@ _NAMES_PER_LINE = 10
 
 
 class _Made(NamedTuple):
-    """The model of a configuration, and what is run to evaluate it: that model, or its execution graph."""
+    """The model of a configuration, and the graph that is evaluated: the model, or its execution graph."""
 
     quantized: QuantizedGraph
     run: bytes
@@ -35,13 +35,13 @@ class RollBack:
     Attributes:
         trials: the configurations judged so far.
         ranking: per layer, its similarity; by the sensitivity asked for once a search has begun.
-        settled: the layers that the strategy quantizes in its latest decision.
+        settled: the layers that the latest decision of the strategy quantizes.
     """
 
     def __init__(
         self, plan: QuantizationPlan, evaluations: Evaluations, scores: LayerScores, in_float: Collection[str] = ()
     ) -> None:
-        """Takes how to quantize all layers, what tells of models and layers, and layers that stay in float anyway."""
+        """Takes the plan with all layers, evaluations, scores of layers, and layers that stay in float anyway."""
         self.trials = Trials()
         # Ranking by the model's outputs takes time; nobody needs it unless layers are to be rolled back.
         self.ranking = scores.local_similarities()
@@ -60,14 +60,14 @@ class RollBack:
         self._begun: dict[frozenset[str], _Made] = {}
 
     def begin(self, configuration: Configuration, title: str, *, simulated: bool = False) -> None:
-        """Lets workers, if there are any, begin with a configuration that is going to be judged; see ``judge``."""
+        """Lets workers, if there are any, begin with a configuration that will be judged; see ``judge``."""
         key = quantized_layers(configuration)
         if self._evaluations.in_background and key and key not in self._begun and self.trials.find(key) is None:
             made = self._begun[key] = self._make(configuration, simulated)
             self._evaluations.begin(key, made.run, title, in_integers=made.in_integers)
 
     def compare_with(self, original: Evaluation, execution: IntegerExecution | None) -> None:
-        """Takes how the original model did; nothing is judged before.
+        """Takes the evaluation of the original model, with which all others are compared.
 
         With an ``execution``, candidates are evaluated in integers, and the best of them again as it will be saved.
         """
@@ -75,12 +75,12 @@ class RollBack:
         self._execution = execution
 
     def judge(self, configuration: Configuration, title: str, *, simulated: bool = False) -> Trial:
-        """Evaluates a configuration unless that was done before; none has to be run if all layers are in float.
+        """Evaluates a configuration, unless it is known; the one with all layers in float needs no evaluation.
 
         Args:
             configuration: which layers to quantize.
             title: what the model is called in messages.
-            simulated: whether the very model is wanted that would be saved, even if integers would be faster.
+            simulated: whether to evaluate the model that would be saved, even if integers would be faster.
         """
         key = quantized_layers(configuration)
         known = self.trials.find(key)
@@ -107,7 +107,7 @@ class RollBack:
         return _Made(quantized, integers or quantized.model, integers is not None)
 
     def search(self, strategy: CheckedStrategy, sensitivity: SensitivityBase) -> None:
-        """Lets the strategy search, from the result of quantizing all layers."""
+        """Runs the strategy, from the result with all layers quantized."""
         self.ranking = self._scores.ranking(sensitivity)
         if not self.ranking:  # only tensors are quantized
             return
@@ -121,7 +121,7 @@ class RollBack:
         log_for().info("Fine search finished after %d evaluations.", self._evaluator.evaluations - 2)
 
     def _follow(self, strategy: CheckedStrategy) -> None:
-        """Judges what a strategy decides, until it stops."""
+        """Judges the decisions of a strategy until it stops."""
         find_target = partial(self._evaluator.find_target, self._original.metric)
         strategy.begin(SearchKnowledge(self._scores.divergences, self._scores.mac_shares, find_target), self.ranking)
         judged = self.trials.first.judged
@@ -145,10 +145,10 @@ class RollBack:
             self.settled = frozenset()
 
     def _confirm(self) -> bool:
-        """Evaluates the model to save itself, where integers were run in its place.
+        """Evaluates the model to be saved, if only its execution graph was evaluated.
 
         Returns:
-            False if that model does not satisfy, although it did in integers.
+            False if that model does not satisfy, although its execution graph did.
         """
         best = self.trials.best(self.settled)
         while not best.simulated:
@@ -162,7 +162,7 @@ class RollBack:
         return True
 
     def model_of(self, trial: Trial) -> QuantizedGraph:
-        """Returns the model of a trial; one that had not been the best is built again.
+        """Returns the model of a trial; it is built again unless it is the best one.
 
         Raises:
             StateError: it is not the one that was evaluated.
@@ -180,7 +180,7 @@ class RollBack:
         return sum(shares.get(name, 0.0) for name, quantized in configuration.items() if not quantized)
 
     def _look_ahead(self, decision: StrategyDecision, strategy: CheckedStrategy) -> None:
-        """Lets workers begin with what was decided, and with what the strategy is certain to decide next."""
+        """Lets workers begin with the decision, and with the next one if the strategy is certain of it."""
         if self._forget_begun(but=self.settled):
             log_for().warning("%s named a configuration as its next, and decided for another.", strategy.name)
         if decision["stop_flag"] or not self._evaluations.in_background:
@@ -193,14 +193,14 @@ class RollBack:
             self.begin(configuration, f"the model of fine search step {number}")
 
     def _forget_begun(self, but: frozenset[str] | None = None) -> bool:
-        """Takes back what workers have begun with, but for a set of quantized layers; tells whether there was any."""
+        """Cancels evaluations that workers have begun, but for one set of layers; returns whether there were any."""
         keys = self._begun.keys() - {but}
         for key in keys:
             self._evaluations.forget(self._begun.pop(key).run)
         return bool(keys)
 
     def _try(self, configuration: Configuration, strategy: CheckedStrategy) -> Trial:
-        """Judges what the strategy decided, and logs it if it is new."""
+        """Judges a decision, and logs it if it is new."""
         step = len(self.trials)
         key = quantized_layers(configuration)
         is_new = bool(key) and self.trials.find(key) is None

@@ -1,4 +1,4 @@
-"""What determines the results of a run: who resumes one must have all of it in common with that run."""
+"""The key of a run: digests of all that determines its results; only a run with the same key can resume it."""
 
 import hashlib
 import json
@@ -25,11 +25,11 @@ def digest(value: bytes | str) -> str:
 
 @dataclass(frozen=True)
 class RunKey:
-    """What determines the results of a run: per thing that people know by name, a digest of it.
+    """Digests of all that determines the results of a run, by names that messages can use.
 
     Attributes:
-        parts: what the engine knows of.
-        identity: what the evaluator's ``identity`` tells; it may use the names of ``parts`` for things of its own.
+        parts: digests of what the engine knows.
+        identity: digests of the evaluator's ``identity``, whose names may be among those of ``parts``.
     """
 
     parts: Mapping[str, str]
@@ -41,11 +41,11 @@ class RunKey:
         return {**{self._name(name): value for name, value in self.identity.items()}, **self.parts}
 
     def dump(self) -> dict[str, dict[str, str]]:
-        """Returns it as it stands in the document."""
+        """Returns the key for the document of the state."""
         return {"parts": dict(self.parts), "identity": dict(self.identity)}
 
     def changes(self, earlier: Mapping[str, Mapping[str, Any]]) -> list[str]:
-        """Returns the names of what differs from an earlier run's, of which ``dump`` is given."""
+        """Returns the names of the digests that differ from an earlier key, given as ``dump`` returned it."""
         told = _differences(self.identity, earlier["identity"])
         return [*map(self._name, told), *_differences(self.parts, earlier["parts"])]
 
@@ -60,7 +60,7 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 def run_key(
     model: FloatModel, config: QuantConfig, evaluator: CheckedEvaluator, sensitivity: SensitivityBase
 ) -> RunKey:
-    """Collects what determines the results of evaluations and of the calibration; decisions are made anew."""
+    """Returns the key of a run; it covers evaluations and calibration, while decisions are made anew."""
     comparison = sensitivity.layer_comparison()
     kind = CosineSimilaritySensitivity if comparison is None else type(comparison)
     things = {

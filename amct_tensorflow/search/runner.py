@@ -1,11 +1,11 @@
 """Accuracy-based auto-calibration in five steps (spec section 6).
 
-What is wrong with the model or its configuration shows first, before hours of evaluation. Then the original model is
-evaluated, and the data calibrated, once: every configuration of the search uses the same factors, because they were
-observed in the float model. Layers are rolled back until the model satisfies, and what was found is summed up.
+Errors in the model or its configuration show first, before hours of evaluation. Then the original model is evaluated
+and calibrated once: every configuration of the search uses the same factors, because they were observed in the float
+model. Layers are rolled back until the model satisfies, and the result is summed up.
 
-No result is written before the search has ended, so that an error leaves those of an earlier run as they are; what was
-found out is kept in a state, with which a run that was cut off goes on.
+No result is written before the search has ended, so that an error leaves those of an earlier run as they are.
+Evaluations and calibration are kept in a state, from which an interrupted run can be resumed.
 """
 
 import time
@@ -53,11 +53,11 @@ def run_search(
     *,
     exact: bool = False,
 ) -> SearchResult:
-    """Evaluates, calibrates, and rolls layers back until the requirement is met with as few as the strategy finds.
+    """Evaluates, calibrates, and rolls back as few layers as the strategy finds, until the requirement is met.
 
-    The float model and the one with all layers quantized are needed for certain. Workers evaluate the first while this
-    process calibrates, and go on with the second while it waits for the first. That one, which usually is the one to
-    save, is evaluated as it would be saved. Candidates after it run in integers where that pays.
+    Every search needs the float model and the one with all layers quantized. Workers evaluate the first while this
+    process calibrates, then the second, which is usually the one to save and therefore evaluated as it would be saved.
+    Later candidates run in integers where that pays.
 
     Args:
         model: the float model.
@@ -65,8 +65,8 @@ def run_search(
         evaluator: runs and judges models.
         strategy: says which layers to roll back.
         sensitivity: ranks the layers.
-        state: what an earlier run found out, and where this one keeps what it does.
-        scheduler: workers that evaluate; None if this process does.
+        state: the findings of an earlier run; new ones are added.
+        scheduler: the scheduler of workers that evaluate; None if this process does.
         exact: evaluate every candidate as it would be saved.
 
     Returns:
@@ -75,7 +75,7 @@ def run_search(
 
     Raises:
         AmctError: the evaluator broke its contract, or calibration failed.
-        KeyboardInterrupt: it was interrupted before that.
+        KeyboardInterrupt: it was interrupted earlier.
     """
     start = time.perf_counter()
     evaluations = Evaluations(evaluator, state, model.outputs, scheduler)
@@ -125,7 +125,7 @@ def _prepare(
     sensitivity: SensitivityBase,
     state: SearchState,
 ) -> Callable[[], CalibrationResult]:
-    """Returns what calibrates, or gives the calibration of an earlier run."""
+    """Returns a function that calibrates, or returns the calibration of an earlier run."""
     known = state.calibration
     if known is not None:
         return lambda: known
@@ -134,7 +134,7 @@ def _prepare(
 
 
 def _keep(calibration: CalibrationResult, state: SearchState) -> None:
-    """Keeps a calibration that is not that of an earlier run."""
+    """Keeps a calibration in the state, unless it comes from there."""
     if calibration is state.calibration:
         return
     for name, analysis in calibration.analyses.items():
@@ -143,7 +143,7 @@ def _keep(calibration: CalibrationResult, state: SearchState) -> None:
 
 
 def _all_quantized(config: QuantConfig, calibration: CalibrationResult) -> dict[str, bool]:
-    """Returns the configuration that quantizes every layer which calibration has found factors for."""
+    """Returns the configuration that quantizes every layer with factors."""
     return {name: name not in calibration.unquantizable for name in config.enabled_layers()}
 
 
@@ -157,10 +157,10 @@ def _evaluate_original(model: bytes, evaluations: Evaluations) -> Evaluation:
 def _roll_back(
     search: RollBack, all_quantized: Configuration, strategy: CheckedStrategy, sensitivity: SensitivityBase
 ) -> KeyboardInterrupt | None:
-    """Judges the model with all layers quantized, and if need be those that the strategy wants to try.
+    """Judges the model with all layers quantized, and the candidates of the strategy if it does not satisfy.
 
     Returns:
-        What interrupted it, when there was a result already.
+        The exception that interrupted it after the first result; None if none did.
     """
     first = search.judge(all_quantized, _ALL_QUANTIZED, simulated=True)
     log_for().info("Accuracy of the model with all layers quantized: %s", format_metric(first.metric))
@@ -177,9 +177,9 @@ def _roll_back(
 
 
 def _pays(original: Evaluation, calibration: CalibrationResult) -> bool:
-    """Tells whether an evaluation takes long enough for integers to spare more than it takes to check them.
+    """Tells whether integers save more time in an evaluation than the check of the execution graph takes.
 
-    It is told by products, not by seconds, so that the same run always takes the same way.
+    It counts products, not seconds, so that equal runs decide alike.
     """
     images = _ASSUMED_IMAGES if original.image_results is None else len(original.image_results)
     products = sum(analysis.multiply_accumulates for analysis in calibration.analyses.values())

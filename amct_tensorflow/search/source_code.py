@@ -1,4 +1,4 @@
-"""What the code of the user's own classes is, so that results of other code are not taken for theirs."""
+"""Reads the code of the user's classes, so that a resumed run notices that it has changed."""
 
 import inspect
 import json
@@ -15,10 +15,10 @@ _PLAIN = (str, bytes, int, float, complex, type(None), type(Ellipsis))
 
 
 def code_of(cls: type, role: str) -> str:
-    """Returns the code of a class and its bases, other than ours, as text that is the same in every process.
+    """Returns the code of a class and of its bases outside the package, as text that is the same in every process.
 
-    It is that of the files they are written in, which also hold the helpers and constants that methods use; where there
-    is no file, as in an interactive session, what methods and the functions they call compile to.
+    This is the text of their files, which also hold the helpers and constants of methods. Without files, as in an
+    interactive session, it is the bytecode of methods and of the functions that they call.
 
     Args:
         cls: the class.
@@ -36,7 +36,7 @@ def parameters_of(instance: object) -> str:
 
 
 def _written(cls: type) -> list[str]:
-    """Returns what stands in the files of a class's methods, if they can be read."""
+    """Returns the text of the files of a class's methods, if they can be read."""
     files = {function.__code__.co_filename for function in _functions(cls)}
     texts = [text for file in sorted(files) if (text := _read(file))]
     if not files:  # nothing but attributes
@@ -62,7 +62,7 @@ def _compiled(cls: type, role: str) -> list[str]:
 
 
 def _functions(cls: type) -> Iterator[FunctionType]:
-    """Yields the functions behind the methods and properties of a class, without what decorators put around them."""
+    """Yields the undecorated functions of the methods and properties of a class."""
     for value in vars(cls).values():
         accessors = (value.fget, value.fset) if isinstance(value, property) else (getattr(value, "__func__", value),)
         for accessor in accessors:
@@ -72,7 +72,7 @@ def _functions(cls: type) -> Iterator[FunctionType]:
 
 
 def _describe_functions(functions: Iterable[FunctionType], seen: set[FunctionType]) -> Iterator[str]:
-    """Yields the code of functions, the constants they use, and the same of functions beside them that they call."""
+    """Yields the code and the constants of functions, and those of the functions in their module that they call."""
     for function in functions:
         if function in seen:
             continue

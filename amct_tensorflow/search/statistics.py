@@ -1,4 +1,4 @@
-"""What a loss that was measured on some images says about the loss on all images."""
+"""Computes a confidence interval of the loss from its measurement on some images."""
 
 import math
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class LossInterval:
 
     @property
     def half_width(self) -> float:
-        """Half the width: what the loss can be told to."""
+        """Half the width of the interval."""
         return (self.upper - self.lower) / 2
 
     def images_to_resolve(self, target: float) -> int:

@@ -1,4 +1,4 @@
-"""Which layers to roll back next (spec section 6.3).
+"""Strategies: they decide which layers to roll back next (spec section 6.3).
 
 A configuration maps each layer to True (stays quantized) or False (rolled back to float).
 """
@@ -12,7 +12,7 @@ from amct_tensorflow.errors import AmctError, EvaluatorError
 
 
 class StrategyDecision(TypedDict):
-    """What a strategy answers to a result.
+    """The decision of a strategy after a result.
 
     ``stop_flag`` ends the search; ``roll_back_config`` is the configuration to evaluate next or, at the end, to keep.
     """
@@ -26,11 +26,11 @@ class SearchKnowledge:
     """What a strategy may know of the model beside the ranking.
 
     Attributes:
-        divergences: takes sets of layers to quantize, and one from which they differ little; returns per set how far
-            the model's outputs lie from those of the float model, without an evaluation.
+        divergences: takes sets of layers to quantize, and a base set from which they differ little; returns per set the
+            divergence of the model's outputs from those of the float model, without an evaluation.
         mac_shares: per layer, its share of the model's multiply-accumulates.
-        find_target: returns the loss up to which a configuration satisfies, None if it cannot be known; it may ask
-            ``metric_eval`` about metrics that no model has given.
+        find_target: returns the loss up to which a configuration satisfies, None if it cannot be known; it may call
+            ``metric_eval`` with made-up metrics.
     """
 
     divergences: Callable[[Sequence[Collection[str]], Collection[str]], list[float]]
@@ -42,7 +42,7 @@ class AutoCalibrationStrategyBase:
     """Base class of search strategies."""
 
     def prepare(self, knowledge: SearchKnowledge) -> None:
-        """Takes what is known of the model; called before ``initialize``. A strategy may do without."""
+        """Takes what is known of the model; called before ``initialize``. Optional."""
 
     def initialize(self, ranking_info: Mapping[str, float]) -> None:
         """Starts a search.
@@ -55,10 +55,10 @@ class AutoCalibrationStrategyBase:
     def update_quant_config(self, metric_eval: tuple[bool, float]) -> StrategyDecision:
         """Takes the result of the configuration evaluated last, first that of quantizing all layers.
 
-        The search ends with the first decision that has ``stop_flag`` set, or that leaves every layer in float:
-        nothing is left to evaluate then, and the best quantized model so far is saved. A configuration that was
-        evaluated before is not evaluated again, its result is given at once; a strategy that asks for such ones only,
-        more often than there are any, is not going to end by itself, and the search ends with a warning.
+        The search ends with the first decision that sets ``stop_flag`` or leaves every layer in float; in the latter
+        case, the best quantized model so far is saved. A known configuration is not evaluated again; the strategy gets
+        its result at once. If a strategy asks only for known ones, more often than there are any, the search ends with
+        a warning.
 
         Args:
             metric_eval: whether the result satisfies the requirement, and the loss.
@@ -66,12 +66,12 @@ class AutoCalibrationStrategyBase:
         raise NotImplementedError
 
     def next_config(self) -> Mapping[str, bool] | None:
-        """Tells what will be decided next, if that does not depend on the result of what was decided last.
+        """Returns the next configuration if it does not depend on the result of the current one; optional.
 
-        Workers, if there are any, then evaluate both at once. A strategy may do without.
+        Workers, if there are any, then evaluate both at once.
 
         Returns:
-            The configuration; None if it is not certain, or nothing will be asked for.
+            The configuration; None if it is not certain, or there is none.
         """
         return None
 
@@ -113,7 +113,7 @@ class BinarySearchStrategy(AutoCalibrationStrategyBase):
         return {"stop_flag": False, "roll_back_config": self._configuration(self._current)}
 
     def evaluations_to_expect(self, layers: int) -> int | None:
-        """Returns the most that it can take."""
+        """Returns the largest number of evaluations."""
         return 2 + layers.bit_length()
 
     def _configuration(self, rolled_back: int) -> "OrderedDict[str, bool]":
@@ -121,7 +121,7 @@ class BinarySearchStrategy(AutoCalibrationStrategyBase):
 
 
 class CheckedStrategy:
-    """Calls a strategy, perhaps the user's own; whatever it does wrong becomes one clear error."""
+    """Calls a strategy, and turns whatever goes wrong in it into an ``EvaluatorError``."""
 
     def __init__(self, strategy: AutoCalibrationStrategyBase) -> None:
         self._strategy = strategy
@@ -164,7 +164,7 @@ class CheckedStrategy:
 def check_decision(
     strategy: AutoCalibrationStrategyBase, decision: Any, layers: Mapping[str, float]
 ) -> StrategyDecision:
-    """Checks what a strategy, perhaps the user's own, answered.
+    """Checks a decision of a strategy.
 
     Raises:
         EvaluatorError: it is not a decision about exactly the layers of the search.

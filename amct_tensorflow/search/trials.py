@@ -1,4 +1,4 @@
-"""What a search tried, and how it ended."""
+"""The trials of a search, and its result."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ Configuration = Mapping[str, bool]
 
 
 def quantized_layers(configuration: Configuration) -> frozenset[str]:
-    """Returns the layers that a configuration quantizes; two configurations are one if these are."""
+    """Returns the layers that a configuration quantizes; configurations with the same ones are equal."""
     return frozenset(name for name, quantized in configuration.items() if quantized)
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A configuration, how its model was evaluated, and how that was judged.
+    """A configuration with the evaluation and the judgement of its model.
 
     Attributes:
         configuration: per layer, True if it is quantized, False if it was rolled back to float.
         evaluation: what the evaluator gave for the model.
-        judged: whether that satisfies the requirement, and the loss.
-        simulated: whether the very model that would be saved was evaluated, and not its execution graph.
+        judged: whether the model satisfies the requirement, and the loss.
+        simulated: whether the model that would be saved was evaluated; else its execution graph was.
     """
 
     configuration: Configuration
@@ -82,7 +82,7 @@ class Trials:
         self._trials[trial.quantized] = trial
 
     def forget_unconfirmed(self) -> None:
-        """Leaves out the trials whose own model was not evaluated."""
+        """Removes the trials of which only the execution graph was evaluated."""
         self._trials = {key: trial for key, trial in self._trials.items() if trial.simulated}
 
     def best(self, settled: frozenset[str] = frozenset()) -> Trial:
@@ -95,11 +95,11 @@ class Trials:
 
 @dataclass(frozen=True)
 class Effort:
-    """What a run took.
+    """The effort of a run.
 
     Attributes:
         evaluations: number of evaluations.
-        reused: number of those that an earlier run had done.
+        reused: number of those that come from an earlier run.
         evaluation_seconds: how long the others took together.
         seconds: how long everything took.
     """
@@ -112,21 +112,21 @@ class Effort:
 
 @dataclass(frozen=True, eq=False)
 class SearchResult:
-    """How a search ended.
+    """The result of a search.
 
     Attributes:
         original: the evaluation of the original model.
         trials: every configuration that was judged, in order, first that with all layers quantized.
-        saved: the one to save.
-        plan: how its model is quantized.
-        quantized: that model, as it was evaluated.
+        saved: the trial to save.
+        plan: the plan of its model.
+        quantized: the graph of its model, as it was evaluated.
         ranking: per layer, its similarity by the sensitivity asked for.
         float_mac_share: share of the multiply-accumulates that the model does in float.
         interval: confidence interval of its loss; None if the evaluator offers no results per image.
         target_loss: the loss up to which a model satisfies; None if it is not known.
-        calibration: what the calibration found of every layer.
-        effort: what it took.
-        interruption: what stopped the search before its end; None if nothing did.
+        calibration: the findings of the calibration.
+        effort: the effort of the run.
+        interruption: the exception that interrupted the search; None if none did.
     """
 
     original: Evaluation

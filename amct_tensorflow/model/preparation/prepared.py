@@ -27,7 +27,7 @@ class PreparedGraph:
         kept: nodes that must stay, with their names: the outputs asked for, and those that nothing reads.
         original: names of the nodes before anything was prepared; no new node gets one of them.
         origins: per node that is new, or that stands for other nodes than itself, the original nodes that it stands
-        for.
+            for.
         renamed: per node that had to leave its name to another one, which has the value asked for, that name.
         source: what messages call the model.
     """

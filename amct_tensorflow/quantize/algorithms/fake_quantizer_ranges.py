@@ -26,7 +26,7 @@ class FakeQuantizerRange:
         lowest: the lowest level: 0, or 1 for a narrow range.
         highest: the highest level.
         between: whether 0 lay in the middle between two levels before nudging, bool, likewise. If so, evenly spread
-        values of the original range are all ties.
+            values of the original range are all ties.
     """
 
     scale: np.ndarray

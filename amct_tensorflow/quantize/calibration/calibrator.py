@@ -46,7 +46,7 @@ class CalibrationResult:
         balance: per layer whose input was divided by factors, those factors; see ``equalize``.
         summaries: per layer name and per ``op:input``, a histogram of its input; empty if no search follows.
         images: number of calibration images, which is the length of the fed tensors along their first axis; None if no
-        search follows, or if the fed tensors differ in it.
+            search follows, or if the fed tensors differ in it.
         unquantizable: per layer that stays in float because no factors serve it, why.
     """
 
@@ -89,7 +89,7 @@ class Calibrator:
             config: which layers to calibrate, and how.
             on_complete: called with the result, still inside the caller's session.
             for_search: whether a search follows, which needs the analyses of layers, and the batches from which the
-            outputs can be computed.
+                outputs can be computed.
             comparison: a user's sensitivity to compare outputs with; None for the cosine similarity.
             balance: per layer by what to divide its input; see ``equalize``. Without any, the groups that gain
                 by it are balanced, if the configuration allows it and the outputs of the model are known.

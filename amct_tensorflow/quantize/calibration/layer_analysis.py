@@ -30,10 +30,10 @@ class LayerAnalysis:
 
     Attributes:
         similarity: of its float and quantized outputs: the cosine similarity over all calibration images, or the mean
-        over the images of a user's sensitivity, which is asked part by part.
+            over the images of a user's sensitivity, which is asked part by part.
         multiply_accumulates: of the layer for all calibration batches; 0 for a layer without weights.
         noise: squared error of its output by its squared float value; None if the output is all zero, or an earlier run
-        did not measure it.
+            did not measure it.
         uncorrected_noise: the same without what was added to its bias; None also if nothing was.
     """
 

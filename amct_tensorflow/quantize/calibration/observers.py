@@ -25,7 +25,7 @@ class ActivationSummary:
         lowest: exact minimum.
         highest: exact maximum.
         counts: number of values in each of ``BINS`` equal parts of the range, float64 [BINS]; of a large tensor, a
-        scaled sample.
+            scaled sample.
     """
 
     lowest: float

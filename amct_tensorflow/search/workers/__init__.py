@@ -1,1 +1,1 @@
-"""Evaluating in several processes, on this machine or on a Ray cluster, with the results of a single one."""
+"""Evaluates in several processes, on this machine or on a Ray cluster; results are those of a single process."""

@@ -1,4 +1,4 @@
-"""What a worker must have in common with the process that it works for: software and data."""
+"""The handshake with a worker: it must have the same software, and see the same data."""
 
 import json
 import os
@@ -16,12 +16,12 @@ from amct_tensorflow.search.integers.availability import why_no_integer_kernels
 
 @dataclass(frozen=True)
 class Handshake:
-    """What a process computes with, and on.
+    """The software and the data of a process.
 
     Attributes:
-        place: which process it is, for messages.
+        place: the process, as messages name it.
         software: versions by name.
-        data: what the evaluator's ``identity`` tells, as JSON by name; empty if it tells nothing.
+        data: what the evaluator's ``identity`` returns there, as JSON by name; empty if it returns nothing.
         no_integers: why nothing runs in integers there, None if it can.
     """
 
@@ -32,7 +32,7 @@ class Handshake:
 
 
 def own_handshake(data: Mapping[str, str], *, exact: bool = False) -> Handshake:
-    """Returns the handshake of this process, which sees this data, and may want nothing to run in integers."""
+    """Returns the handshake of this process; ``exact`` says that nothing is to run in integers."""
     place = f"process {os.getpid()} on {platform.node()}"
     return Handshake(place, _software(), data, "not asked for" if exact else why_no_integer_kernels())
 
@@ -57,10 +57,10 @@ def worker_handshake(evaluator: Any) -> Handshake:
 
 
 def check_handshake(ours: Handshake, theirs: Handshake) -> None:
-    """Makes sure that a worker would find out what this process would.
+    """Checks that a worker has the software and the data of this process.
 
     Raises:
-        WorkerError: it would not.
+        WorkerError: it has not.
     """
     for name, expected in ours.software.items():
         found = theirs.software.get(name)
@@ -83,7 +83,7 @@ def check_handshake(ours: Handshake, theirs: Handshake) -> None:
 
 
 def _software() -> dict[str, str]:
-    """Returns versions; whoever sees another than ours may compute something else, or not read what we send."""
+    """Returns the versions on which results and serialization depend."""
     found = {"Python": ".".join(platform.python_version_tuple()[:2]), "amct_tensorflow": __version__}
     for package in ("tensorflow", "numpy"):
         try:

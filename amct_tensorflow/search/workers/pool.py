@@ -1,4 +1,4 @@
-"""What there is to know of workers, wherever they run, and what they tell of themselves."""
+"""The interface of a pool of workers, and the events that it reports."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from amct_tensorflow.search.workers.shares import Candidate, Task
 
 @dataclass(frozen=True)
 class Event:
-    """Something that a worker tells, or that is found out about it.
+    """An event of a worker.
 
     Attributes:
         worker: its number.
@@ -22,20 +22,20 @@ class Event:
 
 @dataclass(frozen=True)
 class Ready(Event):
-    """It has the evaluator, and waits for a first task."""
+    """The worker has the evaluator, and waits for its first task."""
 
     handshake: Handshake
 
 
 @dataclass(frozen=True)
 class Progressed(Event):
-    """How far the evaluator is with its task, as it would show.
+    """The progress of the evaluator in its task.
 
     Attributes:
-        title: what it does.
-        unit: plural of what it counts.
-        done: how many are done.
-        total: how many there are in the share; None if it does not know.
+        title: the title of its progress bar.
+        unit: the plural of the unit.
+        done: number of units done.
+        total: number of units in the share; None if it is not known.
     """
 
     title: str
@@ -63,7 +63,7 @@ class Logged(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """Its task is done.
+    """The worker has done its task.
 
     Attributes:
         result: what ``evaluate_share`` returned, pickled.
@@ -74,17 +74,17 @@ class Finished(Event):
 
 @dataclass(frozen=True)
 class Failed(Event):
-    """The evaluator failed, as it would again; the worker itself is well."""
+    """The evaluator failed, and would fail again; the worker itself can go on."""
 
     error: AmctError
 
 
 @dataclass(frozen=True)
 class Died(Event):
-    """It is no more, and what it was doing is lost.
+    """The worker has died, and its task is lost.
 
     Attributes:
-        reason: what is known of why.
+        reason: the reason, as far as it is known.
     """
 
     reason: str
@@ -100,13 +100,13 @@ class Pool(Protocol):
     size: int
 
     def start(self, worker: int) -> None:
-        """Starts a worker, or another one in the place of one that died; it tells when it is ready."""
+        """Starts a worker, or replaces one that died; an event says when it is ready."""
 
     def give(self, worker: int, task: Task, candidate: Candidate | None) -> None:
-        """Gives a worker that has nothing to do a task; the candidate only if it does not have it yet."""
+        """Gives an idle worker a task, and the candidate if the worker does not have it yet."""
 
     def wait(self, seconds: float) -> Sequence[Event]:
         """Returns what has happened, as soon as something has; nothing, if nothing does for so long."""
 
     def close(self) -> None:
-        """Ends all workers, whatever they do."""
+        """Ends all workers, even in the middle of a task."""

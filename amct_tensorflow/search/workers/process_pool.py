@@ -1,8 +1,8 @@
 """Workers that are processes on this machine.
 
-Each is started afresh, since TensorFlow's threads do not survive a fork; and as a program of our own, since Python's
-``multiprocessing`` gives processes no environment of theirs, and runs the user's program in each, whether the evaluator
-stands in it or not. They end with this process, however it ends: their connection to it breaks then.
+Each is a new process, since TensorFlow's threads do not survive a fork. It runs a program of the package, since
+Python's ``multiprocessing`` cannot set its environment, and runs the user's program in each process even if that does
+not define the evaluator. Workers end with this process, however it ends, as their connection breaks.
 """
 
 import os
@@ -46,7 +46,7 @@ class ProcessPool:
     """
 
     def __init__(self, size: int, evaluator: bytes) -> None:
-        """``evaluator`` is what they evaluate with, pickled."""
+        """``evaluator`` is the serialized evaluator."""
         self.size = size
         self._evaluator = evaluator
         self._processes: dict[int, _Process] = {}
@@ -78,7 +78,7 @@ class ProcessPool:
         return [self._receive(workers[connection]) for connection in wait(list(workers), seconds)]  # type: ignore[index]
 
     def close(self) -> None:
-        """Kills all; they hold nothing that would be lost."""
+        """Kills all workers, which hold nothing of value."""
         for each in self._processes.values():
             each.process.kill()
         for worker in list(self._processes):
@@ -110,7 +110,7 @@ class ProcessPool:
         return event
 
     def _end(self, worker: int) -> str:
-        """Makes sure that a process is gone; returns how it went."""
+        """Ends a process, and returns how it ended."""
         each = self._processes.pop(worker, None)
         if each is None:
             return ""
@@ -122,7 +122,7 @@ class ProcessPool:
 
 
 def _threads(processes: int) -> dict[str, str]:
-    """Returns how many threads TensorFlow is to have in each process: its part of the cores, unless the user says."""
+    """Returns the number of TensorFlow's threads per process: its part of the cores, unless the user has set it."""
     cores = max(1, len(os.sched_getaffinity(0)) // processes)
     return {name: os.environ.get(name, str(cores)) for name in _THREADS}
 

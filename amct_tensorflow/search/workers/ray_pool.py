@@ -1,6 +1,6 @@
-"""Workers on a Ray cluster, one actor per CPU. Everything of Ray's is in this file.
+"""Workers on a Ray cluster, one actor per CPU. No other file uses Ray.
 
-Actors are not restarted by Ray: a new one, wherever it is put, must show first that it sees the same data.
+Ray does not restart actors here: a new one, on whatever machine, must first pass the handshake.
 """
 
 import os
@@ -32,11 +32,11 @@ class RayPool:
 
         Args:
             size: how many actors; 0 for one per CPU.
-            evaluator: what they evaluate with, pickled.
+            evaluator: the serialized evaluator.
             address: as ``ray.init`` takes it.
 
         Raises:
-            WorkerError: Ray is not installed, there is no such cluster, or not so much room in it.
+            WorkerError: Ray is not installed, or the cluster does not exist or has not so many CPUs.
         """
         self._ray, self._leaves = _connect(address)
         cpus = int(self._ray.cluster_resources().get("CPU", 0))
@@ -62,7 +62,7 @@ class RayPool:
         self._calls[self._actors[worker].handshake.remote(self._evaluator)] = worker
 
     def give(self, worker: int, task: Task, candidate: Candidate | None) -> None:
-        """Sends a task; a model is put where every machine fetches it from once."""
+        """Sends a task; each machine fetches a model once, from Ray's object store."""
         model = None
         if candidate is not None:
             if task.candidate not in self._models:
@@ -74,7 +74,7 @@ class RayPool:
         self._polled[worker] = time.monotonic()
 
     def wait(self, seconds: float) -> Sequence[Event]:
-        """Returns what the actors have answered, and which of them have died."""
+        """Returns the answers of actors, and the deaths of others."""
         self._poll()
         calls = [*self._calls, *self._polls]
         if not calls:
@@ -111,7 +111,7 @@ class RayPool:
             self._ray.shutdown()
 
     def _poll(self) -> None:
-        """Asks those who work how far they are, now and then."""
+        """Asks busy actors for their progress, at intervals."""
         now = time.monotonic()
         for worker in set(self._calls.values()) - set(self._polls.values()):
             if now - self._polled.get(worker, now) >= _SECONDS_BETWEEN_POLLS:
@@ -129,7 +129,7 @@ class RayPool:
 
 
 class _RayWorker:
-    """A worker in an actor. It answers while it works, so that it can be asked how far it is."""
+    """A worker in an actor, which can be asked for its progress while it works."""
 
     def __init__(self, number: int, folder: str) -> None:
         self._number = number
@@ -146,7 +146,7 @@ class _RayWorker:
         self._worker = Worker(number, self._keep)
 
     def handshake(self, evaluator: bytes) -> list[Event]:
-        """Answers whether it can be used."""
+        """Takes the evaluator, and returns the worker's handshake."""
         event = self._worker.handshake(evaluator)
         return [*self.news(), event]
 
@@ -156,7 +156,7 @@ class _RayWorker:
         return [*self.news(), event]
 
     def news(self) -> list[Event]:
-        """Returns what has been reported since it was last asked."""
+        """Returns the events since the last call."""
         with self._lock:
             news, self._news = self._news, []
         return news
@@ -197,10 +197,10 @@ def _connect(address: str) -> tuple[Any, bool]:
 
 
 def _knock(address: str) -> None:
-    """Looks whether anybody is there, for which Ray takes minutes.
+    """Checks in seconds that the address accepts connections, for which Ray takes minutes.
 
     Raises:
-        OSError: nobody is.
+        OSError: it does not.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdecimal():

@@ -1,4 +1,4 @@
-"""Who does which share, whose is done again, how they come together, and one bar for all of them."""
+"""Schedules the shares of evaluations on workers, repeats those of dead workers, and shows one progress bar."""
 
 import logging
 import pickle
@@ -17,13 +17,13 @@ from amct_tensorflow.search.workers.shares import MODELS_KEPT, Candidate, Share,
 
 
 class SharesBar:
-    """Shows how far the shares of an evaluation are, all together.
+    """Shows the progress of all shares of an evaluation together.
 
     If the evaluator shows progress, it is the sum of that, in the same units; if not, shares are counted.
     """
 
     def __init__(self, title: str, shares: int, seconds: float = 0.0) -> None:
-        """Begins a bar for so many shares, whose work began so many seconds ago."""
+        """Begins a bar for a number of shares; their work began ``seconds`` ago."""
         self._shares = shares
         self._seconds = seconds
         self._done: dict[int, float] = {}
@@ -39,7 +39,7 @@ class SharesBar:
             self._bar.close()
 
     def show(self, share: int, news: Progressed) -> None:
-        """Takes how far a share is; one that is done again is less far than it was."""
+        """Takes the progress of a share; one that is repeated starts over."""
         if self._bar is None:
             self._bar = ProgressBar(news.title, None, news.unit)
             self._bar.start_t -= self._seconds
@@ -49,7 +49,7 @@ class SharesBar:
         self._update(self._bar)
 
     def finish(self, share: int) -> None:
-        """Takes that a share is done."""
+        """Marks a share as done."""
         if self._bar is None:
             self._lines.advance()
             return
@@ -75,10 +75,10 @@ class _Evaluation:
 
     Attributes:
         candidate: the model.
-        waiting: the shares that nobody works on.
+        waiting: the shares that no worker has.
         results: what ``evaluate_share`` returned, by the index of the share.
         attempts: how often each share was begun, by its index.
-        progress: how far the shares are, by their index.
+        progress: the progress of the shares, by their index.
         begun: when the first share was; None if none is.
         ended: when the last one was.
     """
@@ -94,7 +94,7 @@ class _Evaluation:
 
 @dataclass(frozen=True)
 class ShareResults:
-    """What the shares of an evaluation gave.
+    """The results of the shares of an evaluation.
 
     Attributes:
         results: what ``evaluate_share`` returned, in the order of the shares.
@@ -106,14 +106,14 @@ class ShareResults:
 
 
 class Scheduler:
-    """Workers that evaluate models together; to be used in a ``with`` block, whose end is theirs.
+    """Evaluates models on a pool of workers, which starts and ends with the ``with`` block.
 
-    Every model is divided into one share per worker: a second share would begin with what the first one began with
-    (a session, an optimized graph, a pipeline that fills), and one worker that is slow by nature gets one like all.
+    Every model is divided into one share per worker: each further share would repeat the cost of its beginning (a
+    session, an optimized graph, a pipeline that fills). A slow worker gets a share like all others.
     """
 
     def __init__(self, pool: Pool, expected: Handshake) -> None:
-        """Takes a pool, and what its workers must have in common with this process; the block starts them."""
+        """Takes a pool, and the handshake that its workers must match; the block starts them."""
         self._pool = pool
         self._expected = expected
         self._evaluations: dict[str, _Evaluation] = {}
@@ -138,10 +138,10 @@ class Scheduler:
         self._pool.close()
 
     def gather(self) -> None:
-        """Waits until every worker has shown that it has the same software and data as this process.
+        """Waits until every worker has passed the handshake.
 
         Raises:
-            WorkerError: one has not, or does not come.
+            WorkerError: one has other software or data, or does not start.
         """
         deadline = time.monotonic() + _SECONDS_TO_BEGIN
         progress = Progress("Workers ready", self._pool.size, "workers")
@@ -157,10 +157,7 @@ class Scheduler:
                 )
 
     def begin(self, candidate: Candidate) -> None:
-        """Lets the workers evaluate a model when they are done with those before it; this process can do other things.
-
-        Nothing happens if they evaluate it already.
-        """
+        """Queues a model for evaluation, unless it is queued already; this process can go on meanwhile."""
         if candidate.identity not in self._evaluations:
             shares = deque(Share(index, self._pool.size) for index in range(self._pool.size))
             self._evaluations[candidate.identity] = _Evaluation(candidate, shares)
@@ -195,7 +192,7 @@ class Scheduler:
         return ShareResults(results, evaluation.ended - (evaluation.begun or evaluation.ended))
 
     def forget(self, identity: str) -> None:
-        """Gives up a model, by its identity; what workers have begun of it they finish in vain."""
+        """Drops a model, by its identity; the results of shares that workers have begun are ignored."""
         evaluation = self._evaluations.pop(identity, None)
         if evaluation is not None:
             evaluation.waiting.clear()
@@ -212,7 +209,7 @@ class Scheduler:
             )  # fmt: skip
 
     def _assign(self) -> None:
-        """Gives the workers that have nothing to do the shares that nobody works on, in the order of the models."""
+        """Gives waiting shares to idle workers, in the order of the models."""
         for evaluation in self._evaluations.values():
             while evaluation.waiting and self._idle:
                 worker, share = self._idle.popleft(), evaluation.waiting.popleft()
@@ -226,7 +223,7 @@ class Scheduler:
                 self._pool.give(worker, Task(identity, share), None if known else evaluation.candidate)
 
     def _look(self) -> None:
-        """Waits for news, and acts on them."""
+        """Waits for events, and handles them."""
         for event in self._pool.wait(_SECONDS_BETWEEN_LOOKS):
             self._handle(event)
         self._assign()
@@ -262,10 +259,10 @@ class Scheduler:
                 self._bar.finish(share.index)
 
     def _replace(self, event: Died) -> None:
-        """Puts another worker in the place of a dead one; whoever is idle first does its share again.
+        """Replaces a dead worker; the first idle worker repeats its share.
 
         Raises:
-            WorkerError: that has happened too often.
+            WorkerError: the share has failed too often.
         """
         evaluation, share = self._tasks.pop(event.worker, (None, None))
         if event.worker in self._idle:

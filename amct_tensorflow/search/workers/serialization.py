@@ -1,8 +1,8 @@
-"""An evaluator on its way to another process: pickled, with the files of classes that could not be imported there.
+"""Serializes an evaluator for another process: pickled, with the files of classes that cannot be imported there.
 
-These are the user's program itself, and files that were loaded by their path. They are run again where the serialized
-arrives, the program under another name than ``__main__``, as ``multiprocessing`` does it. (Sending compiled code
-instead would leave TensorFlow without the source that it makes graphs from.)
+These are the user's program itself, and files that were loaded by their path. Deserialization runs them again, the
+program under another name than ``__main__``, as ``multiprocessing`` does. (Compiled code instead would leave TensorFlow
+without the source that it makes graphs from.)
 """
 
 import linecache
@@ -26,13 +26,13 @@ _PROGRAM_THERE = "__mp_main__"
 
 @dataclass(frozen=True)
 class _Source:
-    """A file that is run again.
+    """A file that deserialization runs again.
 
     Attributes:
-        name: of the module that it makes.
-        package: of the module; empty if it is in none.
-        file: its path, as it was found here.
-        text: what stands in it.
+        name: the name of its module.
+        package: the package of the module; empty if it is in none.
+        file: its path on the sending side.
+        text: its content.
     """
 
     name: str
@@ -43,11 +43,11 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Serialized:
-    """What is sent.
+    """The serialized form of an object.
 
     Attributes:
-        path: where Python looks for modules.
-        sources: files that are run again, in this order.
+        path: ``sys.path`` of the sending side.
+        sources: the files to run again, in this order.
         value: the object, pickled.
     """
 
@@ -63,10 +63,10 @@ class _Deserialization:
 
 
 def serialize(value: object) -> bytes:
-    """Returns an object, and what its class needs, as bytes.
+    """Returns an object, with the files that its class needs, as bytes.
 
     Raises:
-        WorkerError: it cannot be sent.
+        WorkerError: it cannot be pickled, or a file cannot be read.
     """
     modules = dict.fromkeys(one.__module__ for one in reversed(type(value).__mro__))
     sources = [_source(name) for name in modules if _stands_apart(name)]
@@ -82,7 +82,7 @@ def serialize(value: object) -> bytes:
 
 
 def deserialize(data: bytes) -> Any:
-    """Returns the object; runs what its class needs, and finds modules where the other process does."""
+    """Returns the object; takes over ``sys.path`` and runs the files that its class needs."""
     serialized: _Serialized = pickle.loads(data)
     sys.path[:] = dict.fromkeys([*serialized.path, *sys.path])
     with _deserializing():
@@ -93,10 +93,10 @@ def deserialize(data: bytes) -> Any:
 
 
 def refuse_while_deserializing() -> None:
-    """Makes sure that the user's program, when it is run again in a worker, does not do all of its work again.
+    """Refuses to start a run while deserialization runs the user's program again.
 
     Raises:
-        WorkerError: it is about to.
+        WorkerError: it does.
     """
     if _Deserialization.now:
         raise WorkerError(
@@ -106,7 +106,7 @@ def refuse_while_deserializing() -> None:
 
 
 def _stands_apart(name: str) -> bool:
-    """Tells whether a module was made from a file that another process with the path of this one would not find."""
+    """Tells whether another process with the same ``sys.path`` could not import a module."""
     top = name.partition(".")[0]
     return top == _PROGRAM or (top not in sys.stdlib_module_names and PathFinder.find_spec(top) is None)
 

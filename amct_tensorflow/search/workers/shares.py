@@ -1,4 +1,4 @@
-"""A share of a data set, and a model that is evaluated in shares."""
+"""Shares of a dataset, and models that are evaluated in shares."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Share:
-    """One of several parts of the data, which together are the whole; without arguments, the whole.
+    """One of ``count`` parts of the data; by default, the whole data.
 
     Attributes:
-        index: which one, from 0.
-        count: how many there are.
+        index: its number, from 0.
+        count: number of shares.
     """
 
     index: int = 0
@@ -24,9 +24,9 @@ class Share:
 
         Args:
             total: number of images, or of whatever is counted.
-            unit: what is not divided, such as the images of a batch: each block begins at a multiple of it. What a
-                model computes for an image may depend, in its last digits, on what else is in the batch; so batches
-                stay as they are in one process.
+            unit: the length that is not divided, such as a batch: each block begins at a multiple of it. The last
+                digits of a result may depend on the other images of the batch, so that batches must be those of a
+                single process.
         """
         units = -(-total // unit)
         begin, end = (min(units * index // self.count * unit, total) for index in (self.index, self.index + 1))
@@ -48,7 +48,7 @@ class Candidate:
     """A model to evaluate.
 
     Attributes:
-        model: what stands in its file.
+        model: the bytes of its file.
         outputs: names of its output operators, without ``:0``.
         title: what it is called in messages.
     """
@@ -59,7 +59,7 @@ class Candidate:
 
     @cached_property
     def identity(self) -> str:
-        """What tells it from other models."""
+        """Digest of the model."""
         return hashlib.sha256(self.model).hexdigest()
 
 

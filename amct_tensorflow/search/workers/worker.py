@@ -1,4 +1,4 @@
-"""What happens in a worker, whatever started it; and the program in a process that is one."""
+"""A worker, on whatever pool; and the program of a worker process."""
 
 import os
 import pickle
@@ -23,10 +23,10 @@ _SECONDS_BETWEEN_REPORTS = 0.5
 
 
 class Worker:
-    """Evaluates shares with an evaluator that was sent."""
+    """Evaluates shares with a serialized evaluator."""
 
     def __init__(self, number: int, report: Callable[[Event], None]) -> None:
-        """``report`` sends news while a share is evaluated; what is logged goes there, too."""
+        """Passes events, and log messages, to ``report`` while a share is evaluated."""
         self._number = number
         self._report = report
         self._evaluator: Any = None
@@ -34,7 +34,7 @@ class Worker:
         redirect_log(lambda level, module, text, console: report(Logged(number, level, module, text, console)))
 
     def handshake(self, evaluator: bytes) -> Event:
-        """Takes the evaluator; tells what this process has, or why it is of no use."""
+        """Takes the evaluator, and returns the handshake, or the failure to make one."""
         try:
             self._evaluator = deserialize(evaluator)
             return Ready(self._number, worker_handshake(self._evaluator))
@@ -53,8 +53,8 @@ class Worker:
         """Does a task.
 
         Args:
-            task: what to do.
-            candidate: its model; None if this worker was given it before.
+            task: the task.
+            candidate: its model; None if this worker has it already.
         """
         if candidate is not None:
             self._candidates[task.candidate] = candidate
@@ -90,11 +90,11 @@ def _failure(evaluator: object, task: Task, model: Candidate, error: Exception) 
 
 
 def main(descriptor: int, number: int) -> None:
-    """Works until the other side of the connection is gone.
+    """Works until the connection is closed.
 
     Args:
-        descriptor: that of the connection.
-        number: of the worker.
+        descriptor: the descriptor of the connection.
+        number: the number of the worker.
     """
     link = _Link(descriptor)
     worker = Worker(number, link.send)
@@ -104,7 +104,7 @@ def main(descriptor: int, number: int) -> None:
 
 
 class _Link:
-    """The connection. A thread reads from it, so that this process ends with the other even while it works."""
+    """The connection. A thread reads from it, so that this process ends with the other one even while it works."""
 
     def __init__(self, descriptor: int) -> None:
         self._connection = Connection(descriptor)
