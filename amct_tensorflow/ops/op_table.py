@@ -27,6 +27,7 @@ from amct_tensorflow.ops.traits import (
     FakeQuantizer,
     Fed,
     Identity,
+    IntegerKernel,
     Iterator,
     Moves,
     Observer,
@@ -60,9 +61,9 @@ _RESHAPE = Moves(keeps_order=True)
 
 TABLE: dict[str, Row] = {
     # Layers; configurations and messages have them in this order.
-    "Conv2D": (CONV2D, Convolution(), PerImage()),
-    "DepthwiseConv2dNative": (DEPTHWISE_CONV2D, Convolution(), PerImage()),
-    "MatMul": (MATMUL, PerImage()),
+    "Conv2D": (CONV2D, Convolution(), PerImage(), IntegerKernel.CONVOLUTION),
+    "DepthwiseConv2dNative": (DEPTHWISE_CONV2D, Convolution(), PerImage(), IntegerKernel.DEPTHWISE_CONVOLUTION),
+    "MatMul": (MATMUL, PerImage(), IntegerKernel.MATRIX_PRODUCT),
     "AvgPool": (AVG_POOL, POOLING, PerImage()),
     "Conv2DBackpropInput": (CONV2D_TRANSPOSE,),
     "Conv3D": (CONV3D, Convolution(), PerImage()),

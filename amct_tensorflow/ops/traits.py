@@ -196,6 +196,14 @@ class FakeQuantizer:
     to_range: bool = False
 
 
+class IntegerKernel(Enum):
+    """Is computed in integers by kernels that TensorFlow comes with; of which kind they are."""
+
+    CONVOLUTION = auto()
+    DEPTHWISE_CONVOLUTION = auto()
+    MATRIX_PRODUCT = auto()
+
+
 @dataclass(frozen=True)
 class Quantized:
     """Computes in integers, or stands in a model that is quantized or being calibrated already (spec section 4).

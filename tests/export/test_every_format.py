@@ -12,6 +12,8 @@ from grids import grid
 from amct_tensorflow.errors import ExportError
 from amct_tensorflow.export import TARGETS
 from amct_tensorflow.export.export_model import export_model
+from amct_tensorflow.export.onnx import onnx_forms
+from amct_tensorflow.export.tflite import tflite_forms
 from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
@@ -100,6 +102,19 @@ def test_a_layer_of_every_type(op_type):
         assert first["snr_db"] is None or first["snr_db"] > 30, (target.name, document)
         assert json.loads(Path(f"results/net_export_{target.name}.json").read_text()) == document
         assert sum(Path(f"results/net{suffix}").stat().st_size for suffix in target.suffixes) == document["file_bytes"]
+
+
+def test_a_format_may_have_no_form_of_an_op_type(monkeypatch):
+    x = make_model("Conv2D")
+    for forms in (onnx_forms.FORMS, tflite_forms.FORMS):
+        monkeypatch.delitem(forms, "Conv2D")
+    for target in TARGETS.values():
+        document = export_model(
+            Path("results/net_quantized.pb"), [], target, CheckedEvaluator(OneBatch(x)), Path("results/net"), 0.01
+        )
+        first = document["layers"][0]
+        assert not first["int8"] and "Conv2D" in first["reason"], (target.name, document)
+        assert document["kl"] < 2e-4, (target.name, document)
 
 
 CLIPS = {

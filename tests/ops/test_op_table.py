@@ -199,7 +199,6 @@ ELSEWHERE = {
     "model/preparation/fold_constants.py": "what GraphView.constant reads",
     "model/preparation/merge_clips.py": "what it writes, to clip",
     "search/integers/integer_nodes.py": "what is fused into an integer kernel",
-    "search/integers/kernel_layer.py": "the kernels for integers",
 }
 NAMES = frozenset(dir(raw)) | TABLE.keys() | FAMILIES.keys()
 

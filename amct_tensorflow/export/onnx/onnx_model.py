@@ -123,11 +123,14 @@ class _Writer:
                 by_weights.setdefault((node.op_type, _digest(weights)), []).append(node)
         found, missing = {}, {}
         for name, layer in self._plan.quantized_layers.items():
+            form = FORMS.get(layer.op_type.name)
             if layer.weights is None:
                 node = by_output.get(f"{name}:0")
                 candidates = [node] if node is not None and node.op_type in _POOLS else []
+            elif form is None:
+                missing[name] = f"it is not known how ONNX has a {layer.op_type.name}"
+                continue
             else:
-                form = FORMS[layer.op_type.name]
                 candidates = by_weights.get((form.op, _digest(form.layout(layer.float_weights))), [])
             if len(candidates) == 1:
                 found[name] = candidates[0]

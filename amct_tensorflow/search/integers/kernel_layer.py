@@ -17,8 +17,10 @@ from tensorflow.python.framework import kernels  # there is no public way to ask
 
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.graph.view import GraphView, Shape, attribute
+from amct_tensorflow.ops import trait
 from amct_tensorflow.ops.channels import data_format
 from amct_tensorflow.ops.sliding import margins, spatial
+from amct_tensorflow.ops.traits import IntegerKernel
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, read_layers
 
 CONVOLUTION = "_FusedQuantizedConv2D"
@@ -39,7 +41,6 @@ def has_kernel(op: str) -> bool:
 
 _INT32 = np.iinfo(np.int32)
 _NO_MARGINS = ((0, 0), (0, 0))
-_MATRIX, _CONVOLUTION, _DEPTHWISE = "MatMul", "Conv2D", "DepthwiseConv2dNative"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +79,12 @@ class KernelLayer:
     @property
     def is_depthwise(self) -> bool:
         """Whether every channel has its own filter."""
-        return bool(self.node.op == _DEPTHWISE)
+        return _kernel(self.node) is IntegerKernel.DEPTHWISE_CONVOLUTION
 
     @property
     def is_matrix(self) -> bool:
         """Whether the data has no height and width."""
-        return bool(self.node.op == _MATRIX)
+        return _kernel(self.node) is IntegerKernel.MATRIX_PRODUCT
 
     @property
     def is_product(self) -> bool:
@@ -119,16 +120,16 @@ def as_kernel_layer(quantized: QuantizedLayer, data: Shape | None) -> KernelLaye
         quantized: the layer.
         data: the shape of what it reads, as far as it is known; None if it may have any rank.
     """
-    node = quantized.node
+    node, kernel = quantized.node, _kernel(quantized.node)
     found = _shaped(quantized, data)
     if isinstance(found, str):
         return found
     weights, shape = found
     zero_point, signed = _zero_point(quantized.input_grid.offset)
-    around = margins(node, shape, weights.shape) if node.op != _MATRIX else _NO_MARGINS
+    around = margins(node, shape, weights.shape) if kernel is not IntegerKernel.MATRIX_PRODUCT else _NO_MARGINS
     if around is None and zero_point != 0:
         return "how much is padded depends on a size that only a run tells"
-    bias = _bias(quantized.bias, weights, zero_point, depthwise=node.op == _DEPTHWISE)
+    bias = _bias(quantized.bias, weights, zero_point, depthwise=kernel is IntegerKernel.DEPTHWISE_CONVOLUTION)
     if np.any(np.abs(bias) > _INT32.max):
         return "its bias exceeds 32 bits when the zero point is taken off it"
     # Bytes of 0 are what the kernel pads with, by the same rules as the op but where the op is told how much.
@@ -146,22 +147,27 @@ def as_kernel_layer(quantized: QuantizedLayer, data: Shape | None) -> KernelLaye
 
 def _shaped(quantized: QuantizedLayer, data: Shape | None) -> tuple[np.ndarray, Shape] | str:
     """Returns the weights of a layer as those of a convolution, and the shape of its data; or why no kernel does."""
-    node, weights = quantized.node, quantized.weights
-    if weights is None or node.op not in (_MATRIX, _CONVOLUTION, _DEPTHWISE):
+    node, weights, kernel = quantized.node, quantized.weights, _kernel(quantized.node)
+    if weights is None or kernel is None:
         return f"there is no integer kernel for {node.op}"
-    if data is None or len(data) != (2 if node.op == _MATRIX else 4):
+    is_matrix = kernel is IntegerKernel.MATRIX_PRODUCT
+    if data is None or len(data) != (2 if is_matrix else 4):
         return "the rank of its data is not known"
-    if node.op != _MATRIX:
+    if not is_matrix:
         return _why_not_convolution(node, data, weights) or (weights, data)
     if attribute(node, "transpose_a").b or attribute(node, "transpose_b").b:
         return "the kernel does not transpose"
     return weights[np.newaxis, np.newaxis], data
 
 
+def _kernel(node: NodeDef) -> IntegerKernel | None:
+    return trait(node.op, IntegerKernel)
+
+
 def _why_not_convolution(node: NodeDef, data: Shape, weights: np.ndarray) -> str | None:
     if data_format(node) != "NHWC":
         return "the kernel wants the channels last"
-    if node.op == _CONVOLUTION:
+    if _kernel(node) is IntegerKernel.CONVOLUTION:
         return "it convolves in groups" if data[-1] != weights.shape[2] else None
     if weights.shape[3] != 1:
         return "its channels have several filters each"
