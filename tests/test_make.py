@@ -105,7 +105,7 @@ def test_another_python_is_refused(checkout, python):
 )
 def test_developers_commands(target, expected):
     """They exist and call what they should; running them takes long, changes the code, or removes what is installed."""
-    done = make(ROOT, "--dry-run", target)
+    done = make(ROOT, "--dry-run", f"PYTHON={sys.executable}", target)
     assert done.returncode == 0 and expected in done.stdout
 
 
