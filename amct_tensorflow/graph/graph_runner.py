@@ -126,8 +126,10 @@ class GraphRunner:
             feeds: what is given, by tensor, by the name of a source, or by that of a tensor.
 
         Raises:
-            AmctError: what a look raised. tf.errors.OpError: the graph cannot be run so. ValueError, TypeError: a
-                tensor cannot have such a value.
+            AmctError: what a look raised.
+            tf.errors.OpError: the graph cannot be run so.
+            ValueError: a tensor cannot have such a value.
+            TypeError: likewise.
         """
         if self._session is None:
             options = session_options(self.graph, run_often=self._run_often, in_calling_thread=self._in_calling_thread)

@@ -34,6 +34,8 @@ from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactor
 
 # Scope under which the nodes of local_quantized_graph() expect the float graph.
 FLOAT_SCOPE = "float"
+# Where the node of a layer moves whose name an output takes: ``<output>/quantized``.
+INSIDE_OUTPUT = "quantized"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,8 @@ class QuantizedGraph:
         origins: per node, the original nodes it stands for; an inserted node has none.
         values: per node whose output reproduces that of a node of the prepared graph, this node.
         hidden: those of these nodes that the model's file does not have, as it hides them in a function.
-        absorbed: per AscendQuant that repeats activations, the last of them: the node in whose place it reads.
+        absorbed: per AscendQuant that repeats activations, the last of them: the node of the prepared graph in whose
+            place it reads; None if that has other values, as equalization has scaled them.
         shapes: what is known of the shapes of its tensors, by full name: TensorFlow itself does not see them behind the
             functions that simulate quantization.
         outputs: the output operators that it was made for.
@@ -55,7 +58,7 @@ class QuantizedGraph:
     origins: dict[QuantizedName, tuple[OriginalName, ...]]
     values: dict[QuantizedName, PreparedName]
     hidden: frozenset[PreparedName]
-    absorbed: dict[QuantizedName, FusedName]
+    absorbed: dict[QuantizedName, PreparedName | None]
     shapes: dict[str, Shape]
     outputs: tuple[str, ...]
 
@@ -160,6 +163,7 @@ class _Builder:
         graph_def.library.MergeFrom(ascend_ops.function_library())
         kept = {QuantizedName(node.name) for node in graph_def.node}
         fused = self._plan.fused
+        prepared = fused.prepared_values()
         origins = {
             **{name: fused.originals([FusedName(name)]) for name in kept if FusedName(name) in fused.origins},
             **dict.fromkeys(self._inserted, ()),
@@ -171,7 +175,7 @@ class _Builder:
             {name: each for name, each in origins.items() if name in kept},
             self._prepared_values(kept),
             frozenset(map(PreparedName, fused.origins)),
-            {name: activations[-1] for name, activations in absorbed.items()},
+            {name: _prepared(activations[-1], prepared) for name, activations in absorbed.items()},
             self._shapes(kept),
             tuple(outputs),
         )
@@ -191,10 +195,9 @@ class _Builder:
         prepared = fused.prepared_values()
         integers = {fused.tail_of(name) for name in fused.layers if name in self._plan.factors}
         same = {QuantizedName(name): name for name in prepared - integers}
-        dequantized = {
-            name: PreparedName(value) for name, value in self._values.items() if PreparedName(value) in prepared
-        }
-        return {name: value for name, value in {**same, **dequantized}.items() if name in kept}
+        dequantized = {name: _prepared(value, prepared) for name, value in self._values.items()}
+        values = {**same, **dequantized}
+        return {name: value for name, value in values.items() if name in kept and value is not None}
 
     def quantized_layers(self) -> GraphDef:
         """Returns the nodes of the quantized layers alone; what they read of the float graph is named ``float/...``.
@@ -283,7 +286,7 @@ class _Builder:
     def _keep_output_name(self, output: str, dequantized: str) -> None:
         """Gives a requested output's name to the dequantized value; the node of that name inside the layer moves."""
         editor = self._editor
-        inner = editor.unique_name(f"{output}/quantized")
+        inner = editor.unique_name(f"{output}/{INSIDE_OUTPUT}")
         editor.rename(output, inner)
         editor.redirect({output: inner})
         identity = make_node(output, "Identity", [dequantized], T=tf.float32)
@@ -291,6 +294,11 @@ class _Builder:
         self._origins[QuantizedName(inner)] = self._origins.pop(QuantizedName(output), ())
         self._origins[QuantizedName(output)] = (OriginalName(output),)
         self._values[QuantizedName(output)] = FusedName(output)
+
+
+def _prepared(name: FusedName, prepared: Collection[PreparedName]) -> PreparedName | None:
+    """Returns the prepared node that has the value of a fused one; None if none has."""
+    return PreparedName(name) if PreparedName(name) in prepared else None
 
 
 def _integer_bias(layer: FusedLayer, correction: LayerCorrection, deq_scale: np.ndarray) -> np.ndarray | None:

@@ -9,6 +9,7 @@ from typing import Any
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import ContentError, ModelError
+from amct_tensorflow.graph.names import OriginalName, PreparedName, QuantizedName
 from amct_tensorflow.graph.view import CONTROL, GraphView, full_tensor_name, parse_tensor_name
 from amct_tensorflow.io.contents import expect, parse_json
 from amct_tensorflow.quantize.quantized.ascend_ops import QUANT
@@ -29,13 +30,13 @@ class NodeMap:
         originals: per node, the original nodes it stands for.
         values: per node whose output reproduces that of a node of the original model with its functions inlined, this
             node.
-        absorbed: per AscendQuant that repeats activations, the last of them, likewise.
+        absorbed: per AscendQuant that repeats activations, the last of them, likewise; None if that has other values.
         outputs: the output operators that were asked for; None if that was not noted, as by earlier versions.
     """
 
-    originals: Mapping[str, tuple[str, ...]]
-    values: Mapping[str, str]
-    absorbed: Mapping[str, str]
+    originals: Mapping[QuantizedName, tuple[OriginalName, ...]]
+    values: Mapping[QuantizedName, PreparedName]
+    absorbed: Mapping[QuantizedName, PreparedName | None]
     outputs: tuple[str, ...] | None
 
 
@@ -61,7 +62,7 @@ def read_node_map(path: str | Path, view: GraphView) -> NodeMap:
         operations = _operations(graph)
         outputs = _outputs(graph)
         originals = {_name(operation): tuple(_originals(operation)) for operation in operations}
-        values = {_name(operation): value for operation in operations for value in _value(operation)}
+        values = {_name(operation): PreparedName(value) for operation in operations for value in _value(operation)}
         absorbed = {_name(operation): name for operation in operations for name in _absorbed(operation)}
     except ContentError as error:
         raise ModelError(f"{path} holds no node map: {error}. Give the one written with the model.") from error
@@ -90,16 +91,16 @@ def _operations(graph: dict[str, Any]) -> list[dict[str, Any]]:
     return [expect(dict, operation, "an op") for operation in expect(list, graph.get("op"), "op")]
 
 
-def _name(operation: dict[str, Any]) -> str:
-    return expect(str, operation.get("name"), "the name of an op")
+def _name(operation: dict[str, Any]) -> QuantizedName:
+    return QuantizedName(expect(str, operation.get("name"), "the name of an op"))
 
 
-def _originals(operation: dict[str, Any]) -> list[str]:
+def _originals(operation: dict[str, Any]) -> list[OriginalName]:
     value = _attributes(operation).get(_ORIGINALS)
     if value is None:  # it is called as the original
-        return [_name(operation)]
+        return [OriginalName(_name(operation))]
     names = expect(list, expect(dict, value.get("list"), "list").get("s", []), "s")
-    return [expect(str, name, "an original name") for name in names]
+    return [OriginalName(expect(str, name, "an original name")) for name in names]
 
 
 def _value(operation: dict[str, Any]) -> list[str]:
@@ -110,11 +111,13 @@ def _value(operation: dict[str, Any]) -> list[str]:
     return [expect(str, value, "s") for value in (*(each.get("s") for each in found if each is not None), *hidden)]
 
 
-def _absorbed(operation: dict[str, Any]) -> list[str]:
+def _absorbed(operation: dict[str, Any]) -> list[PreparedName | None]:
     """Returns the activation in whose place an AscendQuant reads, if it repeats one."""
     if _REPEATED in operation:
-        return [expect(str, operation[_REPEATED], _REPEATED)]
-    return _originals(operation)[-1:] if operation.get("type") == QUANT else []
+        name = operation[_REPEATED]
+        return [None if name is None else PreparedName(expect(str, name, _REPEATED))]
+    # An activation that is not hidden in a function has the name of an original one.
+    return [PreparedName(name) for name in _originals(operation)[-1:]] if operation.get("type") == QUANT else []
 
 
 def _attributes(holder: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -128,14 +131,16 @@ def dump_node_map(quantized: QuantizedGraph) -> str:
     There ``output`` names the tensors that a graph yields, which the original toolkit leaves out.
     """
     operations = [
-        _operation(index, node, quantized.origins.get(node.name, (node.name,)), quantized)
+        _operation(index, node, quantized.origins.get(node.name, (OriginalName(node.name),)), quantized)
         for index, node in enumerate(quantized.graph_def.node)
     ]
     outputs = [full_tensor_name(name) for name in quantized.outputs]
     return json.dumps({"graph": [{"name": "quantized", "output": outputs, "op": operations}]}, indent=1)
 
 
-def _operation(index: int, node: NodeDef, origins: tuple[str, ...], quantized: QuantizedGraph) -> dict[str, Any]:
+def _operation(
+    index: int, node: NodeDef, origins: tuple[OriginalName, ...], quantized: QuantizedGraph
+) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "id": index,
         "name": node.name,
@@ -143,9 +148,10 @@ def _operation(index: int, node: NodeDef, origins: tuple[str, ...], quantized: Q
         "input": [_edge(text) for text in node.input],
         "attr": [{"key": _ORIGINALS, "value": {"list": {"s": list(origins)}}}],
     }
-    repeated = quantized.absorbed.get(node.name)
-    if repeated is not None and (not origins or origins[-1] != repeated):
-        operation[_REPEATED] = repeated
+    if node.name in quantized.absorbed:
+        repeated = quantized.absorbed[node.name]
+        if not origins or repeated is None or origins[-1] != OriginalName(repeated):
+            operation[_REPEATED] = repeated
     value = quantized.values.get(node.name)
     if value in quantized.hidden:
         operation[_HIDDEN_VALUE] = value

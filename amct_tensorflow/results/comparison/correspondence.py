@@ -6,8 +6,10 @@ from pathlib import Path
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import ModelError
+from amct_tensorflow.graph.names import LayerName, OriginalName, QuantizedName
 from amct_tensorflow.graph.view import GraphView, data_inputs, parse_tensor_name
 from amct_tensorflow.quantize.quantized import ascend_ops
+from amct_tensorflow.quantize.quantized.builder import INSIDE_OUTPUT
 from amct_tensorflow.quantize.quantized.model_files import MODEL_ENDING, node_map_of
 from amct_tensorflow.quantize.quantized.node_map import NodeMap, read_node_map
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, Quantizer, read_quantized_model
@@ -75,7 +77,8 @@ def read_mapped_model(path: str | Path, node_map: str | Path | None = None) -> M
         raise ModelError(f"The name of {path} does not end in {MODEL_ENDING}; give its node map with --node_map.")
     found = read_node_map(node_map or beside or path, view)
     layers = tuple(_map(view, found, layer) for layer in quantized.layers)
-    ends = tuple(name for name in view.nodes if name in found.originals[name] and not view.consumers(name))
+    names = map(QuantizedName, view.nodes)
+    ends = tuple(name for name in names if OriginalName(name) in found.originals[name] and not view.consumers(name))
     return MappedModel(view, path, layers, found.outputs or ends)
 
 
@@ -91,18 +94,21 @@ def _map(view: GraphView, node_map: NodeMap, layer: QuantizedLayer) -> MappedLay
     )
 
 
-def _name(node_map: NodeMap, layer: QuantizedLayer) -> str:
-    """Returns the name that a layer has in the float model: where its own value is an output, that has taken it."""
-    value = node_map.values.get(layer.dequantizer)
-    return str(value if node_map.originals[layer.name][:1] == (value,) else layer.name)
+def _name(node_map: NodeMap, layer: QuantizedLayer) -> LayerName:
+    """Returns the key of a layer in the configuration: its name, unless the output that it yields has taken that."""
+    value = node_map.values.get(QuantizedName(layer.dequantizer))
+    if value is None or node_map.originals[QuantizedName(layer.name)][:1] != (OriginalName(value),):
+        return layer.name
+    return LayerName(value) if layer.name.startswith(f"{value}/{INSIDE_OUTPUT}") else layer.name
 
 
 def _read(node_map: NodeMap, quantizer: Quantizer) -> str | None:
     """Returns the tensor of the prepared original in whose place a quantizer reads."""
     if quantizer.name in node_map.absorbed:
-        return f"{node_map.absorbed[quantizer.name]}:0"
+        activation = node_map.absorbed[quantizer.name]
+        return None if activation is None else f"{activation}:0"
     source = parse_tensor_name(quantizer.data)
-    value = node_map.values.get(source.node)
+    value = node_map.values.get(QuantizedName(source.node))
     return None if value is None else f"{value}:{source.port}"
 
 

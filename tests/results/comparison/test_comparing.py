@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from amct_tensorflow import FloatModel
 from amct_tensorflow.errors import DatasetError, ModelError
-from amct_tensorflow.quantize.record.record_file import read_record
+from amct_tensorflow.quantize.record.record_file import read_balance, read_record
 from amct_tensorflow.results.comparison.comparison_text import dump_comparison, format_comparison
 from amct_tensorflow.results.comparison.correspondence import read_mapped_model
 from amct_tensorflow.results.comparison.layer_comparison import compare_models
@@ -276,3 +276,34 @@ def test_an_output_that_is_a_layer_has_its_name():
     calibrate_and_save(build(make), x)
     comparison = compare("float.pb", "results/net_quantized.pb", [{"x": x}], ["out"])
     assert {each.layer.name for each in comparison.layers} == {"first", "out"}
+
+
+def test_an_activation_whose_channels_are_balanced_is_not_taken_for_the_original_one():
+    """Its quantizer clips for it, and sees other values than the original model has at the activation's name."""
+
+    def make():
+        loud = np.where(np.arange(16) == 3, 50, 1).astype(np.float32)
+        x = tf1.placeholder(tf.float32, [None, 8, 8, 3], name="x")
+        y = tf.nn.relu(tf.nn.conv2d(x, normal((3, 3, 3, 16), 2, 0.3) * loud, 1, "SAME", name="first"), name="clip")
+        y = tf.nn.conv2d(y, normal((1, 1, 16, 8), 5, 0.3) / loud[:, None], 1, "SAME", name="second")
+        tf.identity(y, name="out")
+
+    x = normal((8, 8, 8, 3), 4)
+    calibrate_and_save(build(make), x)
+    assert list(read_balance("record.txt")) == ["second"]
+    comparison = compare("float.pb", "results/net_quantized.pb", [{"x": x}], ["out"])
+    assert [each.name for each in comparison.unseen] == ["first"]
+    (second,) = comparison.in_place_only  # the original model does not tell what it reads
+    assert second.layer.name == "second" and second.in_place.sqnr > 30 and comparison.outputs["out"].sqnr > 30
+    assert "clip" in Path("results/net_quant.json").read_text()  # the quantizer still stands for it
+
+
+def test_a_convolution_in_groups_that_is_an_output_has_the_name_of_the_configuration():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8, 8, 4], name="x")
+        tf.nn.conv2d(x, normal((3, 3, 2, 6), 1), 1, "SAME", name="out")
+
+    x = normal((8, 8, 8, 4), 4)
+    calibrate_and_save(build(make), x)
+    (layer,) = compare("float.pb", "results/net_quantized.pb", [{"x": x}], ["out"]).layers
+    assert [layer.layer.name] == list(read_record("record.txt")) != ["out"]
