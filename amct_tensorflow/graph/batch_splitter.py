@@ -1,10 +1,9 @@
-"""Cutting batches into parts of a few images, which takes less memory, where it changes nothing.
+"""Splits batches into parts of a few images, which take less memory, where the values stay the same.
 
-The first axis of what a caller feeds may count images; it may as well count frames, steps or samples, which the model
-brings together, as a sum over that axis, a delay or a window does. No table of op types tells which it is. So the
-beginning of the first batch that is long enough is run in one piece and in several, and parts are used only if layers
-read and yield the same values then. They need not come in the same order: behind SpaceToBatchND the first axis counts
-patches of all images in turn.
+The first axis of fed tensors may count images. It may also count frames, steps or samples, which the model combines, as
+a sum over that axis, a delay or a window does. No table of op types tells which it is. So the beginning of the first
+batch that is long enough is run in one piece and in several, and parts are used only if layers read and yield the same
+values. Their order may differ: behind SpaceToBatchND the first axis counts patches of all images in turn.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ _TOLERANCE = 1e-4
 
 
 class BatchSplitter:
-    """Cuts the batches that a graph is run on."""
+    """Splits the batches that a graph is run on."""
 
     def __init__(
         self,
@@ -39,15 +38,15 @@ class BatchSplitter:
         feeds: Mapping[tf.Tensor, Any] | None = None,
         module: str = "calibration",
     ) -> None:
-        """Takes what runs the graph, and how to find out.
+        """Takes the runner of the graph, and the tensors to compare.
 
         Args:
             runner: what runs the graph on batches of its sources.
-            tensors: what has to be the same. Beside what is observed, that is what is made of it: it tells whether the
-                same values still stand side by side.
+            tensors: the tensors whose values must be the same: the observed ones, and the outputs of their readers,
+                which tell whether values that belong together stay together.
             images_at_a_time: how many images a part has, a power of two; ``IMAGES_AT_A_TIME`` if that is more.
-            feeds: what is given beside a batch.
-            module: in whose name the log says that batches are run as a whole.
+            feeds: values to feed beside a batch.
+            module: the name under which the log says that batches are run as a whole.
         """
         self._runner = runner
         self._tensors = tuple(tensors)
@@ -62,8 +61,8 @@ class BatchSplitter:
 
         Args:
             batch: the sources of the runner, by full name.
-            images: how many images the caller fed; None if what it fed does not tell. Every source must have as many,
-                or be a scalar.
+            images: how many images the caller fed; None if that is not known. Every source must have as many, or be a
+                scalar.
         """
         if images is None or images <= self._images_at_a_time or not self._can_tell:
             return [batch]
@@ -74,7 +73,7 @@ class BatchSplitter:
         return _parts(batch, images, self._images_at_a_time) if self._is_the_same else [batch]
 
     def _try(self, beginning: Batch) -> None:
-        """Finds out whether parts tell the same as a whole, unless the images do not differ: they cannot tell then."""
+        """Finds out whether parts have the values of the whole; images that do not differ cannot tell."""
         if not any(bool((value != value[:1]).any()) for value in beginning.values() if value.ndim):
             return
         images = max(len(value) for value in beginning.values() if value.ndim)
@@ -105,7 +104,7 @@ class BatchSplitter:
 
 
 class _Values:
-    """What there is to know of values, whatever their order and in whichever parts they come."""
+    """A summary of values that depends neither on their order nor on parts."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -142,7 +141,7 @@ def some_images(batch: Batch, start: int, stop: int) -> Batch:
 
 
 def images_of(batch: Batch) -> int | None:
-    """Returns how many images a batch has: the length of all that is no scalar; None if that differs."""
+    """Returns how many images a batch has, which is the length of all tensors but scalars; None if lengths differ."""
     lengths = {len(value) for value in batch.values() if value.ndim}
     return lengths.pop() if len(lengths) == 1 else None
 
@@ -157,5 +156,5 @@ def _number_to_try(batch: Batch, images: int) -> int:
 
 
 def _length_to_try(images: int) -> int:
-    """Returns a power of two, so that what takes parts of this length takes those of ``IMAGES_AT_A_TIME``, too."""
+    """Returns a power of two, so that a graph that accepts parts of this length accepts longer ones, too."""
     return 1 << (min(images // 2, IMAGES_AT_A_TIME).bit_length() - 1)

@@ -1,4 +1,4 @@
-"""The nodes of a function as they stand in the graph that calls it."""
+"""The nodes of a function, named and wired for the graph that calls it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -15,7 +15,7 @@ from amct_tensorflow.graph.view import parse_tensor_name
 
 
 class FunctionBody:
-    """The nodes of a function, in the place of one call of it.
+    """The nodes that replace one call of a function.
 
     Attributes:
         results: the tensors that the function returns.
@@ -35,8 +35,8 @@ class FunctionBody:
 
         Args:
             function: the function.
-            attributes: what the call says where the function leaves a type open.
-            arguments: what the call gives it, as GraphDef writes inputs.
+            attributes: the attributes of the call, which fix open types of the function.
+            arguments: the arguments of the call, as GraphDef writes inputs.
             library: the functions that it may call.
             editor: the graph that calls it; the nodes get names that are not taken in it.
             call: the node that calls it.
@@ -68,12 +68,11 @@ class FunctionBody:
         self.results: list[str] = []
 
     def wait(self, waits: Sequence[str], *, for_arguments: bool) -> None:
-        """Makes what depends on nothing else in the function wait.
+        """Lets the nodes that depend on nothing else in the function wait.
 
         Args:
             waits: control edges of the call.
-            for_arguments: whether to wait for the arguments, too: a call runs only where they are there, which matters
-                in a branch or a loop.
+            for_arguments: whether to wait for the arguments, too, as a call does; that matters in a branch or a loop.
         """
         self._waits = list(waits)
         if for_arguments:
@@ -101,7 +100,7 @@ class FunctionBody:
         yield from self._passed_on
 
     def stand_in(self, name: str) -> NodeDef:
-        """Returns a node that has the value of the call, for whoever asks for it."""
+        """Returns a node with the name and the value of the call."""
         if self.results:
             return self._identity(name, self._function.signature.output_arg[0], self.results[:1])
         return make_node(name, "NoOp", [f"^{effect}" for effect in self.effects])
@@ -116,7 +115,7 @@ class FunctionBody:
         return make_node(name, "Identity", inputs, T=Attr(type=argument.type or given))
 
     def _fill_in(self, value: AttrValue) -> None:
-        """Puts what the call says in the place of what the function leaves open."""
+        """Replaces open attributes of the function by those of the call."""
         if value.placeholder:
             if value.placeholder not in self._attributes:
                 raise ModelError(

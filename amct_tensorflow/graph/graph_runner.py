@@ -1,6 +1,6 @@
-"""Running a graph on batches that were kept.
+"""Runs a graph on kept batches.
 
-Values are fetched, which copies them, or looked at while the graph runs. The first axis of what is fed may count
+Values are fetched, which copies them, or looked at while the graph runs. The first axis of fed tensors may count
 images; ``BatchSplitter`` finds out whether it does.
 """
 
@@ -22,7 +22,7 @@ Batch: TypeAlias = Mapping[str, np.ndarray]
 
 
 class GraphRunner:
-    """A session on a graph, opened when something is run, to be closed or to be used in a ``with`` statement.
+    """A session on a graph, opened by the first run; close it, or use it in a ``with`` statement.
 
     Attributes:
         graph: the graph.
@@ -41,7 +41,7 @@ class GraphRunner:
 
         Args:
             graph: the graph.
-            kept: tensors of another graph, of which batches were kept, by full name; see ``import_behind``.
+            kept: tensors of another graph whose batches were kept, by full name; see ``import_behind``.
             run_often: as for ``session_options``.
             in_calling_thread: likewise.
         """
@@ -65,14 +65,14 @@ class GraphRunner:
         self.close()
 
     def import_behind(self, graph_def: GraphDef, scope: str, given: Mapping[str, tf.Tensor] | None = None) -> None:
-        """Imports a graph in which the sources take the place of the tensors that they are called after.
+        """Imports a graph, with sources in place of the tensors of their names.
 
-        What waits for the node of such a tensor waits for its source.
+        A node that waits for the node of such a tensor waits for its source.
 
         Args:
             graph_def: the graph.
-            scope: what its names get in front.
-            given: tensors to take instead of sources, or the place of other tensors.
+            scope: the prefix of its names.
+            given: tensors that replace sources, or other tensors of the graph.
 
         Raises:
             ValueError: TensorFlow does not take it.
@@ -86,11 +86,11 @@ class GraphRunner:
             tf.import_graph_def(graph_def, name=scope, input_map=mapped)
 
     def takes_any_number(self, tensors: Collection[tf.Tensor]) -> bool:
-        """Tells whether the tensors that were kept, and tensors of the graph, may belong to any number of images."""
+        """Tells whether the kept tensors, and tensors of the graph, accept any number of images."""
         return self._takes_any_number and all(map(_is_of_any_number, tensors))
 
     def copy_of(self, tensor: tf.Tensor) -> tf.Tensor:
-        """Returns what has the value of a tensor, which itself may be given, or have no kernel for its layout."""
+        """Returns a tensor with the value of another, which may be fed itself, or have no kernel for its layout."""
         if tensor.name not in self._copies:
             with self.graph.as_default(), self.graph.device(None), tf.control_dependencies(None):
                 self._copies[tensor.name] = tf.identity(tensor)
@@ -103,7 +103,7 @@ class GraphRunner:
 
         Args:
             tensors: of the graph.
-            look: is called with their values, which it must neither keep nor change.
+            look: called with their values, which it must neither keep nor change.
             after: operations to wait for.
         """
 
@@ -119,11 +119,11 @@ class GraphRunner:
             return tf.numpy_function(tap, tensors, tf.int32).op
 
     def run(self, fetches: Any, feeds: Mapping[Any, Any] | None = None) -> Any:
-        """Returns the values of what is fetched, in its structure; an operation has none.
+        """Returns the values of fetches, in their structure; an operation has none.
 
         Args:
             fetches: tensors, operations or names of tensors, in any structure that a session takes.
-            feeds: what is given, by tensor, by the name of a source, or by that of a tensor.
+            feeds: the fed values, by tensor, by the name of a source, or by that of a tensor.
 
         Raises:
             AmctError: what a look raised.
@@ -143,7 +143,7 @@ class GraphRunner:
             raise
 
     def values(self, tensors: Iterable[str], feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the values of tensors, by their full names, on what a user gave; any tensor can be given.
+        """Returns the values of tensors, by full name, on a user's values; any tensor can be fed.
 
         Raises:
             DatasetError: TensorFlow refuses to run on such values.
@@ -158,7 +158,7 @@ class GraphRunner:
         return found
 
     def close(self) -> None:
-        """Frees the session, and what TensorFlow keeps of each set of fetches; ``run`` opens another."""
+        """Frees the session, and TensorFlow's graphs for each set of fetches; ``run`` opens another."""
         if self._session is not None:
             self._session.close()
             self._session = None
@@ -171,7 +171,7 @@ def placeholder_for(tensor: tf.Tensor) -> tf.Tensor:
 
 
 def _is_of_any_number(tensor: tf.Tensor) -> bool:
-    """Tells whether a tensor may belong to any number of images: it does not if its first axis always is as long."""
+    """Tells whether a tensor accepts any number of images; it does not if its first axis has a fixed length."""
     shape = tensor.shape
     return bool(shape.rank is None or shape.rank == 0 or shape[0] is None)
 

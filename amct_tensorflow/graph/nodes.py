@@ -1,4 +1,4 @@
-"""Making nodes, and the barrier that keeps TensorFlow from fusing a layer with the node behind it.
+"""Makes nodes, and the barrier that keeps TensorFlow from fusing a layer with the node behind it.
 
     Conv2D -> BiasAdd            TensorFlow's optimizer makes one op of the two, which does not know groups on a CPU
     Conv2D -> Snapshot -> BiasAdd

@@ -11,7 +11,7 @@ from amct_tensorflow.graph.view import attribute
 
 
 def op_definition(op: str, library: FunctionDefLibrary) -> OpDef | None:
-    """Returns the definition of an op type; None if nobody knows it."""
+    """Returns the definition of an op type; None if TensorFlow does not know it."""
     for function in library.function:
         if function.signature.name == op:
             return function.signature
@@ -19,7 +19,7 @@ def op_definition(op: str, library: FunctionDefLibrary) -> OpDef | None:
 
 
 def is_stateful(op: str, library: FunctionDefLibrary) -> bool:
-    """Tells whether an op may do, or depend on, more than its inputs and outputs tell; one that is unknown may."""
+    """Tells whether an op may have side effects or depend on a state; an unknown op may."""
     definition = op_definition(op, library)
     return definition is None or bool(definition.is_stateful)
 

@@ -1,4 +1,4 @@
-"""Editing a GraphDef: the few primitive edits that fusion and quantization are made of."""
+"""Edits a GraphDef: the primitive edits of which fusion and quantization are made."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
@@ -74,7 +74,7 @@ class GraphEditor:
         return [name for name, node in self._nodes.items() if node.op in op_types]
 
     def readers(self, outputs: Iterable[str]) -> dict[str, set[str]]:
-        """Returns per node those on which ``outputs`` depend and that read it, by control edges too."""
+        """Returns per node its readers, control edges included, as far as ``outputs`` depend on them."""
         found: dict[str, set[str]] = {}
         for name in upstream(self._nodes, outputs):
             for text in self._nodes[name].input:

@@ -1,13 +1,13 @@
-"""What follows from the moments of what each layer reads: the integers of its weights, and the shift of its bias.
+"""Computes corrections from the moments of each layer's input: integers of weights, and a shift of the bias.
 
-A layer multiplies rows ``x`` of data by a matrix ``W``; quantized, it multiplies ``q(x)`` by ``Q``. Of the rows, evenly
-spread over all calibration images, the means and the covariance of ``q(x)`` are kept. The covariance says how to round
-the weights (see ``algorithms.rounding``), and the means what is lost on average per output channel,
+A layer multiplies rows ``x`` of data by a matrix ``W``; quantized, it multiplies ``q(x)`` by ``Q``. The means and the
+covariance of ``q(x)`` are kept, of rows evenly spread over all calibration images. The covariance decides the rounding
+of the weights (see ``algorithms.rounding``). The means give the average error per output channel,
 
     E[x] @ W - E[q(x)] @ Q
 
-which local bias correction adds to the bias. ``x`` is that of the float model, so that neither depends on which other
-layers are quantized.
+which local bias correction adds to the bias. ``x`` is that of the float model, so that no correction depends on which
+other layers are quantized.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ ROWS_PER_IMAGE = 256
 
 
 class LayerMoments:
-    """Collects the moments of every layer with weights, then finds what brings the layer closer to the float one."""
+    """Collects the moments of every layer with weights, then computes its correction."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class LayerMoments:
             fused: the model.
             layers: the layers, in topological order; those without weights are left out.
             factors: per layer name, its factors.
-            config: says what is to be found.
+            config: says which corrections to compute.
         """
         self._replay = replay
         rounds, corrects = config.weight_rounding == SECOND_MOMENTS, config.bias_correction
@@ -70,7 +70,7 @@ class LayerMoments:
             self._replay.run(self._last, part)
 
     def corrections(self) -> dict[LayerName, LayerCorrection]:
-        """Returns per layer name what was found; frees the moments."""
+        """Returns the corrections per layer name, and frees the moments."""
         return {name: self._layers.pop(name).correction() for name in list(self._layers)}
 
 
@@ -92,7 +92,7 @@ class _Layer:
         self._data: tuple[int, ...] = ()  # the shape of what was observed last
 
     def observe(self, value: np.ndarray) -> None:
-        """Takes the data that the layer reads, of some images."""
+        """Takes the input of the layer for some images."""
         if not value.size:
             return
         rows = self._form.rows(self._node, value, self._weights.shape, ROWS_PER_IMAGE * len(value))
@@ -105,12 +105,12 @@ class _Layer:
             self._second.add(steps)
 
     def correction(self) -> LayerCorrection:
-        """Returns what was found."""
+        """Returns the correction of the layer."""
         integers = None if self._second is None else self._round(self._second)
         return LayerCorrection(self._shift(integers) if self._corrects and self._count else None, integers)
 
     def _quantize(self, values: np.ndarray) -> np.ndarray:
-        """Returns the steps from the zero point, as the saved model's quantizer counts them; zeros stay zeros."""
+        """Returns the integers relative to the zero point, as the saved model's quantizer yields them."""
         scale, offset = np.float32(self._factors.scale_d), self._factors.offset_d
         steps = np.rint(values * (np.float32(1) / scale))
         return np.asarray(np.clip(steps, -128 - offset, 127 - offset), np.float32)

@@ -1,1 +1,1 @@
-"""From a plan to the bytes of a quantized model."""
+"""Builds the quantized graph of a plan, and reads quantized models."""

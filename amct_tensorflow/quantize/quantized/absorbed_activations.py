@@ -1,9 +1,9 @@
-"""Leaves out the activation in front of a quantizer that clips to the same range itself.
+"""Removes activations in front of quantizers that clip to the same range themselves.
 
 With offset -128 a quantizer yields ``rint(x * scale)`` limited to [0, 255]. It makes the same integers of ``x`` as of
-``Relu(x)``, and as of ``Relu6(x)`` if it has reached 255 at 6, since rounding is monotonic. Without the activation the
-factors of the dequantizer before it and of the quantizer meet, and TensorFlow multiplies by their product: of four
-passes over memory two are left. (Spec section 9 names the weaker form, Relu6 to Relu, for the same reason.)
+``Relu(x)``, and as of ``Relu6(x)`` if it has reached 255 at 6, since rounding is monotonic. Without the activation, the
+dequantizer before it stands next to the quantizer, and TensorFlow multiplies by the product of their factors: two
+passes over memory remain of four. (Spec section 9 names the weaker form, Relu6 to Relu, for the same reason.)
 """
 
 from collections.abc import Collection, Mapping
@@ -30,7 +30,7 @@ def absorb_activations(
         outputs: nodes whose own value is requested.
 
     Returns:
-        Per quantizer that was changed, the activations that it now stands for as well, the first of them first.
+        Per changed quantizer, the activations that it replaces, in order.
     """
     absorbed: dict[QuantizedName, tuple[FusedName, ...]] = {}
     while True:
@@ -83,7 +83,7 @@ def _passes_on(node: NodeDef, outputs: Collection[str]) -> bool:
 
 
 def _repeats(reader: NodeDef, clip: Clip) -> bool:
-    """Tells whether a reader is a quantizer that a clip makes no difference to."""
+    """Tells whether a reader is a quantizer whose integers a clip does not change."""
     if reader.op != QUANT or len(reader.input) != 1:
         return False
     scale, offset = np.float32(attribute(reader, "scale").f), attribute(reader, "offset").f

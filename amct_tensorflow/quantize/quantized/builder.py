@@ -1,4 +1,4 @@
-"""Turns a fused float graph and the factors of its layers into the quantized graph (spec section 8.3).
+"""Builds the quantized graph of a plan (spec section 8.3).
 
     x -> AscendQuant -> layer(AscendWeightQuant(int8 weights)) -> [BiasAdd] -> AscendDequant -> the layer's readers
 
@@ -40,17 +40,17 @@ INSIDE_OUTPUT = "quantized"
 
 @dataclass(frozen=True, eq=False)
 class QuantizedGraph:
-    """A quantized graph and, for its node map, where its nodes come from.
+    """A quantized graph, and the origins of its nodes, for the node map.
 
     Attributes:
         graph_def: the graph, with the function library that makes it run.
         origins: per node, the original nodes it stands for; an inserted node has none.
-        values: per node whose output reproduces that of a node of the prepared graph, this node.
-        hidden: those of these nodes that the model's file does not have, as it hides them in a function.
+        values: per node, the node of the prepared graph whose output it reproduces; nodes without one are left out.
+        hidden: the prepared nodes that the model's file does not have, as those of a function.
         absorbed: per AscendQuant that repeats activations, the last of them: the node of the prepared graph in whose
             place it reads; None if that has other values, as equalization has scaled them.
-        shapes: what is known of the shapes of its tensors, by full name: TensorFlow itself does not see them behind the
-            functions that simulate quantization.
+        shapes: the known shapes of its tensors, by full name; TensorFlow cannot infer them behind the functions that
+            simulate quantization.
         outputs: the output operators that it was made for.
     """
 
@@ -117,7 +117,7 @@ class _Builder:
         self._inside: set[str] = set()
 
     def quantize(self, layer: FusedLayer) -> QuantizedName:
-        """Quantizes one layer; returns the name of its AscendDequant, which its readers are yet to be given."""
+        """Quantizes one layer; returns its AscendDequant, to which ``finish`` redirects the readers."""
         factors = self._plan.factors[layer.name]
         correction = self._plan.corrections.get(layer.name, LayerCorrection())
         editor = self._editor
@@ -135,7 +135,7 @@ class _Builder:
         return self._insert_dequant(layer, value, deq_scale)
 
     def quantize_input(self, key: str, factors: LayerFactors) -> None:
-        """Passes an input of an op that is no layer through a quantizer and back (tensor_quantize).
+        """Quantizes and dequantizes an input of an op that is no layer (tensor_quantize).
 
         Raises:
             RecordError: the op has been folded into a layer, and has no such input any more.
@@ -200,7 +200,7 @@ class _Builder:
         return {name: value for name, value in values.items() if name in kept and value is not None}
 
     def quantized_layers(self) -> GraphDef:
-        """Returns the nodes of the quantized layers alone; what they read of the float graph is named ``float/...``.
+        """Returns the nodes of the quantized layers alone; inputs from the float graph are named ``float/...``.
 
         The input of an AscendQuant always is the float graph's, even if it is the output of a layer quantized here.
         """
@@ -251,7 +251,7 @@ class _Builder:
         return quantized
 
     def _insert_bias(self, layer: FusedLayer, bias: np.ndarray | None) -> str:
-        """Puts in the integers of a bias, if there are any; returns the node that holds the sum."""
+        """Inserts the integers of the bias, if there is one; returns the node that holds the sum."""
         if bias is None:
             return self._plan.fused.accumulator_of(layer.name)
         scope = self._editor.unique_scope(f"{node_scope(layer.name)}bias_quant", ["bias", "BiasAdd"])
@@ -284,7 +284,7 @@ class _Builder:
         return name
 
     def _keep_output_name(self, output: str, dequantized: str) -> None:
-        """Gives a requested output's name to the dequantized value; the node of that name inside the layer moves."""
+        """Gives the name of an output to the dequantized value, and renames the node inside the layer that had it."""
         editor = self._editor
         inner = editor.unique_name(f"{output}/{INSIDE_OUTPUT}")
         editor.rename(output, inner)

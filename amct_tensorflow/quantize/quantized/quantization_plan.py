@@ -1,4 +1,4 @@
-"""All that a quantized model follows from, and the integers of its layers."""
+"""The plan from which a quantized model is built, and the integers of its layers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +18,12 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, eq=False)
 class QuantizationPlan:
-    """How a model is to be quantized; everything that leaves the engine is made of one of these alone.
+    """How to quantize a model. Every model that leaves the engine is built from a plan alone.
 
     Attributes:
         fused: the float graph after fusion.
         factors: per layer to quantize, its factors; per ``op:input`` of another op, those of that input.
-        corrections: per layer, what brings it closer to the float one; layers without are left out.
+        corrections: per layer, its corrections; layers without any are left out.
         outputs: requested operators; they keep their names and, up to quantization error, their values.
     """
 
@@ -60,14 +60,14 @@ def layer_deq_scale(factors: LayerFactors) -> np.ndarray:
 def quantize_bias(bias: np.ndarray, deq_scale: np.ndarray) -> np.ndarray:
     """Returns ``rint(bias / deq_scale)`` as integer-valued float32 (spec section 7.5).
 
-    Beyond ``2**24`` float32 holds every second integer, then every fourth. A bias of this size is exact to 24 bits all
-    the same, as that of the float model is; and it is the same integer for whatever reads it.
+    Beyond ``2**24`` float32 holds every second integer, then every fourth. Such a bias is still exact to 24 bits, as
+    the float model's is, and all readers of the file see the same integer.
     """
     return np.rint(bias.astype(np.float64) / deq_scale.astype(np.float64)).astype(np.float32)
 
 
 def check_sums(name: str, op_type: str, integers: np.ndarray, bias: np.ndarray | None) -> None:
-    """Checks that whatever a layer reads, its sums fit 32 bits, also before its zero point is taken off them.
+    """Checks that the sums of a layer fit 32 bits for any input, also before its zero point is subtracted.
 
     Args:
         name: the layer.

@@ -1,8 +1,8 @@
-"""What a quantized model holds of each layer, read from its nodes (spec section 8.3).
+"""Reads the layers of a quantized model from its nodes (spec section 8.3).
 
     x -> AscendQuant -> layer(AscendWeightQuant(int8 weights)) -> [BiasAdd] -> AscendDequant
 
-Simulation, integer kernels, exports and comparisons all take a layer from here.
+Integer kernels, exports and comparisons all read layers here.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Quantizer:
 
     Attributes:
         name: the node.
-        data: what it reads, as GraphDef writes the input.
+        data: its input, as GraphDef writes it.
         grid: scale and offset.
     """
 
@@ -68,7 +68,7 @@ class QuantizedLayer:
 
     @property
     def input_grid(self) -> ActivationFactors:
-        """Scale and offset of what it reads."""
+        """Scale and offset of its input."""
         return self.quantizer.grid
 
     @cached_property
@@ -78,13 +78,13 @@ class QuantizedLayer:
 
     @cached_property
     def float_weights(self) -> np.ndarray:
-        """What the integers of the weights stand for, float32; a layer without weights has none."""
+        """The dequantized weights, float32; a layer without weights has none."""
         assert self.weights is not None
         return np.asarray(self.weights * self.op_type.along_channels(self.weights, self.weight_scale), np.float32)
 
     @cached_property
     def float_bias(self) -> np.ndarray:
-        """What the integers of the bias stand for, float32 [Cout]; a layer without a bias has none."""
+        """The dequantized bias, float32 [Cout]; a layer without a bias has none."""
         assert self.bias is not None
         return np.asarray(self.bias * self.deq_scale.astype(np.float64), np.float32)
 
@@ -147,13 +147,13 @@ def read_quantizer(node: NodeDef) -> Quantizer:
 
 
 def stored_weights(view: GraphView, text: str) -> np.ndarray | None:
-    """Returns the constant weights that an input brings: int8 of a quantized layer, floats of another; else None."""
+    """Returns the constant weights at an input: int8 of a quantized layer, floats of another; else None."""
     source = view.producer(text)
     return view.constant(source.input[0] if source.op == ascend_ops.WEIGHT_QUANT and source.input else text)
 
 
 def damaged(name: str) -> ModelError:
-    """Returns the error to raise where a node is no part of a quantized layer as we write it."""
+    """Returns the error to raise for a node that is no part of a quantized layer as the package writes it."""
     return ModelError(
         f"{name!r} of the quantized model is no part of a quantized layer as this version writes it; the file is "
         "damaged, or another version has made it. Quantize the model again."

@@ -1,1 +1,1 @@
-"""Running quantized models in integers, to evaluate candidates faster than the simulation does."""
+"""Runs quantized models in integer kernels, to evaluate candidates faster than in simulation."""

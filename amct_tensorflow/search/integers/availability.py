@@ -1,8 +1,8 @@
-"""Whether models can run in integers here: with this TensorFlow, with these settings, on this processor.
+"""Finds out whether models can run in integers with this TensorFlow, these settings and this processor.
 
 oneDNN's integer kernels are exact where the processor adds up four products of an unsigned and a signed byte in 32 bits
 (AVX-512 VNNI, AVX-VNNI, AMX). Older ones add pairs of them in 16 bits, which saturate, and are no faster than with
-floats. A convolution of which the sums are known shows it.
+floats. A convolution with known sums shows which of these holds.
 """
 
 from functools import cache
@@ -37,7 +37,7 @@ _BYTE, _WEIGHT = 255, 127
 
 @cache
 def why_no_integer_kernels() -> str | None:
-    """Returns why nothing runs in integers in this process, None if it can."""
+    """Returns why this process cannot run integer kernels; None if it can."""
     missing = [op for op in (CONVOLUTION, DEPTHWISE_CONVOLUTION) if not has_kernel(op)]
     if missing:
         return f"this TensorFlow has no {missing[0]}"
@@ -51,7 +51,7 @@ def why_no_integer_kernels() -> str | None:
 
 
 def _is_exact() -> bool:
-    """Tells whether a convolution of the greatest bytes and weights yields its sums."""
+    """Tells whether a convolution of the greatest bytes and weights is exact."""
     try:
         sums = _greatest_sums()
     except tf.errors.OpError:
@@ -60,7 +60,7 @@ def _is_exact() -> bool:
 
 
 def _greatest_sums() -> np.ndarray:
-    """Returns what the kernel makes of a pointwise convolution in which all bytes and all weights are greatest."""
+    """Returns the sums of the kernel in a pointwise convolution of the greatest bytes and weights."""
     node = make_node("layer", "Conv2D", (), strides=[1, 1, 1, 1], dilations=[1, 1, 1, 1], padding="VALID")
     quantized = QuantizedLayer(
         node=node,

@@ -1,11 +1,11 @@
-"""From the quantized graph to the one that computes in integers.
+"""Turns the quantized graph into one that computes in integers.
 
     AscendQuant -> Conv2D -> BiasAdd -> AscendDequant -> AscendQuant -> ...    becomes
     AscendQuant -> Cast -> _FusedQuantizedConv2D -> _FusedQuantizedConv2D -> ...
 
-Where the values of a layer only go to quantizers with one scale and zero point 0, perhaps through a Relu6, the kernel
-yields their bytes itself, and no float appears in between. Elsewhere it yields values, and where these are only added
-to others of the same shape, as in a residual stream, it does that, too.
+If all readers of a layer are quantizers with one scale and zero point 0, perhaps behind a Relu6, the kernel itself
+yields their bytes, with no floats in between. Otherwise it yields values; if these are only added to others of the same
+shape, as in a residual path, the kernel adds them, too.
 """
 
 from collections.abc import Collection, Mapping
@@ -91,7 +91,7 @@ def execution_graph(view: GraphView, layers: Mapping[LayerName, KernelLayer], ou
 
 
 class _Rewrite:
-    """Goes through the layers in the order in which they run, and puts integers in their place."""
+    """Replaces the layers by integer kernels, in the order in which they run."""
 
     def __init__(self, view: GraphView, layers: Mapping[LayerName, KernelLayer], outputs: Collection[str]) -> None:
         self._view = view
@@ -123,14 +123,14 @@ class _Rewrite:
             self._editor.replace_node(make_node(quantizer, "Cast", [plain], SrcT=tf.uint8, DstT=tf.float32))
 
     def _data(self, layer: KernelLayer) -> str:
-        """Returns the bytes that a layer reads."""
+        """Returns the input of a layer, as bytes."""
         name = layer.quantized.quantizer.name
         if name not in self._bytes:
             self._bytes[name] = integer_nodes.bytes_of(Scope(self._editor, name), name, layer)
         return self._bytes[name]
 
     def _yield_values(self, scope: Scope, layer: KernelLayer, data: str) -> None:
-        """Lets a layer yield floats, to which those of a residual stream are added if nothing else reads them."""
+        """Lets a layer yield floats, and add those of a residual path if nothing else reads them."""
         addition = self._addition(layer)
         if addition is None:
             result = integer_nodes.values(scope, layer, data)

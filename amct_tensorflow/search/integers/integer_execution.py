@@ -1,11 +1,11 @@
-"""Execution graphs for candidates, of the layers that were found to agree with the simulation.
+"""Makes execution graphs for candidates, with integer kernels for the layers in which they match the simulation.
 
-Every layer is given the bytes that it reads in the simulation, so that what one does wrong does not look like a fault
-of the next. Its sums must be the very same integers, its values the same but for the rounding of floats, and the bytes
-that it makes of them the same but for values that lie between two of them.
+In the check, every layer reads the bytes of the simulation, so that its errors do not show in the next layer. Its sums
+must be the same integers, its values equal up to the rounding of floats, and its bytes equal but for values in the
+middle between two of them.
 
-Which layers run in integers is found out once, with all layers quantized: those that the kernels can compute, and whose
-results agree with the simulation on a calibration batch.
+The check is made once, with all layers quantized, on a calibration batch. The layers that the kernels can compute, and
+that pass, run in integers.
 """
 
 from collections import Counter
@@ -40,13 +40,13 @@ _SHARE_OF_BYTES = 1e-3
 
 @dataclass(frozen=True)
 class LayerCheck:
-    """How the integer kernels and the simulation differ in a layer.
+    """The differences between integer kernels and simulation in a layer.
 
     Attributes:
         wrong_sums: number of sums that differ.
         value_error: the greatest difference of its values, as a share of the greatest value.
         changed_bytes: the share of bytes that differ, when its values are quantized to eight bits.
-        byte_error: how far they differ at most.
+        byte_error: their greatest difference.
     """
 
     wrong_sums: int
@@ -56,7 +56,7 @@ class LayerCheck:
 
     @property
     def fault(self) -> str | None:
-        """What is too much, None if nothing is."""
+        """The difference that is too large, in words; None if none is."""
         if self.wrong_sums:
             return f"{self.wrong_sums} of its sums differ"
         if not self.value_error <= _ROUNDING:
@@ -106,7 +106,7 @@ class _Sides(NamedTuple):
 
 
 def _add(editor: GraphEditor, layer: KernelLayer, reading: Reading | None) -> _Sides:
-    """Adds what computes a layer in integers from what its quantizer yields in the simulation."""
+    """Adds nodes that compute a layer in integers from its quantizer's output in the simulation."""
     scope = Scope(editor, layer.name)
     quantized = layer.quantized
     data = integer_nodes.bytes_of(Scope(editor, quantized.quantizer.name), quantized.quantizer.name, layer)
@@ -144,12 +144,12 @@ class IntegerExecution:
     """Makes execution graphs of the quantized models of one plan."""
 
     def __init__(self, plan: QuantizationPlan, batches: Sequence[Batch]) -> None:
-        """Takes how all layers are quantized, and the calibration batches; nothing is checked yet."""
+        """Takes the plan of all layers, and the calibration batches; checks nothing yet."""
         self._plan = plan
         self._batches = batches
 
     def model_of(self, quantized: QuantizedGraph) -> bytes | None:
-        """Returns the execution graph of a quantized model as bytes; None if nothing of it runs in integers."""
+        """Returns the execution graph of a quantized model as bytes; None if none of its layers runs in integers."""
         if not self._trusted:
             return None
         view = GraphView(quantized.graph_def, quantized.shapes)
@@ -183,7 +183,7 @@ class IntegerExecution:
         return frozenset(layers.keys() - simulated.keys())
 
     def _check(self, view: GraphView, layers: Mapping[LayerName, KernelLayer]) -> dict[LayerName, LayerCheck]:
-        """Checks layers on a few images, or on a batch as it is where it holds steps that belong together."""
+        """Checks layers on a few images, or on a whole batch if its entries belong together."""
         batch = self._batches[0]
         try:
             some = batch if images_of(batch) is None else some_images(batch, 0, IMAGES_AT_A_TIME)
@@ -193,7 +193,7 @@ class IntegerExecution:
 
 
 def _log(checks: Mapping[LayerName, LayerCheck], simulated: Mapping[LayerName, str]) -> None:
-    """Says how many layers run in integers, and why the others do not."""
+    """Logs how many layers run in integers, and why the others do not."""
     trusted = [check for name, check in checks.items() if name not in simulated]
     changed = max((check.changed_bytes for check in trusted), default=0.0)
     log_for("search").info(

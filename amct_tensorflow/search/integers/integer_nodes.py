@@ -1,7 +1,7 @@
-"""The nodes that compute a layer in integers.
+"""Makes the nodes that compute a layer in integers.
 
-These ops are told scales as the range of values that the bytes cover. Data is given the scale 1 here, the range
-[0, 255] or [-127, 127], and the weights carry the whole factor from sums to values, so that it is not rounded in parts.
+Their ops take scales as the range of values that the bytes cover. Here data has the scale 1, the range [0, 255] or
+[-127, 127], and the weights carry the whole factor from sums to values, so that it is rounded only once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ class Scope:
         return self.add(name, "Const", (), dtype=dtype, value=Attr(tensor=tensor))
 
     def reshape(self, name: str, tensor: str, dtype: tf.DType, shape: Sequence[int] | str) -> str:
-        """Adds a Reshape, to a shape that is known, or that a tensor says."""
+        """Adds a Reshape, to a known shape, or to that in a tensor."""
         text = shape if isinstance(shape, str) else self.const(f"{name}_shape", np.array(shape, np.int32))
         return self.add(name, "Reshape", [tensor, text], T=dtype, Tshape=tf.int32)
 
@@ -62,7 +62,7 @@ _HIGHEST_SIGNED = 127.0
 
 
 def bytes_of(scope: Scope, integers: str, layer: KernelLayer) -> str:
-    """Adds what makes bytes of the integers that a layer's AscendQuant yields."""
+    """Adds nodes that turn the output of a layer's AscendQuant into bytes."""
     shifted = scope.add("shifted", "AddV2", [integers, scope.floats("zero_point", layer.zero_point)], T=tf.float32)
     plain, quantized = _types_of_data(layer)
     cast = scope.add("plain_bytes", "Cast", [shifted], SrcT=tf.float32, DstT=plain)
@@ -70,12 +70,12 @@ def bytes_of(scope: Scope, integers: str, layer: KernelLayer) -> str:
 
 
 def integers_of(scope: Scope, data: str) -> str:
-    """Adds what makes, of unsigned bytes with zero point 0, the type that ops other than the integer kernels know."""
+    """Adds a node that turns unsigned bytes with zero point 0 into a type that other ops than integer kernels know."""
     return scope.add("plain", "Bitcast", [data], T=tf.quint8, type=tf.uint8)
 
 
 def requantized(scope: Scope, layer: KernelLayer, data: str, scale: float, highest: int = HIGHEST_BYTE) -> str:
-    """Adds what computes a layer and quantizes its values for a reader whose zero point is 0; yields bytes.
+    """Adds nodes that compute a layer and quantize its values for a reader with zero point 0; returns bytes.
 
     They are ``clip(rint(sums * (deq_scale * scale)), 0, highest)``: TensorFlow multiplies the two factors in the
     simulation, too, so that at most the last digit of the product differs.
@@ -91,7 +91,7 @@ def requantized(scope: Scope, layer: KernelLayer, data: str, scale: float, highe
 
 
 def values(scope: Scope, layer: KernelLayer, data: str, addend: str | None = None) -> str:
-    """Adds what computes the values of a layer, as floats.
+    """Adds nodes that compute the values of a layer, as floats.
 
     A tensor of the same shape may be added to those of a product of matrices.
     """
@@ -103,12 +103,12 @@ def values(scope: Scope, layer: KernelLayer, data: str, addend: str | None = Non
 
 
 def sums(scope: Scope, layer: KernelLayer, data: str) -> str:
-    """Adds what computes the sums of a layer, bias included, as qint32."""
+    """Adds nodes that compute the sums of a layer, bias included, as qint32."""
     return _convolution(scope, layer, data, np.ones_like(layer.deq_scale), ["BiasAdd"], tf.qint32, [])
 
 
 def plain_sums(scope: Scope, tensor: str) -> str:
-    """Adds what gives sums the type that ops other than the integer kernels know."""
+    """Adds a node that turns sums into a type that other ops than integer kernels know."""
     return scope.add("int32", "Bitcast", [tensor], T=tf.qint32, type=tf.int32)
 
 
@@ -121,7 +121,7 @@ def _convolution(
     output: tf.DType,
     limits: Sequence[str],
 ) -> str:
-    """Adds a convolution; a product of matrices is one of images with a single place."""
+    """Adds a convolution; a product of matrices becomes a convolution of 1x1 images."""
     strides: tuple[int, ...] = (1, 1)
     dilations, padding = strides, "VALID"
     _, bytes_type = _types_of_data(layer)
@@ -158,7 +158,7 @@ def _convolution(
 
 
 def _matrix_product(scope: Scope, layer: KernelLayer, data: str, addend: str | None) -> str:
-    """Adds a product of matrices; a pointwise convolution is one of all places of all images."""
+    """Adds a product of matrices; the rows of a pointwise convolution are all positions of all images."""
     channels, outputs = layer.weights.shape[2:]
     _, bytes_type = _types_of_data(layer)
     rows, added = data, addend
@@ -191,7 +191,7 @@ def _matrix_product(scope: Scope, layer: KernelLayer, data: str, addend: str | N
 
 
 def _as_image(scope: Scope, rows: str, data: str, bytes_type: tf.DType, channels: int) -> str:
-    """Gives rows the number of images, the height and the width of the data that they were computed from."""
+    """Reshapes rows to the images, the height and the width of the layer's input."""
     shape = scope.add("shape", "Shape", [data], T=bytes_type, out_type=tf.int32)
     bounds = [scope.const(name, np.array([index], np.int32)) for name, index in (("from", 0), ("to", 3), ("by", 1))]
     places = scope.add("places", "StridedSlice", [shape, *bounds], T=tf.int32, Index=tf.int32)
@@ -201,7 +201,7 @@ def _as_image(scope: Scope, rows: str, data: str, bytes_type: tf.DType, channels
 
 
 def _padded(scope: Scope, layer: KernelLayer, data: str) -> str:
-    """Puts the zero point around the data of a layer; the kernel would put bytes of 0 there."""
+    """Pads the data of a layer with its zero point; the kernel would pad with bytes of 0."""
     assert layer.margins is not None
     plain, quantized = _types_of_data(layer)
     around = scope.const("margins", np.array([(0, 0), *layer.margins, (0, 0)], np.int32))

@@ -1,11 +1,11 @@
-"""The integer kernels that TensorFlow comes with, which layers they can compute, and what they compute.
+"""Describes layers as TensorFlow's integer kernels compute them, and finds those that they can compute.
 
 Spec section 8.3 gives a layer as ``x -> AscendQuant -> op(AscendWeightQuant) -> [BiasAdd] -> AscendDequant``. The
 kernels take bytes, ``r + zero_point``, where ``r`` is what AscendQuant yields, relative to the zero point: signed ones,
-``q`` itself with the zero point ``offset``, or unsigned ones with ``offset + 128``. What they sum up too much,
-``zero_point * sum(weights)``, is taken off the bias. As a kernel multiplies bias and products by the factor to values
-each by themselves, the less of it there is the less their rounding matters; so the smaller zero point is taken, and
-readers of a Relu, whose offset is -128, get unsigned bytes.
+``q`` itself with the zero point ``offset``, or unsigned ones with ``offset + 128``. The bias makes up for the excess
+``zero_point * sum(weights)`` in their sums. A kernel scales bias and products separately, and rounds both, so that a
+smaller excess means smaller errors. So the smaller zero point is chosen, and readers of a Relu, whose offset is -128,
+get unsigned bytes.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ MATRIX_PRODUCT = "_QuantizedMatMul"
 
 @cache
 def has_matrix_product() -> bool:
-    """Tells whether there is a product of matrices that yields floats; TensorFlow 2.16 has none."""
+    """Tells whether TensorFlow has a product of matrices that yields floats; 2.16 has none."""
     return has_kernel(MATRIX_PRODUCT)
 
 
@@ -50,12 +50,12 @@ class KernelLayer:
     Attributes:
         quantized: the layer, as the quantized model has it.
         weights: int8 [h, w, Cin, Cout], or [h, w, C, 1] of a depthwise convolution.
-        bias: int32 [Cout]; includes what corrects for the zero point.
-        deq_scale: what turns sums into values, float32 [Cout].
+        bias: int32 [Cout]; includes the correction for the zero point.
+        deq_scale: factor from sums to values, float32 [Cout].
         zero_point: the byte that stands for 0.
         signed: whether its data is signed.
-        margins: how many values of 0 stand before and behind height and width, where the kernel would put wrong ones;
-            None if it pads as the op does.
+        margins: the zeros to pad before and behind height and width, where the kernel would pad wrongly; None if it
+            pads as the op does.
     """
 
     quantized: QuantizedLayer
@@ -88,7 +88,7 @@ class KernelLayer:
 
     @property
     def is_product(self) -> bool:
-        """Whether it is a product of matrices, whatever stands around the channels, and there is a kernel for that."""
+        """Whether it can be computed as a product of matrices, and there is a kernel for that."""
         one_place = self.weights.shape[:2] == (1, 1) and not self.is_depthwise and self.margins is None
         is_pointwise = self.is_matrix or (one_place and spatial(self.node, "strides") == (1, 1))
         return is_pointwise and has_matrix_product()

@@ -1,4 +1,4 @@
-"""How the readers of a layer quantize its values, if all of them do."""
+"""Finds out whether all readers of a layer quantize its values alike, and how."""
 
 from collections.abc import Collection
 from typing import NamedTuple
@@ -14,11 +14,11 @@ HIGHEST_BYTE = 255
 
 
 class Reading(NamedTuple):
-    """How quantizers with zero point 0 read a layer.
+    """The quantization that all readers of a layer share; its zero point is 0.
 
     Attributes:
         quantizers: their names.
-        scale: what all of them multiply by.
+        scale: their factor.
         highest: the highest byte that they can yield.
     """
 
@@ -28,7 +28,7 @@ class Reading(NamedTuple):
 
 
 def find_reading(view: GraphView, dequantizer: str, outputs: Collection[str]) -> Reading | None:
-    """Returns how the only readers of a layer quantize, None if anything needs its values.
+    """Returns the quantization that all readers of a layer share; None if any of them needs other values.
 
     Args:
         view: the quantized model.

@@ -1,1 +1,1 @@
-"""How strongly layers, and the outputs of the model, react to quantization."""
+"""Sensitivities: how strongly layers, and the outputs of the model, react to quantization."""

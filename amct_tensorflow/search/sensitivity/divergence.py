@@ -1,4 +1,4 @@
-"""How far the model's outputs move: the measure behind output-level sensitivity."""
+"""The divergence of the model's outputs, on which output-level sensitivity is based."""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +11,11 @@ _SMALLEST_PROBABILITY = 1e-30
 
 
 class Divergence:
-    """Accumulates how far outputs lie from the reference; it does not matter into which parts the images are cut.
+    """Accumulates the divergence of outputs from a reference, however the images are split into parts.
 
-    Of each output it is the mean KL divergence (in nats) if it holds probabilities along its last axis; the squared
-    error divided by the squared reference if it holds other floats; the share of values that differ otherwise.
+    The divergence of an output is its mean KL divergence (in nats) if it holds probabilities along its last axis; the
+    squared error divided by the squared reference if it holds other floats; and the share of values that differ
+    otherwise.
     """
 
     takes_parts = True

@@ -1,4 +1,4 @@
-"""Finding the tensors through which everything flows: a model can be run from one of them without what lies before."""
+"""Finds entry points: tensors that alone determine all outputs, so that a model can be run from there."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
@@ -13,7 +13,7 @@ class DataFlow(NamedTuple):
 
     Attributes:
         order: in topological order.
-        entry_points: those whose output 0 alone determines all outputs, in the same order.
+        entry_points: the nodes whose output 0 alone determines all outputs, in the same order.
     """
 
     order: tuple[str, ...]
@@ -25,7 +25,7 @@ def find_entry_points(view: GraphView, sources: Collection[str], outputs: Sequen
 
     Args:
         view: the graph.
-        sources: nodes that yield the data; everything else follows from them and from constants.
+        sources: nodes that yield the data; all other values depend on them and on constants.
         outputs: nodes that are asked for.
     """
     order = _data_nodes(view, sources, outputs)
@@ -52,14 +52,14 @@ def find_entry_points(view: GraphView, sources: Collection[str], outputs: Sequen
 
 
 def _data_nodes(view: GraphView, sources: Collection[str], outputs: Sequence[str]) -> list[str]:
-    """The sources come first: until the last of them is known, nothing determines the outputs alone."""
+    """Returns the nodes that depend on data; sources first, as no node before the last one determines the outputs."""
     between = upstream(view.nodes, outputs) & view.downstream(sources)
     order = [node.name for node in view.topological() if node.name in between]
     return sorted(order, key=lambda name: name not in sources)
 
 
 def _states(view: GraphView, position: Mapping[str, int]) -> list[tuple[int, int]]:
-    """Returns per TensorArray or stack from where to where it is in use: it holds data beside all tensors."""
+    """Returns per TensorArray or stack the positions between which it is in use: it holds data beside the tensors."""
     spans = []
     for node in view.nodes.values():
         state = trait(node.op, RunState)

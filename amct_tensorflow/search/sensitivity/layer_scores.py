@@ -1,4 +1,4 @@
-"""What the engine finds out about the layers of a model beside the user's evaluations."""
+"""Scores of layers, and of sets of layers, that need no evaluation by the user."""
 
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -17,11 +17,11 @@ from amct_tensorflow.search.sensitivity.switchable_model import MeasureT, Switch
 class LayerScores:
     """Multiply-accumulates, similarities, and the divergence of the outputs for any set of quantized layers.
 
-    The switchable model is built when it is first asked for, and not at all if it never is.
+    The switchable model is built when it is first needed.
     """
 
     def __init__(self, graph: tf.Graph, plan: QuantizationPlan, calibration: CalibrationResult) -> None:
-        """Takes the float model as TensorFlow sees it, how to quantize it, and what its calibration found."""
+        """Takes the float model as a ``tf.Graph``, the plan of all layers, and the findings of calibration."""
         self._graph = graph
         self._plan = plan
         self._calibration = calibration
@@ -35,11 +35,11 @@ class LayerScores:
         return {name: count / total for name, count in counts.items()}
 
     def local_similarities(self) -> dict[str, float]:
-        """Per layer, how alike its own float and quantized outputs are."""
+        """Per layer, the similarity of its float and quantized outputs."""
         return {name: analysis.similarity for name, analysis in self._calibration.analyses.items()}
 
     def ranking(self, sensitivity: SensitivityBase) -> dict[str, float]:
-        """Per layer, what the sensitivity says of it."""
+        """Per layer, its similarity by the sensitivity."""
         names = list(self._calibration.analyses)
         if not names or not sensitivity.scores_outputs:
             return self.local_similarities()
@@ -52,7 +52,7 @@ class LayerScores:
         return dict(zip(names, similarities, strict=True))
 
     def divergences(self, candidates: Sequence[Collection[str]], base: Collection[str] = ()) -> list[float]:
-        """Per set of layers, how far the outputs move when it is quantized; see ``SwitchableModel.divergences``."""
+        """Per set of quantized layers, the divergence of the outputs; see ``SwitchableModel.divergences``."""
         measures = self._compare(candidates, base, Divergence)
         return [measure.value for measure in measures] or [math.nan] * len(candidates)
 

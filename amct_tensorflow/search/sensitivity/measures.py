@@ -1,4 +1,4 @@
-"""How strongly a layer reacts to quantization (spec section 6.2)."""
+"""Sensitivities of layers to quantization (spec section 6.2)."""
 
 import math
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from amct_tensorflow.search.sensitivity.divergence import Divergence
 class SensitivityBase:
     """Base class of sensitivities, of which there are two kinds.
 
-    One compares the two outputs of each layer, float and quantized: calibration asks its ``compare``. The other looks
-    at the outputs of the model when one layer is quantized (``scores_outputs``): the search gives them to what its
-    ``output_measure`` makes, once layers are to be rolled back.
+    One kind compares the float and the quantized output of each layer: calibration calls its ``compare``. The other
+    compares the outputs of the model when one layer is quantized (``scores_outputs``): once layers are to be rolled
+    back, the search passes these to the measure that ``output_measure`` returns.
     """
 
     scores_outputs = False
 
     def compare(self, data: np.ndarray, other: np.ndarray) -> float:
-        """Tells how alike two outputs are; the layers with the smallest values are rolled back first.
+        """Returns the similarity of two outputs; the layers with the smallest values are rolled back first.
 
         Args:
             data: output of the float layer.
@@ -30,7 +30,7 @@ class SensitivityBase:
         raise NotImplementedError
 
     def layer_comparison(self) -> Comparison | None:
-        """Returns what calibration is to ask about each layer; None for the cosine similarity."""
+        """Returns the comparison that calibration uses for layers; None for the cosine similarity."""
         return self
 
     def output_measure(self, outputs: int) -> "OutputMeasure":
@@ -48,21 +48,21 @@ class CosineSimilaritySensitivity(SensitivityBase):
         return sums.similarity
 
     def layer_comparison(self) -> Comparison | None:
-        """Returns None, unless a subclass compares in its own way."""
+        """Returns None, unless a subclass overrides ``compare``."""
         return None if type(self).compare is CosineSimilaritySensitivity.compare else self
 
 
 class OutputDivergenceSensitivity(SensitivityBase):
-    """``exp(-d)``, where ``d`` is how far the outputs of the *model* move when one layer alone is quantized.
+    """``exp(-d)``, with ``d`` the divergence of the outputs of the *model* when one layer alone is quantized.
 
-    The engine gives it the model's outputs instead of the layer's; ``d`` is described at ``Divergence``. A subclass may
-    override ``compare``: it is then asked about each output and each calibration batch, and the mean counts.
+    ``Divergence`` describes ``d``. A subclass may override ``compare``: it is then called with each output and each
+    calibration batch, and the mean counts.
     """
 
     scores_outputs = True
 
     def compare(self, data: np.ndarray, other: np.ndarray) -> float:
-        """Returns 1 for equal outputs, less the further ``other`` lies from ``data``."""
+        """Returns 1 for equal outputs, and less for a larger divergence of ``other`` from ``data``."""
         divergence = Divergence(1)
         divergence.add([data], [other])
         return self.similarity(divergence.value)
@@ -73,11 +73,11 @@ class OutputDivergenceSensitivity(SensitivityBase):
         return math.exp(-divergence)
 
     def layer_comparison(self) -> Comparison | None:
-        """Returns None: until layers are rolled back, the cosine similarity of each ranks them."""
+        """Returns None: until layers are rolled back, their cosine similarities rank them."""
         return None
 
     def output_measure(self, outputs: int) -> "OutputMeasure":
-        """Returns what accumulates the divergence, or asks a subclass that compares in its own way."""
+        """Returns a measure that accumulates the divergence, or one that calls the ``compare`` of a subclass."""
         if type(self).compare is OutputDivergenceSensitivity.compare:
             return _DivergedOutputs(self, outputs)
         return _ComparedOutputs(self)
@@ -86,7 +86,7 @@ class OutputDivergenceSensitivity(SensitivityBase):
 class OutputMeasure(Protocol):
     """Takes the outputs of the float model, and those of another, batch by batch.
 
-    One that has an attribute ``takes_parts`` which is true takes parts of batches, too, which need less memory.
+    A measure with a true attribute ``takes_parts`` takes parts of batches, too, which need less memory.
     """
 
     def add(self, reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> None:
@@ -94,11 +94,11 @@ class OutputMeasure(Protocol):
 
     @property
     def similarity(self) -> float:
-        """How alike all of them are; NaN if there is nothing to compare."""
+        """The similarity of all outputs; NaN if there is nothing to compare."""
 
 
 class _DivergedOutputs(Divergence):
-    """The divergence of all parts, which does not depend on how they are cut."""
+    """The divergence of all parts, which does not depend on how batches are split."""
 
     def __init__(self, sensitivity: OutputDivergenceSensitivity, outputs: int) -> None:
         super().__init__(outputs)
@@ -110,7 +110,7 @@ class _DivergedOutputs(Divergence):
 
 
 class _ComparedOutputs:
-    """Asks a user's ``compare`` about every output of every batch; a batch counts by its images."""
+    """The mean of a user's ``compare`` over all outputs and batches, weighted by images."""
 
     def __init__(self, sensitivity: SensitivityBase) -> None:
         self._sensitivity = sensitivity

@@ -1,11 +1,11 @@
-"""One graph that runs the model with any set of layers quantized, chosen by what is fed.
+"""Builds one graph that runs the model with any set of layers quantized, which feeds select.
 
     x -> Switch(gate) -> float layer     -> Merge -> the layer's readers
                       -> quantized layer ->
 
-Only the chosen side of each layer is computed. In the same way the graph can be entered at a few tensors through which
-everything flows: what lies before an entry is not computed when the entry is fed. So no candidate of a search needs a
-graph of its own, and layers late in the model are tried without running it from its beginning.
+Only the selected side of each layer is computed. In the same way the graph can be entered at its entry points: no node
+before an entry point is computed if that is fed. So no candidate of a search needs a graph of its own, and layers late
+in the model are tried without running it from its beginning.
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,7 +78,7 @@ def _gate(editor: GraphEditor, layer: str) -> str:
 
 
 def _switch(editor: GraphEditor, layer: str, index: int, gate: str) -> str:
-    """Lets the float layer see its input only while its gate is closed; returns the Switch."""
+    """Feeds the float layer only while its gate is closed; returns the Switch."""
     name = editor.unique_name(f"{layer}/switch")
     editor.add(make_node(name, "Switch", [editor.node(layer).input[index], gate], T=tf.float32), like=layer)
     editor.replace_input(layer, index, name)
@@ -86,7 +86,7 @@ def _switch(editor: GraphEditor, layer: str, index: int, gate: str) -> str:
 
 
 def _merge(editor: GraphEditor, name: str, values: Sequence[str], like: str) -> str:
-    """Adds a node that yields whichever of several values is alive."""
+    """Adds a Merge, which yields the one of several values that is alive."""
     node = make_node(editor.unique_name(name), "Merge", values, T=tf.float32, N=len(values))
     return editor.add(node, like=like)
 
