@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from graphs import build, calibrate_and_save, normal, tf1
-from test_every_format import LAYERS, OneBatch, make_model
+from layers import LAYERS
+from test_every_format import OneBatch, make_model
 
 from amct_tensorflow.errors import ExportError
 from amct_tensorflow.export.export_plan import plan_export

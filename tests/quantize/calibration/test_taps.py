@@ -7,17 +7,15 @@ import pytest
 import tensorflow as tf
 from graphs import batch_norm, build, build_v1, normal, run, tf1, unoptimized
 from grids import grid
+from layers import LAYERS
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.model_file import import_graph
-from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.quantize.calibration.calibrator import Calibrator
 from amct_tensorflow.quantize.calibration.taps import attach_tap
 from amct_tensorflow.quantize.config.defaults import default_config
-
-IMAGES, VOLUMES, ROWS, SEQUENCES = (None, 8, 8, 4), (None, 4, 6, 6, 4), (None, 4), (None, 6, 4)
 
 
 def on_images(first):
@@ -85,23 +83,6 @@ FIRST = {
     "Conv2D": on_images(lambda x: tf.nn.conv2d(x, normal((1, 1, 4, 4), 11), 1, "SAME")),
 }  # fmt: skip
 
-LAYERS = {
-    "Conv2D": (IMAGES, lambda x: tf.nn.conv2d(x, normal((3, 3, 4, 5), 1), 1, "VALID")),
-    "DepthwiseConv2dNative": (
-        IMAGES,
-        lambda x: tf.nn.depthwise_conv2d(x, normal((3, 3, 4, 1), 1), [1, 1, 1, 1], "VALID"),
-    ),
-    "Conv2DBackpropInput": (
-        IMAGES,
-        lambda x: tf.nn.conv2d_transpose(x, normal((3, 3, 5, 4), 1), tf.stack([tf.shape(x)[0], 16, 16, 5]), 2, "SAME"),
-    ),
-    "AvgPool": (IMAGES, lambda x: tf.nn.avg_pool2d(x, 2, 2, "VALID")),
-    "MatMul": (ROWS, lambda x: tf.matmul(x, normal((4, 5), 1))),
-    "BatchMatMul": (ROWS, lambda x: tf.raw_ops.BatchMatMul(x=x, y=normal((4, 5), 1))),
-    "BatchMatMulV2": (SEQUENCES, lambda x: tf.raw_ops.BatchMatMulV2(x=x, y=normal((4, 5), 1))),
-    "Conv3D": (VOLUMES, lambda x: tf.nn.conv3d(x, normal((2, 3, 3, 4, 5), 1), [1, 1, 1, 1, 1], "VALID")),
-}
-
 
 def every_rewrite():
     """What a session may ask of TensorFlow's optimizer, all at once and as often as it likes."""
@@ -131,17 +112,14 @@ def same_factors(one, other):
         np.testing.assert_allclose(other[name].scale_d, factors.scale_d, rtol=1e-5, err_msg=name)
 
 
-def test_every_op_type_is_here():
-    assert LAYERS.keys() == OP_TYPES.keys()
-
-
 HOW = {"default": (None, True), "default, not fused": (None, False), "every rewrite": (every_rewrite(), True)}
 
 
 @grid(op_type=LAYERS, how=HOW, third=range(3))
 def test_whatever_stands_first_in_front_of_whatever_layer(op_type, how, third):
     """One graph with an input for each: the batch is complete only if every one of the taps has run."""
-    (shape, layer), (options, do_fusion) = LAYERS[op_type], HOW[how]
+    layer, (options, do_fusion) = LAYERS[op_type], HOW[how]
+    shape = (*layer.lengths, 4)
     firsts = list(FIRST.values())[third::3]
 
     def make():

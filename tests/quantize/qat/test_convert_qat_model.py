@@ -9,6 +9,7 @@ import tensorflow as tf
 from graphs import batch_norm, build, normal, ops_of, run, save, signal_to_noise, tf1
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layers import LAYERS
 
 import amct_tensorflow as amct
 from amct_tensorflow.errors import ArgumentTypeError, ModelError
@@ -36,32 +37,6 @@ def fake_weights(values, narrow_range=True, name=None):
 def fake_tensor(values):
     most = np.abs(values).max()
     return fake(tf.constant(values), -most, most, narrow_range=True)
-
-
-def transposed(x):
-    size = tf.stack([tf.shape(x)[0], 16, 18, 5])
-    return tf.nn.conv2d_transpose(x, fake_tensor(normal((3, 3, 5, 6), 1)), size, 2, "SAME")
-
-
-LAYERS = {
-    "Conv2D": (IMAGES, lambda x: tf.nn.conv2d(x, fake_weights(normal((3, 3, 6, 5), 1)), 2, "SAME")),
-    "DepthwiseConv2dNative": (
-        IMAGES,
-        lambda x: tf.nn.depthwise_conv2d(x, fake_weights(normal((3, 3, 6, 2), 1)), [1, 1, 1, 1], "SAME"),
-    ),
-    "Conv2DBackpropInput": (IMAGES, transposed),
-    "AvgPool": (IMAGES, lambda x: tf.nn.avg_pool2d(x, 3, 2, "SAME")),
-    "MatMul": ((None, 20), lambda x: tf.matmul(x, fake_weights(normal((20, 5), 1)))),
-    "BatchMatMul": (
-        (None, 20),
-        lambda x: tf.raw_ops.BatchMatMul(x=x, y=fake_tensor(normal((20, 5), 1))),
-    ),
-    "BatchMatMulV2": ((None, 7, 20), lambda x: tf.matmul(x, fake_weights(normal((20, 5), 1)))),
-    "Conv3D": (
-        (None, 4, 6, 5, 4),
-        lambda x: tf.nn.conv3d(x, fake_weights(normal((2, 3, 3, 4, 5), 1)), [1, 1, 1, 1, 1], "SAME"),
-    ),
-}
 
 
 def symmetric(op_type):
@@ -92,21 +67,19 @@ def weights_of(quantized, layer):
     return view.constant(quantizer.input[0])
 
 
-def test_every_op_type_is_here():
-    assert LAYERS.keys() == OP_TYPES.keys()
-
-
 @pytest.mark.parametrize("op_type", LAYERS)
 def test_a_layer_computes_what_it_computed_in_training(op_type, workdir):
-    shape, layer = LAYERS[op_type]
+    layer = LAYERS[op_type]
+    last_axis_counts_channels = OP_TYPES[op_type].weight_rank - 1 in OP_TYPES[op_type].channel_axes
+    given_as = fake_weights if last_axis_counts_channels else fake_tensor
 
     def make():
-        y = layer(fake(tf1.placeholder(tf.float32, shape, name="x"), **symmetric(op_type)))
+        y = layer(fake(tf1.placeholder(tf.float32, layer.shape, name="x"), **symmetric(op_type)), given_as)
         tf.identity(tf.nn.relu(y), name="out")
 
     graph_def = build(make)
     quantized = convert(graph_def)
-    x = between_ties(shape, **symmetric(op_type))
+    x = between_ties(layer.shape, **symmetric(op_type))
     (expected,), (actual,) = (run(definition, ["out"], {"x": x}) for definition in (graph_def, quantized))
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
     assert {"AscendQuant", "AscendDequant"} <= set(ops_of(quantized))
