@@ -127,7 +127,7 @@ def _evaluator(arguments: Namespace) -> "AutoCalibrationEvaluatorBase":
 
 
 def _document(result: "AutoCalibrationResult") -> dict[str, Any]:
-    """Returns what was found, as JSON can hold it."""
+    """Returns the result, as JSON can hold it."""
     return {
         "version": 1,
         "original_metric": _value(result.original_metric),

@@ -1,7 +1,7 @@
-"""``amct_tensorflow convert``: makes a quantized model of one whose factors are known (spec section 11).
+"""``amct_tensorflow convert``: makes a quantized model from known factors (spec section 11).
 
-The original's has no option for a record, and takes models that were trained for quantization; so does this one
-without it.
+With a record, it takes the factors from there. Without one it takes a model that was trained with fake quantization, as
+the original's command always does.
 """
 
 from argparse import ArgumentParser, Namespace

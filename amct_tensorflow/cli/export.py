@@ -1,4 +1,4 @@
-"""``amct_tensorflow export``: the quantized model of a run for a runtime with int8 kernels."""
+"""``amct_tensorflow export``: exports the quantized model of a run for a runtime with int8 kernels."""
 
 import json
 import shutil

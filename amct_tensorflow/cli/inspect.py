@@ -1,4 +1,4 @@
-"""``amct_tensorflow inspect``: shows what the tool makes of a model, before any data is at hand."""
+"""``amct_tensorflow inspect``: shows what of a model can be quantized, before any data is at hand."""
 
 import shutil
 import sys

@@ -1,4 +1,4 @@
-"""What a subcommand is, and the options that several of them have."""
+"""The class of subcommands, and options that several of them share."""
 
 import math
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -10,7 +10,7 @@ from amct_tensorflow.errors import ArgumentValueError
 
 
 def _accept(parser: ArgumentParser, arguments: Namespace) -> None:
-    """Finds nothing wrong."""
+    """Accepts all arguments."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Command:
         name: how it is called.
         summary: what it does, in one line.
         add_arguments: adds its arguments to its parser.
-        run: does the work; returns an exit code. What it needs of TensorFlow it imports itself, so that others, wrong
-            arguments, and help need not wait for it.
+        run: does the work; returns an exit code. It imports TensorFlow itself, so that other commands, wrong arguments
+            and help need not wait for that.
         examples: how it may be called, for its help; ``%(prog)s`` stands for the command.
-        check: tells the parser (``error``) what is wrong about the arguments together.
+        check: calls the parser's ``error`` if arguments do not fit together.
         interrupted: what to say when Ctrl-C or SIGTERM ends it.
     """
 
@@ -51,7 +51,7 @@ def add_model(parser: ArgumentParser) -> None:
 
 
 def add_original_options(parser: ArgumentParser) -> None:
-    """Adds what all commands of the original ask for."""
+    """Adds the arguments of all commands of the original."""
     parser.add_argument("--model", metavar="PATH", required=True, help=f"the model: {MODEL_FORMS}")
     add_outputs(parser, "outputs of the model", required=True)
     parser.add_argument(
@@ -69,7 +69,7 @@ def add_outputs(parser: ArgumentParser, meaning: str, *, required: bool = False)
 
 
 def add_raw_data(parser: ArgumentParser, shapes_also: str = "") -> None:
-    """Adds raw data: where it is, and what it is."""
+    """Adds the arguments for raw data: folders, shapes and types."""
     parser.add_argument(
         "--data_dir", metavar="DIRS", type=parts,
         help='a folder of raw files per input, each file a batch, in the order of their names: "dir1/;dir2/"',

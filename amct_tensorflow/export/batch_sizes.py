@@ -1,7 +1,7 @@
-"""How many images a model takes at a time: any number, or one that its graph fixes.
+"""Finds out how many images a model takes at a time: any number, or one that its graph fixes.
 
-A placeholder may say it, or the shape that a Reshape or a transposed convolution is given. And where the first axis
-counts something else than images, such as steps of time, what is fed belongs together.
+A placeholder may fix it, or the shape in a Reshape or a transposed convolution. If the first axis counts something else
+than images, such as time steps, fed values cannot be divided.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -55,9 +55,9 @@ def _candidates(view: GraphView) -> list[int]:
 
 
 def least_shapes(view: GraphView, outputs: Sequence[str], fed: Values) -> dict[str, tuple[int, ...]]:
-    """Returns per placeholder the shape of the least that a quantized model takes at a time.
+    """Returns per placeholder the smallest shape that a quantized model takes at a time.
 
-    That is one image, if the outputs for images one after the other are those for all at once; else what was fed.
+    That is one image, if single images give the same outputs as all at once; else the fed shape.
 
     Args:
         view: the quantized model.
@@ -72,7 +72,7 @@ def least_shapes(view: GraphView, outputs: Sequence[str], fed: Values) -> dict[s
 
 
 def _is_of_single_images(view: GraphView, outputs: Sequence[str], fed: Values, open_: Sequence[str]) -> bool:
-    """Tells whether the first and the last image yield alone what they yield among all."""
+    """Tells whether the first and the last image give the same outputs alone as among all."""
     count = len(fed[open_[0]])
     tensors = list(dict.fromkeys(f"{name}:0" for name in outputs))
     divergence = Divergence(len(tensors))
@@ -102,7 +102,7 @@ def _part(values: np.ndarray, image: int, count: int) -> np.ndarray:
 
 
 def in_batches_of(count: int, batches: Iterable[Values], per_image: Sequence[str]) -> Iterator[tuple[Values, int]]:
-    """Yields the same images in batches of another size; the last one is filled up with images that it has already.
+    """Yields the same images in batches of another size; the last one is padded with images of its own.
 
     Args:
         count: how many images a batch has.
@@ -110,7 +110,7 @@ def in_batches_of(count: int, batches: Iterable[Values], per_image: Sequence[str
         per_image: the inputs whose first axis counts images; the others are taken as they come.
 
     Yields:
-        A batch, and how many images of it have not been filled up.
+        A batch, and how many of its images are not padding.
     """
     waiting: dict[str, np.ndarray] = {}
     for batch in batches:

@@ -1,10 +1,9 @@
-"""Convolutions between SpaceToBatchND and BatchToSpaceND, as the dilated convolutions that they are.
+"""Rewrites convolutions between SpaceToBatchND and BatchToSpaceND as dilated convolutions.
 
-TensorFlow writes a dilated convolution so: the input is padded and dealt out into phases, which count as images, each
-phase is convolved, and the phases are put together again. The kernels of other runtimes dilate by themselves, and some
-converters fail where a bias stands between. A window that slides over a phase without padding is the same window with
-gaps over the whole; whatever else stands between must treat all positions alike. What is cropped in the end need not
-have been padded.
+TensorFlow so writes a dilated convolution: it pads the input, deals it out into phases, which count as images,
+convolves each phase, and puts the phases together again. Kernels of other runtimes dilate by themselves, and some
+converters fail if a bias stands between. A window on an unpadded phase is the same window with gaps on the whole; other
+ops between must treat all positions alike. Cropping in the end cancels padding.
 """
 
 from collections.abc import Collection, Mapping, Sequence

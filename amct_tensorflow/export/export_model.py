@@ -1,4 +1,4 @@
-"""One export: plan, convert, check, and put the files in place."""
+"""Exports a model: plans, converts, checks, and publishes the files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ def export_model(
         weight_bits: 8, or 7 for weights in [-64, 63], whose products with bytes no processor saturates.
 
     Returns:
-        What the JSON file holds.
+        The content of the JSON file.
 
     Raises:
         ModelError: the model cannot be read, or nothing in it is quantized.
@@ -99,7 +99,7 @@ class _Names:
 
     Attributes:
         files: per suffix, the file; the first is the one to open.
-        report: how the export went.
+        report: the report of the export.
     """
 
     files: Mapping[str, Path]
@@ -131,7 +131,7 @@ def _remove(names: _Names) -> None:
 
 
 def _warn_of_divergence(chosen: _Names, others: _Names, document: Mapping[str, Any]) -> None:
-    """Tells where a file does not compute what the simulation does: on average, or at one of its outputs."""
+    """Warns of a file whose outputs differ from the simulation, on average or at one output."""
     log = log_for("export")
     if not document["within_limit"]:
         log.warning(
@@ -151,7 +151,7 @@ def _warn_of_divergence(chosen: _Names, others: _Names, document: Mapping[str, A
 
 
 def _warn_of_saturation(file: Path, saturating: Saturating, document: Mapping[str, Any]) -> None:
-    """Tells what this processor makes of a file that is right where products of bytes do not saturate."""
+    """Warns of the error of this processor, if it saturates products of bytes."""
     log_for("export").warning(
         "On this processor, as on other x86 processors without VNNI, %s adds products of bytes in pairs of 16 bits, "
         "which saturate: as it computes %s here, the outputs diverge by %s; with exact kernels by %s. For such "

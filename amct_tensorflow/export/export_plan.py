@@ -1,12 +1,12 @@
-"""All that an exported file follows from.
+"""Plans an export: all that an exported file is made from.
 
-Images of 8 bits scaled to [-1, 1] do, with a scale of 2 / 255 (``algorithms.ties``, which calibration goes by; a record
-of other origin need not). Runtimes round such ties differently: ONNX Runtime and TensorFlow Lite divide by the scale
-where AscendQuant multiplies, and OpenVINO goes by the parity of the zero point. So exported files are to round what
-these quantizers read as AscendQuant does, before the quantizer of the runtime sees it.
+Some quantizers read ties, as of images of 8 bits scaled to [-1, 1] with a scale of 2 / 255. (Calibration avoids ties,
+see ``algorithms.activation_factors``; records of other origin may not.) Runtimes round ties differently: ONNX Runtime
+and TensorFlow Lite divide by the scale where AscendQuant multiplies, and OpenVINO goes by the parity of the zero point.
+So exported files round the inputs of these quantizers as AscendQuant does, before the quantizer of the runtime.
 
-A sum gets its grid by the rules of the outputs of layers. It is left in float where an operand is in float anyway, as
-the output of a layer that was rolled back, and where no layer follows.
+A sum gets its grid by the same rules as the output of a layer. It stays in float if an operand is in float anyway, such
+as the output of a layer that was rolled back, or if no layer follows.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -38,7 +38,7 @@ from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 
 def find_ties(view: GraphView, layers: Sequence[QuantizedLayer], images: Mapping[str, np.ndarray]) -> frozenset[str]:
-    """Returns the quantizers.
+    """Returns the quantizers that read ties.
 
     Args:
         view: the quantized model.
@@ -57,12 +57,12 @@ def find_ties(view: GraphView, layers: Sequence[QuantizedLayer], images: Mapping
 
 
 def _are_ties(steps: np.ndarray) -> bool:
-    """Tells whether more than half of some values, in steps, are ties but for what float32 loses."""
+    """Tells whether more than half of some values, in steps, are ties up to the precision of float32."""
     return bool(2 * np.count_nonzero(np.abs(steps - np.floor(steps) - 0.5) < TIE_MARGIN / 2) > steps.size)
 
 
 def find_sums(view: GraphView, layers: Mapping[str, Output], outputs: Collection[str]) -> dict[str, Output]:
-    """Returns per sum what becomes of it, each after those that it adds.
+    """Returns per sum between layers its output, each after its operands.
 
     Args:
         view: the quantized model.
@@ -90,7 +90,7 @@ _IMAGES = 8
 
 @dataclass(frozen=True, eq=False)
 class ExportPlan:
-    """How a quantized model is to be exported.
+    """The plan of an export.
 
     Attributes:
         model: the file of the quantized model.
@@ -100,11 +100,10 @@ class ExportPlan:
         layers: its quantized layers by name, each after those that it depends on.
         placed: those of them that are to be exported as quantized layers.
         float_layers: layers that are in float in the quantized model, too.
-        layer_outputs: per layer, what becomes of its output.
-        sums: per sum between layers that is to be computed in 8 bits, what becomes of it; each after those that it
-            adds.
-        output_grids: per layer or sum whose output is handed on in 8 bits, scale and offset of that.
-        shapes: per placeholder, the shape of the least that the model takes at a time (``least_shapes``).
+        layer_outputs: per layer, its output.
+        sums: per sum between layers to compute in 8 bits, its output; each after its operands.
+        output_grids: scale and offset of the layers and sums whose output is in 8 bits.
+        shapes: per placeholder, the smallest shape that the model takes at a time (``least_shapes``).
         images: per placeholder, some images.
         dilations: its dilated convolutions.
         ties: its quantizers that read values in the middle between two levels.
@@ -145,7 +144,7 @@ class ExportPlan:
 def plan_export(
     model: Path, outputs: Sequence[str], evaluator: CheckedEvaluator, *, sums_in_int8: bool = False
 ) -> ExportPlan:
-    """Reads a quantized model, and observes what its factors do not tell.
+    """Reads a quantized model, and observes the ranges that its factors do not tell.
 
     Args:
         model: its file.
@@ -155,7 +154,7 @@ def plan_export(
 
     Raises:
         ModelError: the model cannot be read, nothing in it is quantized, or it has no such output.
-        ExportError: it has what no export knows, or no sum that could be computed in 8 bits where that is wanted.
+        ExportError: it has something that no export knows, or no sum for 8 bits although ``sums_in_int8`` asks for it.
         CalibrationError: the evaluator ran no batch.
     """
     quantized = read_quantized_model(model)

@@ -1,4 +1,4 @@
-"""How an export went, as JSON (the page on file formats describes it) and as lines for a person."""
+"""Reports an export as JSON (docs/file_formats.md) and as text."""
 
 import json
 import math
@@ -23,13 +23,13 @@ _HEADER = ("dB", "in float", "why")
 def make_document(
     plan: ExportPlan, target: Target, exported: Exported, check: Check, file: str, limit: float, weight_bits: int
 ) -> dict[str, Any]:
-    """Returns what there is to tell, as JSON holds it.
+    """Returns the report as a JSON document.
 
     Args:
         plan: the plan.
         target: the format.
         exported: the exported model.
-        check: how it compares.
+        check: its comparison with the simulation.
         file: name of the file to open.
         limit: the divergence that it may have.
         weight_bits: how many bits its weights have.
@@ -60,7 +60,7 @@ def make_document(
 
 
 def _on_weights(plan: ExportPlan, bits: int) -> str:
-    """Says on which processors the weights are right, in a format for whose runtime that is a question."""
+    """Returns on which processors the weights are exact, for a format whose runtime may saturate."""
     if can_saturate(plan.quantized_layers.values()):
         return (
             f"x86 processors without VNNI saturate products of weights in {bits} bits; --weight_bits 7 makes files for "

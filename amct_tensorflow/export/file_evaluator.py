@@ -1,4 +1,4 @@
-"""An evaluator of batches from files, with labels or without."""
+"""An evaluator that runs batches from files, with labels or without."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ class FileEvaluator(AutoCalibrationEvaluatorBase):
     def __init__(
         self, files: Sequence[str | Path], model: str | Path, calibration_batches: int, labels: np.ndarray | None
     ) -> None:
-        """Takes what there is to run.
+        """Takes the files.
 
         Args:
             files: a batch per file, as ``read_batches`` reads them.
@@ -96,7 +96,7 @@ class FileEvaluator(AutoCalibrationEvaluatorBase):
             progress.update()
 
     def _as_taken(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[tuple[Values, int | None]]:
-        """Yields the batches as the model takes them, and how many images of each are not there to fill it up only."""
+        """Yields the batches in the size that the model takes, and how many images of each are not padding."""
         if self._batch is None:
             yield from ((batch, None) for batch in batches)
         else:
@@ -104,7 +104,7 @@ class FileEvaluator(AutoCalibrationEvaluatorBase):
 
 
 def _first(values: np.ndarray, images: int, batch: int | None) -> np.ndarray:
-    """Returns what an output says of the first images of a batch, if it says as much of each."""
+    """Returns the entries of an output for the first images of a batch, if it has equally many per image."""
     if batch is None or images == batch or not values.ndim or len(values) % batch:
         return values
     return values[: len(values) // batch * images]

@@ -1,7 +1,6 @@
 """The float reference graph of a quantized model: its layers on dequantized weights and biases, without quantizers.
 
-Converters of other tools know float graphs. They are given this one; the integers are then put where the converted
-layers are.
+Converters of other tools convert this float graph; the integers are then put into the converted layers.
 """
 
 from collections.abc import Collection, Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Libraries that an export needs: some are extras of the package, and each raises errors of its own."""
+"""Imports the libraries that exports need, and translates their errors."""
 
 import importlib
 import re
@@ -33,10 +33,10 @@ def library(name: str, extra: str) -> Any:
 
 @contextmanager
 def refusals(tool: str, work: str) -> Iterator[None]:
-    """Makes one clear error of whatever a tool raises, and sends what it says meanwhile to the log file.
+    """Turns any error of a tool into an ``ExportError``, and sends its output to the log file.
 
     Args:
-        tool: its name, as it begins a sentence.
+        tool: its name, at the beginning of a sentence.
         work: what it cannot do then.
 
     Raises:
@@ -55,5 +55,5 @@ def refusals(tool: str, work: str) -> Iterator[None]:
 
 
 def _without_places(message: str) -> str:
-    """Returns a message without the lines of programs that a tool believes to have made the model."""
+    """Returns a message without the source lines to which a tool traces a node."""
     return _PLACE.sub("", message).rstrip(".")

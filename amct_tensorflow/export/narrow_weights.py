@@ -1,13 +1,12 @@
-"""Weights in a narrower range than that of our integers: without -128, or in 7 bits.
+"""Narrows the range of weights: without -128, or to 7 bits.
 
 TensorFlow Lite does not allow -128. Its int8 specification says [-127, 127]: kernels for ARM add two products of
 weights and activations in 16 bits, and two of -128 by -128 are one too many. Our range is that of the NPU, with -128.
-To write -127 instead is not enough: where rounding took -128, it was to make up for errors of others (on MobileNet V2,
-0.2 % of the weights; the divergence grows ninefold). So the channels in question get a step that is wider by 128 /
-127, and their layers are rounded again by the second moments of what they read; what is lost on average goes into the
-bias, as in the calibration.
+Clipping to -127 is not enough: rounding chose -128 to make up for errors of other weights (on MobileNet V2, 0.2 % of
+the weights; the divergence grows ninefold). So channels with -128 get a step that is wider by 128 / 127, and their
+layers are rounded again by the second moments of their inputs. The average error goes into the bias, as in calibration.
 
-Weights in 7 bits are made in the same way, of a step that is about twice as wide (``saturation`` says what for).
+Weights in 7 bits are made in the same way, with a step about twice as wide; ``saturation`` explains their purpose.
 """
 
 from collections.abc import Mapping
@@ -58,7 +57,7 @@ def _has_beyond(layer: QuantizedLayer, bounds: tuple[int, int]) -> bool:
 
 
 class _Looks:
-    """Hands what a quantizer yields to all layers that read it."""
+    """Passes the output of a quantizer to all layers that read it."""
 
     def __init__(self, seen: list["_Seen"]) -> None:
         self._seen = seen
@@ -69,7 +68,7 @@ class _Looks:
 
 
 class _Seen:
-    """What a layer reads, in steps from the zero point."""
+    """The input of a layer, in steps from the zero point."""
 
     def __init__(self, layer: QuantizedLayer, bounds: tuple[int, int]) -> None:
         assert layer.weights is not None and layer.op_type.matrix_form is not None
@@ -115,7 +114,7 @@ class _Seen:
         )
 
     def _factor(self) -> np.ndarray:
-        """Returns by what to multiply the weights of each channel, or of all, so that they fit between the bounds."""
+        """Returns the factor for the weights of each channel, or of all, that makes them fit the bounds."""
         channel_axes = self.layer.op_type.channel_axes
         others = tuple(axis for axis in range(self._weights.ndim) if axis not in channel_axes)
         lowest, highest = self._bounds

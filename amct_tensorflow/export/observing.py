@@ -1,4 +1,4 @@
-"""Passes over calibration data: what the quantized model computes there, looked at while it runs."""
+"""Observes tensors of the quantized model on calibration data."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +44,7 @@ class Range:
 
 @dataclass
 class _FirstImages:
-    """What is fed to a placeholder first."""
+    """The first images fed to a placeholder."""
 
     values: list[np.ndarray] = field(default_factory=list)
 
@@ -64,11 +64,11 @@ def observe(
     Args:
         view: the quantized model.
         outputs: its output operators.
-        looks: per node that another one reads, what is called with its output 0; it must not keep it.
+        looks: per node with a reader, a function to call with its output 0, which it must not keep.
         evaluator: its ``calibration`` runs the batches.
 
     Returns:
-        Per placeholder, what was fed first.
+        Per placeholder, the first images fed.
 
     Raises:
         CalibrationError: the evaluator ran no batch.

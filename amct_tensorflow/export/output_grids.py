@@ -1,11 +1,10 @@
-"""On which grid of 8 bits a layer, or a sum, hands on its output, where the runtime has it in 8 bits.
+"""Chooses the grid of 8 bits for the output of a layer, or of a sum, in a runtime whose int8 kernels yield int8.
 
-An int8 kernel of most runtimes yields int8. Where every reader of an output quantizes it in the same way, their factors
-are taken, and nothing is lost: rounding once to the reader's grid is what the simulation does. Where sums read it too,
-as behind a residual block, they get what the layers get, unless that would cut off much: it is rounded once instead of
-twice, and the divergence is smaller than with the observed range (docs/exports.md). Where other float ops read it there
-are no factors, and the range is observed. Where no layer follows, the output stays in float: a range that was seen on a
-few images would cut the scores of others.
+If all readers of an output quantize it alike, it gets their factors, and nothing is lost: the simulation rounds once to
+the same grid. If sums read it too, as behind a residual block, they get the same grid, unless it would clip much: one
+rounding instead of two has a smaller divergence than the observed range (docs/exports.md). If other float ops read it,
+there are no factors, and the range is observed. If no layer follows, the output stays in float: a range observed on a
+few images would clip the scores of others.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -30,12 +29,12 @@ _ENOUGH = 0.75
 
 @dataclass(frozen=True)
 class Output:
-    """What becomes of the output of a layer, or of a sum between layers.
+    """The output of a layer, or of a sum between layers.
 
     Attributes:
-        end: the node of the quantized model that holds it, behind what clips it and alone reads it.
-        clip: how that clips.
-        grid: the factors that every reader quantizes it with; None if there are several, or a float op.
+        end: the node of the quantized model that holds it, behind the clips that alone read it.
+        clip: the range of these clips.
+        grid: the factors of all readers; None if they differ, or a float op reads it.
         beside_sums: the factors that every reader but sums quantizes it with, where sums read it, too; else None.
         is_final: whether no quantizer stands behind it.
         is_in_phases: whether it counts the phases of a dilated convolution, which files do not have.
@@ -50,14 +49,14 @@ class Output:
 
     @property
     def is_observed(self) -> bool:
-        """Whether its range must be observed, because not all readers say the same."""
+        """Whether its range must be observed, because readers differ."""
         return self.grid is None and not self.is_final
 
 
 def find_outputs_of_layers(
     view: GraphView, layers: Sequence[QuantizedLayer], outputs: Collection[str], dilations: Sequence[Dilation] = ()
 ) -> dict[str, Output]:
-    """Returns per layer what becomes of its output.
+    """Returns the output of each layer.
 
     Args:
         view: the quantized model.
@@ -92,13 +91,13 @@ def _is_passed(view: GraphView, node: NodeDef) -> bool:
 
 
 def _only_shapes(node: NodeDef) -> bool:
-    """Tells whether a node yields the same values in the same order, as between a Conv1D and what clips it."""
+    """Tells whether a node yields the same values in the same order, as a Squeeze between a Conv1D and its clip."""
     moves = trait(node.op, Moves)
     return moves is not None and moves.keeps_order
 
 
 def output_of(view: GraphView, name: str, outputs: Collection[str]) -> Output:
-    """Returns what becomes of what a node yields.
+    """Returns the output of a node.
 
     Args:
         view: the quantized model.
@@ -118,10 +117,9 @@ def output_of(view: GraphView, name: str, outputs: Collection[str]) -> Output:
 
 
 def _end(view: GraphView, name: str, outputs: Collection[str]) -> tuple[str, Clip]:
-    """Returns the last of what clips a value and alone reads it, perhaps in another shape, and how they clip together.
+    """Returns the last of the clips that alone read a value, perhaps in another shape, and their common range.
 
-    Where a value is handed on in 8 bits nothing may be rounded before it is clipped. It is the end itself if nothing
-    clips it.
+    A value in 8 bits must not be rounded before it is clipped. Without a clip, the end is the value itself.
     """
     end, together = name, NO_CLIP
     value, readers = name, _readers(view, name)

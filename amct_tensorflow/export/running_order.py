@@ -1,4 +1,4 @@
-"""The order in which the operators of an edited model can run, without those that nobody needs any more."""
+"""Sorts the operators of an edited model in an order in which they can run, without unused ones."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -17,9 +17,9 @@ def in_running_order(
 
     Args:
         operators: the operators.
-        inputs: returns the tensors that one reads.
-        outputs: returns those that it yields.
-        wanted: the tensors for which all that is done.
+        inputs: returns the inputs of an operator.
+        outputs: returns the outputs of an operator.
+        wanted: the tensors to compute.
     """
     ordered, needed = _ordered(operators, inputs, outputs), set(wanted)
     kept = []

@@ -1,12 +1,12 @@
-"""Processors that add products of bytes in pairs of 16 bits, which saturate.
+"""Finds out whether a processor adds products of bytes in pairs of 16 bits, which saturate.
 
 x86 processors without VNNI have one instruction for products of bytes (VPMADDUBSW): it multiplies unsigned bytes by
-signed ones, and adds two products in 16 bits. Two of 255 * 127 are 64,770, of which 32,767 are left. ONNX Runtime and
-OpenVINO use it all the same. A pair whose weights' magnitudes sum up to 128 at most stays exact, whatever it is
-multiplied with: 255 * 128 = 32,640.
+signed ones, and adds two products in 16 bits. Two products of 255 * 127 are 64,770, which saturates at 32,767. ONNX
+Runtime and OpenVINO use it all the same. A pair of weights whose magnitudes sum up to 128 at most stays exact for any
+input: 255 * 128 = 32,640.
 
-Whether it is so here is asked of the runtime itself, with a product of which the exact value is known. Names of
-processors would not tell: a runtime may choose other kernels, and a virtual machine may hide features.
+The runtime itself is tested, with a product of known value. Names of processors would not tell: a runtime may choose
+other kernels, and a virtual machine may hide features.
 """
 
 from collections.abc import Callable, Iterable

@@ -13,7 +13,7 @@ Values = Mapping[str, np.ndarray]
 
 
 class Runtime(Protocol):
-    """What executes an exported model."""
+    """The runtime of an exported model."""
 
     def run(self, inputs: Values) -> Sequence[np.ndarray]:
         """Returns the outputs of the model, in the order of the plan, for the values of its placeholders."""
@@ -45,8 +45,8 @@ class Exported:
 
     Attributes:
         files: per suffix, the content of that file; the first is the one to open.
-        in_float: per quantized layer, and per sum of the plan, that the runtime does not compute in int8, why.
-        notes: what else there is to say.
+        in_float: per quantized layer, and per sum of the plan, that stays in float, why.
+        notes: further remarks.
         runtime: executes it, with exact kernels.
         saturating: how this processor executes it otherwise; None if no other kernels are chosen by default.
     """

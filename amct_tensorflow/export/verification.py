@@ -46,7 +46,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class OutputErrors:
-    """How far an output lies from what its integers give if activations are not rounded.
+    """The error of an output, compared with the float reference, which does not round activations.
 
     Attributes:
         simulation: that of the simulation.
@@ -58,7 +58,7 @@ class OutputErrors:
 
     @property
     def lost(self) -> float:
-        """Signal-to-noise ratio in dB that the exported model lacks, of what is noticed."""
+        """Loss of signal-to-noise ratio in dB of the exported model, as far as it matters."""
         return _noticed(self.simulation) - _noticed(self.exported)
 
 
@@ -68,7 +68,7 @@ def _noticed(error: TensorError) -> float:
 
 @dataclass(frozen=True)
 class Check:
-    """How an exported model compares with the simulation.
+    """The comparison of an exported model with the simulation.
 
     Attributes:
         simulation: the evaluation of the simulation.
@@ -76,7 +76,7 @@ class Check:
         saturating: the exported model as this processor computes it where products of bytes saturate; else None.
         layers: per layer that the runtime lets be seen, how far its output lies from that of the simulation, everything
             before it included.
-        outputs: per output of floats, what it has lost.
+        outputs: the errors of float outputs.
     """
 
     simulation: Evaluation
@@ -208,10 +208,10 @@ def _compare_outputs(plan: ExportPlan, runtime: Runtime) -> dict[str, OutputErro
 
 
 def _as_read(values: np.ndarray, output: Output) -> np.ndarray:
-    """Limits values to what is read of them.
+    """Clips values to the range that readers use.
 
-    That is what the activation behind the layer leaves, which a runtime may have before it or behind it, and of that
-    what all readers quantize them to.
+    That is the range of the activation behind the layer, which a runtime may fuse into it, and the range of all
+    readers' quantizers.
     """
     read = np.clip(values, *output.clip)
     return np.asarray(read if output.grid is None else np.clip(read, *output.grid.limits))

@@ -1,4 +1,4 @@
-"""What a written file holds of each layer, compared with what was to be put into it.
+"""Compares the layers in a written file with those of its plan.
 
 A converter may move, fold or drop nodes of the float reference, and an edit may miss its node. So each format has a
 reader that parses the finished bytes, from their names alone, and what it finds is compared here.
@@ -19,13 +19,13 @@ _TOLERANCE = 4 * float(np.finfo(np.float32).eps)
 
 @dataclass(frozen=True, eq=False)
 class WrittenLayer:
-    """What a file holds of a layer.
+    """A layer as a file holds it.
 
     Attributes:
         weights: int8, in the layout of the op type; None for an op without.
         weight_scale: their step, float [Cout] or [1]; None for an op without weights.
-        bias: what is added to each output channel, in float: the integers times their scale, or the floats that the
-            file has; None if nothing is added.
+        bias: the bias of each output channel, in float: the integers times their scale, or the floats in the file; None
+            without a bias.
         input_grid: scale and offset of what the layer reads; None if the file does not quantize it.
     """
 
@@ -36,7 +36,7 @@ class WrittenLayer:
 
 
 def check_written(layers: Mapping[str, QuantizedLayer], written: Mapping[str, WrittenLayer], tool: str) -> None:
-    """Makes sure that a file holds what was put into it.
+    """Checks that a file holds the layers of its plan.
 
     Args:
         layers: by name, at least those that were found in the file.

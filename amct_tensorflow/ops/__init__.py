@@ -1,4 +1,4 @@
-"""What is known of op types: a row of traits each, in ``op_table``, and a file for what can be quantized."""
+"""Knowledge of op types: ``op_table`` has a row of traits each; each op type that can be quantized has a file."""
 
 from amct_tensorflow.ops.op_table import OP_TYPES, has, op_types_with, trait
 from amct_tensorflow.ops.quantizable import Quantizable

@@ -1,7 +1,7 @@
-"""What a node does to the channels of its input, if that is ``scale * x + shift`` per channel (spec section 9).
+"""Affine maps ``scale * x + shift`` per channel, and the nodes that compute them (spec section 9).
 
-BatchNorm in inference form, fused or in small ops, and a bias, however it is written, are such maps. Small ops meet
-here as what constant folding leaves of them: Mul, RealDiv, Add or Sub with one constant.
+BatchNorm in inference form, fused or in small ops, and a bias in any form are such maps. Of small ops, constant folding
+leaves Mul, RealDiv, Add or Sub with one constant.
 """
 
 from collections.abc import Callable

@@ -1,12 +1,12 @@
-"""Where tensors have their channels, and how ops pass them on.
+"""The channels of tensors, and how ops pass them on.
 
-What is done per channel behind an op that moves channels as a whole can as well be done before it:
+An op per channel behind one that moves channels as a whole can as well stand before it:
 
     layer --> Squeeze --> BiasAdd          is the same as          layer --> BiasAdd --> Squeeze
 
-That is how Conv1D is written (Squeeze), dilated convolution (BatchToSpaceND, and BatchToSpace before there was that),
-BatchNorm behind a MatMul (Reshape), graphs that come from a framework with another order of axes (Transpose), and what
-a program says of a shape that TensorFlow does not infer (EnsureShape).
+So are written Conv1D (Squeeze), dilated convolutions (BatchToSpaceND, and before it BatchToSpace), BatchNorm behind a
+MatMul (Reshape), graphs from a framework with another order of axes (Transpose), and shapes that TensorFlow does not
+infer (EnsureShape).
 """
 
 from collections.abc import Callable
@@ -49,7 +49,7 @@ class ChannelMove:
 
 
 def alike(_view: GraphView, _node: NodeDef, channels: Channels) -> Channels:
-    """The output has them where the input has them."""
+    """The output has its channels where the input has them."""
     return channels
 
 

@@ -1,4 +1,4 @@
-"""What clips values to a range: Relu, Relu6, and the larger or smaller of values and a constant."""
+"""Ops that clip values to a range: Relu, Relu6, and Maximum or Minimum with a constant."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Clip(NamedTuple):
     highest: float
 
     def then(self, following: "Clip") -> "Clip":
-        """Returns what clips as this and another one do, one after the other; where they do not meet, to one value."""
+        """Returns the clip that does the work of this one and then another; disjoint ranges leave one value."""
         lowest, highest = (float(np.clip(bound, following.lowest, following.highest)) for bound in self)
         return Clip(lowest, highest)
 

@@ -1,4 +1,4 @@
-"""What a node does to its data, as the traits of its op type tell: clip it, scale and shift it, move its channels."""
+"""Returns the effect of a node on its data, by the traits of its op type: a clip, an affine map, moved channels."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from amct_tensorflow.ops.op_table import trait
 
 
 def as_affine(view: GraphView, node: NodeDef, data: str, channels: Channels) -> Affine | None:
-    """Returns what a node does to the output of node ``data``, None if that is no affine map per channel.
+    """Returns the affine map per channel that a node does to the output of node ``data``; None if it is none.
 
     Args:
         view: the graph.
@@ -38,7 +38,7 @@ def channels_behind(view: GraphView, node: NodeDef, channels: Channels) -> Chann
 
 
 def factors_behind(view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
-    """Returns where the output of a node has the factors per channel of its inputs; None if they do not go through it.
+    """Returns where the output of a node has the factors per channel of its inputs; None if it does not pass them on.
 
     Args:
         view: the graph.

@@ -1,4 +1,4 @@
-"""The equations of Einsum."""
+"""Parses the equations of Einsum."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,8 +1,8 @@
-"""An op with weights as products of matrices, which is how rounding looks at it.
+"""The form of an op with weights as products of matrices, for rounding.
 
-A convolution multiplies what its window sees at a position, one row of ``inputs`` values, by a matrix of weights
-``[inputs, outputs]``. Where channels are kept apart, each group of them is a product of its own: one for a plain
-convolution, one per channel for a depthwise one.
+A convolution multiplies its window at a position, one row of ``inputs`` values, by a matrix of weights ``[inputs,
+outputs]``. Each group of channels is a product of its own: a plain convolution has one group, a depthwise one a group
+per channel.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""How many multiply-accumulates a node takes, as static shapes tell."""
+"""Counts the multiply-accumulates of a node from static shapes."""
 
 import math
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What the tool has to know of an op type to quantize it."""
+"""The trait of op types that can be quantized."""
 
 import math
 from collections.abc import Callable, Sequence

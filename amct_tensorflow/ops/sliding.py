@@ -1,4 +1,4 @@
-"""What ops that slide a window over an image, or over a volume, have in common."""
+"""Functions for ops that slide a window over an image, or over a volume."""
 
 from collections.abc import Iterator, Sequence
 
@@ -32,7 +32,7 @@ def from_channels_last(node: NodeDef, data: np.ndarray) -> np.ndarray:
 
 
 def taps(node: NodeDef, data: np.ndarray, window: Sequence[int]) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
-    """Yields per position in the window what it sees of zero-padded data ``[images, *lengths, channels]``."""
+    """Yields per place in the window its values of zero-padded data ``[images, *lengths, channels]``."""
     strides, dilations = spatial(node, "strides"), spatial(node, "dilations")
     reach = [(size - 1) * dilation + 1 for size, dilation in zip(window, dilations, strict=True)]
     lengths = data.shape[1:-1]
@@ -51,7 +51,7 @@ def taps(node: NodeDef, data: np.ndarray, window: Sequence[int]) -> Iterator[tup
 
 
 def window_rows(node: NodeDef, data: np.ndarray, window: Sequence[int], most: int) -> np.ndarray:
-    """Returns what a window sees at no more than ``most`` positions, [places in the window, positions, channels]."""
+    """Returns the values of a window at up to ``most`` positions, [places in the window, positions, channels]."""
     seen = [values for _, values in taps(node, to_channels_last(node, data), window)]
     chosen = spread(seen[0].shape[:-1], most)
     return np.stack([values[chosen] for values in seen])

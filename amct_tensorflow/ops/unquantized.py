@@ -1,4 +1,4 @@
-"""Op types that multiply and accumulate, and are never quantized: why not, and how many products they sum up."""
+"""Op types that multiply and accumulate, but are never quantized, with the reason and the count of products."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Which nodes of a graph do not follow from constants alone."""
+"""Finds the nodes of a graph that do not depend on constants alone."""
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 

@@ -1,1 +1,1 @@
-"""What a run leaves: its files, what it says at its end, and with what it ran."""
+"""The results of a run: files, report, summary, and a comparison with the float model."""

@@ -1,4 +1,4 @@
-"""How much of a model a run will put into int8, said before it begins."""
+"""Logs, before a run begins, the share of the model that it will put into int8."""
 
 from collections.abc import Collection, Iterator
 
@@ -12,7 +12,7 @@ _DISABLED = "the configuration leaves it in float"
 
 
 def log_coverage(inspection: Inspection, quantized: Collection[str]) -> None:
-    """Logs what will be in int8, and warns if it is, or may be, less than 90 % of the multiply-accumulates.
+    """Logs the layers for int8, and warns if they are, or may be, less than 90 % of the multiply-accumulates.
 
     Args:
         inspection: the model.
@@ -33,7 +33,7 @@ def log_coverage(inspection: Inspection, quantized: Collection[str]) -> None:
 
 
 def _reasons(inspection: Inspection, quantized: Collection[str]) -> Iterator[str]:
-    """Yields why layers stay in float, beginning with what matters most."""
+    """Yields the reasons why layers stay in float, the most important first."""
     names: dict[str, list[str]] = {}
     for layer in inspection.layers:
         if layer.name not in quantized:

@@ -1,4 +1,4 @@
-"""The files of a run: where they go, what stands in them, and that they appear together."""
+"""Writes the files of a run, which appear together."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,11 +51,11 @@ def _dump(value: object) -> str:
 
 @dataclass(frozen=True)
 class ResultFiles:
-    """Where the results of a run go; together they describe one model.
+    """The paths of a run's results, which together describe one model.
 
     Attributes:
-        model: the quantized model, its node map, and the model that this refers to.
-        record: the factors.
+        model: the quantized model, its node map, and the frozen model to which the map refers.
+        record: the record.
         config: the configuration that was asked for; None if it is in a file of the user's.
         frozen: the original model, if it was frozen for this run; None if it is in a file of the user's.
     """
@@ -67,12 +67,12 @@ class ResultFiles:
 
     @property
     def folder(self) -> Path:
-        """The folder of the model, and of whatever has no path of its own."""
+        """The folder of the model, and of all files without a path of their own."""
         return self.model.model.parent
 
     @property
     def folders(self) -> list[Path]:
-        """Every folder that something is written to."""
+        """All folders with results."""
         return list(dict.fromkeys(path.parent for path in self.paths))
 
     @property
@@ -82,7 +82,7 @@ class ResultFiles:
 
     @property
     def paths(self) -> list[Path]:
-        """Every file."""
+        """All files."""
         found = [self.folder / FINAL_CONFIG_FILE, self.folder / RANKING_FILE, LOG_DIR / HISTORY_FILE]
         named = [*self.models, self.model.node_map, self.record, *correction_paths(self.record)]
         named += [self.report_page, self.report_numbers]
@@ -90,12 +90,12 @@ class ResultFiles:
 
     @property
     def report_page(self) -> Path:
-        """The report, to be looked at."""
+        """The page of the report."""
         return self.folder / REPORT_PAGE
 
     @property
     def report_numbers(self) -> Path:
-        """The report, to be computed with."""
+        """The numbers of the report, as JSON."""
         return self.folder / REPORT_NUMBERS
 
     @contextmanager
@@ -112,12 +112,12 @@ class ResultFiles:
             yield
 
     def publish(self, result: SearchResult, config: QuantConfig, report: Mapping[Path, str]) -> None:
-        """Puts all files in place together; see ``contents``.
+        """Publishes all files together; see ``contents``.
 
         Args:
             result: how the search ended.
             config: the configuration that was asked for.
-            report: what stands in the files of the report; without one, that of an earlier run goes.
+            report: the content of the files of the report; without it, that of an earlier run is removed.
 
         Raises:
             OutputError: one cannot be written; all are then as they were.
@@ -129,7 +129,7 @@ class ResultFiles:
             outdated.unlink(missing_ok=True)
 
     def contents(self, result: SearchResult, config: QuantConfig) -> dict[Path, str | bytes]:
-        """Returns what stands in each file but those of the report.
+        """Returns the content of each file but those of the report.
 
         Args:
             result: how the search ended.

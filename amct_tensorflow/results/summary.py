@@ -1,4 +1,4 @@
-"""What a person wants to know at the end of a run, as log lines."""
+"""Logs the summary of a run."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from amct_tensorflow.search.trials import SearchResult
 
 
 def log_report(result: SearchResult, model_dir: str, record_dir: str) -> None:
-    """Logs a table, what is to be said about it, and the closing lines of spec section 6.5."""
+    """Logs a table of the results, remarks, and the closing lines of spec section 6.5."""
     logger = log_for()
     for line in _table(result):
         logger.info("%s", line)

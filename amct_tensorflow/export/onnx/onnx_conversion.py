@@ -1,4 +1,4 @@
-"""A float graph in ONNX: what tf2onnx makes of it, and whether it knew all of it."""
+"""Converts a float graph to ONNX with tf2onnx, and checks that it knows all ops."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

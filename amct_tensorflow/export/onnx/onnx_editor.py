@@ -1,4 +1,4 @@
-"""Editing an ONNX model: the few primitive edits that putting integers into it is made of."""
+"""Edits an ONNX model: the primitive edits that put integers into it."""
 
 from collections.abc import Collection
 from typing import Any

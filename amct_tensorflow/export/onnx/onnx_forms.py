@@ -1,4 +1,4 @@
-"""How ONNX has the op types."""
+"""The forms of the op types in ONNX."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

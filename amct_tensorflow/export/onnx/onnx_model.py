@@ -1,4 +1,4 @@
-"""The quantized model in ONNX.
+"""Makes the quantized model in ONNX.
 
     x -> QuantizeLinear -> DequantizeLinear -> Conv(DequantizeLinear(int8 weights), DequantizeLinear(int32 bias))
 

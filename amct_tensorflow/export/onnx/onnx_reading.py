@@ -1,4 +1,4 @@
-"""What an ONNX file holds of each layer, read from its bytes."""
+"""Reads the layers of an ONNX file from its bytes."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an OpenVINO file holds of each layer: its conversion writes the model anew, and moves constants."""
+"""Reads the layers of an OpenVINO file; the conversion writes the model anew, and moves constants."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

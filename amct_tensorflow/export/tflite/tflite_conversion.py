@@ -1,4 +1,4 @@
-"""A float graph in TensorFlow Lite: what TensorFlow's converter makes of it, and what its refusals mean."""
+"""Converts a float graph to TensorFlow Lite, and explains refusals of TensorFlow's converter."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping

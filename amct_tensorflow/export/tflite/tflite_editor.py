@@ -1,4 +1,4 @@
-"""Editing a TensorFlow Lite model: the few primitive edits that putting integers into it is made of.
+"""Edits a TensorFlow Lite model: the primitive edits that put integers into it.
 
 The model is the object form of its flatbuffer, as TensorFlow's own tools edit it.
 """

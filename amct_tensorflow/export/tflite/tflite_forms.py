@@ -1,4 +1,4 @@
-"""How TensorFlow Lite has the op types."""
+"""The forms of the op types in TensorFlow Lite."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

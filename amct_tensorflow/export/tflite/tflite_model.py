@@ -1,4 +1,4 @@
-"""The quantized model in TensorFlow Lite.
+"""Makes the quantized model in TensorFlow Lite.
 
 The float reference has no quantizers, and the converter knows algebra: a bias in front of a dense layer goes through
 its weights into its bias, and a scale into its weights. That is right in float, and wrong once the integers of both

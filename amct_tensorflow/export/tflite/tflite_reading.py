@@ -1,4 +1,4 @@
-"""What a TensorFlow Lite file holds of each layer, read from its bytes."""
+"""Reads the layers of a TensorFlow Lite file from its bytes."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,1 +1,1 @@
-"""Comparing a quantized model with the float model that it was made from, layer by layer and at the outputs."""
+"""Compares a quantized model with its float model, layer by layer and at the outputs."""

@@ -1,4 +1,4 @@
-"""A comparison as text for a person, and as JSON; the page on file formats describes that."""
+"""Formats a comparison as text, and as JSON (docs/file_formats.md)."""
 
 import json
 import math
@@ -22,7 +22,7 @@ def format_comparison(comparison: Comparison, data: str, width: int | None = Non
 
     Args:
         comparison: the comparison.
-        data: says on what data the models were compared.
+        data: the data on which the models were compared.
         width: names that would go beyond so many characters are shortened; None for whole names.
     """
     rows = [

@@ -1,4 +1,4 @@
-"""Which tensors of a quantized model and of the float model it was made from correspond."""
+"""Finds the tensors of a float model that correspond to those of its quantized model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +23,11 @@ class MappedLayer:
         name: its key in the configuration.
         op_type: its op type.
         quantizer: its AscendQuant.
-        read: the tensor of the prepared original, in full, that the AscendQuant stands behind; None if none has its
+        read: full name of the tensor of the prepared original that the AscendQuant quantizes; None if none has its
             value.
-        result: the node of the quantized model whose output 0 is compared: the AscendDequant, or what shapes its value.
-        value: the node of the prepared original whose output 0 that reproduces; None if there is none.
+        result: the node of the quantized model whose output 0 is compared: the AscendDequant, or one that reshapes its
+            value.
+        value: the node of the prepared original whose output 0 ``result`` reproduces; None if there is none.
     """
 
     name: str
@@ -38,20 +39,20 @@ class MappedLayer:
 
     @property
     def is_comparable(self) -> bool:
-        """Whether the layer can be looked at by itself."""
+        """Whether the layer can be compared alone."""
         return self.read is not None and self.value is not None
 
 
 @dataclass(frozen=True, eq=False)
 class MappedModel:
-    """A quantized model, and what its tensors correspond to.
+    """A quantized model, and the corresponding tensors of its float model.
 
     Attributes:
         view: its nodes.
         path: its file.
         layers: its quantized layers, in its order.
-        outputs: the output operators that it was made for; where that was not noted, its nodes that are nodes of the
-            original model, too, and that nothing reads.
+        outputs: the output operators that it was made for; if the node map does not list them, the nodes that nothing
+            reads and that the original model has, too.
     """
 
     view: GraphView
@@ -103,7 +104,7 @@ def _name(node_map: NodeMap, layer: QuantizedLayer) -> LayerName:
 
 
 def _read(node_map: NodeMap, quantizer: Quantizer) -> str | None:
-    """Returns the tensor of the prepared original in whose place a quantizer reads."""
+    """Returns the tensor of the prepared original that a quantizer quantizes."""
     if quantizer.name in node_map.absorbed:
         activation = node_map.absorbed[quantizer.name]
         return None if activation is None else f"{activation}:0"
@@ -113,7 +114,7 @@ def _read(node_map: NodeMap, quantizer: Quantizer) -> str | None:
 
 
 def _result(view: GraphView, node_map: NodeMap, dequantizer: str) -> tuple[str, str | None]:
-    """Follows the value of a layer until it reproduces an original one, as long as nothing else goes into it."""
+    """Follows the value of a layer to a node that reproduces an original one; nothing else may go into it."""
     node = view.nodes[dequantizer]
     while node.name not in node_map.values:
         readers = [edge.node for edge in view.consumers(node.name) if not view.is_control(edge)]

@@ -1,4 +1,4 @@
-"""The batches that two models are compared on: from files, or random."""
+"""Makes the batches on which two models are compared: from files, or random."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class RandomInputs:
     Attributes:
         low: the smallest value.
         high: the largest value; floats stay below.
-        of_integers: whether inputs that take integers get such values, too.
+        of_integers: whether integer inputs get random values, too.
         seed: of the generator.
         batches: number of batches.
     """
@@ -39,10 +39,10 @@ class RandomInputs:
 
         Args:
             inputs: the inputs of a model.
-            shapes: per input, its shape, where the model leaves it open.
+            shapes: the shapes of inputs for which the model leaves them open.
 
         Raises:
-            DatasetError: a shape is not known, or an input takes values that nobody can guess.
+            DatasetError: a shape is not known, or an input takes values that cannot be drawn at random.
         """
         check_names(shapes, inputs)
         generator = np.random.default_rng(self.seed)

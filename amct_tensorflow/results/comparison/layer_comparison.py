@@ -1,8 +1,8 @@
-"""Runs a float model and a quantized one on the same batches, and sums up where they differ.
+"""Runs a float model and a quantized one on the same batches, and sums up their differences.
 
-A layer is looked at in three ways. *In place*: its output in the quantized model, which has the errors of all layers
-before it. *Alone*: its output when it reads what the float layer reads. And its *damage*: how far the outputs of the
-float model move if the output of this layer alone becomes that of the quantized one.
+A layer is compared in three ways. *In place*: its output in the quantized model, which has the errors of all layers
+before it. *Alone*: its output when it reads what the float layer reads. *Damage*: the divergence of the float model's
+outputs if the output of this layer alone is that of the quantized one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,12 +32,12 @@ _LAYERS_AT_ONCE = 8
 
 
 class ComparedLayer:
-    """What is found for a layer.
+    """The findings for a layer.
 
     Attributes:
         layer: the layer.
-        by_itself: whether the float model tells what it reads; without that, there are no ``alone`` and ``damage``.
-        alone: error of its output when it reads what the float layer reads.
+        by_itself: whether the float model has the layer's input; without it, there are no ``alone`` and ``damage``.
+        alone: error of its output for the input of the float layer.
         in_place: error of its output in the quantized model.
         damage: divergence of the model's outputs if it alone is quantized.
     """
@@ -66,17 +66,17 @@ class ComparedLayer:
 
     @property
     def placeholder(self) -> str:
-        """The node that takes the place of what it reads in the quantized model."""
+        """The placeholder that replaces its input in the quantized model."""
         return f"{_FLOAT_SCOPE}/{self.layer.quantizer}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found.
+    """The findings of a comparison.
 
     Attributes:
-        layers: the layers that could be looked at by themselves, those that do the most damage first.
-        in_place_only: the layers of which the original model knows the output, but not what they read.
+        layers: the layers that were compared alone, the most damaging first.
+        in_place_only: the layers of which the original model has the output, but not the input.
         unseen: the quantized layers to whose output no tensor of the original model corresponds.
         outputs: per output of the model, its error.
         divergence: of all outputs.
@@ -98,7 +98,7 @@ def compare_models(
 
     Args:
         original: the float model.
-        quantized: what was made of it.
+        quantized: the quantized model.
         outputs: the operators at which the outputs are compared.
         batches: per batch, the values of the inputs of the float model, by their nodes.
 
@@ -138,7 +138,7 @@ def compare_models(
 
 
 def _check_belongs(original: FloatModel, quantized: MappedModel, outputs: Sequence[str]) -> None:
-    """Checks that the float model has whatever the quantized one is said to reproduce."""
+    """Checks that the float model has the tensors which the node map names."""
     for name in outputs:
         if name not in quantized.view.nodes:
             ends = ", ".join(quantized.outputs) or "none that the original model has"

@@ -1,4 +1,4 @@
-"""How far values lie from what they should be, summed up over batches."""
+"""Sums up the error of a tensor over batches."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class TensorError:
-    """Sums over a tensor and the one that it should be."""
+    """Sums over the expected and the actual values of a tensor."""
 
     def __init__(self) -> None:
         self._signal = self._noise = self._other = self._product = self._largest = 0.0

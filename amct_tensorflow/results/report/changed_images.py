@@ -1,4 +1,4 @@
-"""Which images the saved model takes for something else than the original one."""
+"""Finds the images whose prediction differs between the original and the saved model."""
 
 import base64
 
@@ -17,7 +17,7 @@ _TYPES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n": "png"}
 
 
 def find_changed_images(evaluator: CheckedEvaluator, original: Evaluation, saved: Trial) -> ChangedImages:
-    """Compares two evaluations image by image; the evaluator is asked for pictures, and evaluates nothing."""
+    """Compares two evaluations image by image, and asks the evaluator for pictures of changed images."""
     before, after = original.image_predictions, saved.evaluation.image_predictions
     if before is None or after is None or before.shape != after.shape:
         return ChangedImages(0, 0, None, None, (), "The evaluator does not tell predictions (image_predictions).")
@@ -39,7 +39,7 @@ def find_changed_images(evaluator: CheckedEvaluator, original: Evaluation, saved
 
 
 def _gains(original: Evaluation, saved: Trial) -> np.ndarray | None:
-    """Returns by how much each image's result is better, in its own unit, float64 [images]."""
+    """Returns the gain in each image's result, in its own unit, float64 [images]."""
     before, after = original.image_results, saved.evaluation.image_results
     predictions = original.image_predictions
     if before is None or after is None or predictions is None or not before.shape == after.shape == predictions.shape:
@@ -52,7 +52,7 @@ def _gains(original: Evaluation, saved: Trial) -> np.ndarray | None:
 def _show(
     evaluator: CheckedEvaluator, numbers: list[int], before: np.ndarray, after: np.ndarray
 ) -> tuple[list[ChangedImage], str | None]:
-    """Returns what can be shown of some images, and why it is nothing."""
+    """Returns the pictures of some images, or why there are none."""
     if not numbers:
         return [], "No image changed its prediction."
     try:
@@ -70,7 +70,7 @@ def _show(
 
 
 def _data_uri(picture: Picture) -> str:
-    """Returns a picture as it stands in a page.
+    """Returns a picture as a data URI.
 
     Raises:
         EvaluatorError: it is too large, or neither JPEG nor PNG.

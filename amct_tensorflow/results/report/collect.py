@@ -1,4 +1,4 @@
-"""From a finished run to its report."""
+"""Collects the report of a finished run."""
 
 import math
 import numbers
@@ -36,19 +36,19 @@ from amct_tensorflow.search.trials import SearchResult, Trial
 
 @dataclass(frozen=True, eq=False)
 class FinishedRun:
-    """All that a report is made of.
+    """All that a report needs of a run.
 
     Attributes:
         model: the float model.
         original: SHA-256 of its file when the run began, by its path; empty if it has none.
-        config: what was asked for.
-        inspection: what the tool makes of the model.
+        config: the configuration.
+        inspection: the inspection of the model.
         evaluator: the user's evaluator, for pictures.
-        sensitivity: what ranked the layers.
-        key: what determines the results.
+        sensitivity: the sensitivity that ranked the layers.
+        key: the key of the run.
         asked: the arguments of the run, by name.
-        result: how the search ended.
-        model_file: where the quantized model goes.
+        result: the result of the search.
+        model_file: the path of the quantized model.
     """
 
     model: FloatModel
@@ -64,7 +64,7 @@ class FinishedRun:
 
 
 def collect_report(run: FinishedRun) -> Report:
-    """Returns the report of a run; equal runs have equal reports, those that were cut off and resumed included."""
+    """Returns the report of a run; equal runs have equal reports, also if one was interrupted and resumed."""
     result, calibration = run.result, run.result.calibration
     return Report(
         version=VERSION,
@@ -105,7 +105,7 @@ def _interval(interval: LossInterval | None) -> Interval | None:
 
 
 def _metric(metric: Any) -> Metric:
-    """Returns a number that JSON has as it is, and anything else as text."""
+    """Returns a number that JSON can hold unchanged, and anything else as text."""
     if isinstance(metric, numbers.Real) and not isinstance(metric, bool) and math.isfinite(metric):
         return int(metric) if isinstance(metric, numbers.Integral) else float(metric)
     return str(metric)

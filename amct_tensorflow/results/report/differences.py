@@ -1,4 +1,4 @@
-"""Two runs side by side, also as text and as JSON."""
+"""Compares two runs, with output as text and as JSON."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Row:
-    """Something that both runs have, in words; None where one has it not."""
+    """A value of both runs, in words; None in a run without it."""
 
     name: str
     a: str | None
@@ -25,7 +25,7 @@ class Row:
 
 @dataclass(frozen=True)
 class LayerState:
-    """What became of a layer in a run; see ``Layer`` and ``Activation``."""
+    """The state of a layer in a run; see ``Layer`` and ``Activation``."""
 
     int8: bool
     scale: float | None
@@ -35,7 +35,7 @@ class LayerState:
 
     @classmethod
     def of(cls, layer: Layer) -> "LayerState":
-        """Returns that of a layer."""
+        """Returns the state of a layer."""
         activation = layer.activation
         return cls(
             layer.int8,
@@ -56,7 +56,7 @@ class LayerDifference:
 
     @property
     def in_kind(self) -> bool:
-        """Whether one run has it in int8, and the other has not."""
+        """Whether only one of the runs has it in int8."""
         return self.a is None or self.b is None or self.a.int8 != self.b.int8
 
 
@@ -68,10 +68,10 @@ class Differences:
         version: of the format.
         a: path of the one report.
         b: path of the other.
-        outcome: how they ended.
+        outcome: the outcomes.
         settings: settings, versions and hashes that differ.
         layers: layers that differ, first those that only one run has in int8.
-        equal_layers: number of layers that do not.
+        equal_layers: number of layers that do not differ.
     """
 
     version: int
@@ -172,7 +172,7 @@ def format_differences(differences: Differences, width: int | None = None) -> st
 
 
 def _cell(value: str | None) -> str:
-    """Returns a setting, of a digest no more than tells it from others."""
+    """Returns a setting; a digest is shortened."""
     if value is None:
         return "none"
     return f"{value[:12]}..." if len(value) == 64 and " " not in value else printable(value)

@@ -1,4 +1,4 @@
-"""What a report holds: every number that its page shows, and nothing that needs the run again.
+"""The content of a report: all numbers of its page.
 
 These classes are the format of report.json; docs/report.md describes each key.
 """
@@ -35,7 +35,7 @@ class Outcome:
         original: metric of the original model; text where JSON has no such number.
         all_quantized: with every layer that was to be quantized.
         saved: of the saved model.
-        interrupted: whether the search was broken off, and the best model until then was saved.
+        interrupted: whether the search was interrupted, so that the best model until then was saved.
     """
 
     target_met: bool
@@ -79,7 +79,7 @@ class Ranking:
 
     Attributes:
         sensitivity: name of the sensitivity that was asked for.
-        of_outputs: whether it looked at the outputs of the model; else at those of each layer.
+        of_outputs: whether it compared the outputs of the model; else those of each layer.
     """
 
     sensitivity: str
@@ -103,7 +103,7 @@ class Activation:
         scale: step of the quantized values.
         offset: their zero point.
         clip: the smallest and the largest value that they can stand for.
-        observed: what calibration saw; None if an earlier version calibrated.
+        observed: the histogram of calibration; None if an earlier version calibrated.
         clipped: share of the observed values beyond the clip; likewise.
     """
 
@@ -139,7 +139,7 @@ class Layer:
         name: its name.
         type: its op type.
         int8: whether the saved model quantizes it.
-        why: what kept it in float; None if nothing did.
+        why: the kind of reason why it is in float; None if it is not.
         reason: the same in words.
         evaluation: in which evaluation it was in float first; None if it was not rolled back.
         multiply_accumulates: for one image; None if that is not known.
@@ -188,13 +188,13 @@ class FloatScaling:
 
 @dataclass(frozen=True)
 class ChangedImage:
-    """An image that the saved model takes for something else than the original one.
+    """An image whose prediction differs between the original and the saved model.
 
     Attributes:
         number: which image of the evaluator's it is, from 0.
-        label: what it shows.
-        before: what the original model takes it for.
-        after: what the saved model takes it for.
+        label: its label.
+        before: the prediction of the original model.
+        after: the prediction of the saved model.
         picture: the image as a data URI.
     """
 
@@ -228,7 +228,7 @@ class ChangedImages:
 
 @dataclass(frozen=True)
 class Size:
-    """What the model takes before and after.
+    """The size of the model before and after.
 
     Attributes:
         original_bytes: of the frozen original model.
@@ -297,19 +297,19 @@ class SaturatedExport:
 
 @dataclass(frozen=True)
 class Export:
-    """What was exported, and how it compares with the quantized model as TensorFlow simulates it.
+    """An exported model, compared with the simulation of the quantized model in TensorFlow.
 
     Attributes:
-        format: to what.
+        format: its format.
         file: its name.
         file_bytes: its size.
         images: on how many images it was compared.
         simulation: metrics of the quantized model, by name.
-        exported: those of what was exported.
+        exported: metrics of the exported model, by name.
         kl: mean KL divergence between their outputs, in nats.
         agreement: share of the images for which both say the same.
         weight_bits: how many bits its weights have.
-        this_processor: how its runtime computes it by default on a processor that saturates products of bytes.
+        this_processor: the result of its runtime by default, on a processor that saturates products of bytes.
         layers: what it says of single layers.
     """
 

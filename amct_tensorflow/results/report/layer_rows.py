@@ -1,4 +1,4 @@
-"""What a report says of each layer."""
+"""Describes each layer for a report."""
 
 import math
 
@@ -50,7 +50,7 @@ def _describe(layer: InspectedLayer, result: SearchResult) -> Layer:
 
 
 def _why(layer: InspectedLayer, result: SearchResult) -> tuple[Why | None, int | None, str | None]:
-    """Returns why a layer stayed in float, in which evaluation it was so first, and both in words."""
+    """Returns why a layer stayed in float, the evaluation in which it first was, and the reason in words."""
     quantized = result.saved.configuration.get(layer.name)
     if quantized:
         return None, None, None
@@ -83,9 +83,9 @@ def _histogram(summary: ActivationSummary) -> Histogram:
 
 
 def _share_outside(summary: ActivationSummary, scale: float, low: float, high: float) -> float:
-    """Returns which share of the values is clipped, as far as a histogram tells: where a bin's middle lies outside.
+    """Returns the share of values that are clipped, by the bins of a histogram whose middle lies outside.
 
-    Half a step beyond the clip is rounded, not clipped.
+    Half a step beyond the clip counts as inside, since it is rounded.
     """
     edges = np.linspace(summary.lowest, summary.highest, len(summary.counts) + 1)
     middles = (edges[1:] + edges[:-1]) / 2

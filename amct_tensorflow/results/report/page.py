@@ -1,4 +1,4 @@
-"""Pages: templates filled with the numbers of a report, in one file each that needs nothing else."""
+"""Renders a report as a page, a single file that needs no other."""
 
 import base64
 import hashlib
@@ -33,7 +33,7 @@ def render_report(report: Report) -> str:
 
 
 def render(template: str, **values: object) -> str:
-    """Fills a template; every text in ``values`` is escaped, as names may be a stranger's."""
+    """Fills a template; every text in ``values`` is escaped, as names may come from anybody's file."""
     environment = _environment()
     script = _LOADER.get_source(environment, "page.js")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

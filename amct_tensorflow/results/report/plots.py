@@ -1,4 +1,4 @@
-"""The figures of the page, as SVG that belongs into it.
+"""Draws the figures of the page, as inline SVG.
 
 All are ``WIDTH`` by ``HEIGHT`` units, drawn on whole units, with y pointing down.
 """
@@ -48,8 +48,8 @@ def draw(name: str, description: str, paint: Callable[["Axes"], None]) -> str:
     """Draws a figure; equal figures give equal text.
 
     Args:
-        name: tells its ids from those of other figures in the page.
-        description: what a screen reader says instead of it.
+        name: prefix of its ids, which must be unique in the page.
+        description: the text for screen readers.
         paint: draws into the axes.
 
     Returns:
@@ -185,8 +185,8 @@ class HistogramSketch:
     Attributes:
         path: its outline; heights are logarithms of the counts.
         clip: x of the lower and of the upper end of the clip.
-        low: what the left edge stands for.
-        high: what the right edge stands for.
+        low: the value at the left edge.
+        high: the value at the right edge.
     """
 
     path: str
@@ -202,8 +202,8 @@ class RangesSketch:
     Attributes:
         path: their outline.
         zero: y of zero.
-        low: what the bottom stands for.
-        high: what the top stands for.
+        low: the value at the bottom.
+        high: the value at the top.
     """
 
     path: str
@@ -213,7 +213,7 @@ class RangesSketch:
 
 
 def sketch_histogram(activation: Activation) -> HistogramSketch | None:
-    """Draws what was observed; None if nothing is known of it."""
+    """Draws a histogram; None if there is none."""
     seen = activation.observed
     if seen is None or not seen.counts:
         return None

@@ -1,4 +1,4 @@
-"""What a run ran with, and how to come to the same result again."""
+"""Describes with what a run ran, and how to reproduce its result."""
 
 import hashlib
 import os
@@ -19,11 +19,11 @@ _GIB = 2**30
 
 
 def log_environment(arguments: Mapping[str, object], hashes: Mapping[str, str]) -> None:
-    """Writes to the log file, not to the console, what could explain a result.
+    """Logs, to the file only, the arguments, versions and hashes of a run.
 
     Args:
-        arguments: what the caller asked for.
-        hashes: per thing that determines the result, its SHA-256.
+        arguments: the arguments of the caller.
+        hashes: the SHA-256 of whatever determines the result, by name.
     """
     logger = log_for("environment", console=False)
     for line in _lines():
@@ -61,7 +61,7 @@ def describe_reproduction(
     quantized: bytes,
     images: int | None,
 ) -> Reproduction:
-    """Returns how to come to the same result.
+    """Returns how to reproduce a result.
 
     Args:
         original: SHA-256 of the file of the float model, by its path; empty if it has none.
@@ -87,10 +87,9 @@ def describe_reproduction(
 
 
 def command_line(arguments: Sequence[str], programs: Path) -> str:
-    """Returns a command as people type it.
+    """Returns a command as a user would type it.
 
-    Where Python and programs of its environment lie is nobody's business. What changes how a run comes to its result,
-    but not the result, goes.
+    Paths of Python and of programs in its environment are left out, as are options that do not change the result.
     """
     python, *rest = _with_effect(arguments)
     if rest and Path(rest[0]).parent == programs:
@@ -114,7 +113,7 @@ def _with_effect(arguments: Sequence[str]) -> list[str]:
 
 
 def _said(value: object) -> str:
-    """Returns what was asked for as text; of an object of the user's only its class."""
+    """Returns an argument as text; of a user's object only its class."""
     if isinstance(value, (str, int, float)) or value is None:
         return str(value)
     if isinstance(value, (list, tuple)):
@@ -133,7 +132,7 @@ def _versions() -> dict[str, str]:
 
 
 def digest_of_file(path: str | Path) -> dict[str, str]:
-    """Returns the SHA-256 of a file by its path; nothing if it is none."""
+    """Returns the SHA-256 of a file by its path; nothing if there is no such file."""
     digest = hashlib.sha256()
     try:
         with Path(path).open("rb") as file:

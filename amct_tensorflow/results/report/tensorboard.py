@@ -1,4 +1,4 @@
-"""A report as event files for TensorBoard, which need not be installed: functions that call it are not used."""
+"""Writes a report as event files for TensorBoard, which need not be installed."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from amct_tensorflow.results.report.document import Activation, Report
 
 
 def _metadata(plugin: str, data_class: int) -> tf.compat.v1.SummaryMetadata:
-    """Returns what tells TensorBoard which of its plugins shows a value."""
+    """Returns the metadata that selects TensorBoard's plugin for a value."""
     data = tf.compat.v1.SummaryMetadata.PluginData(plugin_name=plugin)
     return tf.compat.v1.SummaryMetadata(plugin_data=data, data_class=data_class)
 

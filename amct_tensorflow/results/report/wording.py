@@ -1,4 +1,4 @@
-"""Numbers and sentences of a report, as people read them."""
+"""Formats numbers, and writes the sentences of a report."""
 
 from markupsafe import Markup
 
@@ -37,7 +37,7 @@ def size(value: int | None) -> str:
 
 
 def verdict(outcome: Outcome) -> str:
-    """Says in one line whether the target is met, and by how much."""
+    """Returns in one line whether the target is met, and by how much."""
     loss = outcome.loss
     if loss is None:
         said = "the loss is not finite"
@@ -52,18 +52,18 @@ def verdict(outcome: Outcome) -> str:
 
 
 def bounds(interval: Interval) -> str:
-    """Says between what the loss lies."""
+    """Returns the confidence interval of the loss, in words."""
     ends = f"{number(interval.lower, 3)} to {number(interval.upper, 3)}"
     return f"{100 * interval.confidence:.0f} % confidence: {ends}, from {interval.images} images"
 
 
 def breakable(name: str) -> Markup:
-    """Returns the name of a layer, escaped, which may go on in a new line behind each of its slashes."""
+    """Returns the escaped name of a layer, with line breaks allowed behind its slashes."""
     return Markup("/<wbr>").join(name.split("/"))
 
 
 def remarks(report: Report) -> list[str]:
-    """Says what has to be known about the verdict."""
+    """Returns remarks on the verdict."""
     outcome, found = report.outcome, []
     if outcome.interrupted:
         found.append("The search was interrupted; this is the best model until then.")
@@ -94,7 +94,7 @@ def _certainty(outcome: Outcome, interval: Interval, target: float) -> list[str]
 
 
 def damage_meaning(ranking: Ranking) -> str:
-    """Says what the damage of a layer is."""
+    """Explains how the damage of a layer was measured."""
     if not ranking.of_outputs and ranking.sensitivity == "OutputDivergence":
         ranking = Ranking("CosineSimilarity", False)
     if ranking.sensitivity == "OutputDivergence":
