@@ -1,4 +1,4 @@
-"""What evaluators of image classifiers have in common; derive yours from ``ClassifierEvaluator``, or write your own.
+"""The base class of evaluators of image classifiers.
 
 Your class says what a record holds for the model::
 
@@ -27,7 +27,7 @@ _PICTURE_SIZE = 96
 
 
 class Classified(NamedTuple):
-    """Images that a model classified: per image the label with the highest score, and its own, int64 [images]."""
+    """Classified images: per image the label with the highest score, and the true label, int64 [images]."""
 
     predictions: np.ndarray
     labels: np.ndarray
@@ -64,7 +64,7 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
         self._predictions: np.ndarray | None = None
 
     def load(self, features: dict[str, tf.Tensor], height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns a record's image as the model takes it, float32 [height, width, 3], and its label; to be overridden.
+        """Returns the preprocessed image of a record, float32 [height, width, 3], and its label; to be overridden.
 
         Args:
             features: the features of the record, by key.
@@ -110,7 +110,7 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
         return float(super().join_shares([100.0 * (result.predictions == result.labels) for result in results]))
 
     def identity(self) -> dict[str, Any]:
-        """Returns what the results depend on beside the file of the class, so that a run is not resumed otherwise."""
+        """Returns what results depend on beside the code; only a run with the same is resumed."""
         return {
             "dataset": [
                 [Path(file).name, Path(file).stat().st_size, count] for file, count in self.dataset.counts.items()
@@ -198,10 +198,10 @@ def _small(encoded: tf.Tensor) -> bytes:
 
 @contextmanager
 def _batches_fit(batch_size: int) -> Iterator[None]:
-    """Says what to do if there is not enough memory.
+    """Turns an error for lack of memory into one that says what to do.
 
     Raises:
-        EvaluatorError: there is not.
+        EvaluatorError: there is not enough memory.
     """
     try:
         yield

@@ -202,9 +202,9 @@ def save_model(pb_model: str, outputs: list[str], record_file: str, save_path: s
 def convert_model(pb_model: str, outputs: list[str], record_file: str, save_path: str) -> None:
     """Writes the quantized model for factors that the user computed.
 
-    Arguments and errors are those of ``save_model``; biases are not corrected. Where the weight scales of a layer fit
-    its weights only without the BatchNorm behind it, or only with it, that is how it is taken, whatever the record's
-    ``skip_fusion`` says; a warning names such layers, and those that fit neither way. Scales that cannot serve a layer
+    Arguments and errors are those of ``save_model``; biases are not corrected. If the weight scales of a layer fit its
+    weights only with the BatchNorm folded in, or only without, the layer is fused accordingly, whatever the record's
+    ``skip_fusion`` says. A warning names such layers, and those that fit neither way. Scales that cannot serve a layer
     are replaced or widened, and a line of the log says so; see ``record.served_factors``.
     """
     _check_save_arguments("convert_model", pb_model, outputs, record_file, save_path)
@@ -314,9 +314,9 @@ def quantize_preprocess(graph: tf.Graph, config_file: str, record_file: str, out
     what the inputs of layers are divided. The graph's values do not change. Call ``quantize_model`` next, on a fresh
     graph, with the same record.
 
-    Balanced is what can be without changing what the model computes: tensors that only layers yield and read, through
-    sums, ReLU and pooling. ``dmq_balancer_param`` of the configuration says which layers ask for it, and how strongly;
-    if none does, all layers that are quantized do, with 0.5. A warning names each layer that asks in vain.
+    Tensors are balanced that only layers yield and read, through sums, ReLU and pooling, so that the model computes the
+    same. ``dmq_balancer_param`` of the configuration says which layers ask for it, and with which strength; if none
+    does, all quantized layers are balanced with 0.5. A warning names each layer that cannot be balanced.
 
     Args:
         graph: float graph in inference form; it gets nodes that observe.

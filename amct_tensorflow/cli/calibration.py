@@ -67,7 +67,7 @@ def _run(arguments: Namespace) -> int:
 
 
 def _evaluator(arguments: Namespace, batch_num: int) -> "CheckedEvaluator":
-    """Returns what runs the batches."""
+    """Returns the evaluator that runs the batches."""
     from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
     from amct_tensorflow.search.evaluator_file import CalibratingEvaluator, load_evaluator
     from amct_tensorflow.search.graph_evaluator import GraphEvaluator

@@ -56,7 +56,7 @@ def find_dilations(view: GraphView, outputs: Collection[str]) -> list[Dilation]:
 
 
 def write_dilations(editor: GraphEditor, dilations: Sequence[Dilation]) -> None:
-    """Lets convolutions dilate, instead of what stands around them."""
+    """Lets convolutions dilate, in place of the nodes around them."""
     for each in dilations:
         for name, rates in each.rates.items():
             node = NodeDef()
@@ -78,7 +78,7 @@ def write_dilations(editor: GraphEditor, dilations: Sequence[Dilation]) -> None:
 
 @dataclass(frozen=True)
 class _Phases:
-    """What is known of a value between.
+    """A value in phases.
 
     Attributes:
         axes: which axes were dealt out.
@@ -95,7 +95,7 @@ class _Phases:
 
 @dataclass(frozen=True)
 class _Between:
-    """What lies between.
+    """The nodes between.
 
     Attributes:
         convolutions: the convolutions, each with what it reads.
@@ -139,7 +139,7 @@ def _find(view: GraphView, opening: NodeDef, order: Sequence[NodeDef], outputs: 
 def _follow(
     view: GraphView, opening: NodeDef, count: int, order: Sequence[NodeDef], outputs: Collection[str]
 ) -> _Between | None:
-    """Returns what lies behind a node that deals out some axes; None if something there does not treat all alike."""
+    """Follows phases from a node that deals them out; None if a node in between does not treat all positions alike."""
     known = {str(opening.name): _Phases(tuple(range(1, count + 1)))}
     convolutions, closings = [], []
     for node in order:
@@ -157,7 +157,7 @@ def _follow(
 
 
 def _behind(view: GraphView, node: NodeDef, read: Sequence[_Phases], known: Collection[str]) -> _Phases | None:
-    """Returns what a node makes of phases; None if it does not treat all positions alike."""
+    """Returns the phases at the output of a node; None if it does not treat all positions alike."""
     first = read[0]
     if data_format(node) != "NHWC" or any((each.axes, each.added) != (first.axes, first.added) for each in read):
         return None
@@ -185,7 +185,7 @@ def _can_dilate(view: GraphView, node: NodeDef, read: Sequence[_Phases]) -> bool
 
 
 def _with_axis(view: GraphView, node: NodeDef, read: _Phases) -> _Phases | None:
-    """Returns what ExpandDims makes of phases; a negative axis is counted in what the convolution behind it reads."""
+    """Returns the phases behind an ExpandDims; a negative axis counts in the input of the convolution behind it."""
     axis, rank = view.constant(node.input[1]), _rank_of_reader(view, node)
     if axis is None or axis.size != 1 or rank is None:
         return None
@@ -194,7 +194,7 @@ def _with_axis(view: GraphView, node: NodeDef, read: _Phases) -> _Phases | None:
 
 
 def _without_axes(view: GraphView, node: NodeDef, read: _Phases) -> _Phases | None:
-    """Returns what Squeeze makes of phases; a negative axis is counted in what the convolution before it yields."""
+    """Returns the phases behind a Squeeze; a negative axis counts in the output of the convolution before it."""
     dims, rank = list(attribute(node, "squeeze_dims").list.i), _rank_of_source(view, node)
     if not dims or rank is None:
         return None
@@ -251,7 +251,7 @@ def _rates(node: NodeDef, read: _Phases, block: Sequence[int]) -> list[int]:
 
 
 def _same_pads(view: GraphView, node: NodeDef, rates: Sequence[int]) -> list[tuple[int, int]]:
-    """Returns what ``SAME`` pads, per axis of the window."""
+    """Returns the padding of ``SAME``, per axis of the window."""
     window = _window(view, node)
     assert window is not None
     totals = [(length - 1) * rate for length, rate in zip(window, rates[1:-1], strict=True)]
@@ -259,7 +259,7 @@ def _same_pads(view: GraphView, node: NodeDef, rates: Sequence[int]) -> list[tup
 
 
 def _pads_of(node: NodeDef, read: _Phases, pads: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Returns what is padded, per axis of the window."""
+    """Returns the padding, per axis of the window."""
     padded = dict(zip(read.axes, pads, strict=True))
     return [padded.get(axis, (0, 0)) for axis in range(1, _rank(node) - 1)]
 
@@ -273,6 +273,6 @@ def _block(view: GraphView, node: NodeDef) -> tuple[int, ...] | None:
 
 
 def _amounts(view: GraphView, node: NodeDef) -> tuple[tuple[int, int], ...] | None:
-    """Returns what is padded, or cropped, before and behind each axis."""
+    """Returns the padding or cropping before and behind each axis."""
     amounts = view.constant(node.input[2 if node.op.endswith("ND") else 1])
     return None if amounts is None else tuple((int(before), int(behind)) for before, behind in amounts.reshape(-1, 2))

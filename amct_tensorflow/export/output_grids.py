@@ -135,7 +135,7 @@ def _end(view: GraphView, name: str, outputs: Collection[str]) -> tuple[str, Cli
 
 
 def _readings(view: GraphView, name: str, outputs: Collection[str]) -> Iterator[ActivationFactors | str]:
-    """Yields what reads a value, seen through what only moves it: factors of quantizers, and the op types of others."""
+    """Yields the readers of a value, through nodes that only move it: factors of quantizers, op types of others."""
     if name in outputs:
         yield "the caller"
     for reader in _readers(view, name):

@@ -72,11 +72,11 @@ def in_original_layout(
 def bias_in_file(
     layer: QuantizedLayer, own: np.ndarray | None, behind: Sequence[np.ndarray], anywhere: Sequence[np.ndarray]
 ) -> np.ndarray | None:
-    """Returns what a file adds to the channels of a layer; None if nothing.
+    """Returns the bias of a layer in a file; None if there is none.
 
     Args:
         layer: the layer.
-        own: what its operator adds itself.
+        own: the bias input of its operator.
         behind: the constants that are added to what it yields.
         anywhere: those that are added to anything; a bias may stand behind ops that move what the layer yields.
     """
@@ -91,7 +91,7 @@ def _is(found: np.ndarray, bias: np.ndarray) -> bool:
 
 
 def _differences(layer: QuantizedLayer, found: WrittenLayer) -> list[str]:
-    """Returns what of a layer differs."""
+    """Returns the differences of a layer."""
     differs = []
     if layer.weights is not None:
         if found.weights is None or not np.array_equal(found.weights, layer.weights):

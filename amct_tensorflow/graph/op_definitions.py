@@ -1,4 +1,4 @@
-"""What TensorFlow says of an op type."""
+"""TensorFlow's definitions of op types."""
 
 from collections.abc import Iterator
 

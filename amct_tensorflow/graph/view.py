@@ -79,7 +79,7 @@ def attribute(node: NodeDef, name: str) -> AttrValue:
 
 
 def static_shapes(graph: tf.Graph) -> dict[str, Shape]:
-    """Returns what TensorFlow knows of the shapes of a graph, by full tensor name; tensors of any rank are left out."""
+    """Returns the static shapes of a graph, by full tensor name; tensors of unknown rank are left out."""
     tensors = [tensor for operation in graph.get_operations() for tensor in operation.outputs]
     return {tensor.name: tuple(tensor.shape) for tensor in tensors if tensor.shape.rank is not None}
 
@@ -105,7 +105,7 @@ class GraphView:
 
         Args:
             graph_def: the graph.
-            shapes: what is known of the shapes of its tensors, by full name.
+            shapes: the known shapes of its tensors, by full name.
         """
         self.graph_def = graph_def
         self._shapes = dict(shapes or {})

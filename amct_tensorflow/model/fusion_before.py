@@ -27,7 +27,7 @@ from amct_tensorflow.ops.traits import Elementwise
 
 
 class _Front(NamedTuple):
-    """The affine nodes in front of some layers, the first of them first, and which input of that one is its data."""
+    """The affine nodes in front of some layers, in order, and the data input of the first."""
 
     affine: Affine
     nodes: tuple[NodeDef, ...] = ()

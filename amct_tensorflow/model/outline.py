@@ -71,7 +71,7 @@ def one_image_shapes(view: GraphView, names: Collection[str], images: int = 1) -
 
 
 def _outline(view: GraphView, node: NodeDef, images: int) -> NodeDef:
-    """Returns what tells the shapes of a node, without weights, numbers of images, and what goes round in loops."""
+    """Returns a node for shape inference: without weights, without a number of images, and outside its loop."""
     if has(node.op, Fed):
         shape = tf.TensorShape(attribute(node, "shape").shape if "shape" in node.attr else None)
         if shape.rank and shape[0] is None:

@@ -105,7 +105,7 @@ _Coefficients = tuple[np.ndarray | float, np.ndarray | float]
 def _binary(
     of_data: Callable[[np.ndarray], _Coefficients], of_constant: Callable[[np.ndarray], _Coefficients] | None
 ) -> Read:
-    """Returns what reads an op of ``x`` and a constant.
+    """Returns a reader of ops of ``x`` and a constant.
 
     Args:
         of_data: returns scale and shift from the constant where ``x`` is the first operand.

@@ -1,1 +1,1 @@
-"""From a float model to a quantized one: configuration, calibration, record, graph."""
+"""Quantization: configuration, algorithms, calibration, record, and the quantized graph."""

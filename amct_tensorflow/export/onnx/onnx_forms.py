@@ -34,8 +34,8 @@ class Form:
 
     Attributes:
         op: its name there.
-        layout: brings weights into the layout that they have there.
-        channel_axis: the axis of that which counts the output channels.
+        layout: brings weights into its layout.
+        channel_axis: the axis of the output channels in that layout.
     """
 
     op: str

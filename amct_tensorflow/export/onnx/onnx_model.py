@@ -43,7 +43,7 @@ class OnnxModel:
 
     Attributes:
         model: the ModelProto.
-        weights: per layer whose weights it holds as integers, the name of that tensor.
+        weights: per layer with integer weights, the name of their tensor.
         nodes: per quantized layer, its node.
         ends: per quantized layer, the tensor with its output.
         adds: per sum of the plan that is in 8 bits, its node.
@@ -266,7 +266,7 @@ class _Writer:
         return float(value.reshape(())) if value is not None and value.size == 1 else None
 
     def _hand_on(self, tensor: str, grid: ActivationFactors) -> str:
-        """Puts a tensor on a grid, behind what clips it if that is not superfluous there; returns what is read."""
+        """Puts a tensor on a grid, behind its clips unless the grid clips alike; returns the tensor to read."""
         clips, together = self._clips(tensor)
         if clips:
             end = str(clips[-1].output[0])

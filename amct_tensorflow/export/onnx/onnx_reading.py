@@ -14,7 +14,7 @@ from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 
 
 def read_onnx_layers(content: bytes, layers: Mapping[str, QuantizedLayer]) -> dict[str, WrittenLayer]:
-    """Returns what is found of layers with weights.
+    """Returns the layers with weights.
 
     Args:
         content: the serialized ModelProto.
@@ -37,7 +37,7 @@ class _Reader:
         ]
 
     def read(self, layer: QuantizedLayer) -> WrittenLayer:
-        """Returns what is found of a layer."""
+        """Returns a layer as the file holds it."""
         name = INT8_WEIGHTS.format(layer.name)
         values, node = self._file.constant(name), self._layer(name)
         if values is None or node is None:
@@ -57,13 +57,13 @@ class _Reader:
         )
 
     def _layer(self, weights: str) -> Any | None:
-        """Returns the node that reads what the integers of weights stand for."""
+        """Returns the node that reads the dequantized weights."""
         (node,) = self._file.readers(weights) or (None,)
         readers = [] if node is None else self._file.readers(node.output[0])
         return readers[0] if len(readers) == 1 else None
 
     def _value(self, tensor: str) -> np.ndarray | None:
-        """Returns a constant, or what constant integers stand for."""
+        """Returns a constant, or dequantized constant integers."""
         maker = self._makers.get(tensor)
         if maker is None or maker.op_type != "DequantizeLinear":
             return self._file.constant(tensor)

@@ -17,7 +17,7 @@ _BRINGING_BACK = ("Convert", "Subtract", "Multiply")
 
 
 def read_openvino_layers(model: Any, layers: Mapping[str, QuantizedLayer]) -> dict[str, WrittenLayer]:
-    """Returns what is found of layers with weights.
+    """Returns the layers with weights.
 
     Args:
         model: the model as OpenVINO reads it from the files.
@@ -59,7 +59,7 @@ def _read(layer: QuantizedLayer, weights: Any | None, added: list[tuple[Any, np.
 
 
 def _chain_behind(constant: Any) -> Iterator[Any]:
-    """Yields what stands behind the integers of weights, up to the operation that computes the layer."""
+    """Yields the operations behind the integers of weights, up to the one that computes the layer."""
     operation = constant
     while operation is constant or _type(operation) in (*_MOVING, *_BRINGING_BACK):
         operation = next(iter(operation.output(0).get_target_inputs())).get_node()
@@ -78,7 +78,7 @@ def _grid(operation: Any) -> ActivationFactors | None:
 
 
 def _value(operation: Any) -> np.ndarray | None:
-    """Returns a constant, or what constant integers stand for; None if an operation yields no constant."""
+    """Returns a constant, or dequantized constant integers; None if an operation yields no constant."""
     if _type(operation) == "Constant":
         return np.asarray(operation.data)
     if _type(operation) not in (*_MOVING, *_BRINGING_BACK):

@@ -36,8 +36,8 @@ class Form:
     Attributes:
         op: its name there.
         version: the least that takes int8.
-        layout: brings weights into the layout that they have there.
-        channel_axis: the axis of that which counts the output channels.
+        layout: brings weights into its layout.
+        channel_axis: the axis of the output channels in that layout.
         data: which input carries the activations; weights are input 1.
         bias: which carries the bias.
         per_channel: whether a scale for all weights must be written once per channel.

@@ -280,7 +280,7 @@ class _Writer:
         return self._quantized[key]
 
     def _float_on_grid(self, tensor: int, grid: ActivationFactors) -> int:
-        """Returns what the integers of a float tensor on a grid stand for."""
+        """Returns a float tensor rounded to a grid."""
         key = (tensor, grid)
         if key not in self._floats:
             integers = self._on_grid(tensor, grid)

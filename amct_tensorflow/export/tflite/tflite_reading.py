@@ -12,7 +12,7 @@ from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 
 
 def read_tflite_layers(content: bytes, layers: Mapping[str, QuantizedLayer]) -> dict[str, WrittenLayer]:
-    """Returns what is found of the layers whose weights a file has in int8.
+    """Returns the layers whose weights a file has in int8.
 
     Args:
         content: the flatbuffer.
@@ -52,7 +52,7 @@ def _read(editor: TfliteEditor, operator: Any, layer: QuantizedLayer, brought_ba
 
 
 def _in_float(editor: TfliteEditor, index: int) -> np.ndarray | None:
-    """Returns what the integers of a bias stand for, or the floats that it is."""
+    """Returns a bias, dequantized if the file has integers."""
     values, parameters = editor.values(index), editor.tensor(index).quantization
     if values is None or parameters is None or parameters.scale is None:
         return values

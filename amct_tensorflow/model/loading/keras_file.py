@@ -88,7 +88,7 @@ def _objects(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _foreign_name(described: dict[str, Any]) -> str | None:
-    """Returns what a description of a class or function calls it, unless it is part of Keras or describes neither."""
+    """Returns the name in a description of a class or function that is not part of Keras; else None."""
     if "module" not in described or "class_name" not in described:
         return None
     module, name = described["module"], described["class_name"]

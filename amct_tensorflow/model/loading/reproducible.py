@@ -42,7 +42,7 @@ def reproducible(graph_def: GraphDef, outputs: Sequence[str]) -> GraphDef:
 
 
 def needed_nodes(nodes: Mapping[str, NodeDef], outputs: Sequence[str]) -> list[str]:
-    """Returns what outputs depend on, each node behind those it reads (but for the edges that close a loop)."""
+    """Returns the nodes on which outputs depend, each after those that it reads (but for edges that close a loop)."""
     found: dict[str, bool] = {}  # whether its inputs are done
     order: list[str] = []
     waiting = list(reversed(outputs))

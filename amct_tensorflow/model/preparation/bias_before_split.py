@@ -53,7 +53,7 @@ def _reshape(graph: PreparedGraph, node: NodeDef) -> NodeDef | None:
 
 
 def _bias(view: GraphView, node: NodeDef, reshape: NodeDef) -> np.ndarray | None:
-    """Returns what a node adds to each channel before a Reshape, [channels].
+    """Returns the bias that a node adds to each channel before a Reshape, [channels].
 
     None if it adds no constant per channel, or one that gives the sum another shape than the Reshape has.
     """

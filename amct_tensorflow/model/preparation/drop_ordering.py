@@ -4,10 +4,9 @@
       |                                         becomes
       +-^-> Identity <-- x
 
-A control edge means something if what it waits for has an effect on what is computed, or if it tells in which branch
-or loop a node runs. Others keep alive what nothing reads: Keras makes its outputs wait for every variable, and for
-every loop. Nor does a check or a message mean anything to the function of a graph; what only waits for one does not
-bring it along.
+A control edge has a meaning if the node that it waits for affects values, or if it tells in which branch or loop a node
+runs. Others keep unread nodes alive: Keras makes its outputs wait for every variable, and for every loop. Checks and
+messages do not affect values either, and are dropped with the edges to them.
 """
 
 from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
@@ -41,7 +40,7 @@ def drop_ordering(graph: PreparedGraph) -> PreparedGraph:
 
 
 def _meaningful_to_wait_for(view: GraphView) -> set[str]:
-    """Returns the nodes inside loops and branches, those that have an effect, and those that such a one precedes."""
+    """Returns the nodes inside loops and branches, the nodes with an effect, and the nodes behind one."""
     library = view.graph_def.library
     effects = [node.name for node in view.nodes.values() if _has_effect(node, library, frozenset())]
     return view.downstream(effects) | view.uncertain_nodes

@@ -4,7 +4,7 @@
     epsilon  ------^         gamma ---^                      becomes      Mul(x, Const)
 
 TensorFlow itself computes the values, once. The constant takes the name of the node whose value it is. TensorFlow's own
-optimizer is not used for this: what else it rewrites, and how it names what it makes, differs between its versions.
+optimizer is not used: its other rewrites, and its names, differ between versions.
 """
 
 from collections.abc import Collection, Mapping
@@ -34,7 +34,7 @@ _SMALL = 1 << 14
 def fold_constants(graph: PreparedGraph, but: Collection[str] = ()) -> PreparedGraph:
     """Replaces by constants the nodes that follow from constants, as far as others read them.
 
-    What TensorFlow cannot compute stays as it is: the outputs may do without it.
+    Values that TensorFlow cannot compute stay as they are; the outputs may not need them.
 
     Args:
         graph: the graph.

@@ -40,7 +40,7 @@ def inline_functions(graph: PreparedGraph) -> PreparedGraph:
 
 
 class _Call(NamedTuple):
-    """A call, what it calls, what it says of the types of that, and which of its inputs is the first argument."""
+    """A call: the called function, the attributes that fix its types, and the input that is the first argument."""
 
     name: str
     function: FunctionDef

@@ -40,7 +40,7 @@ def _is_float32(node: NodeDef) -> bool:
 
 
 def _gamma(graph: PreparedGraph, editor: GraphEditor, node: NodeDef) -> str | None:
-    """Returns what a BatchNorm multiplies by, ones if nothing; None if it is not known how many."""
+    """Returns the gamma of a BatchNorm, ones if it has none; None if the number of channels is not known."""
     *_, beta, gamma = data_inputs(node.input)
     if attribute(node, "scale_after_normalization").b:
         return str(gamma)

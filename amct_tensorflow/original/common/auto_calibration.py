@@ -1,4 +1,4 @@
-"""What clients derive their evaluators, strategies and sensitivities from."""
+"""The base classes of clients' evaluators, strategies and sensitivities."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which tensors of the caller's graph must be kept to compute every quantized layer's input again."""
+"""Finds the tensors of the caller's graph from which the inputs of all quantized layers can be computed."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -37,7 +37,7 @@ def replay_sources(
 
     Args:
         view: the fused graph.
-        callers: its nodes that the caller's graph has, too, and that yield the same there.
+        callers: its nodes that the caller's graph has with the same values.
         inputs: per layer to quantize what it reads, and per other node those of its inputs to quantize, as GraphDef
             writes them.
         outputs: nodes that are to be computed as well.
@@ -82,15 +82,15 @@ def replay_sources(
 
 
 def _yields_own_data(view: GraphView, name: str) -> bool:
-    """Tells whether what a node yields does not follow from its inputs alone."""
+    """Tells whether a node yields data of its own, that is, values that its inputs do not determine."""
     return _has_own_data(view.nodes[name], view.graph_def.library, frozenset())
 
 
 def _has_own_data(node: NodeDef, library: FunctionDefLibrary, callers: frozenset[str]) -> bool:
-    """Tells it of a node of a graph or of a function; ``callers`` are the functions around it.
+    """Tells the same of a node in a graph or in a function; ``callers`` are the functions around it.
 
-    TensorArrays and stacks have a state, too, but one that each run of the graph makes anew; and what calls functions
-    has one only if these have. What yields nothing, such as a NoOp, yields no data.
+    TensorArrays and stacks have a state, but each run makes it anew. A call has one only if its functions have. A node
+    without outputs, such as a NoOp, yields no data.
     """
     if has(node.op, Call):
         called = set(functions_named(node)) - callers
@@ -104,10 +104,10 @@ def _has_own_data(node: NodeDef, library: FunctionDefLibrary, callers: frozenset
 
 
 def _ends(view: GraphView, own: AbstractSet[str]) -> set[str]:
-    """Returns the nodes at which what others yield can be kept instead of them.
+    """Returns the nodes at which values can be kept in place of given ones.
 
-    What nodes inside loops and branches yield is kept where it leaves these; and lists of tensors, tables and the like
-    where numbers come out of them.
+    Values inside loops and branches are kept where they leave these; lists of tensors, tables and the like where
+    numbers come out of them.
     """
     ends = _first_outside(view, own & view.uncertain_nodes, view.uncertain_nodes)
     waiting = [*own, *ends]
@@ -130,13 +130,13 @@ def _is_flow(edge: Consumer) -> bool:
 
 
 def _first_outside(view: GraphView, names: Iterable[str], inside: Collection[str]) -> set[str]:
-    """Returns the nodes through which what nodes inside loops and branches yield leaves them."""
+    """Returns the nodes through which values of nodes inside loops and branches leave these."""
     followers = {edge.node.name for name in view.downstream(names, inside) for edge in view.consumers(name)}
     return followers - set(inside)
 
 
 def fed_tensors(view: GraphView, tensors: Iterable[str]) -> list[str]:
-    """Returns what the caller feeds for some tensors: full names of placeholders, and of what iterators yield.
+    """Returns the tensors that the caller feeds for some tensors: full names of placeholders and of iterators' outputs.
 
     Args:
         view: the caller's graph.

@@ -1,1 +1,1 @@
-"""What to quantize and how: config.json and the simplified configuration."""
+"""The configuration: config.json, and its simplified form."""

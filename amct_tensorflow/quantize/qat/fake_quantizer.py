@@ -1,4 +1,4 @@
-"""The nodes that fake quantization in training, and what lies behind them."""
+"""Recognizes fake quantizers, and finds their readers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ def is_fake_quantizer(node: NodeDef) -> bool:
 
 
 def as_fake_quantizer(view: GraphView, node: NodeDef) -> FakeQuantizer | None:
-    """Returns what a node is as a fake quantizer; None if it is none, or has a range that only a run tells."""
+    """Returns a node as a fake quantizer; None if it is none, or its range is not constant."""
     if not is_fake_quantizer(node):
         return None
     if node.op == "FakeQuantWithMinMaxArgs":
@@ -77,7 +77,7 @@ def readers(view: GraphView, name: str) -> Iterator[Consumer]:
 
 
 def moves(edge: Consumer) -> bool:
-    """Tells whether what arrives on an edge is passed on as it is."""
+    """Tells whether the reader of an edge passes its value on unchanged."""
     return _keeps_values(edge.node) and edge.input_index == 0
 
 

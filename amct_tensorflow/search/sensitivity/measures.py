@@ -34,7 +34,7 @@ class SensitivityBase:
         return self
 
     def output_measure(self, outputs: int) -> "OutputMeasure":
-        """Returns what takes the outputs of the model, so many, batch by batch."""
+        """Returns a measure that takes that many outputs of the model, batch by batch."""
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""Scores sets of quantized layers by how far they move the model's outputs, on the inputs seen in calibration.
+"""Scores sets of quantized layers by the divergence of the model's outputs, on the inputs of calibration.
 
 One switchable graph in one session serves every set; no label, no evaluator and no new graph is needed. A set is run
 from the last entry point before the first layer in which it differs from a base set, whose values at the entry points
@@ -38,7 +38,7 @@ _LARGEST_REFERENCE = 1 << 28
 class Measure(Protocol):
     """Takes the outputs of the float model, and those of a candidate, batch by batch.
 
-    One that has an attribute ``takes_parts`` which is true takes parts of batches, too, which need less memory.
+    A measure with a true attribute ``takes_parts`` takes parts of batches, too, which need less memory.
     """
 
     def add(self, reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> None:
@@ -198,7 +198,7 @@ class SwitchableModel:
             return list(self._runner.run(list(fetches), {**batch, **self._switches(quantized, fed)}))
 
     def _switches(self, quantized: Collection[str], fed: tuple[int, np.ndarray] | None) -> dict[tf.Tensor, Any]:
-        """Returns what is given beside a batch: which layers are quantized, and the values at an entry point."""
+        """Returns the feeds beside a batch: which layers are quantized, and the values at an entry point."""
         entered = -1 if fed is None else fed[0]
         feeds = {tensor: _nothing(tensor) for tensor in self._fed}
         if fed is not None:

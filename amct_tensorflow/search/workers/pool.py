@@ -106,7 +106,7 @@ class Pool(Protocol):
         """Gives an idle worker a task, and the candidate if the worker does not have it yet."""
 
     def wait(self, seconds: float) -> Sequence[Event]:
-        """Returns what has happened, as soon as something has; nothing, if nothing does for so long."""
+        """Returns events as soon as there are any; nothing after ``seconds`` without one."""
 
     def close(self) -> None:
         """Ends all workers, even in the middle of a task."""

@@ -73,7 +73,7 @@ class ProcessPool:
         self._send(worker, (task, candidate))
 
     def wait(self, seconds: float) -> Sequence[Event]:
-        """Returns what the processes have sent, and which of them have died."""
+        """Returns the events that the processes have sent, and the deaths of others."""
         workers = {each.connection: worker for worker, each in self._processes.items()}
         return [self._receive(workers[connection]) for connection in wait(list(workers), seconds)]  # type: ignore[index]
 

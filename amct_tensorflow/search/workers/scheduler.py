@@ -198,7 +198,7 @@ class Scheduler:
             evaluation.waiting.clear()
 
     def _tell_of_empty(self, results: Sequence[Any]) -> None:
-        """Says once that workers have nothing to do."""
+        """Logs once that some workers have nothing to do."""
         empty = sum(isinstance(result, Sized) and len(result) == 0 for result in results)
         if empty and not self._told_of_empty:
             self._told_of_empty = True

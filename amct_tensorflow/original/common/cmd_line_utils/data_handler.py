@@ -1,4 +1,4 @@
-"""What clients read raw data with."""
+"""The reader of raw data for clients."""
 
 from amct_tensorflow.data.raw_batches import load_data
 
