@@ -24,7 +24,7 @@ def conv(x, weights, name):
 
 
 def residual():
-    """A residual stream of 16 channels, of which one is 50 times as large, and its readers' weights are as small."""
+    """A residual path of 16 channels, of which one is 50 times as large, and its readers' weights are as small."""
     loud = np.ones(16, np.float32)
     loud[LOUD] = 50
     x = conv(tf1.placeholder(tf.float32, [None, 8, 8, 3], name="x"), normal((3, 3, 3, 16), 2, 0.3) * loud, "stem")
@@ -191,7 +191,7 @@ def test_nothing_to_balance_is_said(tmp_path, monkeypatch, messages):
 
 
 def test_other_outputs_are_refused(model):
-    """The values of the stream are balanced ones; they must not be what the user gets."""
+    """The values of the residual path are balanced ones; they must not be what the user gets."""
     name = next(node.input[0] for node in build(residual).node if node.name == "last")
     step(amct.quantize_preprocess)
     step(amct.quantize_model)

@@ -77,4 +77,4 @@ def test_raw_files(main, capsys, workdir):
         documents.append(json.loads(capsys.readouterr().out))
     assert [each["data"]["batches"] for each in documents] == [3, 1]
     one, other = (each["divergence"] for each in documents)
-    assert one == pytest.approx(other, rel=1e-3)  # however the images are cut into batches
+    assert one == pytest.approx(other, rel=1e-3)  # however the images are split into batches

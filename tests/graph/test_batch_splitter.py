@@ -1,4 +1,4 @@
-"""Batches are cut into parts only where layers read the same values from parts as from the whole."""
+"""Batches are split into parts only where layers read the same values from parts as from the whole."""
 
 import numpy as np
 import pytest

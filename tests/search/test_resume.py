@@ -26,7 +26,7 @@ STATES = "accuracy_based_auto_calibration_state"
 OPTIONS = {"strategy": "PredictiveSearch", "sensitivity": "OutputDivergence"}
 
 
-class Cut(KeyboardInterrupt):
+class Interrupted(KeyboardInterrupt):
     """Stands for whatever ends a run."""
 
 
@@ -115,13 +115,20 @@ def reference(done):
 
 @pytest.mark.parametrize(
     ("at", "error"),
-    [(0, Cut()), (1, Cut()), (2, Cut()), (3, Cut()), (2, EvaluatorError("lost connection")), (2, OSError("disk full"))],
+    [
+        (0, Interrupted()),
+        (1, Interrupted()),
+        (2, Interrupted()),
+        (3, Interrupted()),
+        (2, EvaluatorError("lost connection")),
+        (2, OSError("disk full")),
+    ],
 )
 def test_it_goes_on_where_it_was_cut_off(task, reference, at, error):
     arguments, limit = task
     expected, evaluated = reference
     first = Repeatable(limit, at, error)
-    with pytest.raises((Cut, EvaluatorError)):
+    with pytest.raises((Interrupted, EvaluatorError)):
         calibrate(arguments, first, **OPTIONS)
     second = Repeatable(limit)
     result = calibrate(arguments, second, resume=True, **OPTIONS)
@@ -136,11 +143,11 @@ def test_the_best_result_so_far_is_saved_if_it_is_interrupted(task, reference, m
     arguments, limit = task
     expected, _ = reference
     for at in (0, 1):
-        with pytest.raises(Cut):
-            calibrate(arguments, Repeatable(limit, at, Cut()), **OPTIONS)
+        with pytest.raises(Interrupted):
+            calibrate(arguments, Repeatable(limit, at, Interrupted()), **OPTIONS)
         assert contents(Path()) == expected
-    evaluator = Repeatable(limit, 2, Cut())
-    with pytest.raises(Cut):
+    evaluator = Repeatable(limit, 2, Interrupted())
+    with pytest.raises(Interrupted):
         calibrate(arguments, evaluator, **OPTIONS)
     history = json.loads((LOG_DIR / "accuracy_based_auto_calibration_record.json").read_text())
     assert len(history) == 1
@@ -152,8 +159,8 @@ def test_the_best_result_so_far_is_saved_if_it_is_interrupted(task, reference, m
 def test_without_resume_nothing_old_is_used(task, reference):
     arguments, limit = task
     _, evaluated = reference
-    with pytest.raises(Cut):
-        calibrate(arguments, Repeatable(limit, 3, Cut()), **OPTIONS)
+    with pytest.raises(Interrupted):
+        calibrate(arguments, Repeatable(limit, 3, Interrupted()), **OPTIONS)
     evaluator = Repeatable(limit)
     calibrate(arguments, evaluator, **OPTIONS)
     assert evaluator.evaluated == evaluated
@@ -162,8 +169,8 @@ def test_without_resume_nothing_old_is_used(task, reference):
 def test_another_target_or_strategy_uses_the_same_evaluations(task, reference):
     """They decide which models are evaluated, not what the evaluations give."""
     arguments, limit = task
-    with pytest.raises(Cut):
-        calibrate(arguments, Repeatable(limit, 3, Cut()), **OPTIONS)
+    with pytest.raises(Interrupted):
+        calibrate(arguments, Repeatable(limit, 3, Interrupted()), **OPTIONS)
     evaluator = Repeatable(limit * 100)
     result = calibrate(arguments, evaluator, resume=True)
     assert evaluator.evaluated == [] and result.target_met and result.evaluations == 2

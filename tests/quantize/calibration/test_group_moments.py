@@ -1,4 +1,4 @@
-"""Streams whose channels one scale would lose are balanced unasked."""
+"""Equalization groups whose small channels one scale would lose are balanced unasked."""
 
 import json
 from pathlib import Path

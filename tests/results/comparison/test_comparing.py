@@ -61,7 +61,7 @@ def test_errors_at_the_ends():
 
 @given(st.lists(st.tuples(*[st.floats(-100, 100, width=16)] * 2), min_size=2, max_size=8), st.integers(1, 7))
 def test_batches_sum_up(pairs, cut):
-    """However the values are cut into batches, the error is the same."""
+    """However the values are split into batches, the error is the same."""
     expected, actual = np.asarray(pairs, np.float32).T
     whole, split = TensorError(), TensorError()
     whole.add(expected, actual)

@@ -148,8 +148,8 @@ def bottlenecks():
 def test_nothing_is_a_float_between_layers_with_relu6(scale):
     """Where a quantizer clips to less than 6, it limits; where it reaches further, bytes are limited instead."""
     ops = Integers(bottlenecks, images(4, 8, 8, 6), offset=-9, scale=scale).check()
-    assert ops.count("AscendQuant") == 3  # the two streams, and the classes
-    assert ops.count("AddV2") == 3 + (0 if has_matrix_product() else 2)  # of zero points; and of streams
+    assert ops.count("AscendQuant") == 3  # the two residual paths, and the classes
+    assert ops.count("AddV2") == 3 + (0 if has_matrix_product() else 2)  # of zero points; and of residual paths
     assert not {"Relu6", "AscendDequant"} & set(ops)
     assert ops.count("Minimum") == (4 if scale == 0.04 else 0)
 

@@ -1,4 +1,4 @@
-"""How far outputs move: values worked out by hand, and that it does not matter how images are cut into parts."""
+"""How far outputs move: values worked out by hand, and that it does not matter how images are split into parts."""
 
 import math
 

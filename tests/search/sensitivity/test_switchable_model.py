@@ -156,7 +156,7 @@ def test_what_is_small_is_run_in_one_piece():
 
 
 def test_outputs_that_several_frames_make_are_not_taken_from_parts(small_parts):
-    """Calibration, which looks at layers alone, does cut this batch."""
+    """Calibration, which looks at layers alone, does split this batch."""
 
     def make():
         x = tf1.placeholder(tf.float32, [None, 5], name="input")

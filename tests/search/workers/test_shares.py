@@ -1,4 +1,4 @@
-"""Shares: together they are the whole, in order, and cut no batch."""
+"""Shares: together they are the whole, in order, and split no batch."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st
