@@ -209,7 +209,7 @@ def _without_axes(view: GraphView, node: NodeDef, read: _Phases) -> _Phases | No
 def _rank_of_reader(view: GraphView, node: NodeDef) -> int | None:
     """Returns how many axes the convolution has that reads a node, perhaps behind what keeps its shape."""
     while not has(node.op, Convolution):
-        readers = [edge.node for edge in view.consumers(node.name) if not view.is_control(edge)]
+        readers = view.readers(node.name)
         if not readers or not _keeps_shape(readers[0]):
             return None
         node = readers[0]

@@ -7,20 +7,21 @@ there are no factors, and the range is observed. If no layer follows, the output
 few images would clip the scores of others.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.export.dilation import Dilation
 from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.ops import has, trait
-from amct_tensorflow.ops.clips import NO_CLIP, Clip
-from amct_tensorflow.ops.effects import as_clip
-from amct_tensorflow.ops.traits import Concatenation, Moves, PutsTogether, Sum
+from amct_tensorflow.ops import has
+from amct_tensorflow.ops.clips import Clip
+from amct_tensorflow.ops.effects import as_clip, keeps_order
+from amct_tensorflow.ops.traits import PutsTogether, Sum
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.quantize.quantized import ascend_ops
-from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, read_quantizer
+from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
+from amct_tensorflow.quantize.quantized.quantizer_readers import readers_of
 
 # The factors of layers serve sums, too, if they hold so much of the observed range; on the networks in
 # benchmarks/README.md they hold 0.87 and more.
@@ -79,7 +80,7 @@ def find_outputs_of_layers(
 def _closing(view: GraphView, name: str, outputs: Collection[str], together: Collection[str]) -> str | None:
     """Returns the node that alone reads a value, and puts its phases together; None if there is none."""
     while name not in together:
-        readers = _readers(view, name)
+        readers = view.readers(name)
         if len(readers) != 1 or name in outputs or not _is_passed(view, readers[0]):
             return None
         name = str(readers[0].name)
@@ -87,13 +88,7 @@ def _closing(view: GraphView, name: str, outputs: Collection[str], together: Col
 
 
 def _is_passed(view: GraphView, node: NodeDef) -> bool:
-    return _only_shapes(node) or has(node.op, PutsTogether) or as_clip(node, view.constant) is not None
-
-
-def _only_shapes(node: NodeDef) -> bool:
-    """Tells whether a node yields the same values in the same order, as a Squeeze between a Conv1D and its clip."""
-    moves = trait(node.op, Moves)
-    return moves is not None and moves.keeps_order
+    return keeps_order(node) or has(node.op, PutsTogether) or as_clip(node, view.constant) is not None
 
 
 def output_of(view: GraphView, name: str, outputs: Collection[str]) -> Output:
@@ -104,51 +99,16 @@ def output_of(view: GraphView, name: str, outputs: Collection[str]) -> Output:
         name: the node.
         outputs: its output operators.
     """
-    end, clip = _end(view, name, outputs)
-    readings = set(_readings(view, end, outputs))
-    quantizers = {each for each in readings if isinstance(each, ActivationFactors)}
-    others = {str(each) for each in readings - quantizers}
-    factors = next(iter(quantizers)) if len(quantizers) == 1 else None
-    grid = None if others else factors
-    beside_sums = factors if others and all(has(op, Sum) for op in others) else None
-    behind = view.downstream([end])
-    is_final = not any(view.nodes[name].op == ascend_ops.QUANT for name in behind)
-    return Output(end, clip, grid, beside_sums, is_final)
-
-
-def _end(view: GraphView, name: str, outputs: Collection[str]) -> tuple[str, Clip]:
-    """Returns the last of the clips that alone read a value, perhaps in another shape, and their common range.
-
-    A value in 8 bits must not be rounded before it is clipped. Without a clip, the end is the value itself.
-    """
-    end, together = name, NO_CLIP
-    value, readers = name, _readers(view, name)
-    while value not in outputs and len(readers) == 1:
-        (reader,) = readers
-        clip = as_clip(reader, view.constant)
-        if clip is None and not _only_shapes(reader):
-            break
-        value, readers = str(reader.name), _readers(view, reader.name)
-        if clip is not None:
-            end, together = value, together.then(clip[0])
-    return end, together
-
-
-def _readings(view: GraphView, name: str, outputs: Collection[str]) -> Iterator[ActivationFactors | str]:
-    """Yields the readers of a value, through nodes that only move it: factors of quantizers, op types of others."""
-    if name in outputs:
-        yield "the caller"
-    for reader in _readers(view, name):
-        if reader.op == ascend_ops.QUANT:
-            yield read_quantizer(reader).grid
-        elif has(reader.op, Moves) or has(reader.op, Concatenation):
-            yield from _readings(view, reader.name, outputs)
-        else:
-            yield str(reader.op)
-
-
-def _readers(view: GraphView, name: str) -> list[NodeDef]:
-    return [edge.node for edge in view.consumers(name) if not view.is_control(edge)]
+    readers = readers_of(view, name, outputs, through_moves=True)
+    beside_sums = readers.grid if readers.others and all(has(op, Sum) for op in readers.others) else None
+    behind = view.downstream([readers.end])
+    return Output(
+        end=readers.end,
+        clip=readers.clip,
+        grid=None if readers.others else readers.grid,
+        beside_sums=beside_sums,
+        is_final=not any(view.nodes[name].op == ascend_ops.QUANT for name in behind),
+    )
 
 
 def grids_of_outputs(

@@ -64,5 +64,5 @@ def make_barrier(name: str, tensor: str) -> NodeDef:
 
 def behind_barrier(view: GraphView, node: NodeDef) -> NodeDef:
     """Returns the barrier that alone reads a node, or the node itself if there is none."""
-    readers = [edge.node for edge in view.consumers(node.name) if not view.is_control(edge)]
+    readers = view.readers(node.name)
     return readers[0] if len(readers) == 1 and readers[0].op == BARRIER else node

@@ -149,6 +149,10 @@ class GraphView:
         """Returns every edge that leaves node ``name``, control edges included."""
         return self._consumers.get(name, ())
 
+    def readers(self, name: str) -> list[NodeDef]:
+        """Returns the nodes that read an output of node ``name``, one as often as it does."""
+        return [edge.node for edge in self.consumers(name) if not self.is_control(edge)]
+
     def is_control(self, consumer: Consumer) -> bool:
         """Tells whether an edge is a control edge."""
         return str(consumer.node.input[consumer.input_index]).startswith("^")

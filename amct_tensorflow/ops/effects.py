@@ -1,4 +1,4 @@
-"""Returns the effect of a node on its data, by the traits of its op type: a clip, an affine map, moved channels."""
+"""Returns the effect of a node on its data, by the traits of its op type: a clip, an affine map, a move."""
 
 from collections.abc import Callable
 
@@ -10,6 +10,7 @@ from amct_tensorflow.ops.affine import Affine, PerChannelAffine
 from amct_tensorflow.ops.channels import ChannelMove, Channels, Homogeneous
 from amct_tensorflow.ops.clips import Clip, Clips
 from amct_tensorflow.ops.op_table import trait
+from amct_tensorflow.ops.traits import Moves
 
 
 def as_affine(view: GraphView, node: NodeDef, data: str, channels: Channels) -> Affine | None:
@@ -47,6 +48,12 @@ def factors_behind(view: GraphView, node: NodeDef, channels: Channels) -> Channe
     """
     passing = trait(node.op, Homogeneous) or trait(node.op, ChannelMove)
     return passing.behind(view, node, channels) if passing is not None else None
+
+
+def keeps_order(node: NodeDef) -> bool:
+    """Tells whether a node yields the same values in the same order, as between a Conv1D and what clips it."""
+    moves = trait(node.op, Moves)
+    return moves is not None and moves.keeps_order
 
 
 def as_clip(node: NodeDef, constant: Callable[[str], np.ndarray | None]) -> tuple[Clip, str] | None:

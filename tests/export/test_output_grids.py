@@ -5,10 +5,8 @@ import pytest
 import tensorflow as tf
 from graphs import build, calibrate_and_save, normal, tf1
 
-from amct_tensorflow.export.onnx.onnx_model import is_clipped_by
 from amct_tensorflow.export.output_grids import find_outputs_of_layers, grids_of_outputs
 from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.ops.clips import Clip
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.quantize.quantized.quantized_layer import read_layers
 
@@ -105,25 +103,6 @@ def test_integers_and_factors_are_those_of_the_model(found):
         np.testing.assert_allclose(product, layer.deq_scale, rtol=2e-7)  # one rounding each
         assert layer.weights.dtype == np.int8
         np.testing.assert_array_equal(np.rint(layer.float_weights / layer.weight_scale), layer.weights)
-
-
-@pytest.mark.parametrize(
-    ("clip", "scale", "offset", "expected"),
-    [
-        (Clip(0, np.inf), 0.1, -128, True),
-        (Clip(0, np.inf), 0.1, -127, False),  # -0.1 is a value of the grid
-        (Clip(0, 6), 6 / 255, -128, True),
-        (Clip(0, 6), 6.1 / 255, -128, False),
-        (Clip(0, 6), 5 / 255, -128, True),
-        (Clip(0, 6), 5 / 255, -100, False),
-        (Clip(0, 4), 4 / 255, -128, True),
-        (Clip(0, 4), 5 / 255, -128, False),
-        (Clip(-1, 1), 1 / 128, 0, True),
-        (Clip(-1, 1), 1 / 127, 0, False),
-    ],
-)
-def test_clips_that_a_grid_makes_superfluous(clip, scale, offset, expected):
-    assert is_clipped_by(clip, ActivationFactors(float(np.float32(scale)), offset)) == expected
 
 
 @pytest.mark.parametrize("bounds", [(0, 4), (-1, 1)])

@@ -20,18 +20,6 @@ from amct_tensorflow.ops.clips import NO_CLIP, Clip
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 
-# Rounding a scale to float32 may take the end of a range beyond that of a clip by so much, relatively; it is far below
-# a step.
-_TOLERANCE = 1e-6
-
-
-def is_clipped_by(clip: Clip, grid: ActivationFactors) -> bool:
-    """Tells whether the 256 values of a grid all lie in the range of a clip."""
-    lowest, highest = grid.limits
-    slack = _TOLERANCE * (highest - lowest)
-    return lowest >= clip.lowest - slack and highest <= clip.highest + slack
-
-
 _POOLS = ("AveragePool", "GlobalAveragePool")
 # Runtimes have int8 kernels of these that yield float.
 _FLOAT_OUTPUT = ("MatMul", "Gemm")
@@ -270,7 +258,7 @@ class _Writer:
         clips, together = self._clips(tensor)
         if clips:
             end = str(clips[-1].output[0])
-            if is_clipped_by(together, grid) and not self._editor.is_output(end):
+            if grid.repeats(together) and not self._editor.is_output(end):
                 for node in clips:
                     self._editor.remove(node)
                 self._editor.redirect(end, tensor)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from amct_tensorflow.ops.clips import Clip
 from amct_tensorflow.quantize.algorithms.distribution import Distribution
 from amct_tensorflow.quantize.algorithms.scales import SCALE_OF_NOTHING, SMALLEST_SCALE, symmetric_scale
 
@@ -41,6 +42,15 @@ class ActivationFactors:
     def limits(self) -> tuple[float, float]:
         """The least and the greatest value that it has an integer of."""
         return (_QUANT_MIN - self.offset) * self.scale, (_QUANT_MAX - self.offset) * self.scale
+
+    def integer_of(self, value: float) -> int:
+        """Returns what AscendQuant makes of a value, which may be infinite."""
+        steps = np.rint(np.float32(value) * self.inverse)
+        return int(np.clip(steps + self.offset, _QUANT_MIN, _QUANT_MAX))
+
+    def repeats(self, clip: Clip) -> bool:
+        """Tells whether the integers of values are those of the clipped values, so that the clip is superfluous."""
+        return self.integer_of(clip.lowest) == _QUANT_MIN and self.integer_of(clip.highest) == _QUANT_MAX
 
 
 def asymmetric_factors(lowest: float, scale: float) -> ActivationFactors:

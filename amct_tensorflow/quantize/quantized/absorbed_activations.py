@@ -13,10 +13,11 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.names import FusedName, QuantizedName
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import attribute, const_value, parse_tensor_name
+from amct_tensorflow.graph.view import const_value, parse_tensor_name
 from amct_tensorflow.ops.clips import Clip
 from amct_tensorflow.ops.effects import as_clip
 from amct_tensorflow.quantize.quantized.ascend_ops import QUANT
+from amct_tensorflow.quantize.quantized.quantized_layer import read_quantizer
 
 
 def absorb_activations(
@@ -84,8 +85,4 @@ def _passes_on(node: NodeDef, outputs: Collection[str]) -> bool:
 
 def _repeats(reader: NodeDef, clip: Clip) -> bool:
     """Tells whether a reader is a quantizer whose integers a clip does not change."""
-    if reader.op != QUANT or len(reader.input) != 1:
-        return False
-    scale, offset = np.float32(attribute(reader, "scale").f), attribute(reader, "offset").f
-    lowest, highest = (np.rint(np.float32(bound) * scale) + offset for bound in clip)
-    return bool(lowest <= -128 and highest >= 127)
+    return reader.op == QUANT and len(reader.input) == 1 and read_quantizer(reader).grid.repeats(clip)

@@ -117,7 +117,7 @@ def _result(view: GraphView, node_map: NodeMap, dequantizer: str) -> tuple[str, 
     """Follows the value of a layer to a node that reproduces an original one; nothing else may go into it."""
     node = view.nodes[dequantizer]
     while node.name not in node_map.values:
-        readers = [edge.node for edge in view.consumers(node.name) if not view.is_control(edge)]
+        readers = view.readers(node.name)
         if len(readers) != 1 or readers[0].op == ascend_ops.QUANT or _varying_inputs(view, readers[0]) != 1:
             return dequantizer, None
         node = readers[0]

@@ -3,7 +3,7 @@
     AscendQuant -> Conv2D -> BiasAdd -> AscendDequant -> AscendQuant -> ...    becomes
     AscendQuant -> Cast -> _FusedQuantizedConv2D -> _FusedQuantizedConv2D -> ...
 
-If all readers of a layer are quantizers with one scale and zero point 0, perhaps behind a Relu6, the kernel itself
+If all readers of a layer are quantizers with one scale and zero point 0, perhaps behind clips, the kernel itself
 yields their bytes, with no floats in between. Otherwise it yields values; if these are only added to others of the same
 shape, as in a residual path, the kernel adds them, too.
 """
@@ -23,8 +23,7 @@ from amct_tensorflow.ops import has, trait
 from amct_tensorflow.ops.traits import Elementwise, PerImage, Reduction, Sum
 from amct_tensorflow.search.integers import integer_nodes
 from amct_tensorflow.search.integers.integer_nodes import Scope
-from amct_tensorflow.search.integers.kernel_layer import KernelLayer
-from amct_tensorflow.search.integers.reader_grids import find_reading, only_readers
+from amct_tensorflow.search.integers.kernel_layer import KernelLayer, requantization
 
 
 class FirstAxes:
@@ -111,12 +110,12 @@ class _Rewrite:
     def _compute(self, layer: KernelLayer) -> None:
         scope = Scope(self._editor, layer.name)
         data = self._data(layer)
-        reading = find_reading(self._view, layer.quantized.dequantizer, self._outputs)
-        if reading is None:
+        to = requantization(self._view, layer.quantized, self._outputs)
+        if to is None:
             self._yield_values(scope, layer, data)
             return
-        result = integer_nodes.requantized(scope, layer, data, reading.scale, reading.highest)
-        for quantizer in reading.quantizers:
+        result = integer_nodes.requantized(scope, layer, data, to)
+        for quantizer in to.quantizers:
             self._bytes[quantizer] = result
             # Whoever else reads the quantizer goes on to get what it yielded.
             plain = integer_nodes.integers_of(Scope(self._editor, quantizer), result)
@@ -144,7 +143,8 @@ class _Rewrite:
 
     def _addition(self, layer: KernelLayer) -> NodeDef | None:
         """Returns the only reader of a product of matrices if it adds a tensor of the same shape to its values."""
-        readers = only_readers(self._view, layer.quantized.dequantizer, self._outputs)
+        name = layer.quantized.dequantizer
+        readers = self._view.readers(name) if name not in self._outputs else []
         if len(readers) != 1 or not has(readers[0].op, Sum) or not layer.is_product:
             return None
         node = readers[0]

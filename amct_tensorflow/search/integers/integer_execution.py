@@ -29,8 +29,7 @@ from amct_tensorflow.search.integers import integer_nodes
 from amct_tensorflow.search.integers.availability import why_no_integer_kernels
 from amct_tensorflow.search.integers.execution_graph import execution_graph
 from amct_tensorflow.search.integers.integer_nodes import Scope
-from amct_tensorflow.search.integers.kernel_layer import KernelLayer, find_kernel_layers
-from amct_tensorflow.search.integers.reader_grids import Reading, find_reading
+from amct_tensorflow.search.integers.kernel_layer import KernelLayer, Requantization, find_kernel_layers, requantization
 
 # Values may differ by so much of the greatest one: some roundings of a float32.
 _ROUNDING = 2.0**-20
@@ -85,8 +84,7 @@ def check_layers(
     """
     editor = GraphEditor(view)
     sides = {
-        name: _add(editor, layer, find_reading(view, layer.quantized.dequantizer, outputs))
-        for name, layer in layers.items()
+        name: _add(editor, layer, requantization(view, layer.quantized, outputs)) for name, layer in layers.items()
     }
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(editor.graph_def(), name="")
@@ -105,15 +103,15 @@ class _Sides(NamedTuple):
     bytes: tuple[str, str] | None
 
 
-def _add(editor: GraphEditor, layer: KernelLayer, reading: Reading | None) -> _Sides:
+def _add(editor: GraphEditor, layer: KernelLayer, to: Requantization | None) -> _Sides:
     """Adds nodes that compute a layer in integers from its quantizer's output in the simulation."""
     scope = Scope(editor, layer.name)
     quantized = layer.quantized
     data = integer_nodes.bytes_of(Scope(editor, quantized.quantizer.name), quantized.quantizer.name, layer)
     made = None
-    if reading is not None:
-        result = integer_nodes.requantized(scope, layer, data, reading.scale, reading.highest)
-        made = integer_nodes.integers_of(scope, result), reading.quantizers[0]
+    if to is not None:
+        result = integer_nodes.requantized(scope, layer, data, to)
+        made = integer_nodes.integers_of(scope, result), to.quantizers[0]
     sums = integer_nodes.plain_sums(scope, integer_nodes.sums(scope, layer, data))
     return _Sides((sums, quantized.sums), (integer_nodes.values(scope, layer, data), quantized.dequantizer), made)
 

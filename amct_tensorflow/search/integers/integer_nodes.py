@@ -16,10 +16,11 @@ from amct_tensorflow.ops.sliding import spatial
 from amct_tensorflow.search.integers.kernel_layer import (
     CONVOLUTION,
     DEPTHWISE_CONVOLUTION,
+    HIGHEST_BYTE,
     MATRIX_PRODUCT,
     KernelLayer,
+    Requantization,
 )
-from amct_tensorflow.search.integers.reader_grids import HIGHEST_BYTE
 
 _SCOPE = "in_integers"
 
@@ -74,19 +75,23 @@ def integers_of(scope: Scope, data: str) -> str:
     return scope.add("plain", "Bitcast", [data], T=tf.quint8, type=tf.uint8)
 
 
-def requantized(scope: Scope, layer: KernelLayer, data: str, scale: float, highest: int = HIGHEST_BYTE) -> str:
+def requantized(scope: Scope, layer: KernelLayer, data: str, to: Requantization) -> str:
     """Adds nodes that compute a layer and quantize its values for a reader with zero point 0; returns bytes.
 
-    They are ``clip(rint(sums * (deq_scale * scale)), 0, highest)``: TensorFlow multiplies the two factors in the
+    They are ``clip(rint(sums * (deq_scale * factor)), lowest, highest)``: TensorFlow multiplies the two factors in the
     simulation, too, so that at most the last digit of the product differs.
     """
-    factors = layer.deq_scale * np.float32(scale)
-    limits = [scope.floats("lowest_output", 0), scope.floats("highest_output", HIGHEST_BYTE)]
-    result = _convolution(scope, layer, data, factors, ["BiasAdd", "Relu", "Requantize"], tf.quint8, limits)
-    if highest == HIGHEST_BYTE:
+    factors = layer.deq_scale * to.factor
+    ends = [scope.floats("lowest_output", 0), scope.floats("highest_output", HIGHEST_BYTE)]
+    result = _convolution(scope, layer, data, factors, ["BiasAdd", "Relu", "Requantize"], tf.quint8, ends)
+    bounds = [("Minimum", to.highest, HIGHEST_BYTE), ("Maximum", to.lowest, 0)]
+    limits = [(op, bound) for op, bound, end in bounds if bound != end]
+    if not limits:
         return result
-    limit = scope.const("limit", np.array(highest, np.uint8))
-    limited = scope.add("limited", "Minimum", [integers_of(scope, result), limit], T=tf.uint8)
+    limited = integers_of(scope, result)
+    for op, bound in limits:
+        limit = scope.const("limit", np.array(bound, np.uint8))
+        limited = scope.add("limited", op, [limited, limit], T=tf.uint8)
     return scope.add("limited_bytes", "Bitcast", [limited], T=tf.uint8, type=tf.quint8)
 
 

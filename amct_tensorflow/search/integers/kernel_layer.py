@@ -8,6 +8,7 @@ smaller excess means smaller errors. So the smaller zero point is chosen, and re
 get unsigned bytes.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,13 +16,14 @@ import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework import kernels  # there is no public way to ask which kernels there are
 
-from amct_tensorflow.graph.names import LayerName
+from amct_tensorflow.graph.names import LayerName, QuantizedName
 from amct_tensorflow.graph.view import GraphView, Shape, attribute
 from amct_tensorflow.ops import trait
 from amct_tensorflow.ops.channels import data_format
 from amct_tensorflow.ops.sliding import margins, spatial
 from amct_tensorflow.ops.traits import IntegerKernel
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, read_layers
+from amct_tensorflow.quantize.quantized.quantizer_readers import readers_of
 
 CONVOLUTION = "_FusedQuantizedConv2D"
 DEPTHWISE_CONVOLUTION = "_FusedQuantizedDepthwiseConv2D"
@@ -40,7 +42,48 @@ def has_kernel(op: str) -> bool:
 
 
 _INT32 = np.iinfo(np.int32)
+# What AscendQuant calls the offset of unsigned bytes whose zero point is 0.
+_OFFSET = -128
 _NO_MARGINS = ((0, 0), (0, 0))
+
+
+HIGHEST_BYTE = 255
+
+
+@dataclass(frozen=True)
+class Requantization:
+    """How a kernel hands the values of a layer on as bytes.
+
+    Attributes:
+        quantizers: the quantizers that would make these bytes, all of them alike.
+        factor: what they multiply by.
+        lowest: the least byte that they yield.
+        highest: the greatest byte that they yield.
+    """
+
+    quantizers: tuple[QuantizedName, ...]
+    factor: np.float32
+    lowest: int
+    highest: int
+
+
+def requantization(view: GraphView, layer: QuantizedLayer, outputs: Collection[str]) -> Requantization | None:
+    """Returns how a kernel hands the values of a layer on as bytes; None if it must yield the values themselves.
+
+    The bytes of a kernel are unsigned, and have the zero point 0.
+
+    Args:
+        view: the quantized model.
+        layer: the layer.
+        outputs: nodes whose own value is requested.
+    """
+    readers = readers_of(view, layer.dequantizer, outputs, through_moves=False)
+    grid = readers.grid
+    if readers.others or grid is None or grid.offset != _OFFSET:
+        return None
+    lowest, highest = (grid.integer_of(bound) - _OFFSET for bound in readers.clip)
+    names = tuple(quantizer.name for quantizer in readers.quantizers)
+    return Requantization(names, grid.inverse, lowest, highest)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,15 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from graphs import SMALL_NET_LAYERS, build, normal, small_net, tf1
-from hypothesis import given
-from hypothesis import strategies as st
 
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.nodes import make_barrier, make_const
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.model.fusion import fuse
-from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.quantize.quantized.builder import quantize_graph
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan, layer_deq_scale, nearest_integers
 from amct_tensorflow.quantize.quantized.quantized_layer import read_layers, stored_weights
@@ -142,15 +139,3 @@ def test_what_is_no_layer_is_refused(damage):
     damage({node.name: node for node in graph_def.node})
     with pytest.raises(ModelError, match="is no part of a quantized layer as this version writes it"):
         read_layers(GraphView(graph_def))
-
-
-@given(st.floats(min_value=2.0**-120, max_value=2.0**120, width=32))
-def test_the_inverse_survives_being_read_back(scale):
-    """A quantizer holds ``1 / scale``; whoever takes the scale from there gets the same inverse again."""
-    stored = ActivationFactors(scale, 0).inverse
-    assert ActivationFactors(float(np.float32(1) / stored), 0).inverse == stored
-
-
-def test_limits_are_the_values_of_the_least_and_the_greatest_integer():
-    assert ActivationFactors(0.5, -128).limits == (0, 127.5)
-    assert ActivationFactors(0.25, 28).limits == (-39, 24.75)

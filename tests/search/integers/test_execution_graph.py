@@ -154,6 +154,38 @@ def test_nothing_is_a_float_between_layers_with_relu6(scale):
     assert ops.count("Minimum") == (4 if scale == 0.04 else 0)
 
 
+@pytest.mark.parametrize(
+    ("clips", "limits"),
+    [
+        ((tf.nn.relu, lambda y, name: tf.minimum(y, 4.0, name=name)), {"Minimum": 100}),
+        ((lambda y, name: tf.maximum(y, -1.0, name=name),), {}),
+        ((lambda y, name: tf.minimum(y, 4.0, name=name), tf.nn.relu6), {"Minimum": 100}),
+        ((lambda y, name: tf.clip_by_value(y, 0.6, 4.0, name=name),), {"Minimum": 100, "Maximum": 15}),
+        ((tf.nn.relu, lambda y, name: tf.minimum(y, 20.0, name=name)), {}),
+    ],
+)
+def test_bytes_are_limited_as_the_clips_between_layers_limit_values(clips, limits):
+    """The quantizer behind them reaches 10.2, and starts at 0."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 6, 6, 5], name="x")
+        y = tf.nn.conv2d(x, normal((3, 3, 5, 8), 1, 0.3), 1, "SAME", name="one")
+        for index, clip in enumerate(clips):
+            y = clip(y, name=f"relu{index}")
+        tf.identity(tf.nn.conv2d(y, normal((3, 3, 8, 4), 2, 0.3), 1, "SAME", name="two"), name="out")
+
+    integers = Integers(make, images(3, 6, 6, 5), scale=0.04)
+    ops = integers.check()
+    assert ops.count("AscendQuant") == 1 and "AscendDequant" not in ops
+    nodes = {node.name: node for node in integers.graph_def.node}
+    found = {
+        node.op: int(tf1.make_ndarray(nodes[node.input[1]].attr["value"].tensor))
+        for node in nodes.values()
+        if node.op in ("Minimum", "Maximum")
+    }
+    assert found == limits
+
+
 @pytest.mark.parametrize("scale", [6 / 255, 0.04])
 def test_outputs_inside_keep_their_name_and_value(scale):
     outputs = ["relu_a0", "add0", "project1", "out"]
