@@ -40,7 +40,7 @@ MUTANTS = (
     Mutant(
         "if 2 * distribution.counts[ties].sum() <= distribution", "if distribution.counts[ties].sum() <= distribution"
     ),
-    Mutant("return max(total - int(percentile * total), 1)", "return total - int(percentile * total)"),
+    Mutant("if 1 - percentile < _EPSILON:", "if 1 - percentile > _EPSILON:"),
     Mutant("(levels + 0.5) * scales[:, np.newaxis], np.inf)", "(levels + 0.4) * scales[:, np.newaxis], np.inf)"),
     Mutant(
         "place, found, moved = places[best], candidates[best], best > 0",

@@ -105,3 +105,11 @@ def test_without_a_zero_point_only_the_scale_changes():
     found = refine_range(observed(values), start, False)
     assert found.offset == 0 and 0.1 < found.scale / start.scale < 0.95
     assert squared_error(values, found) < squared_error(values, start)
+
+
+@pytest.mark.parametrize("factor", [0.4, 3.0])
+def test_it_goes_as_far_as_there_is_something_to_gain(factor):
+    values = np.random.default_rng(3).normal(size=20_000)
+    start = range_factors(factor * values.min(), factor * values.max(), asymmetric=True)
+    best = best_of_a_grid(values, start, np.arange(0.2, 3, 0.04))
+    assert squared_error(values, refine_range(observed(values), start, True)) <= 1.02 * best
