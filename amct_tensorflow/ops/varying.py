@@ -1,11 +1,22 @@
-"""Finds the nodes of a graph that do not depend on constants alone."""
+"""Tells what does not follow from inputs, or from constants, alone."""
 
+from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.op_definitions import is_stateful
 from amct_tensorflow.graph.view import GraphView, data_inputs
 from amct_tensorflow.ops.op_table import has, trait
 from amct_tensorflow.ops.traits import ControlFlow, Fed, Identity
+
+
+def follows_from_inputs(node: NodeDef, library: FunctionDefLibrary) -> bool:
+    """Tells whether a node yields the same in every run in which it reads the same."""
+    return not (has(node.op, Fed) or is_stateful(node.op, library))
+
+
+def yields_own_data(node: NodeDef, library: FunctionDefLibrary) -> bool:
+    """Tells whether a node yields data from outside the graph, or from a state: what is fed, read or drawn."""
+    return node.op != "Const" and not (data_inputs(node.input) and follows_from_inputs(node, library))
 
 
 def varying_nodes(view: GraphView) -> frozenset[str]:
@@ -27,9 +38,7 @@ def varying_nodes(view: GraphView) -> frozenset[str]:
 def _is_source(view: GraphView, node: NodeDef) -> bool:
     if trait(node.op, ControlFlow) is ControlFlow.NEXT_ITERATION:
         return not _hands_on(view, node)
-    if node.op == "Const":
-        return False
-    return has(node.op, Fed) or not data_inputs(node.input) or is_stateful(node.op, view.graph_def.library)
+    return yields_own_data(node, view.graph_def.library)
 
 
 def _is_switch(node: NodeDef) -> bool:

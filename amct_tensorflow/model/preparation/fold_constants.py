@@ -17,14 +17,14 @@ from amct_tensorflow.errors import first_line
 from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.graph.names import PreparedName
 from amct_tensorflow.graph.nodes import make_const
-from amct_tensorflow.graph.op_definitions import is_stateful
 from amct_tensorflow.graph.rewrite import subgraph
 from amct_tensorflow.graph.view import GraphView, attribute, parse_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
 from amct_tensorflow.ops import has
-from amct_tensorflow.ops.traits import ControlFlow, Fed
+from amct_tensorflow.ops.traits import ControlFlow
+from amct_tensorflow.ops.varying import follows_from_inputs
 
 _PASSES_ON = frozenset({"Identity", "Const"})
 # A constant may take so many elements, or as many as the file holds of those it follows from; else it would grow.
@@ -78,16 +78,14 @@ def _constant_nodes(view: GraphView, but: Collection[str]) -> dict[str, None]:
             is_constant = not node.input
         else:
             follows = bool(node.input) and all(parse_tensor_name(text).node in found for text in node.input)
-            is_constant = follows and node.op not in but and _is_function(view, node)
+            is_constant = follows and node.op not in but and _may_be_folded(view, node)
         if is_constant and node.name not in view.loop_nodes:
             found[node.name] = None
     return found
 
 
-def _is_function(view: GraphView, node: NodeDef) -> bool:
-    """Tells whether a node yields the same in every run, if its inputs are the same."""
-    is_fed, may_not_run = has(node.op, Fed), has(node.op, ControlFlow)
-    return not (is_fed or may_not_run or is_stateful(node.op, view.graph_def.library))
+def _may_be_folded(view: GraphView, node: NodeDef) -> bool:
+    return follows_from_inputs(node, view.graph_def.library) and not has(node.op, ControlFlow)
 
 
 def _compute(graph: PreparedGraph, names: list[str]) -> dict[str, np.ndarray]:

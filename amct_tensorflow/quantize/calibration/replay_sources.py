@@ -9,7 +9,7 @@ from tensorflow.core.framework.types_pb2 import DT_RESOURCE, DT_VARIANT
 
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.names import PreparedName
-from amct_tensorflow.graph.op_definitions import functions_named, is_stateful, op_definition, output_types
+from amct_tensorflow.graph.op_definitions import functions_named, op_definition, output_types
 from amct_tensorflow.graph.view import (
     CONTROL,
     Consumer,
@@ -21,6 +21,7 @@ from amct_tensorflow.graph.view import (
 )
 from amct_tensorflow.ops import has, trait
 from amct_tensorflow.ops.traits import Call, Fed, Iterator, RunState
+from amct_tensorflow.ops.varying import yields_own_data
 
 # Types of tensors that no array can hold.
 _NO_NUMBERS = frozenset({DT_RESOURCE, DT_VARIANT})
@@ -100,7 +101,7 @@ def _has_own_data(node: NodeDef, library: FunctionDefLibrary, callers: frozenset
     yields_nothing = definition is not None and not definition.output_arg
     if yields_nothing or has(node.op, RunState):
         return False
-    return is_stateful(node.op, library) or (not data_inputs(node.input) and node.op != "Const")
+    return yields_own_data(node, library)
 
 
 def _ends(view: GraphView, own: AbstractSet[str]) -> set[str]:

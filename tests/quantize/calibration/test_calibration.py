@@ -238,6 +238,22 @@ def test_layers_may_depend_on_further_sources():
     assert result.analyses[OUTPUT].similarity > 0.999
 
 
+def test_what_is_fed_in_place_of_a_default_counts():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 4], name="input")
+        gain = tf1.placeholder_with_default(np.float32(1), [], name="gain")
+        tf.matmul(tf.matmul(x, normal((4, 4), 1), name="first") * gain, normal((4, 2), 2), name=OUTPUT)
+
+    def scale(gain):
+        model = FloatModel.of_graph(import_graph(build(make), "test"), [OUTPUT])
+        calibrator = Calibrator(model, default_config(model.layers, model.op_types), lambda _: None)
+        with tf1.Session(graph=model.graph) as session:
+            session.run(f"{OUTPUT}:0", {"input:0": normal((16, 4), 3), "gain:0": gain})
+        return calibrator.check_complete().factors[OUTPUT].scale_d
+
+    assert scale(8.0) == pytest.approx(8 * scale(1.0), rel=1e-6)
+
+
 def test_layers_in_a_branch_that_is_not_taken():
     def make():
         tf1.disable_control_flow_v2()

@@ -46,6 +46,14 @@ def test_what_else_layers_and_outputs_depend_on():
     assert sources(make, ["out"]) == ["gain:0", "offset:0", "x:0"]
 
 
+def test_what_need_not_be_fed_may_be():
+    def make():
+        gain = tf1.placeholder_with_default(tf.constant(1.0), [], name="gain")
+        tf.identity(dense(dense(placeholder(), "one") * gain, "two"), name="out")
+
+    assert sources(make) == ["gain:0", "x:0"]
+
+
 def test_other_outputs_of_a_node():
     def make():
         left, right = tf.split(placeholder(shape=(None, 10)), 2, 1)
