@@ -107,7 +107,7 @@ class AutoCalibrationResult:
             roll_back_config=dict(saved.configuration),
             float_mac_share=result.float_mac_share,
             loss_interval=(interval.lower, interval.upper) if interval else None,
-            evaluations=result.effort.evaluations,
+            evaluations=result.cost.evaluations,
             model_file=model_file,
         )
 

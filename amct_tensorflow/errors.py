@@ -104,7 +104,7 @@ def first_line(error: BaseException) -> str:
     return re.sub(r"{{.*?}} ?| \[Op:.*", "", line)
 
 
-def essence(error: BaseException) -> str:
+def core_message(error: BaseException) -> str:
     """Returns the message of an error; of TensorFlow's, which also list where each node was made, the decisive line."""
     message = getattr(error, "message", None)
     if not isinstance(message, str):

@@ -26,6 +26,7 @@ from amct_tensorflow.quantize.qat.conversion import FakeQuantizedModel, read_fak
 from amct_tensorflow.quantize.quantized.builder import quantize_graph
 from amct_tensorflow.quantize.quantized.model_files import ModelPaths, write_quantized_model
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
+from amct_tensorflow.quantize.record.adapted_factors import adapt_factors
 from amct_tensorflow.quantize.record.corrections import read_corrections, remove_corrections, write_corrections
 from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors, unfused_layers
 from amct_tensorflow.quantize.record.record_file import (
@@ -36,7 +37,6 @@ from amct_tensorflow.quantize.record.record_file import (
     write_record,
 )
 from amct_tensorflow.quantize.record.scale_fit import fuse_as_scales_fit
-from amct_tensorflow.quantize.record.served_factors import serve_factors
 from amct_tensorflow.results.coverage import log_coverage
 
 _Recorded = TypeVar("_Recorded")
@@ -205,7 +205,7 @@ def convert_model(pb_model: str, outputs: list[str], record_file: str, save_path
     Arguments and errors are those of ``save_model``; biases are not corrected. If the weight scales of a layer fit its
     weights only with the BatchNorm folded in, or only without, the layer is fused accordingly, whatever the record's
     ``skip_fusion`` says. A warning names such layers, and those that fit neither way. Scales that cannot serve a layer
-    are replaced or widened, and a line of the log says so; see ``record.served_factors``.
+    are replaced or widened, and a line of the log says so; see ``record.adapted_factors``.
     """
     _check_save_arguments("convert_model", pb_model, outputs, record_file, save_path)
     _save("convert_model", pb_model, outputs, record_file, save_path, corrected=False)
@@ -272,7 +272,7 @@ def _save(
     corrections = _load_corrections(model, record_file, fused) if corrected else {}
     fused = fuse_as_scales_fit(model, factors, fused)
     if not corrected:
-        factors = serve_factors(factors, fused, record_file)
+        factors = adapt_factors(factors, fused, record_file)
         kept = [name for name, layer in fused.layers.items() if layer.batch_norm_kept]
         log_coverage(inspect_model(model, kept), factors.keys())
     paths = ModelPaths.of(save_path)

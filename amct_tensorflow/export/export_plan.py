@@ -169,7 +169,7 @@ def plan_export(
             "third. Leave it out."
         )
     ranges = {each.end: Range() for each in (*found.values(), *sums.values()) if each.is_observed}
-    fed = observe(view, chosen, {name: each.look for name, each in ranges.items()}, evaluator)
+    fed = observe(view, chosen, {name: each.observe for name, each in ranges.items()}, evaluator)
     shapes = least_shapes(view, chosen, fed)
     images = {name: values[:_IMAGES] if shapes[name] != values.shape else values for name, values in fed.items()}
     return ExportPlan(

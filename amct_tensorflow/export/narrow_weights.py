@@ -46,8 +46,8 @@ def with_narrow_weights(plan: ExportPlan, evaluator: CheckedEvaluator, bounds: t
     by_quantizer: dict[str, list[_Seen]] = {}
     for each in seen.values():
         by_quantizer.setdefault(each.layer.quantizer.name, []).append(each)
-    looks = {name: _Looks(each).look for name, each in by_quantizer.items()}
-    observe(plan.view, plan.outputs, looks, evaluator)
+    observers = {name: _Observers(each).observe for name, each in by_quantizer.items()}
+    observe(plan.view, plan.outputs, observers, evaluator)
     narrow: Mapping[str, QuantizedLayer] = {name: each.narrow() for name, each in seen.items()}
     return replace(plan, layers={**plan.layers, **narrow})
 
@@ -56,15 +56,15 @@ def _has_beyond(layer: QuantizedLayer, bounds: tuple[int, int]) -> bool:
     return layer.weights is not None and bool(np.any((layer.weights < bounds[0]) | (layer.weights > bounds[1])))
 
 
-class _Looks:
+class _Observers:
     """Passes the output of a quantizer to all layers that read it."""
 
     def __init__(self, seen: list["_Seen"]) -> None:
         self._seen = seen
 
-    def look(self, value: np.ndarray) -> None:
+    def observe(self, value: np.ndarray) -> None:
         for each in self._seen:
-            each.look(value)
+            each.observe(value)
 
 
 class _Seen:
@@ -80,7 +80,7 @@ class _Seen:
         self._moments = SecondMoments()
         self._data: tuple[int, ...] = ()  # the shape of what was looked at last
 
-    def look(self, value: np.ndarray) -> None:
+    def observe(self, value: np.ndarray) -> None:
         if value.size:
             self._data = value.shape
             self._moments.add(self._form.rows(self._node, value, self._weights.shape, ROWS_PER_IMAGE * len(value)))

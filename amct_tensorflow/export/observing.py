@@ -20,7 +20,7 @@ class Range:
     def __init__(self) -> None:
         self._lowest, self._highest = math.inf, -math.inf
 
-    def look(self, value: np.ndarray) -> None:
+    def observe(self, value: np.ndarray) -> None:
         """Takes values in."""
         if value.size:  # both propagate NaN
             self._lowest = float(np.minimum(self._lowest, value.min()))
@@ -48,7 +48,7 @@ class _FirstImages:
 
     values: list[np.ndarray] = field(default_factory=list)
 
-    def look(self, value: np.ndarray) -> None:
+    def observe(self, value: np.ndarray) -> None:
         if not self.values:
             self.values.append(np.array(value))
 
@@ -56,7 +56,7 @@ class _FirstImages:
 def observe(
     view: GraphView,
     outputs: Sequence[str],
-    looks: Mapping[str, Callable[[np.ndarray], None]],
+    observers: Mapping[str, Callable[[np.ndarray], None]],
     evaluator: CheckedEvaluator,
 ) -> dict[str, np.ndarray]:
     """Runs the calibration of an evaluator on the quantized model.
@@ -64,7 +64,7 @@ def observe(
     Args:
         view: the quantized model.
         outputs: its output operators.
-        looks: per node with a reader, a function to call with its output 0, which it must not keep.
+        observers: per node with a reader, a function to call with its output 0, which it must not keep.
         evaluator: its ``calibration`` runs the batches.
 
     Returns:
@@ -75,9 +75,9 @@ def observe(
     """
     graph = import_graph(view.graph_def, "the quantized model")
     first = {node.name: _FirstImages() for node in view.nodes.values() if node.op == "Placeholder"}
-    for name, look in (*((name, each.look) for name, each in first.items()), *looks.items()):
+    for name, observer in (*((name, each.observe) for name, each in first.items()), *observers.items()):
         readers = {edge.node.name for edge in view.consumers(name) if not view.is_control(edge)}
-        attach_tap(graph, sorted(readers), f"{name}:0", look)
+        attach_tap(graph, sorted(readers), f"{name}:0", observer)
     evaluator.calibrate(graph, outputs)
     missing = [name for name, each in first.items() if not each.values]
     if missing:

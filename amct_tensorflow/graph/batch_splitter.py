@@ -98,7 +98,7 @@ class BatchSplitter:
     def _run(self, batches: list[Batch], values: list["_Values"]) -> None:
         last: list[tf.Operation] = []
         for tensor, each in zip(self._tensors, values, strict=True):
-            last = [self._runner.look_at([tensor], each.look, after=last)]
+            last = [self._runner.observe([tensor], each.observe, after=last)]
         for batch in batches:
             self._runner.run(last, {**batch, **self._feeds})
 
@@ -111,7 +111,7 @@ class _Values:
         self._ends = np.array([np.inf, -np.inf])
         self._sums = np.zeros(2)  # of values, and of their squares
 
-    def look(self, value: np.ndarray) -> None:
+    def observe(self, value: np.ndarray) -> None:
         if not value.size:
             return
         self._count += value.size

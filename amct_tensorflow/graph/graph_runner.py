@@ -96,20 +96,20 @@ class GraphRunner:
                 self._copies[tensor.name] = tf.identity(tensor)
         return self._copies[tensor.name]
 
-    def look_at(
-        self, tensors: Sequence[tf.Tensor], look: Callable[..., None], after: Sequence[tf.Operation] = ()
+    def observe(
+        self, tensors: Sequence[tf.Tensor], observer: Callable[..., None], after: Sequence[tf.Operation] = ()
     ) -> tf.Operation:
-        """Adds an operation that looks at the values of tensors.
+        """Adds an operation that passes the values of tensors to an observer.
 
         Args:
             tensors: of the graph.
-            look: called with their values, which it must neither keep nor change.
+            observer: called with their values, which it must neither keep nor change.
             after: operations to wait for.
         """
 
         def tap(*values: np.ndarray) -> np.int32:
             try:
-                look(*values)
+                observer(*values)
             except AmctError as error:
                 self._error = error  # TensorFlow would turn it into text
                 raise
@@ -126,7 +126,7 @@ class GraphRunner:
             feeds: the fed values, by tensor, by the name of a source, or by that of a tensor.
 
         Raises:
-            AmctError: what a look raised.
+            AmctError: the error of an observer.
             tf.errors.OpError: the graph cannot be run so.
             ValueError: a tensor cannot have such a value.
             TypeError: likewise.

@@ -30,8 +30,8 @@ def log_report(result: SearchResult, model_dir: str, record_dir: str) -> None:
 
 def _table(result: SearchResult) -> Iterable[str]:
     saved, share = result.saved, 100 * result.float_mac_share
-    rest = result.effort.seconds - result.effort.evaluation_seconds
-    reused = f" ({result.effort.reused} of them in the earlier run)" if result.effort.reused else ""
+    rest = result.cost.seconds - result.cost.evaluation_seconds
+    reused = f" ({result.cost.reused} of them in the earlier run)" if result.cost.reused else ""
     rows = [
         ("original model", format_metric(result.original.metric)),
         ("all layers quantized", format_metric(result.global_metric)),
@@ -41,7 +41,7 @@ def _table(result: SearchResult) -> Iterable[str]:
             "layers in float",
             f"{saved.in_float} of {len(saved.configuration)}, {share:.1f} % of the multiply-accumulates",
         ),
-        ("evaluations", f"{result.effort.evaluations}{reused}, {duration(result.effort.evaluation_seconds)}"),
+        ("evaluations", f"{result.cost.evaluations}{reused}, {duration(result.cost.evaluation_seconds)}"),
         ("everything else", duration(rest)),
     ]
     width = max(len(label) for label, _ in rows)

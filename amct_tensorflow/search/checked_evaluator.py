@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.errors import AmctError, EvaluatorError, MetricError, essence
+from amct_tensorflow.errors import AmctError, EvaluatorError, MetricError, core_message
 from amct_tensorflow.log import log_for
 from amct_tensorflow.search.evaluator import (
     AutoCalibrationEvaluatorBase,
@@ -258,7 +258,8 @@ class CheckedEvaluator:
     def _failure(self, method: str, subject: str, error: Exception) -> EvaluatorError:
         if isinstance(error, NotImplementedError):
             return EvaluatorError(f"{self.name} does not implement {method}(). Implement it.")
-        return EvaluatorError(f"{self.name}.{method} failed on {subject}: {type(error).__name__}: {essence(error)}")
+        reason = f"{type(error).__name__}: {core_message(error)}"
+        return EvaluatorError(f"{self.name}.{method} failed on {subject}: {reason}")
 
 
 def format_metric(metric: Any) -> str:

@@ -29,7 +29,7 @@ from amct_tensorflow.search.sensitivity.measures import SensitivityBase
 from amct_tensorflow.search.state import SearchState
 from amct_tensorflow.search.statistics import LossInterval, paired_interval
 from amct_tensorflow.search.strategy import CheckedStrategy
-from amct_tensorflow.search.trials import Configuration, Effort, SearchResult, Trial
+from amct_tensorflow.search.trials import Configuration, RunCost, SearchResult, Trial
 from amct_tensorflow.search.workers.scheduler import Scheduler
 
 _ORIGINAL = "the original model"
@@ -113,7 +113,7 @@ def run_search(
         interval=interval,
         target_loss=evaluator.find_target(original.metric),
         calibration=calibration,
-        effort=Effort(evaluator.evaluations, evaluator.reused, evaluator.seconds, time.perf_counter() - start),
+        cost=RunCost(evaluator.evaluations, evaluator.reused, evaluator.seconds, time.perf_counter() - start),
         interruption=interruption,
     )
 

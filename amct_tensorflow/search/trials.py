@@ -94,8 +94,8 @@ class Trials:
 
 
 @dataclass(frozen=True)
-class Effort:
-    """The effort of a run.
+class RunCost:
+    """The cost of a run: evaluations and time.
 
     Attributes:
         evaluations: number of evaluations.
@@ -125,7 +125,7 @@ class SearchResult:
         interval: confidence interval of its loss; None if the evaluator offers no results per image.
         target_loss: the loss up to which a model satisfies; None if it is not known.
         calibration: the findings of the calibration.
-        effort: the effort of the run.
+        cost: the cost of the run.
         interruption: the exception that interrupted the search; None if none did.
     """
 
@@ -139,7 +139,7 @@ class SearchResult:
     interval: LossInterval | None
     target_loss: float | None
     calibration: CalibrationResult
-    effort: Effort
+    cost: RunCost
     interruption: KeyboardInterrupt | None
 
     @property

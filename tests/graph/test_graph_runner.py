@@ -93,8 +93,8 @@ def test_what_was_added_after_a_run_is_run():
     with GraphRunner(squares()) as runner:
         x, y = (runner.graph.get_tensor_by_name(f"{name}:0") for name in "xy")
         assert runner.run(y, {x: [[3, 4]]}).tolist() == [[9, 16]]
-        first = runner.look_at([x], lambda value: seen.append(value.sum()))
-        second = runner.look_at([y], lambda value: seen.append(value.sum()), after=[first])
+        first = runner.observe([x], lambda value: seen.append(value.sum()))
+        second = runner.observe([y], lambda value: seen.append(value.sum()), after=[first])
         assert runner.run([second], {"x:0": [[3, 4]]}) == [None]
         runner.close()
         assert runner.run(y, {x: [[1, 1]]}).tolist() == [[1, 1]]
@@ -107,12 +107,12 @@ def test_an_error_of_a_look_comes_out_as_it_is():
             raise CalibrationError("no such value")
 
     with GraphRunner(squares()) as runner:
-        look = runner.look_at([runner.graph.get_tensor_by_name("x:0")], refuse)
+        observer = runner.observe([runner.graph.get_tensor_by_name("x:0")], refuse)
         with pytest.raises(CalibrationError, match=r"^no such value$"):
-            runner.run(look, {"x:0": [[-1, 0]]})
-        runner.run(look, {"x:0": [[1, 0]]})
-        with pytest.raises(tf.errors.OpError):  # of which no look is the cause
-            runner.run(look)
+            runner.run(observer, {"x:0": [[-1, 0]]})
+        runner.run(observer, {"x:0": [[1, 0]]})
+        with pytest.raises(tf.errors.OpError):  # of which no observer is the cause
+            runner.run(observer)
 
 
 def test_a_graph_behind_tensors_that_were_kept():

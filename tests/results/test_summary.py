@@ -5,7 +5,7 @@ import pytest
 from amct_tensorflow.results.summary import log_report
 from amct_tensorflow.search.evaluator import Evaluation, MetricEval
 from amct_tensorflow.search.statistics import LossInterval
-from amct_tensorflow.search.trials import Effort, SearchResult, Trial
+from amct_tensorflow.search.trials import RunCost, SearchResult, Trial
 
 
 def result(*, satisfied=True, loss=0.25, interval=None, target=None, reused=0):
@@ -22,7 +22,7 @@ def result(*, satisfied=True, loss=0.25, interval=None, target=None, reused=0):
         interval=interval,
         target_loss=target,
         calibration=None,
-        effort=Effort(evaluations=3, reused=reused, evaluation_seconds=120.0, seconds=123.5),
+        cost=RunCost(evaluations=3, reused=reused, evaluation_seconds=120.0, seconds=123.5),
         interruption=None,
     )
 

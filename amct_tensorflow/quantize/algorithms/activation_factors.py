@@ -89,7 +89,7 @@ TIE_MARGIN = 2.0**-10
 _NEAR = 2.0**-6
 
 
-def part_ties(distribution: Distribution, factors: ActivationFactors) -> ActivationFactors:
+def break_ties(distribution: Distribution, factors: ActivationFactors) -> ActivationFactors:
     """Returns the factors with a scale larger by ``TIE_MARGIN`` if most values are ties; else as they are.
 
     Args:

@@ -75,7 +75,7 @@ class WeightSteps:
         )
 
 
-def step_of_nothing(layer: FusedLayer, scales: np.ndarray) -> float:
+def step_for_zeros(layer: FusedLayer, scales: np.ndarray) -> float:
     """Returns the step of an input at which calibration saw nothing but 0, a float32 value.
 
     Args:
@@ -90,7 +90,7 @@ def step_of_nothing(layer: FusedLayer, scales: np.ndarray) -> float:
     return float(np.float32(np.clip(served, SMALLEST_SCALE, SCALE_OF_NOTHING)))
 
 
-def serve_layer(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> WeightSteps:
+def adapt_steps(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> WeightSteps:
     """Returns the given steps, such as those of ARQ, adapted to the layer where it needs others.
 
     Args:
@@ -98,10 +98,10 @@ def serve_layer(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> Weight
         scale_d: step of its input.
         scales: float32, [Cout] or [1].
     """
-    return fit_steps(layer, scale_d, _serve_zeros(layer, scale_d, scales))
+    return fit_steps(layer, scale_d, _adapt_zeros(layer, scale_d, scales))
 
 
-def _serve_zeros(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> np.ndarray:
+def _adapt_zeros(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> np.ndarray:
     """Returns the steps, with those of channels without weights chosen for the bias."""
     bias, weights = _magnitudes(layer)
     if scales.size == 1:

@@ -69,8 +69,8 @@ class Balancer:
         self._feed = Feed(model, fused, nodes, config.batch_num, graph=graph)
         self._replay = Replay(fused, list(inputs), self._feed.tensors)
         self._splitter = BatchSplitter(self._replay, self._replay.observed(self._tensors.values(), self._tensors))
-        self._looks = [
-            self._replay.look_at([self._replay.tensor(tensor)], partial(self._observe, fused.layers[name]))
+        self._operations = [
+            self._replay.observe([self._replay.tensor(tensor)], partial(self._observe, fused.layers[name]))
             for name, tensor in self._tensors.items()
         ]
         self._feed.start(self._take, self._finish, self._release)
@@ -108,11 +108,11 @@ class Balancer:
 
     def _take(self, batch: Batch, images: int | None) -> None:
         for part in self._splitter.split(batch, images):
-            self._replay.run(self._looks, part)
+            self._replay.run(self._operations, part)
 
     def _release(self) -> None:
         self._replay.close()
-        del self._replay, self._splitter, self._looks
+        del self._replay, self._splitter, self._operations
 
     def _finish(self) -> None:
         self._feed.batches.forget()

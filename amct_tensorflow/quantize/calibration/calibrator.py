@@ -16,11 +16,11 @@ from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
-from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors, part_ties, round_through_float16
+from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors, break_ties, round_through_float16
 from amct_tensorflow.quantize.algorithms.distribution import Distribution
 from amct_tensorflow.quantize.algorithms.range_refinement import refine_range
 from amct_tensorflow.quantize.algorithms.scales import arq_scales
-from amct_tensorflow.quantize.algorithms.weight_steps import serve_layer, step_of_nothing
+from amct_tensorflow.quantize.algorithms.weight_steps import adapt_steps, step_for_zeros
 from amct_tensorflow.quantize.calibration.feed import Feed
 from amct_tensorflow.quantize.calibration.group_moments import GroupMoments
 from amct_tensorflow.quantize.calibration.layer_analysis import LayerAnalyser, LayerAnalysis
@@ -134,8 +134,8 @@ class Calibrator:
         self._scales = {name: self._arq(layer) for name, layer in self._layers.items()}
         tails = [self.fused.tail_of(name) for name in self._layers]
         self._replay = Replay(self.fused, [*tails, *self._nodes], self._feed.tensors)
-        looks = {} if self._groups is None else self._groups.looks
-        self._observers = ActivationObservers(self._replay, self._inputs, looks)
+        observers = {} if self._groups is None else self._groups.observers
+        self._observers = ActivationObservers(self._replay, self._inputs, observers)
 
     def _balance(self) -> None:
         """Balances the equalization groups that gain by it, and then observes the inputs anew."""
@@ -241,7 +241,7 @@ class Calibrator:
             activation, scales = activations[name], self._scales[name]
             scale_w: tuple[float, ...] = ()
             if scales is not None:
-                steps = serve_layer(layer, activation.scale, scales)
+                steps = adapt_steps(layer, activation.scale, scales)
                 if steps.failure is not None:
                     unquantizable[name] = steps.failure
                     log_for("calibration").warning("Layer %s stays in float: %s.", name, steps.failure)
@@ -262,10 +262,10 @@ class Calibrator:
         factors = activation.algorithm.search(distribution, activation.asymmetric)
         if self._config.range_refinement:
             factors = refine_range(distribution, factors, activation.asymmetric)
-        factors = part_ties(distribution, factors)
+        factors = break_ties(distribution, factors)
         layer, scales = self._layers.get(name), self._scales.get(name)
         if layer is not None and scales is not None and distribution.lowest == distribution.highest == 0:
-            factors = replace(factors, scale=step_of_nothing(layer, scales))
+            factors = replace(factors, scale=step_for_zeros(layer, scales))
         if self._config.fakequant_precision_mode == "FORCE_FP16_QUANT":
             rounded = round_through_float16(factors.scale)
             if rounded is None:

@@ -182,9 +182,9 @@ class Feed:
         kept = (*self.tensors, *self._late)
         for tensor in dict.fromkeys((*self._fed, *kept)):
             readers = readers_of(self._model.original, tensor, self._needed)
-            attach_tap(self._graph, readers, tensor, partial(self._look, tensor, tensor in kept))
+            attach_tap(self._graph, readers, tensor, partial(self._observe, tensor, tensor in kept))
 
-    def _look(self, tensor: str, is_kept: bool, value: np.ndarray) -> None:
+    def _observe(self, tensor: str, is_kept: bool, value: np.ndarray) -> None:
         """Takes a tensor of the caller's session."""
         if tensor in self._fed:
             with self._lock:

@@ -38,9 +38,9 @@ class GroupMoments:
                 self._groups.append((group, readers, channels))
 
     @property
-    def looks(self) -> dict[str, Callable[[np.ndarray], None]]:
+    def observers(self) -> dict[str, Callable[[np.ndarray], None]]:
         """Per tensor, by its full name, what is to be called with its values."""
-        return {tensor: channels.look for tensor, channels in self._seen.items()}
+        return {tensor: channels.observe for tensor, channels in self._seen.items()}
 
     def balance(self) -> dict[LayerName, tuple[float, ...]]:
         """Returns per layer whose input should be divided by factors, those factors, [Cin]."""
@@ -69,7 +69,7 @@ class _Channels:
         """The mean square of each, float64 [C]."""
         return self._squares / max(self._count, 1)
 
-    def look(self, value: np.ndarray) -> None:
+    def observe(self, value: np.ndarray) -> None:
         """Takes values."""
         rows = np.moveaxis(value, self._axis, -1).reshape(-1, value.shape[self._axis])
         self.highest = np.maximum(self.highest, np.abs(rows).max(axis=0, initial=0).astype(np.float64))

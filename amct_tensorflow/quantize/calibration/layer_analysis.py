@@ -118,7 +118,7 @@ class LayerAnalyser:
             if operations:
                 self._replay.let_wait(name, operations[-1])
             original = self._replay.tensor(self._output_of(name))
-            operations.append(self._replay.look_at([original, quantized[name]], probe.look))
+            operations.append(self._replay.observe([original, quantized[name]], probe.observe))
         return operations
 
 
@@ -140,7 +140,7 @@ class _Probe:
         self._similarity = 0.0
         self._images = 0
 
-    def look(self, original: np.ndarray, quantized: np.ndarray) -> None:
+    def observe(self, original: np.ndarray, quantized: np.ndarray) -> None:
         """Takes the outputs of a part; ``quantized`` may be of fewer images than ``original``."""
         images = len(original)
         self._positions += original.size // self.layer.channels

@@ -62,7 +62,7 @@ class LayerMoments:
         self._last: list[tf.Operation] = []
         for each in self._layers.values():  # one after the other, so that few tensors are alive at a time
             tensor = replay.tensor(full_tensor_name(fused.input_of(each.layer.name)))
-            self._last = [replay.look_at([tensor], each.observe, after=self._last)]
+            self._last = [replay.observe([tensor], each.observe, after=self._last)]
 
     def observe(self, parts: Sequence[Batch]) -> None:
         """Runs parts of calibration batches."""

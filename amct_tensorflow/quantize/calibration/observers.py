@@ -42,24 +42,24 @@ class ActivationObservers:
     """One observer per tensor that a layer reads."""
 
     def __init__(
-        self, replay: Replay, inputs: Mapping[LayerName, str], looks: Mapping[str, Callable[[np.ndarray], None]]
+        self, replay: Replay, inputs: Mapping[LayerName, str], observers: Mapping[str, Callable[[np.ndarray], None]]
     ) -> None:
         """Adds the observers to a replay.
 
         Args:
             replay: runs the float model.
             inputs: per layer, in topological order, the full name of the tensor that it reads.
-            looks: per tensor, another function to call with its values.
+            observers: per tensor, another function to call with its values.
         """
         self._replay = replay
         self._inputs = dict(inputs)
-        self._looks = looks
+        self._others = observers
         self._observations = {tensor: Observation() for tensor in inputs.values()}
         readers = {tensor: layer for layer, tensor in reversed(list(inputs.items()))}
         self._last: list[tf.Operation] = []
         for tensor in self._observations:  # one after the other, so that the first layer to see NaN is named
-            look = partial(self._observe, tensor, readers[tensor])
-            self._last = [replay.look_at([replay.tensor(tensor)], look, after=self._last)]
+            observer = partial(self._observe, tensor, readers[tensor])
+            self._last = [replay.observe([replay.tensor(tensor)], observer, after=self._last)]
 
     def observe(self, parts: Sequence[Batch]) -> None:
         """Runs a batch, split into parts.
@@ -80,5 +80,5 @@ class ActivationObservers:
                 f"The activations of layer {layer!r} have invalid value inf or nan. Check the calibration data and "
                 "its preprocessing, or set the layer's quant_enable to false."
             )
-        if value.size and tensor in self._looks:
-            self._looks[tensor](value)
+        if value.size and tensor in self._others:
+            self._others[tensor](value)

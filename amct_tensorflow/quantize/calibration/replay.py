@@ -16,7 +16,7 @@ from amct_tensorflow.quantize.quantized.builder import FLOAT_SCOPE
 
 
 class Replay(GraphRunner):
-    """The fused float graph, to which each stage of a calibration adds what it looks with.
+    """The fused float graph, to which each stage of a calibration adds its observers.
 
     The nodes of the float model stand under ``FLOAT_SCOPE``.
     """

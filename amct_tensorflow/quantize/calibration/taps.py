@@ -3,7 +3,7 @@
     tensor -> its readers      becomes      tensor -> Switch:0 -> its readers
                                             tensor -> PyFunc -> the Switch's predicate
 
-A tap is one ``tf.numpy_function`` that looks at the tensor's own buffer and returns False. The readers of the tensor
+A tap is one ``tf.numpy_function`` that reads the tensor's own buffer and returns False. The readers of the tensor
 read it through a Switch, which passes the same buffer on once the function has returned. So they need the output of the
 tap, and no rewrite of TensorFlow's optimizer can drop it, as it could drop a mere control edge. They read output 0,
 since some rewrites forget the number of an output (that of Maximum(x, 0.2 * x) into LeakyRelu does). Tensors keep their
@@ -18,8 +18,8 @@ import tensorflow as tf
 from amct_tensorflow.model.model_file import CALIBRATION_SCOPE
 
 
-def attach_tap(graph: tf.Graph, readers: Sequence[str], tensor: str, look: Callable[[np.ndarray], None]) -> None:
-    """Calls ``look`` with the value of a tensor, once each time that nodes which read it run.
+def attach_tap(graph: tf.Graph, readers: Sequence[str], tensor: str, observer: Callable[[np.ndarray], None]) -> None:
+    """Calls ``observer`` with the value of a tensor, once each time that nodes which read it run.
 
     The tap replaces that of an earlier calibration on the same graph.
 
@@ -27,11 +27,11 @@ def attach_tap(graph: tf.Graph, readers: Sequence[str], tensor: str, look: Calla
         graph: the caller's graph; it is changed.
         readers: names of the nodes that read the tensor as data.
         tensor: full name of the tensor.
-        look: must neither keep nor change the array it is given.
+        observer: must neither keep nor change the array it is given.
     """
 
     def tap(value: np.ndarray) -> np.bool_:
-        look(value)
+        observer(value)
         return np.False_
 
     tapped = graph.get_tensor_by_name(tensor)

@@ -87,7 +87,7 @@ def read_fake_quantized(view: GraphView, outputs: Sequence[str], source_name: st
     quantizers = model.quantizers()
     repeated = [name for name in quantizers if model.is_repeated(name, layers)]
     others = {LayerName(f"{name}:0"): factors for name, (_, factors) in quantizers.items() if name not in repeated}
-    parted, read = _part_ties(model.fused, {name: text for name, (text, _) in quantizers.items()})
+    parted, read = _break_ties(model.fused, {name: text for name, (text, _) in quantizers.items()})
     fused = _read_past(parted, read, repeated, layers)
     return FakeQuantizedModel(
         plan=QuantizationPlan(fused, {**layers, **others}, {}, outputs),
@@ -155,7 +155,7 @@ class _Model:
         return (node for node in self.fused.graph_def.node if node.name in self._needed)
 
 
-def _part_ties(fused: FusedGraph, quantizers: Mapping[str, str]) -> tuple[FusedGraph, dict[str, str]]:
+def _break_ties(fused: FusedGraph, quantizers: Mapping[str, str]) -> tuple[FusedGraph, dict[str, str]]:
     """Moves the ties of a model's inputs up, by a small number added in front of their fake quantizers.
 
     Args:

@@ -9,7 +9,7 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.model.fusion import FusedLayer
 from amct_tensorflow.ops import OP_TYPES, Quantizable
 from amct_tensorflow.quantize.algorithms.scales import LARGEST_SCALE, SMALLEST_SCALE
-from amct_tensorflow.quantize.algorithms.weight_steps import serve_layer
+from amct_tensorflow.quantize.algorithms.weight_steps import adapt_steps
 from amct_tensorflow.quantize.qat.fake_quantizer import FakeQuantizer, source
 from amct_tensorflow.quantize.record.factors import LayerFactors
 
@@ -101,7 +101,7 @@ def layer_factors(
         folded = np.abs(scale.astype(np.float64) * layer.folded_scale)
         scale = np.maximum(folded, SMALLEST_SCALE).astype(np.float32)
     _check_integers(layer, scale)
-    steps = serve_layer(layer, factors.scale_d, scale)
+    steps = adapt_steps(layer, factors.scale_d, scale)
     if steps.failure is not None:
         raise Unquantizable(steps.failure)
     if steps.remark is not None:

@@ -15,7 +15,7 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.quantize.algorithms.scales import arq_scales
-from amct_tensorflow.quantize.algorithms.weight_steps import serve_layer
+from amct_tensorflow.quantize.algorithms.weight_steps import adapt_steps
 from amct_tensorflow.quantize.record.factors import LayerFactors, unfused_layers
 
 # In octaves, root mean square over the channels. Scales chosen for other weights were seen to lie off by 0.6 and more;
@@ -74,7 +74,7 @@ def _fits(layer: FusedLayer, factors: LayerFactors) -> bool:
         return True
     given = np.asarray(factors.scale_w, np.float64)
     arq = arq_scales(layer.name, layer.op_type, layer.weights, given.size > 1)
-    expected = serve_layer(layer, factors.scale_d, arq).scales.astype(np.float64)
+    expected = adapt_steps(layer, factors.scale_d, arq).scales.astype(np.float64)
     # Of a channel whose scale says nothing of its weights, one of the two is 1, which no other has by chance: that of
     # ARQ if the weights are all 0, and the one given if a tool took them for that.
     octaves = np.log2(given / expected)[(arq != 1) & (given != 1)]

@@ -107,7 +107,7 @@ class SwitchableModel:
             for entry, entered, fed in zip(self._entry_points, entries, self._fed, strict=True):
                 given[switchable.entries[entry]] = _alive_if(entered, fed)
             given |= zip(gates, tf.unstack(self._gates), strict=True)
-        with _told_as_model_error():
+        with _as_model_error():
             runner.import_behind(switchable.graph_def, "model", given)
         # TensorFlow leaves a node that is fetched as it is, even if it has no kernel for its data format.
         self._fetches = [runner.copy_of(self._tensor(switchable.outputs[output])) for output in self.outputs]
@@ -168,7 +168,7 @@ class SwitchableModel:
             feeds=self._switches((), None),
             module="search",
         )
-        with _told_as_model_error():
+        with _as_model_error():
             return [part for batch in self._batches for part in splitter.split(batch, images_of(batch))]
 
     def _reference(self, batch: Batch, key: tuple[bool, int], count: int) -> list[np.ndarray]:
@@ -194,7 +194,7 @@ class SwitchableModel:
     ) -> list[np.ndarray]:
         if fed is not None:
             batch = some_images(batch, 0, 0)
-        with _told_as_model_error():
+        with _as_model_error():
             return list(self._runner.run(list(fetches), {**batch, **self._switches(quantized, fed)}))
 
     def _switches(self, quantized: Collection[str], fed: tuple[int, np.ndarray] | None) -> dict[tf.Tensor, Any]:
@@ -209,7 +209,7 @@ class SwitchableModel:
 
 
 @contextmanager
-def _told_as_model_error() -> Iterator[None]:
+def _as_model_error() -> Iterator[None]:
     """Turns TensorFlow's refusal to take or run the model into a ModelError; nothing of ours may run inside."""
     try:
         yield

@@ -184,7 +184,7 @@ def _connect(address: str) -> tuple[Any, bool]:
     if ray.is_initialized():
         return ray, False
     try:
-        _knock(address)
+        _check_reachable(address)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except Exception as error:
         raise WorkerError(
@@ -196,7 +196,7 @@ def _connect(address: str) -> tuple[Any, bool]:
     return ray, True
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Checks in seconds that the address accepts connections, for which Ray takes minutes.
 
     Raises:

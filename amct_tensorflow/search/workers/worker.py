@@ -10,7 +10,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-from amct_tensorflow.errors import AmctError, EvaluatorError, WorkerError, essence, first_line
+from amct_tensorflow.errors import AmctError, EvaluatorError, WorkerError, core_message, first_line
 from amct_tensorflow.io.progress import redirected_progress
 from amct_tensorflow.log import redirect_log
 from amct_tensorflow.search.workers.handshake import worker_handshake
@@ -85,7 +85,7 @@ class Worker:
 def _failure(evaluator: object, task: Task, model: Candidate, error: Exception) -> EvaluatorError:
     return EvaluatorError(
         f"{type(evaluator).__name__}.evaluate_share failed on {task.share} for {model.title}: {type(error).__name__}: "
-        f"{essence(error)}"
+        f"{core_message(error)}"
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.model.fusion import fuse
 from amct_tensorflow.quantize.algorithms.scales import arq_scales
-from amct_tensorflow.quantize.algorithms.weight_steps import fit_steps, serve_layer, step_of_nothing
+from amct_tensorflow.quantize.algorithms.weight_steps import adapt_steps, fit_steps, step_for_zeros
 
 
 def layer_of(weights, bias=None):
@@ -25,7 +25,7 @@ def layer_of(weights, bias=None):
 
 
 def served(layer, scale_d, channel_wise=True):
-    return serve_layer(layer, scale_d, arq_scales("layer", layer.op_type, layer.weights, channel_wise))
+    return adapt_steps(layer, scale_d, arq_scales("layer", layer.op_type, layer.weights, channel_wise))
 
 
 def test_a_layer_whose_sums_fit_keeps_its_steps():
@@ -136,7 +136,7 @@ def test_what_was_widened_once_fits(exponents, biases, scale_d):
 def test_the_step_of_an_input_that_is_always_0_serves_the_bias(weights, bias, expected, channel_wise):
     layer = layer_of(weights, bias)
     scales = arq_scales("layer", layer.op_type, layer.weights, channel_wise)
-    assert step_of_nothing(layer, scales) == pytest.approx(expected, rel=1e-6)
+    assert step_for_zeros(layer, scales) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_bias_is_all_that_comes_of_a_layer_of_large_weights_whose_input_is_always_0(workdir):

@@ -115,8 +115,8 @@ def test_a_part_counts_by_its_images_where_only_some_are_measured():
     """Of large feature maps one image per part is measured; a last part of a single image must not count as much."""
     probe = _Probe(fuse(GraphView(build(logits_net))).layers[OUTPUT])
     sixteen, single = np.ones((16, 6), np.float32), np.ones((1, 6), np.float32)
-    probe.look(sixteen, sixteen[:1])
-    probe.look(single, -single)
+    probe.observe(sixteen, sixteen[:1])
+    probe.observe(single, -single)
     assert probe.analysis().similarity == pytest.approx(0.5 + 0.5 * (16 - 1) / 17)
 
 

@@ -16,7 +16,7 @@ from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.quantize.algorithms.scales import arq_scales
-from amct_tensorflow.quantize.algorithms.weight_steps import fit_steps, serve_layer
+from amct_tensorflow.quantize.algorithms.weight_steps import adapt_steps, fit_steps
 from amct_tensorflow.quantize.record.factors import LayerFactors
 
 # FLT_EPSILON: below it the original toolkit takes a channel for dead (spec section 7.3).
@@ -24,7 +24,7 @@ _DEAD_IN_THE_ORIGINAL = 2.0**-23
 _STEP_OF_THE_DEAD = 1.0
 
 
-def serve_factors(
+def adapt_factors(
     factors: Mapping[LayerName, LayerFactors], fused: FusedGraph, source: str
 ) -> dict[LayerName, LayerFactors]:
     """Returns the factors of a record, each with steps that serve its layer; says which it changed.
@@ -45,7 +45,7 @@ def _served(layer: FusedLayer | None, factors: LayerFactors, source: str) -> Lay
         return factors
     given = np.asarray(factors.scale_w, np.float32)
     arq = arq_scales(layer.name, layer.op_type, layer.weights, given.size > 1)
-    expected = serve_layer(layer, factors.scale_d, arq).scales
+    expected = adapt_steps(layer, factors.scale_d, arq).scales
     called_dead = (given == _STEP_OF_THE_DEAD) & ((arq < _DEAD_IN_THE_ORIGINAL) | (arq == _STEP_OF_THE_DEAD))
     replaced = called_dead & (given != expected)
     steps = fit_steps(layer, factors.scale_d, np.where(replaced, expected, given))
