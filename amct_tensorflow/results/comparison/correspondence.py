@@ -6,7 +6,7 @@ from pathlib import Path
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import ModelError
-from amct_tensorflow.graph.names import LayerName, OriginalName, QuantizedName
+from amct_tensorflow.graph.names import LayerName, OriginalName, PreparedName, QuantizedName
 from amct_tensorflow.graph.view import GraphView, data_inputs, parse_tensor_name
 from amct_tensorflow.quantize.quantized import ascend_ops
 from amct_tensorflow.quantize.quantized.builder import INSIDE_OUTPUT
@@ -30,12 +30,12 @@ class MappedLayer:
         value: the node of the prepared original whose output 0 ``result`` reproduces; None if there is none.
     """
 
-    name: str
+    name: LayerName
     op_type: str
-    quantizer: str
+    quantizer: QuantizedName
     read: str | None
-    result: str
-    value: str | None
+    result: QuantizedName
+    value: PreparedName | None
 
     @property
     def is_comparable(self) -> bool:
@@ -113,7 +113,9 @@ def _read(node_map: NodeMap, quantizer: Quantizer) -> str | None:
     return None if value is None else f"{value}:{source.port}"
 
 
-def _result(view: GraphView, node_map: NodeMap, dequantizer: str) -> tuple[str, str | None]:
+def _result(
+    view: GraphView, node_map: NodeMap, dequantizer: QuantizedName
+) -> tuple[QuantizedName, PreparedName | None]:
     """Follows the value of a layer to a node that reproduces an original one; nothing else may go into it."""
     node = view.nodes[dequantizer]
     while node.name not in node_map.values:
@@ -121,7 +123,7 @@ def _result(view: GraphView, node_map: NodeMap, dequantizer: str) -> tuple[str, 
         if len(readers) != 1 or readers[0].op == ascend_ops.QUANT or _varying_inputs(view, readers[0]) != 1:
             return dequantizer, None
         node = readers[0]
-    return str(node.name), node_map.values[node.name]
+    return QuantizedName(node.name), node_map.values[node.name]
 
 
 def _varying_inputs(view: GraphView, node: NodeDef) -> int:
