@@ -63,7 +63,7 @@ class Program:
     def send_signal(self, number):
         os.kill(self.pid, number)
 
-    def wait(self, seconds=120):
+    def wait(self, seconds=600):
         """Waits for its end; returns its exit code."""
         self._process.join(seconds)
         if self.returncode is None:

@@ -1,18 +1,14 @@
 """Runs that are killed at moments spread over their life (see ``killing``)."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from programs import run_program
 from small_sample import small_sample
 
 
 def kill(moments, *arguments):
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("killing.py")), "--moments", str(moments), *arguments],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_program(Path(__file__).with_name("killing.py"), "--moments", moments, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{moments} moments: every file whole" in done.stdout
 
