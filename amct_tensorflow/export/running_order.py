@@ -1,7 +1,8 @@
 """Sorts the operators of an edited model in an order in which they can run, without unused ones."""
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from graphlib import TopologicalSorter
 from typing import Any
 
 
@@ -35,21 +36,13 @@ def _ordered(
     inputs: Callable[[Any], Iterable[Any]],
     outputs: Callable[[Any], Iterable[Any]],
 ) -> list[Any]:
-    yielded = {tensor for operator in operators for tensor in outputs(operator)}
-    awaited = [set(inputs(operator)) & yielded for operator in operators]
     readers = defaultdict(list)
-    for index, tensors in enumerate(awaited):
-        for tensor in tensors:
+    for index, operator in enumerate(operators):
+        for tensor in set(inputs(operator)):
             readers[tensor].append(index)
-    ready = deque(index for index, tensors in enumerate(awaited) if not tensors)
-    ordered = []
-    while ready:
-        operator = operators[ready.popleft()]
-        ordered.append(operator)
+    sorter = TopologicalSorter(dict.fromkeys(range(len(operators)), ()))
+    for index, operator in enumerate(operators):
         for tensor in outputs(operator):
             for reader in readers[tensor]:
-                awaited[reader].remove(tensor)
-                if not awaited[reader]:
-                    ready.append(reader)
-    assert len(ordered) == len(operators), "an edit has made a cycle"
-    return ordered
+                sorter.add(reader, index)
+    return [operators[index] for index in sorter.static_order()]

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
 import numpy as np
@@ -191,31 +192,30 @@ class GraphView:
         Raises:
             ModelError: the graph has a cycle outside loops.
         """
-        waiting = {
-            node.name: sum(not self._goes_round(node, text) for text in node.input) for node in self.graph_def.node
-        }
-        exits = self._exits()
-        for name in exits:
-            for left in exits[name]:
-                waiting[left] += 1
-        ready = [name for name, count in waiting.items() if count == 0]
-        emitted = 0
+        sorter: TopologicalSorter[str] = TopologicalSorter()
+        for name in self.nodes:  # what is ready at first comes in the order of the graph
+            sorter.add(name)
+        for name in self.nodes:
+            for edge in self.consumers(name):
+                if not self._goes_round(edge.node, edge.node.input[edge.input_index]):
+                    sorter.add(edge.node.name, name)
+        for name, exits in self._exits().items():
+            for left in exits:
+                sorter.add(left, name)
+        try:
+            sorter.prepare()
+        except CycleError as error:
+            stuck = error.args[1][0]
+            raise ModelError(
+                f"The model has a cycle through node {stuck!r}; it cannot be run. Freeze it again."
+            ) from error
+        # What a node makes ready comes next, last first: so a graph is followed along its paths.
+        ready = list(sorter.get_ready())
         while ready:
             name = ready.pop()
-            emitted += 1
             yield self.nodes[name]
-            followers = [
-                edge.node.name
-                for edge in self.consumers(name)
-                if not self._goes_round(edge.node, edge.node.input[edge.input_index])
-            ]
-            for follower in (*followers, *exits.get(name, ())):
-                waiting[follower] -= 1
-                if waiting[follower] == 0:
-                    ready.append(follower)
-        if emitted < len(self.nodes):
-            stuck = next(name for name, count in waiting.items() if count > 0)
-            raise ModelError(f"The model has a cycle through node {stuck!r}; it cannot be run. Freeze it again.")
+            sorter.done(name)
+            ready.extend(sorter.get_ready())
 
     @cached_property
     def loop_nodes(self) -> frozenset[str]:

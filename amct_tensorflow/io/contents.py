@@ -5,12 +5,12 @@ its own code passes for a damaged file.
 """
 
 import io
-import json
 import math
 import zipfile
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 
 from amct_tensorflow.errors import ContentError
@@ -18,27 +18,29 @@ from amct_tensorflow.errors import ContentError
 T = TypeVar("T")
 
 
-def parse_json(data: bytes) -> Any:
-    """Parses JSON text.
+def decode(data: bytes | msgspec.Raw, kind: type[T]) -> T:
+    """Reads JSON that has to be of a type, such as a struct; keys that a struct does not name are left out.
 
     Raises:
-        ContentError: it is no JSON, is nested too deeply, or holds a number with too many digits.
+        ContentError: it is no JSON, or of another type. The message says where, with ``$`` for the whole.
     """
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:  # also that it is no text (UnicodeDecodeError)
-        raise ContentError(f"{type(error).__name__}: {str(error)[:200]}") from error
+        return msgspec.json.decode(data, type=kind)
+    except (ValueError, RecursionError) as error:  # also that it is no text, or is nested too deeply
+        raise ContentError(str(error)[:200]) from error
 
 
-def expect(kind: type[T], value: object, name: str) -> T:
-    """Returns ``value`` if it has a type; true and false are no integers.
+class _Versioned(msgspec.Struct, frozen=True):
+    version: Any = None
+
+
+def version_of(data: bytes) -> object:
+    """Returns what stands under "version" in a JSON object, which tells what else has to stand there.
 
     Raises:
-        ContentError: it has another type, or is missing; the message calls it ``name``.
+        ContentError: it is none.
     """
-    if type(value) is not kind:
-        raise ContentError(f"{name} is missing" if value is None else f"{name} is no {kind.__name__}")
-    return value
+    return decode(data, _Versioned).version
 
 
 def finite_or_none(value: float) -> float | None:

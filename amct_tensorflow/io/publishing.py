@@ -21,8 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from amct_tensorflow.errors import ContentError, OutputError
-from amct_tensorflow.io.contents import expect, parse_json
+from amct_tensorflow.errors import OutputError
 from amct_tensorflow.io.files import fill, make_folder, refusal, rename, sync
 from amct_tensorflow.log import log_for
 
@@ -117,10 +116,11 @@ def _read_journal(journal: Path) -> list[Path]:
         return []
     try:
         with journal.open("rb") as file:
-            listed = expect(list, parse_json(file.read(_MOST_JOURNAL_BYTES)), "the journal")
-    except (OSError, ContentError):
+            listed = json.loads(file.read(_MOST_JOURNAL_BYTES))  # msgspec refuses names that are no Unicode
+    except (OSError, ValueError, RecursionError):
         return []
-    return list(dict.fromkeys(Path(entry) for entry in listed if _is_plain(entry)))
+    entries = listed if isinstance(listed, list) else []
+    return list(dict.fromkeys(Path(entry) for entry in entries if _is_plain(entry)))
 
 
 def _is_plain(entry: Any) -> bool:

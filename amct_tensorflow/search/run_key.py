@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -40,20 +39,16 @@ class RunKey:
         """All digests, by a name for people."""
         return {**{self._name(name): value for name, value in self.identity.items()}, **self.parts}
 
-    def dump(self) -> dict[str, dict[str, str]]:
-        """Returns the key for the document of the state."""
-        return {"parts": dict(self.parts), "identity": dict(self.identity)}
-
-    def changes(self, earlier: Mapping[str, Mapping[str, Any]]) -> list[str]:
-        """Returns the names of the digests that differ from an earlier key, given as ``dump`` returned it."""
-        told = _differences(self.identity, earlier["identity"])
-        return [*map(self._name, told), *_differences(self.parts, earlier["parts"])]
+    def changes(self, earlier: "RunKey") -> list[str]:
+        """Returns the names of the digests that differ from an earlier key."""
+        told = _differences(self.identity, earlier.identity)
+        return [*map(self._name, told), *_differences(self.parts, earlier.parts)]
 
     def _name(self, name: str) -> str:
         return f"{name} of identity()" if name in self.parts else name
 
 
-def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def _differences(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
     return [name for name in dict.fromkeys([*one, *other]) if one.get(name) != other.get(name)]
 
 

@@ -9,17 +9,17 @@ A state belongs to one ``RunKey``: whatever could change a result is in it as a 
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from amct_tensorflow.errors import AmctError, ContentError, OutputError, RecordError, StateError
 from amct_tensorflow.graph.names import LayerName
-from amct_tensorflow.io.contents import dump_arrays, expect, parse_arrays, parse_json
+from amct_tensorflow.io.contents import decode, dump_arrays, parse_arrays, version_of
 from amct_tensorflow.io.files import write_atomically
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
@@ -41,6 +41,54 @@ _ORIGINAL = "original"
 _IN_INTEGERS = "\nin integers"  # no layer's name has a line break
 
 
+class _Arrays(msgspec.Struct, frozen=True):
+    """Where the arrays of an entry are."""
+
+    file: str
+    sha256: str
+
+
+class _EvaluationEntry(msgspec.Struct, frozen=True):
+    """What stands in the document for an evaluation."""
+
+    metric: Any
+    model: str
+    arrays: _Arrays | msgspec.UnsetType = msgspec.UNSET
+
+
+class _CalibrationEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands in the document for the calibration.
+
+    Attributes:
+        record: factors and balance, as record.txt.
+        layers: per layer, its similarity and its multiply-accumulates. JSON knows no infinity, which a user's
+            sensitivity may give; repr() and float() know all numbers.
+        noise: per layer, its noise and the noise without the correction of its bias.
+        ranges: per layer or input, the least and the greatest value.
+        batches: how many batches are among the arrays.
+        images: number of images, if it is known.
+        obstacles: per layer that stays in float, why.
+    """
+
+    record: str
+    layers: dict[LayerName, tuple[str, int]]
+    noise: dict[LayerName, tuple[float | None, float | None]] = {}
+    ranges: dict[LayerName, tuple[float, float]] = {}
+    batches: int
+    images: int | None = None
+    obstacles: dict[LayerName, str] = {}
+    arrays: _Arrays | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Document(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``state.json``."""
+
+    version: int
+    key: RunKey
+    evaluations: dict[str, _EvaluationEntry] = {}
+    calibration: dict[str, _CalibrationEntry] = {}
+
+
 @dataclass(eq=False)
 class SearchState:
     """The state of a search.
@@ -54,7 +102,7 @@ class SearchState:
     key: RunKey
     _evaluations: dict[str, Evaluation] = field(default_factory=dict)
     _calibration: CalibrationResult | None = None
-    _document: dict[str, Any] = field(default_factory=dict)
+    _document: _Document | None = None
 
     @classmethod
     def begin(cls, folder: Path, key: RunKey) -> "SearchState":
@@ -96,16 +144,17 @@ class SearchState:
         """Keeps an evaluation; one whose metric cannot be written exactly is left out."""
         name = _name(quantized, in_integers)
         self._evaluations[name] = evaluation
-        if not _is_exact(evaluation.metric):
+        try:
+            metric = _exactly(evaluation.metric)
+        except ValueError:
             log_for("state").warning(
                 "evaluate() returned %.100r (%s), which cannot be kept in a file; a run that goes on evaluates again.",
                 evaluation.metric, type(evaluation.metric).__name__,
             )  # fmt: skip
             return
-        entry: dict[str, Any] = {"metric": evaluation.metric, "model": evaluation.model}
         arrays = {_RESULTS: evaluation.image_results, _PREDICTIONS: evaluation.image_predictions}
         known = {part: values for part, values in arrays.items() if values is not None}
-        self._keep("evaluations", name, entry, known)
+        self._keep(name, _EvaluationEntry(metric, evaluation.model), known)
 
     @property
     def calibration(self) -> CalibrationResult | None:
@@ -127,30 +176,33 @@ class SearchState:
         arrays.update({f"counts {name}": one.counts for name, one in summaries.items()})
         for index, batch in enumerate(calibration.batches):
             arrays.update({f"batch {index} {tensor}": values for tensor, values in batch.items()})
-        entry = {
-            "record": dump_record(calibration.factors, calibration.balance),
-            # JSON knows no infinity, which a user's sensitivity may give; repr() and float() know all numbers.
-            "layers": {name: [repr(float(one.similarity)), one.multiply_accumulates] for name, one in analyses.items()},
-            "noise": {name: [one.noise, one.uncorrected_noise] for name, one in analyses.items()},
-            "ranges": {name: [one.lowest, one.highest] for name, one in summaries.items()},
-            "batches": len(calibration.batches),
-            "images": calibration.images,
-            "obstacles": dict(calibration.unquantizable),
-        }
-        self._keep("calibration", _CALIBRATION, entry, arrays)
+        entry = _CalibrationEntry(
+            record=dump_record(calibration.factors, calibration.balance),
+            layers={name: (repr(float(one.similarity)), one.multiply_accumulates) for name, one in analyses.items()},
+            noise={name: (one.noise, one.uncorrected_noise) for name, one in analyses.items()},
+            ranges={name: (float(one.lowest), float(one.highest)) for name, one in summaries.items()},
+            batches=len(calibration.batches),
+            images=calibration.images,
+            obstacles=dict(calibration.unquantizable),
+        )
+        self._keep(_CALIBRATION, entry, arrays)
 
-    def _keep(self, section: str, name: str, entry: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    def _keep(self, name: str, entry: _EvaluationEntry | _CalibrationEntry, arrays: Mapping[str, np.ndarray]) -> None:
         """Writes news: arrays first, then the document that names them. A full disk must not end a run of hours."""
         try:
-            if not self._document:
+            if self._document is None:
                 shutil.rmtree(self.folder, ignore_errors=True)  # the state of another run
-                self._document = {"version": _VERSION, "key": self.key.dump()}
+                self._document = _Document(_VERSION, self.key)
             if arrays:
                 data, file = dump_arrays(arrays), f"{name[:_FILE_NAME_LENGTH]}.npz"
                 write_atomically(self.folder / file, data, announce=False)
-                entry["arrays"] = {"file": file, "sha256": digest(data)}
-            self._document.setdefault(section, {})[name] = entry
-            write_atomically(self.folder / _FILE, json.dumps(self._document, indent=1, allow_nan=False), announce=False)
+                entry = msgspec.structs.replace(entry, arrays=_Arrays(file, digest(data)))
+            if isinstance(entry, _EvaluationEntry):
+                self._document.evaluations[name] = entry
+            else:
+                self._document.calibration[name] = entry
+            text = json.dumps(msgspec.to_builtins(self._document), indent=1, allow_nan=False)
+            write_atomically(self.folder / _FILE, text, announce=False)
         except OutputError as error:
             log_for("state").warning("%s The run goes on, but it could not be resumed from here.", error)
 
@@ -176,18 +228,19 @@ class SearchState:
 
     @classmethod
     def _read(cls, folder: Path, key: RunKey) -> "SearchState":
-        document = parse_json((folder / _FILE).read_bytes())
-        if not isinstance(document, dict) or document.get("version") != _VERSION:
+        data = (folder / _FILE).read_bytes()
+        if version_of(data) != _VERSION:
             raise StateError(f"The state in {folder} was written by another version.")
-        changed = key.changes(_read_key(document))
+        document = decode(data, _Document)
+        changed = key.changes(document.key)
         if changed:
             verb = "has" if len(changed) == 1 else "have"
             raise StateError(f"The {', '.join(changed)} {verb} changed since the run in {folder} began.")
         state = cls(folder, key, _document=document)
-        for name, entry in expect(dict, document.get("evaluations", {}), "the evaluations").items():
-            state._evaluations[name] = _read_evaluation(folder, expect(dict, entry, "an evaluation"))
-        for entry in expect(dict, document.get("calibration", {}), "the section of the calibration").values():
-            state._calibration = _read_calibration(folder, expect(dict, entry, "the calibration"))
+        for name, evaluation in document.evaluations.items():
+            state._evaluations[name] = _read_evaluation(folder, evaluation)
+        for calibration in document.calibration.values():
+            state._calibration = _read_calibration(folder, calibration)
         return state
 
 
@@ -198,13 +251,19 @@ def _name(quantized: Collection[str] | None, in_integers: bool) -> str:
     return digest("\n".join([*names, _IN_INTEGERS] if in_integers else names))
 
 
-def _is_exact(metric: Any) -> bool:
-    """Tells whether a metric is the same, in value and type, after it was written as JSON and read."""
+def _exactly(metric: Any) -> Any:
+    """Returns a metric as it is when it was written as JSON and read.
+
+    Raises:
+        ValueError: its value or its type is another then.
+    """
     try:
-        again = json.loads(json.dumps(metric, allow_nan=False))
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return _same(metric, again)
+        again: Any = decode(json.dumps(metric, allow_nan=False).encode(), object)
+    except (TypeError, RecursionError, ContentError) as error:
+        raise ValueError(str(error)) from error
+    if not _same(metric, again):
+        raise ValueError("it is not the same")
+    return again
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -217,49 +276,36 @@ def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-def _read_key(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    key = expect(dict, document.get("key"), "the key")
-    return {name: expect(dict, key.get(name), f"{name!r} of the key") for name in ("parts", "identity")}
-
-
-def _read_evaluation(folder: Path, entry: Mapping[str, Any]) -> Evaluation:
-    if "metric" not in entry:
-        raise ContentError("the metric of an evaluation is missing")
-    arrays = _read_arrays(folder, entry["arrays"]) if "arrays" in entry else {}
+def _read_evaluation(folder: Path, entry: _EvaluationEntry) -> Evaluation:
+    arrays = _read_arrays(folder, entry.arrays)
     results, predictions = arrays.get(_RESULTS), arrays.get(_PREDICTIONS)
     if results is not None and not _is_list_of_numbers(results):
         raise ContentError("the results of an evaluation are no numbers")
     if predictions is not None and not is_list_of_predictions(predictions):
         raise ContentError("the predictions of an evaluation are neither integers nor text")
-    if arrays.keys() - {_RESULTS, _PREDICTIONS} or ("arrays" in entry and not arrays):
+    if arrays.keys() - {_RESULTS, _PREDICTIONS} or (entry.arrays and not arrays):
         raise ContentError("the arrays of an evaluation are others than those that were written")
-    model = expect(str, entry.get("model"), "the model of an evaluation")
-    return Evaluation(entry["metric"], None, results, model, predictions)
+    return Evaluation(entry.metric, None, results, entry.model, predictions)
 
 
-def _read_calibration(folder: Path, entry: Mapping[str, Any]) -> CalibrationResult:
-    arrays = _read_arrays(folder, entry["arrays"]) if "arrays" in entry else {}
-    layers = expect(dict, entry.get("layers"), "the layers")
-    noise = expect(dict, entry.get("noise", {}), "the noise")
-    analyses = {name: _read_analysis(name, content, noise.get(name)) for name, content in layers.items()}
+def _read_calibration(folder: Path, entry: _CalibrationEntry) -> CalibrationResult:
+    arrays = _read_arrays(folder, entry.arrays)
+    analyses = {
+        name: LayerAnalysis(_read_similarity(name, text), count, *entry.noise.get(name, (None, None)))
+        for name, (text, count) in entry.layers.items()
+    }
     corrections = {name: _read_correction(name, arrays) for name in analyses}
-    count = min(expect(int, entry.get("batches"), "the number of batches"), len(arrays))
-    batches = tuple(_under(f"batch {index} ", arrays) for index in range(count))
+    batches = tuple(_under(f"batch {index} ", arrays) for index in range(min(entry.batches, len(arrays))))
     if sum(map(len, batches)) != len(_under("batch ", arrays)):
-        raise ContentError(f"there are values of other batches than {count}")
-    record = expect(str, entry.get("record"), "the record")
+        raise ContentError(f"there are values of other batches than {entry.batches}")
     source = str(folder / _FILE)
-    ranges = expect(dict, entry.get("ranges", {}), "the ranges")
-    summaries = {name: _read_summary(name, content, arrays) for name, content in ranges.items()}
-    images = None if entry.get("images") is None else expect(int, entry["images"], "the number of images")
+    summaries = {name: _read_summary(name, range_, arrays) for name, range_ in entry.ranges.items()}
     # The run that is resumed has the same outputs, so that its layers have the same names.
-    factors = {LayerName(key): each for key, each in parse_record(record, source).items()}
-    balance = {LayerName(key): each for key, each in parse_balance(record, source).items()}
-    obstacles = expect(dict, entry.get("obstacles", {}), "why layers stay in float")
+    factors = {LayerName(key): each for key, each in parse_record(entry.record, source).items()}
+    balance = {LayerName(key): each for key, each in parse_balance(entry.record, source).items()}
     return CalibrationResult(
-        factors, corrections, analyses, batches, balance, summaries, images,
-        {name: expect(str, obstacle, f"why layer {name!r}") for name, obstacle in obstacles.items()},
-    )  # fmt: skip
+        factors, corrections, analyses, batches, balance, summaries, entry.images, dict(entry.obstacles)
+    )
 
 
 def _read_correction(name: str, arrays: Mapping[str, np.ndarray]) -> LayerCorrection:
@@ -275,49 +321,33 @@ def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
 
 
-def _read_summary(name: str, content: object, arrays: Mapping[str, np.ndarray]) -> ActivationSummary:
-    lowest, highest = _read_pair(content, f"the range of {name!r}")
+def _read_summary(name: str, limits: tuple[float, float], arrays: Mapping[str, np.ndarray]) -> ActivationSummary:
+    lowest, highest = limits
     counts = arrays.get(f"counts {name}")
-    if lowest is None or highest is None or not lowest <= highest:
+    if not lowest <= highest:
         raise ContentError(f"the range of {name!r} is none")
     if counts is None or not _is_list_of_numbers(counts) or not counts.size or (counts < 0).any():
         raise ContentError(f"the histogram of {name!r} is none")
     return ActivationSummary(lowest, highest, counts)
 
 
-def _read_pair(content: object, title: str) -> tuple[float | None, float | None]:
-    values = expect(list, content, title)
-    if len(values) != 2 or not all(value is None or type(value) in (int, float) for value in values):
-        raise ContentError(f"{title} is no pair of numbers")
-    if not all(value is None or abs(value) <= sys.float_info.max for value in values):
-        raise ContentError(f"{title} is not finite")
-    one, other = (None if value is None else float(value) for value in values)
-    return one, other
-
-
-def _read_analysis(name: str, content: object, noise: object) -> LayerAnalysis:
-    values = expect(list, content, f"layer {name!r}")
-    if len(values) != 2:
-        raise ContentError(f"layer {name!r} has {len(values)} values instead of 2")
-    text = expect(str, values[0], f"the similarity of layer {name!r}")
+def _read_similarity(name: str, text: str) -> float:
     try:
-        similarity = float(text)
+        return float(text)
     except ValueError as error:
         raise ContentError(f"the similarity of layer {name!r} is {text[:20]!r}") from error
-    measured = (None, None) if noise is None else _read_pair(noise, f"the noise of layer {name!r}")
-    return LayerAnalysis(similarity, expect(int, values[1], f"the count of layer {name!r}"), *measured)
 
 
 def _is_list_of_numbers(values: np.ndarray) -> bool:
     return values.ndim == 1 and values.dtype == np.float64 and bool(np.isfinite(values).all())
 
 
-def _read_arrays(folder: Path, reference: object) -> dict[str, np.ndarray]:
-    """Reads the arrays of a file, by the names they were written under."""
-    named = expect(dict, reference, "the reference to arrays")
-    name, expected = (expect(str, named.get(key), f"{key!r} of arrays") for key in ("file", "sha256"))
-    file = folder / Path(name).name
+def _read_arrays(folder: Path, reference: _Arrays | msgspec.UnsetType) -> dict[str, np.ndarray]:
+    """Reads the arrays of an entry, by the names they were written under; none if it has none."""
+    if reference is msgspec.UNSET:
+        return {}
+    file = folder / Path(reference.file).name
     data = file.read_bytes() if file.is_file() else b""
-    if digest(data) != expected:
+    if digest(data) != reference.sha256:
         raise ContentError(f"{file} is not the file that was written")
     return parse_arrays(data, str(file))

@@ -112,6 +112,14 @@ def test_a_strangers_journal_touches_nothing_else(files, journal):
     assert found() == before
 
 
+def test_names_that_are_no_unicode_are_completed(files):
+    path = Path("out/caf\udce9")
+    Path("out/.caf\udce9.new").write_text("new")
+    Path("out", JOURNAL).write_text(json.dumps([os.path.abspath(path)]))  # noqa: PTH100 - as it is written
+    finish(Path("out"), [])
+    assert path.read_text() == "new" and not Path("out", JOURNAL).exists()
+
+
 # ------------------------------------------------------------------------------------- Runs with other file names
 
 OTHERS = {"out/x": "new x", "log/c": "newest c", "more/z": "new z"}

@@ -1,5 +1,6 @@
 """Loads a Keras model; its description is read and checked before any of its code runs."""
 
+import json
 import re
 import textwrap
 import zipfile
@@ -12,7 +13,6 @@ import h5py
 import tensorflow as tf
 
 from amct_tensorflow.errors import ContentError, ModelError, first_line
-from amct_tensorflow.io.contents import expect, parse_json
 from amct_tensorflow.model.loading.freezing import FREEZE_IT_YOURSELF, Inference
 
 _ZIP_SUFFIX = ".keras"
@@ -42,7 +42,7 @@ def read_keras_contents(path: Path) -> KerasContents:
     """
     try:
         version, text = (_read_zip if path.suffix == _ZIP_SUFFIX else _read_hdf5)(path)
-        config = expect(dict, parse_json(text), "the description of the model")
+        config = _parse(text, "the description of the model")
     except ContentError as error:
         raise ModelError(
             f"Model {path} is damaged, or no model that Keras saved ({error}). Save it with model.save(), or give "
@@ -61,7 +61,7 @@ def _read_zip(path: Path) -> tuple[str, bytes]:
             metadata, config = file.read("metadata.json"), file.read("config.json")
     except Exception as error:  # each part of a damaged archive has errors of its own
         raise ContentError(str(error)) from error
-    return str(expect(dict, parse_json(metadata), "metadata.json").get("keras_version")), config
+    return str(_parse(metadata, "metadata.json").get("keras_version")), config
 
 
 def _read_hdf5(path: Path) -> tuple[str, bytes]:
@@ -73,6 +73,17 @@ def _read_hdf5(path: Path) -> tuple[str, bytes]:
     if config is None:
         raise ContentError("it has no model_config, and so holds weights at most")
     return str(version), config if isinstance(config, bytes) else str(config).encode(errors="surrogateescape")
+
+
+def _parse(text: bytes, name: str) -> dict[str, Any]:
+    """Parses a JSON object as Keras writes it: with infinity and NaN, which msgspec refuses."""
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError) as error:  # also that it is no text (UnicodeDecodeError)
+        raise ContentError(f"{type(error).__name__}: {str(error)[:200]}") from error
+    if not isinstance(parsed, dict):
+        raise ContentError(f"{name} is no JSON object")
+    return parsed
 
 
 def _objects(config: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -1,25 +1,71 @@
 """``<prefix>_quant.json``: which original nodes every node of the quantized model stands for (spec section 5.2)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
+from msgspec import UNSET, UnsetType
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import ContentError, ModelError
 from amct_tensorflow.graph.names import OriginalName, PreparedName, QuantizedName
 from amct_tensorflow.graph.view import CONTROL, GraphView, full_tensor_name, parse_tensor_name
-from amct_tensorflow.io.contents import expect, parse_json
+from amct_tensorflow.io.contents import decode
 from amct_tensorflow.quantize.quantized.ascend_ops import QUANT
 from amct_tensorflow.quantize.quantized.builder import QuantizedGraph
 
 _ORIGINALS = "_datadump_original_op_names"
 _VALUE = "_datadump_origin_name"
-# Keys of our own, for nodes that the model's file hides in a function: here they are called as inlining calls them.
-_HIDDEN_VALUE = "inlined_origin_name"
-_REPEATED = "inlined_activation_name"
+
+
+class _Names(msgspec.Struct, frozen=True):
+    s: tuple[OriginalName, ...] = ()
+
+
+class _Value(msgspec.Struct, frozen=True):
+    """The value of an attribute: one of these."""
+
+    list: _Names | UnsetType = UNSET
+    s: PreparedName | UnsetType = UNSET
+    i: int | UnsetType = UNSET
+
+
+class _Attribute(msgspec.Struct, frozen=True):
+    key: str
+    value: _Value
+
+
+class _Output(msgspec.Struct, frozen=True):
+    attr: tuple[_Attribute, ...] = ()
+
+
+class _Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """A node.
+
+    Two keys are of our own, for nodes that the model's file hides in a function: here they are called as inlining calls
+    them.
+    """
+
+    id: int = 0
+    name: QuantizedName
+    type: str = ""
+    input: tuple[str, ...] = ()
+    attr: tuple[_Attribute, ...] = ()
+    inlined_activation_name: PreparedName | UnsetType | None = UNSET
+    inlined_origin_name: PreparedName | UnsetType = UNSET
+    output_desc: tuple[_Output, ...] | UnsetType = UNSET
+
+
+class _Graph(msgspec.Struct, frozen=True, kw_only=True):
+    name: str = ""
+    output: tuple[str, ...] | UnsetType = UNSET
+    op: tuple[_Operation, ...]
+
+
+class _Document(msgspec.Struct, frozen=True):
+    graph: tuple[_Graph, ...]
 
 
 @dataclass(frozen=True)
@@ -58,71 +104,58 @@ def read_node_map(path: str | Path, view: GraphView) -> NodeMap:
             "correspond, and is written beside the quantized model; give its path with --node_map."
         ) from error
     try:
-        graph = _graph(parse_json(data))
-        operations = _operations(graph)
-        outputs = _outputs(graph)
-        originals = {_name(operation): tuple(_originals(operation)) for operation in operations}
-        values = {_name(operation): PreparedName(value) for operation in operations for value in _value(operation)}
-        absorbed = {_name(operation): name for operation in operations for name in _absorbed(operation)}
+        graphs = decode(data, _Document).graph
+        if not graphs:
+            raise ContentError("it has no graph")
+        operations = graphs[0].op
+        originals = {operation.name: _originals(operation) for operation in operations}
+        values = {operation.name: value for operation in operations if (value := _value(operation)) is not UNSET}
+        absorbed = {operation.name: name for operation in operations if (name := _absorbed(operation)) is not UNSET}
     except ContentError as error:
         raise ModelError(f"{path} holds no node map: {error}. Give the one written with the model.") from error
     if originals.keys() != view.nodes.keys():
         raise ModelError(
             f"{path} lists other nodes than the quantized model has. Give the one written together with it."
         )
+    listed = graphs[0].output
+    outputs = None if listed is UNSET else tuple(parse_tensor_name(each).node for each in listed)
     if not set(outputs or ()) <= view.nodes.keys():
         raise ModelError(f"{path} names outputs that the quantized model does not have. Give the one written with it.")
     return NodeMap(originals, values, absorbed, outputs)
 
 
-def _graph(document: object) -> dict[str, Any]:
-    graphs = expect(list, expect(dict, document, "the document").get("graph"), "graph")
-    return expect(dict, graphs[0] if graphs else None, "the first graph")
-
-
-def _outputs(graph: dict[str, Any]) -> tuple[str, ...] | None:
-    if "output" not in graph:
-        return None
-    listed = (expect(str, each, "an output") for each in expect(list, graph["output"], "output"))
-    return tuple(parse_tensor_name(each).node for each in listed)
-
-
-def _operations(graph: dict[str, Any]) -> list[dict[str, Any]]:
-    return [expect(dict, operation, "an op") for operation in expect(list, graph.get("op"), "op")]
-
-
-def _name(operation: dict[str, Any]) -> QuantizedName:
-    return QuantizedName(expect(str, operation.get("name"), "the name of an op"))
-
-
-def _originals(operation: dict[str, Any]) -> list[OriginalName]:
-    value = _attributes(operation).get(_ORIGINALS)
+def _originals(operation: _Operation) -> tuple[OriginalName, ...]:
+    value = _attributes(operation.attr).get(_ORIGINALS)
     if value is None:  # it is called as the original
-        return [OriginalName(_name(operation))]
-    names = expect(list, expect(dict, value.get("list"), "list").get("s", []), "s")
-    return [OriginalName(expect(str, name, "an original name")) for name in names]
+        return (OriginalName(operation.name),)
+    if value.list is UNSET:
+        raise ContentError(f"op {operation.name!r} has no list under {_ORIGINALS!r}")
+    return value.list.s
 
 
-def _value(operation: dict[str, Any]) -> list[str]:
+def _value(operation: _Operation) -> PreparedName | UnsetType:
     """Returns the node whose output 0 an op reproduces, if there is one."""
-    described = expect(list, operation.get("output_desc", []), "output_desc")
-    found = [_attributes(expect(dict, each, "an output")).get(_VALUE) for each in described[:1]]
-    hidden = [operation[_HIDDEN_VALUE]] if _HIDDEN_VALUE in operation else []
-    return [expect(str, value, "s") for value in (*(each.get("s") for each in found if each is not None), *hidden)]
+    if operation.inlined_origin_name is not UNSET or not operation.output_desc:
+        return operation.inlined_origin_name
+    value = _attributes(operation.output_desc[0].attr).get(_VALUE)
+    if value is None:
+        return UNSET
+    if value.s is UNSET:
+        raise ContentError(f"op {operation.name!r} has no text under {_VALUE!r}")
+    return value.s
 
 
-def _absorbed(operation: dict[str, Any]) -> list[PreparedName | None]:
+def _absorbed(operation: _Operation) -> PreparedName | UnsetType | None:
     """Returns the activation in whose place an AscendQuant reads, if it repeats one."""
-    if _REPEATED in operation:
-        name = operation[_REPEATED]
-        return [None if name is None else PreparedName(expect(str, name, _REPEATED))]
+    if operation.inlined_activation_name is not UNSET or operation.type != QUANT:
+        return operation.inlined_activation_name
     # An activation that is not hidden in a function has the name of an original one.
-    return [PreparedName(name) for name in _originals(operation)[-1:]] if operation.get("type") == QUANT else []
+    originals = _originals(operation)
+    return PreparedName(originals[-1]) if originals else UNSET
 
 
-def _attributes(holder: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    listed = [expect(dict, each, "an attribute") for each in expect(list, holder.get("attr", []), "attr")]
-    return {expect(str, each.get("key"), "key"): expect(dict, each.get("value"), "value") for each in listed}
+def _attributes(listed: Iterable[_Attribute]) -> dict[str, _Value]:
+    return {each.key: each.value for each in listed}
 
 
 def dump_node_map(quantized: QuantizedGraph) -> str:
@@ -130,41 +163,32 @@ def dump_node_map(quantized: QuantizedGraph) -> str:
 
     There ``output`` names the tensors that a graph yields, which the original toolkit leaves out.
     """
-    operations = [
+    operations = tuple(
         _operation(index, node, quantized.origins.get(node.name, (OriginalName(node.name),)), quantized)
         for index, node in enumerate(quantized.graph_def.node)
-    ]
-    outputs = [full_tensor_name(name) for name in quantized.outputs]
-    return json.dumps({"graph": [{"name": "quantized", "output": outputs, "op": operations}]}, indent=1)
+    )
+    outputs = tuple(full_tensor_name(name) for name in quantized.outputs)
+    document = _Document((_Graph(name="quantized", output=outputs, op=operations),))
+    return json.dumps(msgspec.to_builtins(document), indent=1)
 
 
-def _operation(
-    index: int, node: NodeDef, origins: tuple[OriginalName, ...], quantized: QuantizedGraph
-) -> dict[str, Any]:
-    operation: dict[str, Any] = {
-        "id": index,
-        "name": node.name,
-        "type": node.op,
-        "input": [_edge(text) for text in node.input],
-        "attr": [{"key": _ORIGINALS, "value": {"list": {"s": list(origins)}}}],
-    }
-    if node.name in quantized.absorbed:
-        repeated = quantized.absorbed[node.name]
-        if not origins or repeated is None or origins[-1] != OriginalName(repeated):
-            operation[_REPEATED] = repeated
-    value = quantized.values.get(node.name)
-    if value in quantized.hidden:
-        operation[_HIDDEN_VALUE] = value
-    elif value is not None:
-        operation["output_desc"] = [
-            {
-                "attr": [
-                    {"key": _VALUE, "value": {"s": value}},
-                    {"key": "_datadump_origin_output_index", "value": {"i": 0}},
-                ]
-            }
-        ]
-    return operation
+def _operation(index: int, node: NodeDef, origins: tuple[OriginalName, ...], quantized: QuantizedGraph) -> _Operation:
+    repeated: PreparedName | UnsetType | None = quantized.absorbed.get(node.name, UNSET)
+    if isinstance(repeated, str) and origins and origins[-1] == OriginalName(repeated):
+        repeated = UNSET
+    value: PreparedName | UnsetType = quantized.values.get(node.name, UNSET)
+    is_hidden = value in quantized.hidden
+    described = (_Attribute(_VALUE, _Value(s=value)), _Attribute("_datadump_origin_output_index", _Value(i=0)))
+    return _Operation(
+        id=index,
+        name=node.name,
+        type=node.op,
+        input=tuple(map(_edge, node.input)),
+        attr=(_Attribute(_ORIGINALS, _Value(list=_Names(origins))),),
+        inlined_activation_name=repeated,
+        inlined_origin_name=value if is_hidden else UNSET,
+        output_desc=UNSET if is_hidden or value is UNSET else (_Output(described),),
+    )
 
 
 def _edge(text: str) -> str:

@@ -11,17 +11,16 @@ there, too.
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from amct_tensorflow.errors import ContentError, RecordError
 from amct_tensorflow.graph.names import LayerName, RecordKey
-from amct_tensorflow.io.contents import dump_arrays, expect, parse_arrays, parse_json
+from amct_tensorflow.io.contents import decode, dump_arrays, parse_arrays
 from amct_tensorflow.io.files import refusal, write_atomically
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.fusion import FusedLayer
@@ -30,7 +29,28 @@ from amct_tensorflow.quantize.record.record_file import dump_record
 
 _CORRECTIONS = "_bias_correction.json"
 _WEIGHTS = "_weights.npz"
-_BIAS = "bias_correction"
+
+
+class _Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What stands in ``record_bias_correction.json`` for a layer.
+
+    Attributes:
+        factors: digest of the factors with which the corrections were measured.
+        weights: digest of the weights and the bias that were calibrated.
+        integers: digest of the integers of the weights; absent if each is the nearest one.
+        bias_correction: what to add to the bias, per channel; absent for nothing.
+    """
+
+    factors: str
+    weights: str
+    integers: str | None = None
+    bias_correction: list[float] | None = None
+
+    @property
+    def correction(self) -> LayerCorrection:
+        """What was found, but for the integers."""
+        bias = self.bias_correction
+        return LayerCorrection(None if bias is None else np.array(bias, np.float64))
 
 
 def corrections_path(record_file: str | Path) -> Path:
@@ -80,20 +100,21 @@ def dump_corrections(
         corrections: per layer name, what was found beyond; layers without are left out.
         layers: the layers that were calibrated, after fusion; at least those that the record has.
     """
-    entries: dict[str, dict[str, Any]] = {}
+    entries: dict[str, _Entry] = {}
     weights: dict[str, np.ndarray] = {}
     for name, layer in layers.items():
         if name not in factors or layer.weights is None:
             continue
-        entry: dict[str, Any] = {"factors": _digest(name, factors[name]), "weights": layer.digest}
         correction = corrections.get(name, LayerCorrection())
         if correction.weights is not None:
             weights[name] = correction.weights
-            entry["integers"] = correction.weights_digest
-        if correction.bias is not None:
-            entry[_BIAS] = correction.bias.tolist()
-        entries[name] = entry
-    text = json.dumps(entries, indent=4, separators=(",", ":"), allow_nan=False)
+        entries[name] = _Entry(
+            _digest(name, factors[name]),
+            layer.digest,
+            correction.weights_digest,
+            None if correction.bias is None else correction.bias.tolist(),
+        )
+    text = json.dumps(msgspec.to_builtins(entries), indent=4, separators=(",", ":"), allow_nan=False)
     return {corrections_path(record_file): text, weights_path(record_file): dump_arrays(weights)}
 
 
@@ -133,7 +154,7 @@ def read_corrections(
     if not path.exists():
         return {}
     try:
-        stored = expect(dict, parse_json(path.read_bytes()), "the file")
+        stored = decode(path.read_bytes(), dict[str, msgspec.Raw])
         entries = {name: _entry(name, stored[name]) for name in factors if name in stored}
     except (OSError, ContentError) as error:
         raise RecordError(f"{path} cannot be read ({error}). Delete it, or calibrate again.") from error
@@ -147,30 +168,12 @@ def read_corrections(
     return _with_integers(weights_path(record_file), known, layers)
 
 
-class _Entry(NamedTuple):
-    """What stands in the file for a layer."""
-
-    factors: str
-    weights: str
-    integers: str | None
-    correction: LayerCorrection
-
-
-def _entry(name: str, content: object) -> _Entry:
+def _entry(name: str, content: msgspec.Raw) -> _Entry:
     """Raises ContentError if what stands there for a layer is not what ``dump_corrections`` writes."""
-    entry = expect(dict, content, f"layer {name!r}")
-    factors, weights = (expect(str, entry.get(key), f"{key!r} of layer {name!r}") for key in ("factors", "weights"))
-    integers = expect(str, entry["integers"], f"'integers' of layer {name!r}") if "integers" in entry else None
-    bias = _numbers(entry[_BIAS], f"{_BIAS!r} of layer {name!r}") if _BIAS in entry else None
-    return _Entry(factors, weights, integers, LayerCorrection(bias))
-
-
-def _numbers(content: object, title: str) -> np.ndarray:
-    values = expect(list, content, title)
-    # Of integers some are too large for a float; NaN is not within the limits, either.
-    if not all(type(value) in (float, int) and abs(value) <= sys.float_info.max for value in values):
-        raise ContentError(f"{title} is no list of numbers")
-    return np.array(values, np.float64)
+    try:
+        return decode(content, _Entry)
+    except ContentError as error:
+        raise ContentError(f"layer {name!r}: {error}") from error
 
 
 def _with_integers(

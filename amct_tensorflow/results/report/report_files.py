@@ -3,17 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
-
 from amct_tensorflow.errors import ContentError
-from amct_tensorflow.io.contents import expect, parse_json
+from amct_tensorflow.io.contents import decode
 from amct_tensorflow.io.publishing import exclusive, publish
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantize.quantized.model_files import prefix_of
 from amct_tensorflow.results.report.collect import FinishedRun, collect_report
 from amct_tensorflow.results.report.document import Export
 from amct_tensorflow.results.report.page import render_report
-from amct_tensorflow.results.report.report_json import check_finite, dump_report, find_report, read_report
+from amct_tensorflow.results.report.report_json import dump_report, find_report, read_report
 from amct_tensorflow.results.result_files import REPORT_PAGE
 
 
@@ -32,10 +30,8 @@ def read_exports(folder: Path, model: str) -> tuple[Export, ...]:
     found = []
     for file in files:
         try:
-            document = expect(dict, parse_json(file.read_bytes()), "the export")
-            check_finite(document)
-            found.append(msgspec.convert(document, Export))
-        except (OSError, ContentError, msgspec.ValidationError) as error:
+            found.append(decode(file.read_bytes(), Export))
+        except (OSError, ContentError) as error:
             log_for("report").warning(
                 "%s is left out of the report, as it cannot be read (%s). Export again.", file, str(error)[:200]
             )

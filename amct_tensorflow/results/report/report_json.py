@@ -1,12 +1,11 @@
 """report.json: written here, and read with every value checked, since anybody may have changed it."""
 
-import math
 from pathlib import Path
 
 import msgspec
 
 from amct_tensorflow.errors import ContentError, ReportError, ReportNotFoundError
-from amct_tensorflow.io.contents import expect, parse_json
+from amct_tensorflow.io.contents import decode, version_of
 from amct_tensorflow.results.report.document import VERSION, Report
 from amct_tensorflow.results.result_files import REPORT_NUMBERS
 
@@ -28,18 +27,16 @@ def read_report(path: Path) -> Report:
     """
     file = find_report(path)
     try:
-        document = expect(dict, parse_json(file.read_bytes()), "the report")
-        version = document.get("version")
+        data = file.read_bytes()
+        version = version_of(data)
         if version != VERSION:
             raise ReportError(
                 f"{file} has version {version!r} of the format, and this is a reader of version {VERSION}. Use the "
                 "amct_tensorflow that wrote it."
             )
-        report = msgspec.convert(document, Report)
-        check_finite(document)
-    except (OSError, ContentError, msgspec.ValidationError) as error:
+        return decode(data, Report)
+    except (OSError, ContentError) as error:
         raise ReportError(f"{file} cannot be read ({str(error)[:200]}). Run the quantization again.") from error
-    return report
 
 
 def find_report(path: Path) -> Path:
@@ -58,15 +55,3 @@ def find_report(path: Path) -> Path:
             "calibration, or a file in it."
         )
     return file
-
-
-def check_finite(value: object) -> None:
-    """Makes sure that no number in a document is infinite or none, which Python reads, and JSON does not know.
-
-    Raises:
-        ContentError: one is.
-    """
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ContentError("a number is not finite")
-    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        check_finite(each)

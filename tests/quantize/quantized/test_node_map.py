@@ -1,5 +1,6 @@
 """Every node of a quantized model traces to nodes of the file that the user gave, whatever preparation made of them."""
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -7,10 +8,13 @@ import pytest
 import tensorflow as tf
 from forms import FORMS, quantize_form
 from graphs import build, normal, run, signal_to_noise, tf1
+from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow import FloatModel
+from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.quantize.quantized.builder import quantize_graph
+from amct_tensorflow.quantize.quantized.builder import QuantizedGraph, quantize_graph
+from amct_tensorflow.quantize.quantized.node_map import dump_node_map
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 
 INSERTED = ("AscendQuant", "AscendWeightQuant", "AscendDequant", "AscendAntiQuant")
@@ -128,3 +132,41 @@ def test_values_that_balancing_has_scaled_are_none_of_the_original():
     quantized = quantize_graph(QuantizationPlan(fused, {}, {}, ["out"]))
     assert {"x", "c", "out"} == {name for name in quantized.values if quantized.values[name] in ("x", "c", "out")}
     assert not {"a", "relu_a", "b", "sum"} & {*quantized.values, *quantized.values.values()}
+
+
+def test_the_map_keeps_its_form():
+    """Tools that read it find each key where the original toolkit writes it."""
+    origins = {"relu": ("conv", "relu"), "layer/quant": ("relu",), "empty": ()}
+    graph_def = GraphDef(
+        node=[
+            make_node("relu", "Relu", ["x:1", "^wait"], T=tf.float32),
+            make_node("layer/quant", "AscendQuant", ["relu"]),
+            make_node("empty", "NoOp", []),
+        ]
+    )
+    quantized = QuantizedGraph(
+        graph_def,
+        origins,
+        values={"relu": "relu", "empty": "inner"},
+        hidden=frozenset({"inner"}),
+        absorbed={"layer/quant": "inner/relu"},
+        shapes={},
+        outputs=("relu",),
+    )
+    (graph,) = json.loads(dump_node_map(quantized))["graph"]
+    assert list(graph) == ["name", "output", "op"] and graph["output"] == ["relu:0"]
+    attributes = [
+        [{"key": "_datadump_original_op_names", "value": {"list": {"s": list(each)}}}] for each in origins.values()
+    ]
+    value = [
+        {"key": "_datadump_origin_name", "value": {"s": "relu"}},
+        {"key": "_datadump_origin_output_index", "value": {"i": 0}},
+    ]
+    expected = [
+        {"id": 0, "name": "relu", "type": "Relu", "input": ["x:1", "wait:-1"], "attr": attributes[0],
+         "output_desc": [{"attr": value}]},
+        {"id": 1, "name": "layer/quant", "type": "AscendQuant", "input": ["relu:0"], "attr": attributes[1],
+         "inlined_activation_name": "inner/relu"},
+        {"id": 2, "name": "empty", "type": "NoOp", "input": [], "attr": attributes[2], "inlined_origin_name": "inner"},
+    ]  # fmt: skip
+    assert json.dumps(graph["op"]) == json.dumps(expected)

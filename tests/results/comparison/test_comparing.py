@@ -151,11 +151,20 @@ def test_a_float_model_is_no_quantized_one():
     ("text", "words"),
     [
         (None, "--node_map"),
-        ("{", "holds no node map: JSONDecodeError"),
-        ("[]", "holds no node map: the document is no dict"),
-        ('{"graph": []}', "the first graph is missing"),
-        ('{"graph": [{"op": [{"name": 1}]}]}', "the name of an op is no str"),
-        ('{"graph": [{"op": [{"name": "a", "attr": [{"key": "k"}]}]}]}', "value is missing"),
+        ("{", "holds no node map: Input data was truncated"),
+        ("[]", "holds no node map: Expected `object`"),
+        ('{"graph": []}', "it has no graph"),
+        ('{"graph": [{"op": [{"name": 1}]}]}', r"Expected `str`, got `int` - at `\$.graph\[0\].op\[0\].name`"),
+        ('{"graph": [{"op": [{"name": "a", "attr": [{"key": "k"}]}]}]}', "missing required field `value`"),
+        (
+            '{"graph": [{"op": [{"name": "a", "attr": [{"key": "_datadump_original_op_names", "value": {}}]}]}]}',
+            "op 'a' has no list under '_datadump_original_op_names'",
+        ),
+        (
+            '{"graph": [{"op": [{"name": "a", "output_desc": [{"attr": '
+            '[{"key": "_datadump_origin_name", "value": {}}]}]}]}]}',
+            "op 'a' has no text under '_datadump_origin_name'",
+        ),
         ('{"graph": [{"op": [{"name": "a"}]}]}', "lists other nodes than the quantized model"),
     ],
 )

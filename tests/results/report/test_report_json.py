@@ -50,11 +50,11 @@ def test_what_is_not_there_is_said(given, said):
     ("damage", "said"),
     [
         ("", "cannot be read"),
-        ("[]", "no dict"),
+        ("[]", "Expected `object`"),
         ({**DOCUMENT, "version": 2}, "version 2"),
         ({**DOCUMENT, "layers": 3}, "layers"),
         ({key: value for key, value in DOCUMENT.items() if key != "size"}, "size"),
-        (json.dumps({**DOCUMENT, "outcome": {**DOCUMENT["outcome"], "loss": float("nan")}}), "not finite"),
+        (json.dumps({**DOCUMENT, "outcome": {**DOCUMENT["outcome"], "loss": float("nan")}}), "malformed"),
     ],
     ids=["empty", "list", "version", "kind", "missing", "nan"],
 )
