@@ -20,7 +20,8 @@ node in each graph but the original one, and is the key of a configuration, of f
 depends on the outputs asked for, so that a record may know a layer by the name that it has with other outputs: a
 ``RecordKey`` becomes a ``LayerName`` where ``layer_names`` of the model is asked.
 
-Functions that edit or index any graph take plain strings.
+The index of a graph knows the type of its names (``NamedGraph``), so that none is looked up in another graph. Functions
+that read or edit any graph take plain strings (``GraphView``).
 """
 
 from typing import NewType

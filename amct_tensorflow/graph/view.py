@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 import tensorflow as tf
@@ -35,6 +35,10 @@ class Consumer(NamedTuple):
     input_index: int
 
 
+_Name_co = TypeVar("_Name_co", bound=str, covariant=True)
+_NodeName = TypeVar("_NodeName", bound=str)
+
+
 def parse_tensor_name(text: str) -> TensorName:
     """Splits an input as GraphDef writes it: ``name``, ``name:1`` or ``^name``."""
     if text.startswith("^"):
@@ -62,16 +66,17 @@ def node_scope(name: str) -> str:
     return head + slash
 
 
-def upstream(nodes: Mapping[str, NodeDef], names: Iterable[str]) -> set[str]:
+def upstream(nodes: Mapping[_NodeName, NodeDef], names: Iterable[_NodeName]) -> set[_NodeName]:
     """Returns ``names`` and every node that they depend on."""
+    index = cast(Mapping[str, NodeDef], nodes)
     found: set[str] = set()
-    waiting = list(names)
+    waiting: list[str] = list(names)
     while waiting:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting.extend(parse_tensor_name(text).node for text in nodes[name].input)
-    return found
+            waiting.extend(parse_tensor_name(text).node for text in index[name].input)
+    return cast(set[_NodeName], found)
 
 
 def attribute(node: NodeDef, name: str) -> AttrValue:
@@ -90,12 +95,11 @@ def _flow_op(node: NodeDef) -> str:
     return str(node.op).removeprefix("Ref")
 
 
-class GraphView:
-    """A read-only index of a GraphDef.
+class NamedGraph(Generic[_Name_co]):
+    """A read-only index of a GraphDef whose nodes have names of one type (see ``names``).
 
     Attributes:
         graph_def: the indexed GraphDef.
-        nodes: its nodes by name.
 
     Raises:
         ModelError: two nodes have the same name, or an input names a node that is not there.
@@ -110,23 +114,23 @@ class GraphView:
         """
         self.graph_def = graph_def
         self._shapes = dict(shapes or {})
-        self.nodes: dict[str, NodeDef] = {}
+        self._nodes: dict[str, NodeDef] = {}
         self._consumers: dict[str, list[Consumer]] = defaultdict(list)
         for node in graph_def.node:
-            if node.name in self.nodes:
+            if node.name in self._nodes:
                 raise ModelError(f"The model has two nodes named {node.name!r}; it is damaged. Freeze it again.")
-            self.nodes[node.name] = node
+            self._nodes[node.name] = node
         for node in graph_def.node:
             for index, text in enumerate(node.input):
                 name = parse_tensor_name(text)
-                if name.node not in self.nodes:
+                if name.node not in self._nodes:
                     raise ModelError(
                         f"Node {node.name!r} reads {name.node!r}, which the model does not contain; the file is "
                         "incomplete. Freeze the model again."
                     )
                 self._consumers[name.node].append(Consumer(node, index))
 
-    def edited(self, graph_def: GraphDef, alike: Mapping[str, str] | None = None) -> "GraphView":
+    def edited(self, graph_def: GraphDef, alike: Mapping[str, str] | None = None) -> "NamedGraph[_Name_co]":
         """Returns the index of an edited graph, whose tensors have the shapes that they had under the same names.
 
         Args:
@@ -134,25 +138,33 @@ class GraphView:
             alike: per new node, a node of the graph before whose output 0 has the shape of its own.
         """
         new = {f"{name}:0": self.shape(other) for name, other in (alike or {}).items()}
-        return GraphView(graph_def, self._shapes | {name: shape for name, shape in new.items() if shape is not None})
+        return NamedGraph(graph_def, self._shapes | {name: shape for name, shape in new.items() if shape is not None})
 
-    def with_shapes(self, shapes: Mapping[str, Shape]) -> "GraphView":
+    def with_shapes(self, shapes: Mapping[str, Shape]) -> "NamedGraph[_Name_co]":
         """Returns an index of the same graph that knows other shapes."""
         other = copy(self)
         other._shapes = dict(shapes)
         return other
 
+    @property
+    def nodes(self) -> Mapping[_Name_co, NodeDef]:
+        """Its nodes by name."""
+        return cast(Mapping[_Name_co, NodeDef], self._nodes)
+
     def op_types(self) -> dict[str, str]:
         """Returns the op type of every node, by name."""
-        return {name: node.op for name, node in self.nodes.items()}
+        return {name: node.op for name, node in self._nodes.items()}
 
-    def consumers(self, name: str) -> Sequence[Consumer]:
+    def consumers(self, name: _Name_co) -> Sequence[Consumer]:  # type: ignore[misc] # a view of any graph takes any name
         """Returns every edge that leaves node ``name``, control edges included."""
+        return self._edges(name)
+
+    def _edges(self, name: str) -> Sequence[Consumer]:
         return self._consumers.get(name, ())
 
-    def readers(self, name: str) -> list[NodeDef]:
+    def readers(self, name: _Name_co) -> list[NodeDef]:  # type: ignore[misc] # likewise
         """Returns the nodes that read an output of node ``name``, one as often as it does."""
-        return [edge.node for edge in self.consumers(name) if not self.is_control(edge)]
+        return [edge.node for edge in self._edges(name) if not self.is_control(edge)]
 
     def is_control(self, consumer: Consumer) -> bool:
         """Tells whether an edge is a control edge."""
@@ -166,12 +178,12 @@ class GraphView:
             name = waiting.pop()
             if name not in found and (within is None or name in within):
                 found.add(name)
-                waiting.extend(edge.node.name for edge in self.consumers(name))
+                waiting.extend(edge.node.name for edge in self._edges(name))
         return found
 
     def producer(self, text: str) -> NodeDef:
         """Returns the node that computes the input ``text``."""
-        return self.nodes[parse_tensor_name(text).node]
+        return self._nodes[parse_tensor_name(text).node]
 
     def shape(self, text: str) -> Shape | None:
         """Returns the static shape of input ``text``; None if it may have any rank."""
@@ -193,10 +205,10 @@ class GraphView:
             ModelError: the graph has a cycle outside loops.
         """
         sorter: TopologicalSorter[str] = TopologicalSorter()
-        for name in self.nodes:  # what is ready at first comes in the order of the graph
+        for name in self._nodes:  # what is ready at first comes in the order of the graph
             sorter.add(name)
-        for name in self.nodes:
-            for edge in self.consumers(name):
+        for name in self._nodes:
+            for edge in self._edges(name):
                 if not self._goes_round(edge.node, edge.node.input[edge.input_index]):
                     sorter.add(edge.node.name, name)
         for name, exits in self._exits().items():
@@ -213,22 +225,24 @@ class GraphView:
         ready = list(sorter.get_ready())
         while ready:
             name = ready.pop()
-            yield self.nodes[name]
+            yield self._nodes[name]
             sorter.done(name)
             ready.extend(sorter.get_ready())
 
     @cached_property
     def loop_nodes(self) -> frozenset[str]:
         """Names of the nodes inside while loops of control flow version 1, from Enter to Exit."""
-        opened = {name for name, node in self.nodes.items() if _flow_op(node) == "Enter"}
-        closed = {name for name, node in self.nodes.items() if _flow_op(node) == "Exit"}
+        opened = {name for name, node in self._nodes.items() if _flow_op(node) == "Enter"}
+        closed = {name for name, node in self._nodes.items() if _flow_op(node) == "Exit"}
         return self._between(opened, closed)
 
     @cached_property
     def branch_nodes(self) -> frozenset[str]:
         """Names of the nodes of which only a run tells whether they run (``tf.cond`` of control flow version 1)."""
-        opened = {name for name, node in self.nodes.items() if _flow_op(node) == "Switch" and not self.is_of_loop(node)}
-        closed = {name for name, node in self.nodes.items() if _flow_op(node) == "Merge" and not self.is_of_loop(node)}
+        opened = {
+            name for name, node in self._nodes.items() if _flow_op(node) == "Switch" and not self.is_of_loop(node)
+        }
+        closed = {name for name, node in self._nodes.items() if _flow_op(node) == "Merge" and not self.is_of_loop(node)}
         return self._between(opened, closed)
 
     @cached_property
@@ -255,7 +269,7 @@ class GraphView:
             depth += (name in opened) - (name in closed)
             if depths.get(name, 0) < depth <= len(opened):
                 depths[name] = depth
-                waiting.extend((edge.node.name, depth) for edge in self.consumers(name))
+                waiting.extend((edge.node.name, depth) for edge in self._edges(name))
         return frozenset(depths)
 
     def _goes_round(self, node: NodeDef, text: str) -> bool:
@@ -265,17 +279,21 @@ class GraphView:
     def _exits(self) -> dict[str, list[str]]:
         """Returns per NextIteration the Exits of its loop."""
         found = defaultdict(list)
-        for node in self.nodes.values():
+        for node in self._nodes.values():
             if node.op == "LoopCond":
-                switches = [edge.node for edge in self.consumers(node.name) if _flow_op(edge.node) == "Switch"]
-                left = [edge.node.name for each in switches for edge in self.consumers(each.name)]
-                ends = [name for name in left if _flow_op(self.nodes[name]) == "Exit"]
+                switches = [edge.node for edge in self._edges(node.name) if _flow_op(edge.node) == "Switch"]
+                left = [edge.node.name for each in switches for edge in self._edges(each.name)]
+                ends = [name for name in left if _flow_op(self._nodes[name]) == "Exit"]
                 merges = [self.producer(switch.input[0]) for switch in switches]
                 for merge in merges:
                     for text in merge.input:
                         if self._goes_round(merge, text):
                             found[parse_tensor_name(text).node].extend(ends)
         return found
+
+
+# A view of any graph, for functions that read and edit graphs of all kinds.
+GraphView = NamedGraph[str]
 
 
 def const_value(node: NodeDef) -> np.ndarray:

@@ -7,6 +7,7 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import ModelError
+from amct_tensorflow.graph.names import OriginalName, PreparedName
 from amct_tensorflow.graph.op_definitions import op_definition
 from amct_tensorflow.graph.view import GraphView, Shape, upstream
 from amct_tensorflow.model.float_model import FloatModel
@@ -37,7 +38,7 @@ class Endpoint:
 
 def find_inputs(model: FloatModel, outputs: Sequence[str]) -> list[Endpoint]:
     """Returns the inputs of the original model on which outputs depend: these have to be fed."""
-    needed = upstream(model.original.nodes, outputs)
+    needed = upstream(model.original.nodes, map(OriginalName, outputs))
     return [
         _endpoint(model.outline, str(node.name), has_default=fed.has_default)
         for node in model.original.nodes.values()
@@ -58,7 +59,7 @@ def find_outputs(model: FloatModel) -> list[Endpoint]:
         return [_endpoint(model.outline, name) for name in model.outputs]
     varying = varying_nodes(model.original)
     names = [name for name in model.original.nodes if name in varying and _is_end(model.original, name)]
-    kept = [name for name in names if name in model.view.nodes]
+    kept = [name for name in names if PreparedName(name) in model.view.nodes]  # such nodes keep names and values
     return [end for end in (_endpoint(model.outline, name) for name in kept) if end.dtype not in _NO_OUTPUT_TYPES]
 
 

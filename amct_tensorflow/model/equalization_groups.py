@@ -70,7 +70,7 @@ class _Finder:
         self._view = fused.view
         self._layers = fused.layers
         self._outputs = outputs
-        self._needed = upstream(self._view.nodes, outputs) if outputs else self._view.nodes.keys()
+        self._needed = upstream(self._view.nodes, map(FusedName, outputs)) if outputs else self._view.nodes.keys()
         self._tails = {fused.tail_of(name): layer for name, layer in fused.layers.items() if layer.weights is not None}
         self._channels: dict[FusedName, Channels] = {}
         self._tied_to: dict[FusedName, FusedName] = {}
@@ -101,7 +101,7 @@ class _Finder:
             {
                 name: self._why_not_input(layer, reasons)
                 for name, layer in self._layers.items()
-                if layer.weights is not None and name in self._needed and name not in found
+                if layer.weights is not None and FusedName(name) in self._needed and name not in found
             },
         )
 

@@ -4,12 +4,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.graph.names import LayerName, OriginalName, PreparedName
-from amct_tensorflow.graph.view import GraphView, upstream
+from amct_tensorflow.graph.view import GraphView, NamedGraph, upstream
 from amct_tensorflow.model.equalization import equalize
 from amct_tensorflow.model.fusion import FusedGraph, fuse
 from amct_tensorflow.model.fusion_before import fold_before
@@ -48,7 +49,7 @@ class FloatModel:
         check_not_quantized(view, source)
         check_not_fake_quantized(view, source)
         check_outputs(view, outputs, source, frozen.outputs if frozen else {})
-        self.original = view
+        self.original = cast(NamedGraph[OriginalName], view)
         self.outputs = tuple(outputs)
         self.source = source
         self.frozen = frozen.data if frozen and frozen.frozen_now else None
@@ -108,13 +109,13 @@ class FloatModel:
         return prepare(self.original, self.outputs, self.source)
 
     @property
-    def view(self) -> GraphView:
+    def view(self) -> NamedGraph[PreparedName]:
         """Index of the prepared model, with shapes.
 
         Raises:
             ModelError: the model cannot be prepared.
         """
-        return self._prepared.shaped
+        return cast(NamedGraph[PreparedName], self._prepared.shaped)
 
     @property
     def outline(self) -> tf.Graph:

@@ -15,7 +15,7 @@ and the last of them takes the name of the chain's last node.
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
@@ -25,7 +25,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.graph.names import FusedName, LayerName, OriginalName, PreparedName
 from amct_tensorflow.graph.nodes import behind_barrier, make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, parse_tensor_name
+from amct_tensorflow.graph.view import GraphView, NamedGraph, parse_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.layers import layer_weights, why_not_quantizable
 from amct_tensorflow.ops import OP_TYPES, Quantizable, has
@@ -104,7 +104,7 @@ class FusedGraph:
         prepared: names of the nodes of the graph before fusion.
     """
 
-    view: GraphView
+    view: NamedGraph[FusedName]
     layers: dict[LayerName, FusedLayer]
     origins: Mapping[FusedName, tuple[OriginalName, ...]] = field(default_factory=dict)
     balance: Mapping[LayerName, tuple[float, ...]] = field(default_factory=dict)
@@ -118,13 +118,17 @@ class FusedGraph:
     def _originals(self, name: FusedName) -> tuple[OriginalName, ...]:
         return self.origins.get(name, (OriginalName(name),))
 
+    def node_of(self, name: LayerName) -> NodeDef:
+        """Returns the node of a layer."""
+        return self.view.nodes[FusedName(name)]
+
     def input_of(self, name: LayerName) -> str:
         """Returns the activations that a layer reads, as GraphDef writes the input."""
-        return str(self.view.nodes[name].input[self.layers[name].op.data_input])
+        return str(self.node_of(name).input[self.layers[name].op.data_input])
 
     def accumulator_of(self, name: LayerName) -> FusedName:
         """Returns the node whose output 0 is a layer's sum of products: the layer, or the barrier behind it."""
-        return FusedName(behind_barrier(self.view, self.view.nodes[name]).name)
+        return FusedName(behind_barrier(self.view, self.node_of(name)).name)
 
     def tail_of(self, name: LayerName) -> FusedName:
         """Returns the node whose output 0 is a layer's value: the BiasAdd with its bias, or the accumulator."""
@@ -142,7 +146,7 @@ class FusedGraph:
         inside: set[str] = set()
         for name in self.layers:
             inside |= {name, self.accumulator_of(name)} - {self.tail_of(name)}
-        return {name for name in self.prepared if name in self.view.nodes} - inside - self.scaled
+        return {name for name in self.prepared if FusedName(name) in self.view.nodes} - inside - self.scaled
 
     def original_values(self) -> set[OriginalName]:
         """Returns the nodes that have the same value in the model's file and after fusion."""
@@ -194,9 +198,8 @@ def fuse(
             found[LayerName(node.name)] = _fuse_layer(view, editor, node, keep, node.name not in unfused, known, alike)
     folded = sum(bool(layer.absorbed) for layer in found.values())
     log_for("fusion").debug("Folded the nodes behind %d of %d layers.", folded, len(found))
-    return FusedGraph(
-        view.edited(editor.graph_def(), alike), found, known, prepared=frozenset(map(PreparedName, view.nodes))
-    )
+    fused = cast(NamedGraph[FusedName], view.edited(editor.graph_def(), alike))
+    return FusedGraph(fused, found, known, prepared=frozenset(map(PreparedName, view.nodes)))
 
 
 def _fuse_layer(

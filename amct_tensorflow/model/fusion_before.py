@@ -66,7 +66,7 @@ def fold_before(fused: FusedGraph, keep: Collection[str], unfused: Collection[La
 def _readers(fused: FusedGraph, tensor: str) -> list[FusedLayer]:
     """Returns the layers that read a tensor as their data; none if anything else reads it, too."""
     found = []
-    for edge in fused.view.consumers(parse_tensor_name(tensor).node):
+    for edge in fused.view.consumers(FusedName(parse_tensor_name(tensor).node)):
         layer = fused.layers.get(edge.node.name)
         if layer is None or layer.weights is None or edge.input_index != layer.op.data_input:
             return []
@@ -86,7 +86,7 @@ def _front(fused: FusedGraph, tensor: str, readers: list[FusedLayer], fixed: Col
     front = best = _Front(Affine.identity(channels.number))
     while True:
         name = parse_tensor_name(tensor)
-        node = view.nodes[name.node]
+        node = view.nodes[FusedName(name.node)]
         if name.port != 0 or node.name in fixed or (front.nodes and len(view.consumers(node.name)) > 1):
             break
         found = _affine_of(view, node, channels)
@@ -132,7 +132,7 @@ def _is_exact(fused: FusedGraph, layer: FusedLayer, affine: Affine, fixed: Colle
         return False
     if not np.any(affine.shift):
         return True
-    pads = layer.weights is None or layer.op.pads(fused.view.nodes[layer.name], layer.weights.shape)
+    pads = layer.weights is None or layer.op.pads(fused.node_of(layer.name), layer.weights.shape)
     return not pads and not (layer.bias is None and fused.tail_of(layer.name) in fixed)
 
 

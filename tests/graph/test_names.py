@@ -42,6 +42,12 @@ def confuse(
     QuantizationPlan(fused, read_record("record.txt"), {}, ())  # a record may call a layer otherwise
     model.fuse(config.unfused_layers(), fused.balance)
     model.fuse([original])  # the file may call a layer otherwise
+    model.original.nodes[original]
+    model.original.nodes[prepared]  # a prepared name is no original one
+    model.view.consumers(prepared)
+    model.view.consumers(original)  # an original name is no prepared one
+    fused.view.nodes[node]
+    fused.view.nodes[prepared]  # a prepared name is no fused one
     quantized.origins[QuantizedName(layer)]
     quantized.origins[node]  # a fused name is no quantized one
     model.fuse(fused.layers[layer].absorbed)  # absorbed nodes are original ones

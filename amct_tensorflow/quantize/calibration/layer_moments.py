@@ -55,7 +55,7 @@ class LayerMoments:
         self._replay = replay
         rounds, corrects = config.weight_rounding == SECOND_MOMENTS, config.bias_correction
         self._layers = {
-            layer.name: _Layer(layer, fused.view.nodes[layer.name], factors[layer.name], rounds, corrects)
+            layer.name: _Layer(layer, fused.node_of(layer.name), factors[layer.name], rounds, corrects)
             for layer in (layers if rounds or corrects else ())
             if layer.weights is not None
         }

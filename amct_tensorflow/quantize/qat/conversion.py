@@ -107,17 +107,17 @@ class _Model:
         self._ranged = ranged
         self._prepared = prepared
         self._outputs = outputs
-        self._needed = upstream(fused.view.nodes, outputs)
+        self._needed = upstream(fused.view.nodes, map(FusedName, outputs))
 
     def candidates(self) -> list[LayerName]:
         """Returns the nodes of types that can be quantized."""
         return [LayerName(node.name) for node in self._needed_nodes() if node.op in OP_TYPES]
 
-    def fake_quantizers(self) -> list[str]:
+    def fake_quantizers(self) -> list[FusedName]:
         """Returns the fake quantizers of activations."""
-        return [node.name for node in self._needed_nodes() if is_fake_quantizer(node)]
+        return [FusedName(node.name) for node in self._needed_nodes() if is_fake_quantizer(node)]
 
-    def quantizers(self) -> dict[str, tuple[str, LayerFactors]]:
+    def quantizers(self) -> dict[FusedName, tuple[str, LayerFactors]]:
         """Returns per fake quantizer with the values of int8 its input and its factors."""
         found = {}
         for name in self.fake_quantizers():
@@ -129,7 +129,7 @@ class _Model:
 
     def decide(self, name: LayerName) -> LayerFactors | str | None:
         """Returns the factors of a candidate, why it has none, or None if there are no fake quantizers around it."""
-        node = self.fused.view.nodes[name]
+        node = self.fused.view.nodes[FusedName(name)]
         data = source(self.fused.view, node.input[OP_TYPES[node.op].data_input])
         weights = weight_quantizer(self._ranged, name)
         if name not in self.fused.layers:
@@ -155,7 +155,7 @@ class _Model:
         return (node for node in self.fused.graph_def.node if node.name in self._needed)
 
 
-def _break_ties(fused: FusedGraph, quantizers: Mapping[str, str]) -> tuple[FusedGraph, dict[str, str]]:
+def _break_ties(fused: FusedGraph, quantizers: Mapping[FusedName, str]) -> tuple[FusedGraph, dict[FusedName, str]]:
     """Moves the ties of a model's inputs up, by a small number added in front of their fake quantizers.
 
     Args:
@@ -169,7 +169,7 @@ def _break_ties(fused: FusedGraph, quantizers: Mapping[str, str]) -> tuple[Fused
     shapes: dict[str, str] = {}
     for name, text in quantizers.items():
         quantizer = as_fake_quantizer(fused.view, fused.view.nodes[name])
-        before = upstream(fused.view.nodes, [parse_tensor_name(text).node])
+        before = upstream(fused.view.nodes, [FusedName(parse_tensor_name(text).node)])
         layered = any(fused.view.nodes[each].op in OP_TYPES for each in before)
         if quantizer is None or layered or not quantizer.range.between.any():
             continue
@@ -193,7 +193,7 @@ def _break_ties(fused: FusedGraph, quantizers: Mapping[str, str]) -> tuple[Fused
 
 
 def _read_past(
-    fused: FusedGraph, quantizers: Mapping[str, str], repeated: Sequence[str], layers: Collection[LayerName]
+    fused: FusedGraph, quantizers: Mapping[FusedName, str], repeated: Sequence[FusedName], layers: Collection[LayerName]
 ) -> FusedGraph:
     """Makes layers bypass the fake quantizers that their factors repeat, and replaces the others by Identity.
 
@@ -206,7 +206,7 @@ def _read_past(
     editor = GraphEditor(fused.view)
     for name in layers:
         index = OP_TYPES[editor.node(name).op].data_input
-        reads = parse_tensor_name(editor.node(name).input[index]).node
+        reads = FusedName(parse_tensor_name(editor.node(name).input[index]).node)
         if reads in quantizers:
             editor.replace_input(name, index, quantizers[reads])
     for other in quantizers.keys() - set(repeated):

@@ -8,6 +8,7 @@ Integer kernels, exports and comparisons all read layers here.
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -15,7 +16,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.names import LayerName, QuantizedName
 from amct_tensorflow.graph.nodes import BARRIER
-from amct_tensorflow.graph.view import GraphView, attribute, data_inputs
+from amct_tensorflow.graph.view import GraphView, NamedGraph, attribute, data_inputs
 from amct_tensorflow.model.model_file import read_model
 from amct_tensorflow.ops import OP_TYPES, Quantizable
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
@@ -106,7 +107,7 @@ class QuantizedModel:
     """
 
     path: Path
-    view: GraphView
+    view: NamedGraph[QuantizedName]
     layers: tuple[QuantizedLayer, ...]
 
 
@@ -120,7 +121,7 @@ def read_quantized_model(path: str | Path) -> QuantizedModel:
     layers = read_layers(view)
     if not layers:
         raise ModelError(f"{path} holds no quantized layer. Give what a run has written: PREFIX_quantized.pb.")
-    return QuantizedModel(Path(path), view, tuple(layers))
+    return QuantizedModel(Path(path), cast(NamedGraph[QuantizedName], view), tuple(layers))
 
 
 def read_layers(view: GraphView) -> list[QuantizedLayer]:

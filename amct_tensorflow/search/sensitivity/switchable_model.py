@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +20,7 @@ from amct_tensorflow.graph.batch_splitter import BatchSplitter, images_of, some_
 from amct_tensorflow.graph.graph_runner import Batch, GraphRunner, placeholder_for
 from amct_tensorflow.graph.names import FusedName
 from amct_tensorflow.graph.rewrite import subgraph
-from amct_tensorflow.graph.view import GraphView, full_tensor_name, parse_tensor_name, upstream
+from amct_tensorflow.graph.view import GraphView, NamedGraph, full_tensor_name, parse_tensor_name, upstream
 from amct_tensorflow.io.progress import Progress
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.search.sensitivity.divergence import Divergence
@@ -83,7 +83,9 @@ class SwitchableModel:
         entry_points = [entry for entry in flow.entry_points if entry not in inside and entry in known]
         self._entry_points = _choose_entry_points(entry_points, position, sorted(self._position.values()))
         self._entry_positions = [position[entry] for entry in self._entry_points]
-        switchable = QuantizationPlan(replace(fused, view=view), layers, plan.corrections, self.outputs)
+        switchable = QuantizationPlan(
+            replace(fused, view=cast(NamedGraph[FusedName], view)), layers, plan.corrections, self.outputs
+        )
         self._runner = GraphRunner(tf.Graph(), sources, run_often=True)
         self._import(switchable_graph(switchable, self._entry_points), graph)
         self._references: dict[tuple[bool, int], list[np.ndarray]] = {}
