@@ -35,10 +35,10 @@ class _Versioned(msgspec.Struct, frozen=True):
 
 
 def version_of(data: bytes) -> object:
-    """Returns what stands under "version" in a JSON object, which tells what else has to stand there.
+    """Returns the entry "version" of a JSON object, which decides its other entries.
 
     Raises:
-        ContentError: it is none.
+        ContentError: it is no JSON object.
     """
     return decode(data, _Versioned).version
 
@@ -58,7 +58,7 @@ def dump_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def parse_arrays(data: bytes, source: str) -> dict[str, np.ndarray]:
-    """Returns the arrays that ``dump_arrays`` was given; ``source`` names the file in messages.
+    """Returns the arrays that ``dump_arrays`` wrote; ``source`` names the file in messages.
 
     Raises:
         ContentError: they are not there.

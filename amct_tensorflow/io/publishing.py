@@ -124,7 +124,7 @@ def _read_journal(journal: Path) -> list[Path]:
 
 
 def _is_plain(entry: Any) -> bool:
-    """Tells whether an entry of a journal is an absolute path that ends with a name, as those that we list."""
+    """Tells whether an entry of a journal is an absolute path that ends with a name, as ``publish`` writes."""
     # Not resolve(), which would follow links.
     return isinstance(entry, str) and entry == os.path.abspath(entry) and Path(entry).name != ""  # noqa: PTH100
 

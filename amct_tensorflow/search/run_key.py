@@ -36,7 +36,7 @@ class RunKey:
 
     @property
     def named(self) -> dict[str, str]:
-        """All digests, by a name for people."""
+        """All digests, by the names for messages."""
         return {**{self._name(name): value for name, value in self.identity.items()}, **self.parts}
 
     def changes(self, earlier: "RunKey") -> list[str]:

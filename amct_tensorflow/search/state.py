@@ -1,10 +1,10 @@
-"""What a search has found out so far, on disk, so that a run that was cut off can go on.
+"""Keeps the findings of a search on disk, so that an interrupted run can be resumed.
 
-The state is a folder: ``state.json``, and arrays in npz files that it names with their SHA-256. It holds the results
-of evaluations and of the calibration, not the decisions that followed from them; those are made again, by the same
-steps, when a run goes on. So what is left at the end is what an uninterrupted run would have left.
+The state is a folder: ``state.json``, and arrays in npz files that it names with their SHA-256. It holds the results of
+evaluations and of the calibration, but no decisions. A resumed run makes these again, by the same steps, so that its
+results are those of an uninterrupted run.
 
-A state belongs to one ``RunKey``: whatever could change a result is in it as a digest, under a name for people.
+A state belongs to one ``RunKey``, which has a digest of all that could change a result.
 """
 
 import json
@@ -42,14 +42,14 @@ _IN_INTEGERS = "\nin integers"  # no layer's name has a line break
 
 
 class _Arrays(msgspec.Struct, frozen=True):
-    """Where the arrays of an entry are."""
+    """The file with the arrays of an entry."""
 
     file: str
     sha256: str
 
 
 class _EvaluationEntry(msgspec.Struct, frozen=True):
-    """What stands in the document for an evaluation."""
+    """The entry of an evaluation in the document."""
 
     metric: Any
     model: str
@@ -57,7 +57,7 @@ class _EvaluationEntry(msgspec.Struct, frozen=True):
 
 
 class _CalibrationEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands in the document for the calibration.
+    """The entry of the calibration in the document.
 
     Attributes:
         record: factors and balance, as record.txt.
@@ -65,7 +65,7 @@ class _CalibrationEntry(msgspec.Struct, frozen=True, kw_only=True):
             sensitivity may give; repr() and float() know all numbers.
         noise: per layer, its noise and the noise without the correction of its bias.
         ranges: per layer or input, the least and the greatest value.
-        batches: how many batches are among the arrays.
+        batches: number of batches among the arrays.
         images: number of images, if it is known.
         obstacles: per layer that stays in float, why.
     """
@@ -94,8 +94,8 @@ class SearchState:
     """The state of a search.
 
     Attributes:
-        folder: where it is kept.
-        key: what determines its results.
+        folder: its folder.
+        key: the key of its run.
     """
 
     folder: Path
@@ -106,18 +106,18 @@ class SearchState:
 
     @classmethod
     def begin(cls, folder: Path, key: RunKey) -> "SearchState":
-        """Begins a state; what is in the folder is replaced when there is something to keep."""
+        """Begins a state; it replaces the content of the folder when there is something to keep."""
         if (folder / _FILE).exists():
             log_for("state").info("Starting afresh; the evaluations of the earlier run in %s are not used.", folder)
         return cls(folder, key)
 
     @classmethod
     def resume(cls, folder: Path, key: RunKey, check: Callable[[CalibrationResult], None]) -> "SearchState":
-        """Takes up the state in a folder if it belongs to the same run; else begins a new one and says why.
+        """Opens the state in a folder if it belongs to the same run; else begins a new one and says why.
 
         Args:
-            folder: where it is kept.
-            key: what determines the results of this run.
+            folder: its folder.
+            key: the key of this run.
             check: raises an error if a calibration does not fit the model.
         """
         try:
@@ -141,7 +141,7 @@ class SearchState:
     def add_evaluation(
         self, quantized: Collection[str] | None, evaluation: Evaluation, *, in_integers: bool = False
     ) -> None:
-        """Keeps an evaluation; one whose metric cannot be written exactly is left out."""
+        """Keeps an evaluation, unless its metric cannot be written exactly."""
         name = _name(quantized, in_integers)
         self._evaluations[name] = evaluation
         try:
@@ -162,7 +162,7 @@ class SearchState:
         return self._calibration
 
     def add_calibration(self, calibration: CalibrationResult) -> None:
-        """Keeps the calibration, unless it rests on tensors of strings, which npz files cannot hold."""
+        """Keeps the calibration, unless its batches hold strings, which npz files cannot."""
         self._calibration = calibration
         if any(values.dtype == object for batch in calibration.batches for values in batch.values()):
             return
@@ -188,7 +188,7 @@ class SearchState:
         self._keep(_CALIBRATION, entry, arrays)
 
     def _keep(self, name: str, entry: _EvaluationEntry | _CalibrationEntry, arrays: Mapping[str, np.ndarray]) -> None:
-        """Writes news: arrays first, then the document that names them. A full disk must not end a run of hours."""
+        """Writes findings: arrays, then the document that names them. A full disk must not end a run of hours."""
         try:
             if self._document is None:
                 shutil.rmtree(self.folder, ignore_errors=True)  # the state of another run
@@ -252,10 +252,10 @@ def _name(quantized: Collection[str] | None, in_integers: bool) -> str:
 
 
 def _exactly(metric: Any) -> Any:
-    """Returns a metric as it is when it was written as JSON and read.
+    """Returns a metric, if JSON keeps it exactly.
 
     Raises:
-        ValueError: its value or its type is another then.
+        ValueError: its value or its type would change.
     """
     try:
         again: Any = decode(json.dumps(metric, allow_nan=False).encode(), object)
@@ -343,7 +343,7 @@ def _is_list_of_numbers(values: np.ndarray) -> bool:
 
 
 def _read_arrays(folder: Path, reference: _Arrays | msgspec.UnsetType) -> dict[str, np.ndarray]:
-    """Reads the arrays of an entry, by the names they were written under; none if it has none."""
+    """Reads the arrays of an entry by name; none if it has none."""
     if reference is msgspec.UNSET:
         return {}
     file = folder / Path(reference.file).name

@@ -1,4 +1,4 @@
-"""``<prefix>_quant.json``: which original nodes every node of the quantized model stands for (spec section 5.2)."""
+"""Reads and writes ``<prefix>_quant.json``, which maps quantized nodes to original ones (spec section 5.2)."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -70,14 +70,14 @@ class _Document(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class NodeMap:
-    """What is known of the nodes of a quantized model.
+    """The origins of the nodes of a quantized model.
 
     Attributes:
-        originals: per node, the original nodes it stands for.
-        values: per node whose output reproduces that of a node of the original model with its functions inlined, this
-            node.
-        absorbed: per AscendQuant that repeats activations, the last of them, likewise; None if that has other values.
-        outputs: the output operators that were asked for; None if that was not noted, as by earlier versions.
+        originals: per node, the original nodes that it stands for.
+        values: per node, the node of the prepared graph whose output it reproduces; nodes without one are left out.
+        absorbed: per AscendQuant that repeats activations, the last of them in the prepared graph; None if that has
+            other values.
+        outputs: the output operators asked for; None in the files of earlier versions.
     """
 
     originals: Mapping[QuantizedName, tuple[OriginalName, ...]]

@@ -1,11 +1,12 @@
-"""What a calibration found and record.txt has no place for, in two files beside it.
+"""Reads and writes corrections, in two files beside record.txt.
 
-The record must stay readable by the original toolkit, whose weights are each rounded to the nearest integer. Beside
-``record.txt`` stand ``record_bias_correction.json``, and ``record_weights.npz`` with the integers of weights that were
-rounded otherwise. A correction belongs to the very factors, and to the very integers,
-with which it was measured. Digests of those stand with it, so that the corrections of layers whose record was edited
-afterwards, or replaced, are left out instead of applied wrongly. And the factors belong to the folded weights that were
-calibrated: which nodes are folded depends on the outputs asked for, so that a digest of the weights and bias stands
+The record must stay readable by the original toolkit, which rounds each weight to the nearest integer. So the bias
+corrections stand in ``record_bias_correction.json`` beside it, and the integers of weights that are rounded otherwise
+in ``record_weights.npz``.
+
+A correction holds only for the factors and the integers with which it was measured. Digests of these stand with it, so
+that it is left out, not misapplied, if the record of its layer was edited or replaced. Factors hold only for the folded
+weights that were calibrated, and folding depends on the outputs asked for. So a digest of weights and bias stands
 there, too.
 """
 
@@ -32,13 +33,13 @@ _WEIGHTS = "_weights.npz"
 
 
 class _Entry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What stands in ``record_bias_correction.json`` for a layer.
+    """The entry of a layer in ``record_bias_correction.json``.
 
     Attributes:
         factors: digest of the factors with which the corrections were measured.
         weights: digest of the weights and the bias that were calibrated.
         integers: digest of the integers of the weights; absent if each is the nearest one.
-        bias_correction: what to add to the bias, per channel; absent for nothing.
+        bias_correction: added to the bias, per channel; absent without a correction.
     """
 
     factors: str
@@ -48,7 +49,7 @@ class _Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def correction(self) -> LayerCorrection:
-        """What was found, but for the integers."""
+        """The correction, without the integers of weights."""
         bias = self.bias_correction
         return LayerCorrection(None if bias is None else np.array(bias, np.float64))
 
@@ -64,7 +65,7 @@ def weights_path(record_file: str | Path) -> Path:
 
 
 def correction_paths(record_file: str | Path) -> list[Path]:
-    """Returns the paths of all files that belong to a record."""
+    """Returns the paths of all files with corrections of a record."""
     return [corrections_path(record_file), weights_path(record_file)]
 
 
@@ -74,7 +75,7 @@ def _beside(record_file: str | Path, suffix: str) -> Path:
 
 
 def remove_corrections(record_file: str | Path) -> None:
-    """Removes what belongs to an earlier record.
+    """Removes the corrections of an earlier record.
 
     Raises:
         OutputError: it cannot be removed.
@@ -92,12 +93,12 @@ def dump_corrections(
     corrections: Mapping[LayerName, LayerCorrection],
     layers: Mapping[LayerName, FusedLayer],
 ) -> dict[Path, str | bytes]:
-    """Returns what belongs to a record: the content of each file beside it.
+    """Returns the content of the files with corrections.
 
     Args:
         record_file: the record.
-        factors: what it holds.
-        corrections: per layer name, what was found beyond; layers without are left out.
+        factors: its factors.
+        corrections: per layer name, its corrections; layers without any are left out.
         layers: the layers that were calibrated, after fusion; at least those that the record has.
     """
     entries: dict[str, _Entry] = {}
@@ -124,7 +125,7 @@ def write_corrections(
     corrections: Mapping[LayerName, LayerCorrection],
     layers: Mapping[LayerName, FusedLayer],
 ) -> None:
-    """Writes what belongs to a record beside it; see ``dump_corrections``.
+    """Writes the corrections of a record; see ``dump_corrections``.
 
     Raises:
         OutputError: it cannot be written.
@@ -136,19 +137,19 @@ def write_corrections(
 def read_corrections(
     record_file: str | Path, factors: Mapping[RecordKey, LayerFactors], layers: Mapping[RecordKey, FusedLayer]
 ) -> dict[RecordKey, LayerCorrection]:
-    """Reads the corrections that belong to a record, and checks that it belongs to a model.
+    """Reads the corrections of a record, and checks that the record belongs to a model.
 
     Args:
         record_file: the record beside which they stand.
-        factors: what it holds.
+        factors: its factors.
         layers: the layers of the model, after fusion.
 
     Returns:
-        Per layer name, what brings it closer to the float layer; empty if there is no file. Layers whose factors have
-        changed, or whose integers are missing, are left out; warnings say so.
+        The corrections per layer name; empty if there is no file. Layers whose factors have changed, or whose integers
+        are missing, are left out, with a warning.
 
     Raises:
-        RecordError: a file is damaged, or what was calibrated are other weights than those of the model.
+        RecordError: a file is damaged, or other weights than those of the model were calibrated.
     """
     path = corrections_path(record_file)
     if not path.exists():
@@ -179,7 +180,7 @@ def _entry(name: str, content: msgspec.Raw) -> _Entry:
 def _with_integers(
     path: Path, entries: Mapping[RecordKey, _Entry], layers: Mapping[RecordKey, FusedLayer]
 ) -> dict[RecordKey, LayerCorrection]:
-    """Adds to the corrections the integers that they were measured with; without those, they do not hold."""
+    """Adds the integers with which corrections were measured; a correction without its integers is dropped."""
     stored: dict[str, np.ndarray] = {}
     if path.exists():
         try:
@@ -205,7 +206,7 @@ def _with_integers(
 
 
 def _check_weights(path: Path, weights: Mapping[RecordKey, str], layers: Mapping[RecordKey, FusedLayer]) -> None:
-    """Refuses factors of other weights than those to be quantized: the channels fit, but the values would not."""
+    """Refuses factors that were calibrated for other weights, even if the channels fit."""
     others = [name for name, digest in weights.items() if name not in layers or digest != layers[name].digest]
     if others:
         raise RecordError(

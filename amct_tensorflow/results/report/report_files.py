@@ -1,4 +1,4 @@
-"""The files of a report: made when a run ends, and again with what was exported since."""
+"""Makes the files of a report when a run ends, and renews them after exports."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +16,12 @@ from amct_tensorflow.results.result_files import REPORT_PAGE
 
 
 def read_exports(folder: Path, model: str) -> tuple[Export, ...]:
-    """Reads the files ``PREFIX_export_FORMAT.json``, of the prefix that a model has; warns of those that say nothing.
+    """Reads the files ``PREFIX_export_FORMAT.json`` of a model's prefix, and warns of unreadable ones.
 
-    Exports that diverged are among them: of these, ``PREFIX`` ends in ``_diverges``.
+    In those of diverging exports, ``PREFIX`` ends in ``_diverges``.
 
     Args:
-        folder: where they are.
+        folder: their folder.
         model: name of the quantized model's file.
     """
     prefix = prefix_of(Path(model)).name
@@ -39,15 +39,15 @@ def read_exports(folder: Path, model: str) -> tuple[Export, ...]:
 
 
 def make_report(run: FinishedRun, page: Path, numbers: Path) -> dict[Path, str]:
-    """Returns what stands in the files of a run's report.
+    """Returns the content of the files of a run's report.
 
-    Whatever goes wrong here, the quantized model that took hours to find must not be lost: then a warning says so, and
-    there is no report.
+    An error here must not lose the quantized model that took hours to find: it becomes a warning, and there is no
+    report.
 
     Args:
         run: the run.
-        page: where the page goes.
-        numbers: where its numbers go.
+        page: the path of the page.
+        numbers: the path of its numbers.
     """
     try:
         report = collect_report(run)

@@ -1,4 +1,4 @@
-"""report.json: written here, and read with every value checked, since anybody may have changed it."""
+"""Reads and writes report.json; every value that is read is checked."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def read_report(path: Path) -> Report:
     """Reads a report.
 
     Args:
-        path: the file, or the folder in which it is; the page, or the model beside it will do, too.
+        path: the file, its folder, or the page or the model beside it.
 
     Raises:
         ReportNotFoundError: there is none.
