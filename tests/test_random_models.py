@@ -151,11 +151,11 @@ def test_a_file_that_its_runtime_gets_wrong_must_be_marked(monkeypatch, limit, i
 
 def test_a_marked_file_that_is_wrong_itself_is_a_fault(monkeypatch):
     pytest.importorskip("openvino")
-    exact = stages._run_in_float
+    exact = stages._run_in_openvino
 
     def shifted(case, file):
         return [[each + 1 for each in run] for run in exact(case, file)]
 
-    monkeypatch.setattr(stages, "_run_in_float", shifted)
+    monkeypatch.setitem(stages._OTHERWISE, "openvino", shifted)
     found = examine(DIVIDED, ["openvino"])
     assert all(each.is_fault for each in found)

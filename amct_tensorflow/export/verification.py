@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.errors import AmctError, DatasetError, EvaluatorError
+from amct_tensorflow.errors import AmctError, DatasetError, EvaluatorError, ExportError
 from amct_tensorflow.export.export_plan import ExportPlan
 from amct_tensorflow.export.float_reference import make_float_reference
 from amct_tensorflow.export.output_grids import Output
@@ -153,12 +153,10 @@ class _Both:
         inputs, expected = dict(zip(self._plan.inputs, values[:count], strict=True)), values[count:]
         try:
             computed = self._runtime.run(inputs)
+            found = [_shaped(*each) for each in zip(self._plan.outputs, computed, expected, strict=True)]
         except AmctError as error:
             self.refusal = error
             raise
-        found = [
-            np.asarray(value, like.dtype).reshape(like.shape) for value, like in zip(computed, expected, strict=True)
-        ]
         self.divergence.add(expected, found)
         self._count(expected[0], found[0])
         return found
@@ -168,6 +166,20 @@ class _Both:
         self.images += len(expected) if expected.ndim else 1
         if self.has_scores:
             self.agreeing += int(np.sum(expected.argmax(axis=1) == found.argmax(axis=1)))
+
+
+def _shaped(name: str, value: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Returns an output of the exported model in dtype and shape of the simulation's; formats may drop axes of 1.
+
+    Raises:
+        ExportError: it has another number of elements.
+    """
+    if value.size != like.size:
+        raise ExportError(
+            f"The runtime gives output {name!r} the shape {list(value.shape)}; in the quantized model it has the shape "
+            f"{list(like.shape)}. So it computes something else on this processor. Export to another format."
+        )
+    return np.asarray(value, like.dtype).reshape(like.shape)
 
 
 def _compare_layers(plan: ExportPlan, runtime: Runtime) -> dict[str, TensorError]:

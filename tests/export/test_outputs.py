@@ -9,9 +9,10 @@ from graphs import build, calibrate_and_save, normal, tf1
 from test_every_format import OneBatch
 
 import amct_tensorflow as amct
-from amct_tensorflow.errors import CalibrationError
+from amct_tensorflow.errors import CalibrationError, ExportError
 from amct_tensorflow.export import TARGETS
 from amct_tensorflow.export.export_model import export_model
+from amct_tensorflow.export.target import Exported, Target
 from amct_tensorflow.export.tflite.tflite_target import TFLITE
 from amct_tensorflow.export.verification import OutputErrors
 from amct_tensorflow.results.comparison.tensor_error import TensorError
@@ -107,3 +108,25 @@ def test_calibration_must_run_all_layers(workdir):
     first_output_alone = CheckedEvaluator(OneBatch(x))
     with pytest.raises(CalibrationError, match=r"nothing through the layer 'Conv2D'\. Run all outputs"):
         export_model(Path("results/net_quantized.pb"), [], TFLITE, first_output_alone, Path("results/net"), 0.01)
+
+
+class StridesLeftOut:
+    """A runtime that computes every position where every second one was asked for."""
+
+    def run(self, inputs):
+        return [np.zeros((len(inputs["x"]), 16, 16, 3), np.float32)]
+
+    def layers(self, inputs):
+        return {}
+
+
+def test_a_runtime_that_yields_another_shape_is_told(messages, workdir):
+    x = normal((4, 8, 8, 3), 9, 0.5)
+    calibrate_and_save(build(enlarging), x)
+    before = sorted(Path("results").iterdir())
+    target = Target("strides", (".x",), lambda plan, evaluator: Exported({".x": b""}, {}, [], StridesLeftOut()))
+    with pytest.raises(ExportError, match=r"output 'out' the shape \[4, 16, 16, 3\]; .* shape \[4, 8, 8, 3\]"):
+        export_model(
+            Path("results/net_quantized.pb"), [], target, CheckedEvaluator(OneBatch(x)), Path("results/net"), 0.01
+        )
+    assert sorted(Path("results").iterdir()) == before

@@ -52,7 +52,8 @@ class OnnxRuntime:
 
     def run(self, inputs: Values) -> list[np.ndarray]:
         """Runs a batch."""
-        return list(self._session.run([f"{name}:0" for name in self._plan.outputs], feeds(inputs)))
+        with refusals("ONNX Runtime", "run"):
+            return list(self._session.run([f"{name}:0" for name in self._plan.outputs], feeds(inputs)))
 
     def layers(self, inputs: Values) -> dict[str, np.ndarray]:
         """Runs the model with the outputs of layers as outputs of its own."""

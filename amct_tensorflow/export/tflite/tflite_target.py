@@ -82,7 +82,8 @@ class _Runtime:
     def _invoke(self, interpreter: Any, inputs: Values) -> list[np.ndarray]:
         for name, detail in zip(self._plan.inputs, interpreter.get_input_details(), strict=True):
             interpreter.set_tensor(detail["index"], inputs[name])
-        interpreter.invoke()
+        with refusals("TensorFlow Lite", "run"):
+            interpreter.invoke()
         return [interpreter.get_tensor(detail["index"]).copy() for detail in interpreter.get_output_details()]
 
 
