@@ -11,6 +11,7 @@ from amct_tensorflow.export.verification import Check, Comparison, OutputErrors,
 from amct_tensorflow.io.contents import finite_or_none
 from amct_tensorflow.io.table import format_table
 from amct_tensorflow.log import printable
+from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 from amct_tensorflow.search.evaluator import Evaluation
 
 # To be raised when a key changes its meaning or goes; new ones may come.
@@ -51,7 +52,7 @@ def make_document(
         "this_processor": None if saturating is None else _where_bytes_saturate(saturating),
         "notes": [*exported.notes, *([] if target.never_saturates else [_on_weights(plan, weight_bits)])],
         "layers": [
-            *(_layer(name, exported.in_float.get(name), check) for name in plan.layers),
+            *(_layer(layer, exported.in_float.get(name), check) for name, layer in plan.layers.items()),
             *({"name": name, "int8": False, "reason": _ROLLED_BACK, "snr_db": None} for name in plan.float_layers),
         ],
         "outputs": [_output(name, errors) for name, errors in check.outputs.items()],
@@ -77,9 +78,9 @@ def _metrics(evaluation: Evaluation) -> dict[str, Any]:
     return {"top1": top1(evaluation), "metric": _metric(evaluation.metric)}
 
 
-def _layer(name: str, reason: str | None, check: Check) -> dict[str, Any]:
-    error = check.layers.get(name)
-    return {**_part(name, reason), "snr_db": None if error is None else finite_or_none(error.sqnr)}
+def _layer(layer: QuantizedLayer, reason: str | None, check: Check) -> dict[str, Any]:
+    error = check.layers.get(layer.name)
+    return {**_part(layer.key, reason), "snr_db": None if error is None else finite_or_none(error.sqnr)}
 
 
 def _output(name: str, errors: OutputErrors) -> dict[str, Any]:

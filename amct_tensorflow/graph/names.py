@@ -15,10 +15,11 @@ nothing without its graph, and only these mappings lead from one graph to anothe
 - ``QuantizedGraph.origins`` and ``values``, which the node map keeps in a file: a quantized node to the original nodes
   that it stands for, and to the prepared node whose value it reproduces.
 
-A layer is the exception: preparation decides its name, and fusion and quantization keep it. So ``LayerName`` names a
-node in each graph but the original one, and is the key of a configuration, of factors and of results. Preparation
-depends on the outputs asked for, so that a record may know a layer by the name that it has with other outputs: a
-``RecordKey`` becomes a ``LayerName`` where ``layer_names`` of the model is asked.
+A layer is the exception: preparation decides its name, and fusion keeps it. So ``LayerName`` names a node of both
+graphs, and is the key of a configuration, of factors and of results. The node of a quantized layer has another name if
+an output has taken that of the layer (``QuantizedLayer.key``). Preparation depends on the outputs asked for, so that a
+record may know a layer by the name that it has with other outputs: a ``RecordKey`` becomes a ``LayerName`` where
+``layer_names`` of the model is asked.
 
 The index of a graph knows the type of its names (``NamedGraph``), so that none is looked up in another graph. Functions
 that read or edit any graph take plain strings (``GraphView``).

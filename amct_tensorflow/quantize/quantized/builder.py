@@ -30,12 +30,11 @@ from amct_tensorflow.quantize.quantized.quantization_plan import (
     nearest_integers,
     quantize_bias,
 )
+from amct_tensorflow.quantize.quantized.quantized_layer import INSIDE_OUTPUT
 from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
 
 # Scope under which the nodes of local_quantized_graph() expect the float graph.
 FLOAT_SCOPE = "float"
-# Where the node of a layer moves whose name an output takes: ``<output>/quantized``.
-INSIDE_OUTPUT = "quantized"
 
 
 @dataclass(frozen=True, eq=False)

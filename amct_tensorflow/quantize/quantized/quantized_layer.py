@@ -22,6 +22,9 @@ from amct_tensorflow.ops import OP_TYPES, Quantizable
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.quantize.quantized import ascend_ops
 
+# Where the node of a layer moves whose name an output takes: ``<output>/quantized``.
+INSIDE_OUTPUT = "quantized"
+
 
 @dataclass(frozen=True)
 class Quantizer:
@@ -44,6 +47,7 @@ class QuantizedLayer:
 
     Attributes:
         node: the op itself, as the quantized model has it.
+        key: its name in the configuration, which differs from that of ``node`` where an output has taken it.
         op_type: what is known of its op type.
         quantizer: the AscendQuant that it reads.
         sums: the node that yields the integer sums, bias included.
@@ -54,6 +58,7 @@ class QuantizedLayer:
     """
 
     node: NodeDef
+    key: LayerName
     op_type: Quantizable
     quantizer: Quantizer
     sums: QuantizedName
@@ -63,9 +68,9 @@ class QuantizedLayer:
     bias: np.ndarray | None
 
     @property
-    def name(self) -> LayerName:
-        """Its name."""
-        return LayerName(self.node.name)
+    def name(self) -> QuantizedName:
+        """The name of its node."""
+        return QuantizedName(self.node.name)
 
     @property
     def input_grid(self) -> ActivationFactors:
@@ -176,6 +181,7 @@ def _read_layer(view: GraphView, dequantizer: NodeDef) -> QuantizedLayer:
         raise damaged(dequantizer.name)
     return QuantizedLayer(
         node=node,
+        key=_key(view, node, dequantizer),
         op_type=op_type,
         quantizer=read_quantizer(quantizer),
         sums=QuantizedName(sums.name),
@@ -184,6 +190,12 @@ def _read_layer(view: GraphView, dequantizer: NodeDef) -> QuantizedLayer:
         weights=None if op_type.weight_input is None else _weights(view, node, op_type.weight_input),
         bias=_bias(view, sums) if sums.op == "BiasAdd" else None,
     )
+
+
+def _key(view: GraphView, node: NodeDef, dequantizer: NodeDef) -> LayerName:
+    """Returns the key of a layer: that of its node, or of the output behind it that has taken its name."""
+    outputs = (str(reader.name) for reader in view.readers(dequantizer.name) if reader.op == "Identity")
+    return LayerName(next((name for name in outputs if node.name.startswith(f"{name}/{INSIDE_OUTPUT}")), node.name))
 
 
 def _source(view: GraphView, node: NodeDef, index: int) -> NodeDef | None:

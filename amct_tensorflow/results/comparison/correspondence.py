@@ -9,7 +9,6 @@ from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.names import LayerName, OriginalName, PreparedName, QuantizedName
 from amct_tensorflow.graph.view import GraphView, data_inputs, parse_tensor_name
 from amct_tensorflow.quantize.quantized import ascend_ops
-from amct_tensorflow.quantize.quantized.builder import INSIDE_OUTPUT
 from amct_tensorflow.quantize.quantized.model_files import MODEL_ENDING, node_map_of
 from amct_tensorflow.quantize.quantized.node_map import NodeMap, read_node_map
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, Quantizer, read_quantized_model
@@ -86,21 +85,13 @@ def read_mapped_model(path: str | Path, node_map: str | Path | None = None) -> M
 def _map(view: GraphView, node_map: NodeMap, layer: QuantizedLayer) -> MappedLayer:
     result, value = _result(view, node_map, layer.dequantizer)
     return MappedLayer(
-        name=_name(node_map, layer),
+        name=layer.key,
         op_type=str(layer.node.op),
         quantizer=layer.quantizer.name,
         read=_read(node_map, layer.quantizer),
         result=result,
         value=value,
     )
-
-
-def _name(node_map: NodeMap, layer: QuantizedLayer) -> LayerName:
-    """Returns the key of a layer in the configuration: its name, unless the output that it yields has taken that."""
-    value = node_map.values.get(QuantizedName(layer.dequantizer))
-    if value is None or node_map.originals[QuantizedName(layer.name)][:1] != (OriginalName(value),):
-        return layer.name
-    return LayerName(value) if layer.name.startswith(f"{value}/{INSIDE_OUTPUT}") else layer.name
 
 
 def _read(node_map: NodeMap, quantizer: Quantizer) -> str | None:

@@ -13,7 +13,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.python.util import _pywrap_util_port
 
 from amct_tensorflow.graph.graph_runner import GraphRunner
-from amct_tensorflow.graph.names import QuantizedName
+from amct_tensorflow.graph.names import LayerName, QuantizedName
 from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView
@@ -64,6 +64,7 @@ def _greatest_sums() -> np.ndarray:
     node = make_node("layer", "Conv2D", (), strides=[1, 1, 1, 1], dilations=[1, 1, 1, 1], padding="VALID")
     quantized = QuantizedLayer(
         node=node,
+        key=LayerName(str(node.name)),
         op_type=OP_TYPES["Conv2D"],
         quantizer=Quantizer(QuantizedName("quantizer"), "data", ActivationFactors(1.0, -128)),
         sums=QuantizedName("layer"),

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.graph.names import LayerName, QuantizedName
+from amct_tensorflow.graph.names import QuantizedName
 from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, attribute, data_inputs, parse_tensor_name
@@ -78,7 +78,7 @@ def _source(text: str, sources: Mapping[str, tuple[str, int]]) -> tuple[str, int
     return sources.get(name.node, name) if name.port == 0 else name
 
 
-def execution_graph(view: GraphView, layers: Mapping[LayerName, KernelLayer], outputs: Collection[str]) -> GraphDef:
+def execution_graph(view: GraphView, layers: Mapping[QuantizedName, KernelLayer], outputs: Collection[str]) -> GraphDef:
     """Returns the graph in which some layers run in integers.
 
     Args:
@@ -92,7 +92,7 @@ def execution_graph(view: GraphView, layers: Mapping[LayerName, KernelLayer], ou
 class _Rewrite:
     """Replaces the layers by integer kernels, in the order in which they run."""
 
-    def __init__(self, view: GraphView, layers: Mapping[LayerName, KernelLayer], outputs: Collection[str]) -> None:
+    def __init__(self, view: GraphView, layers: Mapping[QuantizedName, KernelLayer], outputs: Collection[str]) -> None:
         self._view = view
         self._layers = {layer.quantized.dequantizer: layer for layer in layers.values()}
         self._outputs = outputs

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from amct_tensorflow.graph.batch_splitter import IMAGES_AT_A_TIME, images_of, some_images
 from amct_tensorflow.graph.graph_runner import Batch, GraphRunner
-from amct_tensorflow.graph.names import LayerName
+from amct_tensorflow.graph.names import QuantizedName
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.log import log_for
@@ -66,8 +66,8 @@ class LayerCheck:
 
 
 def check_layers(
-    view: GraphView, layers: Mapping[LayerName, KernelLayer], outputs: Collection[str], batch: Batch
-) -> dict[LayerName, LayerCheck]:
+    view: GraphView, layers: Mapping[QuantizedName, KernelLayer], outputs: Collection[str], batch: Batch
+) -> dict[QuantizedName, LayerCheck]:
     """Runs simulation and integer kernels side by side, in one pass.
 
     Args:
@@ -159,7 +159,7 @@ class IntegerExecution:
         return bytes(graph_def.SerializeToString(deterministic=True))
 
     @cached_property
-    def _trusted(self) -> frozenset[LayerName]:
+    def _trusted(self) -> frozenset[QuantizedName]:
         """The layers that run in integers."""
         reason = why_no_integer_kernels()
         if reason is None and not self._batches:
@@ -180,7 +180,7 @@ class IntegerExecution:
         _log(checks, simulated)
         return frozenset(layers.keys() - simulated.keys())
 
-    def _check(self, view: GraphView, layers: Mapping[LayerName, KernelLayer]) -> dict[LayerName, LayerCheck]:
+    def _check(self, view: GraphView, layers: Mapping[QuantizedName, KernelLayer]) -> dict[QuantizedName, LayerCheck]:
         """Checks layers on a few images, or on a whole batch if its entries belong together."""
         batch = self._batches[0]
         try:
@@ -190,7 +190,7 @@ class IntegerExecution:
             return check_layers(view, layers, self._plan.outputs, batch)
 
 
-def _log(checks: Mapping[LayerName, LayerCheck], simulated: Mapping[LayerName, str]) -> None:
+def _log(checks: Mapping[QuantizedName, LayerCheck], simulated: Mapping[QuantizedName, str]) -> None:
     """Logs how many layers run in integers, and why the others do not."""
     trusted = [check for name, check in checks.items() if name not in simulated]
     changed = max((check.changed_bytes for check in trusted), default=0.0)

@@ -16,7 +16,7 @@ import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework import kernels  # there is no public way to ask which kernels there are
 
-from amct_tensorflow.graph.names import LayerName, QuantizedName
+from amct_tensorflow.graph.names import QuantizedName
 from amct_tensorflow.graph.view import GraphView, Shape, attribute
 from amct_tensorflow.ops import trait
 from amct_tensorflow.ops.channels import data_format
@@ -115,7 +115,7 @@ class KernelLayer:
         return self.quantized.node
 
     @property
-    def name(self) -> LayerName:
+    def name(self) -> QuantizedName:
         """The name of the layer."""
         return self.quantized.name
 
@@ -137,7 +137,7 @@ class KernelLayer:
         return is_pointwise and has_matrix_product()
 
 
-def find_kernel_layers(view: GraphView) -> tuple[dict[LayerName, KernelLayer], dict[LayerName, str]]:
+def find_kernel_layers(view: GraphView) -> tuple[dict[QuantizedName, KernelLayer], dict[QuantizedName, str]]:
     """Finds the layers of a quantized model that integer kernels can compute.
 
     Args:

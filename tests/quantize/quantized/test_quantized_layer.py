@@ -48,6 +48,16 @@ def test_layers_are_those_of_the_plan():
     assert np.max(np.abs(found["conv/Conv2D"].bias - bias)) <= 1 and found["conv/Conv2D"].bias.dtype == np.int32
 
 
+def test_a_layer_keeps_its_key_where_an_output_takes_its_name():
+    def make():
+        tf.nn.conv2d(
+            tf1.placeholder(tf.float32, [2, 5, 5, 4], name="x"), normal((1, 1, 4, 6), 1), 1, "SAME", name="out"
+        )
+
+    (layer,) = read(plan(make, "out")).values()
+    assert (layer.name, layer.key) == ("out/quantized", "out")
+
+
 def grouped(behind=tf.identity):
     """A convolution in groups, of which a barrier keeps what stands behind."""
 
