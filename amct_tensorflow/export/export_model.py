@@ -82,7 +82,7 @@ def export_model(
         chosen, others = (names, diverging) if document["within_limit"] else (diverging, names)
         document["file"] = chosen.model.name
         _warn_of_divergence(chosen, others, document)
-        if exported.saturating is not None:
+        if exported.saturating is not None and check.saturating is not None:
             _warn_of_saturation(chosen.model, exported.saturating, document)
         contents: dict[Path, str | bytes] = {chosen.files[suffix]: data for suffix, data in exported.files.items()}
         if existing := next((path for path in contents if path.exists()), None):

@@ -47,7 +47,7 @@ class Exported:
         files: per suffix, the content of that file; the first is the one to open.
         in_float: per quantized layer, and per sum of the plan, that stays in float, why.
         notes: further remarks.
-        runtime: executes it, with exact kernels.
+        runtime: executes it, with kernels that do not saturate.
         saturating: how this processor executes it otherwise; None if no other kernels are chosen by default.
     """
 

@@ -1,5 +1,6 @@
 """Products of bytes that saturate in pairs: files that are right all the same, and what the check tells of it."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from amct_tensorflow.export.narrow_weights import with_narrow_weights
 from amct_tensorflow.export.onnx import onnx_target
 from amct_tensorflow.export.openvino import openvino_target
 from amct_tensorflow.export.saturation import SEVEN_BITS, can_saturate, saturates
+from amct_tensorflow.export.target import Saturating
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
@@ -156,3 +158,46 @@ def test_what_is_at_fault_is_said_with_the_remedy(bright, target, workdir, messa
 def test_tensorflow_lite_needs_none(bright, workdir):
     with pytest.raises(ExportError, match=r"--weight_bits 7 gains nothing in tflite: .* in 32 bits"):
         export(bright, "tflite", weight_bits=7)
+
+
+class Shifted:
+    """A runtime that computes what another does, and something more."""
+
+    def __init__(self, runtime, by):
+        self._runtime, self._by = runtime, by
+
+    def run(self, inputs):
+        return [value + self._by for value in self._runtime.run(inputs)]
+
+    def layers(self, inputs):
+        return {}
+
+
+class Fails(Shifted):
+    def run(self, inputs):
+        raise ExportError("It cannot.")
+
+
+@pytest.mark.parametrize("runtime", [lambda exact: Shifted(exact, 1.0), lambda exact: Fails(exact, 0.0)])
+def test_exact_kernels_that_err_do_not_condemn_a_file(runtime, messages):
+    """On some processors the kernels that saturate are right where those in float are not."""
+    target = TARGETS["tflite"]
+
+    def export(plan, evaluator):
+        exported = target.export(plan, evaluator)
+        right = exported.runtime
+        return replace(exported, runtime=runtime(right), saturating=Saturating(right, "A runtime", None))
+
+    x = normal((8, 12), 3)
+    calibrate_and_save(build(dense), x)
+    document = export_model(
+        Path("results/net_quantized.pb"), [], replace(target, export=export), CheckedEvaluator(OneBatch(x)),
+        Path("results/net"), 0.01,
+    )  # fmt: skip
+    assert document["within_limit"] and document["file"] == "net.tflite" and document["this_processor"] is None
+    assert not [message for message in messages if "saturate" in message]
+
+
+def dense():
+    x = tf1.placeholder(tf.float32, [None, 12], name="x")
+    tf.matmul(x, normal((12, 5), 4, 0.3), name="out")
