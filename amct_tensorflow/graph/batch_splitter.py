@@ -6,8 +6,7 @@ batch that is long enough is run in one piece and in several, and parts are used
 values. Their order may differ: behind SpaceToBatchND the first axis counts patches of all images in turn.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -15,7 +14,7 @@ import tensorflow as tf
 from amct_tensorflow.graph.graph_runner import Batch, GraphRunner
 from amct_tensorflow.log import log_for
 
-# A part has so many images, unless it is to have more.
+# A part has so many images.
 IMAGES_AT_A_TIME = 16
 # The beginning of a batch that is tried: a few images, and as many as are small enough. What is small may be frames of
 # a recording, which reach far.
@@ -29,31 +28,17 @@ _TOLERANCE = 1e-4
 class BatchSplitter:
     """Splits the batches that a graph is run on."""
 
-    def __init__(
-        self,
-        runner: GraphRunner,
-        tensors: Sequence[tf.Tensor],
-        *,
-        images_at_a_time: int = 0,
-        feeds: Mapping[tf.Tensor, Any] | None = None,
-        module: str = "calibration",
-    ) -> None:
+    def __init__(self, runner: GraphRunner, tensors: Sequence[tf.Tensor]) -> None:
         """Takes the runner of the graph, and the tensors to compare.
 
         Args:
             runner: what runs the graph on batches of its sources.
             tensors: the tensors whose values must be the same: the observed ones, and the outputs of their readers,
                 which tell whether values that belong together stay together.
-            images_at_a_time: how many images a part has, a power of two; ``IMAGES_AT_A_TIME`` if that is more.
-            feeds: values to feed beside a batch.
-            module: the name under which the log says that batches are run as a whole.
         """
         self._runner = runner
         self._tensors = tuple(tensors)
-        self._can_tell = runner.takes_any_number(tensors) and all(map(_holds_numbers, tensors))
-        self._images_at_a_time = max(images_at_a_time, IMAGES_AT_A_TIME)
-        self._feeds = feeds or {}
-        self._module = module
+        self._takes_any_number = runner.takes_any_number(tensors)
         self._is_the_same: bool | None = None  # until it is known
 
     def split(self, batch: Batch, images: int | None) -> list[Batch]:
@@ -64,13 +49,13 @@ class BatchSplitter:
             images: how many images the caller fed; None if that is not known. Every source must have as many, or be a
                 scalar.
         """
-        if images is None or images <= self._images_at_a_time or not self._can_tell:
+        if images is None or images <= IMAGES_AT_A_TIME or not self._takes_any_number:
             return [batch]
         if any(value.ndim and len(value) != images for value in batch.values()):
             return [batch]
         if self._is_the_same is None:
             self._try(some_images(batch, 0, _number_to_try(batch, images)))
-        return _parts(batch, images, self._images_at_a_time) if self._is_the_same else [batch]
+        return _parts(batch, images, IMAGES_AT_A_TIME) if self._is_the_same else [batch]
 
     def _try(self, beginning: Batch) -> None:
         """Finds out whether parts have the values of the whole; images that do not differ cannot tell."""
@@ -79,7 +64,7 @@ class BatchSplitter:
         images = max(len(value) for value in beginning.values() if value.ndim)
         self._is_the_same = self._compare(beginning, _parts(beginning, images, _length_to_try(images)))
         if not self._is_the_same:
-            log_for(self._module).info(
+            log_for("calibration").info(
                 "Batches are run as a whole, which takes more memory: from parts of one the model computes something "
                 "else. The first axis of its inputs does not count images that are independent."
             )
@@ -91,7 +76,7 @@ class BatchSplitter:
             self._run([batch], whole)
             self._run(parts, cut)
         except tf.errors.OpError as error:  # such as a Reshape into windows, or patches that make no image
-            log_for(self._module).debug("A part of a batch cannot be run: %s", error.message[:300])
+            log_for("calibration").debug("A part of a batch cannot be run: %s", error.message[:300])
             return False
         return all(one.is_same(other) for one, other in zip(whole, cut, strict=True))
 
@@ -100,7 +85,7 @@ class BatchSplitter:
         for tensor, each in zip(self._tensors, values, strict=True):
             last = [self._runner.observe([tensor], each.observe, after=last)]
         for batch in batches:
-            self._runner.run(last, {**batch, **self._feeds})
+            self._runner.run(last, batch)
 
 
 class _Values:
@@ -129,10 +114,6 @@ class _Values:
             np.allclose(one, two, 0, _TOLERANCE * magnitude, equal_nan=True)
             for one, two, magnitude in zip(self._sums, other._sums, magnitudes, strict=True)
         )
-
-
-def _holds_numbers(tensor: tf.Tensor) -> bool:
-    return bool(tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool)
 
 
 def some_images(batch: Batch, start: int, stop: int) -> Batch:

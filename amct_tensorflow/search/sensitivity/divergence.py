@@ -18,8 +18,6 @@ class Divergence:
     otherwise.
     """
 
-    takes_parts = True
-
     def __init__(self, outputs: int) -> None:
         self._outputs = [_OutputDivergence() for _ in range(outputs)]
 

@@ -84,10 +84,7 @@ class OutputDivergenceSensitivity(SensitivityBase):
 
 
 class OutputMeasure(Protocol):
-    """Takes the outputs of the float model, and those of another, batch by batch.
-
-    A measure with a true attribute ``takes_parts`` takes parts of batches, too, which need less memory.
-    """
+    """Takes the outputs of the float model, and those of another, batch by batch."""
 
     def add(self, reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> None:
         """Adds the values of every output for some of the images."""

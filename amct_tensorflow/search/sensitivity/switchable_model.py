@@ -9,14 +9,13 @@ are.
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.errors import ModelError
-from amct_tensorflow.graph.batch_splitter import BatchSplitter, images_of, some_images
+from amct_tensorflow.graph.batch_splitter import some_images
 from amct_tensorflow.graph.graph_runner import Batch, GraphRunner, placeholder_for
 from amct_tensorflow.graph.names import FusedName
 from amct_tensorflow.graph.rewrite import subgraph
@@ -29,17 +28,12 @@ from amct_tensorflow.search.sensitivity.switchable_graph import SwitchableGraph,
 
 # At so many tensors the model can be entered; each costs memory, and spares at most its share of the time.
 MAX_CUTS = 8
-# A part of a batch has about as many values, unless it has few images: what is small is run faster in one piece.
-_VALUES_AT_A_TIME = 1 << 21
 # Float outputs up to so many bytes, all batches together, are computed once and kept.
 _LARGEST_REFERENCE = 1 << 28
 
 
 class Measure(Protocol):
-    """Takes the outputs of the float model, and those of a candidate, batch by batch.
-
-    A measure with a true attribute ``takes_parts`` takes parts of batches, too, which need less memory.
-    """
+    """Takes the outputs of the float model, and those of a candidate, batch by batch."""
 
     def add(self, reference: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> None:
         """Adds the values of every output for some of the images."""
@@ -88,7 +82,7 @@ class SwitchableModel:
         )
         self._runner = GraphRunner(tf.Graph(), sources, run_often=True)
         self._import(switchable_graph(switchable, self._entry_points), graph)
-        self._references: dict[tuple[bool, int], list[np.ndarray]] = {}
+        self._references: dict[int, list[np.ndarray]] = {}
 
     def _import(self, switchable: SwitchableGraph, shapes: tf.Graph) -> None:
         """Imports the graph behind placeholders for its sources and entry points; a run feeds only some of them.
@@ -145,11 +139,10 @@ class SwitchableModel:
         """
         measures = [new_measure(len(self.outputs)) for _ in candidates]
         starts = [self._start(set(candidate) ^ set(base)) for candidate in candidates]
-        in_parts = all(getattr(measure, "takes_parts", False) for measure in measures)
-        batches = self._parts if in_parts else self._batches
-        progress = Progress("Measuring how quantized layers move the outputs", len(candidates) * len(batches))
-        for index, batch in enumerate(batches):
-            reference = self._reference(batch, (in_parts, index), len(batches))
+        progress = Progress("Measuring how quantized layers move the outputs", len(candidates) * len(self._batches))
+        # Batches run whole: from parts, some kernels compute other last digits.
+        for index, batch in enumerate(self._batches):
+            reference = self._reference(index, batch)
             values: list[np.ndarray] = []
             if any(start is not None for start in starts):
                 values = self._run(batch, base, None, self._values)
@@ -159,30 +152,13 @@ class SwitchableModel:
                 progress.advance()
         return measures
 
-    @cached_property
-    def _parts(self) -> list[Batch]:
-        """The batches, cut into parts of a few images where that changes no output."""
-        observed = [*self._fetches, *self._values]
-        splitter = BatchSplitter(
-            self._runner,
-            observed,
-            images_at_a_time=_images_at_a_time(self._batches[0]),
-            feeds=self._switches((), None),
-            module="search",
-        )
-        with _as_model_error():
-            return [part for batch in self._batches for part in splitter.split(batch, images_of(batch))]
-
-    def _reference(self, batch: Batch, key: tuple[bool, int], count: int) -> list[np.ndarray]:
-        """Returns the float outputs of one of ``count`` batches; they are kept for the next time unless they are large.
-
-        The key is whether batches are cut, and the number of this one.
-        """
-        if key in self._references:
-            return self._references[key]
+    def _reference(self, index: int, batch: Batch) -> list[np.ndarray]:
+        """Returns the float outputs of a batch; they are kept for the next time unless they are large."""
+        if index in self._references:
+            return self._references[index]
         outputs = self._run(batch, (), None, self._fetches)
-        if sum(output.nbytes for output in outputs) * count <= _LARGEST_REFERENCE:
-            self._references[key] = outputs
+        if sum(output.nbytes for output in outputs) * len(self._batches) <= _LARGEST_REFERENCE:
+            self._references[index] = outputs
         return outputs
 
     def _start(self, difference: Collection[str]) -> int | None:
@@ -217,12 +193,6 @@ def _as_model_error() -> Iterator[None]:
         yield
     except (ValueError, tf.errors.OpError) as error:  # ValueError: what the import or a placeholder does not take
         raise ModelError(f"TensorFlow cannot run the switchable model: {error}") from error
-
-
-def _images_at_a_time(batch: Batch) -> int:
-    """Returns how many images a part of a batch should have, a power of two; 0 for few."""
-    values = sum(value.size for value in batch.values()) // (images_of(batch) or 1)
-    return (1 << (_VALUES_AT_A_TIME // max(values, 1)).bit_length()) >> 1
 
 
 def _nothing(tensor: tf.Tensor) -> np.ndarray:

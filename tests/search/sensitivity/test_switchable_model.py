@@ -114,60 +114,7 @@ def test_batches_of_any_size_count_by_their_images():
     assert parts.calibration.images == whole.calibration.images == 6
 
 
-class Sizes(Divergence):
-    """Notes of how many images the outputs were that came."""
-
-    def __init__(self, outputs, takes_parts):
-        super().__init__(outputs)
-        self.takes_parts, self.sizes = takes_parts, []
-
-    def add(self, reference, values):
-        assert [len(value) for value in values] == [len(value) for value in reference]
-        self.sizes.append(len(values[0]))
-        super().add(reference, values)
-
-
-def sizes(prepared, sets, base=(), *, takes_parts=True):
-    """Returns the sizes of what measures got of sets of layers, and their divergences."""
-    found = prepared.switchable.compare(sets, base, lambda outputs: Sizes(outputs, takes_parts))
-    (same,) = {tuple(each.sizes) for each in found}
-    return same, [each.value for each in found]
-
-
-@pytest.fixture
-def small_parts(monkeypatch):
-    monkeypatch.setattr("amct_tensorflow.search.sensitivity.switchable_model._VALUES_AT_A_TIME", 1)
-
-
-@pytest.mark.parametrize(("make", "outputs"), [(small_net, ["probabilities"]), (residual_net, ["picture", "classes"])])
-def test_large_batches_are_run_in_parts(make, outputs, small_parts):
-    prepared = Prepared(make, outputs, [normal((40, 12, 12, 3), 51)])
-    sets, last = [{name} for name in prepared.layers], prepared.layers[-1]
-    for base in ((), set(prepared.layers) - {last}):
-        in_parts, found = sizes(prepared, sets, base)
-        whole, expected = sizes(prepared, sets, base, takes_parts=False)
-        assert (in_parts, whole) == ((16, 16, 8), (40,))
-        assert found == pytest.approx(expected, rel=1e-6)
-
-
-def test_what_is_small_is_run_in_one_piece():
-    prepared = Prepared(small_net, ["probabilities"], [normal((40, 12, 12, 3), 51)])
-    assert sizes(prepared, [{prepared.layers[0]}])[0] == (40,)
-
-
-def test_outputs_that_several_frames_make_are_not_taken_from_parts(small_parts):
-    """Calibration, which looks at layers alone, does split this batch."""
-
-    def make():
-        x = tf1.placeholder(tf.float32, [None, 5], name="input")
-        hidden = tf.nn.relu(tf.matmul(x, normal((5, 6), 1), name="a"))
-        tf.cumsum(tf.matmul(hidden, normal((6, 3), 2), name="b"), name="out")
-
-    prepared = Prepared(make, ["out"], [normal((40, 5), 3)])
-    assert sizes(prepared, [{"a"}]) == ((40,), [pytest.approx(prepared.expected({"a"}), rel=1e-3)])
-
-
-def test_a_users_comparison_gets_whole_batches(small_parts):
+def test_a_users_comparison_gets_whole_batches():
     class Correlation(OutputDivergenceSensitivity):
         def compare(self, data, other):
             assert len(data) == len(other) == 40
