@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 _LEFT_OUT = (".venv", ".git", "__pycache__", "outputs", "amct_log")
-_LONGEST = 1800  # seconds; a test that hangs has noticed something, too
+_LONGEST = 900  # seconds; a test that hangs has noticed something, too
 
 
 class Mutant(NamedTuple):
