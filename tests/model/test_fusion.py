@@ -235,3 +235,19 @@ def test_small_net_keeps_its_value():
     (expected,) = run(graph_def, ["probabilities"], {"input": images})
     (actual,) = run(fused.graph_def, ["probabilities"], {"input": images})
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_what_reads_another_output_of_a_batch_norm_is_not_folded():
+    """The product is that of the mean of the BatchNorm, [6], and not that of the layer."""
+
+    def make():
+        scale, offset, mean, variance = normal((6,), 1), normal((6,), 2), normal((6,), 3), normal((6,), 4) ** 2 + 1
+        norm = tf.raw_ops.FusedBatchNormV3(
+            x=conv(placeholder()), scale=scale, offset=offset, mean=mean, variance=variance, is_training=False
+        )
+        tf.multiply(norm.batch_mean, normal((6,), 5), name="out")
+
+    graph_def = build(make)
+    fused = fuse(GraphView(graph_def))
+    assert "Mul" in types_of(fused)
+    check_same_value(graph_def, fused)

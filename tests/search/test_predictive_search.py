@@ -7,6 +7,8 @@ from amct_tensorflow.common.auto_calibration import PredictiveSearch, SearchKnow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from amct_tensorflow.search.predictive import _Curve
+
 LAYERS = [f"layer{index}" for index in range(20)]
 
 
@@ -160,3 +162,14 @@ def test_ends_and_repeats_nothing_whatever_the_evaluations_say(data, known):
     assert tried or result == frozenset(weights)
     if result != frozenset(weights):
         assert model.loss(model.score(set(weights) - result)) <= model.target
+
+
+@pytest.mark.parametrize(("failures", "share"), [(1, 0.8), (2, 0.8), (3, 0.64)])
+def test_after_failures_it_aims_ever_lower(failures, share):
+    """Each is so near to the target that the line through the points alone would aim next to it again."""
+    curve = _Curve(target=1.0)
+    curve.add(5.0, (True, 0.5))
+    for number in range(failures):
+        curve.add(10.0 - 0.01 * number, (False, 1.0 + 1e-9))
+    lowest_failed = 10.0 - 0.01 * (failures - 1)
+    assert curve.limit() == pytest.approx(5 + share * (lowest_failed - 5), rel=1e-6)

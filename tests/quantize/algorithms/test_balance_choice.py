@@ -75,3 +75,10 @@ def test_what_is_chosen_leaves_a_hundredth_of_the_error_at_most(exponents, seed)
             for values in (np.ones(len(sizes)), factors)
         )
         assert after < before - np.log(100) and np.isfinite(factors).all() and min(factors) > 0
+
+
+def test_no_reader_may_lose_by_what_another_gains():
+    """The weights of one are as its data, so that one scale serves both; those of the other are the reverse."""
+    loses, gains = dense(np.abs(normal((8, 1), 2)) * SIZES[:, np.newaxis]), dense(normal((8, 16), 1) / SIZES[:, None])
+    assert choose_factors([gains], SIZES**2, 4 * SIZES) is not None
+    assert choose_factors([loses, gains], SIZES**2, 4 * SIZES) is None
