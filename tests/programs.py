@@ -72,10 +72,10 @@ class Program:
         return self.returncode
 
 
-def run_program(*arguments, **options):
+def run_program(*arguments, seconds=600, **options):
     """Runs a program to its end (see ``Program``); returns what ``subprocess.run`` would."""
     program = Program(*arguments, **options)
-    return CompletedProcess(arguments, program.wait(), program.stdout, program.stderr)
+    return CompletedProcess(arguments, program.wait(seconds), program.stdout, program.stderr)
 
 
 def _run(arguments, folder, environment, streams, session):

@@ -46,6 +46,7 @@ def test_the_order_of_hashing_changes_nothing(reference, run):
     assert run(start) == reference
 
 
+@pytest.mark.campaign
 def test_the_number_of_threads_changes_nothing(reference, run):
     """But the last digits of what TensorFlow sums in another order then: similarities, and biases in older versions."""
     one_thread = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}

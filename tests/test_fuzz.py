@@ -47,7 +47,7 @@ from amct_tensorflow.search.state import SearchState
 sample = load_script("src/mobilenet_v2_accuracy_based_auto_calibration.py")
 writer = load_script("src/images_to_tfrecords.py")
 
-CASES = int(os.environ.get("FUZZ_CASES", "100"))
+CASES = int(os.environ.get("FUZZ_CASES", "50"))
 MOST_THAT_ARE_ALWAYS_THE_SAME = 1000
 fuzz = settings(
     max_examples=CASES, deadline=20_000, database=None, derandomize=CASES <= MOST_THAT_ARE_ALWAYS_THE_SAME,

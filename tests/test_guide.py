@@ -154,6 +154,7 @@ def make_keras_model(file, epochs=4):
     model.save(file)
 
 
+@pytest.mark.campaign
 def test_another_model(project, monkeypatch, messages):
     """The worked example, step by step: copy, edit, run."""
     make_keras_model(project / "my_model.keras")
@@ -211,6 +212,7 @@ def test_freezing_by_a_program_of_ones_own(project, capsys):
     np.testing.assert_allclose(*scores, rtol=1e-5)
 
 
+@pytest.mark.campaign
 def test_from_python(project):
     """The four steps, the search around an evaluator, and the simulation of its result; one after the other."""
     save_images(32)

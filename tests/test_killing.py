@@ -8,13 +8,13 @@ from small_sample import small_sample
 
 
 def kill(moments, *arguments):
-    done = run_program(Path(__file__).with_name("killing.py"), "--moments", moments, *arguments)
+    done = run_program(Path(__file__).with_name("killing.py"), "--moments", moments, *arguments, seconds=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{moments} moments: every file whole" in done.stdout
 
 
 def test_a_run_that_is_killed_loses_nothing(workdir):
-    kill(3, *small_sample(workdir))
+    kill(2, *small_sample(workdir))
 
 
 @pytest.mark.campaign

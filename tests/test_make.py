@@ -130,6 +130,7 @@ def test_demo(checkout):
     assert len(enabled) == 54 and 0 < enabled.count(False) < 20
 
 
+@pytest.mark.campaign
 def test_model_from_an_archive(checkout, tmp_path):
     """What is no archive is refused in one line; a model that is there is left alone, without even looking."""
     (tmp_path / "archive").write_text("none")

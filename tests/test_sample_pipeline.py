@@ -536,6 +536,7 @@ def test_a_batch_larger_than_the_dataset_takes_no_more_memory(tmp_path):
     assert [len(batch) for batch in seen] == [3, 3]
 
 
+@pytest.mark.campaign
 def test_a_batch_that_does_not_fit_into_memory(tmp_path):
     write_levels(tmp_path, [1], [1])  # TensorFlow waits ten seconds for memory, image by image
     graph = level_model()

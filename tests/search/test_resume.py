@@ -484,7 +484,11 @@ def start(*more):
     return Program(SAMPLE, *small_sample(Path.cwd(), "--expected_acc_loss", "0.6", *more))
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"])
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.campaign)],
+    ids=["ctrl-c", "term"],
+)
 def test_signals(workdir, sent, code):
     """The run stops soon, saves the best model so far, says how to resume, and resumes."""
     program = start()

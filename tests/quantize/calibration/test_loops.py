@@ -163,7 +163,8 @@ def recurrent_network():
     return tf.keras.Model(image, layers.Dense(3, activation="softmax")(y))
 
 
-@pytest.mark.parametrize("form", ["model.keras", pytest.param("saved_model", marks=pytest.mark.campaign)])
+@pytest.mark.campaign
+@pytest.mark.parametrize("form", ["model.keras", "saved_model"])
 def test_recurrent_layers_of_keras(form):
     model = recurrent_network()
     if form == "saved_model":

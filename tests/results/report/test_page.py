@@ -149,7 +149,7 @@ def test_a_model_without_layers_and_a_search_without_numbers():
     assert "No layer was calibrated" in text
 
 
-@pytest.mark.parametrize("layers", [54, 400])
+@pytest.mark.parametrize("layers", [54, pytest.param(400, marks=pytest.mark.campaign)])
 def test_pages_of_large_models_are_small(layers, figures):
     names = [f"MobilenetV2/expanded_conv_{place}/depthwise_and_more/depthwise" for place in range(layers)]
     with figures():

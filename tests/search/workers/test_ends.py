@@ -47,7 +47,7 @@ def wait_for(condition, seconds=30):
     return condition()
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.campaign), "SIGKILL"])
 def test_the_worker_ends_with_the_run(workdir, name):
     Path("program.py").write_text(PROGRAM)
     program = Program("program.py", PYTHONPATH=ROOT)
