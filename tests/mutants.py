@@ -57,10 +57,7 @@ MUTANTS = (
     # fusion
     Mutant("weights = (weights * scale).astype(np.float32)", "weights = (weights * np.abs(scale)).astype(np.float32)"),
     Mutant("if not fold_batch_norm and (has(following", "if fold_batch_norm and (has(following"),
-    Mutant(
-        "parse_tensor_name(edge.node.input[edge.input_index]).port == 0 else None",
-        "parse_tensor_name(edge.node.input[edge.input_index]).port >= 0 else None",
-    ),
+    Mutant("chain = best = chain._replace(affine=extended,", "chain = best = chain._replace(affine=affine,"),
     Mutant("while current.name not in keep:", "while True:"),
     # the quantized graph
     Mutant('make_node("highest", "Sub", ["quant_max:output:0"', 'make_node("highest", "Sub", ["quant_min:output:0"'),
