@@ -176,7 +176,7 @@ def test_data_goes_one_way(workdir, monkeypatch):
         monkeypatch.setattr(owner, name, counting)
 
     count(Path, "read_bytes", lambda path: path.suffix == ".pb")
-    count(amct.graph.view.GraphView, "__init__")
+    count(amct.graph.view.NamedGraph, "__init__")
     count(tf, "import_graph_def")
     model = amct.FloatModel.load(arguments["model_file"], [OUTPUT])
     calibrate({**arguments, "model_file": model}, config=amct.make_quant_config(model))
