@@ -99,6 +99,13 @@ def test_a_name_stands_for_one_file():
     assert [name for name, times in names.items() if times > 1] == []
 
 
+def test_no_file_is_too_small_to_be_one():
+    """A file that is imported by one other is a part of it, unless it is one of a kind, as a command is."""
+    kinds = ("cli", ORIGINAL)
+    small = [file for file in FILES if file.stem not in ("__init__", "console") and file.parts[0] not in kinds]
+    assert [str(file) for file in small if len((PACKAGE / file).read_text().splitlines()) < 40] == []
+
+
 def test_the_changelog_begins_with_the_version():
     version = re.findall(r'(?m)^__version__ = "(.*)"$', (PACKAGE / "__init__.py").read_text())
     assert re.findall(r"(?m)^## (.*)$", (ROOT / "CHANGELOG.md").read_text())[:1] == version
