@@ -138,11 +138,19 @@ DIVIDED = Recipe(
 )
 
 
+def examine_divided():
+    """Returns what is found of it on a processor on which OpenVINO chooses kernels that do not saturate."""
+    pytest.importorskip("openvino")
+    found = examine(DIVIDED, ["openvino"])
+    if any("saturates products of bytes" in each.text for each in found):
+        pytest.skip("on this processor the check runs kernels in float, with which OpenVINO computes this rightly")
+    return found
+
+
 @pytest.mark.parametrize(("limit", "is_marked"), [(0.01, True), (1e9, False)])
 def test_a_file_that_its_runtime_gets_wrong_must_be_marked(monkeypatch, limit, is_marked):
-    pytest.importorskip("openvino")
     monkeypatch.setattr(stages, "_LIMIT", limit)
-    found = examine(DIVIDED, ["openvino"])
+    found = examine_divided()
     if found:  # a later OpenVINO may get it right
         (finding,) = found
         assert finding.is_fault is not is_marked
@@ -150,12 +158,10 @@ def test_a_file_that_its_runtime_gets_wrong_must_be_marked(monkeypatch, limit, i
 
 
 def test_a_marked_file_that_is_wrong_itself_is_a_fault(monkeypatch):
-    pytest.importorskip("openvino")
     exact = stages._run_in_openvino
 
     def shifted(case, file):
         return [[each + 1 for each in run] for run in exact(case, file)]
 
     monkeypatch.setitem(stages._OTHERWISE, "openvino", shifted)
-    found = examine(DIVIDED, ["openvino"])
-    assert all(each.is_fault for each in found)
+    assert all(each.is_fault for each in examine_divided())

@@ -39,8 +39,10 @@ class Sharing(AutoCalibrationEvaluatorBase):
         self.run(graph, outputs, IMAGES[:8])
 
     def evaluate_share(self, graph, outputs, share):
+        """Runs batch by batch: the last digits of some kernels depend on how many images there are at a time."""
         images = IMAGES[np.array(share.of(len(IMAGES), 4), int)]
-        return 1000 * self.run(graph, outputs, images).max(axis=1) if len(images) else []
+        batches = [images[start : start + 4] for start in range(0, len(images), 4)]
+        return [1000 * value for batch in batches for value in self.run(graph, outputs, batch).max(axis=1)]
 
     def metric_eval(self, original, new):
         return abs(original - new) <= self.limit, abs(original - new)
