@@ -2,6 +2,8 @@
 
     x / f --> layer(w * f)     and where x comes from     layer(v / f) --> BiasAdd(b / f)
 
+Where x cannot be divided by other constants, a product with 1 / f stands in front of the layers that read it.
+
 The original toolkit calls it DMQ balancing (spec section 7.6); with weights on both sides it is the equalization of
 Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (2019).
 """
@@ -10,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph.names import FusedName, LayerName
-from amct_tensorflow.graph.nodes import make_const
+from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.model.equalization_groups import EqualizationGroup, EqualizationGroups, find_equalization_groups
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
@@ -41,31 +45,104 @@ def equalize(fused: FusedGraph, factors: Mapping[LayerName, tuple[float, ...]], 
         return fused
     found = find_equalization_groups(fused, outputs)
     _check_layers(fused, found, factors)
-    inputs: dict[LayerName, np.ndarray] = {}
-    outputs_of: dict[LayerName, np.ndarray] = {}
-    balance: dict[LayerName, tuple[float, ...]] = {}
-    scaled: set[FusedName] = set()
+    editing = _Editing(fused)
     for group in found.groups:
         values = _factors_of(group, factors)
         if values is not None:
-            inputs.update(dict.fromkeys(group.readers, np.asarray(values, np.float64)))
-            outputs_of.update(dict.fromkeys(group.producers, np.asarray(values, np.float64)))
-            balance.update(dict.fromkeys(group.readers, values))
-            scaled.update(group.nodes)
-    editor = GraphEditor(fused.view)
-    layers = {
-        name: _scale(fused, editor, layer, inputs.get(name), outputs_of.get(name))
-        for name, layer in fused.layers.items()
-    }
-    view = fused.view.edited(editor.graph_def())
-    return replace(fused, view=view, layers=layers, balance=balance, scaled=frozenset(scaled))
+            editing.divide(group, values)
+    return editing.finish()
+
+
+class _Editing:
+    """Divides groups one after the other."""
+
+    def __init__(self, fused: FusedGraph) -> None:
+        self._fused = fused
+        self._editor = GraphEditor(fused.view)
+        self._inputs: dict[LayerName, np.ndarray] = {}
+        self._outputs: dict[LayerName, np.ndarray] = {}
+        self._balance: dict[LayerName, tuple[float, ...]] = {}
+        self._scaled: set[FusedName] = set()
+        self._multiplied: set[LayerName] = set()
+        self._alike: dict[str, str] = {}
+        self._origins = dict(fused.origins)
+
+    def divide(self, group: EqualizationGroup, values: tuple[float, ...]) -> None:
+        """Divides the channels of a group."""
+        factors = np.asarray(values, np.float64)
+        self._inputs.update(dict.fromkeys(group.readers, factors))
+        self._outputs.update(dict.fromkeys(group.producers, factors))
+        self._balance.update(dict.fromkeys(group.readers, values))
+        self._scaled.update(group.nodes)
+        if group.multiplied is not None:
+            self._multiply(group, factors)
+
+    def _multiply(self, group: EqualizationGroup, factors: np.ndarray) -> None:
+        """Puts the product in front of the readers of a group."""
+        first, text = group.readers[0], self._fused.input_of(group.readers[0])
+        channels = self._fused.layers[first].input_channels
+        assert channels is not None
+        divisor = (1 / factors).astype(np.float32).reshape(-1, *[1] * (-1 - channels.axis))
+        const = self._add(make_const(self._editor.unique_name(f"{first}/balanced_input/factors"), divisor), first)
+        name = self._editor.unique_name(f"{first}/balanced_input")
+        self._add(make_node(name, "Mul", [text, const], T=tf.float32), first)
+        self._alike[name] = text
+        self._multiplied.update(group.readers)
+        for reader in group.readers:
+            self._editor.replace_input(reader, self._fused.layers[reader].op.data_input, name)
+
+    def finish(self) -> FusedGraph:
+        """Scales the weights around all groups, and returns the graph."""
+        fused = self._fused
+        layers = {name: self._scale(layer) for name, layer in fused.layers.items()}
+        view = fused.view.edited(self._editor.graph_def(), self._alike)
+        return replace(
+            fused,
+            view=view,
+            layers=layers,
+            origins=self._origins,
+            balance=self._balance,
+            scaled=frozenset(self._scaled),
+            multiplied=frozenset(self._multiplied),
+        )
+
+    def _scale(self, layer: FusedLayer) -> FusedLayer:
+        """Returns a layer whose input and output are divided by factors, and puts it into the graph."""
+        of_input, of_output = self._inputs.get(layer.name), self._outputs.get(layer.name)
+        if layer.weights is None or (of_input is None and of_output is None):
+            return layer
+        assert layer.op.weight_input is not None
+        weights, bias = layer.weights.astype(np.float64), layer.bias
+        if of_input is not None:
+            weights = weights * of_input.reshape(
+                [-1 if axis == layer.op.input_axis else 1 for axis in range(weights.ndim)]
+            )
+        if of_output is not None:
+            weights = weights / layer.op.along_channels(weights, of_output)
+            bias = None if bias is None else (bias / of_output).astype(np.float32)
+        balanced = replace(layer, weights=weights.astype(np.float32), bias=bias)
+        assert balanced.weights is not None
+        name = self._editor.unique_name(f"{layer.name}/balanced_weights")
+        self._editor.replace_input(
+            layer.name, layer.op.weight_input, self._add(make_const(name, balanced.weights), layer.name)
+        )
+        if bias is not None and of_output is not None:
+            const = self._add(make_const(self._editor.unique_name(f"{layer.name}/balanced_bias"), bias), layer.name)
+            self._editor.replace_input(self._fused.tail_of(layer.name), 1, const)
+        return balanced
+
+    def _add(self, node: NodeDef, like: str) -> str:
+        """Adds a node that stands for no original one."""
+        name = self._editor.add(node, like)
+        self._origins[FusedName(name)] = ()
+        return name
 
 
 def _check_layers(fused: FusedGraph, found: EqualizationGroups, factors: Mapping[LayerName, tuple[float, ...]]) -> None:
     channels = {reader: group.channels for group in found.groups for reader in group.readers}
     for name, values in factors.items():
         if name not in channels:
-            reason = found.unscalable.get(name, "the model has no such layer with weights")
+            reason = found.not_free.get(name, "the model has no such layer with weights")
             raise RecordError(
                 f"The input of layer {name!r} has a tensor_balance_factor, but cannot be scaled: {reason}. {_REMEDY}"
             )
@@ -85,30 +162,3 @@ def _factors_of(group: EqualizationGroup, factors: Mapping[LayerName, tuple[floa
                 f"{_REMEDY}"
             )
     return factors[given[0]] if given else None
-
-
-def _scale(
-    fused: FusedGraph,
-    editor: GraphEditor,
-    layer: FusedLayer,
-    of_input: np.ndarray | None,
-    of_output: np.ndarray | None,
-) -> FusedLayer:
-    """Returns a layer whose input and output are divided by factors, and puts it into the graph."""
-    if layer.weights is None or (of_input is None and of_output is None):
-        return layer
-    assert layer.op.weight_input is not None
-    weights, bias = layer.weights.astype(np.float64), layer.bias
-    if of_input is not None:
-        weights = weights * of_input.reshape([-1 if axis == layer.op.input_axis else 1 for axis in range(weights.ndim)])
-    if of_output is not None:
-        weights = weights / layer.op.along_channels(weights, of_output)
-        bias = None if bias is None else (bias / of_output).astype(np.float32)
-    balanced = replace(layer, weights=weights.astype(np.float32), bias=bias)
-    assert balanced.weights is not None
-    const = editor.add(make_const(editor.unique_name(f"{layer.name}/balanced_weights"), balanced.weights), layer.name)
-    editor.replace_input(layer.name, layer.op.weight_input, const)
-    if bias is not None and of_output is not None:
-        const = editor.add(make_const(editor.unique_name(f"{layer.name}/balanced_bias"), bias), layer.name)
-        editor.replace_input(fused.tail_of(layer.name), 1, const)
-    return balanced

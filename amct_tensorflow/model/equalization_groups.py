@@ -4,17 +4,21 @@
     layer ----^          `--> layer
 
 The ops between layers must pass positive factors per channel on: sums, ReLU, pooling, and ops that move channels.
-ReLU6 does not, since its bound would have to move along. A group is left alone if anything but a layer
-yields or reads one of its tensors, or if one of them is an output of the model.
+ReLU6 does not, since its bound would have to move along. Such a group costs nothing. There is none if anything but a
+layer yields or reads one of its tensors, or if one of them is an output of the model. The layers that read such a
+tensor are a group all the same, but of another kind, which costs a product with a constant:
+
+    x --> Mul(1 / f) --> layer(w * f)          other readers of x go on reading x
+               `--> layer(w * f)
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.names import FusedName, LayerName
-from amct_tensorflow.graph.view import data_inputs, parse_tensor_name, upstream
+from amct_tensorflow.graph.view import data_inputs, full_tensor_name, parse_tensor_name, upstream
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.ops import has
 from amct_tensorflow.ops.channels import Channels
@@ -31,12 +35,15 @@ class EqualizationGroup:
         readers: names of the layers that read them, likewise.
         channels: how many channels they have.
         nodes: names of the nodes that yield these tensors.
+        multiplied: the full name of the tensor that a product scales in front of the readers; None if the group is
+            free, as its factors go into constants that are there.
     """
 
     producers: tuple[LayerName, ...]
     readers: tuple[LayerName, ...]
     channels: int
     nodes: frozenset[FusedName]
+    multiplied: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,12 +51,12 @@ class EqualizationGroups:
     """The equalization groups of a graph.
 
     Attributes:
-        groups: those that can be scaled.
-        unscalable: per layer with weights whose input cannot be scaled, why not, as the rest of a sentence about it.
+        groups: the free ones, then those that cost a product. A layer reads one at most.
+        not_free: per layer with weights whose input is in no free group, why not, as the rest of a sentence about it.
     """
 
     groups: tuple[EqualizationGroup, ...]
-    unscalable: Mapping[LayerName, str]
+    not_free: Mapping[LayerName, str]
 
 
 def find_equalization_groups(fused: FusedGraph, outputs: Iterable[str]) -> EqualizationGroups:
@@ -96,14 +103,29 @@ class _Finder:
             if reasons[root] is None and readers[root]
         ]
         found = {reader for group in groups for reader in group.readers}
-        return EqualizationGroups(
-            tuple(groups),
-            {
-                name: self._why_not_input(layer, reasons)
-                for name, layer in self._layers.items()
-                if layer.weights is not None and FusedName(name) in self._needed and name not in found
-            },
-        )
+        not_free = {
+            name: self._why_not_input(layer, reasons)
+            for name, layer in self._layers.items()
+            if layer.weights is not None and FusedName(name) in self._needed and name not in found
+        }
+        return EqualizationGroups((*groups, *self._products(not_free)), not_free)
+
+    def _products(self, names: Iterable[LayerName]) -> Iterator[EqualizationGroup]:
+        """Yields a group for each tensor that some layers read."""
+        readers: dict[tuple[str, Channels], list[LayerName]] = {}
+        for name in names:
+            tensor, channels = full_tensor_name(self._fused.input_of(name)), self._layers[name].input_channels
+            if channels is not None and self._sees_all_channels(self._layers[name], tensor):
+                readers.setdefault((tensor, channels._replace(rank=None)), []).append(name)
+        for (tensor, channels), layers in readers.items():
+            yield EqualizationGroup((), tuple(layers), channels.number, frozenset(), tensor)
+
+    def _sees_all_channels(self, layer: FusedLayer, tensor: str) -> bool:
+        """Tells whether a layer has a weight for every channel of its input, and not only for those of a group."""
+        channels, shape = layer.input_channels, self._view.shape(tensor)
+        assert channels is not None
+        length = shape[channels.axis] if shape is not None and len(shape) >= -channels.axis else None
+        return layer.op.is_dense if length is None else length == channels.number
 
     def _tie(self, node: NodeDef) -> None:
         layer = self._tails.get(node.name)

@@ -101,6 +101,7 @@ class FusedGraph:
             inserted.
         balance: per layer whose input was divided by factors, those factors, [Cin]; see ``equalize``.
         scaled: names of the nodes whose values were divided by them.
+        multiplied: the layers whose input a product in front of them divides; it costs something in the float model.
         prepared: names of the nodes of the graph before fusion.
     """
 
@@ -109,6 +110,7 @@ class FusedGraph:
     origins: Mapping[FusedName, tuple[OriginalName, ...]] = field(default_factory=dict)
     balance: Mapping[LayerName, tuple[float, ...]] = field(default_factory=dict)
     scaled: frozenset[FusedName] = frozenset()
+    multiplied: frozenset[LayerName] = frozenset()
     prepared: frozenset[PreparedName] = frozenset()
 
     def originals(self, names: Iterable[FusedName]) -> tuple[OriginalName, ...]:

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.ops.matrix_form import MatrixForm
+from amct_tensorflow.ops.matrix_form import ONE_MATRIX, MatrixForm
 
 
 def unrestricted(_node: NodeDef) -> None:
@@ -88,6 +88,11 @@ class Quantizable:
     def has_weights(self) -> bool:
         """Whether it has weights, which may then have one scale per output channel."""
         return self.weight_input is not None
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it multiplies what it reads by one matrix at each position."""
+        return self.matrix_form is ONE_MATRIX
 
     def channels(self, weights: np.ndarray) -> int:
         """Returns the number of output channels of weights."""

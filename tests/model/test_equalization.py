@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import batch_norm, build, normal, rng, run, tf1, unoptimized
+from graphs import batch_norm, build, nchw_on_cpu, normal, rng, run, tf1, unoptimized
 
 from amct_tensorflow.errors import RecordError
-from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.graph.view import GraphView, static_shapes
 from amct_tensorflow.model.equalization import equalize
 from amct_tensorflow.model.equalization_groups import find_equalization_groups
 from amct_tensorflow.model.fusion import fuse
@@ -47,20 +47,28 @@ def through(make):
     return net
 
 
+def shapes_of(graph_def):
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name="")
+    return static_shapes(graph)
+
+
 def groups(make, outputs=("out",)):
-    return find_equalization_groups(fuse(GraphView(build(make)), keep=outputs), outputs)
+    graph_def = build(make)
+    return find_equalization_groups(fuse(GraphView(graph_def, shapes_of(graph_def)), keep=outputs), outputs)
 
 
 def names(found):
-    return [(group.producers, group.readers) for group in found.groups]
+    """Returns producers and readers of the free groups."""
+    return [(group.producers, group.readers) for group in found.groups if group.multiplied is None]
 
 
 def test_a_residual_stream():
     found = groups(residual)
     assert names(found) == [(("stem", "project", "second"), ("expand", "dw", "last"))]
     assert found.groups[0].channels == 6
-    assert "Relu6" in found.unscalable["project"] and "Relu6" in found.unscalable["second"]
-    assert "Placeholder" in found.unscalable["stem"]
+    assert "Relu6" in found.not_free["project"] and "Relu6" in found.not_free["second"]
+    assert "Placeholder" in found.not_free["stem"]
 
 
 PASSES = {
@@ -117,13 +125,61 @@ def test_layers_left_out_follow_the_others_of_their_stream():
 
 
 @pytest.mark.parametrize("make", [*map(through, STOPS.values())], ids=STOPS)
-def test_other_tensors_are_left_alone(make):
-    outputs = ["out", "asked"] if "asked" in {node.name for node in build(make).node} else ["out"]
-    found = groups(make, outputs)
-    assert not [group for group in found.groups if "last" in group.readers]
-    assert found.unscalable["last"]
-    with pytest.raises(RecordError, match=r"'last'.*cannot be scaled"):
-        equalize(fuse(GraphView(build(make)), keep=outputs), {"last": factors(6)}, outputs)
+def test_in_front_of_other_layers_a_product_stands(make):
+    """What yields the tensor, and what else reads it, stays as it is."""
+    graph_def = build(make)
+    outputs = [node.name for node in graph_def.node if node.name in ("out", "asked")]
+    fused = fuse(GraphView(graph_def, shapes_of(graph_def)), keep=outputs)
+    found = find_equalization_groups(fused, outputs)
+    (group,) = (group for group in found.groups if "last" in group.readers)
+    assert found.not_free["last"] and group.producers == () and group.nodes == frozenset()
+    assert group.multiplied == f"{fused.input_of('last')}:0"
+    balanced = equalize(fused, {"last": factors(group.channels)}, outputs)
+    product = balanced.view.producer(balanced.input_of("last"))
+    assert (product.op, product.input[0]) == ("Mul", fused.input_of("last"))
+    assert balanced.multiplied == {"last"} and not balanced.scaled and balanced.origins[product.name] == ()
+    assert balanced.view.shape(product.name) == fused.view.shape(product.input[0])
+    for name in fused.layers.keys() - {"last"}:
+        assert balanced.layers[name] is fused.layers[name]
+    feeds = {node.name: IMAGES for node in graph_def.node if node.name == "x"}
+    feeds.update({node.name: normal((2, 8, 8, 6), 4) for node in graph_def.node if node.name == "other"})
+    values = (run(one, outputs, feeds, unoptimized()) for one in (graph_def, balanced.graph_def))
+    for before, after in zip(*values, strict=True):
+        np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5 * np.abs(before).max())
+
+
+def test_layers_that_read_one_tensor_share_a_product():
+    """Other readers go on reading the tensor itself."""
+
+    def make():
+        x = tf.sigmoid(tf1.placeholder(tf.float32, [None, 5, 6], name="x"))
+        y = tf.matmul(x, normal((6, 6), 1), name="first") + tf.matmul(x, normal((6, 6), 2), name="second")
+        tf.add(x, y, name="out")
+
+    graph_def = build(make)
+    fused = fuse(GraphView(graph_def), keep=["out"])
+    (group,) = find_equalization_groups(fused, ["out"]).groups
+    assert set(group.readers) == {"first", "second"} and group.multiplied == "Sigmoid:0"
+    balanced = equalize(fused, {"second": factors(6)}, ["out"])
+    assert balanced.input_of("first") == balanced.input_of("second") == f"{group.readers[0]}/balanced_input"
+    assert balanced.view.nodes["out"].input[0] == "Sigmoid"
+    assert balanced.balance == dict.fromkeys(["first", "second"], factors(6))
+    x = normal((2, 5, 6), 3)
+    (before,), (after,) = (run(one, ["out"], {"x": x}, unoptimized()) for one in (graph_def, balanced.graph_def))
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+
+
+def test_a_product_in_front_of_channels_first():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 6, 8, 8], name="x")
+        y = tf.nn.conv2d(x, normal((3, 3, 6, 4), 3), 1, "SAME", data_format="NCHW", name="last")
+        tf.identity(y, name="out")
+
+    graph_def = build(make)
+    balanced = equalize(fuse(GraphView(graph_def, shapes_of(graph_def)), keep=["out"]), {"last": factors(6)}, ["out"])
+    x = normal((2, 6, 8, 8), 3)
+    (before,), (after,) = (run(one, ["out"], {"x": x}, nchw_on_cpu()) for one in (graph_def, balanced.graph_def))
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
 
 
 def test_without_outputs_what_nothing_reads_is_one():
@@ -133,7 +189,7 @@ def test_without_outputs_what_nothing_reads_is_one():
         end(x)
 
     assert names(groups(make)) == [(("stem",), ("last",))]
-    assert "'unread' is an output" in groups(make, ()).unscalable["last"]
+    assert "'unread' is an output" in groups(make, ()).not_free["last"]
 
 
 def test_a_convolution_in_groups_takes_no_factors():
@@ -142,7 +198,8 @@ def test_a_convolution_in_groups_takes_no_factors():
 
     found = groups(make)
     assert names(found) == [(("groups",), ("last",))]
-    assert "'groups' (Conv2D) reads" in found.unscalable["groups"]
+    assert "'groups' (Conv2D) reads" in found.not_free["groups"]
+    assert not [group for group in found.groups if "groups" in group.readers]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Computes the factors of equalization groups from the batches of the caller's session (DMQ, spec section 7.6)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import numpy as np
@@ -14,7 +14,7 @@ from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.equalization_groups import EqualizationGroup, find_equalization_groups
 from amct_tensorflow.model.float_model import FloatModel
-from amct_tensorflow.model.fusion import FusedLayer
+from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.quantize.algorithms.dmq import DEFAULT_STRENGTH, balance_factors
 from amct_tensorflow.quantize.calibration.feed import Feed
 from amct_tensorflow.quantize.calibration.replay import Replay
@@ -26,7 +26,7 @@ _Balance = Mapping[LayerName, tuple[float, ...]]
 class Balancer:
     """Observes ``batch_num`` batches of a live graph, then computes the factors of equalization groups.
 
-    A group is balanced if one of its quantized readers asks for it; if no layer asks, all groups with a quantized
+    A group is balanced if one of its quantized readers asks for it; if no layer asks, all free groups with a quantized
     reader are. If readers of a group ask for different strengths, their mean counts.
     """
 
@@ -53,13 +53,14 @@ class Balancer:
         found = find_equalization_groups(fused, model.outputs)
         asked = {name: config.layers[name].dmq_strength for name in config.enabled_layers()}
         strengths = {name: strength for name, strength in asked.items() if strength is not None}
-        _warn_of_others(strengths, found.unscalable)
+        groups = [group for group in found.groups if _may_be_divided(group, fused, strengths)]
+        _warn_of_others(strengths, groups, found.not_free)
         strengths = strengths or dict.fromkeys(asked, DEFAULT_STRENGTH)
         self._quantized = {name: fused.layers[name] for name in asked}
-        self._strengths = {group: _mean_strength(group, strengths) for group in found.groups}
+        self._strengths = {group: _mean_strength(group, strengths) for group in groups}
         self._strengths = {group: strength for group, strength in self._strengths.items() if strength}
         if not self._strengths:
-            log_for("balancing").warning("No layer can be balanced without changing what the model computes.")
+            log_for("balancing").warning("No layer can be balanced without products that the model does not have.")
             self._complete({})
             return
         inputs = {name: fused.input_of(name) for group in self._strengths for name in group.readers}
@@ -132,6 +133,14 @@ class Balancer:
         self._on_complete(factors)
 
 
+def _may_be_divided(group: EqualizationGroup, fused: FusedGraph, asked: Mapping[LayerName, float]) -> bool:
+    """Tells whether dividing a group is free, or a product in front of dense layers of which one asks for it by name.
+
+    A convolution that asks for balancing gets what the original toolkit has: it never costs anything.
+    """
+    return group.multiplied is None or any(name in asked and fused.layers[name].op.is_dense for name in group.readers)
+
+
 def _mean_strength(group: EqualizationGroup, strengths: Mapping[LayerName, float]) -> float:
     """Returns the strength of a group; 0 if no reader asks for balancing."""
     asked = [strengths[name] for name in group.readers if name in strengths]
@@ -145,7 +154,10 @@ def _largest_weights(layer: FusedLayer) -> np.ndarray:
     return np.asarray(np.abs(layer.weights.astype(np.float64)).max(axis=others))
 
 
-def _warn_of_others(asked: Mapping[LayerName, float], unscalable: Mapping[LayerName, str]) -> None:
+def _warn_of_others(
+    asked: Iterable[LayerName], groups: Iterable[EqualizationGroup], reasons: Mapping[LayerName, str]
+) -> None:
+    divided = {name for group in groups for name in group.readers}
     for name in asked:
-        if name in unscalable:
-            log_for("balancing").warning("Layer %s is not balanced: %s.", name, unscalable[name])
+        if name not in divided and name in reasons:
+            log_for("balancing").warning("Layer %s is not balanced: %s.", name, reasons[name])

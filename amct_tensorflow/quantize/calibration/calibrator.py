@@ -109,9 +109,6 @@ class Calibrator:
         _check_tensors(config.tensor_quantize, model.view, self.fused)
         self._searches = {name: config.layers[name].activation for name in config.enabled_layers()}
         self._searches.update({tensor.key: tensor.activation for tensor in config.tensor_quantize})
-        inputs = {name: self.fused.input_of(name) for name in self.fused.layers if name in self._searches}
-        inputs.update({tensor.key: _input_of(self.fused.view, tensor) for tensor in config.tensor_quantize})
-        self._inputs = {key: full_tensor_name(text) for key, text in inputs.items()}
         nodes = {PreparedName(name): [self.fused.input_of(name)] for name in config.enabled_layers()}
         for tensor in config.tensor_quantize:
             nodes.setdefault(tensor.layer_name, []).append(_input_of(self.fused.view, tensor))
@@ -130,6 +127,9 @@ class Calibrator:
 
     def _prepare(self) -> None:
         """Imports the fused model, and adds observers to the inputs of its layers."""
+        inputs = {name: self.fused.input_of(name) for name in self.fused.layers if name in self._searches}
+        inputs.update({tensor.key: _input_of(self.fused.view, tensor) for tensor in self._config.tensor_quantize})
+        self._inputs = {key: full_tensor_name(text) for key, text in inputs.items()}
         self._layers = {name: self.fused.layers[name] for name in self._config.enabled_layers()}
         self._scales = {name: self._arq(layer) for name, layer in self._layers.items()}
         tails = [self.fused.tail_of(name) for name in self._layers]

@@ -42,7 +42,7 @@ def quantize(graph_def, x, outputs=("out",), **config):
     amct.quantize_model(graph, "config.json", "record.txt", list(outputs) or None)
     with tf1.Session(graph=graph) as session:
         session.run("out:0", {"x:0": x})
-    amct.save_model(save(graph_def, Path("float.pb")), ["out"], "record.txt", "results/net")
+    amct.save_model(save(graph_def, Path("float.pb")), list(outputs) or ["out"], "record.txt", "results/net")
     quantized = tf1.GraphDef.FromString(Path("results/net_quantized.pb").read_bytes())
     (expected,), (actual,) = (run(each, ["out"], {"x": x}, unoptimized()) for each in (graph_def, quantized))
     return signal_to_noise(expected - expected.mean(), actual - expected.mean())
@@ -70,7 +70,25 @@ def test_nothing_is_balanced_where_outputs_are_not_known(workdir):
     assert not read_balance("record.txt")
 
 
-def test_what_is_an_output_is_not_balanced(workdir):
+def test_what_is_an_output_keeps_its_values(workdir):
+    """A product in front of the reader takes the factors."""
     graph_def, x = dense(SIZES)
-    quantize(graph_def, x, outputs=("out", "Relu"))
-    assert not read_balance("record.txt")
+    assert quantize(graph_def, x, outputs=("out", "Relu")) > 35
+    assert list(read_balance("record.txt")) == ["second"]
+    saved = tf1.GraphDef.FromString(Path("results/net_quantized.pb").read_bytes())
+    (expected,), (actual,) = (run(each, ["Relu"], {"x": x}, unoptimized()) for each in (graph_def, saved))
+    assert signal_to_noise(expected[:, 0], actual[:, 0]) > 35  # the first layer is quantized, and not scaled
+    (product,) = (node for node in saved.node if node.op == "Mul")
+    assert product.name == "second/balanced_input" and product.input[0] == "Relu"
+
+
+def test_a_model_input_is_balanced_by_a_product(workdir):
+    """Nothing stands before it that could take factors."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8], name="x")
+        tf.identity(tf.matmul(x, normal((8, 4), 2) / SIZES[:, np.newaxis], name="first"), name="out")
+
+    x = rng(3).uniform(-1, 1, (64, 8)).astype(np.float32) * SIZES
+    assert quantize(build(make), x) > 35
+    assert quantize(build(make), x, input_balancing=False) < 10
