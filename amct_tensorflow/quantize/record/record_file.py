@@ -1,8 +1,7 @@
 """The record file: spec section 4, the superset that readers accept."""
 
 import math
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,6 @@ _RECORD = {
 ScaleOffsetRecord = message_class("AMCTTensorflow", _RECORD, {}, "ScaleOffsetRecord")
 
 
-_SCALE_LINE = re.compile(r"^(    (?:scale_[dw]|tensor_balance_factor): )(\S+)$", re.MULTILINE)
 SMALLEST_BALANCE = float(np.finfo(np.float32).eps)
 LARGEST_BALANCE = 1 / SMALLEST_BALANCE
 
@@ -145,27 +143,33 @@ def dump_record(
         balance: per layer whose input was divided by factors, those factors; layers without others stand at the end.
     """
     balanced = balance or {}
-    message = ScaleOffsetRecord()
-    for key, layer in factors.items():
-        entry = message.record.add(key=key)
-        entry.value.scale_d = layer.scale_d
-        entry.value.offset_d = layer.offset_d
-        entry.value.scale_w.extend(layer.scale_w)
-        entry.value.offset_w.extend([0] * len(layer.scale_w))
-        if layer.skip_fusion:
-            entry.value.skip_fusion = True
-        entry.value.tensor_balance_factor.extend(balanced.get(key, ()))
-    for key, values in balanced.items():
-        if key not in factors:
-            message.record.add(key=key).value.tensor_balance_factor.extend(values)
-    text = text_format.MessageToString(message)
-    return _SCALE_LINE.sub(lambda match: match[1] + _format_scale(np.float32(match[2])), text)
+    entries = [_dump_entry(key, _dump_factors(layer), balanced.get(key, ())) for key, layer in factors.items()]
+    entries += [_dump_entry(key, [], values) for key, values in balanced.items() if key not in factors]
+    return "".join(entries)
 
 
-def _format_scale(scale: np.float32) -> str:
-    """Writes a scale like protobuf for C++: with six digits if they tell the value, else with nine."""
-    short = f"{scale:.6g}"
-    return short if np.float32(short) == scale else f"{scale:.9g}"
+def _dump_factors(layer: LayerFactors) -> list[str]:
+    (scale_d,) = _format_scales([layer.scale_d])
+    scales = [f"scale_w: {scale}" for scale in _format_scales(layer.scale_w)]
+    offsets = ["offset_w: 0"] * len(layer.scale_w)
+    skip = ["skip_fusion: true"] if layer.skip_fusion else []
+    return [f"scale_d: {scale_d}", f"offset_d: {layer.offset_d}", *scales, *offsets, *skip]
+
+
+def _dump_entry(key: str, fields: Sequence[str], balance: Sequence[float]) -> str:
+    """Returns the entry of a layer as ``text_format`` does, which takes seconds for the scales of a transformer."""
+    quoted = text_format.MessageToString(ScaleOffsetRecord(record=[{"key": key}])).removesuffix("}\n")
+    lines = [*fields, *(f"tensor_balance_factor: {factor}" for factor in _format_scales(balance))]
+    return "\n".join([f"{quoted}  value {{", *(f"    {line}" for line in lines), "  }", "}", ""])
+
+
+def _format_scales(scales: Sequence[float]) -> list[str]:
+    """Writes scales like protobuf for C++: with six digits if they tell the value, else with nine."""
+    values = np.array(scales, np.float32)
+    short = [f"{value:.6g}" for value in values.tolist()]
+    tells = np.array([float(text) for text in short], np.float32) == values
+    pairs = zip(values.tolist(), short, tells.tolist(), strict=True)
+    return [text if enough else f"{value:.9g}" for value, text, enough in pairs]
 
 
 def write_record(
