@@ -29,6 +29,7 @@ from amct_tensorflow.original.unsupported import (
 
 if TYPE_CHECKING:
     from amct_tensorflow.accuracy_based_auto_calibration import AutoCalibrationResult, accuracy_based_auto_calibration
+    from amct_tensorflow.devices.graph_check import DeviceCheck
     from amct_tensorflow.errors import AmctError
     from amct_tensorflow.log import set_logging_level
     from amct_tensorflow.model.float_model import FloatModel
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         quantized_preprocess,
         save_model,
     )
+    from amct_tensorflow.results.model_check import check
     from amct_tensorflow.search.graph_evaluator import GraphEvaluator
 
 __version__ = "0.1.0"
@@ -50,11 +52,13 @@ __path__.append(str(Path(__file__).parent / "original"))
 __all__ = [
     "AmctError",
     "AutoCalibrationResult",
+    "DeviceCheck",
     "FloatModel",
     "GraphEvaluator",
     "accuracy_based_auto_calibration",
     "auto_channel_prune_search",
     "auto_mixed_precision_search",
+    "check",
     "convert_model",
     "convert_qat_model",
     "create_compressed_retrain_model",
@@ -80,9 +84,11 @@ __all__ = [
 _HOMES = {
     "AmctError": "errors",
     "AutoCalibrationResult": "accuracy_based_auto_calibration",
+    "DeviceCheck": "devices.graph_check",
     "FloatModel": "model.float_model",
     "GraphEvaluator": "search.graph_evaluator",
     "accuracy_based_auto_calibration": "accuracy_based_auto_calibration",
+    "check": "results.model_check",
     "convert_model": "quantization",
     "convert_qat_model": "quantization",
     "create_quant_config": "quantization",

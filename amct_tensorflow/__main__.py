@@ -2,8 +2,8 @@
 """The command line: ``python -m amct_tensorflow COMMAND ...``, or ``amct_tensorflow COMMAND ...`` where installed.
 
 Exit codes: 0 done; 1 an input cannot be used, or the run failed; 2 wrong arguments; 3 no quantized model meets the
-target of ``auto-calibrate`` (the best one is saved), or what ``export`` wrote differs by more than it may;
-130 interrupted with Ctrl-C; 143 ended by SIGTERM.
+target of ``auto-calibrate`` (the best one is saved), what ``export`` wrote differs by more than it may, or ``check``
+found errors; 130 interrupted with Ctrl-C; 143 ended by SIGTERM.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from amct_tensorflow.console import quiet_tensorflow, run_as_command
 _COMPLETING = "_ARGCOMPLETE"
 
 _EXIT_CODES = """\
-exit codes: 0 done; 1 bad input or failed run; 2 wrong arguments; 3 target (auto-calibrate) or limit (export) missed;
-130 interrupted with Ctrl-C; 143 ended by SIGTERM"""
+exit codes: 0 done; 1 bad input or failed run; 2 wrong arguments; 3 target (auto-calibrate) or limit (export) missed,
+or errors found (check); 130 interrupted with Ctrl-C; 143 ended by SIGTERM"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -44,6 +44,7 @@ TRIED = {
     "python -m amct_tensorflow inspect": "cli/test_inspect.py::test_what_the_guide_shows",
     "python -m amct_tensorflow auto-calibrate": "test_guide.py::test_any_model_from_the_command_line",
     "python -m amct_tensorflow compare": "cli/test_compare.py::test_json_of_data",
+    "python -m amct_tensorflow check": "cli/test_check.py::test_json_alone_is_on_stdout",
     "python -m amct_tensorflow report": "test_guide.py::test_any_model_from_the_command_line",
     "python -m amct_tensorflow export": "cli/test_export.py::test_json",
     "python -m amct_tensorflow calibration": "test_guide.py::test_any_model_from_the_command_line",

@@ -40,7 +40,8 @@ def test_wheel(built):
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "amct_tensorflow").rglob("*.py")}
     packaged = {name for name in names if ".dist-info/" not in name}
     templates = {str(path.relative_to(ROOT)) for path in (ROOT / "amct_tensorflow/results/report/templates").iterdir()}
-    assert packaged == modules | templates | {"amct_tensorflow/py.typed"} and templates
+    others = {"amct_tensorflow/py.typed", "amct_tensorflow/devices/atc_op_types.txt"}
+    assert packaged == modules | templates | others and templates
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

@@ -2,6 +2,7 @@
 
 from amct_tensorflow.cli.auto_calibrate import AUTO_CALIBRATE
 from amct_tensorflow.cli.calibration import CALIBRATION
+from amct_tensorflow.cli.check import CHECK
 from amct_tensorflow.cli.compare import COMPARE
 from amct_tensorflow.cli.convert import CONVERT
 from amct_tensorflow.cli.export import EXPORT
@@ -11,4 +12,4 @@ from amct_tensorflow.cli.report import REPORT
 
 __all__ = ["COMMANDS", "Command"]
 
-COMMANDS = (INSPECT, AUTO_CALIBRATE, COMPARE, REPORT, EXPORT, CALIBRATION, CONVERT)
+COMMANDS = (INSPECT, AUTO_CALIBRATE, COMPARE, CHECK, REPORT, EXPORT, CALIBRATION, CONVERT)
