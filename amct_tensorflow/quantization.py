@@ -28,7 +28,7 @@ from amct_tensorflow.quantize.quantized.model_files import ModelPaths, write_qua
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.quantize.record.adapted_factors import adapt_factors
 from amct_tensorflow.quantize.record.corrections import read_corrections, remove_corrections, write_corrections
-from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors, unfused_layers
+from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors, unfused_layers, wide_layers
 from amct_tensorflow.quantize.record.record_file import (
     check_record,
     is_pending,
@@ -166,7 +166,7 @@ def quantize_model(
         write_corrections(record_file, result.factors, result.corrections, calibrator.fused.layers)
         write_record(record_file, result.factors, result.balance, announce=False)
 
-    log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers())
+    log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers(), config.wide_layers())
     balance = _by_layer(model, _pending_balance(record_file))
     if config.asks_for_balancing() and not balance:
         log_for(name).warning(
@@ -274,7 +274,7 @@ def _save(
     if not corrected:
         factors = adapt_factors(factors, fused, record_file)
         kept = [name for name, layer in fused.layers.items() if layer.batch_norm_kept]
-        log_coverage(inspect_model(model, kept), factors.keys())
+        log_coverage(inspect_model(model, kept), factors.keys(), wide_layers(factors))
     paths = ModelPaths.of(save_path)
     write_quantized_model(paths, quantize_graph(QuantizationPlan(fused, factors, corrections, outputs)), model.frozen)
     log_for(function).info("The model is saved in %s", paths.model)

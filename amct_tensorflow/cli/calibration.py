@@ -58,7 +58,7 @@ def _run(arguments: Namespace) -> int:
     if arguments.batch_num not in (None, config.batch_num):  # the original's takes it, and so do its scripts
         log_for("calibration").warning("--batch_num has no effect; set batch_num in %s.", arguments.calibration_config)
     evaluator = _evaluator(arguments, config.batch_num)
-    log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers())
+    log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers(), config.wide_layers())
     calibration = prepare_calibration(model, config, evaluator.calibrate)()
     plan = calibration.plan(model.fuse(unfused_layers(calibration.factors), calibration.balance), model.outputs)
     write_quantized_model(paths, quantize_graph(plan), model.frozen)

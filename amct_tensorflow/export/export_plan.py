@@ -30,7 +30,7 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.ops import OP_TYPES, has
 from amct_tensorflow.ops.traits import Sum
-from amct_tensorflow.quantize.algorithms.activation_factors import TIE_MARGIN, ActivationFactors
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, TIE_MARGIN, ActivationFactors
 from amct_tensorflow.quantize.quantized.model_files import node_map_of
 from amct_tensorflow.quantize.quantized.node_map import read_node_map
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, read_quantized_model
@@ -135,6 +135,11 @@ class ExportPlan:
     def quantized_layers(self) -> dict[str, QuantizedLayer]:
         """The layers that are to be exported as quantized ones, by name."""
         return {name: layer for name, layer in self.layers.items() if name in self.placed}
+
+    @property
+    def wide_layers(self) -> list[str]:
+        """The layers to be exported as quantized ones that read 16 bits."""
+        return [name for name, layer in self.quantized_layers.items() if layer.input_grid.num_bits != INT8_BITS]
 
     def without(self, names: Collection[str]) -> "ExportPlan":
         """Returns the plan with some more layers in float."""

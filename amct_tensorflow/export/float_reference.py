@@ -64,6 +64,8 @@ def make_float_reference(
             bias = editor.unique_name(f"{layer.name}/bias")
             editor.add(make_const(bias, layer.float_bias), like=layer.name)
             editor.replace_input(layer.sums, 1, bias)
+        for name in {layer.name, layer.sums}:
+            editor.set_type(name, tf.float32)  # layers that read 16 bits compute in float64
         editor.replace_node(make_node(layer.dequantizer, "Identity", [layer.sums], T=tf.float32))
     for name in editor.names_of(BARRIER):  # only TensorFlow's optimizer needs it
         editor.replace_node(make_node(name, "Identity", list(editor.node(name).input), T=tf.float32))

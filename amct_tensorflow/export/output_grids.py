@@ -7,7 +7,7 @@ there are no factors, and the range is observed. If no layer follows, the output
 few images would clip the scores of others.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -18,9 +18,9 @@ from amct_tensorflow.ops import has
 from amct_tensorflow.ops.clips import Clip
 from amct_tensorflow.ops.effects import as_clip, keeps_order
 from amct_tensorflow.ops.traits import PutsTogether, Sum
-from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, ActivationFactors
 from amct_tensorflow.quantize.quantized import ascend_ops
-from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
+from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, Quantizer, read_quantizer
 from amct_tensorflow.quantize.quantized.quantizer_readers import readers_of
 
 # The factors of layers serve sums, too, if they hold so much of the observed range; on the networks in
@@ -38,6 +38,7 @@ class Output:
         grid: the factors of all readers; None if they differ, or a float op reads it.
         beside_sums: the factors that every reader but sums quantizes it with, where sums read it, too; else None.
         is_final: whether no quantizer stands behind it.
+        is_wide: whether a quantizer of 16 bits reads it, perhaps after other ops.
         is_in_phases: whether it counts the phases of a dilated convolution, which files do not have.
     """
 
@@ -46,12 +47,13 @@ class Output:
     grid: ActivationFactors | None
     beside_sums: ActivationFactors | None
     is_final: bool
+    is_wide: bool = False
     is_in_phases: bool = False
 
     @property
     def is_observed(self) -> bool:
         """Whether its range must be observed, because readers differ."""
-        return self.grid is None and not self.is_final
+        return self.grid is None and not self.is_final and not self.is_wide
 
 
 def find_outputs_of_layers(
@@ -108,7 +110,20 @@ def output_of(view: GraphView, name: str, outputs: Collection[str]) -> Output:
         grid=None if readers.others else readers.grid,
         beside_sums=beside_sums,
         is_final=not any(view.nodes[name].op == ascend_ops.QUANT for name in behind),
+        is_wide=any(quantizer.grid.num_bits != INT8_BITS for quantizer in _next_quantizers(view, readers.end)),
     )
+
+
+def _next_quantizers(view: GraphView, name: str) -> Iterator[Quantizer]:
+    """Yields the quantizers that a value reaches before any other layer."""
+    visited, waiting = {name}, [name]
+    while waiting:
+        for reader in view.readers(waiting.pop()):
+            if reader.op == ascend_ops.QUANT:
+                yield read_quantizer(reader)
+            elif reader.name not in visited:
+                visited.add(reader.name)
+                waiting.append(reader.name)
 
 
 def grids_of_outputs(
@@ -120,7 +135,11 @@ def grids_of_outputs(
         found: what becomes of each output.
         observed: per ``end`` whose range was observed, the factors of it.
     """
-    grids = {name: output.grid or _shared(output, observed.get(output.end)) for name, output in found.items()}
+    grids = {
+        name: output.grid or _shared(output, observed.get(output.end))
+        for name, output in found.items()
+        if not output.is_wide
+    }
     return {name: grid for name, grid in grids.items() if grid is not None}
 
 

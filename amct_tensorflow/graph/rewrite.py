@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+import tensorflow as tf
 from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -111,6 +112,10 @@ class GraphEditor:
     def replace_input(self, name: str, index: int, text: str) -> None:
         """Sets one input of a node."""
         self._editable(name).input[index] = text
+
+    def set_type(self, name: str, dtype: tf.DType) -> None:
+        """Makes a node compute with another type: sets its attribute ``T``."""
+        self._editable(name).attr["T"].type = dtype.as_datatype_enum
 
     def redirect(
         self, replacements: Mapping[_Name, str], exempt: Collection[str] = (), *, control: bool = False

@@ -11,12 +11,13 @@ _MOST_REASONS = 3
 _DISABLED = "the configuration leaves it in float"
 
 
-def log_coverage(inspection: Inspection, quantized: Collection[str]) -> None:
+def log_coverage(inspection: Inspection, quantized: Collection[str], wide: Collection[str] = ()) -> None:
     """Logs the layers for int8, and warns if they are, or may be, less than 90 % of the multiply-accumulates.
 
     Args:
         inspection: the model.
         quantized: names of the layers to quantize.
+        wide: names of those of them whose activations have 16 bits.
     """
     share = inspection.share(quantized)
     count = sum(layer.name in quantized for layer in inspection.layers)
@@ -26,6 +27,10 @@ def log_coverage(inspection: Inspection, quantized: Collection[str]) -> None:
         "%d of %d layers will be in int8, %s%s. %d BatchNorms or other scalings of channels stay in float.",
         count, len(inspection.layers), share, unknown, scalings,
     )  # fmt: skip
+    if wide:
+        log_for("coverage").info(
+            "%d of these layers read activations in 16 bits, %s.", len(wide), inspection.share(wide)
+        )
     if share.value < _ENOUGH or share.is_upper_bound:
         beginning = "Only" if share.value < _ENOUGH else "Perhaps only"
         reasons = "; ".join(_reasons(inspection, quantized))

@@ -28,6 +28,9 @@ FORMS = {"tflite": tflite_forms.FORMS, "onnx": onnx_forms.FORMS, "openvino": onn
 IN_FLOAT = {"tflite": {"AvgPool"}, "onnx": {"Conv2DBackpropInput", "BatchMatMul"}, "openvino": set()}
 
 
+WIDE = "{ ifmr_quantize: { dst_type: INT16 } }"
+
+
 class OneBatch(AutoCalibrationEvaluatorBase):
     """Runs one batch through ``x``."""
 
@@ -42,7 +45,7 @@ class OneBatch(AutoCalibrationEvaluatorBase):
             return float(session.run(f"{outputs[0]}:0", {"x:0": self.values}).sum())
 
 
-def make_model(op_type):
+def make_model(op_type, simplified=""):
     """Quantizes a layer with a bias and a Relu, whose output is summed with a part of itself, before a last layer."""
     layer = LAYERS[op_type]
 
@@ -54,8 +57,21 @@ def make_model(op_type):
         tf.nn.softmax(tf.matmul(y, normal((y.shape[-1], 4), 4)), name="out")
 
     x = normal([4 if length is None else length for length in layer.shape], 3)
-    calibrate_and_save(build(make), x)
+    calibrate_and_save(build(make), x, simplified=simplified)
     return x
+
+
+@grid(0, op_type=LAYERS, name=TARGETS)
+def test_a_layer_of_every_type_that_reads_16_bits(op_type, name):
+    """The layer before it hands its values on with as many bits as it reads, so that no format loses what 8 lose."""
+    x = make_model(op_type, f'override_layer_types: {{ layer_type: "{op_type}" calibration_config: {WIDE} }}')
+    document = export_model(
+        Path("results/net_quantized.pb"), [], TARGETS[name], CheckedEvaluator(OneBatch(x)), Path("results/net"), 0.01
+    )
+    assert document["kl"] < 2e-4, (name, document)
+    first = document["layers"][0]
+    assert not first["int8"] and "16 bits" in first["reason"], (name, first)
+    assert first["snr_db"] is None or first["snr_db"] > 60, (name, first)
 
 
 @pytest.mark.parametrize("op_type", LAYERS)

@@ -23,6 +23,11 @@ def test_all_of_a_model(messages):
     ]
 
 
+def test_layers_that_read_16_bits(messages):
+    log_coverage(inspect(small_net), SMALL_NET_LAYERS, ["conv/Conv2D", "pool/AvgPool"])
+    assert messages[-1:] == ["INFO 2 of these layers read activations in 16 bits, 51.6 % of the multiply-accumulates."]
+
+
 def test_what_the_configuration_disables_counts_as_float(messages):
     log_coverage(inspect(small_net), ["conv/Conv2D", "pool/AvgPool"])
     assert messages[-2].startswith("INFO 2 of 5 layers will be in int8, 51.6 % of the multiply-accumulates.")

@@ -26,11 +26,15 @@ _INT8_ADD = "QLinearAdd"
 _EXACT = {"session.x64quantprecision": "1"}
 _REMEDY = 'set the entry session.x64quantprecision of its session options to "1"'
 
+_WIDE = "its input has 16 bits, which this export keeps in float"
+
 
 def _export(plan: ExportPlan, _evaluator: CheckedEvaluator) -> Exported:
     library("onnxruntime", "onnx")  # so that nothing is converted in vain
+    wide = dict.fromkeys(plan.wide_layers, _WIDE)
+    plan = plan.without(wide)
     model = make_onnx_model(plan, outputs_in_int8=True)
-    in_float = {**_in_float(plan, model), **model.missing}
+    in_float = {**_in_float(plan, model), **model.missing, **wide}
     files = {".onnx": model.model.SerializeToString()}
     written = read_onnx_layers(files[".onnx"], {name: plan.layers[name] for name in model.weights})
     check_written(plan.layers, written, "ONNX")

@@ -23,18 +23,21 @@ from amct_tensorflow.export.written import check_written
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 _INT8 = ("u8", "i8")
+_WIDE = "its input has 16 bits, of which OpenVINO has no kernel"
 # Makes it compute in float on what the integers stand for.
 _EXACT = {"LP_TRANSFORMS_MODE": "NO"}
 
 
 def _export(plan: ExportPlan, _evaluator: CheckedEvaluator) -> Exported:
     library("openvino", "openvino")  # so that nothing is converted in vain
+    wide = dict.fromkeys(plan.wide_layers, _WIDE)
+    plan = plan.without(wide)
     source = make_onnx_model(plan, outputs_in_int8=False)
     files = convert_to_openvino(source.model.SerializeToString())
     layers = {name: plan.layers[name] for name in source.weights}
     check_written(plan.layers, read_openvino_layers(_read(files), layers), "OpenVINO")
     runtime = _Runtime(plan, source, files, {})
-    in_float = {**_layers_in_float(plan, source, runtime.compiled), **source.missing}
+    in_float = {**_layers_in_float(plan, source, runtime.compiled), **source.missing, **wide}
     if can_saturate(plan.quantized_layers.values()) and _saturates():
         exact = _Runtime(plan, source, files, _EXACT)
         return Exported(files, in_float, (), exact, Saturating(runtime, "OpenVINO", None))

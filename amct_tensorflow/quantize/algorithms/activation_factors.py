@@ -7,7 +7,7 @@ well. Rounding to even leaves 129 of the 256 levels of the image. A scale, or va
 ties.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,7 +15,25 @@ from amct_tensorflow.ops.clips import Clip
 from amct_tensorflow.quantize.algorithms.distribution import Distribution
 from amct_tensorflow.quantize.algorithms.scales import SCALE_OF_NOTHING, SMALLEST_SCALE, symmetric_scale
 
+# Bits of quantized activations. In 16 they are symmetric around 0.
+INT8_BITS, INT16_BITS = 8, 16
+ACTIVATION_BITS = (INT8_BITS, INT16_BITS)
 _QUANT_MIN, _QUANT_MAX = -128, 127
+
+
+def type_name(num_bits: int) -> str:
+    """Returns what records, configurations and graphs call the integers of so many bits: ``INT8`` for 8."""
+    return f"INT{num_bits}"
+
+
+def lowest_integer(num_bits: int) -> int:
+    """Returns the least signed integer of so many bits: -128 for 8."""
+    return -(1 << (num_bits - 1))
+
+
+def highest_integer(num_bits: int) -> int:
+    """Returns the greatest signed integer of so many bits: 127 for 8."""
+    return (1 << (num_bits - 1)) - 1
 
 
 @dataclass(frozen=True)
@@ -24,11 +42,13 @@ class ActivationFactors:
 
     Attributes:
         scale: step of the quantized activation, in units of the activation; a float32 value.
-        offset: zero point, in [-128, 127].
+        offset: zero point, in [-128, 127]; 0 in 16 bits.
+        num_bits: bits of ``x_q``, 8 or 16.
     """
 
     scale: float
     offset: int
+    num_bits: int = INT8_BITS
 
     @property
     def inverse(self) -> np.float32:
@@ -41,16 +61,26 @@ class ActivationFactors:
     @property
     def limits(self) -> tuple[float, float]:
         """The least and the greatest value that it has an integer of."""
-        return (_QUANT_MIN - self.offset) * self.scale, (_QUANT_MAX - self.offset) * self.scale
+        return (self.lowest - self.offset) * self.scale, (self.highest - self.offset) * self.scale
+
+    @property
+    def lowest(self) -> int:
+        """The least integer."""
+        return lowest_integer(self.num_bits)
+
+    @property
+    def highest(self) -> int:
+        """The greatest integer."""
+        return highest_integer(self.num_bits)
 
     def integer_of(self, value: float) -> int:
         """Returns what AscendQuant makes of a value, which may be infinite."""
         steps = np.rint(np.float32(value) * self.inverse)
-        return int(np.clip(steps + self.offset, _QUANT_MIN, _QUANT_MAX))
+        return int(np.clip(steps + self.offset, self.lowest, self.highest))
 
     def repeats(self, clip: Clip) -> bool:
         """Tells whether the integers of values are those of the clipped values, so that the clip is superfluous."""
-        return self.integer_of(clip.lowest) == _QUANT_MIN and self.integer_of(clip.highest) == _QUANT_MAX
+        return self.integer_of(clip.lowest) == self.lowest and self.integer_of(clip.highest) == self.highest
 
 
 def asymmetric_factors(lowest: float, scale: float) -> ActivationFactors:
@@ -69,6 +99,16 @@ def range_factors(lowest: float, highest: float, asymmetric: bool) -> Activation
         return ActivationFactors(float(np.float32(symmetric[0])), 0)
     scale = max((highest - lowest) / 255, SMALLEST_SCALE)
     return asymmetric_factors(lowest, float(np.float32(scale)))
+
+
+def wide_range_factors(lowest: float, highest: float) -> ActivationFactors:
+    """Returns the factors in 16 bits that cover ``[lowest, highest]``, symmetric around 0.
+
+    Both extremes are kept: with steps of 2**-15 of the range, clipping never gains what it loses.
+    """
+    largest = max(-lowest, highest, 0.0)
+    scale = max(largest / highest_integer(INT16_BITS), SMALLEST_SCALE) if largest else SCALE_OF_NOTHING
+    return ActivationFactors(float(np.float32(scale)), 0, INT16_BITS)
 
 
 def round_through_float16(scale: float) -> float | None:
@@ -100,4 +140,4 @@ def break_ties(distribution: Distribution, factors: ActivationFactors) -> Activa
     ties = np.abs(steps - np.floor(steps) - 0.5) < _NEAR
     if 2 * distribution.counts[ties].sum() <= distribution.counts.sum():
         return factors
-    return ActivationFactors(float(np.float32(factors.scale * (1 + TIE_MARGIN))), factors.offset)
+    return replace(factors, scale=float(np.float32(factors.scale * (1 + TIE_MARGIN))))

@@ -11,7 +11,8 @@ of the bias, which is rounded to these units and added to the sums. Three kinds 
         |bias| / (scale_d * scale_w) + 255 * sum(|w| / scale_w)  <=  2**31 - 1
 
     where 255 bounds both ``|x_q - offset_d|`` and a byte. Its step is widened until the left side is ``2**30``, which
-    leaves room for what rounding and bias correction add.
+    leaves room for what rounding and bias correction add. Activations in 16 bits have wider accumulators, and hardly
+    ever need it; see ``ACCUMULATORS``.
 *   A channel whose unit would be below the smallest normal float32: its step is widened until it is not.
 
 A channel that is widened for its own bias hardly uses its weights: its products are at most ``inputs * 3e-5`` of it,
@@ -30,11 +31,35 @@ from dataclasses import dataclass
 import numpy as np
 
 from amct_tensorflow.model.fusion import FusedLayer
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, INT16_BITS
 from amct_tensorflow.quantize.algorithms.scales import SCALE_OF_NOTHING, SMALLEST_SCALE
 
-LARGEST_SUM = 2**31 - 1
-LARGEST_BYTE = 255
-_ROOM = 2.0**30
+
+@dataclass(frozen=True)
+class Accumulator:
+    """What the sums of a layer have to fit, bias included.
+
+    Attributes:
+        largest_input: bounds both ``|x_q - offset_d|`` and ``x_q`` itself, as runtimes hold it.
+        bits: of a signed sum.
+    """
+
+    largest_input: int
+    bits: int
+
+    @property
+    def largest_sum(self) -> int:
+        """The greatest sum that fits."""
+        return int((1 << (self.bits - 1)) - 1)
+
+    @property
+    def room(self) -> float:
+        """Up to which sum steps are widened: half the greatest, for what rounding and bias correction add."""
+        return float(2.0 ** (self.bits - 2))
+
+
+# By the bits of activations. Kernels for 16 bits add up in 64, of which TensorFlow Lite's requantization takes 48.
+ACCUMULATORS = {INT8_BITS: Accumulator(255, 32), INT16_BITS: Accumulator(1 << 15, 48)}
 # A constant that is so many units is as exact as anything behind it; one has less than the 24 bits of a float32.
 _BIAS_UNITS = 2.0**16
 # Which share of a layer's largest bias its units may be if the bias is all that comes of it: 78 dB.
@@ -44,7 +69,7 @@ _STEP_OF_NOTHING = 2.0**-12
 # A tenth of a percent, 30 dB: less than what rounding to 8 bits takes from weights of one step for all channels.
 _TOLERATED = 1e-3
 
-_NO_STEPS = "the steps that its bias and sums need to fit 32 bits take too much from its weights"
+_NO_STEPS = "the steps that its bias and sums need to fit {} bits take too much from its weights"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +79,13 @@ class WeightSteps:
     Attributes:
         scales: float32, [Cout] or [1].
         widened: indices of the channels whose steps are wider than those that were asked for.
+        bits: those that bias and sums have to fit.
         failure: why no steps help, as the rest of a sentence about the layer; None if these do.
     """
 
     scales: np.ndarray
     widened: Sequence[int] = ()
+    bits: int = ACCUMULATORS[INT8_BITS].bits
     failure: str | None = None
 
     @property
@@ -67,11 +94,11 @@ class WeightSteps:
         if not len(self.widened):
             return None
         if self.scales.size == 1:
-            return "the step of its weights is widened, so that bias and sums fit 32 bits"
+            return f"the step of its weights is widened, so that bias and sums fit {self.bits} bits"
         shown = ", ".join(map(str, self.widened[:3])) + (", ..." if len(self.widened) > 3 else "")
         return (
             f"the steps of its weights are widened in {len(self.widened)} of {self.scales.size} channels ({shown}), so "
-            "that bias and sums fit 32 bits"
+            f"that bias and sums fit {self.bits} bits"
         )
 
 
@@ -90,15 +117,16 @@ def step_for_zeros(layer: FusedLayer, scales: np.ndarray) -> float:
     return float(np.float32(np.clip(served, SMALLEST_SCALE, SCALE_OF_NOTHING)))
 
 
-def adapt_steps(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> WeightSteps:
+def adapt_steps(layer: FusedLayer, scale_d: float, scales: np.ndarray, num_bits: int = INT8_BITS) -> WeightSteps:
     """Returns the given steps, such as those of ARQ, adapted to the layer where it needs others.
 
     Args:
         layer: a layer with weights.
         scale_d: step of its input.
         scales: float32, [Cout] or [1].
+        num_bits: bits of its input.
     """
-    return fit_steps(layer, scale_d, _adapt_zeros(layer, scale_d, scales))
+    return fit_steps(layer, scale_d, _adapt_zeros(layer, scale_d, scales), num_bits)
 
 
 def _adapt_zeros(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> np.ndarray:
@@ -116,17 +144,19 @@ def _adapt_zeros(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> np.nd
     return np.where(living, scales, np.maximum(served, SMALLEST_SCALE)).astype(np.float32)
 
 
-def fit_steps(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> WeightSteps:
-    """Widens steps where bias and sums would not fit 32 bits; what fits stays as it is.
+def fit_steps(layer: FusedLayer, scale_d: float, scales: np.ndarray, num_bits: int = INT8_BITS) -> WeightSteps:
+    """Widens steps where bias and sums would not fit their accumulator; what fits stays as it is.
 
     Args:
         layer: a layer with weights.
         scale_d: step of its input.
         scales: float32, [Cout] or [1].
+        num_bits: bits of its input.
     """
+    accumulator = ACCUMULATORS[num_bits]
     bias, weights = _magnitudes(layer)
-    for_bias = bias / scale_d / _ROOM
-    needed = np.maximum(for_bias + LARGEST_BYTE * weights / _ROOM, SMALLEST_SCALE / scale_d)
+    for_bias = bias / scale_d / accumulator.room
+    needed = np.maximum(for_bias + accumulator.largest_input * weights / accumulator.room, SMALLEST_SCALE / scale_d)
     if scales.size == 1:
         needed = needed.max(keepdims=True)
     too_narrow = scales < needed
@@ -138,9 +168,9 @@ def fit_steps(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> WeightSt
             return WeightSteps(scales, failure="the product of scale_d and scale_w exceeds float32")
     others = fitting > 2 * for_bias
     if too_narrow.any() and _loss(layer, fitting, others) - _loss(layer, scales, others) > _TOLERATED:
-        return WeightSteps(scales, failure=_NO_STEPS)
+        return WeightSteps(scales, failure=_NO_STEPS.format(accumulator.bits))
     living = weights > 0 if scales.size > 1 else weights.any(keepdims=True)
-    return WeightSteps(fitting, np.flatnonzero(too_narrow & living).tolist())
+    return WeightSteps(fitting, np.flatnonzero(too_narrow & living).tolist(), accumulator.bits)
 
 
 def _magnitudes(layer: FusedLayer) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,13 @@ from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
-from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors, break_ties, round_through_float16
+from amct_tensorflow.quantize.algorithms.activation_factors import (
+    INT8_BITS,
+    ActivationFactors,
+    break_ties,
+    round_through_float16,
+    wide_range_factors,
+)
 from amct_tensorflow.quantize.algorithms.distribution import Distribution
 from amct_tensorflow.quantize.algorithms.range_refinement import refine_range
 from amct_tensorflow.quantize.algorithms.scales import arq_scales
@@ -210,8 +216,7 @@ class Calibrator:
                 summaries[name] = ActivationSummary.of(distribution)
         layer_factors, unquantizable = self._layer_factors(activations)
         tensor_factors = {
-            tensor.key: LayerFactors(activations[tensor.key].scale, activations[tensor.key].offset)
-            for tensor in self._config.tensor_quantize
+            tensor.key: _tensor_factors(activations[tensor.key]) for tensor in self._config.tensor_quantize
         }
         layers = [layer for name, layer in self.fused.layers.items() if name in layer_factors]
         moments = LayerMoments(self._replay, self.fused, layers, layer_factors, self._config)
@@ -241,7 +246,7 @@ class Calibrator:
             activation, scales = activations[name], self._scales[name]
             scale_w: tuple[float, ...] = ()
             if scales is not None:
-                steps = adapt_steps(layer, activation.scale, scales)
+                steps = adapt_steps(layer, activation.scale, scales, activation.num_bits)
                 if steps.failure is not None:
                     unquantizable[name] = steps.failure
                     log_for("calibration").warning("Layer %s stays in float: %s.", name, steps.failure)
@@ -249,7 +254,9 @@ class Calibrator:
                 if steps.remark is not None:
                     log_for("calibration").info("Layer %s: %s.", name, steps.remark)
                 scale_w = tuple(steps.scales.tolist())
-            factors[name] = LayerFactors(activation.scale, activation.offset, scale_w, layer.batch_norm_kept)
+            factors[name] = LayerFactors(
+                activation.scale, activation.offset, scale_w, layer.batch_norm_kept, activation.num_bits
+            )
         if not factors and not self._config.tensor_quantize:
             first, reason = next(iter(unquantizable.items()))
             raise CalibrationError(
@@ -259,9 +266,12 @@ class Calibrator:
 
     def _search(self, name: LayerName, distribution: Distribution) -> ActivationFactors:
         activation = self._searches[name]
-        factors = activation.algorithm.search(distribution, activation.asymmetric)
-        if self._config.range_refinement:
-            factors = refine_range(distribution, factors, activation.asymmetric)
+        if activation.num_bits == INT8_BITS:
+            factors = activation.algorithm.search(distribution, activation.asymmetric)
+            if self._config.range_refinement:
+                factors = refine_range(distribution, factors, activation.asymmetric)
+        else:
+            factors = wide_range_factors(distribution.lowest, distribution.highest)
         factors = break_ties(distribution, factors)
         layer, scales = self._layers.get(name), self._scales.get(name)
         if layer is not None and scales is not None and distribution.lowest == distribution.highest == 0:
@@ -274,10 +284,10 @@ class Calibrator:
                     name, factors.scale,
                 )  # fmt: skip
             else:
-                factors = ActivationFactors(rounded, factors.offset)
+                factors = replace(factors, scale=rounded)
         log_for("calibration").debug(
-            "Layer %s: scale_d %.9g, offset_d %d, inputs in [%g, %g].",
-            name, factors.scale, factors.offset, distribution.lowest, distribution.highest,
+            "Layer %s: scale_d %.9g, offset_d %d, %d bits, inputs in [%g, %g].",
+            name, factors.scale, factors.offset, factors.num_bits, distribution.lowest, distribution.highest,
         )  # fmt: skip
         return factors
 
@@ -292,6 +302,10 @@ class Calibrator:
         )  # fmt: skip
         plan = QuantizationPlan(self.fused, factors, corrections, ())
         return LayerAnalyser(self._replay, plan).analyse(self._parts, self._comparison)
+
+
+def _tensor_factors(activation: ActivationFactors) -> LayerFactors:
+    return LayerFactors(activation.scale, activation.offset, num_bits=activation.num_bits)
 
 
 def _input_of(view: GraphView, tensor: TensorQuantize) -> str:

@@ -21,6 +21,7 @@ from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.ops.matrix_form import MatrixForm
+from amct_tensorflow.quantize.algorithms.activation_factors import highest_integer, lowest_integer
 from amct_tensorflow.quantize.algorithms.rounding import SecondMoments, round_to_second_moments
 from amct_tensorflow.quantize.calibration.replay import Replay
 from amct_tensorflow.quantize.config.schema import SECOND_MOMENTS, QuantConfig
@@ -113,7 +114,9 @@ class _Layer:
         """Returns the integers relative to the zero point, as the saved model's quantizer yields them."""
         scale, offset = np.float32(self._factors.scale_d), self._factors.offset_d
         steps = np.rint(values * (np.float32(1) / scale))
-        return np.asarray(np.clip(steps, -128 - offset, 127 - offset), np.float32)
+        num_bits = self._factors.num_bits
+        lowest, highest = lowest_integer(num_bits) - offset, highest_integer(num_bits) - offset
+        return np.asarray(np.clip(steps, lowest, highest), np.float32)
 
     def _scales(self) -> np.ndarray:
         scale_w = np.asarray(self._factors.scale_w, np.float64)

@@ -12,6 +12,7 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.model.layers import LayerSpec
 from amct_tensorflow.quantize.algorithms import ACTIVATION_ALGORITHMS, DEFAULT_ALGORITHM
 from amct_tensorflow.quantize.algorithms.activation_algorithm import ActivationAlgorithm
+from amct_tensorflow.quantize.algorithms.activation_factors import ACTIVATION_BITS, INT8_BITS
 from amct_tensorflow.quantize.config.defaults import check_layers, default_layer
 from amct_tensorflow.quantize.config.schema import (
     FORCE_FP16_QUANT,
@@ -28,6 +29,7 @@ from amct_tensorflow.quantize.config.section import Section
 from amct_tensorflow.quantize.config.validate import (
     check_algorithm,
     check_batch_num,
+    check_bits,
     check_can_be_balanced,
     check_names,
     check_strength,
@@ -167,14 +169,16 @@ def _layer_activation(section: Section, layer: LayerSpec, activation_offset: boo
     return config
 
 
-def _check_bits(section: Section) -> None:
-    bits = section.integer("num_bits", 8)
-    if bits != 8:
-        raise ConfigValueError(f"{section.where}: num_bits is {bits}; only 8 is supported.")
+def _bits(section: Section, choices: Sequence[int]) -> int:
+    bits = section.integer("num_bits", INT8_BITS)
+    if bits not in choices:
+        known = f"only {choices[0]} is supported" if len(choices) == 1 else f"use {' or '.join(map(str, choices))}"
+        raise ConfigValueError(f"{section.where}: num_bits is {bits}; {known}.")
+    return bits
 
 
 def _activation(section: Section, activation_offset: bool) -> ActivationConfig:
-    _check_bits(section)
+    num_bits = _bits(section, ACTIVATION_BITS)
     name = section.string("act_algo", DEFAULT_ALGORITHM.name)
     if name not in ACTIVATION_ALGORITHMS:
         known = " or ".join(map(repr, ACTIVATION_ALGORITHMS))
@@ -182,9 +186,9 @@ def _activation(section: Section, activation_offset: bool) -> ActivationConfig:
     algorithm = ACTIVATION_ALGORITHMS[name]
     _refuse_parameters_of_others(section, algorithm)
     parameters = {key: section.parameter(key, default) for key, default in algorithm.parameters().items()}
-    config = ActivationConfig(
-        check_algorithm(algorithm(**parameters), section.where), section.boolean("asymmetric", activation_offset)
-    )
+    asymmetric = section.boolean("asymmetric", activation_offset and num_bits == INT8_BITS)
+    config = ActivationConfig(check_algorithm(algorithm(**parameters), section.where), asymmetric, num_bits)
+    check_bits(config, section.where)
     section.refuse_unused()
     return config
 
@@ -201,7 +205,7 @@ def _refuse_parameters_of_others(section: Section, algorithm: type[ActivationAlg
 
 
 def _weights(section: Section, layer: LayerSpec) -> WeightConfig:
-    _check_bits(section)
+    _bits(section, (INT8_BITS,))
     algorithm = section.string("wts_algo", "arq_quantize")
     if algorithm != "arq_quantize":
         raise ConfigValueError(f"{section.where}: wts_algo is {algorithm!r}; only 'arq_quantize' is supported.")
@@ -243,7 +247,7 @@ def dump_config(config: QuantConfig) -> str:
 
 
 def _activation_content(activation: ActivationConfig) -> dict[str, Any]:
-    return {"num_bits": 8, **activation.algorithm.content(), "asymmetric": activation.asymmetric}
+    return {"num_bits": activation.num_bits, **activation.algorithm.content(), "asymmetric": activation.asymmetric}
 
 
 def _layer_content(layer: LayerConfig) -> dict[str, Any]:
@@ -252,7 +256,7 @@ def _layer_content(layer: LayerConfig) -> dict[str, Any]:
         **({} if layer.dmq_strength is None else {_STRENGTH: layer.dmq_strength}),
         "activation_quant_params": _activation_content(layer.activation),
         "weight_quant_params": {
-            "num_bits": 8,
+            "num_bits": INT8_BITS,
             "wts_algo": "arq_quantize",
             "channel_wise": layer.weights.channel_wise,
         },

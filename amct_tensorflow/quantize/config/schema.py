@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.quantize.algorithms import DEFAULT_ALGORITHM
 from amct_tensorflow.quantize.algorithms.activation_algorithm import ActivationAlgorithm
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
 
 FORCE_FP16_QUANT = "FORCE_FP16_QUANT"
 GLOBAL_KEYS = (
@@ -29,10 +30,18 @@ WEIGHT_ROUNDINGS = (NEAREST, SECOND_MOMENTS)
 
 @dataclass(frozen=True)
 class ActivationConfig:
-    """How the input of a layer is quantized: by which algorithm, and with a zero point (asymmetric) or without."""
+    """How the input of a layer is quantized: by which algorithm, with a zero point (asymmetric) or without, to 8 bits.
+
+    With 16 bits it has no zero point, and its range is what was observed, whatever the algorithm.
+    """
 
     algorithm: ActivationAlgorithm = field(default_factory=DEFAULT_ALGORITHM)
     asymmetric: bool = True
+    num_bits: int = INT8_BITS
+
+    def with_bits(self, num_bits: int) -> "ActivationConfig":
+        """Returns the same with so many bits, and without a zero point if these have none."""
+        return replace(self, num_bits=num_bits, asymmetric=self.asymmetric and num_bits == INT8_BITS)
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,10 @@ class QuantConfig:
     def enabled_layers(self) -> list[LayerName]:
         """Returns the names of the layers to quantize."""
         return [name for name, layer in self.layers.items() if layer.quant_enable]
+
+    def wide_layers(self) -> list[LayerName]:
+        """Returns the names of the layers to quantize whose activations have 16 bits."""
+        return [name for name in self.enabled_layers() if self.layers[name].activation.num_bits != INT8_BITS]
 
     def unfused_layers(self) -> list[LayerName]:
         """Returns the names of the layers to quantize behind which a BatchNorm is kept."""

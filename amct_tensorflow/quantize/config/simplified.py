@@ -17,6 +17,7 @@ from amct_tensorflow.model.layers import LayerSpec
 from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.quantize.algorithms import ACTIVATION_ALGORITHMS, DEFAULT_ALGORITHM
 from amct_tensorflow.quantize.algorithms.activation_algorithm import Parameter
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
 from amct_tensorflow.quantize.algorithms.dmq import DEFAULT_STRENGTH
 from amct_tensorflow.quantize.config.defaults import check_layers, check_some_enabled, default_layer
 from amct_tensorflow.quantize.config.schema import (
@@ -29,17 +30,22 @@ from amct_tensorflow.quantize.config.schema import (
     TensorQuantize,
     WeightConfig,
 )
-from amct_tensorflow.quantize.config.simplified_message import algorithm_field, new_config, parameter_fields
+from amct_tensorflow.quantize.config.simplified_message import (
+    DATA_TYPES,
+    algorithm_field,
+    new_config,
+    parameter_fields,
+)
 from amct_tensorflow.quantize.config.validate import (
     check_algorithm,
     check_batch_num,
+    check_bits,
     check_can_be_balanced,
     check_names,
     check_strength,
     check_tensor,
 )
 
-_INT8 = 1
 _DEPRECATED = ("conv_calibration_config", "fc_calibration_config")
 _NUQ = "asks for non-uniform quantization, which is not supported: weights become int8 in even steps. Delete it."
 
@@ -245,16 +251,17 @@ class _Resolver:
         name = given[0] if given else DEFAULT_ALGORITHM.name
         field = algorithm_field(name)
         activation = getattr(chosen.message, field)
-        if activation.HasField("dst_type") and activation.dst_type != _INT8:
-            raise ConfigValueError(f"{chosen.where}: dst_type must be INT8; no other is supported.")
         parameters = {
             key: _parameter(activation, key, default, f"{chosen.where}: {field}")
             for key, default in ACTIVATION_ALGORITHMS[name].parameters().items()
         }
         algorithm = check_algorithm(ACTIVATION_ALGORITHMS[name](**parameters), chosen.where)
+        num_bits = DATA_TYPES[activation.dst_type] if activation.HasField("dst_type") else INT8_BITS
         if activation.HasField("asymmetric"):
-            return ActivationConfig(algorithm, activation.asymmetric)
-        return ActivationConfig(algorithm, self._fallback_asymmetric(name))
+            config = ActivationConfig(algorithm, activation.asymmetric, num_bits)
+            check_bits(config, chosen.where)
+            return config
+        return ActivationConfig(algorithm, self._fallback_asymmetric(name)).with_bits(num_bits)
 
     def _fallback_asymmetric(self, name: str) -> bool:
         """common_config decides for layers of its own algorithm, activation_offset for all others."""

@@ -5,11 +5,14 @@ from typing import Any
 from amct_tensorflow.io.text_messages import message_class
 from amct_tensorflow.quantize.algorithms import ACTIVATION_ALGORITHMS
 from amct_tensorflow.quantize.algorithms.activation_algorithm import ActivationAlgorithm, Parameter
+from amct_tensorflow.quantize.algorithms.activation_factors import ACTIVATION_BITS, type_name
 from amct_tensorflow.quantize.config.schema import WEIGHT_ROUNDINGS
 
+# Per value of DataType, the bits that it stands for.
+DATA_TYPES = dict(enumerate(ACTIVATION_BITS, 1))
 # Enumerations are listed with their values; the numbers of TensorFlow's own fields are free.
 _ENUMS = {
-    "DataType": {"INT8": 1, "INT16": 2},
+    "DataType": {type_name(bits): number for number, bits in DATA_TYPES.items()},
     "WeightRounding": {name.upper(): number for number, name in enumerate(WEIGHT_ROUNDINGS)},
     "FakequantPrecisionMode": {"DEFAULT": 0, "FORCE_FP16_QUANT": 1},
 }

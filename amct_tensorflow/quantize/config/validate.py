@@ -8,7 +8,9 @@ from amct_tensorflow.model.layers import LayerSpec, layer_names
 from amct_tensorflow.ops import op_types_with, trait
 from amct_tensorflow.ops.traits import QuantizableInputs
 from amct_tensorflow.quantize.algorithms.activation_algorithm import ActivationAlgorithm
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
 from amct_tensorflow.quantize.algorithms.dmq import STRENGTHS
+from amct_tensorflow.quantize.config.schema import ActivationConfig
 
 
 def check_tensor(layer_name: str, input_index: int, op_types: Mapping[str, str], where: str) -> None:
@@ -39,6 +41,18 @@ def check_algorithm(algorithm: ActivationAlgorithm, where: str) -> ActivationAlg
     if fault is not None:
         raise ConfigValueError(f"{where}: {fault}")
     return algorithm
+
+
+def check_bits(activation: ActivationConfig, where: str) -> None:
+    """Checks that an activation in 16 bits has no zero point.
+
+    Raises:
+        ConfigValueError: it has one.
+    """
+    if activation.asymmetric and activation.num_bits != INT8_BITS:
+        raise ConfigValueError(
+            f"{where}: asymmetric must be false for {activation.num_bits} bits, which are symmetric around 0."
+        )
 
 
 def check_batch_num(batch_num: int, where: str) -> int:

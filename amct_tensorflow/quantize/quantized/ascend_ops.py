@@ -5,12 +5,13 @@ parses. TensorFlow finds no registered op of that name and calls the function of
 The functions compute in the integer domain, like the NPU: the quantizer yields integer-valued floats relative to the
 zero point, so that zero padding is exact and the layer needs no correction for the zero point (spec section 8.2).
 
-Limits: ``quant_bits`` is 8 and the shift in bits 39..32 of ``deq_scale`` is 0, the only values post-training
-quantization of TensorFlow models produces. If another library has registered ops of the same names in the process,
+Limits: ``quant_bits`` is 8 or 16 and the shift in bits 39..32 of ``deq_scale`` is 0, the only values post-training
+quantization of TensorFlow models produces; 16 is our extension of the original. If another library has registered ops
+of the same names in the process,
 TensorFlow uses those kernels for the nodes instead, and ignores the functions: the results then are that library's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -18,14 +19,21 @@ from tensorflow.core.framework import function_pb2, op_def_pb2
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.nodes import Attr, AttrLike, attr_value, make_const, make_node
+from amct_tensorflow.quantize.algorithms.activation_factors import (
+    INT8_BITS,
+    INT16_BITS,
+    highest_integer,
+    lowest_integer,
+    type_name,
+)
 
 QUANT = "AscendQuant"
 WEIGHT_QUANT = "AscendWeightQuant"
 DEQUANT = "AscendDequant"
 ANTI_QUANT = "AscendAntiQuant"
-_QUANT_MIN, _QUANT_MAX = -128.0, 127.0
 
 _T = ("type", tf.float32)
+_TYPE = "dst_type"
 
 
 def _function(
@@ -67,18 +75,56 @@ def _minus_one() -> NodeDef:
     return make_const("minus_one", np.array(-1, np.float32))
 
 
-def _ascend_quant() -> function_pb2.FunctionDef:
-    """``clip(rint(x * scale), -128 - offset, 127 - offset)`` with ``scale = 1 / scale_d``; ties go to even.
+def _limits_of_8_bits() -> list[NodeDef]:
+    """Nodes ``quant_min`` and ``quant_max`` of int8."""
+    return [
+        make_const("quant_min", np.array(lowest_integer(INT8_BITS), np.float32)),
+        make_const("quant_max", np.array(highest_integer(INT8_BITS), np.float32)),
+    ]
+
+
+def _limits_of_any_bits() -> list[NodeDef]:
+    """Nodes ``quant_min`` and ``quant_max`` of the integers that the attribute ``quant_bits`` tells: 8 or 16.
+
+    StridedSlice is an op that takes an integer attribute of either value: bit ``i`` of ``end_mask`` lets it take axis
+    ``i`` whole. The number 8 is bit 3, and 16 is bit 4. Of each axis the second limit counts.
+    """
+    halves = np.zeros((1, 1, 1, 2, 2), np.float32)
+    halves[..., 1, 0], halves[..., 0, 1] = -lowest_integer(INT8_BITS), -lowest_integer(INT16_BITS)
+    bounds = [make_const(name, np.full(5, value, np.int32)) for name, value in (("from", 0), ("to", 1), ("by", 1))]
+    return [
+        make_const("halves", halves),
+        *bounds,
+        make_node(
+            "taken",
+            "StridedSlice",
+            ["halves:output:0", "from:output:0", "to:output:0", "by:output:0"],
+            T=tf.float32,
+            Index=tf.int32,
+            end_mask=Attr(placeholder="quant_bits"),
+        ),
+        make_const("all_axes", np.arange(5, dtype=np.int32)),
+        make_node("half", "Sum", ["taken:output:0", "all_axes:output:0"], T=tf.float32, Tidx=tf.int32),
+        make_node("least", "Neg", ["half:output:0"], T=tf.float32),
+        make_node("greatest", "AddV2", ["half:output:0", "minus_one:output:0"], T=tf.float32),
+        # An Identity calls its output as a Const does, which the limits of 8 bits are.
+        make_node("quant_min", "Identity", ["least:y:0"], T=tf.float32),
+        make_node("quant_max", "Identity", ["greatest:z:0"], T=tf.float32),
+    ]
+
+
+def _ascend_quant(bits: Collection[int]) -> function_pb2.FunctionDef:
+    """``clip(rint(x * scale), lowest - offset, highest - offset)`` with ``scale = 1 / scale_d``; ties go to even.
 
     For offset -128, the usual one behind a Relu, the integers are [0, 255], which is what one TensorFlow op rounds and
     clips to in a single pass over memory. For other offsets it takes three, each in place (ClipByValue is not).
     """
+    is_wide = INT16_BITS in bits
     body = [
         _minus_one(),
         *_float_attribute("scale"),
         *_float_attribute("offset"),
-        make_const("quant_min", np.array(_QUANT_MIN, np.float32)),
-        make_const("quant_max", np.array(_QUANT_MAX, np.float32)),
+        *(_limits_of_any_bits() if is_wide else _limits_of_8_bits()),
         make_node("lowest", "Sub", ["quant_min:output:0", "offset:y:0"], T=tf.float32),
         make_node("highest", "Sub", ["quant_max:output:0", "offset:y:0"], T=tf.float32),
         make_node("is_unsigned", "Equal", ["offset:y:0", "quant_min:output:0"], T=tf.float32),
@@ -100,7 +146,11 @@ def _ascend_quant() -> function_pb2.FunctionDef:
         make_node("quantized", "Merge", ["clipped:z:0", "unsigned:output:0"], T=tf.float32, N=2),
     ]
     attrs = {"T": _T, "quant_bits": ("int", 8), "scale": ("float", 1.0), "offset": ("float", 0.0)}
-    return _function(QUANT, {"x": tf.float32}, attrs, body, "quantized:output:0")
+    function = _function(QUANT, {"x": tf.float32}, attrs, body, "quantized:output:0")
+    if is_wide:
+        function.signature.attr.add(name=_TYPE, type="string", default_value=attr_value(type_name(INT8_BITS)))
+        function.attr[_TYPE].CopyFrom(attr_value(type_name(INT8_BITS)))
+    return function
 
 
 def _ascend_weight_quant() -> function_pb2.FunctionDef:
@@ -195,16 +245,23 @@ def _ascend_anti_quant() -> function_pb2.FunctionDef:
     return _function(ANTI_QUANT, {"x": tf.float32}, attrs, body, "product:z:0")
 
 
-def function_library() -> function_pb2.FunctionDefLibrary:
-    """Returns the functions that a graph with Ascend nodes needs in its ``library``."""
-    functions = [_ascend_quant(), _ascend_weight_quant(), _ascend_dequant(), _ascend_anti_quant()]
+def function_library(bits: Collection[int] = (INT8_BITS,)) -> function_pb2.FunctionDefLibrary:
+    """Returns the functions that a graph with Ascend nodes needs in its ``library``.
+
+    Args:
+        bits: those of its quantizers; without any of 16, the functions are those of earlier versions.
+    """
+    functions = [_ascend_quant(bits), _ascend_weight_quant(), _ascend_dequant(), _ascend_anti_quant()]
     return function_pb2.FunctionDefLibrary(function=functions)
 
 
-def quant_node(name: str, tensor: str, scale_d: float, offset_d: int) -> NodeDef:
+def quant_node(name: str, tensor: str, scale_d: float, offset_d: int, num_bits: int = INT8_BITS) -> NodeDef:
     """Makes an AscendQuant node; its ``scale`` attribute is ``1 / scale_d`` in float32."""
     scale = float(np.float32(1) / np.float32(scale_d))
-    return make_node(name, QUANT, [tensor], T=tf.float32, quant_bits=8, scale=scale, offset=float(offset_d))
+    node = make_node(name, QUANT, [tensor], T=tf.float32, quant_bits=num_bits, scale=scale, offset=float(offset_d))
+    if num_bits != INT8_BITS:  # what is missing is INT8, and early versions of the op do not know the attribute
+        node.attr[_TYPE].CopyFrom(attr_value(type_name(num_bits)))
+    return node
 
 
 def anti_quant_node(name: str, tensor: str, scale_d: float, offset_d: int) -> NodeDef:

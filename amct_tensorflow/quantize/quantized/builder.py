@@ -4,6 +4,13 @@
 
 An activation in front of an AscendQuant that clips as much is left out (see ``absorbed_activations``).
 The bias is rounded to the accumulator's unit ``scale_d * scale_w`` and stored as integer-valued floats.
+
+Sums of integers of 16 and 8 bits do not fit the 24 bits of float32. Such a layer computes in float64, which holds all
+that fit its accumulator (see ``weight_steps``), so that they are exact in whatever order they are added:
+
+    AscendQuant -> Cast -> layer(Cast(AscendWeightQuant)) -> [BiasAdd] -> Cast -> AscendDequant
+
+The last Cast rounds the sum to float32, once.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,6 +28,7 @@ from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import Shape, full_tensor_name, node_scope, parse_tensor_name
 from amct_tensorflow.model.fusion import FusedLayer
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
 from amct_tensorflow.quantize.quantized import ascend_ops
 from amct_tensorflow.quantize.quantized.absorbed_activations import absorb_activations
 from amct_tensorflow.quantize.quantized.quantization_plan import (
@@ -84,19 +92,21 @@ def quantize_graph(plan: QuantizationPlan) -> QuantizedGraph:
 
 
 def local_quantized_graph(
-    plan: QuantizationPlan, *, share_quantizers: bool = True
+    plan: QuantizationPlan, *, share_quantizers: bool = True, exact: bool = False
 ) -> tuple[GraphDef, dict[LayerName, QuantizedName]]:
     """Returns the quantized layers alone, each still reading the tensor that the float layer reads.
 
     Args:
         plan: its factors are those of layers only.
         share_quantizers: whether layers with the same input and factors share one AscendQuant.
+        exact: whether layers that read 16 bits compute in float64, as in the model that is saved. In float32 they are
+            several times as fast, and lose what the float model loses itself.
 
     Returns:
         A GraphDef whose nodes read tensors ``float/name:index`` that it does not contain, and per layer name its
         AscendDequant.
     """
-    builder = _Builder(plan, share_quantizers)
+    builder = _Builder(plan, share_quantizers=share_quantizers, exact=exact)
     outputs = {name: builder.quantize(plan.fused.layers[name]) for name in plan.factors}
     return builder.quantized_layers(), outputs
 
@@ -104,11 +114,13 @@ def local_quantized_graph(
 class _Builder:
     """Inserts the quantization nodes into a copy of the fused graph."""
 
-    def __init__(self, plan: QuantizationPlan, share_quantizers: bool = True) -> None:
+    def __init__(self, plan: QuantizationPlan, *, share_quantizers: bool = True, exact: bool = True) -> None:
         self._plan = plan
         self._share_quantizers = share_quantizers
+        self._exact = exact
         self._editor = GraphEditor(plan.fused.view)
         self._quantizers: dict[tuple[str, ...], QuantizedName] = {}
+        self._widened: dict[str, QuantizedName] = {}  # per tensor, its Cast to float64
         self._origins: dict[QuantizedName, tuple[OriginalName, ...]] = {}
         self._inserted: list[QuantizedName] = []
         self._values: dict[QuantizedName, FusedName] = {}
@@ -121,17 +133,26 @@ class _Builder:
         correction = self._plan.corrections.get(layer.name, LayerCorrection())
         editor = self._editor
         data = self._plan.fused.input_of(layer.name)
-        editor.replace_input(layer.name, layer.op.data_input, self._quantizer(data, layer.name, factors))
+        is_wide = self._exact and factors.num_bits != INT8_BITS
+        quantizer = self._quantizer(data, layer.name, factors)
+        editor.replace_input(layer.name, layer.op.data_input, self._widen(quantizer) if is_wide else quantizer)
         deq_scale = layer_deq_scale(factors)
         value: str = self._plan.fused.accumulator_of(layer.name)
+        for name in {layer.name, value} if is_wide else ():
+            editor.set_type(name, tf.float64)
         if layer.weights is not None:
-            integers = self._insert_weights(layer, factors, correction)
-            bias = _integer_bias(layer, correction, deq_scale)
-            check_sums(layer.name, layer.op_type, integers, bias)
-            value = self._insert_bias(layer, bias)
+            integers = self._insert_weights(layer, factors, correction, is_wide)
+            bias = _integer_bias(layer, correction, deq_scale, factors.num_bits)
+            check_sums(layer.name, layer.op_type, integers, bias, factors.num_bits)
+            value = self._insert_bias(layer, bias, tf.float64 if is_wide else tf.float32)
         originals = dict.fromkeys((*self._plan.fused.originals([FusedName(layer.name)]), *layer.absorbed))
         self._origins[QuantizedName(layer.name)] = tuple(originals)
-        return self._insert_dequant(layer, value, deq_scale)
+        return self._insert_dequant(layer, value, deq_scale, is_wide)
+
+    @property
+    def _bits(self) -> set[int]:
+        """The bits of its quantizers."""
+        return {factors.num_bits for factors in self._plan.factors.values()}
 
     def quantize_input(self, key: str, factors: LayerFactors) -> None:
         """Quantizes and dequantizes an input of an op that is no layer (tensor_quantize).
@@ -159,7 +180,7 @@ class _Builder:
                 self._keep_output_name(output, dequantized[FusedName(output)])
         absorbed = absorb_activations(editor, self._quantizers.values(), outputs)
         graph_def = editor.graph_def_for(outputs)
-        graph_def.library.MergeFrom(ascend_ops.function_library())
+        graph_def.library.MergeFrom(ascend_ops.function_library(self._bits))
         kept = {QuantizedName(node.name) for node in graph_def.node}
         fused = self._plan.fused
         prepared = fused.prepared_values()
@@ -216,7 +237,7 @@ class _Builder:
             for index, text in enumerate(data):
                 if node.op == ascend_ops.QUANT or parse_tensor_name(text).node not in names:
                     node.input[index] = f"{FLOAT_SCOPE}/{full_tensor_name(text)}"
-        graph_def.library.MergeFrom(ascend_ops.function_library())
+        graph_def.library.MergeFrom(ascend_ops.function_library(self._bits))
         return graph_def
 
     def _insert(self, node: NodeDef, like: str) -> QuantizedName:
@@ -226,16 +247,31 @@ class _Builder:
 
     def _quantizer(self, text: str, reader: str, factors: LayerFactors) -> QuantizedName:
         """Returns the AscendQuant on input ``text`` of a node; readers with the same input and factors may share it."""
-        key: tuple[str, ...] = (full_tensor_name(text), repr(factors.scale_d), repr(factors.offset_d))
+        grid = (repr(factors.scale_d), repr(factors.offset_d), repr(factors.num_bits))
+        key: tuple[str, ...] = (full_tensor_name(text), *grid)
         if not self._share_quantizers:
             key = (*key, reader)
         if key not in self._quantizers:
             scope = self._editor.unique_scope(f"{node_scope(reader)}act_quant", [ascend_ops.QUANT])
-            node = ascend_ops.quant_node(f"{scope}/{ascend_ops.QUANT}", text, factors.scale_d, factors.offset_d)
+            node = ascend_ops.quant_node(
+                f"{scope}/{ascend_ops.QUANT}", text, factors.scale_d, factors.offset_d, factors.num_bits
+            )
             self._quantizers[key] = self._insert(node, reader)
         return self._quantizers[key]
 
-    def _insert_weights(self, layer: FusedLayer, factors: LayerFactors, correction: LayerCorrection) -> np.ndarray:
+    def _widen(self, quantizer: QuantizedName) -> QuantizedName:
+        """Returns the float64 of the output of an AscendQuant or AscendWeightQuant; readers share it."""
+        if quantizer not in self._widened:
+            self._widened[quantizer] = self._cast(f"{node_scope(quantizer)}Cast", quantizer, tf.float32, tf.float64)
+        return self._widened[quantizer]
+
+    def _cast(self, name: str, tensor: str, source: tf.DType, target: tf.DType) -> QuantizedName:
+        node = make_node(self._editor.unique_name(name), "Cast", [tensor], SrcT=source, DstT=target)
+        return self._insert(node, parse_tensor_name(tensor).node)
+
+    def _insert_weights(
+        self, layer: FusedLayer, factors: LayerFactors, correction: LayerCorrection, is_wide: bool
+    ) -> np.ndarray:
         """Quantizes the weights; returns their integers."""
         assert layer.weights is not None and layer.op.weight_input is not None
         leaves = [ascend_ops.WEIGHT_QUANT, "weights", "offset_w"]
@@ -246,29 +282,32 @@ class _Builder:
         weights = self._insert(make_const(f"{scope}/weights", quantized), layer.name)
         offsets = self._insert(make_const(f"{scope}/offset_w", np.zeros(1, np.int8)), layer.name)
         node = ascend_ops.weight_quant_node(f"{scope}/{ascend_ops.WEIGHT_QUANT}", weights, offsets)
-        self._editor.replace_input(layer.name, layer.op.weight_input, self._insert(node, layer.name))
+        quantizer = self._insert(node, layer.name)
+        self._editor.replace_input(layer.name, layer.op.weight_input, self._widen(quantizer) if is_wide else quantizer)
         return quantized
 
-    def _insert_bias(self, layer: FusedLayer, bias: np.ndarray | None) -> str:
-        """Inserts the integers of the bias, if there is one; returns the node that holds the sum."""
+    def _insert_bias(self, layer: FusedLayer, bias: np.ndarray | None, dtype: tf.DType) -> str:
+        """Inserts the integers of the bias, if there is one; returns the node that holds the sum, of type ``dtype``."""
         if bias is None:
             return self._plan.fused.accumulator_of(layer.name)
         scope = self._editor.unique_scope(f"{node_scope(layer.name)}bias_quant", ["bias", "BiasAdd"])
-        const = self._insert(make_const(f"{scope}/bias", bias), layer.name)
+        const = self._insert(make_const(f"{scope}/bias", bias.astype(dtype.as_numpy_dtype)), layer.name)
         if layer.bias is not None:
             tail = self._plan.fused.tail_of(layer.name)
             self._editor.replace_input(tail, 1, const)
+            self._editor.set_type(tail, dtype)
             self._inserted.append(QuantizedName(tail))
             return tail
         accumulator = self._plan.fused.accumulator_of(layer.name)
-        node = make_node(
-            f"{scope}/BiasAdd", "BiasAdd", [accumulator, const], T=tf.float32, data_format=layer.data_format
-        )
+        node = make_node(f"{scope}/BiasAdd", "BiasAdd", [accumulator, const], T=dtype, data_format=layer.data_format)
         self._inside.add(node.name)
         return self._insert(node, layer.name)
 
-    def _insert_dequant(self, layer: FusedLayer, value: str, deq_scale: np.ndarray) -> QuantizedName:
+    def _insert_dequant(self, layer: FusedLayer, value: str, deq_scale: np.ndarray, is_wide: bool) -> QuantizedName:
         scope = self._editor.unique_scope(f"{node_scope(layer.name)}dequant", [ascend_ops.DEQUANT, "deq_scale"])
+        if is_wide:
+            value = self._cast(f"{scope}/Cast", value, tf.float64, tf.float32)
+            self._inside.add(value)
         const = make_const(f"{scope}/deq_scale", ascend_ops.pack_deq_scale(deq_scale))
         node = ascend_ops.dequant_node(
             f"{scope}/{ascend_ops.DEQUANT}",
@@ -300,9 +339,11 @@ def _prepared(name: FusedName, prepared: Collection[PreparedName]) -> PreparedNa
     return PreparedName(name) if PreparedName(name) in prepared else None
 
 
-def _integer_bias(layer: FusedLayer, correction: LayerCorrection, deq_scale: np.ndarray) -> np.ndarray | None:
+def _integer_bias(
+    layer: FusedLayer, correction: LayerCorrection, deq_scale: np.ndarray, num_bits: int
+) -> np.ndarray | None:
     """Returns the integers of the bias; None if there is none, and no correction asks for one."""
     if layer.bias is None and correction.bias is None:
         return None
     bias = np.zeros(layer.channels) if layer.bias is None else layer.bias.astype(np.float64)
-    return quantize_bias(bias if correction.bias is None else bias + correction.bias, deq_scale)
+    return quantize_bias(bias if correction.bias is None else bias + correction.bias, deq_scale, num_bits)

@@ -10,7 +10,8 @@ from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.model.fusion import FusedGraph
 from amct_tensorflow.ops import OP_TYPES
-from amct_tensorflow.quantize.algorithms.weight_steps import LARGEST_BYTE, LARGEST_SUM
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
+from amct_tensorflow.quantize.algorithms.weight_steps import ACCUMULATORS
 from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
 
 _T = TypeVar("_T")
@@ -57,36 +58,41 @@ def layer_deq_scale(factors: LayerFactors) -> np.ndarray:
     return np.asarray(product, np.float32)
 
 
-def quantize_bias(bias: np.ndarray, deq_scale: np.ndarray) -> np.ndarray:
-    """Returns ``rint(bias / deq_scale)`` as integer-valued float32 (spec section 7.5).
+def quantize_bias(bias: np.ndarray, deq_scale: np.ndarray, num_bits: int = INT8_BITS) -> np.ndarray:
+    """Returns ``rint(bias / deq_scale)`` as integer-valued floats (spec section 7.5).
 
-    Beyond ``2**24`` float32 holds every second integer, then every fourth. Such a bias is still exact to 24 bits, as
-    the float model's is, and all readers of the file see the same integer.
+    They are float32 beside activations of 8 bits. Beyond ``2**24`` it holds every second integer, then every fourth.
+    Such a bias is still exact to 24 bits, as the float model's is, and all readers of the file see the same integer.
+    Beside activations of 16 bits they are float64, as the sums are, which holds all that fit.
     """
-    return np.rint(bias.astype(np.float64) / deq_scale.astype(np.float64)).astype(np.float32)
+    dtype = np.float32 if num_bits == INT8_BITS else np.float64
+    return np.rint(bias.astype(np.float64) / deq_scale.astype(np.float64)).astype(dtype)
 
 
-def check_sums(name: str, op_type: str, integers: np.ndarray, bias: np.ndarray | None) -> None:
-    """Checks that the sums of a layer fit 32 bits for any input, also before its zero point is subtracted.
+def check_sums(
+    name: str, op_type: str, integers: np.ndarray, bias: np.ndarray | None, num_bits: int = INT8_BITS
+) -> None:
+    """Checks that the sums of a layer fit their accumulator for any input, also with its zero point in it.
 
     Args:
         name: the layer.
         op_type: its op type.
         integers: its weights, int8.
-        bias: integer-valued float32 [Cout]; None without.
+        bias: integer-valued floats [Cout]; None without.
+        num_bits: bits of its input.
 
     Raises:
         RecordError: they do not.
     """
-    op = OP_TYPES[op_type]
+    op, accumulator = OP_TYPES[op_type], ACCUMULATORS[num_bits]
     inputs = tuple(axis for axis in range(integers.ndim) if axis not in op.channel_axes)
-    sums = LARGEST_BYTE * np.abs(integers.astype(np.int16)).sum(axis=inputs, dtype=np.int64).reshape(-1)
+    sums = accumulator.largest_input * np.abs(integers.astype(np.int16)).sum(axis=inputs, dtype=np.int64).reshape(-1)
     added = 0.0 if bias is None else np.abs(bias.astype(np.float64))
     largest = sums + added
-    if not np.all(largest <= LARGEST_SUM):
+    if not np.all(largest <= accumulator.largest_sum):
         channel = int(np.argmax(largest))
         raise RecordError(
-            f"Bias and sums of layer {name!r} exceed 32 bits at its scales, by a factor of "
-            f"{largest[channel] / LARGEST_SUM:.3g} in channel {channel}. Make scale_w larger by that factor, calibrate "
-            "again, or put the layer into skip_layers."
+            f"Bias and sums of layer {name!r} exceed {accumulator.bits} bits at its scales, by a factor of "
+            f"{largest[channel] / accumulator.largest_sum:.3g} in channel {channel}. Make scale_w larger by that "
+            "factor, calibrate again, or put the layer into skip_layers."
         )

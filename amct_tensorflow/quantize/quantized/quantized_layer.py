@@ -2,6 +2,7 @@
 
     x -> AscendQuant -> layer(AscendWeightQuant(int8 weights)) -> [BiasAdd] -> AscendDequant
 
+In 16 bits a Cast stands between, which takes the layer and its sums to float64 (see ``builder``).
 Integer kernels, exports and comparisons all read layers here.
 """
 
@@ -19,7 +20,7 @@ from amct_tensorflow.graph.nodes import BARRIER
 from amct_tensorflow.graph.view import GraphView, NamedGraph, attribute, data_inputs
 from amct_tensorflow.model.model_file import read_model
 from amct_tensorflow.ops import OP_TYPES, Quantizable
-from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.quantize.algorithms.activation_factors import ACTIVATION_BITS, INT8_BITS, ActivationFactors
 from amct_tensorflow.quantize.quantized import ascend_ops
 
 # Where the node of a layer moves whose name an output takes: ``<output>/quantized``.
@@ -33,7 +34,7 @@ class Quantizer:
     Attributes:
         name: the node.
         data: its input, as GraphDef writes it.
-        grid: scale and offset.
+        grid: scale, offset and bits.
     """
 
     name: QuantizedName
@@ -54,7 +55,7 @@ class QuantizedLayer:
         dequantizer: its AscendDequant.
         deq_scale: float32, [Cout] or [1].
         weights: int8, in the layout of the op type; None for an op without.
-        bias: int32, [Cout]; None without.
+        bias: [Cout], int32, or int64 beside activations of 16 bits; None without.
     """
 
     node: NodeDef
@@ -74,7 +75,7 @@ class QuantizedLayer:
 
     @property
     def input_grid(self) -> ActivationFactors:
-        """Scale and offset of its input."""
+        """Scale, offset and bits of its input."""
         return self.quantizer.grid
 
     @cached_property
@@ -142,19 +143,19 @@ def read_quantizer(node: NodeDef) -> Quantizer:
     """Returns an AscendQuant, whose attribute ``scale`` is the inverse of the step, in float32.
 
     Raises:
-        ModelError: its attributes are no scale and offset.
+        ModelError: its attributes are no scale, offset and bits.
     """
     inverse, offset = np.float32(attribute(node, "scale").f), attribute(node, "offset").f
-    if not (np.isfinite(inverse) and inverse > 0 and -128 <= offset <= 127):
+    num_bits = int(attribute(node, "quant_bits").i) if "quant_bits" in node.attr else INT8_BITS
+    if not (np.isfinite(inverse) and inverse > 0 and -128 <= offset <= 127 and num_bits in ACTIVATION_BITS):
         raise damaged(node.name)
-    return Quantizer(
-        QuantizedName(node.name), str(node.input[0]), ActivationFactors(float(np.float32(1) / inverse), int(offset))
-    )
+    grid = ActivationFactors(float(np.float32(1) / inverse), int(offset), num_bits)
+    return Quantizer(QuantizedName(node.name), str(node.input[0]), grid)
 
 
 def stored_weights(view: GraphView, text: str) -> np.ndarray | None:
     """Returns the constant weights at an input: int8 of a quantized layer, floats of another; else None."""
-    source = view.producer(text)
+    source = _before_cast(view, view.producer(text))
     return view.constant(source.input[0] if source.op == ascend_ops.WEIGHT_QUANT and source.input else text)
 
 
@@ -172,11 +173,12 @@ def _read_layer(view: GraphView, dequantizer: NodeDef) -> QuantizedLayer:
     packed = view.constant(inputs[1]) if len(inputs) == 2 else None
     if packed is None:
         raise damaged(dequantizer.name)
-    node = sums = view.producer(inputs[0])
+    node = sums = _before_cast(view, view.producer(inputs[0]))
     for op in ("BiasAdd", BARRIER):
         node = view.producer(node.input[0]) if node.op == op else node
     op_type = OP_TYPES.get(node.op)
-    quantizer = None if op_type is None else _source(view, node, op_type.data_input)
+    source = None if op_type is None else _source(view, node, op_type.data_input)
+    quantizer = None if source is None else _before_cast(view, source)
     if op_type is None or quantizer is None or quantizer.op != ascend_ops.QUANT:
         raise damaged(dequantizer.name)
     return QuantizedLayer(
@@ -198,6 +200,11 @@ def _key(view: GraphView, node: NodeDef, dequantizer: NodeDef) -> LayerName:
     return LayerName(next((name for name in outputs if node.name.startswith(f"{name}/{INSIDE_OUTPUT}")), node.name))
 
 
+def _before_cast(view: GraphView, node: NodeDef) -> NodeDef:
+    """Returns what a Cast reads; a node of any other op itself."""
+    return view.producer(node.input[0]) if node.op == "Cast" else node
+
+
 def _source(view: GraphView, node: NodeDef, index: int) -> NodeDef | None:
     """Returns the node that yields an input of a node; None if it has no such input."""
     inputs = data_inputs(node.input)
@@ -215,4 +222,4 @@ def _bias(view: GraphView, bias_add: NodeDef) -> np.ndarray:
     bias = view.constant(bias_add.input[1])
     if bias is None:
         raise damaged(bias_add.name)
-    return np.asarray(bias, np.int32)
+    return np.asarray(bias, np.int32 if bias.dtype == np.float32 else np.int64)

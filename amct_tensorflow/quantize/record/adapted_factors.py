@@ -45,10 +45,10 @@ def _served(layer: FusedLayer | None, factors: LayerFactors, source: str) -> Lay
         return factors
     given = np.asarray(factors.scale_w, np.float32)
     arq = arq_scales(layer.name, layer.op_type, layer.weights, given.size > 1)
-    expected = adapt_steps(layer, factors.scale_d, arq).scales
+    expected = adapt_steps(layer, factors.scale_d, arq, factors.num_bits).scales
     called_dead = (given == _STEP_OF_THE_DEAD) & ((arq < _DEAD_IN_THE_ORIGINAL) | (arq == _STEP_OF_THE_DEAD))
     replaced = called_dead & (given != expected)
-    steps = fit_steps(layer, factors.scale_d, np.where(replaced, expected, given))
+    steps = fit_steps(layer, factors.scale_d, np.where(replaced, expected, given), factors.num_bits)
     if steps.failure is not None:
         raise RecordError(
             f"Record {source}, layer {layer.name!r}: {steps.failure}. Delete the layer from the record; it stays in "

@@ -8,6 +8,7 @@ import numpy as np
 
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.model.fusion import FusedLayer
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
 
 
 @dataclass(frozen=True)
@@ -16,20 +17,27 @@ class LayerFactors:
 
     Attributes:
         scale_d: step of the quantized input; a float32 value.
-        offset_d: zero point of the input, in [-128, 127].
+        offset_d: zero point of the input, in [-128, 127]; 0 in 16 bits.
         scale_w: steps of the quantized weights, float32 values: one, or one per output channel; empty for AvgPool.
         skip_fusion: whether a BatchNorm behind the layer is kept instead of folded.
+        num_bits: bits of the quantized input, 8 or 16.
     """
 
     scale_d: float
     offset_d: int
     scale_w: tuple[float, ...] = ()
     skip_fusion: bool = False
+    num_bits: int = INT8_BITS
 
 
 def unfused_layers(factors: Mapping[LayerName, LayerFactors]) -> list[LayerName]:
     """Returns the layers behind which a BatchNorm is kept, since factors are those of the fused layers (spec 4)."""
     return [name for name, layer in factors.items() if layer.skip_fusion]
+
+
+def wide_layers(factors: Mapping[LayerName, LayerFactors]) -> list[LayerName]:
+    """Returns the layers and inputs whose activations have 16 bits."""
+    return [name for name, layer in factors.items() if layer.num_bits != INT8_BITS]
 
 
 @dataclass(frozen=True, eq=False)

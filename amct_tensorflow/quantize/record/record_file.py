@@ -14,6 +14,7 @@ from amct_tensorflow.graph.names import LayerName, RecordKey
 from amct_tensorflow.io.files import read_text, write_atomically
 from amct_tensorflow.io.text_messages import message_class
 from amct_tensorflow.ops import OP_TYPES
+from amct_tensorflow.quantize.algorithms.activation_factors import ACTIVATION_BITS, INT8_BITS, type_name
 from amct_tensorflow.quantize.algorithms.scales import LARGEST_SCALE, SMALLEST_SCALE
 from amct_tensorflow.quantize.record.factors import LayerFactors
 
@@ -143,7 +144,9 @@ def dump_record(
         balance: per layer whose input was divided by factors, those factors; layers without others stand at the end.
     """
     balanced = balance or {}
-    entries = [_dump_entry(key, _dump_factors(layer), balanced.get(key, ())) for key, layer in factors.items()]
+    entries = [
+        _dump_entry(key, _dump_factors(layer), balanced.get(key, ()), layer.num_bits) for key, layer in factors.items()
+    ]
     entries += [_dump_entry(key, [], values) for key, values in balanced.items() if key not in factors]
     return "".join(entries)
 
@@ -156,10 +159,11 @@ def _dump_factors(layer: LayerFactors) -> list[str]:
     return [f"scale_d: {scale_d}", f"offset_d: {layer.offset_d}", *scales, *offsets, *skip]
 
 
-def _dump_entry(key: str, fields: Sequence[str], balance: Sequence[float]) -> str:
+def _dump_entry(key: str, fields: Sequence[str], balance: Sequence[float], num_bits: int = INT8_BITS) -> str:
     """Returns the entry of a layer as ``text_format`` does, which takes seconds for the scales of a transformer."""
     quoted = text_format.MessageToString(ScaleOffsetRecord(record=[{"key": key}])).removesuffix("}\n")
-    lines = [*fields, *(f"tensor_balance_factor: {factor}" for factor in _format_scales(balance))]
+    divisors = [f"tensor_balance_factor: {factor}" for factor in _format_scales(balance)]
+    lines = [*fields, *divisors, *([] if num_bits == INT8_BITS else [f'act_type: "{type_name(num_bits)}"'])]
     return "\n".join([f"{quoted}  value {{", *(f"    {line}" for line in lines), "  }", "}", ""])
 
 
@@ -239,10 +243,23 @@ def _layer_factors(entry: Any, source: str) -> LayerFactors:
         raise _error(source, key, "shift_bit is not supported; remove it, or set it to 0")
     if value.cluster:
         raise _error(source, key, "cluster is not supported; calibrate without NUQ")
-    for field in ("dst_type", "act_type", "wts_type"):
-        if value.HasField(field) and getattr(value, field) != "INT8":
+    for field in ("dst_type", "wts_type"):
+        if value.HasField(field) and getattr(value, field) != type_name(INT8_BITS):
             raise _error(source, key, f"{field} is {getattr(value, field)!r}; only INT8 is supported")
-    return LayerFactors(value.scale_d, value.offset_d, tuple(value.scale_w), value.skip_fusion)
+    num_bits = _num_bits(source, key, value)
+    if num_bits != INT8_BITS and value.offset_d:
+        raise _error(source, key, f"offset_d is {value.offset_d}; it must be 0 for act_type {value.act_type!r}")
+    return LayerFactors(value.scale_d, value.offset_d, tuple(value.scale_w), value.skip_fusion, num_bits)
+
+
+def _num_bits(source: str, key: str, value: Any) -> int:
+    """Returns the bits of the input of a layer, which ``act_type`` tells."""
+    types = {type_name(bits): bits for bits in ACTIVATION_BITS}
+    if not value.HasField("act_type"):
+        return INT8_BITS
+    if value.act_type not in types:
+        raise _error(source, key, f"act_type is {value.act_type!r}; use {' or '.join(types)}")
+    return types[value.act_type]
 
 
 def _check_scales(source: str, key: str, field: str, scales: Iterable[float]) -> None:

@@ -74,7 +74,7 @@ def _fits(layer: FusedLayer, factors: LayerFactors) -> bool:
         return True
     given = np.asarray(factors.scale_w, np.float64)
     arq = arq_scales(layer.name, layer.op_type, layer.weights, given.size > 1)
-    expected = adapt_steps(layer, factors.scale_d, arq).scales.astype(np.float64)
+    expected = adapt_steps(layer, factors.scale_d, arq, factors.num_bits).scales.astype(np.float64)
     # Of a channel whose scale says nothing of its weights, one of the two is 1, which no other has by chance: that of
     # ARQ if the weights are all 0, and the one given if a tool took them for that.
     octaves = np.log2(given / expected)[(arq != 1) & (given != 1)]

@@ -8,13 +8,12 @@ from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.contents import finite_or_none
 from amct_tensorflow.model.fusion import FusedLayer
 from amct_tensorflow.model.inspection import InspectedLayer, Inspection
+from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.calibration.observers import ActivationSummary
 from amct_tensorflow.quantize.record.factors import LayerFactors
 from amct_tensorflow.results.report.document import Activation, Histogram, Layer, Weights, Why
 from amct_tensorflow.search.trials import SearchResult
-
-_LOWEST, _HIGHEST = -128, 127
 
 
 def describe_layers(inspection: Inspection, result: SearchResult) -> tuple[Layer, ...]:
@@ -67,7 +66,7 @@ def _why(layer: InspectedLayer, result: SearchResult) -> tuple[Why | None, int |
 def activation_of(name: LayerName, calibration: CalibrationResult) -> Activation:
     """Returns how a tensor that was calibrated is quantized."""
     factors = calibration.factors[name]
-    clip = tuple(factors.scale_d * (level - factors.offset_d) for level in (_LOWEST, _HIGHEST))
+    clip = ActivationFactors(factors.scale_d, factors.offset_d, factors.num_bits).limits
     summary = calibration.summaries.get(name)
     return Activation(
         scale=_short(factors.scale_d),

@@ -22,6 +22,7 @@ from amct_tensorflow.ops import trait
 from amct_tensorflow.ops.channels import data_format
 from amct_tensorflow.ops.sliding import margins, spatial
 from amct_tensorflow.ops.traits import IntegerKernel
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, read_layers
 from amct_tensorflow.quantize.quantized.quantizer_readers import readers_of
 
@@ -163,6 +164,8 @@ def as_kernel_layer(quantized: QuantizedLayer, data: Shape | None) -> KernelLaye
         quantized: the layer.
         data: the shape of what it reads, as far as it is known; None if it may have any rank.
     """
+    if quantized.input_grid.num_bits != INT8_BITS:
+        return f"no integer kernel takes {quantized.input_grid.num_bits} bits"
     node, kernel = quantized.node, _kernel(quantized.node)
     found = _shaped(quantized, data)
     if isinstance(found, str):

@@ -133,7 +133,7 @@ def test_mistakes_with_a_new_algorithm(margin, parameters, error, words):
         ("margin_quantize: { limit: 0.5 }", "limit is 0.5; it must be above 1."),
         ("margin_quantize: { factors_start: inf }", "margin_quantize holds a value that is not finite"),
         ("margin_quantize: { tenths: 0.5 }", "malformed"),
-        ("margin_quantize: { dst_type: INT16 }", "dst_type must be INT8"),
+        ("margin_quantize: { dst_type: INT16 asymmetric: true }", "asymmetric must be false for 16 bits"),
     ],
 )
 def test_mistakes_in_a_simplified_configuration(margin, parameters, words):

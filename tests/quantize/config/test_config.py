@@ -13,6 +13,7 @@ from amct_tensorflow.quantize.algorithms.hfmg import Hfmg
 from amct_tensorflow.quantize.algorithms.ifmr import Ifmr
 from amct_tensorflow.quantize.config.defaults import default_config
 from amct_tensorflow.quantize.config.json_file import dump_config, parse_config, read_config, write_config
+from amct_tensorflow.quantize.config.schema import ActivationConfig
 from amct_tensorflow.quantize.config.simplified import parse_simplified, read_simplified
 
 CONV, POOL, DEPTHWISE, FC = (
@@ -204,7 +205,9 @@ def weights(**changes):
         (activation(act_algo="hfmg", search_step=0.01), ConfigValueError, "search_step"),
         (activation(num_of_bins=1024), ConfigValueError, "num_of_bins"),
         (activation(act_algo="hfmg", num_of_bins=1000), ConfigValueError, "num_of_bins"),
-        (activation(num_bits=16), ConfigValueError, "num_bits"),
+        (activation(num_bits=12), ConfigValueError, "num_bits is 12; use 8 or 16"),
+        (activation(num_bits=16, asymmetric=True), ConfigValueError, "asymmetric must be false for 16 bits"),
+        (weights(num_bits=16), ConfigValueError, "num_bits is 16; only 8"),
         (weights(num_bits=4), ConfigValueError, "num_bits"),
         (weights(wts_algo="nuq_quantize"), ConfigValueError, "wts_algo"),
         (conv(dmq_balancer_param=0.1), ConfigValueError, "dmq_balancer_param"),
@@ -382,7 +385,8 @@ def test_skips_and_deprecated_fields():
         "common_config : { ifmr_quantize : { search_step : nan } }",
         "common_config : { hfmg_quantize : { num_of_bins : 7 } }",
         "common_config : { hfmg_quantize : { } ifmr_quantize : { } }",
-        "common_config : { ifmr_quantize : { dst_type : INT16 } }",
+        "common_config : { ifmr_quantize : { dst_type : INT4 } }",
+        "common_config : { ifmr_quantize : { dst_type : INT16 asymmetric : true } }",
         "common_config : { dmq_balancer : { migration_strength : 0.9 } }",
         "common_config : { dmq_balancer : { migration_strength : nan } }",
         'override_layer_types : { layer_type : "AvgPool" calibration_config : { dmq_balancer : { } } }',
@@ -480,3 +484,21 @@ def test_a_configuration_of_weights_names_no_algorithm_for_activations(tmp_path)
 def test_an_unknown_rounding_is_refused(value):
     with pytest.raises((ConfigValueError, ConfigTypeError), match="weight_rounding"):
         parse_config(f'{{"weight_rounding": {value}}}', "config.json", LAYERS, OPS)
+
+
+def test_activations_in_16_bits():
+    """Without a word on it they are symmetric, and the entry says so when it is written again."""
+    config = parse({CONV.name: {"activation_quant_params": {"num_bits": 16}}, POOL.name: {}})
+    assert config.layers[CONV.name].activation == ActivationConfig(Ifmr(), asymmetric=False, num_bits=16)
+    assert config.layers[POOL.name].activation.num_bits == 8
+    written = json.loads(dump_config(config))[CONV.name]["activation_quant_params"]
+    assert (written["num_bits"], written["asymmetric"], written["act_algo"]) == (16, False, "ifmr")
+    assert parse(json.loads(dump_config(config))) == config
+    pool = parse({POOL.name: {"activation_quant_params": {"num_bits": 16}}}).layers[POOL.name]
+    assert pool.activation.num_bits == 16
+
+
+def test_bits_of_a_layer_can_be_changed():
+    activation = ActivationConfig(Ifmr(), asymmetric=True)
+    assert activation.with_bits(16) == ActivationConfig(Ifmr(), asymmetric=False, num_bits=16)
+    assert activation.with_bits(8) == activation

@@ -48,6 +48,10 @@ def asymmetric(config):
     return {layer.activation.asymmetric for layer in config.layers.values()}
 
 
+def bits(config):
+    return {layer.activation.num_bits for layer in config.layers.values()}
+
+
 def asymmetric_fc(config):
     return config.layers["fc"].activation.asymmetric
 
@@ -152,10 +156,10 @@ EFFECTS = {
         Ifmr(min_percentile=0.99),
     ),
     "FMRQuantize.asymmetric": (common("ifmr_quantize : { asymmetric : false }"), asymmetric, {False}),
-    "FMRQuantize.dst_type": (common("ifmr_quantize : { dst_type : INT8 }"), algorithm, Ifmr()),
+    "FMRQuantize.dst_type": (common("ifmr_quantize : { dst_type : INT16 }"), bits, {16}),
     "HFMGQuantize.num_of_bins": (common("hfmg_quantize : { num_of_bins : 2048 }"), algorithm, Hfmg(2048)),
     "HFMGQuantize.asymmetric": (common("hfmg_quantize : { asymmetric : false }"), asymmetric, {False}),
-    "HFMGQuantize.dst_type": (common("hfmg_quantize : { dst_type : INT8 }"), algorithm, Hfmg()),
+    "HFMGQuantize.dst_type": (common("hfmg_quantize : { dst_type : INT16 }"), bits, {16}),
     "DMQBalancer.migration_strength": (
         common("dmq_balancer : { migration_strength : 0.7 }"),
         lambda config: config.layers["conv"].dmq_strength,
@@ -255,7 +259,7 @@ def test_deprecated_fields_count_only_alone(newer):
 @pytest.mark.parametrize(
     ("text", "told"),
     [(common("ifmr_quantize : { search_step : 9 }"), "search_step"),
-     (common("ifmr_quantize : { dst_type : INT16 }"), "dst_type must be INT8"),
+     (common("ifmr_quantize : { dst_type : INT16 asymmetric : true }"), "asymmetric must be false for 16 bits"),
      (common("ifmr_quantize : { } hfmg_quantize : { }"), "not both"),
      (common("dmq_balancer : { migration_strength : 0.1 }"), "must lie in"),
      (common("nuq_quantize : { }"), NUQ)],

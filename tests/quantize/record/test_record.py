@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from amct_tensorflow.quantize.record.corrections import (
 )
 from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
 from amct_tensorflow.quantize.record.record_file import (
+    ScaleOffsetRecord,
     check_record,
     dump_record,
     is_pending,
@@ -169,6 +171,10 @@ def test_an_entry_without_key():
         ("scale_d: 1 offset_d: 0 scale_w: 1 offset_w: 0 shift_bit: 3", "shift_bit"),
         ("scale_d: 1 offset_d: 0 scale_w: 1 offset_w: 0 cluster: 3", "cluster"),
         ("scale_d: 1 offset_d: 0 dst_type: 'INT4'", "dst_type"),
+        ("scale_d: 1 offset_d: 0 dst_type: 'INT16'", "dst_type is 'INT16'; only INT8"),
+        ("scale_d: 1 offset_d: 0 wts_type: 'INT16'", "wts_type is 'INT16'; only INT8"),
+        ("scale_d: 1 offset_d: 0 act_type: 'INT4'", "act_type is 'INT4'; use INT8 or INT16"),
+        ("scale_d: 1 offset_d: -1 act_type: 'INT16'", "it must be 0 for act_type 'INT16'"),
         ("scale_d: 1 offset_d: 0 unknown: 3", "malformed"),
     ],
 )
@@ -181,6 +187,20 @@ def test_values_out_of_range(value, words):
 def test_fields_of_newer_versions_are_read():
     text = 'record { key: "x" value { scale_d: 1 offset_d: 0 skip_fusion: true act_type: "INT8" wts_type: "INT8" } }'
     assert parse_record(text, "r") == {"x": LayerFactors(1.0, 0, (), True)}
+
+
+def test_16_bits_in_a_record():
+    """``act_type`` is the last field but one, and what reads 8 bits has none."""
+    factors = {"a": LayerFactors(1.5, 0, (0.5,), num_bits=16), "b": LayerFactors(1.5, -3)}
+    text = dump_record(factors, {"a": (2.5,)})
+    assert parse_record(text, "r") == factors
+    assert parse_record('record { key: "a" value { scale_d: 1 offset_d: 0 act_type: "INT8" } }', "r") == {
+        "a": LayerFactors(1.0, 0)
+    }
+    message = ScaleOffsetRecord()
+    text_format.Merge(text, message)
+    assert text_format.MessageToString(message).split() == text.split()
+    assert text.count("act_type") == 1
 
 
 def test_missing_empty_and_binary_files(tmp_path):
