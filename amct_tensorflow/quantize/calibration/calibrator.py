@@ -34,7 +34,7 @@ from amct_tensorflow.quantize.calibration.layer_moments import LayerMoments
 from amct_tensorflow.quantize.calibration.observers import ActivationObservers, ActivationSummary
 from amct_tensorflow.quantize.calibration.output_comparison import Comparison
 from amct_tensorflow.quantize.calibration.replay import Replay
-from amct_tensorflow.quantize.config.schema import QuantConfig, TensorQuantize
+from amct_tensorflow.quantize.config.schema import FORCE_FP16_QUANT, QuantConfig, TensorQuantize
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
 
@@ -270,21 +270,12 @@ class Calibrator:
             factors = activation.algorithm.search(distribution, activation.asymmetric)
             if self._config.range_refinement:
                 factors = refine_range(distribution, factors, activation.asymmetric)
+            factors = break_ties(distribution, factors)
         else:
             factors = wide_range_factors(distribution.lowest, distribution.highest)
-        factors = break_ties(distribution, factors)
-        layer, scales = self._layers.get(name), self._scales.get(name)
-        if layer is not None and scales is not None and distribution.lowest == distribution.highest == 0:
-            factors = replace(factors, scale=step_for_zeros(layer, scales))
-        if self._config.fakequant_precision_mode == "FORCE_FP16_QUANT":
-            rounded = round_through_float16(factors.scale)
-            if rounded is None:
-                log_for("calibration").warning(
-                    "Layer %s: float16 holds neither its scale_d, %.9g, nor the square root; it stays as it is.",
-                    name, factors.scale,
-                )  # fmt: skip
-            else:
-                factors = replace(factors, scale=rounded)
+        if distribution.lowest == distribution.highest == 0:
+            factors = factors_of_nothing(factors, self._layers.get(name), self._scales.get(name))
+        factors = in_precision(factors, self._config, name)
         log_for("calibration").debug(
             "Layer %s: scale_d %.9g, offset_d %d, %d bits, inputs in [%g, %g].",
             name, factors.scale, factors.offset, factors.num_bits, distribution.lowest, distribution.highest,
@@ -302,6 +293,33 @@ class Calibrator:
         )  # fmt: skip
         plan = QuantizationPlan(self.fused, factors, corrections, ())
         return LayerAnalyser(self._replay, plan).analyse(self._parts, self._comparison)
+
+
+def factors_of_nothing(
+    factors: ActivationFactors, layer: FusedLayer | None, scales: np.ndarray | None
+) -> ActivationFactors:
+    """Returns the factors of an input at which nothing but 0 was seen, with the step that suits its reader.
+
+    Args:
+        factors: those of a range of nothing.
+        layer: the layer that reads it; None for another op.
+        scales: the steps of its weights; None without.
+    """
+    return factors if layer is None or scales is None else replace(factors, scale=step_for_zeros(layer, scales))
+
+
+def in_precision(factors: ActivationFactors, config: QuantConfig, name: str) -> ActivationFactors:
+    """Returns the factors with a scale that float16 holds, if the configuration asks for it and there is one."""
+    if config.fakequant_precision_mode != FORCE_FP16_QUANT:
+        return factors
+    rounded = round_through_float16(factors.scale)
+    if rounded is None:
+        log_for("calibration").warning(
+            "Layer %s: float16 holds neither its scale_d, %.9g, nor the square root; it stays as it is.",
+            name, factors.scale,
+        )  # fmt: skip
+        return factors
+    return replace(factors, scale=rounded)
 
 
 def _tensor_factors(activation: ActivationFactors) -> LayerFactors:

@@ -1,12 +1,12 @@
 """The content of a configuration, with its defaults (spec section 2.1)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.quantize.algorithms import DEFAULT_ALGORITHM
 from amct_tensorflow.quantize.algorithms.activation_algorithm import ActivationAlgorithm
-from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, INT16_BITS
 
 FORCE_FP16_QUANT = "FORCE_FP16_QUANT"
 GLOBAL_KEYS = (
@@ -112,6 +112,14 @@ class QuantConfig:
     def asks_for_balancing(self) -> bool:
         """Tells whether a layer to quantize asks for DMQ balancing."""
         return any(self.layers[name].dmq_strength is not None for name in self.enabled_layers())
+
+    def with_wide(self, names: Collection[LayerName]) -> "QuantConfig":
+        """Returns the configuration with activations of 16 bits for some layers."""
+        layers = {
+            name: replace(layer, activation=layer.activation.with_bits(INT16_BITS)) if name in names else layer
+            for name, layer in self.layers.items()
+        }
+        return replace(self, layers=layers)
 
     def with_enabled(self, configuration: Mapping[str, bool]) -> "QuantConfig":
         """Returns the configuration with another decision for the layers given."""

@@ -1,6 +1,6 @@
 """The plan from which a quantized model is built, and the integers of its layers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -40,6 +40,20 @@ class QuantizationPlan:
             factors=_kept(self.factors, configuration),
             corrections=_kept(self.corrections, configuration),
         )
+
+    def with_layers_of(self, other: "QuantizationPlan", names: Collection[LayerName]) -> "QuantizationPlan":
+        """Returns the plan in which some layers are quantized as in another plan of the same model.
+
+        Args:
+            other: the other plan, such as that of ``wide_plan``.
+            names: the layers; those that the other plan does not have stay as they are.
+        """
+        taken = other.factors.keys() & set(names)
+        corrections = {name: each for name, each in self.corrections.items() if name not in taken}
+        corrections.update((name, each) for name, each in other.corrections.items() if name in taken)
+        factors = {name: other.factors[name] if name in taken else each for name, each in self.factors.items()}
+        added = {name: other.factors[name] for name in other.factors if name in taken and name not in factors}
+        return replace(self, factors={**factors, **added}, corrections=corrections)
 
 
 def _kept(values: Mapping[LayerName, _T], configuration: Mapping[str, bool]) -> dict[LayerName, _T]:

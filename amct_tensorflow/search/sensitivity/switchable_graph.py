@@ -3,7 +3,8 @@
     x -> Switch(gate) -> float layer     -> Merge -> the layer's readers
                       -> quantized layer ->
 
-Only the selected side of each layer is computed. In the same way the graph can be entered at its entry points: no node
+Only the selected side of each layer is computed. A layer may have a second quantized side, in 16 bits, behind a Switch
+of its own in front of the float layer. In the same way the graph can be entered at its entry points: no node
 before an entry point is computed if that is fed. So no candidate of a search needs a graph of its own, and layers late
 in the model are tried without running it from its beginning.
 """
@@ -19,6 +20,7 @@ from amct_tensorflow.graph.nodes import Attr, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import parse_tensor_name
 from amct_tensorflow.ops import OP_TYPES
+from amct_tensorflow.quantize.quantized.ascend_ops import function_library
 from amct_tensorflow.quantize.quantized.builder import FLOAT_SCOPE, local_quantized_graph
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 
@@ -29,43 +31,61 @@ class SwitchableGraph:
 
     Attributes:
         graph_def: the graph. It lacks the tensors that ``entries`` names: they are to be mapped when it is imported.
-        gates: per layer, the boolean placeholder that quantizes it.
+        gates: per layer, the boolean placeholder that quantizes it; and per ``in_16_bits`` of a layer, that which lets
+            it read 16 bits.
         entries: per entry point, the tensor that stands for its value if it is fed, and must be dead otherwise.
         values: per entry point, the node that holds its value, fed or computed.
         outputs: per requested operator, the node that holds its value.
     """
 
     graph_def: GraphDef
-    gates: dict[LayerName, str]
+    gates: dict[str, str]
     entries: dict[str, str]
     values: dict[str, str]
     outputs: dict[str, str]
 
 
-def switchable_graph(plan: QuantizationPlan, entry_points: Sequence[str]) -> SwitchableGraph:
+def in_16_bits(layer: LayerName) -> str:
+    """Returns what stands in a set of quantized layers for a layer that reads 16 bits; no node is called so."""
+    return f"{layer} in 16 bits"
+
+
+def switchable_graph(
+    plan: QuantizationPlan, entry_points: Sequence[str], wide: QuantizationPlan | None = None
+) -> SwitchableGraph:
     """Builds the switchable form of a model.
 
     Args:
         plan: its factors are those of the layers to be given a gate.
         entry_points: nodes at which the graph can be entered.
+        wide: the plan of the same layers in 16 bits; None if no layer is to be given a gate for these.
     """
     editor = GraphEditor(plan.fused.view)
     entries = {name: f"{editor.unique_name(f'{name}/entry')}:0" for name in entry_points}
     values = {name: _merge(editor, f"{name}/value", [name, entries[name]], like=name) for name in entry_points}
     editor.redirect(values, exempt=values.values(), control=True)
-    quantized, results = local_quantized_graph(plan, share_quantizers=False)
-    scope = editor.unique_scope("quantized", [node.name for node in quantized.node])
-    gates, switches, merges = {}, {}, {}
-    for name in plan.factors:
-        layer = plan.fused.layers[name]
-        gates[name] = _gate(editor, name)
-        switches[name] = _switch(editor, name, layer.op.data_input, gates[name])
+    gates: dict[str, str] = {}
+    sides: dict[LayerName, list[str]] = {}
+    added: list[tuple[GraphDef, str, dict[LayerName, str]]] = []
+    for rung, called in ((plan, LayerName), *([] if wide is None else [(wide, in_16_bits)])):
+        quantized, results = local_quantized_graph(rung, share_quantizers=False)
+        scope = editor.unique_scope("quantized", [node.name for node in quantized.node])
+        switches = {}
+        for name in rung.factors:
+            gate = gates[called(name)] = _gate(editor, name)
+            switches[name] = _switch(editor, name, plan.fused.layers[name].op.data_input, gate)
+            sides.setdefault(name, []).append(f"{scope}/{results[name]}")
+        added.append((quantized, scope, switches))
+    merges = {}
+    for name, quantized_sides in sides.items():
         tail = plan.fused.tail_of(name)
-        merges[tail] = _merge(editor, f"{name}/either", [tail, f"{scope}/{results[name]}"], like=name)
+        merges[tail] = _merge(editor, f"{name}/either", [tail, *quantized_sides], like=name)
     editor.redirect(merges, exempt=merges.values(), control=True)
     graph_def = editor.graph_def()
-    graph_def.library.MergeFrom(quantized.library)
-    _add_quantized(graph_def, quantized, scope, switches)
+    bits = {factors.num_bits for rung in (plan, wide) if rung is not None for factors in rung.factors.values()}
+    graph_def.library.MergeFrom(function_library(bits))
+    for quantized, scope, switches in added:
+        _add_quantized(graph_def, quantized, scope, switches)
     return SwitchableGraph(
         graph_def, gates, entries, values, {name: merges.get(FusedName(name), name) for name in plan.outputs}
     )

@@ -24,7 +24,7 @@ from amct_tensorflow.io.progress import Progress
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.search.sensitivity.divergence import Divergence
 from amct_tensorflow.search.sensitivity.entry_points import find_entry_points
-from amct_tensorflow.search.sensitivity.switchable_graph import SwitchableGraph, switchable_graph
+from amct_tensorflow.search.sensitivity.switchable_graph import SwitchableGraph, in_16_bits, switchable_graph
 
 # At so many tensors the model can be entered; each costs memory, and spares at most its share of the time.
 MAX_CUTS = 8
@@ -49,13 +49,16 @@ class SwitchableModel:
         outputs: the outputs that are compared: those which follow from what calibration has seen.
     """
 
-    def __init__(self, graph: tf.Graph, plan: QuantizationPlan, batches: Sequence[Batch]) -> None:
+    def __init__(
+        self, graph: tf.Graph, plan: QuantizationPlan, batches: Sequence[Batch], wide: QuantizationPlan | None = None
+    ) -> None:
         """Builds the graph.
 
         Args:
             graph: the float model as TensorFlow sees it; it tells the shapes of tensors.
             plan: the model with every layer quantized of which this is to be tried.
             batches: per calibration batch, the values of the tensors from which the outputs follow.
+            wide: the same in 16 bits, if sets may hold ``in_16_bits`` of layers, too; see ``wide_plan``.
 
         Raises:
             ModelError: TensorFlow does not take it, or layers lie before what calibration has seen.
@@ -69,19 +72,27 @@ class SwitchableModel:
         _check_nothing_is_hidden(view, source_nodes, plan)
         flow = find_entry_points(view, source_nodes, self.outputs)
         position = {name: index for index, name in enumerate(flow.order)}
-        layers = {name: layer for name, layer in plan.factors.items() if name in position and name in fused.layers}
+        layers, in_wide = (
+            {name: each for name, each in factors.items() if name in position and name in fused.layers}
+            for factors in (plan.factors, {} if wide is None else wide.factors)
+        )
         self._position: dict[str, int] = {name: position[name] for name in layers}
+        self._position.update((in_16_bits(name), position[name]) for name in in_wide)
         # A layer with a bias is one unit: between its two nodes there is a value only while it is not quantized.
-        inside = {name for name in layers if fused.tail_of(name) != FusedName(name)}
+        inside = {name for name in {**layers, **in_wide} if fused.tail_of(name) != FusedName(name)}
         known = _float_nodes(graph)  # those that fusion added are not among them
         entry_points = [entry for entry in flow.entry_points if entry not in inside and entry in known]
-        self._entry_points = _choose_entry_points(entry_points, position, sorted(self._position.values()))
-        self._entry_positions = [position[entry] for entry in self._entry_points]
-        switchable = QuantizationPlan(
-            replace(fused, view=cast(NamedGraph[FusedName], view)), layers, plan.corrections, self.outputs
+        self._entry_points = _choose_entry_points(
+            entry_points, position, sorted(position[name] for name in {**layers, **in_wide})
         )
+        self._entry_positions = [position[entry] for entry in self._entry_points]
+        fused = replace(fused, view=cast(NamedGraph[FusedName], view))
+        switchable = QuantizationPlan(fused, layers, plan.corrections, self.outputs)
+        switchable_wide = None
+        if wide is not None:
+            switchable_wide = QuantizationPlan(fused, in_wide, wide.corrections, self.outputs)
         self._runner = GraphRunner(tf.Graph(), sources, run_often=True)
-        self._import(switchable_graph(switchable, self._entry_points), graph)
+        self._import(switchable_graph(switchable, self._entry_points, switchable_wide), graph)
         self._references: dict[int, list[np.ndarray]] = {}
 
     def _import(self, switchable: SwitchableGraph, shapes: tf.Graph) -> None:
