@@ -191,7 +191,7 @@ def accuracy_based_auto_calibration(
             original = digest_of_file(model.source)
             log_environment(asked, key.named)
             inspection = inspect_model(model, config.unfused_layers())
-            log_coverage(inspection, config.enabled_layers(), config.wide_layers())
+            log_coverage(inspection, config.enabled_layers(), config.wide_layers(), config.compressed_tables())
             state = open_state(files.model.model, key, model, config, resume=resume)
             result = run_search(model, config, checked, checked_strategy, chosen, state, scheduler, exact=exact)
             run = FinishedRun(

@@ -1,6 +1,7 @@
 """The public steps: configure, balance, quantize (calibrate), save; and convert."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import tensorflow as tf
@@ -31,9 +32,11 @@ from amct_tensorflow.quantize.record.corrections import read_corrections, remove
 from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors, unfused_layers, wide_layers
 from amct_tensorflow.quantize.record.record_file import (
     check_record,
+    check_tables,
     is_pending,
     read_balance,
     read_record,
+    read_tables,
     write_record,
 )
 from amct_tensorflow.quantize.record.scale_fit import fuse_as_scales_fit
@@ -49,6 +52,8 @@ def create_quant_config(
     batch_num: int = 1,
     activation_offset: bool = True,
     config_defination: str | None = None,
+    *,
+    weight_compress_only: bool = False,
 ) -> None:
     """Writes the quantization configuration of a graph, with every quantizable layer and every default.
 
@@ -58,8 +63,10 @@ def create_quant_config(
         skip_layers: names of layers to keep in float.
         batch_num: number of calibration batches.
         activation_offset: whether activations are quantized with a zero point (asymmetric).
-        config_defination: simplified configuration (.cfg) to take everything from; the three arguments before it then
-            have no effect.
+        config_defination: simplified configuration (.cfg) to take everything from; the other arguments about layers and
+            tables then have no effect.
+        weight_compress_only: whether tables, constants whose rows are looked up as those of an embedding, are stored in
+            int8 with a scale per row.
 
     Raises:
         ArgumentTypeError: an argument has the wrong type.
@@ -70,7 +77,9 @@ def create_quant_config(
     require_path(name, "config_file", config_file)
     require_graph(name, graph)
     model = FloatModel.of_graph(graph)
-    config = _make_config(name, model, skip_layers, batch_num, activation_offset, config_defination)
+    config = _make_config(
+        name, model, skip_layers, batch_num, activation_offset, config_defination, weight_compress_only
+    )
     write_config(config_file, config)
     log_for(name).debug("The configuration of %d layers is saved in %s", len(config.layers), config_file)
 
@@ -81,6 +90,8 @@ def make_quant_config(
     batch_num: int = 1,
     activation_offset: bool = True,
     config_defination: str | None = None,
+    *,
+    weight_compress_only: bool = False,
 ) -> QuantConfig:
     """Returns the configuration of a loaded model, restricted to the layers on which its outputs depend.
 
@@ -90,6 +101,7 @@ def make_quant_config(
         batch_num: as for ``create_quant_config``.
         activation_offset: as for ``create_quant_config``.
         config_defination: as for ``create_quant_config``.
+        weight_compress_only: as for ``create_quant_config``.
 
     Raises:
         ArgumentTypeError: an argument has the wrong type.
@@ -97,7 +109,9 @@ def make_quant_config(
     """
     name = "make_quant_config"
     require_type(name, "model", model, FloatModel)
-    config = _make_config(name, model, skip_layers, batch_num, activation_offset, config_defination)
+    config = _make_config(
+        name, model, skip_layers, batch_num, activation_offset, config_defination, weight_compress_only
+    )
     return _leave_out_unused(config, model.view, model.outputs) if model.outputs else config
 
 
@@ -108,23 +122,31 @@ def _make_config(
     batch_num: int,
     activation_offset: bool,
     config_defination: str | None,
+    weight_compress_only: bool,
 ) -> QuantConfig:
     """Checks the arguments of the public function ``name``, and makes the configuration."""
     if skip_layers is not None:
         require_names(name, "skip_layers", skip_layers, may_be_empty=True)
     require_positive(name, "batch_num", batch_num)
     require_type(name, "activation_offset", activation_offset, bool)
+    require_type(name, "weight_compress_only", weight_compress_only, bool)
     layers, op_types = model.layers, model.op_types
     if config_defination is not None:
         require_path(name, "config_defination", config_defination)
-        return read_simplified(config_defination, layers, op_types)
-    return default_config(
+        return read_simplified(config_defination, layers, op_types, model.tables)
+    config = default_config(
         layers,
         op_types,
         skip_layers=skip_layers or (),
         batch_num=batch_num,
         activation_offset=activation_offset,
+        tables=model.tables,
+        compress=weight_compress_only,
     )
+    if weight_compress_only and not config.tables:
+        reasons = "; ".join(f"{table.name!r}: {table.reason}" for table in model.tables) or "nothing is looked up"
+        log_for(name).warning("weight_compress_only has no effect: no table can be stored in int8 (%s).", reasons)
+    return config
 
 
 def quantize_model(
@@ -164,9 +186,10 @@ def quantize_model(
 
     def write(result: CalibrationResult) -> None:
         write_corrections(record_file, result.factors, result.corrections, calibrator.fused.layers)
-        write_record(record_file, result.factors, result.balance, announce=False)
+        write_record(record_file, result.factors, result.balance, result.tables, announce=False)
 
-    log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers(), config.wide_layers())
+    inspection = inspect_model(model, config.unfused_layers())
+    log_coverage(inspection, config.enabled_layers(), config.wide_layers(), config.compressed_tables())
     balance = _by_layer(model, _pending_balance(record_file))
     if config.asks_for_balancing() and not balance:
         log_for(name).warning(
@@ -231,7 +254,7 @@ def read_config_for(model: FloatModel, config_file: str) -> QuantConfig:
         ConfigValueError: the configuration does not fit the model, or no output depends on a tensor of tensor_quantize,
             which was asked for by name.
     """
-    config = read_config(config_file, model.layers, model.op_types)
+    config = read_config(config_file, model.layers, model.op_types, model.tables)
     return _leave_out_unused(config, model.view, model.outputs) if model.outputs else config
 
 
@@ -243,6 +266,8 @@ def _leave_out_unused(config: QuantConfig, view: GraphView, outputs: Sequence[st
                 f"tensor_quantize names {tensor.layer_name!r}, which {', '.join(outputs)} does not depend on; no data "
                 "would ever reach it. Delete it from tensor_quantize, or check the output names."
             )
+    tables = {name: compressed and name in needed for name, compressed in config.tables.items()}
+    config = replace(config, tables=tables)
     unused = [name for name in config.enabled_layers() if name not in needed]
     if not unused:
         return config
@@ -270,13 +295,15 @@ def _save(
     model = FloatModel.load(pb_model, outputs)
     factors, fused = _load_factors(model, record_file)
     corrections = _load_corrections(model, record_file, fused) if corrected else {}
+    tables = [table.name for table in check_tables(read_tables(record_file), model.tables, record_file).values()]
     fused = fuse_as_scales_fit(model, factors, fused)
     if not corrected:
         factors = adapt_factors(factors, fused, record_file)
         kept = [name for name, layer in fused.layers.items() if layer.batch_norm_kept]
-        log_coverage(inspect_model(model, kept), factors.keys(), wide_layers(factors))
+        log_coverage(inspect_model(model, kept), factors.keys(), wide_layers(factors), tables)
     paths = ModelPaths.of(save_path)
-    write_quantized_model(paths, quantize_graph(QuantizationPlan(fused, factors, corrections, outputs)), model.frozen)
+    plan = QuantizationPlan(fused, factors, corrections, outputs, tables)
+    write_quantized_model(paths, quantize_graph(plan), model.frozen)
     log_for(function).info("The model is saved in %s", paths.model)
 
 

@@ -107,17 +107,18 @@ def nchw_on_cpu():
     return options
 
 
-def calibrate_and_save(graph_def, x, output="out", simplified=""):
+def calibrate_and_save(graph_def, x, output="out", simplified="", **options):
     """Takes a graph whose placeholder is ``x`` through the public steps; returns the quantized graph.
 
-    ``simplified`` is the text of a simplified configuration.
+    ``simplified`` is the text of a simplified configuration; ``options`` are others of ``create_quant_config``.
     """
     model = save(graph_def, Path("float.pb"))
     graph = tf.Graph()
     with graph.as_default():
         tf.import_graph_def(graph_def, name="")
     Path("simplified.cfg").write_text(simplified)
-    amct.create_quant_config("config.json", graph, config_defination="simplified.cfg" if simplified else None)
+    defined = "simplified.cfg" if simplified else None
+    amct.create_quant_config("config.json", graph, config_defination=defined, **options)
     amct.quantize_model(graph, "config.json", "record.txt", [output])
     with tf1.Session(graph=graph) as session:
         session.run(f"{output}:0", {"x:0": x})

@@ -72,6 +72,11 @@ def make_report(names=("block/conv", "block/dw", "head/fc", "free", "odd"), chan
             "python run.py --dataset data", {"strategy": "PredictiveSearch"}, {"tensorflow": "2.21.0"},
             "x86_64, 2 CPUs", {"net.pb": "ab" * 32}, {"configuration": "cd" * 32}, 32,
         ),
+        tables=(
+            d.Table("words", (1000, 64), 256_000, 68_000, True, None),
+            d.Table("places", (500, 64), 128_000, 34_000, False, None),
+            d.Table("logits", (1000, 64), 256_000, 68_000, False, "'MatMul' (MatMul) reads it, too, and not by rows"),
+        ),
     )  # fmt: skip
 
 
@@ -87,6 +92,7 @@ def with_names(report, name):
         evaluations=tuple(replace(each, in_float=(name,), metric=name) for each in report.evaluations),
         inputs=tuple(replace(each, name=name) for each in report.inputs),
         float_scalings=tuple(replace(each, name=name, reason=name) for each in report.float_scalings),
+        tables=tuple(replace(each, name=name, reason=each.reason and name) for each in report.tables),
         changed_images=replace(report.changed_images, shown=shown, note=name),
         outcome=replace(report.outcome, original=name, all_quantized=name, saved=name),
         reproduction=replace(

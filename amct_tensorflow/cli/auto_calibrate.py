@@ -6,7 +6,15 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amct_tensorflow.cli.options import Command, add_json, add_model, add_workers, non_negative_float, positive_int
+from amct_tensorflow.cli.options import (
+    Command,
+    add_json,
+    add_model,
+    add_tables,
+    add_workers,
+    non_negative_float,
+    positive_int,
+)
 from amct_tensorflow.io.run_as_command import show
 from amct_tensorflow.log import log_for
 from amct_tensorflow.search.choices import SENSITIVITIES, STRATEGIES
@@ -42,6 +50,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add("--calibration_config", "--config_defination", metavar="CFG",
         help="simplified configuration of how to quantize (default: every layer, every default)")  # fmt: skip
     add("--batch_num", metavar="N", type=positive_int, help="batches that the evaluator calibrates on (default: 1)")
+    add_tables(parser)
     add("--strategy", choices=list(STRATEGIES), default="PredictiveSearch",
         help="search strategy (default: %(default)s)")  # fmt: skip
     add("--sensitivity", choices=list(SENSITIVITIES), default="OutputDivergence",
@@ -56,6 +65,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
 def _check(parser: ArgumentParser, arguments: Namespace) -> None:
     if arguments.calibration_config and arguments.batch_num:
         parser.error(f"--batch_num has no effect; set batch_num in {arguments.calibration_config}")
+    if arguments.calibration_config and arguments.weight_compress_only:
+        parser.error(f"--weight_compress_only has no effect; set it in common_config of {arguments.calibration_config}")
     if arguments.lower_is_better and arguments.target is None:
         parser.error("--lower_is_better has no effect without --target")
 
@@ -67,7 +78,10 @@ def _run(arguments: Namespace) -> int:
     evaluator = _evaluator(arguments)
     model = _load(arguments.model, [name for names in arguments.outputs for name in names])
     config = make_quant_config(
-        model, batch_num=arguments.batch_num or 1, config_defination=arguments.calibration_config
+        model,
+        batch_num=arguments.batch_num or 1,
+        config_defination=arguments.calibration_config,
+        weight_compress_only=arguments.weight_compress_only,
     )
     save_dir = arguments.save_dir or f"{_FOLDER}/{Path(arguments.model).stem}"
     folder = save_dir.rpartition("/")[0] or "."

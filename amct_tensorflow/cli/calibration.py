@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from amct_tensorflow.cli.options import Command, add_original_options, add_raw_data, positive_int
+from amct_tensorflow.cli.options import Command, add_original_options, add_raw_data, add_tables, positive_int
 from amct_tensorflow.log import log_for
 
 if TYPE_CHECKING:
@@ -24,10 +24,13 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add("--calibration_config", metavar="CFG",
         help="simplified configuration of how to quantize (default: every layer, every default)")  # fmt: skip
     add("--batch_num", metavar="N", type=positive_int, help="batches to calibrate on (default: 1)")
+    add_tables(parser)
     add("--feature", metavar="NAME", help="taken for compatibility; has no effect")
 
 
 def _check(parser: ArgumentParser, arguments: Namespace) -> None:
+    if arguments.calibration_config and arguments.weight_compress_only:
+        parser.error(f"--weight_compress_only has no effect; set it in common_config of {arguments.calibration_config}")
     data = {name: getattr(arguments, name) for name in ("data_dir", "input_shape", "data_types")}
     if arguments.evaluator and any(data.values()):
         parser.error(f"--evaluator excludes {', '.join(f'--{name}' for name, value in data.items() if value)}")
@@ -53,12 +56,16 @@ def _run(arguments: Namespace) -> int:
     check_writable(paths.model.parent)
     model = FloatModel.load(arguments.model, [name for names in arguments.outputs for name in names])
     config = make_quant_config(
-        model, batch_num=arguments.batch_num or 1, config_defination=arguments.calibration_config
+        model,
+        batch_num=arguments.batch_num or 1,
+        config_defination=arguments.calibration_config,
+        weight_compress_only=arguments.weight_compress_only,
     )
     if arguments.batch_num not in (None, config.batch_num):  # the original's takes it, and so do its scripts
         log_for("calibration").warning("--batch_num has no effect; set batch_num in %s.", arguments.calibration_config)
     evaluator = _evaluator(arguments, config.batch_num)
-    log_coverage(inspect_model(model, config.unfused_layers()), config.enabled_layers(), config.wide_layers())
+    inspection = inspect_model(model, config.unfused_layers())
+    log_coverage(inspection, config.enabled_layers(), config.wide_layers(), config.compressed_tables())
     calibration = prepare_calibration(model, config, evaluator.calibrate)()
     plan = calibration.plan(model.fuse(unfused_layers(calibration.factors), calibration.balance), model.outputs)
     write_quantized_model(paths, quantize_graph(plan), model.frozen)

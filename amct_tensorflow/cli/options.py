@@ -86,6 +86,15 @@ def add_json(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, with all there is to tell")
 
 
+def add_tables(parser: ArgumentParser) -> None:
+    """Adds the choice to store tables in int8."""
+    parser.add_argument(
+        "--weight_compress_only", action="store_true",
+        help="store tables, constants whose rows are looked up as those of an embedding, in int8 with a scale per row "
+        "(default: in float)",
+    )  # fmt: skip
+
+
 def add_workers(parser: ArgumentParser) -> None:
     """Adds who evaluates."""
     parser.add_argument(

@@ -20,6 +20,7 @@ from amct_tensorflow.model.loading.load import load_frozen
 from amct_tensorflow.model.model_file import check_not_fake_quantized, check_not_quantized, check_outputs, import_graph
 from amct_tensorflow.model.preparation.prepare import prepare
 from amct_tensorflow.model.preparation.prepared import PreparedGraph
+from amct_tensorflow.model.tables import Table, find_tables
 
 
 class FloatModel:
@@ -132,6 +133,11 @@ class FloatModel:
         """Its quantizable layers, in its order."""
         renamed = self._prepared.renamed
         return [replace(layer, written_as=renamed.get(PreparedName(layer.name))) for layer in find_layers(self.view)]
+
+    @cached_property
+    def tables(self) -> list[Table]:
+        """Its constants that are looked up, in its order."""
+        return find_tables(self.view, self.outputs)
 
     def fuse(
         self, unfused: Collection[LayerName] = (), balance: Mapping[LayerName, tuple[float, ...]] | None = None

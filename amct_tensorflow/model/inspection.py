@@ -16,6 +16,7 @@ from amct_tensorflow.model.fusion import FusedLayer
 from amct_tensorflow.model.layers import IN_LOOP, why_not_quantizable
 from amct_tensorflow.model.opened_functions import OpenGraph, open_functions
 from amct_tensorflow.model.outline import one_image_shapes
+from amct_tensorflow.model.tables import Table, find_tables
 from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.ops.multiply_accumulates import CARRIERS, multiply_accumulates
 from amct_tensorflow.ops.varying import varying_nodes
@@ -88,6 +89,7 @@ class Inspection:
         layers: its layers, in the order of the graph.
         float_scalings: BatchNorms and other scalings of channels that stay in float.
         unused: layers on which no output depends.
+        tables: constants that are looked up, and whether they can be stored in int8.
     """
 
     source: str | Path
@@ -96,6 +98,7 @@ class Inspection:
     layers: tuple[InspectedLayer, ...]
     float_scalings: tuple[FloatScaling, ...]
     unused: tuple[LayerName, ...]
+    tables: tuple[Table, ...] = ()
 
     @property
     def quantizable(self) -> list[LayerName]:
@@ -163,6 +166,9 @@ def inspect_model(model: FloatModel, unfused: Collection[LayerName] = ()) -> Ins
         layers=tuple(layer for layer in layers if layer.op_type in OP_TYPES or layer.multiply_accumulates != 0),
         float_scalings=tuple(find_float_scalings(graph, fused, names, unfused)),
         unused=tuple(name for name in fused.layers if name not in graph.names),
+        tables=tuple(
+            table for table in find_tables(graph.view, names, graph.inside) if graph.names.intersection(table.lookups)
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from amct_tensorflow.log import printable
 from amct_tensorflow.model.endpoints import Endpoint
 from amct_tensorflow.model.float_scalings import FloatScaling
 from amct_tensorflow.model.inspection import InspectedLayer, Inspection
+from amct_tensorflow.model.tables import Table
 from amct_tensorflow.ops import trait
 from amct_tensorflow.ops.affine import PerChannelAffine
 
@@ -77,6 +78,7 @@ def format_inspection(inspection: Inspection, width: int | None = None) -> str:
         format_table(_HEADER, rows, _NUMBERS, width) if rows else [],
         [_reason(inspection, number, reason) for number, reason in enumerate(reasons, 1)],
         list(_scalings(inspection)),
+        list(_tables(inspection)),
         [line for note in notes(inspection) for line in wrap(f"note: {note}", width or _WIDTH)],
         _sums(inspection),
     ]  # fmt: skip
@@ -134,6 +136,28 @@ def _scalings(inspection: Inspection) -> Iterator[str]:
         yield f"     {few(names)}"
 
 
+def _tables(inspection: Inspection) -> Iterator[str]:
+    if inspection.tables:
+        yield "tables, constants that are looked up:"
+    for table in inspection.tables:
+        yield f"  {table_sentence(table)}"
+
+
+def table_sentence(table: Table, *, compressed: bool = False) -> str:
+    """Returns a sentence about how a table is stored, or can be."""
+    size = f"Table {table.name!r}, {_shape(table.shape)} {table.dtype.name}, {_megabytes(table.float_bytes)}"
+    if table.reason is not None:
+        return f"{size}, stays in float: {table.reason}."
+    stored = _megabytes(table.int8_bytes)
+    if compressed:
+        return f"{size}, becomes int8 with a scale per row, {stored}."
+    return f"{size}, stays in float; with weight_compress_only it takes {stored}."
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.2f} MB"
+
+
 def _sums(inspection: Inspection) -> list[str]:
     if not inspection.layers:
         return ["No layer: nothing in the model multiplies and accumulates, or could be quantized."]
@@ -162,6 +186,7 @@ def dump_inspection(inspection: Inspection) -> str:
         "layers": [_layer(each) for each in inspection.layers],
         "float_scalings": [_scaling(each) for each in inspection.float_scalings],
         "unused_layers": list(inspection.unused),
+        "tables": [_table(each) for each in inspection.tables],
         "summary": {
             "layers": len(inspection.layers),
             "quantizable": len(inspection.quantizable),
@@ -199,3 +224,17 @@ def _layer(layer: InspectedLayer) -> dict[str, Any]:
 
 def _scaling(scaling: FloatScaling) -> dict[str, Any]:
     return {"name": scaling.name, "types": scaling.op_types, "reason": scaling.reason}
+
+
+def _table(table: Table) -> dict[str, Any]:
+    return {
+        "name": table.name,
+        "type": table.op_type,
+        "lookups": list(table.lookups),
+        "shape": table.shape,
+        "dtype": table.dtype.name,
+        "bytes": table.float_bytes,
+        "int8_bytes": table.int8_bytes,
+        "compressible": table.fits,
+        "reason": table.reason,
+    }

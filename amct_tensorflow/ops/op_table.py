@@ -21,6 +21,7 @@ from amct_tensorflow.ops.traits import (
     Call,
     Concatenation,
     ControlFlow,
+    Conversion,
     Convolution,
     DealsOut,
     Elementwise,
@@ -29,6 +30,7 @@ from amct_tensorflow.ops.traits import (
     Identity,
     IntegerKernel,
     Iterator,
+    Lookup,
     Moves,
     Observer,
     PerImage,
@@ -132,6 +134,12 @@ TABLE: dict[str, Row] = {
     "StridedSlice": (Moves(),),
     "Pad": (Moves(), Homogeneous(channels.pad)),
     "ConcatV2": (Concatenation(),),
+    # What looks parts up by index.
+    "Gather": (Lookup(),),
+    "GatherV2": (Lookup(axis_input=2),),
+    "GatherNd": (Lookup(by_coordinates=True),),
+    # What changes the type of values.
+    "Cast": (Conversion(),),
     # What looks at values.
     "Assert": (Observer.CHECK,),
     "CheckNumerics": (*_IDENTITY, Observer.CHECK),

@@ -53,6 +53,10 @@ class Concatenation:
     """Yields the values of all inputs but the last, which is an axis, side by side."""
 
 
+class Conversion:
+    """Yields its input in another type of numbers."""
+
+
 class Sum:
     """Adds two inputs."""
 
@@ -83,6 +87,19 @@ class DealsOut:
 
 class PutsTogether:
     """Puts phases together to an image again."""
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Looks up parts of its first input by the indices in its second.
+
+    Attributes:
+        axis_input: the input that says along which axis; None if it always is the first one.
+        by_coordinates: whether an index is a vector of coordinates, one per axis.
+    """
+
+    axis_input: int | None = None
+    by_coordinates: bool = False
 
 
 @dataclass(frozen=True)

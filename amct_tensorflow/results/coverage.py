@@ -4,20 +4,23 @@ from collections.abc import Collection, Iterator
 
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.inspection import Inspection
-from amct_tensorflow.model.inspection_output import plural
+from amct_tensorflow.model.inspection_output import plural, table_sentence
 
 _ENOUGH = 0.9
 _MOST_REASONS = 3
 _DISABLED = "the configuration leaves it in float"
 
 
-def log_coverage(inspection: Inspection, quantized: Collection[str], wide: Collection[str] = ()) -> None:
+def log_coverage(
+    inspection: Inspection, quantized: Collection[str], wide: Collection[str] = (), compressed: Collection[str] = ()
+) -> None:
     """Logs the layers for int8, and warns if they are, or may be, less than 90 % of the multiply-accumulates.
 
     Args:
         inspection: the model.
         quantized: names of the layers to quantize.
         wide: names of those of them whose activations have 16 bits.
+        compressed: names of the tables to store in int8.
     """
     share = inspection.share(quantized)
     count = sum(layer.name in quantized for layer in inspection.layers)
@@ -35,6 +38,8 @@ def log_coverage(inspection: Inspection, quantized: Collection[str], wide: Colle
         beginning = "Only" if share.value < _ENOUGH else "Perhaps only"
         reasons = "; ".join(_reasons(inspection, quantized))
         log_for("coverage").warning("%s %s will be in int8. In float: %s.", beginning, share, reasons)
+    for table in inspection.tables:
+        log_for("coverage").info("%s", table_sentence(table, compressed=table.name in compressed))
 
 
 def _reasons(inspection: Inspection, quantized: Collection[str]) -> Iterator[str]:

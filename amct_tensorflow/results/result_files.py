@@ -139,7 +139,7 @@ class ResultFiles:
         contents: dict[Path, str | bytes] = {
             self.model.model: result.quantized.model,
             self.model.node_map: dump_node_map(result.quantized),
-            self.record: dump_record(plan.factors, plan.fused.balance if plan.factors else {}),
+            self.record: dump_record(plan.factors, plan.fused.balance if plan.factors else {}, plan.tables),
             **dump_corrections(self.record, plan.factors, plan.corrections, plan.fused.layers),
             self.folder / FINAL_CONFIG_FILE: dump_config(config.with_enabled(result.saved.configuration)),
             self.folder / RANKING_FILE: dump_ranking(result.ranking),

@@ -37,7 +37,8 @@ def _check_calibration(model: FloatModel, config: QuantConfig, calibration: Cali
     check_record(calibration.factors, shapes, model.op_types, "of the earlier run")
     layers = set(config.enabled_layers()) - calibration.unquantizable.keys()
     if (
-        set(calibration.factors) != {*layers, *(tensor.key for tensor in config.tensor_quantize)}
+        calibration.tables != config.compressed_tables()
+        or set(calibration.factors) != {*layers, *(tensor.key for tensor in config.tensor_quantize)}
         or set(calibration.analyses) != layers
         or not all(correction.fits(fused.layers[name]) for name, correction in calibration.corrections.items())
         or (calibration.batches and len(calibration.batches) != config.batch_num)

@@ -75,7 +75,7 @@ class RollBack:
         self._execution = execution
 
     def judge(self, configuration: Configuration, title: str, *, simulated: bool = False) -> Trial:
-        """Evaluates a configuration, unless it is known; the one with all layers in float needs no evaluation.
+        """Evaluates a configuration, unless it is known; with all layers and tables in float, it needs no evaluation.
 
         Args:
             configuration: which layers to quantize.
@@ -86,7 +86,7 @@ class RollBack:
         known = self.trials.find(key)
         if known is not None and (known.simulated or not simulated):
             return known
-        is_float = not key and len(self.trials) > 0
+        is_float = not key and len(self.trials) > 0 and not self._plan.tables
         made = None if is_float else self._begun.pop(key, None) or self._make(configuration, simulated)
         if made is None:
             evaluation = self._original
@@ -103,7 +103,8 @@ class RollBack:
     def _make(self, configuration: Configuration, simulated: bool) -> _Made:
         """Makes the model of a configuration; see ``judge``."""
         quantized = quantize_graph(self._plan.restrict(configuration))
-        integers = None if simulated or self._execution is None else self._execution.model_of(quantized)
+        execution = self._execution if quantized_layers(configuration) and not simulated else None
+        integers = None if execution is None else execution.model_of(quantized)
         return _Made(quantized, integers or quantized.model, integers is not None)
 
     def search(self, strategy: CheckedStrategy, sensitivity: SensitivityBase) -> None:

@@ -26,7 +26,7 @@ from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.calibration.layer_analysis import LayerAnalysis
 from amct_tensorflow.quantize.calibration.observers import ActivationSummary
 from amct_tensorflow.quantize.record.factors import LayerCorrection
-from amct_tensorflow.quantize.record.record_file import dump_record, parse_balance, parse_record
+from amct_tensorflow.quantize.record.record_file import dump_record, parse_balance, parse_record, parse_tables
 from amct_tensorflow.search.evaluator import Evaluation, is_list_of_predictions
 from amct_tensorflow.search.run_key import RunKey, digest
 
@@ -177,7 +177,7 @@ class SearchState:
         for index, batch in enumerate(calibration.batches):
             arrays.update({f"batch {index} {tensor}": values for tensor, values in batch.items()})
         entry = _CalibrationEntry(
-            record=dump_record(calibration.factors, calibration.balance),
+            record=dump_record(calibration.factors, calibration.balance, calibration.tables),
             layers={name: (repr(float(one.similarity)), one.multiply_accumulates) for name, one in analyses.items()},
             noise={name: (one.noise, one.uncorrected_noise) for name, one in analyses.items()},
             ranges={name: (float(one.lowest), float(one.highest)) for name, one in summaries.items()},
@@ -303,8 +303,9 @@ def _read_calibration(folder: Path, entry: _CalibrationEntry) -> CalibrationResu
     # The run that is resumed has the same outputs, so that its layers have the same names.
     factors = {LayerName(key): each for key, each in parse_record(entry.record, source).items()}
     balance = {LayerName(key): each for key, each in parse_balance(entry.record, source).items()}
+    tables = tuple(map(LayerName, parse_tables(entry.record, source)))
     return CalibrationResult(
-        factors, corrections, analyses, batches, balance, summaries, entry.images, dict(entry.obstacles)
+        factors, corrections, analyses, batches, balance, summaries, entry.images, dict(entry.obstacles), tables
     )
 
 

@@ -54,6 +54,7 @@ class CalibrationResult:
         images: number of calibration images, which is the length of the fed tensors along their first axis; None if no
             search follows, or if the fed tensors differ in it.
         unquantizable: per layer that stays in float because no factors serve it, why.
+        tables: the tables that are stored in int8, by their names.
     """
 
     factors: dict[LayerName, LayerFactors]
@@ -64,10 +65,11 @@ class CalibrationResult:
     summaries: Mapping[LayerName, ActivationSummary] = field(default_factory=dict)
     images: int | None = None
     unquantizable: Mapping[LayerName, str] = field(default_factory=dict)
+    tables: tuple[LayerName, ...] = ()
 
     def plan(self, fused: FusedGraph, outputs: Sequence[str]) -> QuantizationPlan:
         """Returns the plan that quantizes a model, fused as it was calibrated."""
-        return QuantizationPlan(fused, self.factors, self.corrections, outputs)
+        return QuantizationPlan(fused, self.factors, self.corrections, outputs, self.tables)
 
 
 class Calibrator:
@@ -230,6 +232,7 @@ class Calibrator:
             balance=self.fused.balance,
             summaries=summaries,
             unquantizable=unquantizable,
+            tables=self._config.compressed_tables(),
         )
 
     def _layer_factors(

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from amct_tensorflow.errors import ConfigValueError
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.model.layers import LayerSpec
+from amct_tensorflow.model.tables import Table
 from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.quantize.config.schema import GLOBAL_KEYS, ActivationConfig, LayerConfig, QuantConfig, WeightConfig
 from amct_tensorflow.quantize.config.validate import check_names
@@ -22,6 +24,8 @@ def default_config(
     skip_layers: Sequence[str] = (),
     batch_num: int = 1,
     activation_offset: bool = True,
+    tables: Sequence[Table] = (),
+    compress: bool = False,
 ) -> QuantConfig:
     """Returns the default configuration of a graph.
 
@@ -31,6 +35,8 @@ def default_config(
         skip_layers: layers to keep in float; they stay listed.
         batch_num: number of calibration batches.
         activation_offset: whether activations get a zero point.
+        tables: its constants that are looked up.
+        compress: whether those that can be are stored in int8.
 
     Raises:
         ConfigValueError: a name in ``skip_layers`` is wrong, or no layer is left to quantize.
@@ -44,9 +50,16 @@ def default_config(
         },
         batch_num=batch_num,
         activation_offset=activation_offset,
+        tables=default_tables(tables, compressed=compress),
     )
     check_some_enabled(config)
     return config
+
+
+def default_tables(tables: Sequence[Table], *, compressed: bool = False) -> dict[LayerName, bool]:
+    """Returns the tables that can be stored in int8, sorted by name; one named like a key of config.json cannot."""
+    names = sorted(table.name for table in tables if table.fits and table.name not in GLOBAL_KEYS)
+    return dict.fromkeys(names, compressed)
 
 
 def check_layers(layers: Sequence[LayerSpec]) -> None:

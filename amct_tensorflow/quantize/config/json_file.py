@@ -10,11 +10,13 @@ from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.io.files import read_text, write_atomically
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.layers import LayerSpec
+from amct_tensorflow.model.tables import Table, table_names
 from amct_tensorflow.quantize.algorithms import ACTIVATION_ALGORITHMS, DEFAULT_ALGORITHM
 from amct_tensorflow.quantize.algorithms.activation_algorithm import ActivationAlgorithm
 from amct_tensorflow.quantize.algorithms.activation_factors import ACTIVATION_BITS, INT8_BITS
-from amct_tensorflow.quantize.config.defaults import check_layers, default_layer
+from amct_tensorflow.quantize.config.defaults import check_layers, default_layer, default_tables
 from amct_tensorflow.quantize.config.schema import (
+    COMPRESS_ONLY,
     FORCE_FP16_QUANT,
     GLOBAL_KEYS,
     SECOND_MOMENTS,
@@ -31,6 +33,7 @@ from amct_tensorflow.quantize.config.validate import (
     check_batch_num,
     check_bits,
     check_can_be_balanced,
+    check_can_be_compressed,
     check_names,
     check_strength,
     check_tensor,
@@ -39,13 +42,16 @@ from amct_tensorflow.quantize.config.validate import (
 _STRENGTH = "dmq_balancer_param"
 
 
-def read_config(path: str | Path, layers: Sequence[LayerSpec], op_types: Mapping[str, str]) -> QuantConfig:
+def read_config(
+    path: str | Path, layers: Sequence[LayerSpec], op_types: Mapping[str, str], tables: Sequence[Table] = ()
+) -> QuantConfig:
     """Reads a configuration and checks it against a graph.
 
     Args:
         path: JSON file.
         layers: quantizable layers of the graph.
         op_types: op type of every node, by name.
+        tables: constants of the graph that are looked up.
 
     Raises:
         ConfigValueError: the file cannot be read, or names or holds something wrong.
@@ -53,10 +59,12 @@ def read_config(path: str | Path, layers: Sequence[LayerSpec], op_types: Mapping
         ConfigEmptyError: no layer is enabled.
     """
     text = read_text(path, f"Configuration {path}", ConfigValueError, "Write one with create_quant_config.")
-    return parse_config(text, str(path), layers, op_types)
+    return parse_config(text, str(path), layers, op_types, tables)
 
 
-def parse_config(text: str, source: str, layers: Sequence[LayerSpec], op_types: Mapping[str, str]) -> QuantConfig:
+def parse_config(
+    text: str, source: str, layers: Sequence[LayerSpec], op_types: Mapping[str, str], tables: Sequence[Table] = ()
+) -> QuantConfig:
     """Parses the text of a configuration; ``source`` names the file in messages. See ``read_config``."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -76,10 +84,12 @@ def parse_config(text: str, source: str, layers: Sequence[LayerSpec], op_types: 
     except ValueError as error:
         raise ConfigValueError(f"{source} holds a number that cannot be read: {error}. Correct it.") from error
     check_layers(layers)
-    return _whole(Section(content, source), {layer.name: layer for layer in layers}, op_types)
+    return _whole(Section(content, source), {layer.name: layer for layer in layers}, op_types, tables)
 
 
-def _whole(section: Section, layers: dict[LayerName, LayerSpec], op_types: Mapping[str, str]) -> QuantConfig:
+def _whole(
+    section: Section, layers: dict[LayerName, LayerSpec], op_types: Mapping[str, str], tables: Sequence[Table]
+) -> QuantConfig:
     version = section.integer("version", 1)
     if version != 1:
         raise ConfigValueError(f"{section.where}: version is {version}; only 1 is supported.")
@@ -107,6 +117,7 @@ def _whole(section: Section, layers: dict[LayerName, LayerSpec], op_types: Mappi
         range_refinement=section.boolean("range_refinement", True),
         input_balancing=section.boolean("input_balancing", True),
         layers={name: _layer_or_default(section, layers[name], activation_offset) for name in sorted(layers)},
+        tables=_tables(section, tables),
     )
     for key in section.unused():
         reason = (
@@ -118,6 +129,26 @@ def _whole(section: Section, layers: dict[LayerName, LayerSpec], op_types: Mappi
     if config.joint_quant:
         log_for("config").warning("%s: joint_quant has no effect; layers are quantized one by one.", section.where)
     return config
+
+
+def _tables(section: Section, tables: Sequence[Table]) -> dict[LayerName, bool]:
+    """Reads the entries of tables, each under any of its names; a table without an entry stays in float."""
+    found = default_tables(tables)
+    said: dict[str, str] = {}
+    for name, table in table_names(tables).items():
+        if name in GLOBAL_KEYS or not section.has(name):
+            continue
+        entry = section.section(name)
+        found[table.name] = entry.boolean(COMPRESS_ONLY, False)
+        entry.refuse_unused()
+        if found[table.name]:
+            check_can_be_compressed(table, name, section.where)
+        if table.name in said:
+            raise ConfigValueError(
+                f"{section.where}: {said[table.name]!r} and {name!r} look up the same table. Delete one of them."
+            )
+        said[table.name] = name
+    return {name: found[name] for name in sorted(found) if name in default_tables(tables)}
 
 
 def _tensors(section: Section, op_types: Mapping[str, str], activation_offset: bool) -> tuple[TensorQuantize, ...]:
@@ -241,8 +272,9 @@ def dump_config(config: QuantConfig) -> str:
     }
     if config.fakequant_precision_mode is None:
         del content["fakequant_precision_mode"]
-    for name in sorted(config.layers):
-        content[name] = _layer_content(config.layers[name])
+    entries: dict[str, Any] = {name: _layer_content(layer) for name, layer in config.layers.items()}
+    entries.update({name: {COMPRESS_ONLY: compressed} for name, compressed in config.tables.items()})
+    content.update({name: entries[name] for name in sorted(entries)})
     return json.dumps(content, indent=4, separators=(",", ":"), allow_nan=False)
 
 

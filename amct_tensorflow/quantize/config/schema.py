@@ -9,6 +9,7 @@ from amct_tensorflow.quantize.algorithms.activation_algorithm import ActivationA
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, INT16_BITS
 
 FORCE_FP16_QUANT = "FORCE_FP16_QUANT"
+COMPRESS_ONLY = "weight_compress_only"
 GLOBAL_KEYS = (
     "version",
     "batch_num",
@@ -79,6 +80,8 @@ class TensorQuantize:
 class QuantConfig:
     """A whole configuration; ``layers`` holds every quantizable layer, sorted by name.
 
+    ``tables`` holds every table that can be stored in int8, by the first node that looks it up, and whether it is.
+
     ``bias_correction``, ``weight_rounding``, ``range_refinement`` and ``input_balancing`` are extensions of the
     original format.
     """
@@ -96,6 +99,7 @@ class QuantConfig:
     range_refinement: bool = True
     input_balancing: bool = True
     version: int = 1
+    tables: Mapping[LayerName, bool] = field(default_factory=dict)
 
     def enabled_layers(self) -> list[LayerName]:
         """Returns the names of the layers to quantize."""
@@ -104,6 +108,10 @@ class QuantConfig:
     def wide_layers(self) -> list[LayerName]:
         """Returns the names of the layers to quantize whose activations have 16 bits."""
         return [name for name in self.enabled_layers() if self.layers[name].activation.num_bits != INT8_BITS]
+
+    def compressed_tables(self) -> tuple[LayerName, ...]:
+        """Returns the names of the tables to store in int8."""
+        return tuple(name for name, compressed in self.tables.items() if compressed)
 
     def unfused_layers(self) -> list[LayerName]:
         """Returns the names of the layers to quantize behind which a BatchNorm is kept."""

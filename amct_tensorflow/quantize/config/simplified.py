@@ -14,7 +14,9 @@ from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.io.files import read_text
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.layers import LayerSpec
-from amct_tensorflow.ops import OP_TYPES
+from amct_tensorflow.model.tables import Table, table_names
+from amct_tensorflow.ops import OP_TYPES, has, op_types_with
+from amct_tensorflow.ops.traits import Lookup
 from amct_tensorflow.quantize.algorithms import ACTIVATION_ALGORITHMS, DEFAULT_ALGORITHM
 from amct_tensorflow.quantize.algorithms.activation_algorithm import Parameter
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
@@ -36,6 +38,7 @@ from amct_tensorflow.quantize.config.simplified_message import (
     new_config,
     parameter_fields,
 )
+from amct_tensorflow.quantize.config.simplified_tables import TableChoices
 from amct_tensorflow.quantize.config.validate import (
     check_algorithm,
     check_batch_num,
@@ -58,22 +61,27 @@ class _Chosen(NamedTuple):
     is_common: bool
 
 
-def read_simplified(path: str | Path, layers: Sequence[LayerSpec], op_types: Mapping[str, str]) -> QuantConfig:
+def read_simplified(
+    path: str | Path, layers: Sequence[LayerSpec], op_types: Mapping[str, str], tables: Sequence[Table] = ()
+) -> QuantConfig:
     """Reads a simplified configuration and fills in the defaults of every layer.
 
     Args:
         path: text-format protobuf file.
         layers: quantizable layers of the graph.
         op_types: op type of every node, by name.
+        tables: constants of the graph that are looked up.
 
     Raises:
         ConfigValueError: the file cannot be read, or names or holds something wrong.
     """
     text = read_text(path, str(path), ConfigValueError, "Give a simplified configuration (.cfg).")
-    return parse_simplified(text, str(path), layers, op_types)
+    return parse_simplified(text, str(path), layers, op_types, tables)
 
 
-def parse_simplified(text: str, source: str, layers: Sequence[LayerSpec], op_types: Mapping[str, str]) -> QuantConfig:
+def parse_simplified(
+    text: str, source: str, layers: Sequence[LayerSpec], op_types: Mapping[str, str], tables: Sequence[Table] = ()
+) -> QuantConfig:
     """Parses the text of a simplified configuration; ``source`` names the file in messages."""
     message = new_config()
     try:
@@ -84,19 +92,35 @@ def parse_simplified(text: str, source: str, layers: Sequence[LayerSpec], op_typ
         missing = ", ".join(message.FindInitializationErrors())
         raise ConfigValueError(f"{source} lacks {missing}. Add it.")
     check_layers(layers)
-    return _Resolver(message, source, layers, op_types).resolve()
+    return _Resolver(message, source, layers, op_types, tables).resolve()
 
 
 class _Resolver:
     """Works out what a message means for each layer of a graph."""
 
-    def __init__(self, message: Any, source: str, layers: Sequence[LayerSpec], op_types: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        message: Any,
+        source: str,
+        layers: Sequence[LayerSpec],
+        op_types: Mapping[str, str],
+        tables: Sequence[Table],
+    ) -> None:
         self._message = message
         self._source = source
         self._layers = {layer.name: layer for layer in sorted(layers, key=lambda layer: layer.name)}
         self._op_types = op_types
-        self._by_layer = self._overrides("override_layer_configs", "layer_name")
-        self._by_type = self._overrides("override_layer_types", "layer_type")
+        by_layer = self._overrides("override_layer_configs", "layer_name")
+        by_type = self._overrides("override_layer_types", "layer_type")
+        known = table_names(tables)
+        self._tables = TableChoices(
+            source,
+            tables,
+            message.common_config,
+            {name: by_layer.pop(name) for name in [*by_layer] if name in known},
+            {op: by_type.pop(op) for op in [*by_type] if has(op, Lookup)},
+        )
+        self._by_layer, self._by_type = by_layer, by_type
 
     def resolve(self) -> QuantConfig:
         """Returns the whole configuration."""
@@ -125,6 +149,7 @@ class _Resolver:
                 name: self._layer(layer, name not in skipped and layer.op_type not in skipped_types)
                 for name, layer in self._layers.items()
             },
+            tables=self._tables.resolve(),
         )
         if not config.tensor_quantize:
             check_some_enabled(config)
@@ -150,6 +175,11 @@ class _Resolver:
                 raise ConfigValueError(f"{each.where}: nuq_quantize {_NUQ}")
             self._activation(each)
             _given_strength(each)
+            if each.message.weight_compress_only and each.message is not message.common_config:
+                raise ConfigValueError(
+                    f"{each.where}: weight_compress_only must be false for layers, whose weights and activations are "
+                    f"quantized together; it is for tables, which {' and '.join(op_types_with(Lookup))} look up."
+                )
 
     def _tell_what_has_no_effect(self) -> None:
         log, message = log_for("config"), self._message

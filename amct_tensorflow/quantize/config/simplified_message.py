@@ -51,6 +51,7 @@ _CONFIG = {
         "arq_quantize": (13, "optional ARQuantize"),
         "nuq_quantize": (14, "optional NUQuantize"),
         "dmq_balancer": (200, "optional DMQBalancer"),
+        "weight_compress_only": (300, "optional bool"),
     },
     "ARQuantize": {"channel_wise": (1, "optional bool")},
     "NUQuantize": {"num_steps": (1, "optional uint32"), "num_of_iteration": (2, "optional uint32")},

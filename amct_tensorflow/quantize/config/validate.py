@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from amct_tensorflow.errors import ConfigValueError
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.model.layers import LayerSpec, layer_names
+from amct_tensorflow.model.tables import Table
 from amct_tensorflow.ops import op_types_with, trait
 from amct_tensorflow.ops.traits import QuantizableInputs
 from amct_tensorflow.quantize.algorithms.activation_algorithm import ActivationAlgorithm
@@ -86,6 +87,19 @@ def check_can_be_balanced(layer: LayerSpec, where: str) -> None:
     """
     if not layer.op.has_weights:
         raise ConfigValueError(f"{where}: {layer.op_type} cannot be balanced, since it has no weights. Delete it.")
+
+
+def check_can_be_compressed(table: Table, name: str, where: str) -> None:
+    """Checks that a table can be stored in int8.
+
+    Raises:
+        ConfigValueError: it cannot.
+    """
+    if table.reason is not None:
+        raise ConfigValueError(
+            f"{where}: the table that {name!r} looks up cannot be stored in int8: {table.reason}. Delete "
+            "weight_compress_only."
+        )
 
 
 def check_names(

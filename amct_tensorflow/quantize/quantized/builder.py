@@ -28,6 +28,7 @@ from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import Shape, full_tensor_name, node_scope, parse_tensor_name
 from amct_tensorflow.model.fusion import FusedLayer
+from amct_tensorflow.model.tables import find_tables
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
 from amct_tensorflow.quantize.quantized import ascend_ops
 from amct_tensorflow.quantize.quantized.absorbed_activations import absorb_activations
@@ -39,7 +40,9 @@ from amct_tensorflow.quantize.quantized.quantization_plan import (
     quantize_bias,
 )
 from amct_tensorflow.quantize.quantized.quantized_layer import INSIDE_OUTPUT
+from amct_tensorflow.quantize.quantized.table_nodes import compress_table
 from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
+from amct_tensorflow.quantize.record.record_file import check_tables
 
 # Scope under which the nodes of local_quantized_graph() expect the float graph.
 FLOAT_SCOPE = "float"
@@ -86,6 +89,7 @@ def quantize_graph(plan: QuantizationPlan) -> QuantizedGraph:
     dequantized = {
         plan.fused.tail_of(name): builder.quantize(layer) for name, layer in layers.items() if name in plan.factors
     }
+    builder.compress_tables()
     for key in sorted(plan.factors.keys() - layers.keys()):  # sets of names have no order that lasts
         builder.quantize_input(key, plan.factors[key])
     return builder.finish(dequantized)
@@ -153,6 +157,16 @@ class _Builder:
     def _bits(self) -> set[int]:
         """The bits of its quantizers."""
         return {factors.num_bits for factors in self._plan.factors.values()}
+
+    def compress_tables(self) -> None:
+        """Stores the tables of the plan in int8.
+
+        Raises:
+            RecordError: one is no table, or cannot be stored so.
+        """
+        view = self._plan.fused.view
+        for table in check_tables(self._plan.tables, find_tables(view, self._plan.outputs), "of the plan").values():
+            compress_table(self._editor, view, table, self._insert)
 
     def quantize_input(self, key: str, factors: LayerFactors) -> None:
         """Quantizes and dequantizes an input of an op that is no layer (tensor_quantize).

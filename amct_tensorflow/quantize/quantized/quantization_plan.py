@@ -26,12 +26,14 @@ class QuantizationPlan:
         factors: per layer to quantize, its factors; per ``op:input`` of another op, those of that input.
         corrections: per layer, its corrections; layers without any are left out.
         outputs: requested operators; they keep their names and, up to quantization error, their values.
+        tables: the tables that are stored in int8, by their names.
     """
 
     fused: FusedGraph
     factors: Mapping[LayerName, LayerFactors]
     corrections: Mapping[LayerName, LayerCorrection]
     outputs: Sequence[str]
+    tables: Collection[LayerName] = ()
 
     def restrict(self, configuration: Mapping[str, bool]) -> "QuantizationPlan":
         """Returns the plan without the layers that a configuration rolls back to float."""

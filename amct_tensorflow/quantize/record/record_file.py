@@ -13,6 +13,7 @@ from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph.names import LayerName, RecordKey
 from amct_tensorflow.io.files import read_text, write_atomically
 from amct_tensorflow.io.text_messages import message_class
+from amct_tensorflow.model.tables import Table, table_names
 from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.quantize.algorithms.activation_factors import ACTIVATION_BITS, INT8_BITS, type_name
 from amct_tensorflow.quantize.algorithms.scales import LARGEST_SCALE, SMALLEST_SCALE
@@ -63,6 +64,15 @@ def read_balance(path: str | Path) -> dict[RecordKey, tuple[float, ...]]:
     return parse_balance(_text(path), str(path))
 
 
+def read_tables(path: str | Path) -> list[RecordKey]:
+    """Reads the names of the tables that a record has in int8.
+
+    Raises:
+        RecordError: it is missing or malformed.
+    """
+    return parse_tables(_text(path), str(path))
+
+
 def is_pending(path: str | Path) -> bool:
     """Tells whether a record says how a model is to be balanced, and no more: what ``quantize_preprocess`` leaves."""
     if not Path(path).is_file():
@@ -88,7 +98,8 @@ def parse_record(text: str, source: str) -> dict[RecordKey, LayerFactors]:
     Raises:
         RecordError: the text is empty, malformed, or holds a value out of range.
     """
-    entries = [entry for entry in _parse(text, source).record if not _only_balances(entry.value)]
+    whole = _parse(text, source).record
+    entries = [entry for entry in whole if not (_only_balances(entry.value) or _only_compresses(entry.value))]
     if not entries:
         raise RecordError(
             f"Record {source} holds no layer: the calibration has not run to its end. Run batch_num batches through "
@@ -116,6 +127,15 @@ def parse_balance(text: str, source: str) -> dict[RecordKey, tuple[float, ...]]:
     return {key: values for key, values in factors.items() if values}
 
 
+def parse_tables(text: str, source: str) -> list[RecordKey]:
+    """Parses the names of the tables that a record has in int8; their integers follow from the float model.
+
+    Raises:
+        RecordError: the text is malformed.
+    """
+    return [RecordKey(entry.key) for entry in _parse(text, source).record if _only_compresses(entry.value)]
+
+
 @lru_cache(maxsize=1)  # factors and balance of one record are asked for one after the other, and parsing is slow
 def _parse(text: str, source: str) -> Any:
     message = ScaleOffsetRecord()
@@ -134,20 +154,29 @@ def _only_balances(value: Any) -> bool:
     )
 
 
+def _only_compresses(value: Any) -> bool:
+    """Tells whether an entry is that of a table: it has the type of its weights, and no factors."""
+    return bool(value.wts_type == "INT8") and {field.name for field, _ in value.ListFields()} == {"wts_type"}
+
+
 def dump_record(
-    factors: Mapping[LayerName, LayerFactors], balance: Mapping[LayerName, tuple[float, ...]] | None = None
+    factors: Mapping[LayerName, LayerFactors],
+    balance: Mapping[LayerName, tuple[float, ...]] | None = None,
+    tables: Iterable[LayerName] = (),
 ) -> str:
     """Returns a record as text.
 
     Args:
         factors: per layer, its factors; layers stand in this order.
         balance: per layer whose input was divided by factors, those factors; layers without others stand at the end.
+        tables: the tables that are stored in int8; they stand behind all layers.
     """
     balanced = balance or {}
     entries = [
         _dump_entry(key, _dump_factors(layer), balanced.get(key, ()), layer.num_bits) for key, layer in factors.items()
     ]
     entries += [_dump_entry(key, [], values) for key, values in balanced.items() if key not in factors]
+    entries += [_dump_entry(key, ['wts_type: "INT8"'], ()) for key in tables]
     return "".join(entries)
 
 
@@ -180,6 +209,7 @@ def write_record(
     path: str | Path,
     factors: Mapping[LayerName, LayerFactors],
     balance: Mapping[LayerName, tuple[float, ...]] | None = None,
+    tables: Iterable[LayerName] = (),
     *,
     announce: bool = True,
 ) -> None:
@@ -188,7 +218,7 @@ def write_record(
     Raises:
         OutputError: it cannot be written.
     """
-    write_atomically(path, dump_record(factors, balance), announce=announce)
+    write_atomically(path, dump_record(factors, balance, tables), announce=announce)
 
 
 def check_record(
@@ -224,6 +254,28 @@ def check_record(
                 raise _error(source, key, f"scale_w is undesirable for {op_type}, which has no weights. Remove it")
         elif count not in (1, channels):
             raise _error(source, key, f"scale_w has {count} values; the layer needs 1 or {channels}")
+
+
+def check_tables(names: Iterable[str], tables: Sequence[Table], source: str) -> dict[str, Table]:
+    """Returns the tables that a record names, by the names that it uses.
+
+    Args:
+        names: their names, each that of a node that looks the table up.
+        tables: the constants of the model that are looked up.
+        source: name of the record file, for messages.
+
+    Raises:
+        RecordError: one is not in the model, or cannot be stored in int8.
+    """
+    known = table_names(tables)
+    found: dict[str, Table] = {}
+    for name in names:
+        table = known.get(name)
+        if table is None or table.reason is not None:
+            reason = "looks no table up in the model" if table is None else f"cannot be stored in int8: {table.reason}"
+            raise RecordError(f"Record {source}: {name!r} {reason}. Use the record that was made for this model.")
+        found[name] = table
+    return found
 
 
 def _layer_factors(entry: Any, source: str) -> LayerFactors:

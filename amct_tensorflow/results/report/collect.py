@@ -23,6 +23,7 @@ from amct_tensorflow.results.report.document import (
     Ranking,
     Report,
     Size,
+    Table,
 )
 from amct_tensorflow.results.report.layer_rows import activation_of, describe_layers
 from amct_tensorflow.results.report.reproduction import describe_reproduction
@@ -81,6 +82,12 @@ def collect_report(run: FinishedRun) -> Report:
         size=_size(run),
         reproduction=describe_reproduction(
             run.original, run.config, run.key, run.asked, run.model_file, result.quantized.model, calibration.images
+        ),
+        tables=tuple(
+            Table(
+                each.name, each.shape, each.float_bytes, each.int8_bytes, each.name in result.plan.tables, each.reason
+            )
+            for each in run.inspection.tables
         ),
     )
 

@@ -187,6 +187,27 @@ class FloatScaling:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A constant whose rows are looked up, as those of an embedding.
+
+    Attributes:
+        name: the first node that looks it up.
+        shape: its shape.
+        float_bytes: how many bytes it takes in the original model.
+        int8_bytes: how many it takes in int8, with a scale per row.
+        int8: whether the saved model has it in int8.
+        reason: why it cannot be; None if it can.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    float_bytes: int
+    int8_bytes: int
+    int8: bool
+    reason: str | None
+
+
+@dataclass(frozen=True)
 class ChangedImage:
     """An image whose prediction differs between the original and the saved model.
 
@@ -343,6 +364,7 @@ class Report:
         size: size and multiply-accumulates before and after.
         reproduction: how to come to the same result.
         exports: what was exported later on.
+        tables: its constants whose rows are looked up.
     """
 
     version: int
@@ -357,6 +379,7 @@ class Report:
     size: Size
     reproduction: Reproduction
     exports: tuple[Export, ...] = ()
+    tables: tuple[Table, ...] = ()
 
     @property
     def in_float(self) -> list[Layer]:

@@ -21,7 +21,7 @@ CONV, DEPTHWISE, FC, POOL = (
 )
 LAYERS = [CONV, DEPTHWISE, FC, POOL]
 OPS = {layer.name: layer.op_type for layer in LAYERS} | {"add": "AddV2", "sum": "AddV2", "relu": "Relu"}
-OURS = {"bias_correction", "weight_rounding", "range_refinement", "input_balancing"}
+OURS = {"bias_correction", "weight_rounding", "range_refinement", "input_balancing", "weight_compress_only"}
 
 
 def read(text):
