@@ -96,6 +96,7 @@ def test_keys_of_the_configuration(workdir):
     def make():
         x = tf1.placeholder(tf.float32, [None, 4, 4, 3], name="x")
         tf.matmul(tf.reshape(tf.nn.conv2d(x, normal((3, 3, 3, 2)), 1, "SAME"), [-1, 32]), normal((32, 2)))
+        tf.gather(normal((500, 8)), tf1.placeholder(tf.int32, [None], name="ids"))
 
     graph = tf.Graph()
     with graph.as_default():

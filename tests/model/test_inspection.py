@@ -437,6 +437,7 @@ def test_json_is_as_the_page_says():
     def make():
         small_net()
         tf.nn.relu(batch_norm(tf.nn.relu(placeholder(None, 5, 5, 2, name="other")), 2, "bn"), name="out")
+        tf.gather(normal((500, 16)), tf1.placeholder(tf.int32, [None], name="ids"), name="words")
 
     document = json.loads(dump_inspection(inspect(make)))
     page = (ROOT / "docs" / "file_formats.md").read_text().split("## inspect --json\n")[1].split("\n## ")[0]
@@ -462,5 +463,5 @@ def test_json_is_as_the_page_says():
         "quantizable": True,
         "reason": None,
     }
-    assert document["float_scalings"][0]["name"] == "bn"
+    assert document["float_scalings"][0]["name"] == "bn" and document["tables"][0]["name"] == "words"
     assert document["summary"]["int8_share"] == 1 and document["summary"]["quantizable"] == 5
