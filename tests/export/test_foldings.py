@@ -165,3 +165,29 @@ def test_layers_whose_steps_xnnpack_refuses_compute_in_float():
         interpreter = tf.lite.Interpreter(model_content=model.content)
         interpreter.allocate_tensors()  # XNNPACK takes the file
     assert model.in_float["dense2"].startswith("a step of its sums is 300 steps of its output; XNNPACK takes less")
+
+
+@pytest.mark.parametrize("scale", [tf.multiply, tf.divide])
+def test_a_scale_behind_a_dense_layer_leaves_its_weights_alone(scale):
+    """As of the queries of attention: the converter would fold it into the weights, whose integers are ours."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 5, 8], name="x")
+        y = tf.reshape(tf.matmul(x, normal((8, 6), 1)) + normal((6,), 2), [-1, 5, 2, 3])
+        y = scale(y, np.float32(0.35))
+        tf.tanh(tf.matmul(y, y, transpose_b=True), name="out")
+
+    plan, found, check = exported(make, normal((16, 5, 8), 9))
+    assert len(plan.layers) == 1
+    assert not found.in_float
+    assert check.exported.divergence < 1e-4  # with integers that were rounded again, without -128
+
+
+def test_a_batch_of_another_length_is_refused():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, None, 8], name="x")
+        tf.tanh(tf.matmul(x, normal((8, 6), 1)), name="out")
+
+    _, found, _ = exported(make, normal((4, 5, 8), 9))
+    with pytest.raises(ExportError, match=r"\[1, 5, 8\] at a time, .* not \[4, 3, 8\]\. Give batches of one size"):
+        found.runtime.run({"x": normal((4, 3, 8), 9)})

@@ -33,6 +33,23 @@ def test_erfc_is_written_by_erf():
     np.testing.assert_allclose(session.run(None, {"x:0": x})[0], [[1, 0.157299, 1.842701, 0, 2]], atol=1e-6)
 
 
+def test_lengths_of_a_reshape_are_those_of_its_own_data():
+    """A dense layer of three axes, as Keras 2 writes it, and then the heads of attention: two Reshapes in a row."""
+
+    def split(x):
+        y = tf.tensordot(x, tf.constant(normal((5, 6), 1)), [[2], [0]])
+        return tf.reshape(y, [tf.shape(y)[0], tf.shape(y)[1], 2, 3])
+
+    def make():
+        tf.identity(split(tf1.placeholder(tf.float32, [None, None, 5], name="x")), name="out")
+
+    model = convert_to_onnx(build(make), ["x"], ["out"])
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for shape in ((2, 3, 5), (4, 1, 5)):
+        x = normal(shape, 2)
+        np.testing.assert_allclose(session.run(None, {"x:0": x})[0], split(x), atol=1e-5)
+
+
 @pytest.mark.parametrize("op", [tf.math.lgamma, tf.math.special.bessel_j0])
 def test_an_op_that_stays_in_is_refused(op):
     with pytest.raises(ExportError, match=r"tf2onnx does not know the op (Lgamma|BesselJ0) of '\w+"):

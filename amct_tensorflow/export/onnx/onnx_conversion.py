@@ -32,7 +32,7 @@ def convert_to_onnx(graph_def: GraphDef, inputs: Sequence[str], outputs: Sequenc
     library("onnx", "onnx")
     with refusals("tf2onnx", "convert"):
         model, _ = library("tf2onnx", "onnx").convert.from_graph_def(
-            _in_known_ops(graph_def),
+            _with_single_reshapes(_in_known_ops(graph_def)),
             input_names=[f"{name}:0" for name in inputs],
             output_names=[f"{name}:0" for name in outputs],
             opset=_OPSET,
@@ -54,6 +54,30 @@ def _in_known_ops(graph_def: GraphDef) -> GraphDef:
         erf = editor.add(make_node(editor.unique_name(f"{name}/erf"), "Erf", list(node.input), T=dtype), like=name)
         editor.replace_node(make_node(name, "Sub", [one, erf], T=dtype))
     return editor.graph_def()
+
+
+def _with_single_reshapes(graph_def: GraphDef) -> GraphDef:
+    """Returns a graph in which no Reshape to a computed shape reads another Reshape.
+
+    tf2onnx writes a length that is computed from that of the data as 0, for "as the data has it". Then it leaves out
+    the first of two Reshapes, and the 0 means a length of other data. So the first is left out here, before it does.
+    """
+    editor = GraphEditor(GraphView(graph_def))
+    view = GraphView(graph_def)
+    for name in editor.names_of("Reshape"):
+        data, shape = view.nodes[name].input[:2]
+        source = _behind_identities(view, data)
+        if view.constant(shape) is None and view.producer(source).op == "Reshape":
+            while view.producer(source).op == "Reshape":
+                source = _behind_identities(view, view.producer(source).input[0])
+            editor.replace_input(name, 0, source)
+    return editor.graph_def()
+
+
+def _behind_identities(view: GraphView, tensor: str) -> str:
+    while view.producer(tensor).op == "Identity":
+        tensor = view.producer(tensor).input[0]
+    return tensor
 
 
 def _check_ops(model: Any) -> None:

@@ -6,6 +6,7 @@ Activations are uint8 with a zero point of ``offset + 128``, which says the same
 uint8 by int8. Weights have a scale per output channel, wherever ours have. Whatever is no layer stays in float.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 _POOLS = ("AveragePool", "GlobalAveragePool")
 # Runtimes have int8 kernels of these that yield float.
 _FLOAT_OUTPUT = ("MatMul", "Gemm")
+_SAME_WEIGHTS = "another layer has the same weights"
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,10 @@ class _Writer:
             if len(candidates) == 1:
                 found[name] = candidates[0]
             else:
-                missing[name] = "another layer has the same weights" if candidates else "the converter has changed it"
-        return found, missing
+                missing[name] = _SAME_WEIGHTS if candidates else "the converter has changed it"
+        claims = Counter(map(id, found.values()))  # the converter makes one node of those that read the same, too
+        shared = {name: _SAME_WEIGHTS for name, node in found.items() if claims[id(node)] > 1}
+        return found, missing | shared
 
     def _quantized(self, tensor: str, grid: ActivationFactors) -> str:
         """Returns a tensor on a grid; those who ask for the same get the same."""

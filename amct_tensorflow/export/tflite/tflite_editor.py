@@ -68,8 +68,22 @@ class TfliteEditor:
         other = self._graph.tensors[index]
         tensor = self._new_tensor(name, list(other.shape), schema.TensorType.INT8)
         tensor.shapeSignature = other.shapeSignature
-        tensor.quantization = _quantization(np.array([grid.scale]), np.array([grid.offset]), 0)
+        tensor.quantization = _on_grid(grid)
         return self._append(tensor)
+
+    def append_level(self, index: int, name: str, level: int) -> int:
+        """Appends an integer to every row of an int8 tensor of activations; returns the longer tensor."""
+        grid, rank = self.grid(index), len(self._graph.tensors[index].shape)
+        longer = self.add_tensor_like(index, name, grid)
+        tensor = self._graph.tensors[longer]
+        tensor.shape = [*tensor.shape[:-1], tensor.shape[-1] + 1]
+        if tensor.shapeSignature is not None:
+            tensor.shapeSignature = [*tensor.shapeSignature[:-1], tensor.shape[-1]]
+        value = self._add_constant(f"{name}/level", np.array(level, np.int8), _on_grid(grid))
+        paddings = np.zeros((rank, 2), np.int32)
+        paddings[-1, 1] = 1
+        self.add_operator("PADV2", 2, [index, self._add_constant(f"{name}/paddings", paddings, None), value], longer)
+        return longer
 
     def grid(self, index: int) -> ActivationFactors:
         """Returns the grid of an int8 tensor of activations."""
@@ -85,13 +99,7 @@ class TfliteEditor:
 
     def add_integers(self, name: str, values: np.ndarray, scale: np.ndarray, axis: int) -> int:
         """Adds a constant of int8 or int32 with a step for all values, or per entry along an axis."""
-        tensor = self._new_tensor(name, list(values.shape), _TYPES[values.dtype])
-        buffer = schema.BufferT()
-        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
-        self._model.buffers.append(buffer)
-        tensor.buffer = len(self._model.buffers) - 1
-        tensor.quantization = _quantization(scale, np.zeros(scale.size, np.int64), axis)
-        return self._append(tensor)
+        return self._add_constant(name, values, _quantization(scale, np.zeros(scale.size, np.int64), axis))
 
     def bypass(self, operator: Any, tensor: int) -> None:
         """Takes an operator out; what read its output, which is no output of the model, reads a tensor instead."""
@@ -155,6 +163,15 @@ class TfliteEditor:
 
     def _remove(self, operator: Any) -> None:
         self.operators = [each for each in self.operators if each is not operator]
+
+    def _add_constant(self, name: str, values: np.ndarray, quantization: Any | None) -> int:
+        tensor = self._new_tensor(name, list(values.shape), _TYPES[values.dtype])
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+        self._model.buffers.append(buffer)
+        tensor.buffer = len(self._model.buffers) - 1
+        tensor.quantization = quantization
+        return self._append(tensor)
 
     def _new_tensor(self, name: str, shape: list[int], kind: int) -> Any:
         tensor = schema.TensorT()
@@ -221,6 +238,10 @@ def _without(entries: list[Any], left_out: Collection[int]) -> tuple[list[Any], 
     """Returns the entries that are not left out, and per number of one its new number."""
     kept = [index for index in range(len(entries)) if index not in left_out]
     return [entries[index] for index in kept], {old: new for new, old in enumerate(kept)}
+
+
+def _on_grid(grid: ActivationFactors) -> Any:
+    return _quantization(np.array([grid.scale]), np.array([grid.offset]), 0)
 
 
 def _quantization(scale: np.ndarray, zero_point: np.ndarray, axis: int) -> Any:

@@ -52,12 +52,12 @@ class Form:
     per_channel: bool = True
 
 
-_DENSE = Form("FULLY_CONNECTED", 4, _rows, 0, per_channel=False)
+DENSE = Form("FULLY_CONNECTED", 4, _rows, 0, per_channel=False)
 FORMS = {
     "Conv2D": Form("CONV_2D", 3, _filters, 0),
     "DepthwiseConv2dNative": Form("DEPTHWISE_CONV_2D", 3, _depthwise_filters, 3),
     "Conv2DBackpropInput": Form("TRANSPOSE_CONV", 3, _transposed_filters, 0, data=2, bias=3),
-    "MatMul": _DENSE,
-    "BatchMatMul": _DENSE,
-    "BatchMatMulV2": _DENSE,
+    "MatMul": DENSE,
+    "BatchMatMul": DENSE,
+    "BatchMatMulV2": DENSE,
 }

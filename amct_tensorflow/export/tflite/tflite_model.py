@@ -1,18 +1,27 @@
 """Makes the quantized model in TensorFlow Lite.
 
 The float reference has no quantizers, and the converter knows algebra: a bias in front of a dense layer goes through
-its weights into its bias, and a scale into its weights. That is right in float, and wrong once the integers of both
-layers are put back. So a maximum with the least float stands in each of these places, which changes no value, and which
-no rule of the converter's knows. They are taken out again before the integers come in.
+its weights into its bias, and a scale into its weights; so does a scale behind it, as of the queries of attention. That
+is right in float, and wrong once the integers of both layers are put back. So a maximum with the least float stands in
+each of these places, which changes no value, and which no rule of the converter's knows. They are taken out again
+before the integers come in.
 
 TensorFlow's converter converts the float reference; no quantization of its own takes part. Its int8 kernels yield int8,
-so that each needs a grid for its output. A layer that has none, or of which there is no int8 kernel, computes in float
-from the same integers: its weights stay int8 in the file, and are brought back when the model is loaded.
+so that each needs a grid for its output. Where float ops read the output of a dense layer, such a grid would round once
+more than the simulation does. There the layer is a dense layer of data in float and weights in int8, whose kernels find
+the range of each row, quantize the row to 8 bits, multiply integers, and yield float. With both ends of the grid as two
+more values of each row, which zeros multiply, that range is the grid's, and the integers are ours:
+
+    QUANTIZE --> PADV2 (-128) --> PADV2 (127) --> DEQUANTIZE --> FULLY_CONNECTED [out, in + 2]
+
+Any other layer without a grid, or of which there is no int8 kernel, computes in float from the same integers: its
+weights stay int8 in the file, and are brought back when the model is loaded.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,14 +31,17 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from amct_tensorflow.export.export_plan import ExportPlan
 from amct_tensorflow.export.tflite.tflite_conversion import convert_to_tflite
 from amct_tensorflow.export.tflite.tflite_editor import TfliteEditor
-from amct_tensorflow.export.tflite.tflite_forms import FORMS, INT8_WEIGHTS, Form
+from amct_tensorflow.export.tflite.tflite_forms import DENSE, FORMS, INT8_WEIGHTS, Form
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, full_tensor_name
+from amct_tensorflow.graph.view import GraphView, data_inputs, full_tensor_name
+from amct_tensorflow.ops import affine, trait
+from amct_tensorflow.ops.effects import keeps_order
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 
 _LEAST = np.array(np.finfo(np.float32).min)
+_SCALINGS = (affine.PRODUCT, affine.QUOTIENT)
 
 
 def with_barriers(plan: ExportPlan) -> GraphDef:
@@ -41,11 +53,34 @@ def with_barriers(plan: ExportPlan) -> GraphDef:
         data = editor.node(name).input[index]
         key = full_tensor_name(data)
         if key not in barriers:
-            barrier = editor.unique_name(f"{layer.quantizer.name}/barrier")
-            least = editor.add(make_const(editor.unique_name(f"{barrier}/least"), _LEAST), like=name)
-            barriers[key] = editor.add(make_node(barrier, "Maximum", [data, least], T=tf.float32), like=name)
+            barriers[key] = _barrier(editor, layer.quantizer.name, data, like=name)
         editor.replace_input(name, index, barriers[key])
+    for scaling, index in _scalings_behind(plan):
+        data = editor.node(scaling).input[index]
+        editor.replace_input(scaling, index, _barrier(editor, scaling, data, like=scaling))
     return editor.graph_def_for(plan.outputs)
+
+
+def _barrier(editor: GraphEditor, scope: str, tensor: str, like: str) -> str:
+    """Adds a barrier behind a tensor, in a scope, on the device of a node; returns its name."""
+    barrier = editor.unique_name(f"{scope}/barrier")
+    least = editor.add(make_const(editor.unique_name(f"{barrier}/least"), _LEAST), like=like)
+    return editor.add(make_node(barrier, "Maximum", [tensor, least], T=tf.float32), like=like)
+
+
+def _scalings_behind(plan: ExportPlan) -> Iterator[tuple[str, int]]:
+    """Yields the products and quotients of what a layer yields and a constant, with the number of that input."""
+    view = GraphView(plan.float_reference)
+    for layer in plan.quantized_layers.values():
+        behind: list[str] = [layer.dequantizer]
+        for name in behind:
+            for reader in view.readers(name):
+                inputs = data_inputs(reader.input)
+                data = [index for index, tensor in enumerate(inputs) if view.constant(tensor) is None]
+                if keeps_order(reader):
+                    behind.append(str(reader.name))
+                elif trait(reader.op, affine.PerChannelAffine) in _SCALINGS and len(data) == 1:
+                    yield str(reader.name), data[0]
 
 
 def remove_barriers(editor: TfliteEditor) -> None:
@@ -63,6 +98,11 @@ _QUANTIZE, _DEQUANTIZE, _DEQUANTIZE_PER_CHANNEL, _ADD = 1, 2, 5, 2
 _REQUANTIZE = 2
 # Op types that do nothing but move values, and the least versions of them that take int8.
 _MOVING = {"MAX_POOL_2D": 2, "PAD": 2, "RESHAPE": 1, "SQUEEZE": 1, "TRANSPOSE": 2}
+
+# The least version of FULLY_CONNECTED that takes a zero point of data that it quantizes itself.
+_DYNAMIC = 9
+# The ends of a grid of 8 bits.
+_ENDS = (-128, 127)
 
 # XNNPACK refuses to load a file in which a step of a layer's sums is as many steps of its output, in any channel.
 _MOST_STEPS = 256
@@ -112,6 +152,7 @@ class _Writer:
         remove_barriers(self._editor)
         self._quantized: dict[tuple[int, ActivationFactors], int] = {}
         self._floats: dict[tuple[int, ActivationFactors], int] = {}
+        self._with_ends: dict[tuple[int, ActivationFactors], int] = {}
         self._handed_on: dict[int, int] = {}  # from the float tensor of an output to its integers
         self._ends: dict[str, str] = {}
 
@@ -122,14 +163,20 @@ class _Writer:
             operators: per layer, its operator.
             missing: what is known of other layers.
         """
-        in_float = {name: reason for name in operators if (reason := self._reason(name)) is not None}
+        yielding_float = {name for name in operators if self._yields_float(name)}
+        in_float = {name: reason for name in operators if name not in yielding_float and (reason := self._reason(name))}
         for name, operator in operators.items():
-            if name not in in_float:
+            if name in yielding_float or name in in_float:
+                self._ends[name] = self._editor.name(int(operator.outputs[0]))
+            else:
                 self._ends[name] = self._hand_on_in_int8(operator, self._plan.output_grids[name])
         in_float.update(self._add_in_int8())
         self._move_in_int8()
         for name, operator in operators.items():
-            compute = self._compute_in_float if name in in_float else self._compute_in_int8
+            if name in yielding_float:
+                compute = self._compute_to_float
+            else:
+                compute = self._compute_in_float if name in in_float else self._compute_in_int8
             compute(self._plan.layers[name], operator)
         return TfliteModel(self._editor.content(), self._ends, {**in_float, **missing})
 
@@ -173,6 +220,18 @@ class _Writer:
         if held is None or held.any():
             return held is not None and np.array_equal(held, expected)
         return not expected.any() or self._editor.take_in_add(operator, form.bias, expected)
+
+    def _yields_float(self, name: str) -> bool:
+        """Tells whether a layer is a dense one whose output an int8 kernel would round once more, or has no grid."""
+        form = FORMS.get(self._plan.layers[name].op_type.name)
+        output = self._plan.layer_outputs[name]
+        return form is DENSE and output.grid is None and output.end not in self._summed_in_int8
+
+    @cached_property
+    def _summed_in_int8(self) -> set[str]:
+        """The nodes whose values the sums of the plan add in 8 bits."""
+        view = self._plan.view
+        return {str(view.producer(tensor).name) for name in self._plan.sums for tensor in view.nodes[name].input[:2]}
 
     def _reason(self, name: str) -> str | None:
         """Returns why a layer computes in float; None if it does not."""
@@ -247,7 +306,6 @@ class _Writer:
         form = FORMS.get(layer.op_type.name)
         data = 0 if form is None else form.data
         operator.inputs[data] = self._float_on_grid(int(operator.inputs[data]), layer.input_grid)
-        self._ends[layer.name] = self._editor.name(int(operator.outputs[0]))
         if form is None:
             return
         weights = self._weights(layer, form)
@@ -256,11 +314,21 @@ class _Writer:
         self._editor.add_operator("DEQUANTIZE", version, [weights], brought_back)
         operator.inputs[1] = brought_back
 
-    def _weights(self, layer: QuantizedLayer, form: Form) -> int:
+    def _compute_to_float(self, layer: QuantizedLayer, operator: Any) -> None:
+        """Lets a dense layer quantize its data itself, to the grid of the layer, and yield float."""
+        operator.inputs[0] = self._float_with_ends(int(operator.inputs[0]), layer.input_grid)
+        operator.inputs[1] = self._weights(layer, FORMS[layer.op_type.name], more_inputs=len(_ENDS))
+        operator.builtinOptions.asymmetricQuantizeInputs = True
+        self._editor.set_version(operator, _DYNAMIC)
+
+    def _weights(self, layer: QuantizedLayer, form: Form, more_inputs: int = 0) -> int:
+        """Returns the integers of a layer; those of a dense layer with zeros for some more inputs."""
         assert layer.weights is not None
         scale = self._weight_scale(layer, form)
-        name = INT8_WEIGHTS.format(layer.name)
-        return self._editor.add_integers(name, form.layout(layer.weights), scale, form.channel_axis)
+        values = form.layout(layer.weights)
+        if more_inputs:
+            values = np.pad(values, [(0, 0), (0, more_inputs)])
+        return self._editor.add_integers(INT8_WEIGHTS.format(layer.name), values, scale, form.channel_axis)
 
     def _weight_scale(self, layer: QuantizedLayer, form: Form) -> np.ndarray:
         if form.per_channel and layer.weight_scale.size == 1:
@@ -287,3 +355,15 @@ class _Writer:
             self._floats[key] = self._editor.add_float_like(tensor, f"{self._editor.name(integers)}/float")
             self._editor.add_operator("DEQUANTIZE", _DEQUANTIZE, [integers], self._floats[key])
         return self._floats[key]
+
+    def _float_with_ends(self, tensor: int, grid: ActivationFactors) -> int:
+        """Returns a float tensor rounded to a grid, with both ends of the grid behind the values of each row."""
+        key = (tensor, grid)
+        if key not in self._with_ends:
+            integers = self._on_grid(tensor, grid)
+            for end in _ENDS:
+                integers = self._editor.append_level(integers, f"{self._editor.name(integers)}/and_{end}", end)
+            brought_back = self._editor.add_float_like(integers, f"{self._editor.name(integers)}/float")
+            self._editor.add_operator("DEQUANTIZE", _DEQUANTIZE, [integers], brought_back)
+            self._with_ends[key] = brought_back
+        return self._with_ends[key]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from amct_tensorflow.export.tflite.tflite_editor import TfliteEditor
-from amct_tensorflow.export.tflite.tflite_forms import FORMS, INT8_WEIGHTS
+from amct_tensorflow.export.tflite.tflite_forms import DENSE, FORMS, INT8_WEIGHTS
 from amct_tensorflow.export.written import WrittenLayer, in_original_layout
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 
@@ -43,12 +43,19 @@ def _read(editor: TfliteEditor, operator: Any, layer: QuantizedLayer, brought_ba
     data, weights = brought_back.get(data, data), brought_back.get(weights, weights)
     bias = int(operator.inputs[form.bias]) if len(operator.inputs) > form.bias else -1
     values = editor.values(weights)
+    if values is not None and form is DENSE:
+        values = _of_inputs(values.reshape(editor.tensor(weights).shape), layer.weights.shape[0])
     return WrittenLayer(
         weights=None if values is None else in_original_layout(values, layer.weights.shape, form.layout),
         weight_scale=np.asarray(editor.tensor(weights).quantization.scale),
         bias=None if bias == -1 else _in_float(editor, bias),
         input_grid=editor.grid(data),
     )
+
+
+def _of_inputs(rows: np.ndarray, inputs: int) -> np.ndarray:
+    """Returns the weights of so many inputs; what follows multiplies the ends of the grid, and has to be zero."""
+    return rows if rows[:, inputs:].any() else rows[:, :inputs]
 
 
 def _in_float(editor: TfliteEditor, index: int) -> np.ndarray | None:

@@ -67,13 +67,17 @@ class _Runtime:
         cut = [name for name, values in inputs.items() if values.shape != shapes[name]]
         if not cut:
             return [dict(inputs)]
-        counts = {len(inputs[name]) / shapes[name][0] if shapes[name] else 0.0 for name in cut}
+        counts = {
+            len(inputs[name]) / shapes[name][0] if inputs[name].shape[1:] == shapes[name][1:] and shapes[name] else 0.0
+            for name in cut
+        }
         count = counts.pop() if len(counts) == 1 else 0.0
         if not count.is_integer() or not count:
             name = cut[0]
             raise ExportError(
                 f"Input {name!r} of the model takes values of the shape {list(shapes[name])} at a time, as in the "
-                f"first batch of the calibration, not {list(inputs[name].shape)}. Give batches of one size."
+                f"first batch of the calibration, not {list(inputs[name].shape)}. Give batches of one size; pad "
+                "sequences of several lengths."
             )
         return [
             {
