@@ -315,7 +315,7 @@ def _load_factors(model: FloatModel, record_file: str) -> tuple[dict[LayerName, 
     """
     factors = _by_layer(model, read_record(record_file))
     fused = model.fuse(unfused_layers(factors), _by_layer(model, read_balance(record_file)))
-    shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
+    shapes = {name: (layer.op, layer.channels) for name, layer in fused.layers.items()}
     check_record(factors, shapes, model.op_types, str(record_file))
     return factors, fused
 

@@ -42,7 +42,8 @@ class FusedLayer:
     Attributes:
         name: node name; also its key in config.json and in the record.
         op_type: TensorFlow op type.
-        weights: folded weights, float32 in the op's own layout; None for AvgPool.
+        weights: folded weights, float32 in the op's own layout; None for AvgPool, and for a product of two computed
+            operands.
         bias: folded bias, float32 [Cout]; None when no BiasAdd follows.
         data_format: ``NHWC`` or ``NCHW``.
         absorbed: original nodes folded into the layer, in the order in which they stood.
@@ -65,13 +66,19 @@ class FusedLayer:
 
     @property
     def op(self) -> Quantizable:
-        """What is known of its op type."""
-        return OP_TYPES[self.op_type]
+        """What is known of its op type, in the form that its operands give it."""
+        return OP_TYPES[self.op_type].with_operands(computed=self.weights is None)
 
     @property
     def channels(self) -> int:
-        """Number of output channels; 1 for AvgPool, which has one factor."""
+        """Number of output channels; 1 for a layer without weights, which has one factor."""
         return 1 if self.weights is None else self.op.channels(self.weights)
+
+    @property
+    def operand_keys(self) -> tuple[LayerName, ...]:
+        """What its activations are called: the first like the layer, a second one as ``tensor_quantize`` does."""
+        second = self.op.second_input
+        return (self.name,) if second is None else (self.name, LayerName(f"{self.name}:{second}"))
 
     @property
     def input_channels(self) -> Channels | None:
@@ -125,8 +132,18 @@ class FusedGraph:
         return self.view.nodes[FusedName(name)]
 
     def input_of(self, name: LayerName) -> str:
-        """Returns the activations that a layer reads, as GraphDef writes the input."""
-        return str(self.node_of(name).input[self.layers[name].op.data_input])
+        """Returns the activations that a layer reads, as GraphDef writes the input; of two, the first."""
+        return self.operands_of(name)[0]
+
+    def operands_of(self, name: LayerName) -> tuple[str, ...]:
+        """Returns all activations that a layer reads: two of a product of computed operands, else one."""
+        inputs = self.node_of(name).input
+        return tuple(str(inputs[index]) for index in self.layers[name].op.operands)
+
+    def inner_length(self, name: LayerName) -> int | None:
+        """Returns how many products each value of a product of matrices sums up; None if only a run tells."""
+        shape = self.view.shape(self.input_of(name))
+        return shape[-1] if shape else None
 
     def accumulator_of(self, name: LayerName) -> FusedName:
         """Returns the node whose output 0 is a layer's sum of products: the layer, or the barrier behind it."""

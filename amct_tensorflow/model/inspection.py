@@ -13,7 +13,7 @@ from amct_tensorflow.model.endpoints import Endpoint, find_inputs, find_outputs
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.float_scalings import FloatScaling, find_float_scalings
 from amct_tensorflow.model.fusion import FusedLayer
-from amct_tensorflow.model.layers import IN_LOOP, why_not_quantizable
+from amct_tensorflow.model.layers import IN_LOOP, is_product, why_not_quantizable
 from amct_tensorflow.model.opened_functions import OpenGraph, open_functions
 from amct_tensorflow.model.outline import one_image_shapes
 from amct_tensorflow.model.tables import Table, find_tables
@@ -41,6 +41,7 @@ class InspectedLayer:
             known.
         in_loop: whether it runs any number of times per image.
         reason: why it cannot be quantized, as the rest of a sentence about it; None if it can.
+        is_product: whether both of its operands are computed; it can be quantized then, but is not by default.
     """
 
     name: PreparedName
@@ -55,6 +56,7 @@ class InspectedLayer:
     counts_one_row: bool
     in_loop: bool
     reason: str | None
+    is_product: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,11 @@ class Inspection:
     def quantizable(self) -> list[LayerName]:
         """Names of the layers that can be quantized."""
         return [LayerName(layer.name) for layer in self.layers if layer.reason is None]
+
+    @property
+    def quantized_by_default(self) -> list[LayerName]:
+        """Names of the layers that are quantized unless a configuration says otherwise."""
+        return [LayerName(layer.name) for layer in self.layers if layer.reason is None and not layer.is_product]
 
     @property
     def parameters(self) -> int:
@@ -198,6 +205,7 @@ def _layer(graph: OpenGraph, node: NodeDef, fused: FusedLayer | None, varying: C
         absorbed_types=() if fused is None else fused.absorbed_types,
         in_loop=in_loop,
         reason=graph.inside.get(name) or why_not_quantizable(view, node),
+        is_product=is_product(view, node),
     )
 
 

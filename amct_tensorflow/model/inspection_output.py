@@ -59,6 +59,7 @@ def few(names: Sequence[str]) -> str:
 
 
 _WIDTH = 120
+_LEFT = "both operands are computed; it is left in float unless quant_enable or quantize_products asks for it"
 _HEADER = ("type", "output", "params", "MACs", "share", "int8", "folded", "name")
 _NUMBERS = ("params", "MACs", "share")
 
@@ -70,7 +71,8 @@ def format_inspection(inspection: Inspection, width: int | None = None) -> str:
         inspection: the inspection.
         width: names of layers that would go beyond so many characters are shortened; None for whole names.
     """
-    reasons = list(dict.fromkeys(layer.reason for layer in inspection.layers if layer.reason is not None))
+    found = [_why_float(layer) for layer in inspection.layers]
+    reasons = list(dict.fromkeys(reason for reason in found if reason is not None))
     rows = [_row(inspection, layer, reasons) for layer in inspection.layers]
     blocks = [
         [f"model    {inspection.source}", *_endpoints("input ", inspection.inputs),
@@ -105,10 +107,22 @@ def _row(inspection: Inspection, layer: InspectedLayer, reasons: Sequence[str]) 
         abbreviated(layer.parameters),
         "-" if count is None else abbreviated(count),
         f"{100 * inspection.share([layer.name]).value:.1f}%",
-        "yes" if layer.reason is None else f"no [{reasons.index(layer.reason) + 1}]",
+        _int8(layer, reasons),
         _folded(layer),
         printable(layer.name),
     )
+
+
+def _why_float(layer: InspectedLayer) -> str | None:
+    """Returns why a layer stays in float by default; None if it does not."""
+    return _LEFT if layer.reason is None and layer.is_product else layer.reason
+
+
+def _int8(layer: InspectedLayer, reasons: Sequence[str]) -> str:
+    reason = _why_float(layer)
+    if reason is None:
+        return "yes"
+    return f"{'no' if layer.reason else 'off'} [{reasons.index(reason) + 1}]"
 
 
 def _folded(layer: InspectedLayer) -> str:
@@ -121,7 +135,7 @@ def _folded(layer: InspectedLayer) -> str:
 
 
 def _reason(inspection: Inspection, number: int, reason: str) -> str:
-    names = [layer.name for layer in inspection.layers if layer.reason == reason]
+    names = [layer.name for layer in inspection.layers if _why_float(layer) == reason]
     return f"[{number}] {plural(len(names), 'layer')}, {100 * inspection.share(names).value:.1f} %: {reason}"
 
 
@@ -167,7 +181,7 @@ def _sums(inspection: Inspection) -> list[str]:
     return [
         f"{plural(len(inspection.layers), 'layer')}, {quantizable or 'none'} quantizable; "
         f"{abbreviated(inspection.parameters)} parameters, {counted} multiply-accumulates (MACs) {images}",
-        f"in int8: {inspection.share(inspection.quantizable)}",
+        f"in int8: {inspection.share(inspection.quantized_by_default)}",
     ]
 
 
@@ -177,7 +191,7 @@ VERSION = 1
 
 def dump_inspection(inspection: Inspection) -> str:
     """Returns an inspection as JSON."""
-    share = inspection.share(inspection.quantizable)
+    share = inspection.share(inspection.quantized_by_default)
     document = {
         "version": VERSION,
         "model": str(inspection.source),
@@ -190,6 +204,7 @@ def dump_inspection(inspection: Inspection) -> str:
         "summary": {
             "layers": len(inspection.layers),
             "quantizable": len(inspection.quantizable),
+            "quantized_by_default": len(inspection.quantized_by_default),
             "parameters": inspection.parameters,
             "multiply_accumulates": inspection.multiply_accumulates,
             "int8_share": share.value if inspection.layers else None,
@@ -218,6 +233,7 @@ def _layer(layer: InspectedLayer) -> dict[str, Any]:
         "folded": layer.absorbed,
         "folded_types": layer.absorbed_types,
         "quantizable": layer.reason is None,
+        "quantized_by_default": layer.reason is None and not layer.is_product,
         "reason": layer.reason,
     }
 

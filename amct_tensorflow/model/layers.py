@@ -31,6 +31,7 @@ class LayerSpec:
         channel_wise: whether its weights get one scale per output channel by default; False without weights, and for
             convolutions whose filter covers the whole input feature map (they are fully connected layers, spec section
             12.1).
+        is_product: whether both of its operands are computed, as in attention; it has no weights then.
         written_as: its name in the model's file, if preparation gave that name to another node; a configuration may use
             either.
     """
@@ -38,12 +39,13 @@ class LayerSpec:
     name: LayerName
     op_type: str
     channel_wise: bool
+    is_product: bool = False
     written_as: OriginalName | None = None
 
     @property
     def op(self) -> Quantizable:
-        """What is known of its op type."""
-        return OP_TYPES[self.op_type]
+        """What is known of its op type, in the form that its operands give it."""
+        return OP_TYPES[self.op_type].with_operands(computed=self.is_product)
 
 
 def layer_names(layers: Iterable[LayerSpec]) -> dict[str, LayerName]:
@@ -51,6 +53,21 @@ def layer_names(layers: Iterable[LayerSpec]) -> dict[str, LayerName]:
     known = list(layers)
     also: dict[str, LayerName] = {layer.written_as: layer.name for layer in known if layer.written_as is not None}
     return {**also, **{layer.name: layer.name for layer in known}}
+
+
+def is_product(view: GraphView, node: NodeDef) -> bool:
+    """Tells whether a node multiplies two computed operands: neither is a constant, nor a variable."""
+    op_type = OP_TYPES.get(node.op)
+    if op_type is None or op_type.of_computed is None:
+        return False
+    inputs = data_inputs(node.input)
+    return all(is_computed(view, inputs[index]) for index in op_type.of_computed.operands)
+
+
+def form_of(view: GraphView, node: NodeDef) -> Quantizable | None:
+    """Returns what is known of the op type of a node, in the form that its operands give it; None if it has none."""
+    op_type = OP_TYPES.get(node.op)
+    return None if op_type is None else op_type.with_operands(computed=is_product(view, node))
 
 
 def layer_weights(view: GraphView, node: NodeDef) -> np.ndarray | None:
@@ -64,7 +81,7 @@ def layer_weights(view: GraphView, node: NodeDef) -> np.ndarray | None:
 
 def why_not_quantizable(view: GraphView, node: NodeDef) -> str | None:
     """Returns why a node cannot be quantized, as the rest of a sentence about it; None if it can."""
-    op_type = OP_TYPES.get(node.op)
+    op_type = form_of(view, node)
     if op_type is None:
         return _why_not_type(view, node)
     dtype = attribute(node, "T").type
@@ -97,7 +114,7 @@ def _why_not_type(view: GraphView, node: NodeDef) -> str:
         return f"its op type {node.op} is none of {', '.join(OP_TYPES)}"
     inputs = data_inputs(node.input)
     factors = [*inputs[:1], *inputs[unquantized.weight_input : unquantized.weight_input + 1]]
-    if len(factors) == 2 and all(view.constant(text) is None for text in factors):
+    if len(factors) == 2 and view.constant(factors[0]) is None and has(_origin(view, factors[1]).op, Variable):
         return _no_constant(view, factors[1])
     return unquantized.reason
 
@@ -106,9 +123,10 @@ def _why_not_weights(view: GraphView, node: NodeDef, op_type: Quantizable) -> st
     assert op_type.weight_input is not None
     weights = view.constant(node.input[op_type.weight_input])
     if weights is None:
-        data = view.constant(node.input[op_type.data_input])
-        reason = _no_constant(view, node.input[op_type.weight_input])
-        return f"{reason}{'' if data is None else ', and its input is a constant'}"
+        operands = [node.input[index] for index in (op_type.data_input, op_type.weight_input)]
+        if view.constant(operands[0]) is not None and is_computed(view, operands[1]):
+            return "its first operand is a constant, and only its second one can be weights"
+        return _no_constant(view, operands[1])
     if weights.ndim != op_type.weight_rank:
         return f"its weights have {weights.ndim} axes, and only {op_type.weight_rank} can be quantized"
     return None
@@ -116,13 +134,24 @@ def _why_not_weights(view: GraphView, node: NodeDef, op_type: Quantizable) -> st
 
 def _no_constant(view: GraphView, text: str) -> str:
     """Returns why weights are not constant."""
+    node = _origin(view, text)
+    if has(node.op, Variable):
+        return f"its weights are the variable {node.name!r}, as the model is not frozen"
+    return "its weights are no constant, but computed"
+
+
+def is_computed(view: GraphView, text: str) -> bool:
+    """Tells whether a value is neither a constant, nor that of a variable."""
+    return view.constant(text) is None and not has(_origin(view, text).op, Variable)
+
+
+def _origin(view: GraphView, text: str) -> NodeDef:
+    """Returns the node that made a value, in front of those that pass it on as it is."""
     node, seen = view.producer(text), set[str]()
     while _passes_value_on(node) and node.name not in seen:
         seen.add(node.name)
         node = view.producer(node.input[0])
-    if has(node.op, Variable):
-        return f"its weights are the variable {node.name!r}, as the model is not frozen"
-    return "its weights are no constant, but computed"
+    return node
 
 
 def _passes_value_on(node: NodeDef) -> bool:
@@ -137,11 +166,14 @@ def find_layers(view: GraphView) -> list[LayerSpec]:
     Args:
         view: the graph with its shapes, which tell a fully connected 1x1 convolution from a regular one.
     """
-    return [
-        LayerSpec(LayerName(node.name), node.op, OP_TYPES[node.op].has_weights and not _is_fully_connected(view, node))
-        for node in view.graph_def.node
-        if why_not_quantizable(view, node) is None
-    ]
+    return [_layer_spec(view, node) for node in view.graph_def.node if why_not_quantizable(view, node) is None]
+
+
+def _layer_spec(view: GraphView, node: NodeDef) -> LayerSpec:
+    product = is_product(view, node)
+    op_type = OP_TYPES[node.op].with_operands(computed=product)
+    channel_wise = op_type.has_weights and not _is_fully_connected(view, node)
+    return LayerSpec(LayerName(node.name), node.op, channel_wise, product)
 
 
 def _is_fully_connected(view: GraphView, node: NodeDef) -> bool:

@@ -1,7 +1,7 @@
 """BatchMatMul and BatchMatMulV2: one matrix of weights [channels in, channels out] for the whole batch.
 
-A matrix per member of the batch (constants of more axes) is refused, as it is by the original toolkit. The original
-also quantizes both sides of a product of two tensors that are computed (spec section 10); here a layer has weights.
+A matrix per member of the batch (constants of more axes) is refused, as it is by the original toolkit. Where both
+operands are computed, as in attention, each has a scale of its own, and none a zero point (spec section 10).
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,9 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import attribute
 from amct_tensorflow.ops.matrix_form import ONE_MATRIX
-from amct_tensorflow.ops.quantizable import Quantizable
+from amct_tensorflow.ops.quantizable import Quantizable, of_two_computed
+
+_FLAGS = ("adj_x", "adj_y")
 
 
 def _reference(_node: NodeDef, data: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
@@ -22,7 +24,7 @@ def _reference(_node: NodeDef, data: np.ndarray, weights: np.ndarray | None) -> 
 
 
 def _restriction(node: NodeDef) -> str | None:
-    for flag in ("adj_x", "adj_y"):
+    for flag in _FLAGS:
         if attribute(node, flag).b:
             return f"it has {flag}"
     return None
@@ -33,7 +35,7 @@ def products_of_matrices(node: NodeDef, weights: Sequence[int]) -> Fraction:
     return Fraction(weights[-1 if attribute(node, "adj_y").b else -2])
 
 
-BATCH_MATMUL = Quantizable(
+_OF_WEIGHTS = Quantizable(
     name="BatchMatMul",
     reference=_reference,
     weight_input=1,
@@ -47,4 +49,7 @@ BATCH_MATMUL = Quantizable(
     matrix_form=ONE_MATRIX,
 )
 
-BATCH_MATMUL_V2 = replace(BATCH_MATMUL, name="BatchMatMulV2")
+BATCH_MATMUL = replace(_OF_WEIGHTS, of_computed=of_two_computed(_OF_WEIGHTS, _FLAGS))
+
+_V2_OF_WEIGHTS = replace(_OF_WEIGHTS, name="BatchMatMulV2")
+BATCH_MATMUL_V2 = replace(_V2_OF_WEIGHTS, of_computed=of_two_computed(_V2_OF_WEIGHTS, _FLAGS))

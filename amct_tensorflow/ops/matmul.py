@@ -1,6 +1,7 @@
-"""MatMul: weights [channels in, channels out]."""
+"""MatMul: weights [channels in, channels out], or a second operand that is computed."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -8,7 +9,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import attribute
 from amct_tensorflow.ops.matrix_form import ONE_MATRIX
-from amct_tensorflow.ops.quantizable import Quantizable
+from amct_tensorflow.ops.quantizable import Quantizable, of_two_computed
 
 _FLAGS = ("transpose_a", "transpose_b", "adjoint_a", "adjoint_b")
 
@@ -29,7 +30,7 @@ def _products(node: NodeDef, weights: Sequence[int]) -> Fraction:
     return Fraction(weights[1 if attribute(node, "transpose_b").b else 0])
 
 
-MATMUL = Quantizable(
+_OF_WEIGHTS = Quantizable(
     name="MatMul",
     reference=_reference,
     weight_input=1,
@@ -42,3 +43,5 @@ MATMUL = Quantizable(
     products=_products,
     matrix_form=ONE_MATRIX,
 )
+
+MATMUL = replace(_OF_WEIGHTS, of_computed=of_two_computed(_OF_WEIGHTS, ("transpose_a", "transpose_b")))

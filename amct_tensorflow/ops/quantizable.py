@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -35,6 +35,22 @@ def always_pads(_node: NodeDef, _weights: Sequence[int]) -> bool:
     return True
 
 
+def of_two_computed(op: "Quantizable", transposing: tuple[str, str]) -> "Quantizable":
+    """Returns a product with weights as the product of two computed operands, both without a zero point (spec 10)."""
+    return replace(
+        op,
+        weight_input=None,
+        second_input=op.weight_input,
+        transposing=transposing,
+        weight_rank=0,
+        input_axis=None,
+        channel_axes=(),
+        zero_point=False,
+        transposed_by=None,
+        matrix_form=None,
+    )
+
+
 def no_window(_node: NodeDef) -> list[int]:
     """The op pools nothing."""
     return [1, 1]
@@ -46,10 +62,12 @@ class Quantizable:
 
     Attributes:
         name: TensorFlow's name of it.
-        reference: the op in NumPy, for integers (int64): takes the node, its data, and its weights (None for an op
-            without); returns the output. Data and output are in the node's data format.
+        reference: the op in NumPy, for integers (int64): takes the node, its data, and its weights or its second
+            operand (None for an op without); returns the output. Data and output are in the node's data format.
         data_input: which input carries the activations.
         weight_input: which input carries the weights; None for an op without.
+        second_input: which input carries the second operand of a product of two computed ones, which has a scale of its
+            own; None for other ops.
         weight_rank: number of axes of the weights.
         input_axis: the axis of the weights that counts the channels of the data, those of a group where there are some.
         channel_axes: the axes of the weights that make up the output channels (spec section 7.3).
@@ -57,6 +75,7 @@ class Quantizable:
         zero_point: whether the activations may have a zero point.
         is_told_its_output_shape: whether an input says how large the output is, number of images included.
         transposed_by: the attribute that says that the weights are taken transposed; None if they never are.
+        transposing: of a product of two computed operands, the attributes that say which of them are taken transposed.
         restriction: returns why a node of the type cannot be quantized, None if it can.
         pads: tells from the shape of the weights whether some of them meet no data at some positions of a node.
         products: returns how many products each value of the output sums up on average, from the shape of the weights.
@@ -64,12 +83,14 @@ class Quantizable:
             has one scale for all of its weights by default (spec section 12.1).
         matrix_form: how it multiplies matrices; None for an op without weights.
         window: returns the pooling window that AscendDequant is told (spec section 8.2).
+        of_computed: the form of a node whose weights are computed, like its data; None where they cannot be.
     """
 
     name: str
     reference: Callable[[NodeDef, np.ndarray, np.ndarray | None], np.ndarray]
     data_input: int = 0
     weight_input: int | None = None
+    second_input: int | None = None
     weight_rank: int = 0
     input_axis: int | None = None
     channel_axes: tuple[int, ...] = ()
@@ -77,12 +98,14 @@ class Quantizable:
     zero_point: bool = True
     is_told_its_output_shape: bool = False
     transposed_by: str | None = None
+    transposing: tuple[str, ...] = ()
     restriction: Callable[[NodeDef], str | None] = unrestricted
     pads: Callable[[NodeDef, Sequence[int]], bool] = never_pads
     products: Callable[[NodeDef, Sequence[int]], Fraction] = no_products
     is_fully_connected: Callable[[NodeDef, Sequence[int], Sequence[int | None]], bool] = never
     matrix_form: MatrixForm | None = None
     window: Callable[[NodeDef], list[int]] = no_window
+    of_computed: "Quantizable | None" = None
 
     @property
     def has_weights(self) -> bool:
@@ -93,6 +116,15 @@ class Quantizable:
     def is_dense(self) -> bool:
         """Whether it multiplies what it reads by one matrix at each position."""
         return self.matrix_form is ONE_MATRIX
+
+    @property
+    def operands(self) -> tuple[int, ...]:
+        """Which inputs are quantized as activations: one, or two of a product of computed operands."""
+        return (self.data_input,) if self.second_input is None else (self.data_input, self.second_input)
+
+    def with_operands(self, *, computed: bool) -> "Quantizable":
+        """Returns the form of a node; ``computed`` tells whether its weights are computed, if the op type has any."""
+        return self.of_computed if computed and self.of_computed is not None else self
 
     def channels(self, weights: np.ndarray) -> int:
         """Returns the number of output channels of weights."""

@@ -54,7 +54,7 @@ _RECURRENT = Unquantized("it is a whole recurrent layer, whose products cannot b
 _XLA = Unquantized("it was exported for XLA; export the model as ops of TensorFlow's own")
 
 UNQUANTIZED: dict[str, Unquantized] = {
-    "Einsum": Unquantized("its equation is no product of data with one matrix of weights"),
+    "Einsum": Unquantized("its equation is no product of matrices that can be quantized"),
     "BatchMatMulV3": Unquantized("the types of its operands may differ", products=products_of_matrices),
     "Conv": Unquantized("this general form of convolutions has no quantized form"),
     "SparseMatMul": Unquantized("a product of sparse matrices has no quantized form", products=MATMUL.products),

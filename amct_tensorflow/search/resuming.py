@@ -33,7 +33,7 @@ def _check_calibration(model: FloatModel, config: QuantConfig, calibration: Cali
         AmctError: it is not.
     """
     fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
-    shapes = {name: (layer.op_type, layer.channels) for name, layer in fused.layers.items()}
+    shapes = {name: (layer.op, layer.channels) for name, layer in fused.layers.items()}
     check_record(calibration.factors, shapes, model.op_types, "of the earlier run")
     layers = set(config.enabled_layers()) - calibration.unquantizable.keys()
     if (

@@ -121,16 +121,26 @@ def test_what_cannot_be_quantized_tells_why():
     def make():
         x = placeholder(None, 6, 8)
         scores = tf.matmul(x, x, transpose_b=True, name="scores")
-        tf.matmul(scores, tf.matmul(x, normal((8, 4)), name="values"), name="mixed")
+        mixed = tf.matmul(scores, tf.matmul(x, normal((8, 4)), name="values"), name="mixed")
+        tf.matmul(tf.constant(normal((5, 6))), mixed, name="queries")
+        tf.einsum("abc,abc->ab", x, x, name="norms")
 
     found = inspect(make)
     assert {layer.name: layer.reason for layer in found.layers} == {
-        "scores": "its weights are no constant, but computed",
+        "scores": None,
         "values": None,
-        "mixed": "its weights are no constant, but computed",
+        "mixed": None,
+        "queries": "its first operand is a constant, and only its second one can be weights",
+        "norms/Einsum": "its equation is no product of matrices that can be quantized",
     }
-    assert [layer.weights_shape for layer in found.layers] == [None, (8, 4), None]
-    assert found.share(found.quantizable) == Share(192 / (288 + 192 + 144), "multiply-accumulates", False)
+    assert [layer.weights_shape for layer in found.layers] == [None, (8, 4), None, (5, 6), None]
+    counts = {"scores": 288, "values": 192, "mixed": 144, "queries": 120, "norms/Einsum": 48}
+    assert {layer.name: layer.multiply_accumulates for layer in found.layers} == counts
+    assert found.quantized_by_default == ["values"]
+    assert "off [1]" in format_inspection(found)
+    assert found.share(found.quantizable) == Share(
+        (288 + 192 + 144) / sum(counts.values()), "multiply-accumulates", False
+    )
 
 
 @pytest.mark.parametrize("use_resource", [True, False])
@@ -403,13 +413,12 @@ in int8: 100.0 % of the multiply-accumulates"""
 def test_the_table_of_what_stays_in_float():
     def make():
         y = batch_norm(tf.nn.relu(image()), 8, "bn")
-        tf.matmul(
-            tf.reshape(y, [-1, 36, 8]), tf.reshape(conv(y, 4, "conv"), [-1, 4, 36]), transpose_a=True, adjoint_b=True
-        )
+        mixed = tf.reshape(conv(y, 4, "conv"), [-1, 36, 4]) + tf.reshape(y, [-1, 36, 8])[..., :4]
+        tf.matmul(tf.constant(normal((8, 36))), mixed, name="MatMul")
 
     text = format_inspection(inspect(make), width=60)
     assert "no [1]  -       MatMul" in text
-    assert "[1] 1 layer, 10.0 %: its weights are no constant, but computed" in text
+    assert "[1] 1 layer, 10.0 %: its first operand is a constant, and" in text
     assert "stay in float:\n  1: not all of what reads it are layers\n     bn\n" in text
     assert text.endswith("in int8: 90.0 % of the multiply-accumulates")
 
@@ -461,6 +470,7 @@ def test_json_is_as_the_page_says():
         "folded": ["dw/BatchNorm"],
         "folded_types": ["FusedBatchNormV3"],
         "quantizable": True,
+        "quantized_by_default": True,
         "reason": None,
     }
     assert document["float_scalings"][0]["name"] == "bn" and document["tables"][0]["name"] == "words"

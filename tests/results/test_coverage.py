@@ -50,7 +50,7 @@ def test_the_largest_reasons_come_first(messages):
     log_coverage(inspect(many_reasons), ["dense"])
     assert messages[-1] == (
         "WARNING Only 6.2 % of the multiply-accumulates will be in int8. In float: 50.0 % in 'double': it computes "
-        "float64, and only float32 can be quantized; 25.0 % in 'scores': its weights are no constant, but computed; "
+        "float64, and only float32 can be quantized; 25.0 % in 'scores': the configuration leaves it in float; "
         "12.5 % in 'stacked': its weights have 3 axes, and only 2 can be quantized; 1 other reason."
     )
 

@@ -16,6 +16,7 @@ from amct_tensorflow.model.preparation.bias_before_split import bias_before_spli
 from amct_tensorflow.model.preparation.cancel_reshapes import cancel_reshapes
 from amct_tensorflow.model.preparation.decide_branches import decide_branches, decide_flags
 from amct_tensorflow.model.preparation.drop_ordering import drop_ordering
+from amct_tensorflow.model.preparation.einsum_to_batch_matmul import einsum_to_batch_matmul
 from amct_tensorflow.model.preparation.einsum_to_matmul import einsum_to_matmul
 from amct_tensorflow.model.preparation.fold_constants import fold_constants
 from amct_tensorflow.model.preparation.grouped_conv2d import rewrite_grouped_conv2d
@@ -24,6 +25,7 @@ from amct_tensorflow.model.preparation.merge_clips import merge_clips
 from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
 from amct_tensorflow.model.preparation.retired_ops import replace_retired_ops
 from amct_tensorflow.model.preparation.skip_identities import skip_identities
+from amct_tensorflow.model.preparation.transpose_operands import transpose_operands
 from amct_tensorflow.ops import OP_TYPES
 
 
@@ -67,7 +69,9 @@ _REWRITES: tuple[Callable[[PreparedGraph], PreparedGraph], ...] = (
     replace_retired_ops,
     merge_clips,
     transpose_weights,
+    transpose_operands,
     einsum_to_matmul,
+    einsum_to_batch_matmul,
     bias_before_split,
     rewrite_grouped_conv2d,
 )

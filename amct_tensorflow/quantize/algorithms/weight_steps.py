@@ -1,4 +1,4 @@
-"""Adapts the steps of weights to the bias of their layer, and to sums of 32 bits.
+"""Adapts the steps of weights to the bias of their layer, and to sums of 32 bits; likewise those of two operands.
 
 A layer adds integers in units of ``scale_d * scale_w``. ARQ chooses ``scale_w`` by the weights alone, and knows nothing
 of the bias, which is rounded to these units and added to the sums. Three kinds of channels need another step:
@@ -23,6 +23,9 @@ more than ``_TOLERATED`` of the layer's sum of squares, no steps help, and the l
 If calibration saw nothing but 0 at an input, its step is free. The layer's output is its bias then, so that ``scale_d``
 must not make the units coarser than ``1 / _UNITS_OF_CONSTANT`` of the largest bias. It is no smaller than that, so that
 later values of the input find a range.
+
+A product of two computed operands, in int8 without a zero point, has no bias; the unit of its sums is the product of
+both steps. Neither has weights whose sums are known, so that the largest bound its sums.
 """
 
 from collections.abc import Sequence
@@ -32,7 +35,7 @@ import numpy as np
 
 from amct_tensorflow.model.fusion import FusedLayer
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, INT16_BITS
-from amct_tensorflow.quantize.algorithms.scales import SCALE_OF_NOTHING, SMALLEST_SCALE
+from amct_tensorflow.quantize.algorithms.scales import LARGEST_SCALE, SCALE_OF_NOTHING, SMALLEST_SCALE
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Accumulator:
 
 # By the bits of activations. Kernels for 16 bits add up in 64, of which TensorFlow Lite's requantization takes 48.
 ACCUMULATORS = {INT8_BITS: Accumulator(255, 32), INT16_BITS: Accumulator(1 << 15, 48)}
+# Of two operands in int8, of which a kernel may hold one as bytes without a sign.
+_MOST_PRODUCTS = ACCUMULATORS[INT8_BITS].largest_sum // (ACCUMULATORS[INT8_BITS].largest_input * 128)
 # A constant that is so many units is as exact as anything behind it; one has less than the 24 bits of a float32.
 _BIAS_UNITS = 2.0**16
 # Which share of a layer's largest bias its units may be if the bias is all that comes of it: 78 dB.
@@ -190,3 +195,28 @@ def _loss(layer: FusedLayer, scales: np.ndarray, counted: np.ndarray) -> float:
     errors = weights - np.clip(np.rint(weights / steps), -128, 127) * steps
     total = np.sum(weights**2)
     return float(np.sum(errors**2 * counts) / total) if total else 0.0
+
+
+def second_step(first: float, second: float) -> float:
+    """Returns the step of a second operand, float32, widened if the unit of the sums would be no normal float32.
+
+    Args:
+        first: the step of the first operand.
+        second: the step that its own values ask for.
+    """
+    return float(np.float32(max(second, SMALLEST_SCALE / first)))
+
+
+def why_no_product(first: float, second: float, inner: int | None) -> str | None:
+    """Returns why a product of two computed operands stays in float, as the rest of a sentence; None if it need not.
+
+    Args:
+        first: the step of its first operand.
+        second: that of its second one.
+        inner: how many products each of its sums has, as far as that is known.
+    """
+    if inner is not None and inner > _MOST_PRODUCTS:
+        return f"its sums of {inner} products may exceed 32 bits, which hold {_MOST_PRODUCTS}"
+    if not SMALLEST_SCALE <= first * second <= LARGEST_SCALE:
+        return "the unit of its sums, the product of the steps of both operands, is beyond float32"
+    return None

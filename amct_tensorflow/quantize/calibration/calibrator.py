@@ -26,7 +26,7 @@ from amct_tensorflow.quantize.algorithms.activation_factors import (
 from amct_tensorflow.quantize.algorithms.distribution import Distribution
 from amct_tensorflow.quantize.algorithms.range_refinement import refine_range
 from amct_tensorflow.quantize.algorithms.scales import arq_scales
-from amct_tensorflow.quantize.algorithms.weight_steps import adapt_steps, step_for_zeros
+from amct_tensorflow.quantize.algorithms.weight_steps import adapt_steps, second_step, step_for_zeros, why_no_product
 from amct_tensorflow.quantize.calibration.feed import Feed
 from amct_tensorflow.quantize.calibration.group_moments import GroupMoments
 from amct_tensorflow.quantize.calibration.layer_analysis import LayerAnalyser, LayerAnalysis
@@ -115,9 +115,12 @@ class Calibrator:
         self._fuse = partial(model.fuse, config.unfused_layers())
         self.fused = self._fuse(balance)
         _check_tensors(config.tensor_quantize, model.view, self.fused)
-        self._searches = {name: config.layers[name].activation for name in config.enabled_layers()}
+        enabled = config.enabled_layers()
+        self._searches = {
+            key: config.layers[name].activation for name in enabled for key in self.fused.layers[name].operand_keys
+        }
         self._searches.update({tensor.key: tensor.activation for tensor in config.tensor_quantize})
-        nodes = {PreparedName(name): [self.fused.input_of(name)] for name in config.enabled_layers()}
+        nodes = {PreparedName(name): list(self.fused.operands_of(name)) for name in enabled}
         for tensor in config.tensor_quantize:
             nodes.setdefault(tensor.layer_name, []).append(_input_of(self.fused.view, tensor))
         self._nodes = nodes.keys()
@@ -135,7 +138,12 @@ class Calibrator:
 
     def _prepare(self) -> None:
         """Imports the fused model, and adds observers to the inputs of its layers."""
-        inputs = {name: self.fused.input_of(name) for name in self.fused.layers if name in self._searches}
+        inputs = {
+            key: text
+            for name, layer in self.fused.layers.items()
+            if name in self._searches
+            for key, text in zip(layer.operand_keys, self.fused.operands_of(name), strict=True)
+        }
         inputs.update({tensor.key: _input_of(self.fused.view, tensor) for tensor in self._config.tensor_quantize})
         self._inputs = {key: full_tensor_name(text) for key, text in inputs.items()}
         self._layers = {name: self.fused.layers[name] for name in self._config.enabled_layers()}
@@ -246,26 +254,37 @@ class Calibrator:
         factors: dict[LayerName, LayerFactors] = {}
         unquantizable: dict[LayerName, str] = {}
         for name, layer in self._layers.items():
-            activation, scales = activations[name], self._scales[name]
-            scale_w: tuple[float, ...] = ()
-            if scales is not None:
-                steps = adapt_steps(layer, activation.scale, scales, activation.num_bits)
-                if steps.failure is not None:
-                    unquantizable[name] = steps.failure
-                    log_for("calibration").warning("Layer %s stays in float: %s.", name, steps.failure)
-                    continue
-                if steps.remark is not None:
-                    log_for("calibration").info("Layer %s: %s.", name, steps.remark)
-                scale_w = tuple(steps.scales.tolist())
-            factors[name] = LayerFactors(
-                activation.scale, activation.offset, scale_w, layer.batch_norm_kept, activation.num_bits
-            )
+            activation = activations[name]
+            scale_w = self._scale_w(layer, activations)
+            if isinstance(scale_w, str):
+                unquantizable[name] = scale_w
+                log_for("calibration").warning("Layer %s stays in float: %s.", name, scale_w)
+            else:
+                factors[name] = LayerFactors(
+                    activation.scale, activation.offset, scale_w, layer.batch_norm_kept, activation.num_bits
+                )
         if not factors and not self._config.tensor_quantize:
             first, reason = next(iter(unquantizable.items()))
             raise CalibrationError(
                 f"No layer can be quantized; that of {first!r}: {reason}. Check weights and biases of the model."
             )
         return factors, unquantizable
+
+    def _scale_w(
+        self, layer: FusedLayer, activations: Mapping[LayerName, ActivationFactors]
+    ) -> tuple[float, ...] | str:
+        """Returns the steps of weights, or of a second operand; none for a layer with neither; or why none serve."""
+        first, scales = activations[layer.name], self._scales[layer.name]
+        for key in layer.operand_keys[1:]:
+            second = second_step(first.scale, activations[key].scale)
+            inner = self._observers.longest_rows(layer.name)
+            return why_no_product(first.scale, second, inner) or (second,)
+        if scales is None:
+            return ()
+        steps = adapt_steps(layer, first.scale, scales, first.num_bits)
+        if steps.failure is None and steps.remark is not None:
+            log_for("calibration").info("Layer %s: %s.", layer.name, steps.remark)
+        return steps.failure or tuple(steps.scales.tolist())
 
     def _search(self, name: LayerName, distribution: Distribution) -> ActivationFactors:
         activation = self._searches[name]

@@ -31,7 +31,7 @@ class LayerAnalysis:
     Attributes:
         similarity: of its float and quantized outputs: the cosine similarity over all calibration images, or the mean
             over the images of a user's sensitivity, which is asked part by part.
-        multiply_accumulates: of the layer for all calibration batches; 0 for a layer without weights.
+        multiply_accumulates: of the layer for all calibration batches; 0 for a layer that pools.
         noise: squared error of its output by its squared float value; None if the output is all zero, or an earlier run
             did not measure it.
         uncorrected_noise: the same without what was added to its bias; None also if nothing was.
@@ -98,15 +98,29 @@ class LayerAnalyser:
         """
         images: dict[str, int] = {}
         whole: set[str] = set()
+        pairs: list[list[str]] = []
         for layer in self._layers:
-            tensor = full_tensor_name(self._fused.input_of(layer.name))
-            shapes = [self._replay.tensor(name).shape[1:] for name in (tensor, self._output_of(layer.name))]
-            if layer.op.is_told_its_output_shape or not all(shape.is_fully_defined() for shape in shapes):
-                whole.add(tensor)
+            tensors = list(map(full_tensor_name, self._fused.operands_of(layer.name)))
+            shapes = [self._replay.tensor(name).shape for name in (*tensors, self._output_of(layer.name))]
+            is_known = all(shape.rank is not None and shape[1:].is_fully_defined() for shape in shapes)
+            pairs.append(tensors)
+            # The first axis of a second operand is that of the first operand, too, only if there are several matrices.
+            is_paired = len(tensors) == 1 or (len({shape.rank for shape in shapes}) == 1 and shapes[0].rank != 2)
+            if layer.op.is_told_its_output_shape or not is_known or not is_paired:
+                whole.update(tensors)
                 continue
-            largest = max(shape.num_elements() for shape in shapes)
-            images[tensor] = min(images.get(tensor, SAMPLE_LIMIT), max(SAMPLE_LIMIT // max(largest, 1), 1))
-        return {tensor: count for tensor, count in images.items() if tensor not in whole}
+            largest = max(shape[1:].num_elements() for shape in shapes)
+            for tensor in tensors:
+                images[tensor] = min(images.get(tensor, SAMPLE_LIMIT), max(SAMPLE_LIMIT // max(largest, 1), 1))
+        counts = {tensor: count for tensor, count in images.items() if tensor not in whole}
+        return _alike_in_pairs(counts, pairs)
+
+    def _inner_length(self, name: LayerName) -> tf.Tensor:
+        """Returns how many products each value of a product of two operands sums up; 0 for other layers."""
+        with self._replay.graph.as_default():
+            if self._probes[name].layer.op.second_input is None:
+                return tf.constant(0)
+            return tf.shape(self._replay.tensor(full_tensor_name(self._fused.input_of(name))))[-1]
 
     def _output_of(self, name: LayerName) -> str:
         return f"{self._fused.tail_of(name)}:0"
@@ -118,8 +132,23 @@ class LayerAnalyser:
             if operations:
                 self._replay.let_wait(name, operations[-1])
             original = self._replay.tensor(self._output_of(name))
-            operations.append(self._replay.observe([original, quantized[name]], probe.observe))
+            operations.append(
+                self._replay.observe([original, quantized[name], self._inner_length(name)], probe.observe)
+            )
         return operations
+
+
+def _alike_in_pairs(images: Mapping[str, int], pairs: Sequence[Sequence[str]]) -> dict[str, int]:
+    """Returns how many images of each tensor suffice, where the operands of a product must have equally many."""
+    result, before = dict(images), None
+    while result != before:
+        before = dict(result)
+        for pair in pairs:
+            counts = [result.pop(tensor, None) for tensor in dict.fromkeys(pair)]
+            known = [count for count in counts if count is not None]
+            if len(known) == len(counts):
+                result.update(dict.fromkeys(pair, min(known)))
+    return result
 
 
 class _Probe:
@@ -137,13 +166,18 @@ class _Probe:
         self._shift = shift
         self._sums = OutputSums(None if shift is None else layer.op.channel_axis(layer.data_format))
         self._positions = 0
+        self._products = 0  # of two computed operands
         self._similarity = 0.0
         self._images = 0
 
-    def observe(self, original: np.ndarray, quantized: np.ndarray) -> None:
-        """Takes the outputs of a part; ``quantized`` may be of fewer images than ``original``."""
+    def observe(self, original: np.ndarray, quantized: np.ndarray, inner: np.ndarray | int = 0) -> None:
+        """Takes the outputs of a part, and how many products of computed operands each value of them sums up.
+
+        ``quantized`` may be of fewer images than ``original``.
+        """
         images = len(original)
         self._positions += original.size // self.layer.channels
+        self._products += original.size * int(inner)
         seen = original[: len(quantized)]
         self._sums.add(seen, quantized, images / max(len(quantized), 1))
         if self.comparison is not None:
@@ -164,5 +198,5 @@ class _Probe:
     def _multiply_accumulates(self) -> int:
         """Every position of the output takes each weight once; of a transposed convolution, every one of its input."""
         if self.layer.weights is None:
-            return 0
+            return self._products
         return self._positions * self.layer.weights.size // self.layer.positions_per_weight

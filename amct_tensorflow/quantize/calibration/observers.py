@@ -55,6 +55,7 @@ class ActivationObservers:
         self._inputs = dict(inputs)
         self._others = observers
         self._observations = {tensor: Observation() for tensor in inputs.values()}
+        self._longest = dict.fromkeys(self._observations, 0)
         readers = {tensor: layer for layer, tensor in reversed(list(inputs.items()))}
         self._last: list[tf.Operation] = []
         for tensor in self._observations:  # one after the other, so that the first layer to see NaN is named
@@ -74,11 +75,16 @@ class ActivationObservers:
         """Returns the distribution of the input of a layer."""
         return self._observations[self._inputs[layer]].distribution()
 
+    def longest_rows(self, layer: LayerName) -> int:
+        """Returns the greatest length of the last axis of the input of a layer."""
+        return self._longest[self._inputs[layer]]
+
     def _observe(self, tensor: str, layer: str, value: np.ndarray) -> None:
         if value.size and not self._observations[tensor].add(value):
             raise CalibrationError(
                 f"The activations of layer {layer!r} have invalid value inf or nan. Check the calibration data and "
                 "its preprocessing, or set the layer's quant_enable to false."
             )
+        self._longest[tensor] = max(self._longest[tensor], *value.shape[-1:], 0)
         if value.size and tensor in self._others:
             self._others[tensor](value)

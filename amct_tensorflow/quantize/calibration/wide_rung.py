@@ -57,7 +57,9 @@ def wide_plan(
 
 
 def _factors(layer: FusedLayer, calibration: CalibrationResult, config: QuantConfig) -> LayerFactors | None:
-    """Returns the factors of a layer in 16 bits; None if no steps of its weights serve it."""
+    """Returns the factors of a layer in 16 bits; None if no steps of its weights serve it, or it has none."""
+    if layer.op.second_input is not None:  # the device multiplies two computed operands in 8 bits alone
+        return None
     summary = calibration.summaries[layer.name]
     scales: np.ndarray | None = None
     if layer.weights is not None:

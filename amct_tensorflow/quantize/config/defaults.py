@@ -27,7 +27,10 @@ def default_config(
     tables: Sequence[Table] = (),
     compress: bool = False,
 ) -> QuantConfig:
-    """Returns the default configuration of a graph.
+    """Returns the default configuration of a graph: that of all layers but products of two computed operands.
+
+    Those are left in float, since they lose more than they gain: the other layers of a transformer hold nearly all of
+    its weights (docs/algorithms.md has the measurements). They are listed, so that ``quant_enable`` can be set.
 
     Args:
         layers: its quantizable layers.
@@ -45,7 +48,9 @@ def default_config(
     skipped = check_names(skip_layers, layers, op_types, "skip_layers")
     config = QuantConfig(
         layers={
-            layer.name: default_layer(layer, enabled=layer.name not in skipped, asymmetric=activation_offset)
+            layer.name: default_layer(
+                layer, enabled=layer.name not in skipped and not layer.is_product, asymmetric=activation_offset
+            )
             for layer in sorted(layers, key=lambda layer: layer.name)
         },
         batch_num=batch_num,
@@ -80,4 +85,7 @@ def check_layers(layers: Sequence[LayerSpec]) -> None:
 def check_some_enabled(config: QuantConfig) -> None:
     """Raises ConfigValueError if every layer is skipped."""
     if not config.enabled_layers():
-        raise ConfigValueError("Every quantizable layer is skipped. Leave at least one to quantize.")
+        raise ConfigValueError(
+            "Every quantizable layer is skipped. Leave at least one to quantize; products of two computed operands are "
+            "skipped unless quant_enable, or quantize_products of a simplified configuration, asks for them."
+        )

@@ -35,6 +35,7 @@ from amct_tensorflow.quantize.config.validate import (
     check_can_be_balanced,
     check_can_be_compressed,
     check_names,
+    check_product_bits,
     check_strength,
     check_tensor,
 )
@@ -197,6 +198,8 @@ def _layer_activation(section: Section, layer: LayerSpec, activation_offset: boo
     config = _activation(section, activation_offset and layer.op.zero_point)
     if config.asymmetric and not layer.op.zero_point:
         raise ConfigValueError(f"{section.where}: asymmetric must be false for {layer.op_type}.")
+    if layer.is_product:
+        check_product_bits(config, section.where)
     return config
 
 

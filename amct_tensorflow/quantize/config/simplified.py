@@ -45,6 +45,7 @@ from amct_tensorflow.quantize.config.validate import (
     check_bits,
     check_can_be_balanced,
     check_names,
+    check_product_bits,
     check_strength,
     check_tensor,
 )
@@ -229,6 +230,8 @@ class _Resolver:
         return tuple(types)
 
     def _layer(self, layer: LayerSpec, enabled: bool) -> LayerConfig:
+        if layer.is_product:  # these are asked for, all together or one by one
+            enabled = enabled and (self._message.quantize_products or layer.name in self._by_layer)
         chosen = self._choose(layer)
         if chosen is None:
             asymmetric = _given(self._message, "activation_offset", True)
@@ -254,9 +257,13 @@ class _Resolver:
     def _choose(self, layer: LayerSpec) -> _Chosen | None:
         """The most specific message applies as a whole; the deprecated two only where no newer one is given."""
         message = self._message
-        for key, overrides in ((layer.name, self._by_layer), (layer.op_type, self._by_type)):
+        # What is said of a type is said of its layers with weights and of its products of two computed operands.
+        for key, overrides, is_common in (
+            (layer.name, self._by_layer, False),
+            (layer.op_type, self._by_type, layer.is_product),
+        ):
             if key in overrides:
-                return _Chosen(overrides[key], _override(self._source, key), False)
+                return _Chosen(overrides[key], _override(self._source, key), is_common)
         if message.HasField("common_config"):
             return _Chosen(message.common_config, f"{self._source}, common_config", True)
         field = _DEPRECATED[0] if layer.op.weight_rank > 2 else _DEPRECATED[1]
@@ -266,6 +273,10 @@ class _Resolver:
 
     def _layer_activation(self, chosen: _Chosen, layer: LayerSpec) -> ActivationConfig:
         activation = self._activation(chosen)
+        if layer.is_product and chosen.is_common:
+            activation = replace(activation, num_bits=INT8_BITS)
+        elif layer.is_product:
+            check_product_bits(activation, chosen.where)
         if layer.op.zero_point or not activation.asymmetric:
             return activation
         # What holds for all layers alike is not said of a type that cannot.

@@ -38,6 +38,7 @@ _CONFIG = {
         "weight_rounding": (301, "optional WeightRounding"),
         "range_refinement": (302, "optional bool"),
         "input_balancing": (303, "optional bool"),
+        "quantize_products": (304, "optional bool"),
     },
     "OverrideLayerType": {
         "layer_type": (1, "required string"),

@@ -56,6 +56,16 @@ def check_bits(activation: ActivationConfig, where: str) -> None:
         )
 
 
+def check_product_bits(activation: ActivationConfig, where: str) -> None:
+    """Checks that the operands of a product of two computed ones have 8 bits.
+
+    Raises:
+        ConfigValueError: they have more.
+    """
+    if activation.num_bits != INT8_BITS:
+        raise ConfigValueError(f"{where}: a product of two computed operands has 8 bits, not {activation.num_bits}.")
+
+
 def check_batch_num(batch_num: int, where: str) -> int:
     """Returns ``batch_num`` if it is above 0.
 

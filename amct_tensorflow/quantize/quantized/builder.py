@@ -2,8 +2,9 @@
 
     x -> AscendQuant -> layer(AscendWeightQuant(int8 weights)) -> [BiasAdd] -> AscendDequant -> the layer's readers
 
-An activation in front of an AscendQuant that clips as much is left out (see ``absorbed_activations``).
-The bias is rounded to the accumulator's unit ``scale_d * scale_w`` and stored as integer-valued floats.
+A product of two computed operands has an AscendQuant on each, and no weights. An activation in front of an AscendQuant
+that clips as much is left out (see ``absorbed_activations``). The bias is rounded to the accumulator's unit
+``scale_d * scale_w`` and stored as integer-valued floats.
 
 Sums of integers of 16 and 8 bits do not fit the 24 bits of float32. Such a layer computes in float64, which holds all
 that fit its accumulator (see ``weight_steps``), so that they are exact in whatever order they are added:
@@ -29,7 +30,7 @@ from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import Shape, full_tensor_name, node_scope, parse_tensor_name
 from amct_tensorflow.model.fusion import FusedLayer
 from amct_tensorflow.model.tables import find_tables
-from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, ActivationFactors
 from amct_tensorflow.quantize.quantized import ascend_ops
 from amct_tensorflow.quantize.quantized.absorbed_activations import absorb_activations
 from amct_tensorflow.quantize.quantized.quantization_plan import (
@@ -136,10 +137,11 @@ class _Builder:
         factors = self._plan.factors[layer.name]
         correction = self._plan.corrections.get(layer.name, LayerCorrection())
         editor = self._editor
-        data = self._plan.fused.input_of(layer.name)
         is_wide = self._exact and factors.num_bits != INT8_BITS
-        quantizer = self._quantizer(data, layer.name, factors)
-        editor.replace_input(layer.name, layer.op.data_input, self._widen(quantizer) if is_wide else quantizer)
+        data = self._plan.fused.operands_of(layer.name)
+        for index, text, grid in zip(layer.op.operands, data, factors.operands(layer.op), strict=True):
+            quantizer = self._quantizer(text, layer.name, grid)
+            editor.replace_input(layer.name, index, self._widen(quantizer) if is_wide else quantizer)
         deq_scale = layer_deq_scale(factors)
         value: str = self._plan.fused.accumulator_of(layer.name)
         for name in {layer.name, value} if is_wide else ():
@@ -178,7 +180,8 @@ class _Builder:
         node = self._editor.find(name)
         if node is None or int(index) >= len(node.input) or node.op == "BiasAdd":
             raise RecordError(f"Record: the model has no input {key!r} after fusion. Delete it from tensor_quantize.")
-        quantizer = self._quantizer(node.input[int(index)], name, factors)
+        grid = ActivationFactors(factors.scale_d, factors.offset_d, factors.num_bits)
+        quantizer = self._quantizer(node.input[int(index)], name, grid)
         scope = self._editor.unique_scope(f"{node_scope(name)}anti_quant", [ascend_ops.ANTI_QUANT])
         anti = ascend_ops.anti_quant_node(
             f"{scope}/{ascend_ops.ANTI_QUANT}", quantizer, factors.scale_d, factors.offset_d
@@ -259,17 +262,15 @@ class _Builder:
         self._inserted.append(QuantizedName(self._editor.add(node, like=like)))
         return self._inserted[-1]
 
-    def _quantizer(self, text: str, reader: str, factors: LayerFactors) -> QuantizedName:
+    def _quantizer(self, text: str, reader: str, grid: ActivationFactors) -> QuantizedName:
         """Returns the AscendQuant on input ``text`` of a node; readers with the same input and factors may share it."""
-        grid = (repr(factors.scale_d), repr(factors.offset_d), repr(factors.num_bits))
-        key: tuple[str, ...] = (full_tensor_name(text), *grid)
+        key: tuple[str, ...] = (full_tensor_name(text), repr(grid.scale), repr(grid.offset), repr(grid.num_bits))
         if not self._share_quantizers:
             key = (*key, reader)
         if key not in self._quantizers:
             scope = self._editor.unique_scope(f"{node_scope(reader)}act_quant", [ascend_ops.QUANT])
-            node = ascend_ops.quant_node(
-                f"{scope}/{ascend_ops.QUANT}", text, factors.scale_d, factors.offset_d, factors.num_bits
-            )
+            name = f"{scope}/{ascend_ops.QUANT}"
+            node = ascend_ops.quant_node(name, text, grid.scale, grid.offset, grid.num_bits)
             self._quantizers[key] = self._insert(node, reader)
         return self._quantizers[key]
 

@@ -1,6 +1,7 @@
 """Reads the layers of a quantized model from its nodes (spec section 8.3).
 
     x -> AscendQuant -> layer(AscendWeightQuant(int8 weights)) -> [BiasAdd] -> AscendDequant
+    x, y -> AscendQuant, AscendQuant -> product -> AscendDequant
 
 In 16 bits a Cast stands between, which takes the layer and its sums to float64 (see ``builder``).
 Integer kernels, exports and comparisons all read layers here.
@@ -49,8 +50,8 @@ class QuantizedLayer:
     Attributes:
         node: the op itself, as the quantized model has it.
         key: its name in the configuration, which differs from that of ``node`` where an output has taken it.
-        op_type: what is known of its op type.
-        quantizer: the AscendQuant that it reads.
+        op_type: what is known of its op type, in the form that its operands give it.
+        quantizers: the AscendQuants that it reads: two of a product of computed operands, else one.
         sums: the node that yields the integer sums, bias included.
         dequantizer: its AscendDequant.
         deq_scale: float32, [Cout] or [1].
@@ -61,7 +62,7 @@ class QuantizedLayer:
     node: NodeDef
     key: LayerName
     op_type: Quantizable
-    quantizer: Quantizer
+    quantizers: tuple[Quantizer, ...]
     sums: QuantizedName
     dequantizer: QuantizedName
     deq_scale: np.ndarray
@@ -74,13 +75,18 @@ class QuantizedLayer:
         return QuantizedName(self.node.name)
 
     @property
+    def quantizer(self) -> Quantizer:
+        """The AscendQuant that it reads; of two, that of its first operand."""
+        return self.quantizers[0]
+
+    @property
     def input_grid(self) -> ActivationFactors:
         """Scale, offset and bits of its input."""
         return self.quantizer.grid
 
     @cached_property
     def weight_scale(self) -> np.ndarray:
-        """The step of the weights, float32, [Cout] or [1]."""
+        """The step of the weights, or of a second operand, float32, [Cout] or [1]."""
         return np.asarray(self.deq_scale / np.float32(self.input_grid.scale), np.float32)
 
     @cached_property
@@ -176,22 +182,33 @@ def _read_layer(view: GraphView, dequantizer: NodeDef) -> QuantizedLayer:
     node = sums = _before_cast(view, view.producer(inputs[0]))
     for op in ("BiasAdd", BARRIER):
         node = view.producer(node.input[0]) if node.op == op else node
-    op_type = OP_TYPES.get(node.op)
-    source = None if op_type is None else _source(view, node, op_type.data_input)
-    quantizer = None if source is None else _before_cast(view, source)
-    if op_type is None or quantizer is None or quantizer.op != ascend_ops.QUANT:
+    op_type = _form(view, node)
+    sources = [] if op_type is None else [_source(view, node, index) for index in op_type.operands]
+    quantizers = [
+        read for source in sources if source is not None if (read := _before_cast(view, source)).op == ascend_ops.QUANT
+    ]
+    if op_type is None or len(quantizers) != len(op_type.operands):
         raise damaged(dequantizer.name)
     return QuantizedLayer(
         node=node,
         key=_key(view, node, dequantizer),
         op_type=op_type,
-        quantizer=read_quantizer(quantizer),
+        quantizers=tuple(map(read_quantizer, quantizers)),
         sums=QuantizedName(sums.name),
         dequantizer=QuantizedName(dequantizer.name),
         deq_scale=ascend_ops.unpack_deq_scale(packed),
         weights=None if op_type.weight_input is None else _weights(view, node, op_type.weight_input),
         bias=_bias(view, sums) if sums.op == "BiasAdd" else None,
     )
+
+
+def _form(view: GraphView, node: NodeDef) -> Quantizable | None:
+    """Returns what is known of the op type of a layer: it is a product of two operands if both are quantized alike."""
+    op_type = OP_TYPES.get(node.op)
+    if op_type is None or op_type.of_computed is None:
+        return op_type
+    sources = [_source(view, node, index) for index in op_type.of_computed.operands]
+    return op_type.with_operands(computed=all(each is not None and each.op == ascend_ops.QUANT for each in sources))
 
 
 def _key(view: GraphView, node: NodeDef, dequantizer: NodeDef) -> LayerName:

@@ -16,7 +16,7 @@ from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.quantize.algorithms.scales import arq_scales
-from amct_tensorflow.quantize.algorithms.weight_steps import adapt_steps, fit_steps
+from amct_tensorflow.quantize.algorithms.weight_steps import adapt_steps, fit_steps, why_no_product
 from amct_tensorflow.quantize.record.factors import LayerFactors
 
 # FLT_EPSILON: below it the original toolkit takes a channel for dead (spec section 7.3).
@@ -37,7 +37,18 @@ def adapt_factors(
     Raises:
         RecordError: no steps serve a layer.
     """
+    for name, each in factors.items():
+        layer = fused.layers.get(name)
+        if layer is not None and layer.op.second_input is not None:
+            _check_product(name, each, fused.inner_length(name), source)
     return {name: _served(fused.layers.get(name), each, source) for name, each in factors.items()}
+
+
+def _check_product(name: LayerName, factors: LayerFactors, inner: int | None, source: str) -> None:
+    """Raises RecordError if the sums of a product of two computed operands do not fit."""
+    reason = why_no_product(factors.scale_d, factors.scale_w[0], inner)
+    if reason is not None:
+        raise _unserved(source, name, reason)
 
 
 def _served(layer: FusedLayer | None, factors: LayerFactors, source: str) -> LayerFactors:
@@ -50,10 +61,7 @@ def _served(layer: FusedLayer | None, factors: LayerFactors, source: str) -> Lay
     replaced = called_dead & (given != expected)
     steps = fit_steps(layer, factors.scale_d, np.where(replaced, expected, given), factors.num_bits)
     if steps.failure is not None:
-        raise RecordError(
-            f"Record {source}, layer {layer.name!r}: {steps.failure}. Delete the layer from the record; it stays in "
-            "float then."
-        )
+        raise _unserved(source, layer.name, steps.failure)
     log = log_for("record")
     if replaced.any():
         log.info(
@@ -63,3 +71,9 @@ def _served(layer: FusedLayer | None, factors: LayerFactors, source: str) -> Lay
     if steps.remark is not None:
         log.warning("Layer %s: %s.", layer.name, steps.remark)
     return replace(factors, scale_w=tuple(steps.scales.tolist()))
+
+
+def _unserved(source: str, name: LayerName, reason: str) -> RecordError:
+    return RecordError(
+        f"Record {source}, layer {name!r}: {reason}. Delete the layer from the record; it stays in float then."
+    )

@@ -8,7 +8,8 @@ import numpy as np
 
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.model.fusion import FusedLayer
-from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
+from amct_tensorflow.ops import Quantizable
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, ActivationFactors
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class LayerFactors:
     Attributes:
         scale_d: step of the quantized input; a float32 value.
         offset_d: zero point of the input, in [-128, 127]; 0 in 16 bits.
-        scale_w: steps of the quantized weights, float32 values: one, or one per output channel; empty for AvgPool.
+        scale_w: steps of the quantized weights, float32 values: one, or one per output channel; that of the second
+            operand of a product of two computed ones; empty for AvgPool.
         skip_fusion: whether a BatchNorm behind the layer is kept instead of folded.
         num_bits: bits of the quantized input, 8 or 16.
     """
@@ -28,6 +30,11 @@ class LayerFactors:
     scale_w: tuple[float, ...] = ()
     skip_fusion: bool = False
     num_bits: int = INT8_BITS
+
+    def operands(self, op: Quantizable) -> tuple[ActivationFactors, ...]:
+        """Returns scale and zero point of each operand that an op quantizes as activations; a second one has none."""
+        second = () if op.second_input is None else (ActivationFactors(self.scale_w[0], 0),)
+        return (ActivationFactors(self.scale_d, self.offset_d, self.num_bits), *second)
 
 
 def unfused_layers(factors: Mapping[LayerName, LayerFactors]) -> list[LayerName]:

@@ -14,7 +14,7 @@ from amct_tensorflow.graph.names import LayerName, RecordKey
 from amct_tensorflow.io.files import read_text, write_atomically
 from amct_tensorflow.io.text_messages import message_class
 from amct_tensorflow.model.tables import Table, table_names
-from amct_tensorflow.ops import OP_TYPES
+from amct_tensorflow.ops import Quantizable
 from amct_tensorflow.quantize.algorithms.activation_factors import ACTIVATION_BITS, INT8_BITS, type_name
 from amct_tensorflow.quantize.algorithms.scales import LARGEST_SCALE, SMALLEST_SCALE
 from amct_tensorflow.quantize.record.factors import LayerFactors
@@ -223,7 +223,7 @@ def write_record(
 
 def check_record(
     factors: Mapping[LayerName, LayerFactors],
-    layers: Mapping[LayerName, tuple[str, int]],
+    layers: Mapping[LayerName, tuple[Quantizable, int]],
     op_types: Mapping[str, str],
     source: str,
 ) -> None:
@@ -231,7 +231,7 @@ def check_record(
 
     Args:
         factors: the record.
-        layers: per quantizable layer its op type and number of output channels.
+        layers: per quantizable layer what is known of its op type, and its number of output channels.
         op_types: op type of every node of the model, by name.
         source: name of the record file, for messages.
 
@@ -247,11 +247,16 @@ def check_record(
             raise RecordError(f"Record {source}: {key!r} {reason}. Use the record that was made for this model.")
         op_type, channels = layers[key]
         count = len(layer.scale_w)
-        if layer.offset_d and not OP_TYPES[op_type].zero_point:
-            raise _error(source, key, f"offset_d is {layer.offset_d}; it must be 0 for {op_type}")
-        if not OP_TYPES[op_type].has_weights:
+        if op_type.second_input is not None:
+            if layer.offset_d or count != 1 or layer.num_bits != INT8_BITS:
+                needs = "it needs offset_d 0, and one scale_w, that of the second, in INT8"
+                raise _error(source, key, f"both operands of this product are computed: {needs}")
+            continue
+        if layer.offset_d and not op_type.zero_point:
+            raise _error(source, key, f"offset_d is {layer.offset_d}; it must be 0 for {op_type.name}")
+        if not op_type.has_weights:
             if count:
-                raise _error(source, key, f"scale_w is undesirable for {op_type}, which has no weights. Remove it")
+                raise _error(source, key, f"scale_w is undesirable for {op_type.name}, which has no weights. Remove it")
         elif count not in (1, channels):
             raise _error(source, key, f"scale_w has {count} values; the layer needs 1 or {channels}")
 

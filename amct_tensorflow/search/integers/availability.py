@@ -66,7 +66,7 @@ def _greatest_sums() -> np.ndarray:
         node=node,
         key=LayerName(str(node.name)),
         op_type=OP_TYPES["Conv2D"],
-        quantizer=Quantizer(QuantizedName("quantizer"), "data", ActivationFactors(1.0, -128)),
+        quantizers=(Quantizer(QuantizedName("quantizer"), "data", ActivationFactors(1.0, -128)),),
         sums=QuantizedName("layer"),
         dequantizer=QuantizedName("dequantizer"),
         deq_scale=np.ones(_CHANNELS, np.float32),

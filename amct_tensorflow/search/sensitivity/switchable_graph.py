@@ -19,7 +19,6 @@ from amct_tensorflow.graph.names import FusedName, LayerName
 from amct_tensorflow.graph.nodes import Attr, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import parse_tensor_name
-from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.quantize.quantized.ascend_ops import function_library
 from amct_tensorflow.quantize.quantized.builder import FLOAT_SCOPE, local_quantized_graph
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
@@ -66,17 +65,20 @@ def switchable_graph(
     editor.redirect(values, exempt=values.values(), control=True)
     gates: dict[str, str] = {}
     sides: dict[LayerName, list[str]] = {}
-    added: list[tuple[GraphDef, str, dict[LayerName, str]]] = []
+    added: list[tuple[GraphDef, str, dict[str, str]]] = []
     for rung, called in ((plan, LayerName), *([] if wide is None else [(wide, in_16_bits)])):
         quantized, results = local_quantized_graph(rung, share_quantizers=False)
-        scope = editor.unique_scope("quantized", [node.name for node in quantized.node])
-        switches = {}
+        nodes = {node.name: node for node in quantized.node}
+        scope = editor.unique_scope("quantized", list(nodes))
+        switches: dict[str, str] = {}
         for name in rung.factors:
             gate = gates[called(name)] = _gate(editor, name)
-            switches[name] = _switch(editor, name, plan.fused.layers[name].op.data_input, gate)
+            for index in plan.fused.layers[name].op.operands:
+                quantizer = parse_tensor_name(nodes[name].input[index]).node
+                switches[quantizer] = _switch(editor, name, index, gate)
             sides.setdefault(name, []).append(f"{scope}/{results[name]}")
         added.append((quantized, scope, switches))
-    merges = {}
+    merges: dict[FusedName, str] = {}
     for name, quantized_sides in sides.items():
         tail = plan.fused.tail_of(name)
         merges[tail] = _merge(editor, f"{name}/either", [tail, *quantized_sides], like=name)
@@ -111,13 +113,9 @@ def _merge(editor: GraphEditor, name: str, values: Sequence[str], like: str) -> 
     return editor.add(node, like=like)
 
 
-def _add_quantized(graph_def: GraphDef, quantized: GraphDef, scope: str, switches: Mapping[LayerName, str]) -> None:
-    """Adds the quantized layers under a scope, each reading the other side of its layer's switch."""
+def _add_quantized(graph_def: GraphDef, quantized: GraphDef, scope: str, switches: Mapping[str, str]) -> None:
+    """Adds the quantized layers under a scope, each quantizer reading the other side of its switch."""
     nodes = {node.name: node for node in quantized.node}
-    quantizers = {
-        parse_tensor_name(nodes[name].input[OP_TYPES[nodes[name].op].data_input]).node: switch
-        for name, switch in switches.items()
-    }
     for node in quantized.node:
         added = graph_def.node.add()
         added.CopyFrom(node)
@@ -125,5 +123,5 @@ def _add_quantized(graph_def: GraphDef, quantized: GraphDef, scope: str, switche
         for index, text in enumerate(node.input):
             outside = text.startswith(f"{FLOAT_SCOPE}/") and parse_tensor_name(text).node not in nodes
             added.input[index] = text.removeprefix(f"{FLOAT_SCOPE}/") if outside else f"{scope}/{text}"
-        if node.name in quantizers:
-            added.input[0] = f"{quantizers[node.name]}:1"
+        if node.name in switches:
+            added.input[0] = f"{switches[node.name]}:1"

@@ -21,7 +21,10 @@ CONV, DEPTHWISE, FC, POOL = (
 )
 LAYERS = [CONV, DEPTHWISE, FC, POOL]
 OPS = {layer.name: layer.op_type for layer in LAYERS} | {"add": "AddV2", "sum": "AddV2", "relu": "Relu"}
-OURS = {"bias_correction", "weight_rounding", "range_refinement", "input_balancing", "weight_compress_only"}
+OURS = {
+    "bias_correction", "weight_rounding", "range_refinement", "input_balancing", "weight_compress_only",
+    "quantize_products",
+}  # fmt: skip
 
 
 def read(text):

@@ -13,6 +13,7 @@ from amct_tensorflow.errors import OutputError, RecordError
 from amct_tensorflow.io.contents import dump_arrays
 from amct_tensorflow.io.files import check_writable, write_atomically
 from amct_tensorflow.model.fusion import FusedLayer
+from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.quantize.record import corrections
 from amct_tensorflow.quantize.record.corrections import (
     corrections_path,
@@ -58,7 +59,11 @@ record {
   }
 }
 """
-LAYERS = {"MobilenetV2/Conv/Conv2D": ("Conv2D", 2), "MobilenetV2/Logits/AvgPool": ("AvgPool", 1)}
+LAYERS = {
+    "MobilenetV2/Conv/Conv2D": (OP_TYPES["Conv2D"], 2),
+    "MobilenetV2/Logits/AvgPool": (OP_TYPES["AvgPool"], 1),
+    "product": (OP_TYPES["BatchMatMulV2"].with_operands(computed=True), 1),
+}
 
 
 def test_example_of_the_specification():
@@ -222,6 +227,9 @@ def test_missing_empty_and_binary_files(tmp_path):
         ({"MobilenetV2/Conv/Conv2D": LayerFactors(1.0, 0, (1.0, 1.0, 1.0))}, "needs 1 or 2"),
         ({"MobilenetV2/Conv/Conv2D": LayerFactors(1.0, 0)}, "needs 1 or 2"),
         ({"MobilenetV2/Logits/AvgPool": LayerFactors(1.0, 0, (1.0,))}, "undesirable"),
+        ({"product": LayerFactors(1.0, 0)}, "needs offset_d 0, and one scale_w"),
+        ({"product": LayerFactors(1.0, 0, (1.0, 1.0))}, "needs offset_d 0, and one scale_w"),
+        ({"product": LayerFactors(1.0, 5, (1.0,))}, "needs offset_d 0, and one scale_w"),
     ],
 )
 def test_a_record_of_another_model(factors, words):
@@ -230,14 +238,16 @@ def test_a_record_of_another_model(factors, words):
 
 
 def test_a_zero_point_where_the_type_has_none():
-    layers = {"volume": ("Conv3D", 1)}
+    layers = {"volume": (OP_TYPES["Conv3D"], 1)}
     check_record({"volume": LayerFactors(1.0, 0, (1.0,))}, layers, {"volume": "Conv3D"}, "record.txt")
     with pytest.raises(RecordError, match="must be 0 for Conv3D"):
         check_record({"volume": LayerFactors(1.0, -128, (1.0,))}, layers, {"volume": "Conv3D"}, "record.txt")
 
 
 def test_a_record_that_fits():
-    check_record(FACTORS, LAYERS, dict.fromkeys(LAYERS, "Conv2D"), "record.txt")
+    check_record(
+        {**FACTORS, "product": LayerFactors(1.0, 0, (2.0,))}, LAYERS, dict.fromkeys(LAYERS, "Conv2D"), "record.txt"
+    )
 
 
 def layer_of(name):
