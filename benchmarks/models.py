@@ -1,7 +1,7 @@
 """What becomes of networks of many kinds: layers quantized, BatchNorms folded, size, accuracy, seconds?
 
-One row per network (``networks.py``), each in a process of its own. When all were measured, the table is written into
-``docs/models.md``, where the columns are explained.
+One row per network (``networks.py``, ``sentences.py``), each in a process of its own. When all were measured, the table
+is written into ``docs/models.md``, where the columns are explained.
 """
 
 import argparse
@@ -17,16 +17,17 @@ import numpy as np
 import tensorflow as tf
 from graph_contents import contents
 from measuring import RESULTS, ROOT, interleaved, measured_on, peak_memory, ratio, report, scratch_folder, table
-from networks import NAMES, Network, find_network
+from networks import IMAGES, Network, find_network
+from networks import NAMES as OF_IMAGES
 from pages import write_section
 from processes import is_complete, measure_each, run_apart
+from sentences import MINILM, Feed, Sentences
 
 import amct_tensorflow as amct
 from amct_tensorflow.model.model_file import import_graph, load_graph
 
 PAGE = ROOT / "docs" / "models.md"
-IMAGES = 4
-CALIBRATION_SEED, HELD_OUT_SEED = 1, 2
+NAMES = [*OF_IMAGES, MINILM.name]
 ROUNDS = 5
 COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "network": lambda row: row["network"],
@@ -42,6 +43,7 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "quantized MB": lambda row: f"{row['quantized_bytes'] / 1e6:.1f}",
     "size ratio": lambda row: f"{row['quantized_bytes'] / row['float_bytes']:.2f}",
     "signal-to-noise dB": lambda row: f"{row['signal_to_noise_db']:.1f}",
+    "users see": lambda row: row["agreement"],
     "change by folding": lambda row: f"{row['change_by_folding']:.1e}",
     "time ratio": lambda row: f"{row['time_ratio_to_folded']:.2f}",
     "engine s": lambda row: f"{row['engine_cpu_seconds']:.1f}",
@@ -55,13 +57,13 @@ def main() -> None:
     arguments = parse_arguments()
     amct.set_logging_level(print_level="error", save_level="error")
     if arguments.measure:
-        print(json.dumps(measure(find_network(arguments.measure, arguments.cache))))
+        print(json.dumps(measure(find(arguments.measure, arguments.cache))))
         return
     rows = measure_each(
         "models", arguments.networks or NAMES, lambda name: measure_apart(name, arguments.cache), arguments.json
     )
     cells = [format_row(row) for row in rows]
-    report("models", cells, f"{IMAGES} images to calibrate with, and {IMAGES} others.")
+    report("models", cells, f"{IMAGES} images to calibrate with, and {IMAGES} others; of sentences more.")
     if is_complete(rows, NAMES):
         measured = measured_on(Keras=tf.keras.__version__)
         write_section(PAGE, Path(__file__).name, [measured, "", *table(cells)])
@@ -79,18 +81,31 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def find(name: str, cache: Path) -> Network | Sentences:
+    """Returns a network; one of Keras is made unless the cache has it.
+
+    Raises:
+        FileNotFoundError: it is a real one, and something of it is not there.
+    """
+    if name != MINILM.name:
+        return find_network(name, cache)
+    if missing := MINILM.missing():
+        raise FileNotFoundError(missing)
+    return MINILM
+
+
 def measure_apart(name: str, cache: Path) -> dict[str, Any]:
     """Measures a network in a process of its own; returns a row with a remark if that fails."""
     try:
-        find_network(name, cache)
+        find(name, cache)
     except FileNotFoundError as error:
         return {"network": name, "remark": f"{error} is not there"}
     return run_apart(name, __file__, "--measure", name, "--cache", str(cache.resolve()))
 
 
-def measure(network: Network) -> dict[str, Any]:
+def measure(network: Network | Sentences) -> dict[str, Any]:
     """Quantizes a network, and compares the float model, that after folding, and the quantized one."""
-    calibration, held_out = network.images(IMAGES, CALIBRATION_SEED), network.images(IMAGES, HELD_OUT_SEED)
+    calibration, held_out = network.calibration(), network.held_out()
     with scratch_folder():
         measured = quantize(network, calibration)
         graphs = {
@@ -100,8 +115,11 @@ def measure(network: Network) -> dict[str, Any]:
         }
         quantized_bytes = Path("net_quantized.pb").stat().st_size
     sessions = {name: tf.compat.v1.Session(graph=graph) for name, graph in graphs.items()}
-    logits = {name: network.logits(run(session, network, held_out)) for name, session in sessions.items()}
-    actions = {name: lambda session=session: run(session, network, held_out) for name, session in sessions.items()}
+    outputs = {
+        name: np.concatenate([run(session, network, feed) for feed in held_out]) for name, session in sessions.items()
+    }
+    signals = {name: network.signal(output) for name, output in outputs.items()}
+    actions = {name: lambda session=session: run(session, network, held_out[0]) for name, session in sessions.items()}
     seconds = interleaved(actions, ROUNDS)
     return {
         "network": network.name,
@@ -110,8 +128,9 @@ def measure(network: Network) -> dict[str, Any]:
         **{name: asdict(contents(graphs[name], [network.output])) for name in ("float", "quantized")},
         "float_bytes": network.model.stat().st_size,
         "quantized_bytes": quantized_bytes,
-        "signal_to_noise_db": signal_to_noise(logits["float"], logits["quantized"]),
-        "change_by_folding": largest_change(logits["float"], logits["folded"]),
+        "signal_to_noise_db": signal_to_noise(signals["float"], signals["quantized"]),
+        "agreement": network.agreement(outputs["float"], outputs["quantized"]),
+        "change_by_folding": largest_change(signals["float"], signals["folded"]),
         "time_ratio_to_folded": ratio(seconds, "quantized", "folded"),
         "time_ratio_to_float": ratio(seconds, "quantized", "float"),
         "float_seconds": float(np.median(seconds["float"])),
@@ -119,7 +138,7 @@ def measure(network: Network) -> dict[str, Any]:
     }
 
 
-def quantize(network: Network, images: np.ndarray) -> dict[str, float]:
+def quantize(network: Network | Sentences, feed: Feed) -> dict[str, float]:
     """Quantizes a network in the current folder; returns seconds and memory."""
     graph = load_graph(network.model)
     taken: dict[str, float] = {}
@@ -129,7 +148,7 @@ def quantize(network: Network, images: np.ndarray) -> dict[str, float]:
     with timed(taken, "prepare"):
         amct.quantize_model(graph, "config.json", "record.txt", [network.output])
     with timed(taken, "calibration"), tf.compat.v1.Session(graph=graph) as session:
-        run(session, network, images)
+        run(session, network, feed)
     calibrated = peak_memory()
     with timed(taken, "save"):
         amct.save_model(str(network.model), [network.output], "record.txt", "net")
@@ -153,9 +172,9 @@ def timed(taken: dict[str, float], step: str) -> Iterator[None]:
     taken[f"{step}_cpu_seconds"] = time.process_time() - cpu
 
 
-def run(session: tf.compat.v1.Session, network: Network, images: np.ndarray) -> np.ndarray:
-    """Returns the output for images."""
-    output: np.ndarray = session.run(f"{network.output}:0", {f"{network.input}:0": images})
+def run(session: tf.compat.v1.Session, network: Network | Sentences, feed: Feed) -> np.ndarray:
+    """Returns the output for a batch."""
+    output: np.ndarray = session.run(f"{network.output}:0", feed)
     return output
 
 

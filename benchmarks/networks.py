@@ -17,11 +17,14 @@ import numpy as np
 import tensorflow as tf
 from measuring import SHARED, smooth_images
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from vision_transformer import vit_tiny
 
 from amct_tensorflow.io.files import write_atomically
 
 SEED = 12
 STATISTICS_IMAGES = 8
+IMAGES = 4
+CALIBRATION_SEED, HELD_OUT_SEED = 1, 2
 SIGNED = (-1.0, 1.0)
 BYTES = (0.0, 255.0)
 KERAS: dict[str, tuple[int, float, float]] = {  # the size of its images, and the range of its preprocessing
@@ -36,6 +39,7 @@ KERAS: dict[str, tuple[int, float, float]] = {  # the size of its images, and th
     "Xception": (299, *SIGNED),
     "NASNetMobile": (224, *SIGNED),
     "ConvNeXtTiny": (224, *BYTES),
+    "ViTTiny": (224, *SIGNED),
 }
 
 
@@ -71,6 +75,22 @@ class Network:
     def images(self, count: int, seed: int) -> np.ndarray:
         """Returns random images, float32 [count, size, size, 3]."""
         return smooth_images(count, self.size, self.low, self.high, seed)
+
+    def calibration(self) -> dict[str, np.ndarray]:
+        """Returns the batch to calibrate with, per tensor."""
+        return {f"{self.input}:0": self.images(IMAGES, CALIBRATION_SEED)}
+
+    def held_out(self) -> list[dict[str, np.ndarray]]:
+        """Returns the batches to judge by."""
+        return [{f"{self.input}:0": self.images(IMAGES, HELD_OUT_SEED)}]
+
+    def agreement(self, _reference: np.ndarray, _other: np.ndarray) -> str:
+        """Returns nothing: of random weights and images there is nothing to count."""
+        return ""
+
+    def signal(self, output: np.ndarray) -> np.ndarray:
+        """Returns what of the output its users see."""
+        return self.logits(output)
 
     def logits(self, output: np.ndarray) -> np.ndarray:
         """Returns the logits less their mean in each image, which is all that a softmax tells, float64."""
@@ -128,8 +148,7 @@ def make(name: str, cache: Path) -> None:
     tf.keras.utils.set_random_seed(SEED)
     tf.config.experimental.enable_op_determinism()
     size, low, high = KERAS[name]
-    application = getattr(tf.keras.applications, name)
-    model = application(weights=None, input_shape=(size, size, 3), classifier_activation=None)
+    model = vit_tiny(size) if name == "ViTTiny" else make_application(name, size)
     randomize(model, smooth_images(STATISTICS_IMAGES, size, low, high, SEED))
     graph, output = freeze(model, size)
     cache.mkdir(parents=True, exist_ok=True)
@@ -139,6 +158,12 @@ def make(name: str, cache: Path) -> None:
     network = Network(name, Path(f"{name}.pb"), "images", output, False, size, low, high, batch_norms, foldable)
     content = {**asdict(network), "model": network.model.name}
     write_atomically(cache / f"{name}.json", json.dumps(content, indent=2) + "\n")
+
+
+def make_application(name: str, size: int) -> tf.keras.Model:
+    """Returns a model of ``tf.keras.applications`` with random weights, which ends in logits."""
+    application = getattr(tf.keras.applications, name)
+    return application(weights=None, input_shape=(size, size, 3), classifier_activation=None)
 
 
 def freeze(model: tf.keras.Model, size: int) -> tuple[tf.Graph, str]:

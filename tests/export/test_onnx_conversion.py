@@ -79,3 +79,37 @@ def test_gelu_between_layers(target, approximate):
     model, evaluator = Path("results/net_quantized.pb"), CheckedEvaluator(OneBatch(x))
     document = export_model(model, [], TARGETS[target], evaluator, Path("results/net"), 0.01)
     assert document["kl"] < 1e-4
+
+
+def export_one(make, x):
+    calibrate_and_save(build(make), x)
+    return export_model(
+        Path("results/net_quantized.pb"), [], TARGETS["onnx"], CheckedEvaluator(OneBatch(x)), Path("results/net"), 0.01
+    )
+
+
+def test_a_bias_that_is_summed_up_with_other_constants_is_none_of_a_layer():
+    """Positions behind the patches of an image: the converter adds up the bias and them."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8, 8, 3], name="x")
+        y = tf.nn.bias_add(tf.nn.conv2d(x, normal((4, 4, 3, 5), 1), 4, "VALID", name="patches"), normal((5,), 2))
+        y = tf.tanh(y + normal((1, 2, 2, 5), 3))
+        tf.identity(tf.matmul(tf.reshape(y, [-1, 20]), normal((20, 4), 4)), name="out")
+
+    document = export_one(make, normal((8, 8, 8, 3), 5))
+    assert [layer["reason"] for layer in document["layers"]] == ["the converter has changed it", None]
+    assert document["kl"] < 1e-3
+
+
+def test_layers_that_the_converter_merges_have_the_same_weights():
+    """Keys and values of attention whose weights are alike before they are trained, and whose biases are not."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 3, 5], name="x")
+        one, other = (tf.matmul(x, normal((5, 6), 1)) for _ in range(2))
+        tf.identity(tf.matmul(tf.tanh(one), tf.sigmoid(other), transpose_b=True), name="out")
+
+    document = export_one(make, normal((8, 3, 5), 5))
+    assert {layer["reason"] for layer in document["layers"]} == {"another layer has the same weights"}
+    assert document["kl"] < 1e-3

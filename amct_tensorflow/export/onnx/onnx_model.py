@@ -9,6 +9,7 @@ uint8 by int8. Weights have a scale per output channel, wherever ours have. What
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -122,10 +123,12 @@ class _Writer:
                 continue
             else:
                 candidates = by_weights.get((form.op, _digest(form.layout(layer.float_weights))), [])
-            if len(candidates) == 1:
-                found[name] = candidates[0]
+            if len(candidates) > 1:
+                missing[name] = _SAME_WEIGHTS
+            elif not candidates or not self._has_bias(layer, candidates[0]):
+                missing[name] = "the converter has changed it"
             else:
-                missing[name] = _SAME_WEIGHTS if candidates else "the converter has changed it"
+                found[name] = candidates[0]
         claims = Counter(map(id, found.values()))  # the converter makes one node of those that read the same, too
         shared = {name: _SAME_WEIGHTS for name, node in found.items() if claims[id(node)] > 1}
         return found, missing | shared
@@ -167,6 +170,21 @@ class _Writer:
             scale = np.float32(layer.input_grid.scale) * layer.weight_scale
             if self._is_bias_of(layer, node.input[2]):
                 node.input[2] = self._integers(f"{layer.name}/int32_bias", layer.bias, scale, 0)
+
+    def _has_bias(self, layer: QuantizedLayer, node: Any) -> bool:
+        """Tells whether a node adds the bias of its layer, or an Add does, and not the sum of it and something else."""
+        if layer.bias is None or not layer.bias.any():
+            return True
+        held = [*(self._editor.constant(name) for name in node.input[2:]), *self._added]
+        bias = layer.float_bias
+        return any(each is not None and each.size == bias.size and np.allclose(each.ravel(), bias) for each in held)
+
+    @cached_property
+    def _added(self) -> list[np.ndarray]:
+        """The constants that the converted model adds to anything."""
+        adds = [node for node in self._editor.nodes if node.op_type == "Add"]
+        values = (self._editor.constant(name) for node in adds for name in node.input)
+        return [value for value in values if value is not None]
 
     def _is_bias_of(self, layer: QuantizedLayer, tensor: str) -> bool:
         bias = self._editor.constant(tensor)
