@@ -144,16 +144,17 @@ def test_layers_that_ask_in_vain_are_named(model, messages):
     assert list(read_balance("record.txt")) == READERS
 
 
+def with_a_dense_layer():
+    x = conv(tf1.placeholder(tf.float32, [None, 8, 8, 3], name="x"), normal((3, 3, 3, 16), 2, 0.3), "stem")
+    x = conv(tf.nn.relu6(x), normal((1, 1, 16, 16), 3, 0.3), "last")
+    x = tf.matmul(tf.sigmoid(tf.reduce_mean(x, [1, 2])), normal((16, 4), 4), name="dense")
+    tf.identity(x, name="out")
+
+
 def test_a_dense_layer_that_asks_by_name_gets_a_product(tmp_path, monkeypatch, messages):
     """A convolution does not: balancing it is free in the original, or left out."""
     monkeypatch.chdir(tmp_path)
-
-    def net():
-        x = conv(tf1.placeholder(tf.float32, [None, 8, 8, 3], name="x"), normal((3, 3, 3, 16), 2, 0.3), "stem")
-        x = conv(tf.nn.relu6(x), normal((1, 1, 16, 16), 3, 0.3), "last")
-        x = tf.matmul(tf.sigmoid(tf.reduce_mean(x, [1, 2])), normal((16, 4), 4), name="dense")
-        tf.identity(x, name="out")
-
+    net = with_a_dense_layer
     amct.create_quant_config("config.json", import_graph(build(net), "test"))
     step(amct.quantize_preprocess, make=net)
     assert not read_balance("record.txt")
@@ -294,6 +295,26 @@ def test_a_search_balances_unasked_what_gains_by_it(model, messages):
     np.testing.assert_allclose(balance["last"], read_balance("record.txt")["last"], rtol=1e-6)
     page = next(Path("results").glob("*report.html")).read_text()
     assert page.count("What it reads is balanced: divided per channel by") == len(READERS)
+    assert page.count("by constants of the model, which costs nothing") == len(READERS)
+    assert not any(layer["input_product"] for layer in layers)
+
+
+def test_a_report_tells_what_a_product_costs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = save(build(with_a_dense_layer), Path("float.pb"))
+    amct.create_quant_config("config.json", import_graph(build(with_a_dense_layer), path))
+    configure_all(input_balancing=False)
+    configure(dense=0.5)
+    search(path, 0)
+    report = json.loads(next(Path("results").glob("*report.json")).read_text())
+    products = {layer["name"]: layer["input_product"] for layer in report["layers"]}
+    assert products.pop("dense") == {"values": 16, "share": 0.25, "layers": ["dense"]}  # of 16 * 4
+    assert not any(products.values())
+    page = next(Path("results").glob("*report.html")).read_text()
+    assert "by a product in front of dense of 16 values for one image, 25 % of the multiply-accumulates there" in page
+    model_file = Path("results/net_quantized.pb").read_bytes()
+    amct.save_model(path, ["out"], "record.txt", "results/again")
+    assert Path("results/again_quantized.pb").read_bytes() == model_file
 
 
 @pytest.mark.parametrize("unasked", [False, True])

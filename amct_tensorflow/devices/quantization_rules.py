@@ -15,8 +15,9 @@ from amct_tensorflow.graph.view import GraphView, Shape, attribute, data_inputs
 from amct_tensorflow.model.inspection_output import plural
 from amct_tensorflow.model.layers import why_not_quantizable
 from amct_tensorflow.ops import OP_TYPES, has
-from amct_tensorflow.ops.channels import Homogeneous, data_format
-from amct_tensorflow.ops.traits import Moves
+from amct_tensorflow.ops.channels import data_format
+from amct_tensorflow.ops.clips import Clips
+from amct_tensorflow.ops.traits import Moves, Sum
 from amct_tensorflow.quantize.quantized.ascend_ops import ANTI_QUANT, DEQUANT, QUANT, WEIGHT_QUANT
 from amct_tensorflow.quantize.quantized.quantized_layer import INSIDE_OUTPUT
 
@@ -273,7 +274,7 @@ def _dequantizers_before(view: GraphView, quantizer: NodeDef) -> Iterator[str]:
             seen.add(before.name)
             if before.op == DEQUANT:
                 yield str(before.name)
-            elif depth < _REACH and (has(before.op, Homogeneous) or has(before.op, Moves)):
+            elif depth < _REACH and any(has(before.op, kind) for kind in (Moves, Sum, Clips)):
                 waiting.append((before, depth + 1))
 
 

@@ -2,7 +2,8 @@
 
     x / f --> layer(w * f)     and where x comes from     layer(v / f) --> BiasAdd(b / f)
 
-Where x cannot be divided by other constants, a product with 1 / f stands in front of the layers that read it.
+Other constants around x, as gamma and beta of a LayerNorm, take the factors in like weights and biases. Where there are
+none, a product with 1 / f stands in front of the layers that read x.
 
 The original toolkit calls it DMQ balancing (spec section 7.6); with weights on both sides it is the equalization of
 Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (2019).
@@ -19,8 +20,15 @@ from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph.names import FusedName, LayerName
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.model.equalization_groups import EqualizationGroup, EqualizationGroups, find_equalization_groups
+from amct_tensorflow.model.equalization_groups import (
+    EqualizationGroup,
+    EqualizationGroups,
+    Place,
+    Product,
+    find_equalization_groups,
+)
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
+from amct_tensorflow.ops.channel_factors import Layout
 
 _REMEDY = "Use the record that quantize_preprocess and quantize_model wrote for this model, with the same outputs."
 
@@ -61,9 +69,10 @@ class _Editing:
         self._editor = GraphEditor(fused.view)
         self._inputs: dict[LayerName, np.ndarray] = {}
         self._outputs: dict[LayerName, np.ndarray] = {}
+        self._constants: dict[Place, np.ndarray | float] = {}
         self._balance: dict[LayerName, tuple[float, ...]] = {}
         self._scaled: set[FusedName] = set()
-        self._multiplied: set[LayerName] = set()
+        self._products: dict[LayerName, FusedName] = {}
         self._alike: dict[str, str] = {}
         self._origins = dict(fused.origins)
 
@@ -71,29 +80,33 @@ class _Editing:
         """Divides the channels of a group."""
         factors = np.asarray(values, np.float64)
         self._inputs.update(dict.fromkeys(group.readers, factors))
-        self._outputs.update(dict.fromkeys(group.producers, factors))
+        self._outputs.update({name: factors[channels] for name, channels in group.producers.items()})
         self._balance.update(dict.fromkeys(group.readers, values))
         self._scaled.update(group.nodes)
-        if group.multiplied is not None:
-            self._multiply(group, factors)
+        for place, divided in group.constants.items():
+            for layout, exponent in _without_opposites(divided):
+                self._constants[place] = self._constants.get(place, 1.0) * factors[layout] ** exponent
+        if group.product is not None:
+            self._multiply(group.product, group.readers, factors)
 
-    def _multiply(self, group: EqualizationGroup, factors: np.ndarray) -> None:
-        """Puts the product in front of the readers of a group."""
-        first, text = group.readers[0], self._fused.input_of(group.readers[0])
-        channels = self._fused.layers[first].input_channels
-        assert channels is not None
-        divisor = (1 / factors).astype(np.float32).reshape(-1, *[1] * (-1 - channels.axis))
-        const = self._add(make_const(self._editor.unique_name(f"{first}/balanced_input/factors"), divisor), first)
-        name = self._editor.unique_name(f"{first}/balanced_input")
-        self._add(make_node(name, "Mul", [text, const], T=tf.float32), first)
+    def _multiply(self, product: Product, readers: tuple[LayerName, ...], factors: np.ndarray) -> None:
+        """Puts a product in front of the readers of a group."""
+        divisor = _with_fewest_axes((1 / factors[product.layout]).astype(np.float32), 1)
+        scope = f"{readers[0]}/balanced_input"
+        const = self._add(make_const(self._editor.unique_name(f"{scope}/factors"), divisor), readers[0])
+        name = self._editor.unique_name(scope)
+        text = product.tensor.removesuffix(":0")
+        self._add(make_node(name, "Mul", [text, const], T=tf.float32), readers[0])
         self._alike[name] = text
-        self._multiplied.update(group.readers)
-        for reader in group.readers:
-            self._editor.replace_input(reader, self._fused.layers[reader].op.data_input, name)
+        self._products.update(dict.fromkeys(readers, FusedName(name)))
+        for node, index in product.readers:
+            self._editor.replace_input(node, index, name)
 
     def finish(self) -> FusedGraph:
-        """Scales the weights around all groups, and returns the graph."""
+        """Scales weights and other constants around all groups, and returns the graph."""
         fused = self._fused
+        for place, scale in self._constants.items():
+            self._scale_constant(place, scale)
         layers = {name: self._scale(layer) for name, layer in fused.layers.items()}
         view = fused.view.edited(self._editor.graph_def(), self._alike)
         return replace(
@@ -103,8 +116,18 @@ class _Editing:
             origins=self._origins,
             balance=self._balance,
             scaled=frozenset(self._scaled),
-            multiplied=frozenset(self._multiplied),
+            products=self._products,
         )
+
+    def _scale_constant(self, place: Place, scale: np.ndarray | float) -> None:
+        """Puts a constant that takes factors in into the graph."""
+        name, index = place
+        constant = self._fused.view.constant(self._fused.view.nodes[name].input[index])
+        assert constant is not None
+        scaled = _with_fewest_axes((constant.astype(np.float64) * scale).astype(constant.dtype), constant.ndim)
+        if not np.array_equal(scaled, np.broadcast_to(constant, scaled.shape)):
+            const = self._add(make_const(self._editor.unique_name(f"{name}/balanced"), scaled), name)
+            self._editor.replace_input(name, index, const)
 
     def _scale(self, layer: FusedLayer) -> FusedLayer:
         """Returns a layer whose input and output are divided by factors, and puts it into the graph."""
@@ -122,13 +145,11 @@ class _Editing:
             bias = None if bias is None else (bias / of_output).astype(np.float32)
         balanced = replace(layer, weights=weights.astype(np.float32), bias=bias)
         assert balanced.weights is not None
-        name = self._editor.unique_name(f"{layer.name}/balanced_weights")
-        self._editor.replace_input(
-            layer.name, layer.op.weight_input, self._add(make_const(name, balanced.weights), layer.name)
-        )
+        const = make_const(self._editor.unique_name(f"{layer.name}/balanced_weights"), balanced.weights)
+        self._editor.replace_input(layer.name, layer.op.weight_input, self._add(const, layer.name))
         if bias is not None and of_output is not None:
-            const = self._add(make_const(self._editor.unique_name(f"{layer.name}/balanced_bias"), bias), layer.name)
-            self._editor.replace_input(self._fused.tail_of(layer.name), 1, const)
+            name = self._add(make_const(self._editor.unique_name(f"{layer.name}/balanced_bias"), bias), layer.name)
+            self._editor.replace_input(self._fused.tail_of(layer.name), 1, name)
         return balanced
 
     def _add(self, node: NodeDef, like: str) -> str:
@@ -136,6 +157,25 @@ class _Editing:
         name = self._editor.add(node, like)
         self._origins[FusedName(name)] = ()
         return name
+
+
+def _without_opposites(divided: Sequence[tuple[Layout, int]]) -> list[tuple[Layout, int]]:
+    """Leaves out what a constant is both multiplied and divided by, as the slope of a PReLU is."""
+    kept: list[tuple[Layout, int]] = []
+    for layout, exponent in divided:
+        opposite = [each for each in kept if each[1] == -exponent and np.array_equal(each[0], layout)]
+        if opposite:
+            kept = [each for each in kept if each is not opposite[0]]
+        else:
+            kept.append((layout, exponent))
+    return kept
+
+
+def _with_fewest_axes(values: np.ndarray, least: int) -> np.ndarray:
+    """Takes leading axes of length 1 away, down to a number of axes."""
+    while values.ndim > least and values.shape[0] == 1:
+        values = values[0]
+    return values
 
 
 def _check_layers(fused: FusedGraph, found: EqualizationGroups, factors: Mapping[LayerName, tuple[float, ...]]) -> None:

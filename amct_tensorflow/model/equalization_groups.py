@@ -3,47 +3,77 @@
     layer --> Add --> Relu --> layer           a residual path; its factors go into the weights on both sides
     layer ----^          `--> layer
 
-The ops between layers must pass positive factors per channel on: sums, ReLU, pooling, and ops that move channels.
-ReLU6 does not, since its bound would have to move along. Such a group costs nothing. There is none if anything but a
-layer yields or reads one of its tensors, or if one of them is an output of the model. The layers that read such a
-tensor are a group all the same, but of another kind, which costs a product with a constant:
+A group is grown from what a layer reads. The node that yields a tensor of the group, and all that read it, must compute
+the same although it is divided: a layer or a product with a constant takes the factors in; a sum or a ReLU hands them
+on to other tensors, which then belong to the group, too (see ``ops.channel_factors``). Such a group costs nothing.
+There is none if a node can do neither, as Relu6, whose bound would have to move along, or if a tensor is an output of
+the model. The layers that read such a tensor are a group all the same, but of another kind, which costs a product with
+a constant:
 
     x --> Mul(1 / f) --> layer(w * f)          other readers of x go on reading x
                `--> layer(w * f)
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from tensorflow.core.framework.node_def_pb2 import NodeDef
+import numpy as np
 
 from amct_tensorflow.graph.names import FusedName, LayerName
-from amct_tensorflow.graph.view import data_inputs, full_tensor_name, parse_tensor_name, upstream
+from amct_tensorflow.graph.view import Consumer, NamedGraph, full_tensor_name, parse_tensor_name, upstream
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.ops import has
-from amct_tensorflow.ops.channels import Channels
-from amct_tensorflow.ops.effects import factors_behind
-from amct_tensorflow.ops.traits import Sum
+from amct_tensorflow.ops.channel_factors import OUTPUT, AsksForShape, Layout, Way, along_axis
+from amct_tensorflow.ops.channels import ChannelMove
+from amct_tensorflow.ops.effects import ways_with_factors
+from amct_tensorflow.ops.traits import Identity
+
+# A node, and one of its inputs or its ``OUTPUT``.
+Place = tuple[FusedName, int]
 
 
-@dataclass(frozen=True)
-class EqualizationGroup:
-    """Tensors whose channels are all scaled by the same factors.
+@dataclass(frozen=True, eq=False)
+class Product:
+    """A product with a constant, which divides a tensor in front of the layers that read it.
 
     Attributes:
-        producers: names of the layers whose outputs they come from, in topological order.
-        readers: names of the layers that read them, likewise.
-        channels: how many channels they have.
-        nodes: names of the nodes that yield these tensors.
-        multiplied: the full name of the tensor that a product scales in front of the readers; None if the group is
-            free, as its factors go into constants that are there.
+        tensor: the full name of the tensor.
+        layout: by which factors it is divided.
+        readers: the inputs of nodes that read the product in its place: layers, or what moves channels before them.
+        replaces_one: whether the model has a product in this place, which was folded into the layers.
     """
 
-    producers: tuple[LayerName, ...]
+    tensor: str
+    layout: Layout
+    readers: tuple[Place, ...]
+    replaces_one: bool
+
+
+@dataclass(frozen=True, eq=False)
+class EqualizationGroup:
+    """Tensors whose channels are all divided by the same factors.
+
+    Attributes:
+        readers: names of the layers that read them, in topological order; each reads all channels, in their order.
+        channels: how many channels they have.
+        producers: per layer whose output is one of them, which channel each of its output channels is, [Cout].
+        nodes: names of the nodes that yield these tensors.
+        constants: per input of a node that holds a constant which takes factors in, their layout and exponent.
+        product: the product in front of the readers; None if the group is free, as its factors go into what is there.
+    """
+
     readers: tuple[LayerName, ...]
     channels: int
-    nodes: frozenset[FusedName]
-    multiplied: str | None = None
+    producers: Mapping[LayerName, np.ndarray] = field(default_factory=dict)
+    nodes: frozenset[FusedName] = frozenset()
+    constants: Mapping[Place, tuple[tuple[Layout, int], ...]] = field(default_factory=dict)
+    product: Product | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether dividing it adds nothing to the model, in the form in which its file has it."""
+        return self.product is None or self.product.replaces_one
 
 
 @dataclass(frozen=True)
@@ -51,7 +81,7 @@ class EqualizationGroups:
     """The equalization groups of a graph.
 
     Attributes:
-        groups: the free ones, then those that cost a product. A layer reads one at most.
+        groups: those without a product, then those with one. A layer reads one at most.
         not_free: per layer with weights whose input is in no free group, why not, as the rest of a sentence about it.
     """
 
@@ -63,135 +93,334 @@ def find_equalization_groups(fused: FusedGraph, outputs: Iterable[str]) -> Equal
     """Finds the equalization groups of a graph.
 
     Args:
-        fused: the graph, after fusion.
+        fused: the graph, after fusion, with shapes.
         outputs: the outputs of the model; without any, every node that nothing reads counts as one.
     """
     return _Finder(fused, tuple(outputs)).find()
 
 
+def _with_lengths(fused: FusedGraph) -> NamedGraph[FusedName]:
+    """Returns the graph with shapes that tell how many channels dense layers read.
+
+    TensorFlow does not infer that where a shape is computed, as Keras does it in front of a dense layer, but the
+    weights tell.
+    """
+    view = fused.view
+    shapes = {full_tensor_name(name): shape for name in view.nodes if (shape := view.shape(name)) is not None}
+    for name, layer in fused.layers.items():
+        channels, tensor = layer.input_channels, full_tensor_name(fused.input_of(name))
+        if channels is not None and layer.op.is_dense:
+            known = shapes.get(tensor) or (None,) * (layer.op.output_rank or 0)
+            if known:
+                shapes[tensor] = (*known[:-1], channels.number)
+    return view.with_shapes(shapes)
+
+
+class _Stuck(Exception):  # noqa: N818 # no error, but the end of a growth
+    """A node cannot compute the same if a tensor of the group is divided; says why."""
+
+
+@dataclass(frozen=True)
+class _Growth:
+    """A group that is growing.
+
+    Attributes:
+        tensors: per node whose output belongs to it, its layout.
+        settled: the places of nodes that compute the same.
+        forced: places at which a node has one way at most; they are looked at first.
+        open: outputs of nodes that have several ways.
+    """
+
+    tensors: dict[FusedName, Layout] = field(default_factory=dict)
+    settled: set[Place] = field(default_factory=set)
+    forced: deque[Place] = field(default_factory=deque)
+    open: deque[Place] = field(default_factory=deque)
+    readers: dict[LayerName, None] = field(default_factory=dict)
+    producers: dict[LayerName, np.ndarray] = field(default_factory=dict)
+    constants: dict[Place, tuple[tuple[Layout, int], ...]] = field(default_factory=dict)
+
+    def copy(self) -> "_Growth":
+        return _Growth(
+            dict(self.tensors), set(self.settled), deque(self.forced), deque(self.open), dict(self.readers),
+            dict(self.producers), dict(self.constants),
+        )  # fmt: skip
+
+
 class _Finder:
-    """Joins the tensors of a graph into groups that must share their factors."""
+    """Grows groups from what layers read, one after the other."""
 
     def __init__(self, fused: FusedGraph, outputs: tuple[str, ...]) -> None:
         self._fused = fused
-        self._view = fused.view
-        self._layers = fused.layers
+        self._view = _with_lengths(fused)
         self._outputs = outputs
         self._needed = upstream(self._view.nodes, map(FusedName, outputs)) if outputs else self._view.nodes.keys()
-        self._tails = {fused.tail_of(name): layer for name, layer in fused.layers.items() if layer.weights is not None}
-        self._channels: dict[FusedName, Channels] = {}
-        self._tied_to: dict[FusedName, FusedName] = {}
+        self._layers = {name: layer for name, layer in fused.layers.items() if layer.weights is not None}
+        self._tails = {fused.tail_of(name): layer for name, layer in self._layers.items()}
+        self._taken: set[Place] = set()
+        self._stuck: dict[tuple[FusedName, bytes], str] = {}
 
     def find(self) -> EqualizationGroups:
-        """Returns the groups of which every tensor can be scaled, and why the inputs of other layers cannot."""
-        for node in self._view.topological():
-            if node.name in self._needed:
-                self._tie(node)
-        members: dict[FusedName, list[FusedName]] = {}
-        for name in self._channels:
-            members.setdefault(self._root(name), []).append(name)
-        readers = {root: self._readers(names) for root, names in members.items()}
-        reasons = {root: self._why_unscalable(names) for root, names in members.items()}
-        groups = [
-            EqualizationGroup(
-                tuple(layer.name for tail, layer in self._tails.items() if tail in names),
-                readers[root],
-                self._channels[root].number,
-                names,
+        """Returns the groups, and why the inputs of other layers are in none that is free."""
+        groups: list[EqualizationGroup] = []
+        stuck: dict[LayerName, str] = {}
+        found: set[LayerName] = set()
+        for name, layer in self._layers.items():
+            if FusedName(name) not in self._needed or name in found:
+                continue
+            try:
+                growth = self._grow(layer)
+            except _Stuck as reason:
+                stuck[name] = str(reason)
+                continue
+            self._taken |= growth.settled
+            found |= growth.readers.keys()
+            readers = tuple(name for name in self._layers if name in growth.readers)
+            groups.append(
+                EqualizationGroup(
+                    readers, self._channels_of(layer), growth.producers, frozenset(growth.tensors), growth.constants
+                )
             )
-            for root, names in ((root, frozenset(names)) for root, names in members.items())
-            if reasons[root] is None and readers[root]
-        ]
-        found = {reader for group in groups for reader in group.readers}
-        not_free = {
-            name: self._why_not_input(layer, reasons)
-            for name, layer in self._layers.items()
-            if layer.weights is not None and FusedName(name) in self._needed and name not in found
-        }
-        return EqualizationGroups((*groups, *self._products(not_free)), not_free)
+        products = tuple(self._products([name for name in stuck if name not in found]))
+        free = {name for group in products if group.is_free for name in group.readers}
+        not_free = {name: reason for name, reason in stuck.items() if name not in found | free}
+        return EqualizationGroups((*groups, *products), not_free)
+
+    def _channels_of(self, layer: FusedLayer) -> int:
+        assert layer.input_channels is not None
+        return layer.input_channels.number
+
+    def _grow(self, layer: FusedLayer) -> _Growth:
+        """Returns the group that a layer reads.
+
+        Raises:
+            _Stuck: there is none.
+        """
+        source, layout = self._input_of(layer)
+        growth = _Growth()
+        self._add(growth, source, layout)
+        try:
+            return self._settle(growth)
+        except _Stuck as reason:
+            self._stuck[source, layout.tobytes()] = str(reason)
+            raise
+
+    def _input_of(self, layer: FusedLayer) -> tuple[FusedName, Layout]:
+        """Returns the node whose output a layer reads, and the layout with the factors in the order of its channels.
+
+        Raises:
+            _Stuck: the layer does not read all channels, or another output than the first.
+        """
+        tensor, channels = self._fused.input_of(layer.name), layer.input_channels
+        shape, name = self._view.shape(tensor), parse_tensor_name(tensor)
+        assert channels is not None
+        if shape is None or len(shape) < -channels.axis or name.port != 0:
+            raise _Stuck(f"how many axes {tensor!r} has is not known, or it is no first output")
+        if shape[channels.axis] != channels.number:
+            node = self._fused.node_of(layer.name)
+            raise _Stuck(f"{node.name!r} ({node.op}) reads {tensor!r} in groups of channels, and takes no factors")
+        lengths = [1] * len(shape)
+        lengths[channels.axis] = channels.number
+        return FusedName(name.node), np.arange(channels.number).reshape(lengths)
+
+    def _add(self, growth: _Growth, name: FusedName, layout: Layout) -> None:
+        """Adds the output of a node to a group, with all that has to compute the same then.
+
+        Raises:
+            _Stuck: it cannot belong to the group.
+        """
+        if name in growth.tensors:
+            if not (growth.tensors[name].shape == layout.shape and np.array_equal(growth.tensors[name], layout)):
+                raise _Stuck(f"{name!r} would have to be divided by the factors of different channels")
+            return
+        if (reason := self._stuck.get((name, layout.tobytes()))) is not None:
+            raise _Stuck(reason)
+        if name in self._outputs or not any(node.name in self._needed for node in self._view.readers(name)):
+            raise _Stuck(f"{name!r} is an output of the model")
+        growth.tensors[name] = layout
+        growth.forced.extend((FusedName(edge.node.name), edge.input_index) for edge in self._edges(name))
+        growth.forced.append((name, OUTPUT))
+
+    def _edges(self, name: FusedName) -> Iterator[Consumer]:
+        """Yields what reads the values of a node."""
+        for edge in self._view.consumers(name):
+            reads_values = not (self._view.is_control(edge) or has(edge.node.op, AsksForShape))
+            if edge.node.name in self._needed and reads_values:
+                yield edge
+
+    def _settle(self, growth: _Growth) -> _Growth:
+        """Lets a group grow until all of its nodes compute the same.
+
+        Raises:
+            _Stuck: one cannot.
+        """
+        while growth.forced or growth.open:
+            is_open = not growth.forced
+            place = (growth.open if is_open else growth.forced).popleft()
+            if place in growth.settled:
+                continue
+            ways = self._ways(growth, place)
+            if len(ways) == 1:
+                self._take(growth, place[0], ways[0])
+            elif is_open:
+                return self._try(growth, place[0], ways)
+            else:
+                growth.open.append(place)
+        return growth
+
+    def _try(self, growth: _Growth, name: FusedName, ways: Iterable[Way]) -> _Growth:
+        """Lets a group grow in the first of several ways that leads to an end."""
+        last = _Stuck()
+        for way in sorted(ways, key=lambda way: not self._is_yielded_by_a_layer(name, way)):
+            attempt = growth.copy()
+            try:
+                self._take(attempt, name, way)
+                return self._settle(attempt)
+            except _Stuck as reason:
+                last = reason
+                for index, layout in way.divided.items():
+                    if index != OUTPUT:
+                        source = self._source(name, index)
+                        self._stuck.setdefault((source, layout.tobytes()), str(reason))
+        raise last
+
+    def _is_yielded_by_a_layer(self, name: FusedName, way: Way) -> bool:
+        """Tells whether a layer yields what a node divides in one of its ways, perhaps with its channels moved."""
+        sources = [self._source(name, index) for index in way.divided if index != OUTPUT]
+        while sources and sources[0] not in self._tails and has(self._view.nodes[sources[0]].op, ChannelMove):
+            sources = [self._source(sources[0], 0)]
+        return bool(sources) and sources[0] in self._tails
+
+    def _ways(self, growth: _Growth, place: Place) -> list[Way]:
+        """Returns the ways in which a node can compute the same that do not contradict what is settled.
+
+        Raises:
+            _Stuck: there is none.
+        """
+        name, index = place
+        node = self._view.nodes[name]
+        layout = growth.tensors[name if index == OUTPUT else self._source(name, index)]
+        if index == OUTPUT and name in self._tails:
+            ways = self._of_producer(growth, self._tails[name], layout)
+        elif (layer := self._layers.get(LayerName(name))) is not None:
+            ways = self._of_reader(growth, layer, index, layout)
+        else:
+            settled = growth.settled | self._taken
+            ways = [
+                way
+                for way in ways_with_factors(self._view, node, index, layout)
+                if not any((name, each) in settled for each in way.divided)
+            ]
+        if ways:
+            return ways
+        if index == OUTPUT:
+            raise _Stuck(f"{name!r} ({node.op}) stands before it, and passes no factors per channel on")
+        source = self._source(name, index)
+        raise _Stuck(f"{name!r} ({node.op}) reads {source!r}, and takes no factors per channel")
+
+    def _of_producer(self, growth: _Growth, layer: FusedLayer, layout: Layout) -> list[Way]:
+        """A layer takes the factors of its output into weights and bias, if they are those of its channels."""
+        along = along_axis(layout, layer.op.channel_axis(layer.data_format))
+        if along is None or along.size != layer.channels:
+            return []
+        growth.producers[layer.name] = along
+        return [Way({OUTPUT: layout})]
+
+    def _of_reader(self, growth: _Growth, layer: FusedLayer, index: int, layout: Layout) -> list[Way]:
+        """A layer takes the factors of its data into its weights, if it has one for each channel."""
+        channels = layer.input_channels
+        assert channels is not None
+        along = along_axis(layout, channels.axis) if index == layer.op.data_input else None
+        if along is None or not np.array_equal(along, np.arange(channels.number)):
+            return []
+        growth.readers[layer.name] = None
+        return [Way({index: layout})]
+
+    def _take(self, growth: _Growth, name: FusedName, way: Way) -> None:
+        """Settles a node in one of its ways.
+
+        Raises:
+            _Stuck: a tensor that is divided then cannot belong to the group.
+        """
+        growth.settled.update((name, index) for index in way.divided)
+        for index, divided in way.constants.items():
+            growth.constants[name, index] = (*growth.constants.get((name, index), ()), divided)
+        for index, layout in way.divided.items():
+            self._add(growth, name if index == OUTPUT else self._source(name, index), layout)
+
+    def _source(self, name: FusedName, index: int) -> FusedName:
+        """Returns the node whose first output a node reads.
+
+        Raises:
+            _Stuck: it reads another output.
+        """
+        source = parse_tensor_name(self._view.nodes[name].input[index])
+        if source.port != 0:
+            raise _Stuck(f"{name!r} reads output {source.port} of {source.node!r}, which passes no factors on")
+        return FusedName(source.node)
 
     def _products(self, names: Iterable[LayerName]) -> Iterator[EqualizationGroup]:
-        """Yields a group for each tensor that some layers read."""
-        readers: dict[tuple[str, Channels], list[LayerName]] = {}
+        """Yields the groups with a product: the layers that read one tensor, perhaps with its channels moved."""
+        fronts: dict[_Key, _Front] = {}
         for name in names:
-            tensor, channels = full_tensor_name(self._fused.input_of(name)), self._layers[name].input_channels
-            if channels is not None and self._sees_all_channels(self._layers[name], tensor):
-                readers.setdefault((tensor, channels._replace(rank=None)), []).append(name)
-        for (tensor, channels), layers in readers.items():
-            yield EqualizationGroup((), tuple(layers), channels.number, frozenset(), tensor)
+            layer = self._layers[name]
+            try:
+                layout = self._order_of(layer)
+            except _Stuck:
+                continue
+            _merge(fronts, self._fused.input_of(name), _Front(layout, [(FusedName(name), layer.op.data_input)], [name]))
+        waiting = list(fronts)
+        while waiting:
+            key = waiting.pop()
+            above = self._above(key, fronts[key])
+            if above is not None:
+                del fronts[key]
+                waiting.append(_merge(fronts, *above))
+        for (tensor, _, _), front in fronts.items():
+            replaces = all(self._layers[name].is_scaled_in_front for name in front.layers)
+            product = Product(tensor, front.layout, tuple(front.places), replaces)
+            readers = tuple(name for name in self._layers if name in front.layers)
+            yield EqualizationGroup(readers, front.layout.size, product=product)
 
-    def _sees_all_channels(self, layer: FusedLayer, tensor: str) -> bool:
-        """Tells whether a layer has a weight for every channel of its input, and not only for those of a group."""
-        channels, shape = layer.input_channels, self._view.shape(tensor)
-        assert channels is not None
-        length = shape[channels.axis] if shape is not None and len(shape) >= -channels.axis else None
-        return layer.op.is_dense if length is None else length == channels.number
+    def _order_of(self, layer: FusedLayer) -> Layout:
+        """Returns the order of the channels that a layer reads; if axes are not known, that of the last one.
 
-    def _tie(self, node: NodeDef) -> None:
-        layer = self._tails.get(node.name)
-        if layer is not None and layer.weights is not None:
-            op_type = layer.op
-            self._channels[node.name] = Channels(
-                op_type.channels(layer.weights), op_type.channel_axis(layer.data_format), op_type.output_rank
-            )
-            return
-        sources = _sources(node)
-        known = {self._channels.get(source) for source in sources}
-        channels = known.pop() if len(known) == 1 else None
-        behind = factors_behind(self._view, node, channels) if channels is not None else None
-        if behind is not None:
-            self._channels[node.name] = behind
-            for source in sources:
-                self._tied_to[self._root(source)] = self._root(node.name)
+        Raises:
+            _Stuck: as for ``_input_of``.
+        """
+        if layer.op.is_dense and self._view.shape(self._fused.input_of(layer.name)) is None:
+            return np.arange(self._channels_of(layer))
+        return self._input_of(layer)[1]
 
-    def _root(self, name: FusedName) -> FusedName:
-        while name in self._tied_to and self._tied_to[name] != name:
-            name = self._tied_to[name]
-        return name
-
-    def _readers(self, names: Iterable[FusedName]) -> tuple[LayerName, ...]:
-        """Returns the layers that read some of the nodes, in topological order."""
-        found = {edge.node.name for name in names for edge in self._view.consumers(name)}
-        return tuple(name for name, layer in self._layers.items() if name in found and layer.weights is not None)
-
-    def _why_unscalable(self, names: Iterable[FusedName]) -> str | None:
-        """Returns why the tensors of the nodes cannot be scaled; None if they can."""
-        for name in names:
-            if name in self._outputs:
-                return f"{name!r} is an output of the model"
-            edges = [
-                edge
-                for edge in self._view.consumers(name)
-                if edge.node.name in self._needed and not self._view.is_control(edge)
-            ]
-            if not edges:
-                return f"{name!r} is an output of the model"
-            for edge in edges:
-                if not (self._passes_on(edge.node, name) or self._takes(edge.node, edge.input_index, name)):
-                    return f"{edge.node.name!r} ({edge.node.op}) reads {name!r}, and takes no factors per channel"
-        return None
-
-    def _passes_on(self, node: NodeDef, name: FusedName) -> bool:
-        """Tells whether the output of a node is tied to that of node ``name``, which it reads."""
-        return node.name not in self._tails and node.name in self._channels and name in _sources(node)
-
-    def _takes(self, node: NodeDef, index: int, name: FusedName) -> bool:
-        """Tells whether a node is a layer that can take factors of node ``name``, which it reads, into its weights."""
-        layer, channels = self._layers.get(node.name), self._channels[name]
-        if layer is None or layer.weights is None or index != layer.op.data_input:
-            return False
-        taken = layer.input_channels
-        return taken is not None and (taken.number, taken.axis) == (channels.number, channels.axis)
-
-    def _why_not_input(self, layer: FusedLayer, reasons: Mapping[FusedName, str | None]) -> str:
-        source = self._view.producer(self._fused.input_of(layer.name))
-        if source.name in self._channels:
-            return reasons[self._root(source.name)] or f"{source.name!r} is read otherwise"
-        return f"{source.name!r} ({source.op}) stands before it, and passes no factors per channel on"
+    def _above(self, key: "_Key", front: "_Front") -> tuple[str, "_Front"] | None:
+        """Returns where a product can stand before a node that moves channels, so that more layers may share it."""
+        tensor = parse_tensor_name(key[0])
+        source = FusedName(tensor.node)
+        node = self._view.nodes[source]
+        moves = has(node.op, ChannelMove) or has(node.op, Identity)
+        readers = {(FusedName(edge.node.name), edge.input_index) for edge in self._edges(source)}
+        if tensor.port != 0 or not moves or source in self._outputs or readers != set(front.places):
+            return None
+        ways = ways_with_factors(self._view, node, OUTPUT, front.layout)
+        return (str(node.input[0]), _Front(ways[0].divided[0], [(source, 0)], front.layers)) if ways else None
 
 
-def _sources(node: NodeDef) -> list[FusedName]:
-    """Returns the nodes whose channels a node may pass on; none if it reads another output than the first."""
-    inputs = data_inputs(node.input)
-    names = [parse_tensor_name(text) for text in (inputs if has(node.op, Sum) else inputs[:1])]
-    return [FusedName(name.node) for name in names] if all(name.port == 0 for name in names) else []
+# The full name of a tensor, and a layout as shape and bytes.
+_Key = tuple[str, tuple[int, ...], bytes]
+
+
+@dataclass(frozen=True)
+class _Front:
+    """Places that read one tensor, how it is divided there, and the layers behind them."""
+
+    layout: Layout
+    places: list[Place]
+    layers: list[LayerName]
+
+
+def _merge(fronts: dict[_Key, _Front], text: str, front: _Front) -> _Key:
+    """Adds what reads a tensor to what else does with the same layout; returns the key of both."""
+    key = full_tensor_name(text), front.layout.shape, front.layout.tobytes()
+    known = fronts.setdefault(key, _Front(front.layout, [], []))
+    known.places.extend(front.places)
+    known.layers.extend(front.layers)
+    return key

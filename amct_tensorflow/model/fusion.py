@@ -51,6 +51,7 @@ class FusedLayer:
         batch_norm_kept: whether a BatchNorm that could be folded was kept because the user asked so.
         positions_per_weight: how many positions of the output share one use of a weight.
         folded_scale: by what folding multiplied the weights, float64 [Cout]; None for nothing.
+        is_scaled_in_front: whether a product with a constant in front of it was folded into its weights.
     """
 
     name: LayerName
@@ -63,6 +64,7 @@ class FusedLayer:
     positions_per_weight: int = 1
     absorbed_types: tuple[str, ...] = ()
     folded_scale: np.ndarray | None = None
+    is_scaled_in_front: bool = False
 
     @property
     def op(self) -> Quantizable:
@@ -108,7 +110,8 @@ class FusedGraph:
             inserted.
         balance: per layer whose input was divided by factors, those factors, [Cin]; see ``equalize``.
         scaled: names of the nodes whose values were divided by them.
-        multiplied: the layers whose input a product in front of them divides; it costs something in the float model.
+        products: per layer whose input a product with a constant divides, that node; others have theirs divided by
+            constants that were there.
         prepared: names of the nodes of the graph before fusion.
     """
 
@@ -117,7 +120,7 @@ class FusedGraph:
     origins: Mapping[FusedName, tuple[OriginalName, ...]] = field(default_factory=dict)
     balance: Mapping[LayerName, tuple[float, ...]] = field(default_factory=dict)
     scaled: frozenset[FusedName] = frozenset()
-    multiplied: frozenset[LayerName] = frozenset()
+    products: Mapping[LayerName, FusedName] = field(default_factory=dict)
     prepared: frozenset[PreparedName] = frozenset()
 
     def originals(self, names: Iterable[FusedName]) -> tuple[OriginalName, ...]:

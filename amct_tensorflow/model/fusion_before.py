@@ -173,6 +173,7 @@ def _fold(
         weights=weights,
         absorbed=(*originals, *layer.absorbed),
         absorbed_types=(*(str(node.op) for node in front.nodes), *layer.absorbed_types),
+        is_scaled_in_front=layer.is_scaled_in_front or bool(np.any(front.affine.scale != 1)),
     )
     if layer.bias is None and not np.any(front.affine.shift):
         return folded

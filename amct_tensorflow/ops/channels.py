@@ -53,17 +53,6 @@ def alike(_view: GraphView, _node: NodeDef, channels: Channels) -> Channels:
     return channels
 
 
-@dataclass(frozen=True)
-class Homogeneous:
-    """Passes positive factors per channel on: of inputs that are multiplied by them it makes its output times them.
-
-    Attributes:
-        behind: returns where a node's output has the channels of its inputs; None if factors do not go through it.
-    """
-
-    behind: Behind = alike
-
-
 def data_format(node: NodeDef) -> str:
     """Returns ``NHWC`` if the channels of a node's output come last, ``NCHW`` if they come behind the images.
 
@@ -123,11 +112,3 @@ def reshape(view: GraphView, node: NodeDef, channels: Channels) -> Channels | No
     if channels.axis != -1 or not shape or shape[-1] != channels.number:
         return None
     return channels._replace(rank=len(shape))
-
-
-def pad(view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
-    """Zeros may stand before and behind all axes but that of the channels."""
-    paddings = view.constant(node.input[1])
-    if paddings is None or len(paddings) != channels.rank or paddings[channels.axis].any():
-        return None
-    return channels

@@ -1,13 +1,14 @@
-"""Returns the effect of a node on its data, by the traits of its op type: a clip, an affine map, a move."""
+"""Returns the effect of a node on its data, by the traits of its op type: a clip, an affine map, a move, a division."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import GraphView, data_inputs
 from amct_tensorflow.ops.affine import Affine, PerChannelAffine
-from amct_tensorflow.ops.channels import ChannelMove, Channels, Homogeneous
+from amct_tensorflow.ops.channel_factors import Factors, Layout, Way
+from amct_tensorflow.ops.channels import ChannelMove, Channels
 from amct_tensorflow.ops.clips import Clip, Clips
 from amct_tensorflow.ops.op_table import trait
 from amct_tensorflow.ops.traits import Moves
@@ -38,16 +39,17 @@ def channels_behind(view: GraphView, node: NodeDef, channels: Channels) -> Chann
     return move.behind(view, node, channels) if move is not None else None
 
 
-def factors_behind(view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
-    """Returns where the output of a node has the factors per channel of its inputs; None if it does not pass them on.
+def ways_with_factors(view: GraphView, node: NodeDef, place: int, layout: Layout) -> Sequence[Way]:
+    """Returns the ways in which a node computes the same although one of its tensors is divided by factors.
 
     Args:
         view: the graph.
         node: the node.
-        channels: where all of its inputs that are data have them.
+        place: which of its inputs is divided, or ``OUTPUT``.
+        layout: by which factors.
     """
-    passing = trait(node.op, Homogeneous) or trait(node.op, ChannelMove)
-    return passing.behind(view, node, channels) if passing is not None else None
+    passing = trait(node.op, Factors)
+    return passing.ways(view, node, place, layout) if passing is not None else ()
 
 
 def keeps_order(node: NodeDef) -> bool:

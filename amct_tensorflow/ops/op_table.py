@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TypeAlias, TypeVar
 
-from amct_tensorflow.ops import affine, channels, clips
+from amct_tensorflow.ops import affine, channel_factors, channels, clips
 from amct_tensorflow.ops.batch_matmul import BATCH_MATMUL, BATCH_MATMUL_V2
-from amct_tensorflow.ops.channels import ChannelMove, Homogeneous
+from amct_tensorflow.ops.channel_factors import AsksForShape
+from amct_tensorflow.ops.channels import ChannelMove
 from amct_tensorflow.ops.conv2d_transpose import CONV2D_TRANSPOSE
 from amct_tensorflow.ops.convolution import CONV2D, CONV3D
 from amct_tensorflow.ops.depthwise_conv2d import DEPTHWISE_CONV2D
 from amct_tensorflow.ops.matmul import MATMUL
-from amct_tensorflow.ops.pooling import AVG_POOL, MEAN, POOLING
+from amct_tensorflow.ops.pooling import AVG_POOL, POOLING, REDUCTION
 from amct_tensorflow.ops.quantizable import Quantizable
 from amct_tensorflow.ops.traits import (
     BatchNorm,
@@ -52,12 +53,12 @@ from amct_tensorflow.ops.unquantized import UNQUANTIZED
 Row: TypeAlias = tuple[object, ...]
 _Trait = TypeVar("_Trait")
 
-_IDENTITY: Row = (Identity(), Elementwise(keeps_zero=True), Moves(keeps_order=True), Homogeneous())
+_IDENTITY: Row = (Identity(), Elementwise(keeps_zero=True), Moves(keeps_order=True), channel_factors.ALIKE)
 _UNARY: Row = (Elementwise(),)
 _UNARY_OF_ZERO: Row = (Elementwise(keeps_zero=True),)
 _BINARY: Row = (Elementwise(operands=2),)
-_SUM: Row = (*_BINARY, Sum(), affine.ADDITION, Homogeneous(), QuantizableInputs(2))
-_BATCH_NORM: Row = (Elementwise(), BatchNorm(), affine.NORMALIZATION)
+_SUM: Row = (*_BINARY, Sum(), affine.ADDITION, channel_factors.TERMS, QuantizableInputs(2))
+_BATCH_NORM: Row = (Elementwise(), BatchNorm(), affine.NORMALIZATION, channel_factors.BATCH_NORM)
 _CUSTOM = Quantized(is_custom=True)
 _RESHAPE = Moves(keeps_order=True)
 
@@ -65,38 +66,43 @@ TABLE: dict[str, Row] = {
     # Layers; configurations and messages have them in this order.
     "Conv2D": (CONV2D, Convolution(), PerImage(), IntegerKernel.CONVOLUTION),
     "DepthwiseConv2dNative": (DEPTHWISE_CONV2D, Convolution(), PerImage(), IntegerKernel.DEPTHWISE_CONVOLUTION),
-    "MatMul": (MATMUL, PerImage(), IntegerKernel.MATRIX_PRODUCT),
+    "MatMul": (MATMUL, PerImage(), IntegerKernel.MATRIX_PRODUCT, channel_factors.MATRICES),
     "AvgPool": (AVG_POOL, POOLING, PerImage()),
     "Conv2DBackpropInput": (CONV2D_TRANSPOSE,),
     "Conv3D": (CONV3D, Convolution(), PerImage()),
-    "BatchMatMul": (BATCH_MATMUL,),
-    "BatchMatMulV2": (BATCH_MATMUL_V2,),
+    "BatchMatMul": (BATCH_MATMUL, channel_factors.MATRICES),
+    "BatchMatMulV2": (BATCH_MATMUL_V2, channel_factors.MATRICES),
     **{name: (each,) for name, each in UNQUANTIZED.items()},
+    "Einsum": (UNQUANTIZED["Einsum"], channel_factors.EINSUM),
     # Pooling and sums over axes.
     "MaxPool": (Moves(), POOLING, PerImage(), QuantizableInputs(1)),
-    "Max": (Reduction(),),
-    "Mean": (Reduction(), MEAN),
-    "Sum": (Reduction(),),
+    "Max": (Reduction(), REDUCTION),
+    "Mean": (Reduction(), REDUCTION),
+    "Sum": (Reduction(), REDUCTION),
+    # Means of neighbours.
+    "ResizeBilinear": (channel_factors.RESIZING,),
+    "ResizeNearestNeighbor": (channel_factors.RESIZING,),
+    "ResizeBicubic": (channel_factors.RESIZING,),
     # What computes each value by itself.
     "FusedBatchNorm": _BATCH_NORM,
     "FusedBatchNormV2": _BATCH_NORM,
     "FusedBatchNormV3": _BATCH_NORM,
-    "BiasAdd": (Elementwise(), affine.BIAS),
-    "BiasAddV1": (Elementwise(), affine.BIAS),
+    "BiasAdd": (Elementwise(), affine.BIAS, channel_factors.BIAS),
+    "BiasAddV1": (Elementwise(), affine.BIAS, channel_factors.BIAS),
     "Add": _SUM,
     "AddV2": _SUM,
-    "Sub": (*_BINARY, affine.SUBTRACTION),
-    "Mul": (*_BINARY, affine.PRODUCT),
-    "RealDiv": (*_BINARY, affine.QUOTIENT),
-    "Maximum": (*_BINARY, clips.MAXIMUM),
-    "Minimum": (*_BINARY, clips.MINIMUM),
+    "Sub": (*_BINARY, affine.SUBTRACTION, channel_factors.TERMS),
+    "Mul": (*_BINARY, affine.PRODUCT, channel_factors.PRODUCT),
+    "RealDiv": (*_BINARY, affine.QUOTIENT, channel_factors.QUOTIENT),
+    "Maximum": (*_BINARY, clips.MAXIMUM, channel_factors.TERMS),
+    "Minimum": (*_BINARY, clips.MINIMUM, channel_factors.TERMS),
     "ClipByValue": (clips.BY_VALUE,),
     "Pow": _BINARY,
     "SquaredDifference": _BINARY,
-    "Relu": (*_UNARY_OF_ZERO, clips.RELU, Homogeneous()),
+    "Relu": (*_UNARY_OF_ZERO, clips.RELU, channel_factors.ALIKE),
     "Relu6": (*_UNARY_OF_ZERO, clips.RELU6),
-    "LeakyRelu": (*_UNARY_OF_ZERO, Homogeneous()),
-    "Abs": _UNARY_OF_ZERO,
+    "LeakyRelu": (*_UNARY_OF_ZERO, channel_factors.ALIKE),
+    "Abs": (*_UNARY_OF_ZERO, channel_factors.ALIKE),
     "Elu": _UNARY_OF_ZERO,
     "Selu": _UNARY_OF_ZERO,
     "Tanh": _UNARY_OF_ZERO,
@@ -105,7 +111,7 @@ TABLE: dict[str, Row] = {
     "Exp": _UNARY,
     "Floor": _UNARY,
     "Log": _UNARY,
-    "Neg": _UNARY,
+    "Neg": (*_UNARY, channel_factors.ALIKE),
     "Round": _UNARY,
     "Rsqrt": (*_UNARY, Root()),
     "Sigmoid": _UNARY,
@@ -119,21 +125,23 @@ TABLE: dict[str, Row] = {
     "PreventGradient": _IDENTITY,
     "Snapshot": _IDENTITY,
     "StopGradient": _IDENTITY,
-    "EnsureShape": (_RESHAPE, ChannelMove(channels.alike)),
-    "ExpandDims": (_RESHAPE, ChannelMove(channels.expand_dims)),
-    "Reshape": (_RESHAPE, ChannelMove(channels.reshape)),
-    "Squeeze": (_RESHAPE, ChannelMove(channels.squeeze)),
-    "Transpose": (Moves(), ChannelMove(channels.transpose)),
-    "BatchToSpace": (Moves(), PutsTogether(), ChannelMove(channels.batch_to_space)),
-    "BatchToSpaceND": (Moves(), PutsTogether(), ChannelMove(channels.batch_to_space_nd)),
-    "SpaceToBatch": (Moves(), DealsOut()),
-    "SpaceToBatchND": (Moves(), DealsOut()),
+    "EnsureShape": (_RESHAPE, ChannelMove(channels.alike), channel_factors.ALIKE),
+    "ExpandDims": (_RESHAPE, ChannelMove(channels.expand_dims), channel_factors.RESHAPE),
+    "Reshape": (_RESHAPE, ChannelMove(channels.reshape), channel_factors.RESHAPE),
+    "Squeeze": (_RESHAPE, ChannelMove(channels.squeeze), channel_factors.RESHAPE),
+    "Transpose": (Moves(), ChannelMove(channels.transpose), channel_factors.TRANSPOSE),
+    "BatchToSpace": (Moves(), PutsTogether(), ChannelMove(channels.batch_to_space), channel_factors.DEALING),
+    "BatchToSpaceND": (Moves(), PutsTogether(), ChannelMove(channels.batch_to_space_nd), channel_factors.DEALING),
+    "SpaceToBatch": (Moves(), DealsOut(), channel_factors.DEALING),
+    "SpaceToBatchND": (Moves(), DealsOut(), channel_factors.DEALING),
     "DepthToSpace": (Moves(),),
     "SpaceToDepth": (Moves(),),
     "Slice": (Moves(),),
-    "StridedSlice": (Moves(),),
-    "Pad": (Moves(), Homogeneous(channels.pad)),
-    "ConcatV2": (Concatenation(),),
+    "StridedSlice": (Moves(), channel_factors.STRIDED_SLICE),
+    "Pad": (Moves(), channel_factors.PADDING),
+    "PadV2": (channel_factors.PADDING,),
+    "MirrorPad": (channel_factors.PADDING,),
+    "ConcatV2": (Concatenation(), channel_factors.CONCATENATION),
     # What looks parts up by index.
     "Gather": (Lookup(),),
     "GatherV2": (Lookup(axis_input=2),),
@@ -154,6 +162,12 @@ TABLE: dict[str, Row] = {
     "VariableV2": (Variable(by_reference=True),),
     "VarHandleOp": (Variable(),),
     "ReadVariableOp": (ReadsVariable(),),
+    # What asks for shapes.
+    "Shape": (AsksForShape(),),
+    "Size": (AsksForShape(),),
+    "Rank": (AsksForShape(),),
+    "ZerosLike": (AsksForShape(),),
+    "OnesLike": (AsksForShape(),),
     # Branches, loops and functions.
     "Switch": (ControlFlow.SWITCH,),
     "Merge": (ControlFlow.MERGE,),

@@ -1,14 +1,14 @@
 """Pooling, over windows and over whole axes.
 
-AvgPool has no weights; its input is quantized, and its output in steps of the input's scale. As long as none goes over
-channels, factors per channel go through what takes means or maxima.
+AvgPool has no weights; its input is quantized, and its output in steps of the input's scale. As long as no window
+reaches over channels, factors per channel go through means and maxima.
 """
 
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import GraphView, attribute
-from amct_tensorflow.ops.channels import Channels, Homogeneous
+from amct_tensorflow.ops.channel_factors import Layout, through
 from amct_tensorflow.ops.quantizable import Quantizable
 from amct_tensorflow.ops.sliding import from_channels_last, spatial, taps, to_channels_last
 
@@ -25,26 +25,25 @@ def _reference(node: NodeDef, data: np.ndarray, _weights: np.ndarray | None) -> 
 AVG_POOL = Quantizable(name="AvgPool", reference=_reference, window=lambda node: list(spatial(node, "ksize")))
 
 
-def _behind_windows(_view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
-    """The window must not reach over several channels."""
-    windows = attribute(node, "ksize").list.i
-    return channels if len(windows) == channels.rank and windows[channels.axis] == 1 else None
+def _pooled(_view: GraphView, node: NodeDef, layout: Layout, _backwards: bool) -> Layout | None:
+    """A window must not reach over several channels, or leave some out."""
+    windows = zip(attribute(node, "ksize").list.i, attribute(node, "strides").list.i, layout.shape, strict=False)
+    return layout if all(length == 1 or (size, step) == (1, 1) for size, step, length in windows) else None
 
 
-def _behind_mean(view: GraphView, node: NodeDef, channels: Channels) -> Channels | None:
-    """The mean must not be one over channels."""
-    axes = view.constant(node.input[1])
-    if axes is None or channels.rank is None:
+def _reduced(view: GraphView, node: NodeDef, layout: Layout, backwards: bool) -> Layout | None:
+    """The axes that vanish must not be those of channels."""
+    axes, shape = view.constant(node.input[1]), view.shape(node.input[0])
+    if axes is None or shape is None:
         return None
-    gone = {int(axis) - channels.rank if axis >= 0 else int(axis) for axis in axes.reshape(-1)}
-    if channels.axis in gone:
+    gone = tuple({int(axis) % len(shape) for axis in axes.reshape(-1)})
+    keeps = attribute(node, "keep_dims").b
+    if backwards:
+        return layout if keeps else np.expand_dims(layout, gone)
+    if any(layout.shape[axis] > 1 for axis in gone):
         return None
-    if attribute(node, "keep_dims").b:
-        return channels
-    return channels._replace(
-        axis=channels.axis + sum(axis > channels.axis for axis in gone), rank=channels.rank - len(gone)
-    )
+    return layout if keeps else layout.squeeze(gone)
 
 
-POOLING = Homogeneous(_behind_windows)
-MEAN = Homogeneous(_behind_mean)
+POOLING = through(_pooled)
+REDUCTION = through(_reduced)

@@ -1,7 +1,7 @@
 """The traits that an op type can have. ``op_table`` says which op types have which, and ``trait`` asks it.
 
 Those that compute something stand beside what they compute: ``Quantizable``, ``Unquantized``, ``PerChannelAffine``,
-``ChannelMove``, ``Homogeneous`` and ``Clips``. An op type without a trait may have it all the same: it is not known to.
+``ChannelMove``, ``Factors`` and ``Clips``. An op type without a trait may have it all the same: it is not known to.
 """
 
 from dataclasses import dataclass

@@ -53,14 +53,17 @@ def shapes_of(graph_def):
     return static_shapes(graph)
 
 
+def fused_of(graph_def, outputs=("out",)):
+    return fuse(GraphView(graph_def, shapes_of(graph_def)), keep=outputs)
+
+
 def groups(make, outputs=("out",)):
-    graph_def = build(make)
-    return find_equalization_groups(fuse(GraphView(graph_def, shapes_of(graph_def)), keep=outputs), outputs)
+    return find_equalization_groups(fused_of(build(make), outputs), outputs)
 
 
 def names(found):
     """Returns producers and readers of the free groups."""
-    return [(group.producers, group.readers) for group in found.groups if group.multiplied is None]
+    return [(tuple(group.producers), group.readers) for group in found.groups if group.product is None]
 
 
 def test_a_residual_stream():
@@ -80,11 +83,47 @@ PASSES = {
     "pad": lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]),
     "mean": lambda x: tf.reduce_mean(x, [1, 2], keepdims=True),
 }
+
+
+def prelu(x):
+    """As Keras writes it: a slope per channel, of the negated ReLU of the negated value."""
+    return tf.nn.relu(x) + normal((6,), 3) * tf.nn.relu(-x)
+
+
+def prelu_of_abs(x):
+    """As TensorFlow 1 wrote it."""
+    return tf.nn.relu(x) + normal((6,), 3) * (x - tf.abs(x)) * 0.5
+
+
+PASSES.update(
+    {
+        "a constant": lambda x: tf.nn.relu(x) + 1.0,
+        "prelu": prelu,
+        "prelu of absolute values": prelu_of_abs,
+        "resize bilinear": lambda x: tf1.image.resize_bilinear(x, [11, 5]),
+        "resize nearest": lambda x: tf1.image.resize_nearest_neighbor(x, [16, 16]),
+        "a bound": lambda x: tf.minimum(tf.nn.relu(x), normal((6,), 3) ** 2),
+        "a reader of the shape": lambda x: tf.reshape(tf.nn.relu(x), [tf.shape(x)[0], 8, 8, 6]),
+        "gelu": lambda x: x * (0.5 * (1.0 + tf.math.erf(x / 2**0.5))),
+        "a shortcut": lambda x: x + tf.nn.relu(-x),
+        "squeeze and excite": lambda x: x * tf.sigmoid(conv(tf.reduce_mean(x, [1, 2], keepdims=True), 6, "squeeze", 6)),
+        "rows side by side": lambda x: tf.concat([x, x[:, :2]], 1),
+    }
+)
+# What takes the factors in on one side, so that the layer before it keeps its weights.
+CUTS = {
+    "hard swish": lambda x: x * tf.nn.relu6(x + 3.0) * (1 / 6),
+    "hard swish, its gate scaled": lambda x: x * (tf.nn.relu6(x + 3.0) * (1 / 6)),
+    "half a gelu": lambda x: 0.5 * x * (1.0 + tf.math.erf(x / 2**0.5)),
+    "a product with a constant": lambda x: tf.nn.relu6(x) * normal((6,), 3),
+    "a quotient by a constant": lambda x: tf.sigmoid(x) / 3.0,
+    "a batch norm": lambda x: batch_norm(tf.nn.relu6(x), 6, "between", 3),
+    "a batch norm in small ops": lambda x: tf.nn.elu(x) * normal((6,), 3) + normal((6,), 4),
+}
 STOPS = {
     "relu6": tf.nn.relu6,
     "sigmoid": tf.sigmoid,
     "concatenation": lambda x: tf.concat([x, x], -1),
-    "a constant": lambda x: tf.nn.relu(x) + 1.0,
     "an input": lambda x: x + tf1.placeholder(tf.float32, [None, 8, 8, 6], name="other"),
     "padded channels": lambda x: tf.pad(x, [[0, 0], [0, 0], [0, 0], [1, 1]]),
     "a sum over channels": lambda x: tf.reduce_mean(x, -1, keepdims=True),
@@ -102,7 +141,7 @@ def factors(number, seed=0):
 @pytest.mark.parametrize("make", [residual, *map(through, PASSES.values())], ids=["residual", *PASSES])
 def test_the_model_computes_the_same(make):
     graph_def = build(make)
-    fused = fuse(GraphView(graph_def), keep=["out"])
+    fused = fused_of(graph_def)
     values = factors(6)
     balanced = equalize(fused, {"last": values}, ["out"])
     (before,), (after,) = (run(one, ["out"], {"x": IMAGES}, unoptimized()) for one in (graph_def, balanced.graph_def))
@@ -116,8 +155,20 @@ def test_the_model_computes_the_same(make):
     np.testing.assert_allclose(new * np.array(values), old, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("make", [*map(through, CUTS.values())], ids=CUTS)
+def test_a_product_with_a_constant_takes_factors_in(make):
+    graph_def = build(make)
+    fused = fused_of(graph_def)
+    (group,) = (group for group in find_equalization_groups(fused, ["out"]).groups if "last" in group.readers)
+    balanced = equalize(fused, {"last": factors(6)}, ["out"])
+    assert group.is_free and not group.producers
+    assert balanced.layers["stem"] is fused.layers["stem"] and balanced.layers["last"].digest != fused.layers["last"]
+    (before,), (after,) = (run(one, ["out"], {"x": IMAGES}, unoptimized()) for one in (graph_def, balanced.graph_def))
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5 * np.abs(before).max())
+
+
 def test_layers_left_out_follow_the_others_of_their_stream():
-    fused = fuse(GraphView(build(residual)), keep=["out"])
+    fused = fused_of(build(residual))
     balanced = equalize(fused, {"dw": factors(6)}, ["out"])
     assert balanced.balance == dict.fromkeys(["expand", "dw", "last"], factors(6))
     assert balanced.layers["expand"].digest != fused.layers["expand"].digest
@@ -129,15 +180,15 @@ def test_in_front_of_other_layers_a_product_stands(make):
     """What yields the tensor, and what else reads it, stays as it is."""
     graph_def = build(make)
     outputs = [node.name for node in graph_def.node if node.name in ("out", "asked")]
-    fused = fuse(GraphView(graph_def, shapes_of(graph_def)), keep=outputs)
+    fused = fused_of(graph_def, outputs)
     found = find_equalization_groups(fused, outputs)
     (group,) = (group for group in found.groups if "last" in group.readers)
-    assert found.not_free["last"] and group.producers == () and group.nodes == frozenset()
-    assert group.multiplied == f"{fused.input_of('last')}:0"
+    assert found.not_free["last"] and not group.producers and not group.nodes
+    assert group.product.tensor == f"{fused.input_of('last')}:0"
     balanced = equalize(fused, {"last": factors(group.channels)}, outputs)
     product = balanced.view.producer(balanced.input_of("last"))
     assert (product.op, product.input[0]) == ("Mul", fused.input_of("last"))
-    assert balanced.multiplied == {"last"} and not balanced.scaled and balanced.origins[product.name] == ()
+    assert balanced.products == {"last": product.name} and not balanced.scaled and balanced.origins[product.name] == ()
     assert balanced.view.shape(product.name) == fused.view.shape(product.input[0])
     for name in fused.layers.keys() - {"last"}:
         assert balanced.layers[name] is fused.layers[name]
@@ -157,9 +208,9 @@ def test_layers_that_read_one_tensor_share_a_product():
         tf.add(x, y, name="out")
 
     graph_def = build(make)
-    fused = fuse(GraphView(graph_def), keep=["out"])
+    fused = fused_of(graph_def)
     (group,) = find_equalization_groups(fused, ["out"]).groups
-    assert set(group.readers) == {"first", "second"} and group.multiplied == "Sigmoid:0"
+    assert set(group.readers) == {"first", "second"} and group.product.tensor == "Sigmoid:0"
     balanced = equalize(fused, {"second": factors(6)}, ["out"])
     assert balanced.input_of("first") == balanced.input_of("second") == f"{group.readers[0]}/balanced_input"
     assert balanced.view.nodes["out"].input[0] == "Sigmoid"
@@ -176,7 +227,7 @@ def test_a_product_in_front_of_channels_first():
         tf.identity(y, name="out")
 
     graph_def = build(make)
-    balanced = equalize(fuse(GraphView(graph_def, shapes_of(graph_def)), keep=["out"]), {"last": factors(6)}, ["out"])
+    balanced = equalize(fused_of(graph_def), {"last": factors(6)}, ["out"])
     x = normal((2, 6, 8, 8), 3)
     (before,), (after,) = (run(one, ["out"], {"x": x}, nchw_on_cpu()) for one in (graph_def, balanced.graph_def))
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
@@ -212,4 +263,4 @@ def test_a_convolution_in_groups_takes_no_factors():
 )
 def test_factors_that_do_not_fit_are_refused(given, words):
     with pytest.raises(RecordError, match=words):
-        equalize(fuse(GraphView(build(residual)), keep=["out"]), given, ["out"])
+        equalize(fused_of(build(residual)), given, ["out"])

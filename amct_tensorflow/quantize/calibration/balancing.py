@@ -138,7 +138,7 @@ def _may_be_divided(group: EqualizationGroup, fused: FusedGraph, asked: Mapping[
 
     A convolution that asks for balancing gets what the original toolkit has: it never costs anything.
     """
-    return group.multiplied is None or any(name in asked and fused.layers[name].op.is_dense for name in group.readers)
+    return group.is_free or any(name in asked and fused.layers[name].op.is_dense for name in group.readers)
 
 
 def _mean_strength(group: EqualizationGroup, strengths: Mapping[LayerName, float]) -> float:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from amct_tensorflow.errors import CalibrationError
 from amct_tensorflow.graph.graph_runner import Batch
-from amct_tensorflow.graph.names import PreparedName
+from amct_tensorflow.graph.names import FusedName, OriginalName, PreparedName
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedGraph
 from amct_tensorflow.quantize.calibration.replay_sources import fed_tensors, readers_of, replay_sources
@@ -138,6 +138,7 @@ class Feed:
         batch_num: int,
         *,
         outputs: Sequence[str] = (),
+        scalable: Collection[FusedName] = (),
         graph: tf.Graph | None = None,
     ) -> None:
         """Finds the tensors to keep.
@@ -148,12 +149,13 @@ class Feed:
             nodes: per node, which fusion keeps, those of its inputs to compute, as the fused model writes them.
             batch_num: how many batches to keep.
             outputs: nodes to compute from the batches, too; tensors that only these need may arrive late.
+            scalable: nodes whose values may be scaled before the kept tensors are used; theirs are not kept.
             graph: the caller's graph; None for that of the model.
 
         Raises:
             ModelError: the inputs cannot be computed from the fed tensors.
         """
-        same = fused.original_values() & model.original.nodes.keys()
+        same = (fused.original_values() & model.original.nodes.keys()) - set(map(OriginalName, scalable))
         find = partial(replay_sources, fused.view, same, nodes)
         sources = find()
         self._late = [source for source in find(outputs) if source not in sources] if outputs else []

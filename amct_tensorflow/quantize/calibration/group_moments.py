@@ -27,7 +27,7 @@ class GroupMoments:
         self._groups: list[tuple[EqualizationGroup, list[Reader], list[_Channels]]] = []
         for group in find_equalization_groups(fused, outputs).groups:
             names = [name for name in group.readers if name in channel_wise]
-            if group.multiplied is not None and not all(fused.layers[name].op.is_dense for name in names):
+            if not group.is_free and not all(fused.layers[name].op.is_dense for name in names):
                 continue  # what convolutions read is balanced where that costs nothing
             readers, channels = [], []
             for name in names:

@@ -132,6 +132,21 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class InputProduct:
+    """A product with a constant, which divides the channels of what layers read.
+
+    Attributes:
+        values: how many values it multiplies, for one image; None if that is not known.
+        share: the same as a share of the multiply-accumulates of the layers that read it.
+        layers: the names of these layers.
+    """
+
+    values: int | None
+    share: float | None
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Layer:
     """A layer of the model, in the order of the graph.
 
@@ -151,6 +166,8 @@ class Layer:
         activation: how its input is quantized; of a layer rolled back, how it would be.
         weights: its weights; None of a layer without, or that was not calibrated.
         balance: by what each channel of its input is divided; None if it is not balanced.
+        input_product: the product that divides its input; None if it is not balanced, or constants of the model divide
+            it, which costs nothing.
     """
 
     name: str
@@ -168,6 +185,7 @@ class Layer:
     activation: Activation | None
     weights: Weights | None
     balance: tuple[float, ...] | None = None
+    input_product: InputProduct | None = None
 
 
 @dataclass(frozen=True)

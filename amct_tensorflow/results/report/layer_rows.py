@@ -6,22 +6,37 @@ import numpy as np
 
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.contents import finite_or_none
-from amct_tensorflow.model.fusion import FusedLayer
+from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.model.inspection import InspectedLayer, Inspection
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.calibration.observers import ActivationSummary
 from amct_tensorflow.quantize.record.factors import LayerFactors
-from amct_tensorflow.results.report.document import Activation, Histogram, Layer, Weights, Why
+from amct_tensorflow.results.report.document import Activation, Histogram, InputProduct, Layer, Weights, Why
 from amct_tensorflow.search.trials import SearchResult
 
 
 def describe_layers(inspection: Inspection, result: SearchResult) -> tuple[Layer, ...]:
     """Returns the layers of a model, in the order of the graph."""
-    return tuple(_describe(layer, result) for layer in inspection.layers)
+    products = _input_products(inspection, result.plan.fused)
+    return tuple(_describe(layer, result, products.get(LayerName(layer.name))) for layer in inspection.layers)
 
 
-def _describe(layer: InspectedLayer, result: SearchResult) -> Layer:
+def _input_products(inspection: Inspection, fused: FusedGraph) -> dict[LayerName, InputProduct]:
+    """Returns the products in front of layers."""
+    work = {LayerName(layer.name): layer.multiply_accumulates for layer in inspection.layers}
+    found: dict[LayerName, InputProduct] = {}
+    for product in dict.fromkeys(fused.products.values()):
+        readers = [name for name, node in fused.products.items() if node == product]
+        lengths = (fused.view.shape(product) or (None, None))[1:]
+        values = None if None in lengths else math.prod(length for length in lengths if length is not None)
+        counts = [count for name in readers if (count := work.get(name)) is not None]
+        share = values / sum(counts) if values is not None and len(counts) == len(readers) and any(counts) else None
+        found.update(dict.fromkeys(readers, InputProduct(values, share, tuple(readers))))
+    return found
+
+
+def _describe(layer: InspectedLayer, result: SearchResult, product: InputProduct | None) -> Layer:
     name, calibration = LayerName(layer.name), result.calibration
     int8 = bool(result.saved.configuration.get(name))
     why, evaluation, reason = _why(layer, result)
@@ -45,6 +60,7 @@ def _describe(layer: InspectedLayer, result: SearchResult) -> Layer:
         activation=activation_of(name, calibration) if analysis else None,
         weights=_weights(fused, calibration.factors[name]) if analysis and fused else None,
         balance=None if balance is None else tuple(map(_short, balance)),
+        input_product=product,
     )
 
 
