@@ -183,6 +183,18 @@ def test_a_scale_behind_a_dense_layer_leaves_its_weights_alone(scale):
     assert check.exported.divergence < 1e-4  # with integers that were rounded again, without -128
 
 
+def test_a_gelu_behind_a_dense_layer_is_seen():
+    """TensorFlow 2.21 writes it with Erfc, which TensorFlow Lite does not know, of a product with a constant."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 5, 8], name="x")
+        tf.identity(tf.nn.gelu(tf.matmul(x, normal((8, 6), 1)) + normal((6,), 2)), name="out")
+
+    _, found, check = exported(make, normal((16, 5, 8), 9))
+    assert not found.in_float
+    assert check.exported.divergence < 1e-4
+
+
 def test_a_batch_of_another_length_is_refused():
     def make():
         x = tf1.placeholder(tf.float32, [None, None, 8], name="x")

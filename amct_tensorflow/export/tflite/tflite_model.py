@@ -69,18 +69,20 @@ def _barrier(editor: GraphEditor, scope: str, tensor: str, like: str) -> str:
 
 
 def _scalings_behind(plan: ExportPlan) -> Iterator[tuple[str, int]]:
-    """Yields the products and quotients of what a layer yields and a constant, with the number of that input."""
+    """Yields the products and quotients of a constant and what they alone read of a layer, which is that input of them.
+
+    The converter folds no others. A barrier there would keep it from seeing a Gelu, which reads its input twice.
+    """
     view = GraphView(plan.float_reference)
     for layer in plan.quantized_layers.values():
-        behind: list[str] = [layer.dequantizer]
-        for name in behind:
-            for reader in view.readers(name):
-                inputs = data_inputs(reader.input)
-                data = [index for index, tensor in enumerate(inputs) if view.constant(tensor) is None]
-                if keeps_order(reader):
-                    behind.append(str(reader.name))
-                elif trait(reader.op, affine.PerChannelAffine) in _SCALINGS and len(data) == 1:
-                    yield str(reader.name), data[0]
+        readers = view.readers(layer.dequantizer)
+        while len(readers) == 1 and keeps_order(readers[0]):
+            readers = view.readers(readers[0].name)
+        if len(readers) == 1 and trait(readers[0].op, affine.PerChannelAffine) in _SCALINGS:
+            inputs = data_inputs(readers[0].input)
+            varying = [index for index, tensor in enumerate(inputs) if view.constant(tensor) is None]
+            if len(varying) == 1:
+                yield str(readers[0].name), varying[0]
 
 
 def remove_barriers(editor: TfliteEditor) -> None:
