@@ -341,9 +341,11 @@ def quantize_preprocess(graph: tf.Graph, config_file: str, record_file: str, out
     what the inputs of layers are divided. The graph's values do not change. Call ``quantize_model`` next, on a fresh
     graph, with the same record.
 
-    Tensors are balanced that only layers yield and read, through sums, ReLU and pooling, so that the model computes the
-    same. ``dmq_balancer_param`` of the configuration says which layers ask for it, and with which strength; if none
-    does, all quantized layers are balanced with 0.5. A warning names each layer that cannot be balanced.
+    Tensors are balanced where weights and other constants of the model take the factors in, so that it computes the
+    same and has no node more. ``dmq_balancer_param`` of the configuration says which layers ask for it, and with which
+    strength; if none does, all quantized layers are balanced with 0.5. A dense layer that asks for it and reads another
+    tensor, as the output of a LayerNorm that a residual sum reads too, gets a product with a constant in front of it. A
+    warning names each layer that asks in vain.
 
     Args:
         graph: float graph in inference form; it gets nodes that observe.
