@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from amct_tensorflow.devices.device_run import check_result, prepare_for_device
+from amct_tensorflow.devices.device_table import GENERIC, Device, choose_device
+from amct_tensorflow.devices.graph_check import DeviceCheck
 from amct_tensorflow.errors import ArgumentValueError
 from amct_tensorflow.io.arguments import require_names, require_path, require_positive, require_type
 from amct_tensorflow.log import follow_directory, log_for
@@ -81,6 +84,7 @@ class AutoCalibrationResult:
             per image.
         evaluations: number of evaluations, those of an earlier run that was resumed included.
         model_file: path of the saved model.
+        device_check: what the device is expected to make of it, by public rules; None without such a device.
     """
 
     original_metric: Any
@@ -93,9 +97,10 @@ class AutoCalibrationResult:
     loss_interval: tuple[float, float] | None
     evaluations: int
     model_file: Path
+    device_check: DeviceCheck | None = None
 
     @classmethod
-    def of(cls, result: SearchResult, model_file: Path) -> "AutoCalibrationResult":
+    def of(cls, result: SearchResult, model_file: Path, check: DeviceCheck | None) -> "AutoCalibrationResult":
         """Returns the summary of a search whose results are saved."""
         saved, interval = result.saved, result.interval
         return cls(
@@ -109,6 +114,7 @@ class AutoCalibrationResult:
             loss_interval=(interval.lower, interval.upper) if interval else None,
             evaluations=result.cost.evaluations,
             model_file=model_file,
+            device_check=check,
         )
 
 
@@ -127,6 +133,8 @@ def accuracy_based_auto_calibration(
     config: QuantConfig | None = None,
     num_workers: int | None = None,
     ray: str | None = None,
+    device: str = GENERIC.name,
+    free_roll_back: bool = True,
 ) -> AutoCalibrationResult:
     """Quantizes a model, rolling the most sensitive layers back to float until its accuracy suffices.
 
@@ -156,6 +164,9 @@ def accuracy_based_auto_calibration(
         num_workers: how many processes evaluate, each a share of the data; results are those of one. Without it this
             process evaluates, or on a Ray cluster one worker per CPU. The evaluator needs ``evaluate_share``.
         ray: address of an existing Ray cluster whose machines see the data under the same path; ``"auto"`` finds it.
+        device: the device that the model is for: ``"generic"``, or ``"ascend"``, for which the float model and the
+            result are checked by public rules (docs/ascend.md).
+        free_roll_back: whether layers that the device is expected to compute in fp16 anyway stay in float.
 
     Returns:
         What was found. If no configuration satisfies the requirement, the best model is saved all the same, and
@@ -172,6 +183,8 @@ def accuracy_based_auto_calibration(
     """
     follow_directory()  # the state and the history go to it, too
     files = _check_arguments(model_file, outputs, record_file, config_file, save_dir, resume, exact, config)
+    require_type(_NAME, "free_roll_back", free_roll_back, bool)
+    made_for = choose_device(_NAME, device)
     if num_workers is not None:
         require_positive(_NAME, "num_workers", num_workers)
     if ray is not None:
@@ -179,6 +192,8 @@ def accuracy_based_auto_calibration(
     asked = {"model_file": str(_source(model_file)), "outputs": outputs, "save_dir": save_dir,
              "record_file": record_file, "strategy": strategy, "sensitivity": sensitivity,
              "resume": resume, "exact": exact, "num_workers": num_workers, "ray": ray}  # fmt: skip
+    if made_for is not GENERIC:
+        asked |= {"device": device, "free_roll_back": free_roll_back}
     checked = CheckedEvaluator(evaluator)
     checked_strategy, chosen = choose_strategy(_NAME, strategy), choose_sensitivity(_NAME, sensitivity)
     # Workers import TensorFlow while this process reads the model.
@@ -186,19 +201,27 @@ def accuracy_based_auto_calibration(
         model = _load(model_file, outputs)
         files = replace(files, frozen=model.frozen)
         config = config or read_config_for(model, config_file)
+        demands = prepare_for_device(model, config, made_for, free_roll_back=free_roll_back)
+        config = demands.config
         with files.reserved():
             key = run_key(model, config, checked, chosen)
             original = digest_of_file(model.source)
             log_environment(asked, key.named)
             inspection = inspect_model(model, config.unfused_layers())
-            log_coverage(inspection, config.enabled_layers(), config.wide_layers(), config.compressed_tables())
+            layers = [name for name in config.enabled_layers() if name not in demands.in_float]
+            log_coverage(inspection, layers, config.wide_layers(), config.compressed_tables(), demands.in_float)
             state = open_state(files.model.model, key, model, config, resume=resume)
-            result = run_search(model, config, checked, checked_strategy, chosen, state, scheduler, exact=exact)
-            run = FinishedRun(
-                model, original, config, inspection, checked, chosen, key, asked, result, files.model.model
-            )
+            result = run_search(
+                model, config, checked, checked_strategy, chosen, state, scheduler, exact=exact,
+                in_float=demands.in_float,
+            )  # fmt: skip
+            check: DeviceCheck | None = None
             report: dict[Path, str] = {}
             try:
+                check = _check_for_device(result, made_for, model, files.model.model)
+                run = FinishedRun(
+                    model, original, config, inspection, checked, chosen, key, asked, result, files.model.model, check
+                )
                 report = make_report(run, files.report_page, files.report_numbers)
             finally:  # who interrupts the drawing of figures must not lose the model either
                 files.publish(result, config, report)
@@ -206,7 +229,14 @@ def accuracy_based_auto_calibration(
     if result.interruption is not None:
         log_for().warning("The search was interrupted; this is the best model until then.")
         raise result.interruption
-    return AutoCalibrationResult.of(result, files.model.model)
+    return AutoCalibrationResult.of(result, files.model.model, check)
+
+
+def _check_for_device(result: SearchResult, device: Device, model: FloatModel, model_file: Path) -> DeviceCheck | None:
+    """Returns what a device is expected to make of the saved model, and logs it; None if nothing is known of it."""
+    summaries = result.calibration.summaries
+    ranges = {str(name): (each.lowest, each.highest) for name, each in summaries.items()}
+    return check_result(device, result.quantized.graph_def, model.outputs, str(model_file), ranges)
 
 
 def _start_scheduler(

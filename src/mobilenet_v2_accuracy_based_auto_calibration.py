@@ -138,6 +138,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="search strategy (default: %(default)s)")  # fmt: skip
     add("--sensitivity", choices=["OutputDivergence", "CosineSimilarity"], default="OutputDivergence",
         help="measure that ranks the layers (default: %(default)s)")  # fmt: skip
+    add("--device", choices=["generic", "ascend"], default="generic", help="what the model is for: ascend checks model "
+        "and result by public rules of ATC (default: %(default)s)")  # fmt: skip
+    add("--no_free_roll_back", dest="free_roll_back", action="store_false",
+        help="with --device ascend: quantize also layers that run in fp16 there anyway")  # fmt: skip
     add("--num_workers", metavar="N", type=positive_int,
         help="processes that evaluate, each a share of the images (default: one; with --ray one per CPU)")  # fmt: skip
     add("--ray", metavar="ADDRESS", help="evaluate on an existing Ray cluster, whose machines see DIR under the same "
@@ -185,6 +189,8 @@ def run(arguments: argparse.Namespace) -> bool:
         sensitivity=arguments.sensitivity,
         resume=arguments.resume,
         exact=arguments.exact,
+        device=arguments.device,
+        free_roll_back=arguments.free_roll_back,
         num_workers=arguments.num_workers,
         ray=arguments.ray,
         config=config,  # put in place together with the results

@@ -15,7 +15,7 @@ from amct_tensorflow.original import unsupported
 SIGNATURES = {
     "auto_channel_prune_search": "(graph, outputs, config_defination, input_data, output_cfg)",
     "auto_decomposition": "(meta_path, ckpt_path, save_path)",
-    "auto_mixed_precision_search": "(*_args: Any, **_kwargs: Any) -> NoReturn",
+    "auto_mixed_precision_search": "(model_file, outputs, config, save_dir, evaluator, sensitivity)",
     "create_compressed_retrain_model": "(graph, config_defination, outputs, record_file)",
     "create_prune_retrain_model": "(graph, outputs, record_file, config_defination)",
     "create_quant_config_ascend": (

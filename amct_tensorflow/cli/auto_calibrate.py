@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from amct_tensorflow.cli.options import (
     Command,
+    add_device,
     add_json,
     add_model,
     add_tables,
@@ -21,6 +22,7 @@ from amct_tensorflow.search.choices import SENSITIVITIES, STRATEGIES
 
 if TYPE_CHECKING:
     from amct_tensorflow.accuracy_based_auto_calibration import AutoCalibrationResult
+    from amct_tensorflow.devices.graph_check import DeviceCheck
     from amct_tensorflow.model.float_model import FloatModel
     from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 
@@ -55,6 +57,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="search strategy (default: %(default)s)")  # fmt: skip
     add("--sensitivity", choices=list(SENSITIVITIES), default="OutputDivergence",
         help="measure that ranks the layers (default: %(default)s)")  # fmt: skip
+    add_device(parser)
     add_workers(parser)
     add("--resume", action="store_true", help="go on with a run that was cut off (default: start afresh)")
     add("--exact", action="store_true", help="evaluate every candidate as it would be saved (default: in integers "
@@ -99,6 +102,8 @@ def _run(arguments: Namespace) -> int:
         config=config,
         num_workers=arguments.num_workers,
         ray=arguments.ray,
+        device=arguments.device,
+        free_roll_back=arguments.free_roll_back,
     )
     if arguments.json:
         show(json.dumps(_document(result), indent=1))
@@ -155,7 +160,14 @@ def _document(result: "AutoCalibrationResult") -> dict[str, Any]:
         "float_mac_share": result.float_mac_share,
         "evaluations": result.evaluations,
         "model_file": str(result.model_file),
+        "device_check": None if result.device_check is None else _checked(result.device_check, result.model_file),
     }
+
+
+def _checked(check: "DeviceCheck", model: Path) -> dict[str, Any]:
+    from amct_tensorflow.devices.check_text import document_of
+
+    return document_of(check, str(model))
 
 
 def _value(metric: Any) -> int | float | str:

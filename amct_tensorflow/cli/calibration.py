@@ -3,7 +3,14 @@
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from amct_tensorflow.cli.options import Command, add_original_options, add_raw_data, add_tables, positive_int
+from amct_tensorflow.cli.options import (
+    Command,
+    add_device,
+    add_original_options,
+    add_raw_data,
+    add_tables,
+    positive_int,
+)
 from amct_tensorflow.log import log_for
 
 if TYPE_CHECKING:
@@ -25,6 +32,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="simplified configuration of how to quantize (default: every layer, every default)")  # fmt: skip
     add("--batch_num", metavar="N", type=positive_int, help="batches to calibrate on (default: 1)")
     add_tables(parser)
+    add_device(parser)
     add("--feature", metavar="NAME", help="taken for compatibility; has no effect")
 
 
@@ -40,6 +48,8 @@ def _check(parser: ArgumentParser, arguments: Namespace) -> None:
 
 
 def _run(arguments: Namespace) -> int:
+    from amct_tensorflow.devices.device_run import check_result, prepare_for_device
+    from amct_tensorflow.devices.device_table import DEVICES
     from amct_tensorflow.io.files import check_writable
     from amct_tensorflow.model.float_model import FloatModel
     from amct_tensorflow.model.inspection import inspect_model
@@ -63,13 +73,20 @@ def _run(arguments: Namespace) -> int:
     )
     if arguments.batch_num not in (None, config.batch_num):  # the original's takes it, and so do its scripts
         log_for("calibration").warning("--batch_num has no effect; set batch_num in %s.", arguments.calibration_config)
+    device = DEVICES[arguments.device]
+    demands = prepare_for_device(model, config, device, free_roll_back=arguments.free_roll_back)
+    config = demands.config.with_enabled(dict.fromkeys(demands.in_float, False))
     evaluator = _evaluator(arguments, config.batch_num)
     inspection = inspect_model(model, config.unfused_layers())
-    log_coverage(inspection, config.enabled_layers(), config.wide_layers(), config.compressed_tables())
+    log_coverage(
+        inspection, config.enabled_layers(), config.wide_layers(), config.compressed_tables(), demands.in_float
+    )
     calibration = prepare_calibration(model, config, evaluator.calibrate)()
     plan = calibration.plan(model.fuse(unfused_layers(calibration.factors), calibration.balance), model.outputs)
-    write_quantized_model(paths, quantize_graph(plan), model.frozen)
+    quantized = quantize_graph(plan)
+    write_quantized_model(paths, quantized, model.frozen)
     log_for("save_model").info("The model is saved in %s", paths.model)
+    check_result(device, quantized.graph_def, model.outputs, str(paths.model), {})
     return 0
 
 

@@ -45,6 +45,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add("--range", metavar=("LOW", "HIGH"), nargs=2, type=finite_float,
         help="random values lie between these (default: -1 1, and none for inputs that take integers)",
     )  # fmt: skip
+    add("--float16", action="store_true", help="round what each AscendDequant yields to float16, as Ascend 910B hands "
+        "it on (default: float32)")  # fmt: skip
     add("--seed", metavar="N", type=positive_int, default=1, help="seed of random values (default: 1)")
     add_json(parser)
 
@@ -69,6 +71,8 @@ def _run(arguments: Namespace) -> int:
     from amct_tensorflow.results.comparison.layer_comparison import compare_models
 
     quantized = read_mapped_model(arguments.quantized, arguments.node_map)
+    if arguments.float16:
+        quantized = quantized.with_float16_values()
     outputs = [name for names in arguments.outputs for name in names] or list(quantized.outputs)
     model = FloatModel.load(arguments.original, outputs)
     data = _data(arguments)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from amct_tensorflow.devices.device_table import DEVICES, GENERIC
 from amct_tensorflow.errors import ArgumentValueError
 
 
@@ -105,6 +106,19 @@ def add_workers(parser: ArgumentParser) -> None:
         "--ray", metavar="ADDRESS",
         help='evaluate on an existing Ray cluster, whose machines see the data under the same path; "auto" finds it '
         "(default: on this machine)",
+    )  # fmt: skip
+
+
+def add_device(parser: ArgumentParser) -> None:
+    """Adds the device that the model is for."""
+    parser.add_argument(
+        "--device", choices=list(DEVICES), default=GENERIC.name,
+        help="what the model is for: ascend checks model and result by the public rules of its compiler, and leaves "
+        "layers in float that run in fp16 there anyway (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no_free_roll_back", dest="free_roll_back", action="store_false",
+        help="with --device ascend: quantize those layers, too",
     )  # fmt: skip
 
 

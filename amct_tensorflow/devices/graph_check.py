@@ -3,7 +3,7 @@
 No session runs, and nothing is calibrated: the graph and its static shapes tell all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from amct_tensorflow.devices.device_table import ASCEND
 from amct_tensorflow.devices.examined_graph import ExaminedGraph, examine
 from amct_tensorflow.devices.quantization_rules import int8_layers
 from amct_tensorflow.graph.view import Shape
+from amct_tensorflow.model.layers import why_not_quantizable
 
 _SOC = "SOC_VERSION"
 
@@ -56,7 +57,8 @@ class DeviceCheck:
         matched: how many of those the compiler is expected to recognize.
         int8_share: share of the multiply-accumulates that run in int8 on the device, of a float model those that could;
             None if it is not known.
-        in_fp16: names of the layers that are quantized, and run in fp16 there.
+        in_fp16: of a quantized model, names of the layers that run in fp16 there: those that are in float, and those
+            that are quantized, but not expected to run in int8.
         command: the command that compiles the model, with the shapes of its inputs; ``SOC_VERSION`` stands for the
             chip.
         remarks: what could not be examined.
@@ -112,10 +114,19 @@ def check_graph(
         chains=len(chains),
         matched=sum(chain.broken is None for chain in chains),
         int8_share=graph.share(layers - undone),
-        in_fp16=tuple(name for name in graph.view.nodes if name in undone) if graph.is_quantized else (),
+        in_fp16=tuple(_in_fp16(graph, layers - undone)) if graph.is_quantized else (),
         command=_command(graph, outputs, path),
         remarks=_remarks(graph),
     )
+
+
+def _in_fp16(graph: ExaminedGraph, in_int8: Collection[str]) -> Iterator[str]:
+    """Yields the layers that do not run in int8: those of chains, and nodes that could have been quantized."""
+    chained = {str(layer.name) for chain in graph.chains for layer in chain.layers}
+    for name, node in graph.view.nodes.items():
+        is_layer = name in chained or why_not_quantizable(graph.view, node) is None
+        if is_layer and name not in in_int8:
+            yield name
 
 
 def _finding(graph: ExaminedGraph, rule: Rule, node: str, detail: str) -> Finding:

@@ -96,6 +96,13 @@ def quantizer_attributes(graph: ExaminedGraph) -> Iterator[Hit]:
             yield Hit(str(node.name), f"Its dst_type is {stored!r}.")
 
 
+def wide_quantizers(graph: ExaminedGraph) -> Iterator[Hit]:
+    """An AscendQuant yields 16 bits."""
+    for node in _of_type(graph, QUANT):
+        if attribute(node, "dst_type").s == b"INT16" or attribute(node, "quant_bits").i == 16:
+            yield Hit(str(node.name), "It yields INT16.")
+
+
 def quantizer_types(graph: ExaminedGraph) -> Iterator[Hit]:
     """An AscendQuant reads another type than its op takes."""
     for node in _of_type(graph, QUANT):

@@ -3,7 +3,7 @@
 Converters of other tools convert this float graph; the integers are then put into the converted layers.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -12,7 +12,9 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from amct_tensorflow.export.dilation import Dilation, write_dilations
 from amct_tensorflow.graph.nodes import BARRIER, make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.graph.view import GraphView, parse_tensor_name
+from amct_tensorflow.ops.op_table import has, op_types_with
+from amct_tensorflow.ops.traits import Convolution, PutsTogether
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.quantize.quantized import ascend_ops
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, damaged, read_quantizer
@@ -20,7 +22,7 @@ from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, d
 
 def make_float_reference(
     view: GraphView,
-    layers: Iterable[QuantizedLayer],
+    layers: Collection[QuantizedLayer],
     placed: Collection[str],
     outputs: Sequence[str],
     dilations: Sequence[Dilation] = (),
@@ -70,7 +72,23 @@ def make_float_reference(
     for name in editor.names_of(BARRIER):  # only TensorFlow's optimizer needs it
         editor.replace_node(make_node(name, "Identity", list(editor.node(name).input), T=tf.float32))
     write_dilations(editor, dilations)
+    _keep_phases_apart(editor, {layer.dequantizer for layer in layers})
     return editor.graph_def_for(outputs)
+
+
+def _keep_phases_apart(editor: GraphEditor, dequantizers: Collection[str]) -> None:
+    """Puts something between a float convolution, or its bias, and the node that puts its phases together.
+
+    TensorFlow Lite's converter takes any convolution there for a dilated one: it refuses a bias before BatchToSpaceND,
+    and strides and crops that no dilation has. What can be written as a dilation is so already.
+    """
+    for op in op_types_with(PutsTogether):
+        for name in editor.names_of(op):
+            source = editor.node(parse_tensor_name(editor.node(name).input[0]).node)
+            if source.name not in dequantizers and (source.op == "BiasAdd" or has(source.op, Convolution)):
+                highest = float(np.finfo(np.float32).max)
+                apart = _with_constant(editor, name, "Minimum", source.name, highest)
+                editor.replace_input(name, 0, apart)
 
 
 def _clipped(editor: GraphEditor, name: str, grid: ActivationFactors, tensor: str) -> str:

@@ -25,12 +25,12 @@ _DECOMPOSES = (
     "it is, or freeze what another tool has decomposed, and quantize that."
 )
 _MIXES = (
-    "it chooses between bit widths, and this tool has one, int8. Use accuracy_based_auto_calibration, which chooses "
-    "per layer between int8 and float."
+    "it chooses between bit widths for an NPU. Use accuracy_based_auto_calibration, which chooses per layer between "
+    "int8 and float."
 )
 _TIMES = (
-    "it times layers on an NPU. Use accuracy_based_auto_calibration, and leave out layers that turn out to be slow "
-    "with skip_layers of create_quant_config."
+    "it times layers on an NPU, and no product supports it since 9.1. Use accuracy_based_auto_calibration, and leave "
+    "out layers that turn out to be slow with skip_layers of create_quant_config."
 )
 _RUNS_ON_NPU = (
     "it calibrates on an NPU. Use {}, which calibrates on CPU or GPU; the saved model runs on the NPU as well."
@@ -43,7 +43,7 @@ def _unsupported(name: str, reason: str, *arguments: str, **defaults: object) ->
     Args:
         name: its name.
         reason: why, as the rest of a sentence; and what to use instead.
-        arguments: its arguments without defaults; ``*args`` and ``**kwargs`` if they are not known.
+        arguments: its arguments without defaults.
         defaults: those with, and their defaults.
     """
     message = f"{name} is not supported: {reason}"
@@ -55,8 +55,7 @@ def _unsupported(name: str, reason: str, *arguments: str, **defaults: object) ->
     refuse.__doc__ = f"Is not supported: {reason}\n\nRaises:\n    UnsupportedError: always."
     required = [Parameter(argument, Parameter.POSITIONAL_OR_KEYWORD) for argument in arguments]
     optional = [Parameter(each, Parameter.POSITIONAL_OR_KEYWORD, default=value) for each, value in defaults.items()]
-    if arguments:
-        refuse.__signature__ = Signature([*required, *optional])  # type: ignore[attr-defined]  # what help() shows
+    refuse.__signature__ = Signature([*required, *optional])  # type: ignore[attr-defined]  # what help() shows
     return refuse
 
 
@@ -86,7 +85,9 @@ save_compressed_retrain_model = _unsupported("save_compressed_retrain_model", _C
 auto_decomposition = _unsupported("auto_decomposition", _DECOMPOSES, "meta_path", "ckpt_path", "save_path")
 decompose_graph = _unsupported("decompose_graph", _DECOMPOSES, "save_path")
 
-auto_mixed_precision_search = _unsupported("auto_mixed_precision_search", _MIXES)
+auto_mixed_precision_search = _unsupported(
+    "auto_mixed_precision_search", _MIXES, "model_file", "outputs", "config", "save_dir", "evaluator", "sensitivity"
+)
 perf_based_auto_calibration = _unsupported(
     "perf_based_auto_calibration", _TIMES,
     "original_model_file", "quantize_model_file", "outputs", "sampler_config_file", "save_dir",

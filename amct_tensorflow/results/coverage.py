@@ -1,7 +1,8 @@
 """Logs, before a run begins, the share of the model that it will put into int8."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.inspection import Inspection
 from amct_tensorflow.model.inspection_output import plural, table_sentence
@@ -12,7 +13,11 @@ _DISABLED = "the configuration leaves it in float"
 
 
 def log_coverage(
-    inspection: Inspection, quantized: Collection[str], wide: Collection[str] = (), compressed: Collection[str] = ()
+    inspection: Inspection,
+    quantized: Collection[str],
+    wide: Collection[str] = (),
+    compressed: Collection[str] = (),
+    for_device: Mapping[LayerName, str] | None = None,
 ) -> None:
     """Logs the layers for int8, and warns if they are, or may be, less than 90 % of the multiply-accumulates.
 
@@ -21,6 +26,7 @@ def log_coverage(
         quantized: names of the layers to quantize.
         wide: names of those of them whose activations have 16 bits.
         compressed: names of the tables to store in int8.
+        for_device: per layer that stays in float for the sake of the device, why.
     """
     share = inspection.share(quantized)
     count = sum(layer.name in quantized for layer in inspection.layers)
@@ -36,18 +42,19 @@ def log_coverage(
         )
     if share.value < _ENOUGH or share.is_upper_bound:
         beginning = "Only" if share.value < _ENOUGH else "Perhaps only"
-        reasons = "; ".join(_reasons(inspection, quantized))
+        reasons = "; ".join(_reasons(inspection, quantized, for_device or {}))
         log_for("coverage").warning("%s %s will be in int8. In float: %s.", beginning, share, reasons)
     for table in inspection.tables:
         log_for("coverage").info("%s", table_sentence(table, compressed=table.name in compressed))
 
 
-def _reasons(inspection: Inspection, quantized: Collection[str]) -> Iterator[str]:
+def _reasons(inspection: Inspection, quantized: Collection[str], for_device: Mapping[LayerName, str]) -> Iterator[str]:
     """Yields the reasons why layers stay in float, the most important first."""
     names: dict[str, list[str]] = {}
     for layer in inspection.layers:
         if layer.name not in quantized:
-            names.setdefault(layer.reason or _DISABLED, []).append(layer.name)
+            reason = layer.reason or for_device.get(LayerName(layer.name), _DISABLED)
+            names.setdefault(reason, []).append(layer.name)
     shares = {reason: inspection.share(found).value for reason, found in names.items()}
     ranked = sorted(shares, key=lambda reason: -shares[reason])
     for reason in ranked[:_MOST_REASONS]:

@@ -9,15 +9,18 @@ Evaluations and calibration are kept in a state, from which an interrupted run c
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.progress import duration
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.model.inspection_output import plural
 from amct_tensorflow.quantize.calibration.calibrate import prepare_calibration
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.config.schema import QuantConfig
+from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.quantize.record.factors import unfused_layers
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator, format_metric
 from amct_tensorflow.search.evaluations import Evaluations
@@ -52,6 +55,7 @@ def run_search(
     scheduler: Scheduler | None = None,
     *,
     exact: bool = False,
+    in_float: Mapping[LayerName, str] | None = None,
 ) -> SearchResult:
     """Evaluates, calibrates, and rolls back as few layers as the strategy finds, until the requirement is met.
 
@@ -68,6 +72,7 @@ def run_search(
         state: the findings of an earlier run; new ones are added.
         scheduler: the scheduler of workers that evaluate; None if this process does.
         exact: evaluate every candidate as it would be saved.
+        in_float: per layer that stays in float for the sake of the device, why.
 
     Returns:
         The best model found: the satisfying one that the strategy settled on, or else the one with the least loss. If
@@ -87,17 +92,19 @@ def run_search(
     original = None if evaluations.in_background else _evaluate_original(original_model, evaluations)
     calibration = calibrate()
     fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
-    plan = calibration.plan(fused, model.outputs)
-    with closing(LayerScores(model.outline, plan, calibration)) as scores:
-        search = RollBack(plan, evaluations, scores, calibration.unquantizable)
-        search.begin(_all_quantized(config, calibration), _ALL_QUANTIZED, simulated=True)
+    whole, kept = calibration.plan(fused, model.outputs), {**calibration.unquantizable, **(in_float or {})}
+    plan, first = whole.restrict(dict.fromkeys(kept, False)), _all_quantized(config, kept)
+    with closing(LayerScores(model.outline, whole, calibration, kept)) as scores:
+        search = RollBack(plan, evaluations, scores, kept)
+        search.begin(first, _ALL_QUANTIZED, simulated=True)
         original = original or _evaluate_original(original_model, evaluations)
         # Only now, so that the state of a run with workers is that of one without.
         _keep(calibration, state)
         execution = None if exact or not _pays(original, calibration) else IntegerExecution(plan, calibration.batches)
         search.compare_with(original, execution)
         _log_estimate(calibration, strategy, original)
-        interruption = _roll_back(search, _all_quantized(config, calibration), strategy, sensitivity)
+        _log_gain(scores, whole, in_float or {})
+        interruption = _roll_back(search, first, strategy, sensitivity)
     saved = search.trials.best(search.settled)
     if not saved.simulated:
         log_for().warning("The model to save was evaluated in integers only; --resume evaluates it itself, too.")
@@ -106,13 +113,14 @@ def run_search(
         original=original,
         trials=tuple(search.trials),
         saved=saved,
-        plan=plan.restrict(saved.configuration),
+        plan=whole.restrict(saved.configuration),
         quantized=search.model_of(saved),
         ranking=search.ranking,
         float_mac_share=search.float_share(saved.configuration),
         interval=interval,
         target_loss=evaluator.find_target(original.metric),
         calibration=calibration,
+        left_in_float=dict(in_float or {}),
         cost=RunCost(evaluator.evaluations, evaluator.reused, evaluator.seconds, time.perf_counter() - start),
         interruption=interruption,
     )
@@ -142,9 +150,21 @@ def _keep(calibration: CalibrationResult, state: SearchState) -> None:
     state.add_calibration(calibration)
 
 
-def _all_quantized(config: QuantConfig, calibration: CalibrationResult) -> dict[str, bool]:
-    """Returns the configuration that quantizes every layer with factors."""
-    return {name: name not in calibration.unquantizable for name in config.enabled_layers()}
+def _all_quantized(config: QuantConfig, in_float: Collection[str]) -> dict[str, bool]:
+    """Returns the configuration that quantizes every layer but those that stay in float anyway."""
+    return {name: name not in in_float for name in config.enabled_layers()}
+
+
+def _log_gain(scores: LayerScores, plan: QuantizationPlan, in_float: Mapping[LayerName, str]) -> None:
+    """Logs what is gained by layers that stay in float for the sake of the device."""
+    layers = plan.factors.keys() & plan.fused.layers.keys()
+    if not layers & in_float.keys():
+        return
+    every, others = scores.divergences([layers, layers - in_float.keys()])
+    log_for().info(
+        "With %s in float for the device, the outputs diverge by %.4g on the calibration data; in int8, by %.4g.",
+        plural(len(layers & in_float.keys()), "layer"), others, every,
+    )  # fmt: skip
 
 
 def _evaluate_original(model: bytes, evaluations: Evaluations) -> Evaluation:

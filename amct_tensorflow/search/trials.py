@@ -1,9 +1,10 @@
 """The trials of a search, and its result."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.quantized.builder import QuantizedGraph
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
@@ -127,6 +128,7 @@ class SearchResult:
         calibration: the findings of the calibration.
         cost: the cost of the run.
         interruption: the exception that interrupted the search; None if none did.
+        left_in_float: per layer that stays in float for the sake of the device, why.
     """
 
     original: Evaluation
@@ -141,6 +143,7 @@ class SearchResult:
     calibration: CalibrationResult
     cost: RunCost
     interruption: KeyboardInterrupt | None
+    left_in_float: Mapping[LayerName, str] = field(default_factory=dict)
 
     @property
     def global_metric(self) -> Any:

@@ -97,6 +97,7 @@ def broken_graphs():
         "layout": (in_two_layouts(), "pool"),
         "open-shape": (add(whole(), make_placeholder("words", tf.int32, [None, None])), "words"),
         "quantizer-attributes": (without(whole(), "quant", "offset"), "quant"),
+        "int16-quantizer": (change(whole(), "quant", quant_bits=16, dst_type="INT16"), "quant"),
         "quantizer-type": (change(whole(), "quant", T=tf.int32), "quant"),
         "weight-quantizer": (replace(whole(), make_const("weights", np.ones([3, 3, 32, 4], np.uint8))), "weight_quant"),
         "anti-quantizer-offset": (max_pooled(offset=-5.0), "anti_quant"),

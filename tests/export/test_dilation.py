@@ -9,6 +9,7 @@ from graphs import batch_norm, build, calibrate_and_save, normal, run, tf1
 from grids import grid
 from test_every_format import OneBatch
 
+from amct_tensorflow.devices.graph_check import check_graph
 from amct_tensorflow.export import TARGETS
 from amct_tensorflow.export.dilation import find_dilations, write_dilations
 from amct_tensorflow.export.export_plan import plan_export
@@ -126,6 +127,44 @@ def test_every_format_computes_what_the_simulation_does(form, name):
         editor = TfliteEditor(exported.files[".tflite"])
         ops = {editor.op_type(operator) for operator in editor.operators}
         assert ops & {"CONV_2D", "DEPTHWISE_CONV_2D"} and not ops & {"SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_chain_of_a_quantized_layer_is_whole(form):
+    """BiasAdd and AscendDequant stand before BatchToSpaceND, so that GE recognizes the chain."""
+    shape, _ = FORMS[form]
+    quantized = calibrate_and_save(build(make_model(form)), normal([2 if each is None else each for each in shape], 9))
+    told = check_graph(quantized, ["out"])
+    assert told.chains == told.matched > 1 and told.errors == ()
+
+
+# Phases that no dilation can be written for: cropped more than they were padded, or strided.
+NO_DILATIONS = {
+    "cropped": lambda x, between: phases(x, [2, 2], [[0, 0], [0, 1]], [[1, 1], [1, 1]], lambda y: between(conv(y))),
+    "strided": lambda x, between: phases(
+        x, [2, 2], [[2, 2], [2, 3]], [[0, 0], [0, 0]],
+        lambda y: between(tf.nn.conv2d(y, normal((3, 3, 3, 6), 1, 0.3), 2, "VALID")),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("between", [biased, tf.identity], ids=["a bias", "none"])
+@pytest.mark.parametrize("form", NO_DILATIONS)
+def test_a_float_layer_in_phases_is_converted(form, between):
+    """TensorFlow Lite's converter would take it for a dilated convolution, which it is not, and fail."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, IMAGES, name="x")
+        y = tf.nn.relu(NO_DILATIONS[form](x, between))
+        tf.nn.softmax(tf.matmul(tf.reduce_mean(y, [1, 2]), normal((6, 4), 6), name="last"), name="out")
+
+    x = normal((2, *IMAGES[1:]), 9)
+    calibrate_and_save(build(make), x, simplified='skip_layer_types: "Conv2D"')
+    checked = CheckedEvaluator(OneBatch(x))
+    plan = plan_export(Path("results/net_quantized.pb"), [], checked)
+    assert not plan.dilations and list(plan.layers) == ["last"]
+    check = check_export(plan, TARGETS["tflite"].export(plan, checked), checked)
+    assert check.exported.divergence < 1e-4
 
 
 def test_what_does_not_treat_all_positions_alike_stays_as_it_is():

@@ -129,6 +129,14 @@ class QuantConfig:
         }
         return replace(self, layers=layers)
 
+    def without_zero_points(self, names: Collection[LayerName]) -> "QuantConfig":
+        """Returns the configuration in which the inputs of some layers have no zero point."""
+        layers = {
+            name: replace(layer, activation=replace(layer.activation, asymmetric=False)) if name in names else layer
+            for name, layer in self.layers.items()
+        }
+        return replace(self, layers=layers)
+
     def with_enabled(self, configuration: Mapping[str, bool]) -> "QuantConfig":
         """Returns the configuration with another decision for the layers given."""
         layers = {

@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import function_pb2, op_def_pb2
+from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.nodes import Attr, AttrLike, attr_value, make_const, make_node
@@ -163,11 +164,12 @@ def _ascend_weight_quant() -> function_pb2.FunctionDef:
     return _function(WEIGHT_QUANT, {"x": tf.int8, "offset_w": tf.int8}, {"T": _T}, body, "shifted:z:0")
 
 
-def _ascend_dequant() -> function_pb2.FunctionDef:
+def _ascend_dequant(*, float16: bool = False) -> function_pb2.FunctionDef:
     """``x * deq_scale`` per channel, the scale being the low word of each ``deq_scale`` element (spec section 8.2).
 
     The factor is given the shape [Cout] for NHWC, which also serves inputs of lower rank (MatMul), and [Cout, 1, 1] for
     NCHW. It is visible to TensorFlow as a constant, so that it and the factor of a quantizer behind become one product.
+    With ``float16`` the product is rounded to that.
     """
     body = [
         # TensorFlow would multiply the factor into the weights of a convolution right before it, whose products would
@@ -226,8 +228,15 @@ def _ascend_dequant() -> function_pb2.FunctionDef:
         ),
         make_node("product", "Mul", ["accumulator:output:0", "factors:output:0"], T=tf.float32),
     ]
+    result = "product:z:0"
+    if float16:
+        body += [
+            make_node("half", "Cast", [result], SrcT=tf.float32, DstT=tf.float16),
+            make_node("rounded", "Cast", ["half:y:0"], SrcT=tf.float16, DstT=tf.float32),
+        ]
+        result = "rounded:y:0"
     attrs = {"T": _T, "ksize": ("list(int)", [1, 1]), "data_format": ("string", "NHWC")}
-    return _function(DEQUANT, {"x": tf.float32, "deq_scale": tf.uint64}, attrs, body, "product:z:0")
+    return _function(DEQUANT, {"x": tf.float32, "deq_scale": tf.uint64}, attrs, body, result)
 
 
 def _ascend_anti_quant() -> function_pb2.FunctionDef:
@@ -253,6 +262,19 @@ def function_library(bits: Collection[int] = (INT8_BITS,)) -> function_pb2.Funct
     """
     functions = [_ascend_quant(bits), _ascend_weight_quant(), _ascend_dequant(), _ascend_anti_quant()]
     return function_pb2.FunctionDefLibrary(function=functions)
+
+
+def with_float16_values(graph_def: GraphDef) -> GraphDef:
+    """Returns a quantized graph whose AscendDequants round what they yield to float16, as those of Ascend 910B do.
+
+    Values beyond 65504 become infinite.
+    """
+    rounded = GraphDef()
+    rounded.CopyFrom(graph_def)
+    for function in rounded.library.function:
+        if function.signature.name == DEQUANT:
+            function.CopyFrom(_ascend_dequant(float16=True))
+    return rounded
 
 
 def quant_node(name: str, tensor: str, scale_d: float, offset_d: int, num_bits: int = INT8_BITS) -> NodeDef:

@@ -1,6 +1,6 @@
 """Finds the tensors of a float model that correspond to those of its quantized model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -58,6 +58,10 @@ class MappedModel:
     path: Path
     layers: tuple[MappedLayer, ...]
     outputs: tuple[str, ...]
+
+    def with_float16_values(self) -> "MappedModel":
+        """Returns the model as Ascend 910B hands its values on: rounded to float16 behind each AscendDequant."""
+        return replace(self, view=GraphView(ascend_ops.with_float16_values(self.view.graph_def)))
 
 
 def read_mapped_model(path: str | Path, node_map: str | Path | None = None) -> MappedModel:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from amct_tensorflow.devices.check_text import told, verdict
+from amct_tensorflow.devices.graph_check import DeviceCheck
 from amct_tensorflow.io.contents import finite_or_none
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.inspection import Inspection
@@ -14,6 +16,8 @@ from amct_tensorflow.quantize.config.schema import QuantConfig
 from amct_tensorflow.results.report.changed_images import find_changed_images
 from amct_tensorflow.results.report.document import (
     VERSION,
+    DeviceFinding,
+    DeviceVerdict,
     Evaluation,
     FloatScaling,
     Interval,
@@ -50,6 +54,7 @@ class FinishedRun:
         asked: the arguments of the run, by name.
         result: the result of the search.
         model_file: the path of the quantized model.
+        check: what the device that the model is for is expected to make of it; None if nothing is known of that.
     """
 
     model: FloatModel
@@ -62,6 +67,7 @@ class FinishedRun:
     asked: Mapping[str, object]
     result: SearchResult
     model_file: Path
+    check: DeviceCheck | None = None
 
 
 def collect_report(run: FinishedRun) -> Report:
@@ -89,6 +95,27 @@ def collect_report(run: FinishedRun) -> Report:
             )
             for each in run.inspection.tables
         ),
+        device=None if run.check is None else _verdict(run.check),
+    )
+
+
+def _verdict(check: DeviceCheck) -> DeviceVerdict:
+    findings = tuple(
+        DeviceFinding(
+            level=each.level, rule=each.rule, node=each.node, text=each.text, detail=each.detail, remedy=each.remedy,
+            certainty=told(each.evidence), share=each.share,
+        )
+        for each in check.findings
+    )  # fmt: skip
+    return DeviceVerdict(
+        device=check.device,
+        verdict=verdict(check),
+        findings=findings,
+        chains=check.chains,
+        matched=check.matched,
+        int8_share=check.int8_share,
+        in_fp16=check.in_fp16,
+        command=check.command,
     )
 
 

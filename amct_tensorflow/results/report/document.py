@@ -10,7 +10,7 @@ from typing import Literal
 VERSION = 1
 
 Metric = int | float | str
-Why = Literal["unquantizable", "configuration", "rolled_back"]
+Why = Literal["unquantizable", "configuration", "rolled_back", "device"]
 
 
 @dataclass(frozen=True)
@@ -366,6 +366,56 @@ class Export:
 
 
 @dataclass(frozen=True)
+class DeviceFinding:
+    """A node that breaks a rule of a device's compiler.
+
+    Attributes:
+        level: ``error``, ``warning`` or ``note``.
+        rule: name of the rule.
+        node: the node; empty for the whole model.
+        text: the rule, as a sentence.
+        detail: what is so of this node, as a sentence.
+        remedy: what to do.
+        certainty: how sure the rule is, in words.
+        share: its share of the multiply-accumulates; None if it has none, or they are not known.
+    """
+
+    level: str
+    rule: str
+    node: str
+    text: str
+    detail: str
+    remedy: str
+    certainty: str
+    share: float | None
+
+
+@dataclass(frozen=True)
+class DeviceVerdict:
+    """What the compiler of a device is expected to make of the model, by public rules that were not tried.
+
+    Attributes:
+        device: name of the device.
+        verdict: all in one line.
+        findings: what was found, errors first.
+        chains: how many quantized layers with weights there are.
+        matched: how many of those the compiler is expected to recognize.
+        int8_share: share of the multiply-accumulates that run in int8 there; None if it is not known.
+        in_fp16: names of the layers that run in fp16 there.
+        command: the command that compiles the model.
+    """
+
+    device: str
+    verdict: str
+    findings: tuple[DeviceFinding, ...]
+    chains: int
+    matched: int
+    int8_share: float | None
+    in_fp16: tuple[str, ...]
+    command: str
+
+
+@dataclass(frozen=True)
 class Report:
     """A report.
 
@@ -383,6 +433,7 @@ class Report:
         reproduction: how to come to the same result.
         exports: what was exported later on.
         tables: its constants whose rows are looked up.
+        device: what a device is expected to make of the model; None without a device.
     """
 
     version: int
@@ -398,6 +449,7 @@ class Report:
     reproduction: Reproduction
     exports: tuple[Export, ...] = ()
     tables: tuple[Table, ...] = ()
+    device: DeviceVerdict | None = None
 
     @property
     def in_float(self) -> list[Layer]:

@@ -72,6 +72,9 @@ def _why(layer: InspectedLayer, result: SearchResult) -> tuple[Why | None, int |
     reason = layer.reason or result.calibration.unquantizable.get(LayerName(layer.name))
     if reason is not None:
         return "unquantizable", None, f"it cannot be quantized: {reason}"
+    left = result.left_in_float.get(LayerName(layer.name))
+    if left is not None:
+        return "device", None, left
     if quantized is None:
         return "configuration", None, "the configuration leaves it in float"
     trials = enumerate(result.trials, 2)

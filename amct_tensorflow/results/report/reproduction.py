@@ -43,7 +43,7 @@ def _lines() -> Iterator[str]:
 
 
 _PACKAGES = ("tensorflow", "numpy", "protobuf")
-_ASKED = ("outputs", "strategy", "sensitivity")
+_ASKED = ("outputs", "strategy", "sensitivity", "device", "free_roll_back")
 # Options that a result does not depend on, and how many arguments follow each.
 _WITHOUT_EFFECT = {"--resume": 0, "--num_workers": 1, "--ray": 1}
 _CONFIGURED = (
@@ -72,7 +72,7 @@ def describe_reproduction(
         quantized: what stands in it.
         images: number of calibration images.
     """
-    settings = {name: _said(asked[name]) for name in _ASKED}
+    settings = {name: _said(asked[name]) for name in _ASKED if name in asked}
     settings |= {name: _said(getattr(config, name)) for name in _CONFIGURED}
     settings["layers to quantize"] = f"{len(config.enabled_layers())} of {len(config.layers)}"
     return Reproduction(

@@ -20,8 +20,14 @@ class LayerScores:
     The switchable model is built when it is first needed.
     """
 
-    def __init__(self, graph: tf.Graph, plan: QuantizationPlan, calibration: CalibrationResult) -> None:
-        """Takes the float model as a ``tf.Graph``, the plan of all layers, and the findings of calibration."""
+    def __init__(
+        self, graph: tf.Graph, plan: QuantizationPlan, calibration: CalibrationResult, in_float: Collection[str] = ()
+    ) -> None:
+        """Takes the float model as a ``tf.Graph``, the plan of all layers, and the findings of calibration.
+
+        Layers that are ``in_float`` anyway are not ranked.
+        """
+        self._ranked = {name: each for name, each in calibration.analyses.items() if name not in in_float}
         self._graph = graph
         self._plan = plan
         self._calibration = calibration
@@ -36,11 +42,11 @@ class LayerScores:
 
     def local_similarities(self) -> dict[str, float]:
         """Per layer, the similarity of its float and quantized outputs."""
-        return {name: analysis.similarity for name, analysis in self._calibration.analyses.items()}
+        return {name: analysis.similarity for name, analysis in self._ranked.items()}
 
     def ranking(self, sensitivity: SensitivityBase) -> dict[str, float]:
         """Per layer, its similarity by the sensitivity."""
-        names = list(self._calibration.analyses)
+        names = list(self._ranked)
         if not names or not sensitivity.scores_outputs:
             return self.local_similarities()
         log_for("search").info("Ranking %d layers by how far each moves the model's outputs.", len(names))

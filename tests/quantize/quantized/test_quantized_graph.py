@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amct_tensorflow.errors import RecordError
-from amct_tensorflow.graph.nodes import make_node
+from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.model.fusion import fuse
 from amct_tensorflow.model.preparation.grouped_conv2d import rewrite_grouped_conv2d
@@ -396,3 +396,15 @@ def test_node_map_covers_every_node():
     dequant = operations["conv/dequant/AscendDequant"]
     assert dequant["output_desc"][0]["attr"][0]["value"]["s"] == "conv/BatchNorm/FusedBatchNorm"
     assert set(SMALL_NET_LAYERS) <= set(operations)
+
+
+def test_values_behind_dequantizers_in_float16():
+    """2049 lies between two numbers of float16, and 70000 beyond all of them."""
+    values = np.array([[2049.0, 70000.0, -70000.0, 0.1]], np.float32)
+    graph_def = build(lambda: tf1.placeholder(tf.float32, [None, 4], name="x"))
+    scales = make_const("deq_scale", ascend_ops.pack_deq_scale(np.ones(1, np.float32)))
+    graph_def.node.extend([scales, ascend_ops.dequant_node("out", "x", "deq_scale", [1, 1], "NHWC")])
+    graph_def.library.MergeFrom(ascend_ops.function_library())
+    np.testing.assert_array_equal(run(graph_def, ["out"], {"x": values})[0], values)
+    rounded = run(ascend_ops.with_float16_values(graph_def), ["out"], {"x": values})[0]
+    np.testing.assert_array_equal(rounded, [[2048.0, np.inf, -np.inf, np.float32(np.float16(0.1))]])
