@@ -21,6 +21,8 @@ def log_coverage(
 ) -> None:
     """Logs the layers for int8, and warns if they are, or may be, less than 90 % of the multiply-accumulates.
 
+    Products of two computed operands, whose size only a run tells, are no reason: they are few beside dense layers.
+
     Args:
         inspection: the model.
         quantized: names of the layers to quantize.
@@ -40,7 +42,9 @@ def log_coverage(
         log_for("coverage").info(
             "%d of these layers read activations in 16 bits, %s.", len(wide), inspection.share(wide)
         )
-    if share.value < _ENOUGH or share.is_upper_bound:
+    in_float = [layer for layer in inspection.layers if layer.name not in quantized]
+    is_uncertain = share.is_upper_bound and any(layer.parameters or layer.in_loop for layer in in_float)
+    if share.value < _ENOUGH or is_uncertain:
         beginning = "Only" if share.value < _ENOUGH else "Perhaps only"
         reasons = "; ".join(_reasons(inspection, quantized, for_device or {}))
         log_for("coverage").warning("%s %s will be in int8. In float: %s.", beginning, share, reasons)

@@ -92,3 +92,13 @@ def test_the_public_steps_say_it_once(workdir, messages):
     assert sum(line.startswith(said) for line in messages) == 1
     amct.convert_model("float.pb", ["out"], "record.txt", "results/converted")
     assert sum(line.startswith(said) for line in messages) == 2
+
+
+def test_products_of_unknown_size_beside_dense_layers_are_no_warning(messages):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, None, 8])
+        y = tf.matmul(x, normal((8, 8)), name="dense")
+        tf.matmul(y, y, transpose_b=True, name="scores")
+
+    log_coverage(inspect(make), ["dense"])
+    assert messages[-1].startswith("INFO 1 of 2 layers will be in int8, at most 100.0 % of the parameters")
