@@ -135,6 +135,9 @@ RULES: tuple[Rule, ...] = (
          "int8 kernel.",
          "Fix the size, batch included, or leave the layer in float, as runs for this device do.", (OLD,),
          quantization.computed_sizes),
+    Rule("computed-operands", Level.WARNING,
+         "Products of two computed operands are documented for BatchMatMul; of MatMul they are not known.",
+         "Write it as a BatchMatMul, or leave it in float.", (DOCUMENTED,), quantization.computed_operands),
     Rule("operand-offset", Level.ERROR, "Both operands of a product of computed values are symmetric.",
          "Calibrate the inputs of this layer without zero points.", (DOCUMENTED,), quantization.offset_operands),
     Rule("unknown-channels", Level.WARNING, "GE corrects a zero point only where it knows the number of channels "

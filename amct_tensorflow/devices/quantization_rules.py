@@ -229,10 +229,18 @@ def computed_sizes(graph: ExaminedGraph) -> Iterator[Hit]:
             yield Hit(str(layer.name), f"Its input_size comes from {read.op} {_name(read)}.")
 
 
+def computed_operands(graph: ExaminedGraph) -> Iterator[Hit]:
+    """A MatMul multiplies two computed operands."""
+    for chain in graph.chains:
+        for layer in chain.layers if len(chain.quantizers) > 1 else ():
+            if layer.op == "MatMul":
+                yield Hit(str(layer.name), f"It reads {_name(chain.quantizers[0])} and {_name(chain.quantizers[1])}.")
+
+
 def offset_operands(graph: ExaminedGraph) -> Iterator[Hit]:
     """A product of two computed operands has one with a zero point."""
     for chain in graph.chains:
-        if len(chain.quantizers) > 1 and any(each.op in PRODUCTS for each in chain.layers):
+        if len(chain.quantizers) > 1:
             for quantizer in chain.quantizers:
                 offset = attribute(quantizer, "offset").f
                 if offset:

@@ -51,6 +51,15 @@ def called():
     return graph.as_graph_def()
 
 
+def product_of_matrices():
+    """A MatMul of two computed operands."""
+    graph_def = product()
+    for name, shape in (("x", [7, 32]), ("y", [32, 7])):
+        replace(graph_def, make_placeholder(name, tf.float32, shape))
+    node(graph_def, "layer").op = "MatMul"
+    return graph_def
+
+
 def barred():
     return put_before(whole(), "bias_add", 0, "Snapshot")
 
@@ -118,6 +127,7 @@ def broken_graphs():
         "transposed-product": (change(rewire(replace(whole("MatMul"), make_const("weights", np.ones([4, 32], np.int8))),
                                              "layer", 1, "weight_quant"), "layer", transpose_b=True), "layer"),
         "computed-size": (put_before(whole("Conv2DBackpropInput"), "layer", 0, "Abs"), "layer"),
+        "computed-operands": (product_of_matrices(), "layer"),
         "operand-offset": (product(offset=3), "quant_1"),
         "unknown-channels": (reads_unknown_channels(), "layer"),
         "float16-range": (behind_another(7e4), "dequant"),
