@@ -100,4 +100,7 @@ def with_names(report, name):
             digests={name: name},
         ),
         exports=(d.Export(name, name, 1, 1, {name: 1.0}, {name: None}, 0.5, 0.5, exported),),
+        device=d.DeviceVerdict(
+            name, name, (d.DeviceFinding(name, name, name, name, name, name, name, None),), 1, 1, None, (name,), name
+        ),
     )  # fmt: skip

@@ -8,6 +8,7 @@ No result is written before the search has ended, so that an error leaves those 
 Evaluations and calibration are kept in a state, from which an interrupted run can be resumed.
 """
 
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
@@ -161,6 +162,8 @@ def _log_gain(scores: LayerScores, plan: QuantizationPlan, in_float: Mapping[Lay
     if not layers & in_float.keys():
         return
     every, others = scores.divergences([layers, layers - in_float.keys()])
+    if not math.isfinite(every + others):
+        return
     log_for().info(
         "With %s in float for the device, the outputs diverge by %.4g on the calibration data; in int8, by %.4g.",
         plural(len(layers & in_float.keys()), "layer"), others, every,

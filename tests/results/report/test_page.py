@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reports import make_report, with_names
 
 from amct_tensorflow.results.report.differences import find_differences
-from amct_tensorflow.results.report.document import ChangedImages
+from amct_tensorflow.results.report.document import ChangedImages, DeviceFinding, DeviceVerdict
 from amct_tensorflow.results.report.page import render, render_report
 from amct_tensorflow.results.report.plots import along_figure, search_figure, sorted_figure
 
@@ -213,3 +213,16 @@ def test_it_says_what_ran_in_integers(saved):
     page = render_report(replace(report, evaluations=changed))
     assert ("so did the saved one" in page) == saved and ("the saved one was evaluated itself" in page) != saved
     assert "in integers" not in render_report(report)
+
+
+def test_what_a_device_makes_of_it_has_a_section(html):
+    assert 'id="device"' not in html
+    finding = DeviceFinding(
+        "error", "behind-layer", "a<b/c", "The rule.", "The detail.", "The remedy.", "old, 2022", 0.25
+    )
+    verdict = DeviceVerdict("ascend", "1 error; 0 of 1 chains matched", (finding,), 1, 0, 0.75, ("a",), "atc --model=m")
+    page = Page(render_report(replace(make_report(), device=verdict)))
+    for words in ("1 error; 0 of 1 chains matched", "The detail. The rule.", "The remedy.", "old, 2022", "25.0 %",
+                  "a<b/c", "atc --model=m"):  # fmt: skip
+        assert words in page.text, words
+    assert ("id", "device") in page.attributes and ("href", "#device") in page.attributes
