@@ -15,7 +15,7 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.model.equalization_groups import EqualizationGroup, find_equalization_groups
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
-from amct_tensorflow.quantize.algorithms.dmq import DEFAULT_STRENGTH, balance_factors
+from amct_tensorflow.quantize.algorithms.dmq import DEFAULT_STRENGTH, balance_factors, largest_weights
 from amct_tensorflow.quantize.calibration.feed import Feed
 from amct_tensorflow.quantize.calibration.replay import Replay
 from amct_tensorflow.quantize.config.schema import QuantConfig
@@ -121,7 +121,9 @@ class Balancer:
         for group, strength in self._strengths.items():
             readers = [self._quantized[name] for name in group.readers if name in self._quantized]
             activations = np.max([self._highest[reader.name] for reader in readers], axis=0)
-            weights = np.max([_largest_weights(reader) for reader in readers], axis=0)
+            weights = np.max(
+                [largest_weights(reader.op, reader.weights) for reader in readers if reader.weights is not None], axis=0
+            )
             factors.update(dict.fromkeys(group.readers, balance_factors(activations, weights, strength)))
         log_for("balancing").info(
             "The inputs of %d layers are balanced, in %d equalization groups.", len(factors), len(self._strengths)
@@ -145,13 +147,6 @@ def _mean_strength(group: EqualizationGroup, strengths: Mapping[LayerName, float
     """Returns the strength of a group; 0 if no reader asks for balancing."""
     asked = [strengths[name] for name in group.readers if name in strengths]
     return float(np.mean(asked)) if asked else 0.0
-
-
-def _largest_weights(layer: FusedLayer) -> np.ndarray:
-    """Returns the largest absolute weight per input channel, float64 [Cin]."""
-    assert layer.weights is not None and layer.op.input_axis is not None
-    others = tuple(axis for axis in range(layer.weights.ndim) if axis != layer.op.input_axis)
-    return np.asarray(np.abs(layer.weights.astype(np.float64)).max(axis=others))
 
 
 def _warn_of_others(

@@ -127,8 +127,7 @@ class Calibrator:
         self._nodes = nodes.keys()
         self._groups: GroupMoments | None = None
         if config.input_balancing and model.outputs and not balance:
-            wise = {name: config.layers[name].weights.channel_wise for name in config.enabled_layers()}
-            self._groups = GroupMoments(self.fused, model.outputs, wise)
+            self._groups = GroupMoments(self.fused, model.outputs, config, self._range)
         outputs = model.outputs if for_search else ()
         groups = find_equalization_groups(self.fused, model.outputs).groups if self._groups else ()
         scalable = {name for group in groups for name in group.nodes}
@@ -162,7 +161,7 @@ class Calibrator:
         self._groups = None
         if balance:
             log_for("calibration").info(
-                "The channels of what %d layers read differ so much in size that they are balanced: %s",
+                "The channels of what %d layers read lose less to rounding if they are balanced: %s",
                 len(balance), ", ".join(balance),
             )  # fmt: skip
             self._replay.close()
@@ -289,15 +288,18 @@ class Calibrator:
             log_for("calibration").info("Layer %s: %s.", layer.name, steps.remark)
         return steps.failure or tuple(steps.scales.tolist())
 
-    def _search(self, name: LayerName, distribution: Distribution) -> ActivationFactors:
+    def _range(self, name: LayerName, distribution: Distribution) -> ActivationFactors:
+        """Returns the factors whose range suits what a layer reads best."""
         activation = self._searches[name]
-        if activation.num_bits == INT8_BITS:
-            factors = activation.algorithm.search(distribution, activation.asymmetric)
-            if self._config.range_refinement:
-                factors = refine_range(distribution, factors, activation.asymmetric)
-            factors = break_ties(distribution, factors)
-        else:
-            factors = wide_range_factors(distribution.lowest, distribution.highest)
+        if activation.num_bits != INT8_BITS:
+            return wide_range_factors(distribution.lowest, distribution.highest)
+        factors = activation.algorithm.search(distribution, activation.asymmetric)
+        if self._config.range_refinement:
+            factors = refine_range(distribution, factors, activation.asymmetric)
+        return break_ties(distribution, factors)
+
+    def _search(self, name: LayerName, distribution: Distribution) -> ActivationFactors:
+        factors = self._range(name, distribution)
         if distribution.lowest == distribution.highest == 0:
             factors = factors_of_nothing(factors, self._layers.get(name), self._scales.get(name))
         factors = in_precision(factors, self._config, name)

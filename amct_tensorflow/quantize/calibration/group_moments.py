@@ -1,6 +1,7 @@
-"""Observes the channels of equalization groups, and chooses factors for those that gain by them."""
+"""Observes what the layers of equalization groups read, and chooses factors for the groups that gain by them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -8,72 +9,77 @@ from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.model.equalization_groups import EqualizationGroup, find_equalization_groups
 from amct_tensorflow.model.fusion import FusedGraph
-from amct_tensorflow.ops.channels import Channels
-from amct_tensorflow.quantize.algorithms.dmq import Reader, choose_factors
+from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.quantize.algorithms.balance_choice import Reader, ReadTensor, choose_factors
+from amct_tensorflow.quantize.algorithms.distribution import Distribution
+from amct_tensorflow.quantize.calibration.channel_sample import ChannelSample
+from amct_tensorflow.quantize.config.schema import SECOND_MOMENTS, QuantConfig
+
+# Half a decibel: less is hardly more than chance. A product in front of layers costs a pass over what they read, and
+# has to gain 2 dB, which is a third of a bit.
+_LEAST_GAIN = 10**0.05
+_LEAST_GAIN_OF_PRODUCTS = 10**0.2
 
 
 class GroupMoments:
-    """The largest value and the mean square of each channel of what the layers of equalization groups read."""
+    """Rows of what the layers of equalization groups read."""
 
-    def __init__(self, fused: FusedGraph, outputs: Sequence[str], channel_wise: Mapping[LayerName, bool]) -> None:
+    def __init__(
+        self,
+        fused: FusedGraph,
+        outputs: Sequence[str],
+        config: QuantConfig,
+        search: Callable[[LayerName, Distribution], ActivationFactors],
+    ) -> None:
         """Begins with nothing.
 
         Args:
             fused: the graph, after fusion.
             outputs: nodes whose own value is requested.
-            channel_wise: per layer that is quantized, whether every output channel has a scale of its own.
+            config: which layers are quantized, and how.
+            search: chooses the factors of what a layer reads.
         """
-        self._seen: dict[str, _Channels] = {}
-        self._groups: list[tuple[EqualizationGroup, list[Reader], list[_Channels]]] = []
+        self._fused, self._config, self._search = fused, config, search
+        self._samples: dict[str, ChannelSample] = {}
+        self._groups: list[tuple[EqualizationGroup, dict[str, list[LayerName]]]] = []
+        quantized = set(config.enabled_layers())
         for group in find_equalization_groups(fused, outputs).groups:
-            names = [name for name in group.readers if name in channel_wise]
+            names = [name for name in group.readers if name in quantized]
             if not group.is_free and not all(fused.layers[name].op.is_dense for name in names):
                 continue  # what convolutions read is balanced where that costs nothing
-            readers, channels = [], []
+            readers: dict[str, list[LayerName]] = {}
             for name in names:
-                layer = fused.layers[name]
-                assert layer.weights is not None and layer.input_channels is not None
-                readers.append(Reader(layer.op, layer.weights, channel_wise[name]))
+                channels = fused.layers[name].input_channels
+                assert channels is not None
                 tensor = full_tensor_name(fused.input_of(name))
-                channels.append(self._seen.setdefault(tensor, _Channels(layer.input_channels)))
+                self._samples.setdefault(tensor, ChannelSample(channels.axis, channels.number))
+                readers.setdefault(tensor, []).append(name)
             if readers:
-                self._groups.append((group, readers, channels))
+                self._groups.append((group, readers))
 
     @property
     def observers(self) -> dict[str, Callable[[np.ndarray], None]]:
         """Per tensor, by its full name, what is to be called with its values."""
-        return {tensor: channels.observe for tensor, channels in self._seen.items()}
+        return {tensor: sample.add for tensor, sample in self._samples.items()}
 
     def balance(self) -> dict[LayerName, tuple[float, ...]]:
         """Returns per layer whose input should be divided by factors, those factors, [Cin]."""
         found: dict[LayerName, tuple[float, ...]] = {}
-        for group, readers, channels in self._groups:
-            mean_squares = np.mean([each.mean_squares for each in channels], axis=0)
-            highest = np.max([each.highest for each in channels], axis=0)
-            factors = choose_factors(readers, mean_squares, highest)
+        for group, readers in self._groups:
+            tensors = [self._read_tensor(tensor, names) for tensor, names in readers.items()]
+            least_gain = _LEAST_GAIN if group.is_free else _LEAST_GAIN_OF_PRODUCTS
+            factors = choose_factors(tensors, least_gain)
             if factors is not None:
                 found.update(dict.fromkeys(group.readers, factors))
         return found
 
+    def _read_tensor(self, tensor: str, names: Sequence[LayerName]) -> ReadTensor:
+        """Returns a tensor with its readers; its range is what calibration would choose for the first."""
+        makes_up = self._config.weight_rounding == SECOND_MOMENTS
+        readers = [self._reader(name) for name in names]
+        return ReadTensor(self._samples[tensor].halves(), readers, partial(self._search, names[0]), makes_up)
 
-class _Channels:
-    """The channels of a tensor."""
-
-    def __init__(self, channels: Channels) -> None:
-        """Begins with nothing; takes where they are."""
-        self._axis = channels.axis
-        self._count = 0
-        self._squares = np.zeros(channels.number)
-        self.highest = np.zeros(channels.number)
-
-    @property
-    def mean_squares(self) -> np.ndarray:
-        """The mean square of each, float64 [C]."""
-        return self._squares / max(self._count, 1)
-
-    def observe(self, value: np.ndarray) -> None:
-        """Takes values."""
-        rows = np.moveaxis(value, self._axis, -1).reshape(-1, value.shape[self._axis])
-        self.highest = np.maximum(self.highest, np.abs(rows).max(axis=0, initial=0).astype(np.float64))
-        self._squares = self._squares + np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
-        self._count += len(rows)
+    def _reader(self, name: LayerName) -> Reader:
+        layer = self._fused.layers[name]
+        assert layer.weights is not None
+        return Reader(layer.op, layer.weights, self._config.layers[name].weights.channel_wise)

@@ -92,3 +92,50 @@ def test_a_model_input_is_balanced_by_a_product(workdir):
     x = rng(3).uniform(-1, 1, (64, 8)).astype(np.float32) * SIZES
     assert quantize(build(make), x) > 35
     assert quantize(build(make), x, input_balancing=False) < 10
+
+
+def block(outliers):
+    """A LayerNorm in front of three dense layers and a residual sum; some channels of it are much larger."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 6, 48], name="x")
+        centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
+        deviation = tf.sqrt(tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True) + 1e-6)
+        normed = tf.identity(centred / deviation * outliers, name="normed")
+        sizes = outliers[:, np.newaxis]
+        read = [tf.einsum("bti,io->bto", normed, normal((48, 32), k) / sizes, name=f"read{k}") for k in (1, 2, 3)]
+        mixed = tf.nn.softmax(read[0] @ tf.transpose(read[1], [0, 2, 1]) / 48) @ read[2]
+        yields = tf.einsum("bti,io->bto", mixed, normal((32, 48), 4), name="yields")
+        tf.identity(yields + normed / sizes[:, 0], name="out")
+
+    return build(make), rng(3).normal(size=(64, 6, 48)).astype(np.float32)
+
+
+def test_large_channels_of_a_normalization_are_balanced_for_all_that_read_them(workdir):
+    """The residual sum reads them as they are."""
+    model = block(np.where(np.arange(48) % 16, 1, 24).astype(np.float32))
+    balanced = quantize(*model)
+    balance = {name.split("/")[0]: values for name, values in read_balance("record.txt").items()}
+    assert {"read1", "read2", "read3"} <= set(balance)
+    assert balance["read1"] == balance["read2"] == balance["read3"]
+    assert balanced > quantize(*model, input_balancing=False) + 3
+
+
+def test_a_gain_that_a_product_is_not_worth_is_left(workdir):
+    quantize(*block(np.ones(48, np.float32)))
+    assert not read_balance("record.txt")
+
+
+def test_the_factors_are_the_same_in_any_split_into_batches(workdir):
+    graph_def, x = dense(SIZES)
+    quantize(graph_def, x)
+    whole = read_balance("record.txt")
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name="")
+    amct.create_quant_config("config.json", graph, batch_num=4)
+    amct.quantize_model(graph, "config.json", "record.txt", ["out"])
+    with tf1.Session(graph=graph) as session:
+        for part in np.split(x, 4):
+            session.run("out:0", {"x:0": part})
+    assert list(read_balance("record.txt")) == list(whole) == ["second"]
+    np.testing.assert_allclose(read_balance("record.txt")["second"], whole["second"], rtol=1e-5)
