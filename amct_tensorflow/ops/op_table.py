@@ -45,6 +45,7 @@ from amct_tensorflow.ops.traits import (
     RunsPython,
     RunState,
     Sum,
+    TellsShape,
     Variable,
     WritesVariable,
 )
@@ -148,6 +149,11 @@ TABLE: dict[str, Row] = {
     "GatherNd": (Lookup(by_coordinates=True),),
     # What changes the type of values.
     "Cast": (Conversion(),),
+    # What tells shapes.
+    "Rank": (TellsShape(),),
+    "Shape": (TellsShape(),),
+    "ShapeN": (TellsShape(),),
+    "Size": (TellsShape(),),
     # What looks at values.
     "Assert": (Observer.CHECK,),
     "CheckNumerics": (*_IDENTITY, Observer.CHECK),

@@ -5,28 +5,41 @@ evaluation. The loss grows with the score, from 0 at 0; each evaluation adds a p
 target loss at the largest score that a configuration may have. The cheapest configuration found within that score is
 evaluated next.
 
+Each layer is scored alone, once, on a sample of the calibration inputs; ``DamageModel`` predicts the scores of sets
+from these, and a knapsack finds the cheapest set. The set found is scored as a whole, which corrects the model, unless
+an evaluation costs less than that. So planning takes a few runs of the model, however many layers there are.
+
 A layer in float costs its share of the model's multiply-accumulates, plus the average share of a layer, since a float
 layer also breaks up the part that runs in integers.
 """
 
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping
 
 from amct_tensorflow.log import log_for
+from amct_tensorflow.search.damage import DamageModel, Raised
+from amct_tensorflow.search.knapsack import Knapsack
 from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, SearchKnowledge, StrategyDecision
 
-# A round of the planning tries so many of the most promising layers.
-_CANDIDATES = 10
+# Of the layers that together do this share of the damage, but no more than so many, it is scored what the others do.
+_MOST = 0.8
+_MOST_LAYERS = 8
+# So many sets are scored as a whole for one plan, and in all. Each score is one run on all calibration inputs.
+_SCORES_PER_PLAN = 2
+_SCORES = 10
 # The first prediction rests on two points only, and aims this much below the target.
 _CAUTION = 0.9
 # After the n-th failure the score aimed at is at most the failed one times this to the n-th power, so that even a loss
 # that does not follow the score ends the search soon.
 _RETREAT = 0.8
 # A target near 0 is no reason to aim at a score of 0: an accuracy that is counted moves in steps, up as well as down.
-_LEAST = 0.2
-# So many times it is tried to make a configuration that satisfies cheaper.
+_LEAST = 0.1
+# The loss is taken to grow at least like the root of the score, and at most like its square.
+_LEAST_EXPONENT, _MOST_EXPONENT = 0.5, 2.0
+# So many times it is tried to make a configuration that satisfies cheaper, if it is predicted to cost this much less.
 _IMPROVEMENTS = 2
+_WORTH_AN_EVALUATION = 0.15
 _USUAL_EVALUATIONS = 5
 
 # The score of a model whose outputs are not finite, or cannot be measured.
@@ -58,7 +71,6 @@ class PredictiveSearch(AutoCalibrationStrategyBase):
         evaluation = bool(metric_eval[0]), float(metric_eval[1])
         try:
             if self._steps is None:
-                log_for("search").info("Scoring sets of layers to roll back, without evaluating them.")
                 target = None if self._knowledge is None else self._knowledge.find_target()
                 self._steps = _search(_Planner(self._ranking, self._knowledge), _Curve(target), evaluation)
                 rolled_back = next(self._steps)
@@ -111,13 +123,18 @@ def _search(planner: "_Planner", curve: "_Curve", evaluation: _Judged) -> Genera
 
 
 def _log_prediction(planner: "_Planner", curve: "_Curve", rolled_back: _RolledBack) -> None:
-    log_for("search").info(
-        "Predicted loss, layers in float being %d: %.4g", len(rolled_back), curve.loss(planner.score(rolled_back))
-    )
+    score = planner.score(rolled_back)
+    log_for("search").info("Predicted loss, layers in float being %d: %.4g", len(rolled_back), curve.loss(score))
+    log_for("search").debug("Score: %.6g", score)
 
 
 class _Curve:
-    """The loss as a piecewise linear function of the score, through the measured points."""
+    """The loss as a function of the score, through the measured points.
+
+    Up to the lowest point that failed it is a power of the score, as long as nothing satisfies: a mean of squared
+    errors is as large as the score, while an accuracy may follow their roots. The exponent is that between the first
+    and the last failure. Between a point that satisfies and one that does not, it is a straight line.
+    """
 
     def __init__(self, target: float | None) -> None:
         self._target = target
@@ -137,6 +154,7 @@ class _Curve:
         fraction = (target - lower_loss) / rise if 0 < rise < math.inf else 0.5
         failures = len(self._failed)
         if lower == 0:  # nothing satisfies yet
+            fraction = math.pow(max(fraction, 0.0), 1 / self._exponent())
             fraction = max(fraction * (_CAUTION if failures == 1 else 1), _LEAST)
         most = _RETREAT ** max(failures - 1, 1)
         return lower + min(max(fraction, 0.0), most) * (upper - lower)
@@ -146,7 +164,17 @@ class _Curve:
         (lower, lower_loss), (upper, upper_loss) = self._bracket()
         if upper <= lower:
             return upper_loss
-        return lower_loss + (score - lower) / (upper - lower) * (upper_loss - lower_loss)
+        fraction = (score - lower) / (upper - lower)
+        fraction = math.pow(max(fraction, 0.0), self._exponent()) if lower == 0 else fraction
+        return lower_loss + fraction * (upper_loss - lower_loss)
+
+    def _exponent(self) -> float:
+        """Returns the exponent between the failures with the highest and the lowest score; 1 if they do not tell."""
+        (low, low_loss), (high, high_loss) = min(self._failed), max(self._failed)
+        if not (0 < low < high < math.inf and 0 < low_loss < high_loss < math.inf):
+            return 1.0
+        exponent = math.log(high_loss / low_loss) / math.log(high / low)
+        return min(max(exponent, _LEAST_EXPONENT), _MOST_EXPONENT)
 
     def _bracket(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """Returns the measured points between which the target lies.
@@ -169,81 +197,108 @@ class _Planner:
         self.layers = frozenset(ranking)
         self._knowledge = knowledge
         self._scores: dict[_RolledBack, float] = {}
-        shares = {} if knowledge is None else knowledge.mac_shares
-        self._costs = {name: shares.get(name, 0.0) + 1 / len(ranking) for name in ranking}
+        self._may_score = _SCORES
         # How far similarities lie below 1 tells how much a layer matters where nothing better is known.
         self._weights = {name: max(1 - similarity, 1e-12) for name, similarity in ranking.items()}
-        if not 0 < self.score(frozenset()) < _WORST:
-            log_for("search").warning("The outputs tell nothing about the layers; their own similarities have to do.")
-            self._knowledge = None
-            self._scores.clear()
-        # Until a layer is tried, it is taken to have its share of the score.
-        share = self.score(frozenset()) / math.fsum(self._weights.values())
-        self._gains = {name: weight * share for name, weight in self._weights.items()}
+        self._model = self._model_of_scores() or self._model_of_similarities()
+        shares = {} if knowledge is None else knowledge.mac_shares
+        costs = {name: [0.0, shares.get(name, 0.0) + 1 / len(ranking)] for name in ranking}
+        self._knapsack = Knapsack(self._model.parts, costs)
 
     def score(self, rolled_back: _RolledBack) -> float:
-        """Returns the score of the model with some layers rolled back, the others quantized."""
-        return self._score([rolled_back], rolled_back)[0]
+        """Returns the score of the model with some layers rolled back: the measured one, if it is worth a run."""
+        if rolled_back not in self._scores and self._may_measure():
+            self._measure(rolled_back)
+        return self._scores.get(rolled_back, self._model.damage(_raised(rolled_back)))
 
     def plan(self, limit: float) -> _RolledBack:
-        """Returns a cheap set whose score is within the limit; at worst all layers, whose score is 0."""
-        rolled_back: _RolledBack = frozenset()
-        while len(rolled_back) < len(self.layers) and self.score(rolled_back) > limit:
-            rolled_back |= self._next(rolled_back, limit)
-        return self._prune(rolled_back, limit)
+        """Returns a cheap set whose score is within the limit; at worst all layers, whose score is 0.
+
+        What is measured of each set that the model proposes corrects the model for the next.
+        """
+        proposed = self._cheapest(limit)
+        for _ in range(_SCORES_PER_PLAN):
+            if proposed in self._scores or not self._may_measure():
+                break
+            self._measure(proposed)
+            proposed = self._cheapest(limit)
+        within = [rolled_back for rolled_back, score in self._scores.items() if score <= limit]
+        if proposed not in self._scores and not self._may_measure():
+            within.append(proposed)
+        return min(within, key=self._cost, default=proposed)
 
     def improve(self, rolled_back: _RolledBack, limit: float) -> _RolledBack | None:
-        """Returns a cheaper set than one that is known to satisfy; None if none is within the limit."""
-        cheapest = min(self._prune(rolled_back, limit), self.plan(limit), key=self._cost)
-        return cheapest if self._cost(cheapest) < self._cost(rolled_back) else None
+        """Returns a set that is clearly cheaper than one that is known to satisfy; None if none is within the limit."""
+        cheapest = self.plan(limit)
+        return cheapest if self._cost(cheapest) <= (1 - _WORTH_AN_EVALUATION) * self._cost(rolled_back) else None
 
     def extend(self, rolled_back: _RolledBack) -> _RolledBack:
         """Adds the more sensitive half of the remaining layers."""
         left = sorted(self.layers - rolled_back, key=lambda name: (-self._weights[name], name))
         return rolled_back | frozenset(left[: (len(left) + 1) // 2])
 
-    def _next(self, rolled_back: _RolledBack, limit: float) -> _RolledBack:
-        """Chooses layers to add: the cheapest one that suffices, or those with the most gain for their cost.
+    def _model_of_scores(self) -> DamageModel | None:
+        """Returns the model of what layers do to the outputs; None if the outputs tell nothing.
 
-        The gains of layers that are not tried in this round are those of an earlier one, or what the ranking tells, so
-        that the number of rounds does not grow with that of the layers.
+        What is left without each of the few layers that do most is scored, too, if that pays.
         """
-        score = self.score(rolled_back)
-        left = sorted(self.layers - rolled_back, key=lambda name: (-self._gains[name], name))
-        tried = left[:_CANDIDATES]
-        scores = self._score([rolled_back | {name} for name in tried], rolled_back)
-        enough = [name for name, reached in zip(tried, scores, strict=True) if reached <= limit]
-        if enough:
-            return frozenset({min(enough, key=lambda name: self._costs[name])})
-        self._gains.update({name: score - reached for name, reached in zip(tried, scores, strict=True)})
-        by_merit = sorted(left, key=lambda name: -self._gains[name] / self._costs[name])
-        chosen = [by_merit[0]]
-        for name in by_merit[1:]:
-            if self._gains[name] <= 0 or sum(self._gains[one] for one in chosen) >= (score - limit) / 2:
-                break
-            chosen.append(name)
-        return frozenset(chosen)
+        if self._knowledge is None:
+            return None
+        log_for("search").info("Scoring %d layers, each alone.", len(self.layers))
+        names = sorted(self.layers)
+        *scores, whole = map(_bounded, self._knowledge.sampled_divergences([*({name} for name in names), self.layers]))
+        alone = dict(zip(names, scores, strict=True))
+        if not 0 < whole < _WORST:
+            log_for("search").warning("The outputs tell nothing about the layers; their own similarities have to do.")
+            self._knowledge = None
+            return None
+        without: dict[str, float] = {}
+        if self._knowledge.scoring_pays:
+            most = _that_do_most(alone)
+            sets = [self.layers - {name} for name in most]
+            on_all, *scores = map(_bounded, self._knowledge.divergences([self.layers, *sets], self.layers))
+            without = dict(zip(most, scores, strict=True))
+            alone = {name: score * on_all / whole for name, score in alone.items()}
+            whole = self._scores[frozenset()] = on_all
+            self._scores.update((frozenset({name}), score) for name, score in without.items())
+            self._may_score = _SCORES + len(self._scores)
+        return DamageModel({name: [score] for name, score in alone.items()}, whole, without)
 
-    def _prune(self, rolled_back: _RolledBack, limit: float) -> _RolledBack:
-        """Quantizes layers again as far as the limit allows, the most expensive first."""
-        for name in sorted(rolled_back, key=lambda name: (-self._costs[name], name)):
-            if self._score([rolled_back - {name}], rolled_back)[0] <= limit:
-                rolled_back -= {name}
-        return rolled_back
+    def _model_of_similarities(self) -> DamageModel:
+        return DamageModel({name: [weight] for name, weight in self._weights.items()}, sum(self._weights.values()))
+
+    def _cheapest(self, limit: float) -> _RolledBack:
+        """Returns the cheapest set that the model predicts to be within a limit."""
+        return frozenset(name for name, _ in self._knapsack.cheapest(self._model.limit(limit)))
 
     def _cost(self, rolled_back: _RolledBack) -> float:
-        return math.fsum(self._costs[name] for name in rolled_back)
+        return self._knapsack.cost(_raised(rolled_back))
 
-    def _score(self, candidates: Sequence[_RolledBack], base: _RolledBack) -> list[float]:
-        """Scores sets that differ little from a base set; each set is measured once."""
-        new = [rolled_back for rolled_back in dict.fromkeys(candidates) if rolled_back not in self._scores]
-        if new:
-            self._scores.update(zip(new, self._measure(new, base), strict=True))
-        return [self._scores[rolled_back] for rolled_back in candidates]
+    def _may_measure(self) -> bool:
+        return self._knowledge is not None and self._knowledge.scoring_pays and len(self._scores) < self._may_score
 
-    def _measure(self, candidates: Sequence[_RolledBack], base: _RolledBack) -> list[float]:
-        quantized = [self.layers - rolled_back for rolled_back in candidates]
-        if self._knowledge is None:
-            return [math.fsum(self._weights[name] for name in names) for names in quantized]
-        scores = self._knowledge.divergences(quantized, self.layers - base)
-        return [score if math.isfinite(score) else _WORST for score in scores]
+    def _measure(self, rolled_back: _RolledBack) -> None:
+        """Scores a set on all calibration inputs, and corrects the model by it."""
+        assert self._knowledge is not None
+        (score,) = self._knowledge.divergences([self.layers - rolled_back], ())
+        self._scores[rolled_back] = _bounded(score)
+        log_for("search").debug(
+            "The score of %d layers in float: %.6g, where %.6g was predicted.", len(rolled_back), score,
+            self._model.damage(_raised(rolled_back)),
+        )  # fmt: skip
+        self._model.meet(_raised(rolled_back), self._scores[rolled_back])
+
+
+def _that_do_most(alone: Mapping[str, float]) -> list[str]:
+    """Returns the layers that together do most of the damage, the worst first, but only a few."""
+    worst = sorted(alone, key=lambda name: (-alone[name], name))[:_MOST_LAYERS]
+    damage = math.fsum(alone.values())
+    return [name for index, name in enumerate(worst) if math.fsum(alone[one] for one in worst[:index]) < _MOST * damage]
+
+
+def _raised(rolled_back: _RolledBack) -> Raised:
+    return frozenset((name, 1) for name in rolled_back)
+
+
+def _bounded(score: float) -> float:
+    return score if math.isfinite(score) else _WORST

@@ -124,7 +124,11 @@ class RollBack:
     def _follow(self, strategy: CheckedStrategy) -> None:
         """Judges the decisions of a strategy until it stops."""
         find_target = partial(self._evaluator.find_target, self._original.metric)
-        strategy.begin(SearchKnowledge(self._scores.divergences, self._scores.mac_shares, find_target), self.ranking)
+        scores = self._scores
+        knowledge = SearchKnowledge(
+            scores.divergences, scores.mac_shares, find_target, scores.sampled_divergences, self._scoring_pays()
+        )
+        strategy.begin(knowledge, self.ranking)
         judged = self.trials.first.judged
         repetitions = 0
         while repetitions <= len(self.trials):
@@ -144,6 +148,11 @@ class RollBack:
                 strategy.name, repetitions,
             )  # fmt: skip
             self.settled = frozenset()
+
+    def _scoring_pays(self) -> bool:
+        """Tells whether a set is scored on fewer images than it is evaluated on, as far as that is known."""
+        evaluated, scored = self._original.image_results, self._scores.images
+        return evaluated is None or scored is None or scored < len(evaluated)
 
     def _confirm(self) -> bool:
         """Evaluates the model to be saved, if only its execution graph was evaluated.

@@ -31,11 +31,20 @@ class SearchKnowledge:
         mac_shares: per layer, its share of the model's multiply-accumulates.
         find_target: returns the loss up to which a configuration satisfies, None if it cannot be known; it may call
             ``metric_eval`` with made-up metrics.
+        sampled: takes sets of layers to quantize; returns per set the divergence on a sample of the inputs that is so
+            small that each layer can be tried alone. None if there is no cheaper sample than ``divergences`` uses.
+        scoring_pays: whether ``divergences`` runs fewer inputs per set than an evaluation does.
     """
 
     divergences: Callable[[Sequence[Collection[str]], Collection[str]], list[float]]
     mac_shares: Mapping[str, float]
     find_target: Callable[[], float | None]
+    sampled: Callable[[Sequence[Collection[str]]], list[float]] | None = None
+    scoring_pays: bool = True
+
+    def sampled_divergences(self, candidates: Sequence[Collection[str]]) -> list[float]:
+        """Returns per set of layers to quantize the divergence on the cheapest inputs that there are."""
+        return self.divergences(candidates, ()) if self.sampled is None else self.sampled(candidates)
 
 
 class AutoCalibrationStrategyBase:

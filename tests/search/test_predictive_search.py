@@ -173,3 +173,66 @@ def test_after_failures_it_aims_ever_lower(failures, share):
         curve.add(10.0 - 0.01 * number, (False, 1.0 + 1e-9))
     lowest_failed = 10.0 - 0.01 * (failures - 1)
     assert curve.limit() == pytest.approx(5 + share * (lowest_failed - 5), rel=1e-6)
+
+
+class Scoring:
+    """Counts what is scored, on the sample and on all inputs."""
+
+    def __init__(self, weights, scoring_pays=True, bias=1.0):
+        self.weights, self.bias = weights, bias
+        self.sampled, self.whole = [], []
+        self.knowledge = SearchKnowledge(
+            lambda candidates, base: [self.score(each, self.whole) for each in candidates],
+            {name: 1 / len(weights) for name in weights}, lambda: 1.0,
+            lambda candidates: [self.bias * self.score(each, self.sampled) for each in candidates],
+            scoring_pays,
+        )  # fmt: skip
+
+    def score(self, quantized, found):
+        found.append(frozenset(quantized))
+        return math.fsum(self.weights[name] for name in sorted(quantized))
+
+    def search(self, loss=lambda score: score):
+        strategy = PredictiveSearch()
+        strategy.prepare(self.knowledge)
+        strategy.initialize({name: math.exp(-weight) for name, weight in self.weights.items()})
+        quantized, evaluations = frozenset(self.weights), 1
+        while True:
+            value = loss(math.fsum(self.weights[name] for name in sorted(quantized)))
+            decision = strategy.update_quant_config((value <= 1, value))
+            quantized = frozenset(name for name, kept in decision["roll_back_config"].items() if kept)
+            if decision["stop_flag"]:
+                return quantized, evaluations
+            evaluations += 1
+
+
+def test_planning_takes_few_runs_however_many_layers_there_are():
+    """Most layers would have to stay in float."""
+    weights = {f"layer{index}": 0.01 + 0.001 * (index % 7) for index in range(400)}
+    scoring = Scoring(weights)
+    _, evaluations = scoring.search()
+    assert len(scoring.sampled) == 401  # each alone, and all
+    assert len(scoring.whole) <= 9 + 10
+    assert evaluations <= 5
+
+
+def test_where_an_evaluation_costs_less_nothing_is_scored_on_all_inputs():
+    scoring = Scoring(few_bad_layers(), scoring_pays=False)
+    quantized, evaluations = scoring.search()
+    assert scoring.whole == []
+    assert set(LAYERS) - quantized == {"layer3", "layer7"} and evaluations == 2
+
+
+def test_a_sample_that_exaggerates_is_corrected_by_what_is_measured_on_all_inputs():
+    scoring = Scoring(dict.fromkeys(LAYERS, 0.2), bias=3.0)
+    quantized, evaluations = scoring.search()
+    assert len(quantized) == 5 or evaluations <= 4
+    assert math.fsum(scoring.weights[name] for name in quantized) <= 1 + 1e-9
+
+
+def test_an_accuracy_that_follows_the_root_of_the_errors_is_met_soon():
+    weights = {name: 1.2**-index for index, name in enumerate(LAYERS)}
+    scoring = Scoring(weights)
+    quantized, evaluations = scoring.search(loss=lambda score: 1.4 * math.sqrt(score))
+    assert evaluations <= 4
+    assert 0.35 < math.fsum(weights[name] for name in quantized) <= 1 / 1.4**2 + 1e-9

@@ -2,6 +2,9 @@
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import cached_property
 
 import tensorflow as tf
 
@@ -9,15 +12,20 @@ from amct_tensorflow.errors import ModelError
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
+from amct_tensorflow.search.sensitivity.compared_operators import compared_operators
 from amct_tensorflow.search.sensitivity.divergence import Divergence
 from amct_tensorflow.search.sensitivity.measures import SensitivityBase
 from amct_tensorflow.search.sensitivity.switchable_model import MeasureT, SwitchableModel
+
+# Each layer alone is tried on so many images that all of them together cost about so many float runs of all calibration
+# images, by their multiply-accumulates.
+_PASSES = 5.0
 
 
 class LayerScores:
     """Multiply-accumulates, similarities, and the divergence of the outputs for any set of quantized layers.
 
-    The switchable model is built when it is first needed.
+    The switchable model is built when it is first needed. What has been measured is not measured again.
     """
 
     def __init__(
@@ -31,14 +39,19 @@ class LayerScores:
         self._graph = graph
         self._plan = plan
         self._calibration = calibration
-        self._switchable: SwitchableModel | None = None
+        self._known: dict[tuple[int | None, frozenset[str]], float] = {}
 
-    @property
+    @cached_property
     def mac_shares(self) -> dict[str, float]:
         """Per layer, its share of the multiply-accumulates of all layers that can be quantized."""
         counts = {name: analysis.multiply_accumulates for name, analysis in self._calibration.analyses.items()}
         total = max(sum(counts.values()), 1)
         return {name: count / total for name, count in counts.items()}
+
+    @property
+    def images(self) -> int | None:
+        """How many images a divergence runs; None if it is not known."""
+        return self._calibration.images
 
     def local_similarities(self) -> dict[str, float]:
         """Per layer, the similarity of its float and quantized outputs."""
@@ -50,20 +63,96 @@ class LayerScores:
         if not names or not sensitivity.scores_outputs:
             return self.local_similarities()
         log_for("search").info("Ranking %d layers by how far each moves the model's outputs.", len(names))
-        measures = self._compare([{name} for name in names], (), sensitivity.output_measure)
-        similarities = [measure.similarity for measure in measures]
+        similarities = self._similarities(names, sensitivity)
         if not similarities or any(math.isnan(value) for value in similarities):
             log_for("search").warning("Layers are ranked by their own outputs, as those of the model tell nothing.")
             return self.local_similarities()
         return dict(zip(names, similarities, strict=True))
 
     def divergences(self, candidates: Sequence[Collection[str]], base: Collection[str] = ()) -> list[float]:
-        """Per set of quantized layers, the divergence of the outputs; see ``SwitchableModel.divergences``."""
-        measures = self._compare(candidates, base, Divergence)
-        return [measure.value for measure in measures] or [math.nan] * len(candidates)
+        """Per set of quantized layers, the divergence on all calibration images; see ``SwitchableModel.divergences``.
 
-    def _compare(
-        self, candidates: Sequence[Collection[str]], base: Collection[str], new_measure: Callable[[int], MeasureT]
+        Where outputs follow from decisions, it is that of the last layers before them (``compared_operators``). NaN if
+        it cannot be measured.
+        """
+        return self._divergences(candidates, base, None)
+
+    def sampled_divergences(self, candidates: Sequence[Collection[str]]) -> list[float]:
+        """Per set of quantized layers, the divergence on so few images that all layers can be tried alone."""
+        return self._divergences(candidates, (), self._sample)
+
+    def _similarities(self, names: Sequence[str], sensitivity: SensitivityBase) -> list[float]:
+        """Returns the similarity of each layer; none if the model cannot be run so."""
+        alone: list[Collection[str]] = [{name} for name in names]
+        if sensitivity.similarity_of_divergence is not None:
+            return list(map(sensitivity.similarity_of_divergence, self.sampled_divergences(alone)))
+        # A user's own comparison gets the outputs as they are, of all images.
+        with closing(_Switchable(self._graph, self._plan, self._calibration)) as model:
+            return [measure.similarity for measure in model.compare(alone, (), sensitivity.output_measure, None)]
+
+    def _divergences(
+        self, candidates: Sequence[Collection[str]], base: Collection[str], images: int | None
+    ) -> list[float]:
+        """Returns the divergence of each candidate on so many images, measured once; NaN if it cannot be."""
+        keys = [(images, frozenset(candidate)) for candidate in candidates]
+        new = [key for key in dict.fromkeys(keys) if key not in self._known]
+        if new:
+            measures = self._switchable.compare([layers for _, layers in new], base, Divergence, images)
+            self._known.update(zip(new, [each.value for each in measures], strict=False))  # none if they failed
+        return [self._known.get(key, math.nan) for key in keys]
+
+    @cached_property
+    def _sample(self) -> int | None:
+        """How many images each layer alone is tried on; None for all."""
+        model, images = self._switchable.model, self._calibration.images
+        if model is None or images is None:
+            return None
+        runs = sum(self.mac_shares.get(layer, 0.0) for name in self.mac_shares for layer in model.layers_to_run({name}))
+        affordable = max(1, int(_PASSES * images / max(runs, 1e-9)))
+        return affordable if affordable < images else None
+
+    @cached_property
+    def _switchable(self) -> "_Switchable":
+        operators = compared_operators(self._graph, self._plan)
+        replaced = [output for output in self._plan.outputs if output not in operators]
+        if replaced:
+            log_for("search").info(
+                "%s follows from decisions, such as a choice of the largest; how far quantization moves the model is "
+                "measured in front of them, at %s.", ", ".join(replaced), ", ".join(operators),
+            )  # fmt: skip
+        return _Switchable(self._graph, replace(self._plan, outputs=operators), self._calibration)
+
+    def close(self) -> None:
+        """Frees the switchable model."""
+        if "_switchable" in vars(self):
+            self._switchable.close()
+            del self._switchable
+
+
+class _Switchable:
+    """A switchable model that is built when it is first needed, if it can be."""
+
+    def __init__(self, graph: tf.Graph, plan: QuantizationPlan, calibration: CalibrationResult) -> None:
+        self._graph = graph
+        self._plan = plan
+        self._batches = calibration.batches
+        self._model: SwitchableModel | None = None
+
+    @property
+    def model(self) -> SwitchableModel | None:
+        """The model; None if TensorFlow does not take it."""
+        try:
+            return self._built()
+        except ModelError as error:
+            _warn(error)
+            return None
+
+    def compare(
+        self,
+        candidates: Sequence[Collection[str]],
+        base: Collection[str],
+        new_measure: Callable[[int], MeasureT],
+        images: int | None,
     ) -> list[MeasureT]:
         """Returns a measure of each candidate; none if the model cannot be run so.
 
@@ -71,25 +160,32 @@ class LayerScores:
             EvaluatorError: a user's sensitivity failed.
         """
         try:
-            return self._switchable_model().compare(candidates, base, new_measure)
+            return self._built().compare(candidates, base, new_measure, images)
         except ModelError as error:
-            # Evaluations may have taken hours by now: do without this rather than lose them.
-            log_for("search").warning("How the outputs move cannot be measured: %s", " ".join(str(error).split())[:300])
+            _warn(error)
             return []
 
-    def _switchable_model(self) -> SwitchableModel:
-        """Returns the switchable model."""
-        if self._switchable is None:
-            self._switchable = SwitchableModel(self._graph, self._plan, self._calibration.batches)
-            missing = sorted(set(self._plan.outputs) - set(self._switchable.outputs))
+    def close(self) -> None:
+        """Frees the model."""
+        if self._model is not None:
+            self._model.close()
+
+    def _built(self) -> SwitchableModel:
+        """Returns the model.
+
+        Raises:
+            ModelError: TensorFlow does not take it.
+        """
+        if self._model is None:
+            self._model = SwitchableModel(self._graph, self._plan, self._batches)
+            missing = sorted(set(self._plan.outputs) - set(self._model.outputs))
             if missing:
                 log_for("search").warning(
                     "Output %s does not follow from what calibration() ran, and is not compared.", ", ".join(missing)
                 )
-        return self._switchable
+        return self._model
 
-    def close(self) -> None:
-        """Frees the switchable model."""
-        if self._switchable is not None:
-            self._switchable.close()
-            self._switchable = None
+
+def _warn(error: ModelError) -> None:
+    """Says what cannot be measured: evaluations may have taken hours by now, and are not lost for it."""
+    log_for("search").warning("How the outputs move cannot be measured: %s", " ".join(str(error).split())[:300])

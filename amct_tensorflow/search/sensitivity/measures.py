@@ -1,13 +1,16 @@
 """Sensitivities of layers to quantization (spec section 6.2)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from amct_tensorflow.quantize.calibration.output_comparison import Comparison, OutputSums, compare
 from amct_tensorflow.search.sensitivity.divergence import Divergence
+
+# What of ``OutputDivergenceSensitivity`` compares outputs.
+_COMPARING = "compare", "output_measure"
 
 
 class SensitivityBase:
@@ -36,6 +39,14 @@ class SensitivityBase:
     def output_measure(self, outputs: int) -> "OutputMeasure":
         """Returns a measure that takes that many outputs of the model, batch by batch."""
         raise NotImplementedError
+
+    @property
+    def similarity_of_divergence(self) -> Callable[[float], float] | None:
+        """Turns a ``Divergence`` of the outputs into a similarity, if that is all that is asked for; else None.
+
+        The search measures divergences anyway, and does not call ``output_measure`` then.
+        """
+        return None
 
 
 class CosineSimilaritySensitivity(SensitivityBase):
@@ -77,10 +88,14 @@ class OutputDivergenceSensitivity(SensitivityBase):
         return None
 
     def output_measure(self, outputs: int) -> "OutputMeasure":
-        """Returns a measure that accumulates the divergence, or one that calls the ``compare`` of a subclass."""
-        if type(self).compare is OutputDivergenceSensitivity.compare:
-            return _DivergedOutputs(self, outputs)
+        """Returns a measure that calls ``compare``, that of a subclass."""
         return _ComparedOutputs(self)
+
+    @property
+    def similarity_of_divergence(self) -> Callable[[float], float] | None:
+        """Returns ``similarity``, unless a subclass overrides how outputs are compared."""
+        own = [getattr(type(self), name) is getattr(OutputDivergenceSensitivity, name) for name in _COMPARING]
+        return self.similarity if all(own) else None
 
 
 class OutputMeasure(Protocol):
@@ -92,18 +107,6 @@ class OutputMeasure(Protocol):
     @property
     def similarity(self) -> float:
         """The similarity of all outputs; NaN if there is nothing to compare."""
-
-
-class _DivergedOutputs(Divergence):
-    """The divergence of all parts, which does not depend on how batches are split."""
-
-    def __init__(self, sensitivity: OutputDivergenceSensitivity, outputs: int) -> None:
-        super().__init__(outputs)
-        self._sensitivity = sensitivity
-
-    @property
-    def similarity(self) -> float:
-        return self._sensitivity.similarity(self.value)
 
 
 class _ComparedOutputs:

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.errors import ModelError
-from amct_tensorflow.graph.batch_splitter import some_images
+from amct_tensorflow.graph.batch_splitter import images_of, some_images
 from amct_tensorflow.graph.graph_runner import Batch, GraphRunner, placeholder_for
 from amct_tensorflow.graph.names import FusedName
 from amct_tensorflow.graph.rewrite import subgraph
@@ -64,6 +64,7 @@ class SwitchableModel:
             ModelError: TensorFlow does not take it, or layers lie before what calibration has seen.
         """
         self._batches = batches
+        self._samples: dict[int, list[Batch]] = {}
         sources = {name: graph.get_tensor_by_name(name) for name in batches[0]}
         fused = plan.fused
         view = GraphView(subgraph(fused.graph_def, plan.outputs))
@@ -93,7 +94,7 @@ class SwitchableModel:
             switchable_wide = QuantizationPlan(fused, in_wide, wide.corrections, self.outputs)
         self._runner = GraphRunner(tf.Graph(), sources, run_often=True)
         self._import(switchable_graph(switchable, self._entry_points, switchable_wide), graph)
-        self._references: dict[int, list[np.ndarray]] = {}
+        self._references: dict[tuple[int | None, int], list[np.ndarray]] = {}
 
     def _import(self, switchable: SwitchableGraph, shapes: tf.Graph) -> None:
         """Imports the graph behind placeholders for its sources and entry points; a run feeds only some of them.
@@ -127,20 +128,33 @@ class SwitchableModel:
         """Frees the session."""
         self._runner.close()
 
-    def divergences(self, candidates: Sequence[Collection[str]], base: Collection[str] = ()) -> list[float]:
+    def layers_to_run(self, candidate: Collection[str], base: Collection[str] = ()) -> list[str]:
+        """Returns the layers that a run of a set computes, which begins where it differs from a base set."""
+        start = self._start(set(candidate) ^ set(base))
+        entry = -1 if start is None else self._entry_positions[start]
+        return [name for name, position in self._position.items() if position > entry]
+
+    def divergences(
+        self, candidates: Sequence[Collection[str]], base: Collection[str] = (), images: int | None = None
+    ) -> list[float]:
         """Scores candidate sets.
 
         Args:
             candidates: sets of layers to quantize.
             base: a set from which they differ little; the later in the model, the less there is to run.
+            images: how many images to run at least, the first ones; None for all.
 
         Returns:
             Per candidate, how far the outputs lie from those of the float model (see ``Divergence``).
         """
-        return [found.value for found in self.compare(candidates, base, Divergence)]
+        return [found.value for found in self.compare(candidates, base, Divergence, images)]
 
     def compare(
-        self, candidates: Sequence[Collection[str]], base: Collection[str], new_measure: Callable[[int], MeasureT]
+        self,
+        candidates: Sequence[Collection[str]],
+        base: Collection[str],
+        new_measure: Callable[[int], MeasureT],
+        images: int | None = None,
     ) -> list[MeasureT]:
         """Gives the outputs of candidate sets to measures, one each, made by ``new_measure(number of outputs)``.
 
@@ -150,10 +164,11 @@ class SwitchableModel:
         """
         measures = [new_measure(len(self.outputs)) for _ in candidates]
         starts = [self._start(set(candidate) ^ set(base)) for candidate in candidates]
-        progress = Progress("Measuring how quantized layers move the outputs", len(candidates) * len(self._batches))
-        # Batches run whole: from parts, some kernels compute other last digits.
-        for index, batch in enumerate(self._batches):
-            reference = self._reference(index, batch)
+        batches = self._batches if images is None else self._sample(images)
+        progress = Progress("Measuring how quantized layers move the outputs", len(candidates) * len(batches))
+        # Batches run whole, or in the same parts each time: from others, some kernels compute other last digits.
+        for index, batch in enumerate(batches):
+            reference = self._reference(images, index, batch)
             values: list[np.ndarray] = []
             if any(start is not None for start in starts):
                 values = self._run(batch, base, None, self._values)
@@ -163,13 +178,36 @@ class SwitchableModel:
                 progress.advance()
         return measures
 
-    def _reference(self, index: int, batch: Batch) -> list[np.ndarray]:
+    def _sample(self, images: int) -> Sequence[Batch]:
+        """Returns the first images: whole batches, and the beginning of one where the model takes a part of it."""
+        if images not in self._samples:
+            sample: list[Batch] = []
+            left = images
+            for batch in self._batches:
+                length = images_of(batch)
+                sample.append(batch if length is None or length <= left else self._beginning(batch, left))
+                left -= length or left
+                if left <= 0:
+                    break
+            self._samples[images] = sample
+        return self._samples[images]
+
+    def _beginning(self, batch: Batch, images: int) -> Batch:
+        """Returns the first images of a batch; all of them if the model does not run on so few."""
+        first = some_images(batch, 0, images)
+        try:
+            self._run(first, (), None, self._fetches)
+        except ModelError:
+            return batch
+        return first
+
+    def _reference(self, images: int | None, index: int, batch: Batch) -> list[np.ndarray]:
         """Returns the float outputs of a batch; they are kept for the next time unless they are large."""
-        if index in self._references:
-            return self._references[index]
+        if (images, index) in self._references:
+            return self._references[images, index]
         outputs = self._run(batch, (), None, self._fetches)
         if sum(output.nbytes for output in outputs) * len(self._batches) <= _LARGEST_REFERENCE:
-            self._references[index] = outputs
+            self._references[images, index] = outputs
         return outputs
 
     def _start(self, difference: Collection[str]) -> int | None:
