@@ -45,7 +45,6 @@ from amct_tensorflow.ops.traits import (
     RunsPython,
     RunState,
     Sum,
-    TellsShape,
     Variable,
     WritesVariable,
 )
@@ -149,11 +148,6 @@ TABLE: dict[str, Row] = {
     "GatherNd": (Lookup(by_coordinates=True),),
     # What changes the type of values.
     "Cast": (Conversion(),),
-    # What tells shapes.
-    "Rank": (TellsShape(),),
-    "Shape": (TellsShape(),),
-    "ShapeN": (TellsShape(),),
-    "Size": (TellsShape(),),
     # What looks at values.
     "Assert": (Observer.CHECK,),
     "CheckNumerics": (*_IDENTITY, Observer.CHECK),
@@ -170,6 +164,7 @@ TABLE: dict[str, Row] = {
     "ReadVariableOp": (ReadsVariable(),),
     # What asks for shapes.
     "Shape": (AsksForShape(),),
+    "ShapeN": (AsksForShape(),),
     "Size": (AsksForShape(),),
     "Rank": (AsksForShape(),),
     "ZerosLike": (AsksForShape(),),

@@ -73,10 +73,6 @@ class Reduction:
     """Makes one value of all along the axes that the second input names."""
 
 
-class TellsShape:
-    """Tells the shape of its input, whatever its values are."""
-
-
 class PerImage:
     """Yields as many images as its first input has."""
 

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from amct_tensorflow.graph.view import GraphView, data_inputs, parse_tensor_name
 from amct_tensorflow.ops import has, trait
-from amct_tensorflow.ops.traits import ControlFlow, TellsShape
+from amct_tensorflow.ops.channel_factors import AsksForShape
+from amct_tensorflow.ops.traits import ControlFlow
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 
 
@@ -45,7 +46,7 @@ def _behind_layers(view: GraphView, output: str, tails: Collection[str]) -> tupl
         if name in between or name in last:
             continue
         (last if name in tails else between)[name] = None
-        if name in between and not has(view.nodes[name].op, TellsShape):
+        if name in between and not has(view.nodes[name].op, AsksForShape):
             waiting += [parse_tensor_name(text).node for text in data_inputs(view.nodes[name].input)]
     return list(between), list(last)
 
@@ -59,7 +60,7 @@ def _without_earlier(view: GraphView, names: Sequence[str]) -> Iterator[str]:
 
 def _decides(view: GraphView, graph: tf.Graph, name: str) -> bool:
     """Tells whether a node makes integers or truth values of floats."""
-    if has(view.nodes[name].op, TellsShape) or trait(view.nodes[name].op, ControlFlow) is not None:
+    if has(view.nodes[name].op, AsksForShape) or trait(view.nodes[name].op, ControlFlow) is not None:
         return False
     try:
         operation = graph.get_operation_by_name(name)
