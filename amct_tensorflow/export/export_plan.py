@@ -23,7 +23,13 @@ from amct_tensorflow.export.batch_sizes import least_shapes
 from amct_tensorflow.export.dilation import Dilation, find_dilations
 from amct_tensorflow.export.float_reference import make_float_reference
 from amct_tensorflow.export.observing import Range, observe
-from amct_tensorflow.export.output_grids import Output, find_outputs_of_layers, grids_of_outputs, output_of
+from amct_tensorflow.export.output_grids import (
+    Output,
+    find_outputs_of_layers,
+    grids_of_outputs,
+    output_of,
+    wide_grids_of_outputs,
+)
 from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.graph.view import GraphView, full_tensor_name
 from amct_tensorflow.log import log_for
@@ -69,12 +75,12 @@ def find_sums(view: GraphView, layers: Mapping[str, Output], outputs: Collection
         layers: what becomes of the output of each layer.
         outputs: its output operators.
     """
-    in_8_bits = {output.end for output in layers.values() if not output.is_final}
+    in_8_bits = {output.end for output in layers.values() if output.is_in_8_bits}
     found = {}
     for node in view.topological():
         if has(node.op, Sum) and in_8_bits.issuperset(_operands(view, node)):
             output = output_of(view, node.name, outputs)
-            if not output.is_final:
+            if output.is_in_8_bits:
                 found[str(node.name)] = output
                 in_8_bits.add(output.end)
     return found
@@ -103,6 +109,7 @@ class ExportPlan:
         layer_outputs: per layer, its output.
         sums: per sum between layers to compute in 8 bits, its output; each after its operands.
         output_grids: scale and offset of the layers and sums whose output is in 8 bits.
+        wide_grids: scale of the output of layers where a kernel of 16 bits yields it.
         shapes: per placeholder, the smallest shape that the model takes at a time (``least_shapes``).
         images: per placeholder, some images.
         dilations: its dilated convolutions.
@@ -119,6 +126,7 @@ class ExportPlan:
     layer_outputs: Mapping[str, Output]
     sums: Mapping[str, Output]
     output_grids: Mapping[str, ActivationFactors]
+    wide_grids: Mapping[str, ActivationFactors]
     shapes: Mapping[str, tuple[int, ...]]
     images: Mapping[str, np.ndarray]
     dilations: Sequence[Dilation]
@@ -175,6 +183,7 @@ def plan_export(
         )
     ranges = {each.end: Range() for each in (*found.values(), *sums.values()) if each.is_observed}
     fed = observe(view, chosen, {name: each.observe for name, each in ranges.items()}, evaluator)
+    observed = {name: each.grid(name) for name, each in ranges.items()}
     shapes = least_shapes(view, chosen, fed)
     images = {name: values[:_IMAGES] if shapes[name] != values.shape else values for name, values in fed.items()}
     return ExportPlan(
@@ -187,7 +196,8 @@ def plan_export(
         float_layers=_float_layers(view, layers),
         layer_outputs=found,
         sums=sums,
-        output_grids=grids_of_outputs({**found, **sums}, {name: each.grid(name) for name, each in ranges.items()}),
+        output_grids=grids_of_outputs({**found, **sums}, observed),
+        wide_grids=wide_grids_of_outputs(found, observed),
         shapes=shapes,
         images=images,
         dilations=dilations,

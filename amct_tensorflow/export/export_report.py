@@ -11,7 +11,7 @@ from amct_tensorflow.export.verification import Check, Comparison, OutputErrors,
 from amct_tensorflow.io.contents import finite_or_none
 from amct_tensorflow.io.table import format_table
 from amct_tensorflow.log import printable
-from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, INT16_BITS
 from amct_tensorflow.search.evaluator import Evaluation
 
 # To be raised when a key changes its meaning or goes; new ones may come.
@@ -52,8 +52,8 @@ def make_document(
         "this_processor": None if saturating is None else _where_bytes_saturate(saturating),
         "notes": [*exported.notes, *([] if target.never_saturates else [_on_weights(plan, weight_bits)])],
         "layers": [
-            *(_layer(layer, exported.in_float.get(name), check) for name, layer in plan.layers.items()),
-            *({"name": name, "int8": False, "reason": _ROLLED_BACK, "snr_db": None} for name in plan.float_layers),
+            *(_layer(name, plan, exported, check) for name in plan.layers),
+            *({**_part(name, _ROLLED_BACK), "snr_db": None} for name in plan.float_layers),
         ],
         "outputs": [_output(name, errors) for name, errors in check.outputs.items()],
         "sums": [_part(name, exported.in_float.get(name)) for name in plan.sums],
@@ -78,9 +78,10 @@ def _metrics(evaluation: Evaluation) -> dict[str, Any]:
     return {"top1": top1(evaluation), "metric": _metric(evaluation.metric)}
 
 
-def _layer(layer: QuantizedLayer, reason: str | None, check: Check) -> dict[str, Any]:
-    error = check.layers.get(layer.name)
-    return {**_part(layer.key, reason), "snr_db": None if error is None else finite_or_none(error.sqnr)}
+def _layer(name: str, plan: ExportPlan, exported: Exported, check: Check) -> dict[str, Any]:
+    layer, error = plan.layers[name], check.layers.get(name)
+    part = _part(layer.key, exported.in_float.get(name), exported.wide.get(name))
+    return {**part, "snr_db": None if error is None else finite_or_none(error.sqnr)}
 
 
 def _output(name: str, errors: OutputErrors) -> dict[str, Any]:
@@ -92,8 +93,11 @@ def _rounded(decibels: float) -> float | None:
     return round(decibels, 1) if math.isfinite(decibels) else None
 
 
-def _part(name: str, reason: str | None) -> dict[str, Any]:
-    return {"name": name, "int8": reason is None, "reason": reason}
+def _part(name: str, in_float: str | None, wide: str | None = None) -> dict[str, Any]:
+    """Returns the entry of a layer or a sum that is in float for a reason, in 16 bits for another, or else in 8."""
+    reason = in_float or wide
+    bits = None if in_float is not None else INT16_BITS if wide is not None else INT8_BITS
+    return {"name": name, "int8": reason is None, "kernel_bits": bits, "reason": reason}
 
 
 def dump_document(document: dict[str, Any]) -> str:
@@ -110,11 +114,11 @@ def format_document(document: dict[str, Any], width: int | None = None) -> str:
     """
     layers, sums = document["layers"], document["sums"]
     rows = [
-        (_decibels(each.get("snr_db")), printable(each["name"]), each["reason"])
-        for each in (*layers, *sums)
-        if not each["int8"]
+        (_decibels(each.get("snr_db")), _named(each), each["reason"]) for each in (*layers, *sums) if not each["int8"]
     ]
-    counts = f"{_count(layers)} layers in int8" + (f", {_count(sums)} sums between them" if sums else "")
+    wide = sum(each["kernel_bits"] == INT16_BITS for each in layers)
+    counts = f"{_count(layers)} layers in int8" + (f", {wide} in 16 bits" if wide else "")
+    counts += f", {_count(sums)} sums between them" if sums else ""
     lines = [
         f"{document['file']}: {document['file_bytes'] / 1e6:.2f} MB, {counts}",
         f"compared with the simulation on {document['images']} images: {_figures(document, document)}",
@@ -123,6 +127,10 @@ def format_document(document: dict[str, Any], width: int | None = None) -> str:
     ]
     table = format_table(_HEADER, rows, ("dB",), width) if rows else []
     return "\n".join([*table, *([""] if rows else []), *lines])
+
+
+def _named(part: dict[str, Any]) -> str:
+    return printable(part["name"]) + (" (16 bits)" if part["kernel_bits"] == INT16_BITS else "")
 
 
 def _count(parts: list[dict[str, Any]]) -> str:

@@ -18,7 +18,12 @@ from amct_tensorflow.ops import has
 from amct_tensorflow.ops.clips import Clip
 from amct_tensorflow.ops.effects import as_clip, keeps_order
 from amct_tensorflow.ops.traits import PutsTogether, Sum
-from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, ActivationFactors
+from amct_tensorflow.quantize.algorithms.activation_factors import (
+    INT8_BITS,
+    INT16_BITS,
+    ActivationFactors,
+    wide_range_factors,
+)
 from amct_tensorflow.quantize.quantized import ascend_ops
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, Quantizer, read_quantizer
 from amct_tensorflow.quantize.quantized.quantizer_readers import readers_of
@@ -51,9 +56,14 @@ class Output:
     is_in_phases: bool = False
 
     @property
+    def is_in_8_bits(self) -> bool:
+        """Whether a layer follows, and none that reads 16 bits of it."""
+        return not self.is_final and not self.is_wide
+
+    @property
     def is_observed(self) -> bool:
         """Whether its range must be observed, because readers differ."""
-        return self.grid is None and not self.is_final and not self.is_wide
+        return self.grid is None and not self.is_final
 
 
 def find_outputs_of_layers(
@@ -141,6 +151,25 @@ def grids_of_outputs(
         if not output.is_wide
     }
     return {name: grid for name, grid in grids.items() if grid is not None}
+
+
+def wide_grids_of_outputs(
+    found: Mapping[str, Output], observed: Mapping[str, ActivationFactors]
+) -> dict[str, ActivationFactors]:
+    """Returns per layer the grid on which a kernel of 16 bits yields its output; those that end in float are left out.
+
+    Readers of 8 bits get its integers rounded to their own grid, whose steps are some 256 of these.
+
+    Args:
+        found: what becomes of the output of each layer.
+        observed: as for ``grids_of_outputs``.
+    """
+    grids = {name: output.grid or observed.get(output.end) for name, output in found.items()}
+    return {
+        name: grid if grid.num_bits == INT16_BITS else wide_range_factors(*grid.limits)
+        for name, grid in grids.items()
+        if grid is not None
+    }
 
 
 def _shared(output: Output, observed: ActivationFactors | None) -> ActivationFactors | None:

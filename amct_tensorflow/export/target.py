@@ -1,7 +1,7 @@
 """A format that models are exported to."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -49,6 +49,7 @@ class Exported:
         notes: further remarks.
         runtime: executes it, with kernels that do not saturate.
         saturating: how this processor executes it otherwise; None if no other kernels are chosen by default.
+        wide: per quantized layer that an integer kernel of 16 bits computes, why.
     """
 
     files: Mapping[str, bytes]
@@ -56,6 +57,7 @@ class Exported:
     notes: Sequence[str]
     runtime: Runtime
     saturating: Saturating | None = None
+    wide: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

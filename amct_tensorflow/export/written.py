@@ -114,4 +114,5 @@ def _alike(found: np.ndarray, expected: np.ndarray) -> bool:
 
 
 def _same_grid(found: ActivationFactors, expected: ActivationFactors) -> bool:
-    return found.offset == expected.offset and bool(np.isclose(found.scale, expected.scale, rtol=_TOLERANCE, atol=0))
+    is_alike = (found.offset, found.num_bits) == (expected.offset, expected.num_bits)
+    return is_alike and bool(np.isclose(found.scale, expected.scale, rtol=_TOLERANCE, atol=0))

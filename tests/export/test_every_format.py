@@ -70,8 +70,11 @@ def test_a_layer_of_every_type_that_reads_16_bits(op_type, name):
     )
     assert document["kl"] < 2e-4, (name, document)
     first = document["layers"][0]
-    assert not first["int8"] and "16 bits" in first["reason"], (name, first)
-    assert first["snr_db"] is None or first["snr_db"] > 60, (name, first)
+    in_integers = name == "tflite" and op_type in tflite_forms.FORMS
+    assert first["kernel_bits"] == (16 if in_integers else None)
+    assert not first["int8"] and ("16 bits" in first["reason"]) == (name != "tflite" or in_integers), (name, first)
+    # TensorFlow Lite forbids weights of -128, and rounds some of them again.
+    assert first["snr_db"] is None or first["snr_db"] > (40 if name == "tflite" else 60), (name, first)
 
 
 @pytest.mark.parametrize("op_type", LAYERS)

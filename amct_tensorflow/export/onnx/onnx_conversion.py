@@ -15,6 +15,8 @@ from amct_tensorflow.graph.view import GraphView
 
 # The first that has scales per channel is 13; of the later ones this is the last that all runtimes of 2022 know.
 _OPSET = 17
+# The first that quantizes to 16 bits.
+_WIDE_OPSET = 21
 _STANDARD = ("", "ai.onnx")
 
 
@@ -39,6 +41,17 @@ def convert_to_onnx(graph_def: GraphDef, inputs: Sequence[str], outputs: Sequenc
         )
     _check_ops(model)
     return model
+
+
+def with_16_bits(model: Any) -> Any:
+    """Returns a model in the first version of ONNX whose QuantizeLinear knows 16 bits.
+
+    Raises:
+        ExportError: the onnx package cannot convert an op of it.
+    """
+    onnx = library("onnx", "onnx")
+    with refusals("The onnx package", "bring to opset 21"):
+        return onnx.version_converter.convert_version(model, _WIDE_OPSET)
 
 
 def _in_known_ops(graph_def: GraphDef) -> GraphDef:

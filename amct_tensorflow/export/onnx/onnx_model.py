@@ -3,7 +3,9 @@
     x -> QuantizeLinear -> DequantizeLinear -> Conv(DequantizeLinear(int8 weights), DequantizeLinear(int32 bias))
 
 Activations are uint8 with a zero point of ``offset + 128``, which says the same as int8 with ``offset``: x86 multiplies
-uint8 by int8. Weights have a scale per output channel, wherever ours have. Whatever is no layer stays in float.
+uint8 by int8. Those of 16 bits are int16, which ONNX knows from opset 21 on; without any, models have an older one,
+which more runtimes know. Weights have a scale per output channel, wherever ours have. Whatever is no layer stays in
+float.
 """
 
 from collections import Counter
@@ -15,17 +17,19 @@ from typing import Any
 import numpy as np
 
 from amct_tensorflow.export.export_plan import ExportPlan
-from amct_tensorflow.export.onnx.onnx_conversion import convert_to_onnx
+from amct_tensorflow.export.onnx.onnx_conversion import convert_to_onnx, with_16_bits
 from amct_tensorflow.export.onnx.onnx_editor import OnnxEditor
 from amct_tensorflow.export.onnx.onnx_forms import FORMS, INT8_WEIGHTS
 from amct_tensorflow.ops.clips import NO_CLIP, Clip
-from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, ActivationFactors
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 
 _POOLS = ("AveragePool", "GlobalAveragePool")
 # Runtimes have int8 kernels of these that yield float.
 _FLOAT_OUTPUT = ("MatMul", "Gemm")
 _SAME_WEIGHTS = "another layer has the same weights"
+# A bias in integers has so many bits in ONNX; a longer one, beside activations of 16 bits, stays in float.
+_INT32 = np.iinfo(np.int32)
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ def make_onnx_model(plan: ExportPlan, *, outputs_in_int8: bool) -> OnnxModel:
     """
     missing: dict[str, str] = {}
     while True:
-        writer = _Writer(plan, convert_to_onnx(plan.float_reference, plan.inputs, plan.outputs), outputs_in_int8)
+        model = convert_to_onnx(plan.float_reference, plan.inputs, plan.outputs)
+        writer = _Writer(plan, with_16_bits(model) if plan.wide_layers else model, outputs_in_int8)
         nodes, lost = writer.find_nodes()
         if not lost:
             return writer.write(nodes, missing)
@@ -139,7 +144,7 @@ class _Writer:
         if key not in self._dequantized:
             name = f"{tensor}/quantized_{len(self._dequantized)}"
             scale = self._editor.add_constant(f"{name}/scale", np.array(grid.scale, np.float32))
-            zero_point = self._editor.add_constant(f"{name}/zero_point", np.array(grid.offset + 128, np.uint8))
+            zero_point = self._editor.add_constant(f"{name}/zero_point", _zero_point(grid))
             self._editor.add_node("QuantizeLinear", [tensor, scale, zero_point], name)
             dequantized = f"{name}/dequantized"
             self._dequantized[key] = self._editor.add_node("DequantizeLinear", [name, scale, zero_point], dequantized)
@@ -168,8 +173,8 @@ class _Writer:
         if node.op_type in ("Conv", "Gemm") and len(node.input) > 2 and layer.bias is not None:
             # The scale that the format defines for a bias: that of the data times that of the weights.
             scale = np.float32(layer.input_grid.scale) * layer.weight_scale
-            if self._is_bias_of(layer, node.input[2]):
-                node.input[2] = self._integers(f"{layer.name}/int32_bias", layer.bias, scale, 0)
+            if self._is_bias_of(layer, node.input[2]) and np.all(np.abs(layer.bias) <= _INT32.max):
+                node.input[2] = self._integers(f"{layer.name}/int32_bias", layer.bias.astype(np.int32), scale, 0)
 
     def _has_bias(self, layer: QuantizedLayer, node: Any) -> bool:
         """Tells whether a node adds the bias of its layer, or an Add does, and not the sum of it and something else."""
@@ -221,7 +226,8 @@ class _Writer:
         if node.op_type == "MatMul" and len(readers) == 1 and readers[0].op_type == "Add":
             tensor = str(readers[0].output[0])
             readers = self._editor.readers(tensor)
-        is_wanted = self._outputs_in_int8 or self._plan.layer_outputs[name].grid is not None
+        yields_int8 = self._outputs_in_int8 and self._plan.layers[name].input_grid.num_bits == INT8_BITS
+        is_wanted = yields_int8 or self._plan.layer_outputs[name].grid is not None
         if grid is None or not is_wanted or node.op_type in _FLOAT_OUTPUT:
             clips, _ = self._clips(tensor)
             return str(clips[-1].output[0]) if clips else tensor
@@ -304,6 +310,11 @@ class _Writer:
         quantized = dequantized.removesuffix("/dequantized")
         self._editor.redirect(tensor, dequantized, exempt=[quantized])
         return dequantized
+
+
+def _zero_point(grid: ActivationFactors) -> np.ndarray:
+    """Returns the zero point of a grid, whose type is that of the integers."""
+    return np.array(grid.offset + 128, np.uint8) if grid.num_bits == INT8_BITS else np.array(grid.offset, np.int16)
 
 
 def _digest(values: np.ndarray) -> bytes:

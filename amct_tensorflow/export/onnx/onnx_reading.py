@@ -9,7 +9,7 @@ from amct_tensorflow.export.libraries import library
 from amct_tensorflow.export.onnx.onnx_editor import OnnxEditor
 from amct_tensorflow.export.onnx.onnx_forms import FORMS, INT8_WEIGHTS
 from amct_tensorflow.export.written import WrittenLayer, bias_in_file, in_original_layout
-from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.quantize.algorithms.activation_factors import INT16_BITS, ActivationFactors
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 
 
@@ -76,4 +76,6 @@ class _Reader:
             return None
         scale, zero_point = (self._file.constant(name) for name in maker.input[1:])
         assert scale is not None and zero_point is not None
+        if zero_point.dtype == np.int16:
+            return ActivationFactors(float(scale), int(zero_point), INT16_BITS)
         return ActivationFactors(float(scale), int(zero_point) - 128)

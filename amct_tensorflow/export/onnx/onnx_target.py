@@ -22,27 +22,35 @@ from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 _INT8_OPS = ("QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat", "MatMulInteger", "ConvInteger")
 _INT8_POOLS = ("QLinearAveragePool", "QLinearGlobalAveragePool")
 _INT8_ADD = "QLinearAdd"
+_PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2")
 # Makes it multiply bytes without a sign, which all processors do exactly; it brings the weights there when it loads.
 _EXACT = {"session.x64quantprecision": "1"}
 _REMEDY = 'set the entry session.x64quantprecision of its session options to "1"'
 
-_WIDE = "its input has 16 bits, which this export keeps in float"
+# By default, it makes MatMulNBits of a product of matrices with weights in int8 whose input is not in int8, and rounds
+# that input to 8 bits when it runs. Level 1 is float32.
+_PRECISE = {"session.qdq_matmulnbits_accuracy_level": "1"}
+_WIDE = "it reads 16 bits, of which ONNX Runtime has no integer kernel on a processor"
+_NOTE = (
+    "ONNX Runtime rounds inputs of 16 bits of matrix products to 8 bits by default: set the entry "
+    'session.qdq_matmulnbits_accuracy_level of its session options to "1", as for this comparison.'
+)
 
 
 def _export(plan: ExportPlan, _evaluator: CheckedEvaluator) -> Exported:
     library("onnxruntime", "onnx")  # so that nothing is converted in vain
-    wide = dict.fromkeys(plan.wide_layers, _WIDE)
-    plan = plan.without(wide)
     model = make_onnx_model(plan, outputs_in_int8=True)
-    in_float = {**_in_float(plan, model), **model.missing, **wide}
+    in_float = {**_in_float(plan, model), **dict.fromkeys(plan.wide_layers, _WIDE), **model.missing}
     files = {".onnx": model.model.SerializeToString()}
     written = read_onnx_layers(files[".onnx"], {name: plan.layers[name] for name in model.weights})
     check_written(plan.layers, written, "ONNX")
-    runtime = OnnxRuntime(plan, model, {})
+    settings = _PRECISE if plan.wide_layers else {}
+    notes = [_NOTE] if any(plan.layers[name].op_type.name in _PRODUCTS for name in plan.wide_layers) else []
+    runtime = OnnxRuntime(plan, model, settings)
     if can_saturate(plan.quantized_layers.values()) and _saturates():
-        exact = OnnxRuntime(plan, model, _EXACT)
-        return Exported(files, in_float, (), exact, Saturating(runtime, "ONNX Runtime", _REMEDY))
-    return Exported(files, in_float, (), runtime)
+        exact = OnnxRuntime(plan, model, {**settings, **_EXACT})
+        return Exported(files, in_float, notes, exact, Saturating(runtime, "ONNX Runtime", _REMEDY))
+    return Exported(files, in_float, notes, runtime)
 
 
 class OnnxRuntime:

@@ -11,15 +11,19 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
 from amct_tensorflow.export.running_order import in_running_order
-from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, INT16_BITS, ActivationFactors
 
 _OPS = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 _DTYPES: dict[int, np.dtype[Any]] = {
     schema.TensorType.FLOAT32: np.dtype(np.float32),
     schema.TensorType.INT8: np.dtype(np.int8),
+    schema.TensorType.INT16: np.dtype(np.int16),
     schema.TensorType.INT32: np.dtype(np.int32),
+    schema.TensorType.INT64: np.dtype(np.int64),
 }
 _TYPES = {dtype: kind for kind, dtype in _DTYPES.items()}
+_ACTIVATIONS = {INT8_BITS: schema.TensorType.INT8, INT16_BITS: schema.TensorType.INT16}
+_BITS = {kind: bits for bits, kind in _ACTIVATIONS.items()}
 
 
 class TfliteEditor:
@@ -51,7 +55,7 @@ class TfliteEditor:
         return None if data is None or len(data) == 0 else bytes(bytearray(data))
 
     def values(self, index: int) -> np.ndarray | None:
-        """Returns the values of a constant tensor of float32, int8 or int32, flat; None if it is none of these."""
+        """Returns the values of a constant tensor of float32 or integers with a sign, flat; None if it is none."""
         data, kind = self.constant(index), self.tensor(index).type
         return None if data is None or kind not in _DTYPES else np.frombuffer(data, _DTYPES[kind])
 
@@ -64,9 +68,9 @@ class TfliteEditor:
         return index in self._graph.outputs
 
     def add_tensor_like(self, index: int, name: str, grid: ActivationFactors) -> int:
-        """Adds an int8 tensor of the shape of another one, on a grid."""
+        """Adds a tensor of int8 or int16 of the shape of another one, on a grid."""
         other = self._graph.tensors[index]
-        tensor = self._new_tensor(name, list(other.shape), schema.TensorType.INT8)
+        tensor = self._new_tensor(name, list(other.shape), _ACTIVATIONS[grid.num_bits])
         tensor.shapeSignature = other.shapeSignature
         tensor.quantization = _on_grid(grid)
         return self._append(tensor)
@@ -86,9 +90,10 @@ class TfliteEditor:
         return longer
 
     def grid(self, index: int) -> ActivationFactors:
-        """Returns the grid of an int8 tensor of activations."""
-        parameters = self._graph.tensors[index].quantization
-        return ActivationFactors(float(parameters.scale[0]), int(parameters.zeroPoint[0]))
+        """Returns the grid of a tensor of activations in int8 or int16."""
+        tensor = self._graph.tensors[index]
+        parameters = tensor.quantization
+        return ActivationFactors(float(parameters.scale[0]), int(parameters.zeroPoint[0]), _BITS[tensor.type])
 
     def add_float_like(self, index: int, name: str) -> int:
         """Adds a float tensor of the shape of another one."""
@@ -98,7 +103,7 @@ class TfliteEditor:
         return self._append(tensor)
 
     def add_integers(self, name: str, values: np.ndarray, scale: np.ndarray, axis: int) -> int:
-        """Adds a constant of int8 or int32 with a step for all values, or per entry along an axis."""
+        """Adds a constant of integers with a step for all values, or per entry along an axis."""
         return self._add_constant(name, values, _quantization(scale, np.zeros(scale.size, np.int64), axis))
 
     def bypass(self, operator: Any, tensor: int) -> None:

@@ -36,6 +36,7 @@ class Form:
     Attributes:
         op: its name there.
         version: the least that takes int8.
+        wide_version: the least that takes int16 beside weights of int8.
         layout: brings weights into its layout.
         channel_axis: the axis of the output channels in that layout.
         data: which input carries the activations; weights are input 1.
@@ -45,6 +46,7 @@ class Form:
 
     op: str
     version: int
+    wide_version: int
     layout: Callable[[np.ndarray], np.ndarray]
     channel_axis: int
     data: int = 0
@@ -52,11 +54,11 @@ class Form:
     per_channel: bool = True
 
 
-DENSE = Form("FULLY_CONNECTED", 4, _rows, 0, per_channel=False)
+DENSE = Form("FULLY_CONNECTED", 4, 7, _rows, 0, per_channel=False)
 FORMS = {
-    "Conv2D": Form("CONV_2D", 3, _filters, 0),
-    "DepthwiseConv2dNative": Form("DEPTHWISE_CONV_2D", 3, _depthwise_filters, 3),
-    "Conv2DBackpropInput": Form("TRANSPOSE_CONV", 3, _transposed_filters, 0, data=2, bias=3),
+    "Conv2D": Form("CONV_2D", 3, 4, _filters, 0),
+    "DepthwiseConv2dNative": Form("DEPTHWISE_CONV_2D", 3, 5, _depthwise_filters, 3),
+    "Conv2DBackpropInput": Form("TRANSPOSE_CONV", 3, 4, _transposed_filters, 0, data=2, bias=3),
     "MatMul": DENSE,
     "BatchMatMul": DENSE,
     "BatchMatMulV2": DENSE,

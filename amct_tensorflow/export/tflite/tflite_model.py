@@ -16,6 +16,10 @@ more values of each row, which zeros multiply, that range is the grid's, and the
 
 Any other layer without a grid, or of which there is no int8 kernel, computes in float from the same integers: its
 weights stay int8 in the file, and are brought back when the model is loaded.
+
+A layer that reads 16 bits gets the kernel for int16 beside weights of int8, whose sums and biases are int64. So does
+one that reads 8 bits if 16 bits of its output are read: its input is brought to int16 in the same steps, which changes
+no integer but that the zero point is taken off. XNNPACK has no such kernels, and leaves them to those built in.
 """
 
 from collections import Counter
@@ -37,7 +41,7 @@ from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, data_inputs, full_tensor_name
 from amct_tensorflow.ops import affine, trait
 from amct_tensorflow.ops.effects import keeps_order
-from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, INT16_BITS, ActivationFactors
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 
 _LEAST = np.array(np.finfo(np.float32).min)
@@ -96,6 +100,8 @@ def remove_barriers(editor: TfliteEditor) -> None:
 
 # The least versions of the op types that take int8; of DEQUANTIZE also the one that takes a scale per channel.
 _QUANTIZE, _DEQUANTIZE, _DEQUANTIZE_PER_CHANNEL, _ADD = 1, 2, 5, 2
+# Likewise of those that take int16.
+_WIDE_QUANTIZE, _WIDE_DEQUANTIZE = 2, 3
 # The least of QUANTIZE that takes int8 on one grid to another one.
 _REQUANTIZE = 2
 # Op types that do nothing but move values, and the least versions of them that take int8.
@@ -108,6 +114,8 @@ _ENDS = (-128, 127)
 
 # XNNPACK refuses to load a file in which a step of a layer's sums is as many steps of its output, in any channel.
 _MOST_STEPS = 256
+# Kernels for int16 multiply a sum by less than this.
+_MOST_STEPS_OF_WIDE = 1 << 7
 _CHANGED = "the converter has changed it"
 _SAME_WEIGHTS = "another layer has the same weights"
 
@@ -120,11 +128,13 @@ class TfliteModel:
         content: the flatbuffer.
         ends: per quantized layer that was found, the name of the tensor with its output.
         in_float: per quantized layer, and per sum of the plan, that computes in float, why.
+        wide: per quantized layer that computes in 16 bits, why.
     """
 
     content: bytes
     ends: Mapping[str, str]
     in_float: Mapping[str, str]
+    wide: Mapping[str, str]
 
 
 def make_tflite_model(plan: ExportPlan) -> TfliteModel:
@@ -167,20 +177,24 @@ class _Writer:
         """
         yielding_float = {name for name in operators if self._yields_float(name)}
         in_float = {name: reason for name in operators if name not in yielding_float and (reason := self._reason(name))}
+        integer = operators.keys() - yielding_float - in_float.keys()
+        wide = {name: reason for name in operators if name in integer and (reason := self._why_wide(name))}
         for name, operator in operators.items():
-            if name in yielding_float or name in in_float:
-                self._ends[name] = self._editor.name(int(operator.outputs[0]))
+            if name in integer:
+                grids = self._plan.wide_grids if name in wide else self._plan.output_grids
+                self._ends[name] = self._hand_on(operator, grids[name])
             else:
-                self._ends[name] = self._hand_on_in_int8(operator, self._plan.output_grids[name])
+                self._ends[name] = self._editor.name(int(operator.outputs[0]))
         in_float.update(self._add_in_int8())
         self._move_in_int8()
         for name, operator in operators.items():
-            if name in yielding_float:
-                compute = self._compute_to_float
+            if name in integer:
+                self._compute_in_integers(self._plan.layers[name], operator, is_wide=name in wide)
+            elif name in yielding_float:
+                self._compute_to_float(self._plan.layers[name], operator)
             else:
-                compute = self._compute_in_float if name in in_float else self._compute_in_int8
-            compute(self._plan.layers[name], operator)
-        return TfliteModel(self._editor.content(), self._ends, {**in_float, **missing})
+                self._compute_in_float(self._plan.layers[name], operator)
+        return TfliteModel(self._editor.content(), self._ends, {**in_float, **missing}, wide)
 
     def find_operators(self) -> tuple[dict[str, Any], dict[str, str]]:
         """Returns per layer the operator that computes it, and why there is none for other layers."""
@@ -227,7 +241,8 @@ class _Writer:
         """Tells whether a layer is a dense one whose output an int8 kernel would round once more, or has no grid."""
         form = FORMS.get(self._plan.layers[name].op_type.name)
         output = self._plan.layer_outputs[name]
-        return form is DENSE and output.grid is None and output.end not in self._summed_in_int8
+        is_narrow = self._plan.layers[name].input_grid.num_bits == INT8_BITS
+        return form is DENSE and is_narrow and output.grid is None and output.end not in self._summed_in_int8
 
     @cached_property
     def _summed_in_int8(self) -> set[str]:
@@ -239,13 +254,21 @@ class _Writer:
         """Returns why a layer computes in float; None if it does not."""
         if self._plan.layers[name].weights is None:
             return "its output is finer than the scale of its input, to which the int8 kernel rounds"
-        if name not in self._plan.output_grids:
+        is_wide = self._why_wide(name) is not None
+        grid = (self._plan.wide_grids if is_wide else self._plan.output_grids).get(name)
+        if grid is None:
             return "its output stays in float, which no int8 kernel yields"
-        layer = self._plan.layers[name]
-        steps = layer.deq_scale / np.float32(self._plan.output_grids[name].scale)
-        if not np.all(steps < _MOST_STEPS):
-            return f"a step of its sums is {steps.max():.0f} steps of its output; XNNPACK takes less than {_MOST_STEPS}"
+        steps = self._plan.layers[name].deq_scale / np.float32(grid.scale)
+        taker, most = ("the kernel", _MOST_STEPS_OF_WIDE) if is_wide else ("XNNPACK", _MOST_STEPS)
+        if not np.all(steps < most):
+            return f"a step of its sums is {steps.max():.0f} steps of its output; {taker} takes less than {most}"
         return None
+
+    def _why_wide(self, name: str) -> str | None:
+        """Returns why a layer needs a kernel of 16 bits; None if it does not."""
+        if self._plan.layers[name].input_grid.num_bits == INT16_BITS:
+            return "it reads 16 bits"
+        return "16 bits of its output are read" if self._plan.layer_outputs[name].is_wide else None
 
     def _add_in_int8(self) -> dict[str, str]:
         """Lets the sums of the plan add integers; returns why those do not that cannot."""
@@ -260,49 +283,57 @@ class _Writer:
             operator = adds.get(name)
             if operator is None:
                 in_float[name] = _CHANGED
-            elif not self._handed_on.keys() >= set(map(int, operator.inputs)):
+            elif not all(self._is_in_8_bits(index) for index in operator.inputs):
                 in_float[name] = "what it adds is in float"
             else:
                 operator.inputs = [self._handed_on[int(index)] for index in operator.inputs]
-                self._hand_on_in_int8(operator, self._plan.output_grids[name])
+                self._hand_on(operator, self._plan.output_grids[name])
                 self._editor.set_version(operator, _ADD)
         return in_float
+
+    def _is_in_8_bits(self, tensor: int) -> bool:
+        """Tells whether a float tensor is made of one of int8."""
+        integers = self._handed_on.get(int(tensor))
+        return integers is not None and self._editor.grid(integers).num_bits == INT8_BITS
 
     def _move_in_int8(self) -> None:
         """Lets operators that only move what is handed on in 8 bits move the integers, by which nothing is rounded."""
         for operator in list(self._editor.operators):
             op_type = self._editor.op_type(operator)
-            integers = self._handed_on.get(int(operator.inputs[0])) if op_type in _MOVING else None
-            if integers is not None:
-                operator.inputs[0] = integers
-                self._hand_on_in_int8(operator, self._editor.grid(integers))
+            if op_type in _MOVING and self._is_in_8_bits(operator.inputs[0]):
+                integers = operator.inputs[0] = self._handed_on[int(operator.inputs[0])]
+                self._hand_on(operator, self._editor.grid(integers))
                 self._editor.set_version(operator, _MOVING[op_type])
 
-    def _hand_on_in_int8(self, operator: Any, grid: ActivationFactors) -> str:
-        """Lets an operator yield int8 on a grid, from which the float tensor is made that it yielded before.
+    def _hand_on(self, operator: Any, grid: ActivationFactors) -> str:
+        """Lets an operator yield integers on a grid, from which the float tensor is made that it yielded before.
 
         Returns:
-            The name of the tensor of int8.
+            The name of the tensor of integers.
         """
         end = int(operator.outputs[0])
-        integers = self._editor.add_tensor_like(end, f"{self._editor.name(end)}/int8", grid)
+        integers = self._editor.add_tensor_like(end, f"{self._editor.name(end)}/int{grid.num_bits}", grid)
         operator.outputs = [integers]
-        self._editor.add_operator("DEQUANTIZE", _DEQUANTIZE, [integers], end)
+        self._editor.add_operator("DEQUANTIZE", _dequantize(grid), [integers], end)
         self._quantized[end, grid] = self._handed_on[end] = integers
         self._floats[end, grid] = end
         return self._editor.name(integers)
 
-    def _compute_in_int8(self, layer: QuantizedLayer, operator: Any) -> None:
+    def _compute_in_integers(self, layer: QuantizedLayer, operator: Any, *, is_wide: bool) -> None:
         form = FORMS[layer.op_type.name]
-        operator.inputs[form.data] = self._on_grid(int(operator.inputs[form.data]), layer.input_grid)
+        data, grid = int(operator.inputs[form.data]), layer.input_grid
+        if is_wide and grid.num_bits != INT16_BITS:
+            data, grid = self._float_on_grid(data, grid), ActivationFactors(grid.scale, 0, INT16_BITS)
+        operator.inputs[form.data] = self._on_grid(data, grid)
         operator.inputs[1] = self._weights(layer, form)
         # The scale that the format defines for a bias: that of the data times that of the weights. Where there is none,
         # zeros stand: some kernels want one, and a float one may have been left there.
         scale = np.float32(layer.input_grid.scale) * self._weight_scale(layer, form)
-        bias = np.zeros(layer.channels, np.int32) if layer.bias is None else layer.bias
-        integers = self._editor.add_integers(f"{layer.name}/int32_bias", bias, scale, 0)
+        kind = np.dtype(np.int64 if is_wide else np.int32)
+        bias = np.zeros(layer.channels, kind) if layer.bias is None else layer.bias.astype(kind)
+        integers = self._editor.add_integers(f"{layer.name}/{kind.name}_bias", bias, scale, 0)
         operator.inputs = [*operator.inputs[: form.bias], integers]
-        self._editor.set_version(operator, form.version)
+        self._editor.set_version(operator, form.wide_version if is_wide else form.version)
 
     def _compute_in_float(self, layer: QuantizedLayer, operator: Any) -> None:
         form = FORMS.get(layer.op_type.name)
@@ -341,12 +372,12 @@ class _Writer:
         """Returns the integers of a float tensor on a grid; those who ask for the same get the same."""
         key = (tensor, grid)
         if key not in self._quantized:
-            name = f"{self._editor.name(tensor)}/int8_{len(self._quantized)}"
+            name = f"{self._editor.name(tensor)}/int{grid.num_bits}_{len(self._quantized)}"
             self._quantized[key] = self._editor.add_tensor_like(tensor, name, grid)
             if tensor in self._handed_on:  # straight from the integers, without floats in between
                 self._editor.add_operator("QUANTIZE", _REQUANTIZE, [self._handed_on[tensor]], self._quantized[key])
             else:
-                self._editor.add_operator("QUANTIZE", _QUANTIZE, [tensor], self._quantized[key])
+                self._editor.add_operator("QUANTIZE", _quantize(grid), [tensor], self._quantized[key])
         return self._quantized[key]
 
     def _float_on_grid(self, tensor: int, grid: ActivationFactors) -> int:
@@ -355,7 +386,7 @@ class _Writer:
         if key not in self._floats:
             integers = self._on_grid(tensor, grid)
             self._floats[key] = self._editor.add_float_like(tensor, f"{self._editor.name(integers)}/float")
-            self._editor.add_operator("DEQUANTIZE", _DEQUANTIZE, [integers], self._floats[key])
+            self._editor.add_operator("DEQUANTIZE", _dequantize(grid), [integers], self._floats[key])
         return self._floats[key]
 
     def _float_with_ends(self, tensor: int, grid: ActivationFactors) -> int:
@@ -369,3 +400,12 @@ class _Writer:
             self._editor.add_operator("DEQUANTIZE", _DEQUANTIZE, [integers], brought_back)
             self._with_ends[key] = brought_back
         return self._with_ends[key]
+
+def _quantize(grid: ActivationFactors) -> int:
+    """Returns the version of what brings floats to a grid."""
+    return _QUANTIZE if grid.num_bits == INT8_BITS else _WIDE_QUANTIZE
+
+
+def _dequantize(grid: ActivationFactors) -> int:
+    """Returns the version of what brings them back."""
+    return _DEQUANTIZE if grid.num_bits == INT8_BITS else _WIDE_DEQUANTIZE

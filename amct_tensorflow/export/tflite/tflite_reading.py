@@ -8,6 +8,7 @@ import numpy as np
 from amct_tensorflow.export.tflite.tflite_editor import TfliteEditor
 from amct_tensorflow.export.tflite.tflite_forms import DENSE, FORMS, INT8_WEIGHTS
 from amct_tensorflow.export.written import WrittenLayer, in_original_layout
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, INT16_BITS, ActivationFactors
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 
 
@@ -19,28 +20,41 @@ def read_tflite_layers(content: bytes, layers: Mapping[str, QuantizedLayer]) -> 
         layers: the layers by name, for the shapes of their weights.
     """
     editor = TfliteEditor(content)
-    brought_back = {
-        int(operator.outputs[0]): int(operator.inputs[0])
-        for operator in editor.operators
-        if editor.op_type(operator) == "DEQUANTIZE"
+    sources = {
+        op_type: {
+            int(operator.outputs[0]): int(operator.inputs[0])
+            for operator in editor.operators
+            if editor.op_type(operator) == op_type
+        }
+        for op_type in ("DEQUANTIZE", "QUANTIZE")
     }
+    brought_back = sources["DEQUANTIZE"]
     by_weights = {}
     for operator in editor.operators:
         if len(operator.inputs) > 1:
             index = int(operator.inputs[1])
             by_weights[editor.name(brought_back.get(index, index))] = operator
     return {
-        name: _read(editor, by_weights[INT8_WEIGHTS.format(name)], layer, brought_back)
+        name: _read(editor, by_weights[INT8_WEIGHTS.format(name)], layer, brought_back, sources["QUANTIZE"])
         for name, layer in layers.items()
         if INT8_WEIGHTS.format(name) in by_weights
     }
 
 
-def _read(editor: TfliteEditor, operator: Any, layer: QuantizedLayer, brought_back: Mapping[int, int]) -> WrittenLayer:
+def _read(
+    editor: TfliteEditor,
+    operator: Any,
+    layer: QuantizedLayer,
+    brought_back: Mapping[int, int],
+    quantized: Mapping[int, int],
+) -> WrittenLayer:
     assert layer.weights is not None
     form = FORMS[layer.op_type.name]
     data, weights = (int(operator.inputs[index]) for index in (form.data, 1))
     data, weights = brought_back.get(data, data), brought_back.get(weights, weights)
+    narrow = brought_back.get(quantized.get(data, -1), data)
+    if _takes_all(editor.grid(data), editor.grid(narrow)):
+        data = narrow
     bias = int(operator.inputs[form.bias]) if len(operator.inputs) > form.bias else -1
     values = editor.values(weights)
     if values is not None and form is DENSE:
@@ -56,6 +70,11 @@ def _read(editor: TfliteEditor, operator: Any, layer: QuantizedLayer, brought_ba
 def _of_inputs(rows: np.ndarray, inputs: int) -> np.ndarray:
     """Returns the weights of so many inputs; what follows multiplies the ends of the grid, and has to be zero."""
     return rows if rows[:, inputs:].any() else rows[:, :inputs]
+
+
+def _takes_all(grid: ActivationFactors, narrow: ActivationFactors) -> bool:
+    """Tells whether a grid of 16 bits has every value of one of 8 bits, in the same steps."""
+    return (grid.num_bits, narrow.num_bits, grid.scale) == (INT16_BITS, INT8_BITS, narrow.scale)
 
 
 def _in_float(editor: TfliteEditor, index: int) -> np.ndarray | None:

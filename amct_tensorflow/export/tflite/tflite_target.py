@@ -15,12 +15,8 @@ from amct_tensorflow.export.tflite.tflite_reading import read_tflite_layers
 from amct_tensorflow.export.written import check_written
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
-_WIDE = "its input has 16 bits, which this export keeps in float"
-
 
 def _export(plan: ExportPlan, evaluator: CheckedEvaluator) -> Exported:
-    wide = dict.fromkeys(plan.wide_layers, _WIDE)
-    plan = plan.without(wide)
     narrow = with_narrow_weights(plan, evaluator, SYMMETRIC)
     model = make_tflite_model(narrow)
     check_written(narrow.layers, read_tflite_layers(model.content, narrow.layers), "TensorFlow Lite")
@@ -30,7 +26,7 @@ def _export(plan: ExportPlan, evaluator: CheckedEvaluator) -> Exported:
         notes.append(
             f"{len(changed)} layers had weights of -128, which the format forbids; their weights were rounded again."
         )
-    return Exported({".tflite": model.content}, {**model.in_float, **wide}, notes, _Runtime(plan, model))
+    return Exported({".tflite": model.content}, model.in_float, notes, _Runtime(plan, model), wide=model.wide)
 
 
 class _Runtime:
@@ -104,7 +100,7 @@ def _interpreter(content: bytes, **options: Any) -> Any:
 
 def _values(interpreter: Any, detail: dict[str, Any]) -> np.ndarray:
     values = interpreter.get_tensor(detail["index"])
-    if values.dtype != np.int8:
+    if not np.issubdtype(values.dtype, np.integer):
         return np.asarray(values).copy()
     scale, zero_point = detail["quantization"]
     return np.asarray((values.astype(np.float32) - zero_point) * np.float32(scale))
