@@ -53,7 +53,7 @@ def make_document(
         "notes": [*exported.notes, *([] if target.never_saturates else [_on_weights(plan, weight_bits)])],
         "layers": [
             *(_layer(name, plan, exported, check) for name in plan.layers),
-            *({**_part(name, _ROLLED_BACK), "snr_db": None} for name in plan.float_layers),
+            *({**_part(name, _ROLLED_BACK), "kernel_bits": None, "snr_db": None} for name in plan.float_layers),
         ],
         "outputs": [_output(name, errors) for name, errors in check.outputs.items()],
         "sums": [_part(name, exported.in_float.get(name)) for name in plan.sums],
@@ -80,8 +80,10 @@ def _metrics(evaluation: Evaluation) -> dict[str, Any]:
 
 def _layer(name: str, plan: ExportPlan, exported: Exported, check: Check) -> dict[str, Any]:
     layer, error = plan.layers[name], check.layers.get(name)
-    part = _part(layer.key, exported.in_float.get(name), exported.wide.get(name))
-    return {**part, "snr_db": None if error is None else finite_or_none(error.sqnr)}
+    in_float, wide = exported.in_float.get(name), exported.wide.get(name)
+    bits = None if in_float is not None else INT8_BITS if wide is None else INT16_BITS
+    snr_db = None if error is None else finite_or_none(error.sqnr)
+    return {**_part(layer.key, in_float or wide), "kernel_bits": bits, "snr_db": snr_db}
 
 
 def _output(name: str, errors: OutputErrors) -> dict[str, Any]:
@@ -93,11 +95,8 @@ def _rounded(decibels: float) -> float | None:
     return round(decibels, 1) if math.isfinite(decibels) else None
 
 
-def _part(name: str, in_float: str | None, wide: str | None = None) -> dict[str, Any]:
-    """Returns the entry of a layer or a sum that is in float for a reason, in 16 bits for another, or else in 8."""
-    reason = in_float or wide
-    bits = None if in_float is not None else INT16_BITS if wide is not None else INT8_BITS
-    return {"name": name, "int8": reason is None, "kernel_bits": bits, "reason": reason}
+def _part(name: str, reason: str | None) -> dict[str, Any]:
+    return {"name": name, "int8": reason is None, "reason": reason}
 
 
 def dump_document(document: dict[str, Any]) -> str:
@@ -116,7 +115,7 @@ def format_document(document: dict[str, Any], width: int | None = None) -> str:
     rows = [
         (_decibels(each.get("snr_db")), _named(each), each["reason"]) for each in (*layers, *sums) if not each["int8"]
     ]
-    wide = sum(each["kernel_bits"] == INT16_BITS for each in layers)
+    wide = sum(each.get("kernel_bits") == INT16_BITS for each in layers)
     counts = f"{_count(layers)} layers in int8" + (f", {wide} in 16 bits" if wide else "")
     counts += f", {_count(sums)} sums between them" if sums else ""
     lines = [
@@ -130,7 +129,7 @@ def format_document(document: dict[str, Any], width: int | None = None) -> str:
 
 
 def _named(part: dict[str, Any]) -> str:
-    return printable(part["name"]) + (" (16 bits)" if part["kernel_bits"] == INT16_BITS else "")
+    return printable(part["name"]) + (" (16 bits)" if part.get("kernel_bits") == INT16_BITS else "")
 
 
 def _count(parts: list[dict[str, Any]]) -> str:

@@ -116,6 +116,9 @@ _ENDS = (-128, 127)
 _MOST_STEPS = 256
 # Kernels for int16 multiply a sum by less than this.
 _MOST_STEPS_OF_WIDE = 1 << 7
+# Before 2.19, the kernel for int16 took one scale for all channels where its data has more than two axes.
+_PRODUCT = "FULLY_CONNECTED"
+_PRODUCTS_ARE_RIGHT = tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 19)
 _CHANGED = "the converter has changed it"
 _SAME_WEIGHTS = "another layer has the same weights"
 
@@ -176,7 +179,12 @@ class _Writer:
             missing: what is known of other layers.
         """
         yielding_float = {name for name in operators if self._yields_float(name)}
-        in_float = {name: reason for name in operators if name not in yielding_float and (reason := self._reason(name))}
+        in_float = {
+            name: reason
+            for name, operator in operators.items()
+            if name not in yielding_float
+            if (reason := self._reason(name) or self._why_no_wide_kernel(name, operator))
+        }
         integer = operators.keys() - yielding_float - in_float.keys()
         wide = {name: reason for name in operators if name in integer and (reason := self._why_wide(name))}
         for name, operator in operators.items():
@@ -269,6 +277,15 @@ class _Writer:
         if self._plan.layers[name].input_grid.num_bits == INT16_BITS:
             return "it reads 16 bits"
         return "16 bits of its output are read" if self._plan.layer_outputs[name].is_wide else None
+
+    def _why_no_wide_kernel(self, name: str, operator: Any) -> str | None:
+        """Returns why the kernel of 16 bits that a layer needs is wrong here; None if it is right, or not needed."""
+        form = FORMS.get(self._plan.layers[name].op_type.name)
+        if _PRODUCTS_ARE_RIGHT or form is None or self._why_wide(name) is None or form.op != _PRODUCT:
+            return None
+        axes = len(self._editor.tensor(int(operator.inputs[form.data])).shape)
+        is_right = axes <= 2 or self._plan.layers[name].weight_scale.size == 1
+        return None if is_right else "its data has more than two axes, of which this version multiplies 16 bits wrongly"
 
     def _add_in_int8(self) -> dict[str, str]:
         """Lets the sums of the plan add integers; returns why those do not that cannot."""
@@ -400,6 +417,7 @@ class _Writer:
             self._editor.add_operator("DEQUANTIZE", _DEQUANTIZE, [integers], brought_back)
             self._with_ends[key] = brought_back
         return self._with_ends[key]
+
 
 def _quantize(grid: ActivationFactors) -> int:
     """Returns the version of what brings floats to a grid."""
