@@ -140,6 +140,10 @@ class NamedGraph(Generic[_Name_co]):
         new = {f"{name}:0": self.shape(other) for name, other in (alike or {}).items()}
         return NamedGraph(graph_def, self._shapes | {name: shape for name, shape in new.items() if shape is not None})
 
+    def with_more_shapes(self, shapes: Mapping[str, Shape]) -> "NamedGraph[_Name_co]":
+        """Returns an index of the same graph that knows some shapes better."""
+        return self.with_shapes({**self._shapes, **shapes})
+
     def with_shapes(self, shapes: Mapping[str, Shape]) -> "NamedGraph[_Name_co]":
         """Returns an index of the same graph that knows other shapes."""
         other = copy(self)

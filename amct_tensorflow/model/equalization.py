@@ -28,7 +28,7 @@ from amct_tensorflow.model.equalization_groups import (
     find_equalization_groups,
 )
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
-from amct_tensorflow.ops.channel_factors import Layout
+from amct_tensorflow.ops.channel_factors import Layout, divide
 
 _REMEDY = "Use the record that quantize_preprocess and quantize_model wrote for this model, with the same outputs."
 
@@ -80,18 +80,18 @@ class _Editing:
         """Divides the channels of a group."""
         factors = np.asarray(values, np.float64)
         self._inputs.update(dict.fromkeys(group.readers, factors))
-        self._outputs.update({name: factors[channels] for name, channels in group.producers.items()})
+        self._outputs.update({name: divide(1, factors, layout, 1) for name, layout in group.producers.items()})
         self._balance.update(dict.fromkeys(group.readers, values))
         self._scaled.update(group.nodes)
         for place, divided in group.constants.items():
             for layout, exponent in _without_opposites(divided):
-                self._constants[place] = self._constants.get(place, 1.0) * factors[layout] ** exponent
+                self._constants[place] = divide(self._constants.get(place, 1.0), factors, layout, exponent)
         if group.product is not None:
             self._multiply(group.product, group.readers, factors)
 
     def _multiply(self, product: Product, readers: tuple[LayerName, ...], factors: np.ndarray) -> None:
         """Puts a product in front of the readers of a group."""
-        divisor = _with_fewest_axes((1 / factors[product.layout]).astype(np.float32), 1)
+        divisor = _with_fewest_axes(divide(1, factors, product.layout).astype(np.float32), 1)
         scope = f"{readers[0]}/balanced_input"
         const = self._add(make_const(self._editor.unique_name(f"{scope}/factors"), divisor), readers[0])
         name = self._editor.unique_name(scope)

@@ -21,15 +21,23 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from amct_tensorflow.graph.names import FusedName, LayerName
-from amct_tensorflow.graph.view import Consumer, NamedGraph, full_tensor_name, parse_tensor_name, upstream
+from amct_tensorflow.graph.view import (
+    Consumer,
+    NamedGraph,
+    Shape,
+    TensorName,
+    full_tensor_name,
+    parse_tensor_name,
+    upstream,
+)
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.ops import has
-from amct_tensorflow.ops.channel_factors import OUTPUT, AsksForShape, Layout, Way, along_axis
+from amct_tensorflow.ops.channel_factors import OUTPUT, UNDIVIDED, AsksForShape, Layout, Way, along_axis
 from amct_tensorflow.ops.channels import ChannelMove
 from amct_tensorflow.ops.effects import ways_with_factors
 from amct_tensorflow.ops.traits import Identity
 
-# A node, and one of its inputs or its ``OUTPUT``.
+# A node, and one of its inputs; or ``OUTPUT``, or a place below it.
 Place = tuple[FusedName, int]
 
 
@@ -57,7 +65,8 @@ class EqualizationGroup:
     Attributes:
         readers: names of the layers that read them, in topological order; each reads all channels, in their order.
         channels: how many channels they have.
-        producers: per layer whose output is one of them, which channel each of its output channels is, [Cout].
+        producers: per layer whose output is one of them, which channel each of its output channels is, [Cout];
+            ``UNDIVIDED`` for none.
         nodes: names of the nodes that yield these tensors.
         constants: per input of a node that holds a constant which takes factors in, their layout and exponent.
         product: the product in front of the readers; None if the group is free, as its factors go into what is there.
@@ -106,14 +115,14 @@ def _with_lengths(fused: FusedGraph) -> NamedGraph[FusedName]:
     weights tell.
     """
     view = fused.view
-    shapes = {full_tensor_name(name): shape for name in view.nodes if (shape := view.shape(name)) is not None}
+    shapes: dict[str, Shape] = {}
     for name, layer in fused.layers.items():
         channels, tensor = layer.input_channels, full_tensor_name(fused.input_of(name))
         if channels is not None and layer.op.is_dense:
-            known = shapes.get(tensor) or (None,) * (layer.op.output_rank or 0)
+            known = view.shape(tensor) or (None,) * (layer.op.output_rank or 0)
             if known:
                 shapes[tensor] = (*known[:-1], channels.number)
-    return view.with_shapes(shapes)
+    return view.with_more_shapes(shapes)
 
 
 class _Stuck(Exception):  # noqa: N818 # no error, but the end of a growth
@@ -125,14 +134,16 @@ class _Growth:
     """A group that is growing.
 
     Attributes:
-        tensors: per node whose output belongs to it, its layout.
-        settled: the places of nodes that compute the same.
+        channels: how many factors there are.
+        tensors: per tensor that belongs to it, its layout.
+        settled: the places of nodes that compute the same, with the layout of their tensor.
         forced: places at which a node has one way at most; they are looked at first.
         open: outputs of nodes that have several ways.
     """
 
-    tensors: dict[FusedName, Layout] = field(default_factory=dict)
-    settled: set[Place] = field(default_factory=set)
+    channels: int
+    tensors: dict[TensorName, Layout] = field(default_factory=dict)
+    settled: dict[Place, Layout] = field(default_factory=dict)
     forced: deque[Place] = field(default_factory=deque)
     open: deque[Place] = field(default_factory=deque)
     readers: dict[LayerName, None] = field(default_factory=dict)
@@ -141,8 +152,8 @@ class _Growth:
 
     def copy(self) -> "_Growth":
         return _Growth(
-            dict(self.tensors), set(self.settled), deque(self.forced), deque(self.open), dict(self.readers),
-            dict(self.producers), dict(self.constants),
+            self.channels, dict(self.tensors), dict(self.settled), deque(self.forced), deque(self.open),
+            dict(self.readers), dict(self.producers), dict(self.constants),
         )  # fmt: skip
 
 
@@ -157,7 +168,7 @@ class _Finder:
         self._layers = {name: layer for name, layer in fused.layers.items() if layer.weights is not None}
         self._tails = {fused.tail_of(name): layer for name, layer in self._layers.items()}
         self._taken: set[Place] = set()
-        self._stuck: dict[tuple[FusedName, bytes], str] = {}
+        self._stuck: dict[tuple[TensorName, bytes], str] = {}
 
     def find(self) -> EqualizationGroups:
         """Returns the groups, and why the inputs of other layers are in none that is free."""
@@ -172,12 +183,16 @@ class _Finder:
             except _Stuck as reason:
                 stuck[name] = str(reason)
                 continue
-            self._taken |= growth.settled
+            self._taken |= growth.settled.keys()
             found |= growth.readers.keys()
             readers = tuple(name for name in self._layers if name in growth.readers)
             groups.append(
                 EqualizationGroup(
-                    readers, self._channels_of(layer), growth.producers, frozenset(growth.tensors), growth.constants
+                    readers,
+                    growth.channels,
+                    growth.producers,
+                    frozenset(FusedName(tensor.node) for tensor in growth.tensors),
+                    growth.constants,
                 )
             )
         products = tuple(self._products([name for name in stuck if name not in found]))
@@ -196,7 +211,7 @@ class _Finder:
             _Stuck: there is none.
         """
         source, layout = self._input_of(layer)
-        growth = _Growth()
+        growth = _Growth(self._channels_of(layer))
         self._add(growth, source, layout)
         try:
             return self._settle(growth)
@@ -204,47 +219,48 @@ class _Finder:
             self._stuck[source, layout.tobytes()] = str(reason)
             raise
 
-    def _input_of(self, layer: FusedLayer) -> tuple[FusedName, Layout]:
-        """Returns the node whose output a layer reads, and the layout with the factors in the order of its channels.
+    def _input_of(self, layer: FusedLayer) -> tuple[TensorName, Layout]:
+        """Returns the tensor that a layer reads, and the layout with the factors in the order of its channels.
 
         Raises:
-            _Stuck: the layer does not read all channels, or another output than the first.
+            _Stuck: the layer does not read all channels.
         """
         tensor, channels = self._fused.input_of(layer.name), layer.input_channels
-        shape, name = self._view.shape(tensor), parse_tensor_name(tensor)
+        shape = self._view.shape(tensor)
         assert channels is not None
-        if shape is None or len(shape) < -channels.axis or name.port != 0:
-            raise _Stuck(f"how many axes {tensor!r} has is not known, or it is no first output")
+        if shape is None or len(shape) < -channels.axis:
+            raise _Stuck(f"how many axes {tensor!r} has is not known")
         if shape[channels.axis] != channels.number:
             node = self._fused.node_of(layer.name)
             raise _Stuck(f"{node.name!r} ({node.op}) reads {tensor!r} in groups of channels, and takes no factors")
         lengths = [1] * len(shape)
         lengths[channels.axis] = channels.number
-        return FusedName(name.node), np.arange(channels.number).reshape(lengths)
+        return parse_tensor_name(tensor), np.arange(channels.number).reshape(lengths)
 
-    def _add(self, growth: _Growth, name: FusedName, layout: Layout) -> None:
-        """Adds the output of a node to a group, with all that has to compute the same then.
+    def _add(self, growth: _Growth, tensor: TensorName, layout: Layout) -> None:
+        """Adds a tensor to a group, with all that has to compute the same then.
 
         Raises:
             _Stuck: it cannot belong to the group.
         """
-        if name in growth.tensors:
-            if not (growth.tensors[name].shape == layout.shape and np.array_equal(growth.tensors[name], layout)):
-                raise _Stuck(f"{name!r} would have to be divided by the factors of different channels")
+        if tensor in growth.tensors:
+            if not _are_alike(growth.tensors[tensor], layout):
+                raise _Stuck(f"{tensor.node!r} would have to be divided by the factors of different channels")
             return
-        if (reason := self._stuck.get((name, layout.tobytes()))) is not None:
+        if (reason := self._stuck.get((tensor, layout.tobytes()))) is not None:
             raise _Stuck(reason)
+        name = FusedName(tensor.node)
         if name in self._outputs or not any(node.name in self._needed for node in self._view.readers(name)):
             raise _Stuck(f"{name!r} is an output of the model")
-        growth.tensors[name] = layout
-        growth.forced.extend((FusedName(edge.node.name), edge.input_index) for edge in self._edges(name))
-        growth.forced.append((name, OUTPUT))
+        growth.tensors[tensor] = layout
+        growth.forced.extend((FusedName(edge.node.name), edge.input_index) for edge in self._edges(tensor))
+        growth.forced.append((name, OUTPUT - tensor.port))
 
-    def _edges(self, name: FusedName) -> Iterator[Consumer]:
-        """Yields what reads the values of a node."""
-        for edge in self._view.consumers(name):
-            reads_values = not (self._view.is_control(edge) or has(edge.node.op, AsksForShape))
-            if edge.node.name in self._needed and reads_values:
+    def _edges(self, tensor: TensorName) -> Iterator[Consumer]:
+        """Yields what reads the values of a tensor."""
+        for edge in self._view.consumers(FusedName(tensor.node)):
+            reads = parse_tensor_name(edge.node.input[edge.input_index]) == tensor
+            if reads and edge.node.name in self._needed and not has(edge.node.op, AsksForShape):
                 yield edge
 
     def _settle(self, growth: _Growth) -> _Growth:
@@ -256,7 +272,9 @@ class _Finder:
         while growth.forced or growth.open:
             is_open = not growth.forced
             place = (growth.open if is_open else growth.forced).popleft()
-            if place in growth.settled:
+            if (known := growth.settled.get(place)) is not None:
+                if not _are_alike(known, growth.tensors[self._tensor(place)]):
+                    raise _Stuck(f"{place[0]!r} would have to take the factors of different channels")
                 continue
             ways = self._ways(growth, place)
             if len(ways) == 1:
@@ -278,16 +296,15 @@ class _Finder:
             except _Stuck as reason:
                 last = reason
                 for index, layout in way.divided.items():
-                    if index != OUTPUT:
-                        source = self._source(name, index)
-                        self._stuck.setdefault((source, layout.tobytes()), str(reason))
+                    if index > OUTPUT:
+                        self._stuck.setdefault((self._tensor((name, index)), layout.tobytes()), str(reason))
         raise last
 
     def _is_yielded_by_a_layer(self, name: FusedName, way: Way) -> bool:
         """Tells whether a layer yields what a node divides in one of its ways, perhaps with its channels moved."""
-        sources = [self._source(name, index) for index in way.divided if index != OUTPUT]
+        sources = [FusedName(self._tensor((name, index)).node) for index in way.divided if index > OUTPUT]
         while sources and sources[0] not in self._tails and has(self._view.nodes[sources[0]].op, ChannelMove):
-            sources = [self._source(sources[0], 0)]
+            sources = [FusedName(self._tensor((sources[0], 0)).node)]
         return bool(sources) and sources[0] in self._tails
 
     def _ways(self, growth: _Growth, place: Place) -> list[Way]:
@@ -297,14 +314,14 @@ class _Finder:
             _Stuck: there is none.
         """
         name, index = place
-        node = self._view.nodes[name]
-        layout = growth.tensors[name if index == OUTPUT else self._source(name, index)]
+        node, tensor = self._view.nodes[name], self._tensor(place)
+        layout = growth.tensors[tensor]
         if index == OUTPUT and name in self._tails:
             ways = self._of_producer(growth, self._tails[name], layout)
         elif (layer := self._layers.get(LayerName(name))) is not None:
             ways = self._of_reader(growth, layer, index, layout)
         else:
-            settled = growth.settled | self._taken
+            settled = growth.settled.keys() | self._taken
             ways = [
                 way
                 for way in ways_with_factors(self._view, node, index, layout)
@@ -312,10 +329,9 @@ class _Finder:
             ]
         if ways:
             return ways
-        if index == OUTPUT:
+        if index <= OUTPUT:
             raise _Stuck(f"{name!r} ({node.op}) stands before it, and passes no factors per channel on")
-        source = self._source(name, index)
-        raise _Stuck(f"{name!r} ({node.op}) reads {source!r}, and takes no factors per channel")
+        raise _Stuck(f"{name!r} ({node.op}) reads {tensor.node!r}, and takes no factors per channel")
 
     def _of_producer(self, growth: _Growth, layer: FusedLayer, layout: Layout) -> list[Way]:
         """A layer takes the factors of its output into weights and bias, if they are those of its channels."""
@@ -330,7 +346,7 @@ class _Finder:
         channels = layer.input_channels
         assert channels is not None
         along = along_axis(layout, channels.axis) if index == layer.op.data_input else None
-        if along is None or not np.array_equal(along, np.arange(channels.number)):
+        if along is None or channels.number != growth.channels or not np.array_equal(along, np.arange(along.size)):
             return []
         growth.readers[layer.name] = None
         return [Way({index: layout})]
@@ -341,22 +357,19 @@ class _Finder:
         Raises:
             _Stuck: a tensor that is divided then cannot belong to the group.
         """
-        growth.settled.update((name, index) for index in way.divided)
+        growth.settled.update({(name, index): layout for index, layout in way.divided.items()})
         for index, divided in way.constants.items():
             growth.constants[name, index] = (*growth.constants.get((name, index), ()), divided)
         for index, layout in way.divided.items():
-            self._add(growth, name if index == OUTPUT else self._source(name, index), layout)
+            if np.any(layout != UNDIVIDED):
+                self._add(growth, self._tensor((name, index)), layout)
 
-    def _source(self, name: FusedName, index: int) -> FusedName:
-        """Returns the node whose first output a node reads.
-
-        Raises:
-            _Stuck: it reads another output.
-        """
-        source = parse_tensor_name(self._view.nodes[name].input[index])
-        if source.port != 0:
-            raise _Stuck(f"{name!r} reads output {source.port} of {source.node!r}, which passes no factors on")
-        return FusedName(source.node)
+    def _tensor(self, place: Place) -> TensorName:
+        """Returns the tensor at a place of a node."""
+        name, index = place
+        if index <= OUTPUT:
+            return TensorName(name, OUTPUT - index)
+        return parse_tensor_name(self._view.nodes[name].input[index])
 
     def _products(self, names: Iterable[LayerName]) -> Iterator[EqualizationGroup]:
         """Yields the groups with a product: the layers that read one tensor, perhaps with its channels moved."""
@@ -397,11 +410,15 @@ class _Finder:
         source = FusedName(tensor.node)
         node = self._view.nodes[source]
         moves = has(node.op, ChannelMove) or has(node.op, Identity)
-        readers = {(FusedName(edge.node.name), edge.input_index) for edge in self._edges(source)}
+        readers = {(FusedName(edge.node.name), edge.input_index) for edge in self._edges(tensor)}
         if tensor.port != 0 or not moves or source in self._outputs or readers != set(front.places):
             return None
         ways = ways_with_factors(self._view, node, OUTPUT, front.layout)
         return (str(node.input[0]), _Front(ways[0].divided[0], [(source, 0)], front.layers)) if ways else None
+
+
+def _are_alike(one: Layout, other: Layout) -> bool:
+    return one.shape == other.shape and np.array_equal(one, other)
 
 
 # The full name of a tensor, and a layout as shape and bytes.

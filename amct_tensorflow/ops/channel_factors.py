@@ -27,7 +27,10 @@ from amct_tensorflow.ops.einsum import Equation, parse_equation
 # which it does not depend. Channels may be spread over several axes, as those of attention are over heads.
 Layout: TypeAlias = np.ndarray
 
-# The place of a node's first output among its inputs.
+# Stands in a layout for values that are not divided, as queries are beside the values of attention in one tensor.
+UNDIVIDED = -1
+
+# The place of a node's first output among its inputs; further ones follow downwards.
 OUTPUT = -1
 
 
@@ -36,7 +39,7 @@ class Way:
     """A way for a node to compute the same.
 
     Attributes:
-        divided: per input, or ``OUTPUT``, which is divided by factors, by which.
+        divided: per input, or ``OUTPUT`` and below it, which is divided by factors, by which.
         constants: per input that is a constant and changes, the layout of the factors, and their exponent: 1 if it is
             multiplied by them, -1 if it is divided.
     """
@@ -63,6 +66,11 @@ class Factors:
     """
 
     ways: Ways
+
+
+def divide(values: np.ndarray | float, factors: np.ndarray, layout: Layout, exponent: int = -1) -> np.ndarray:
+    """Returns values that are divided by factors, or multiplied with an exponent of 1, as a layout says; float64."""
+    return np.asarray(values * np.append(factors, 1.0)[layout] ** exponent)
 
 
 class AsksForShape:
@@ -180,25 +188,111 @@ def _dealt(view: GraphView, node: NodeDef, layout: Layout, _backwards: bool) -> 
     return None if block is None or any(length > 1 for length in layout.shape[: 1 + block.size]) else layout
 
 
-def _sliced(view: GraphView, node: NodeDef, layout: Layout, backwards: bool) -> Layout | None:
-    """All channels must be taken; other axes may vanish."""
+def _of_slice(
+    view: GraphView, node: NodeDef, place: int, layout: Layout, cuts: Sequence[slice], gone: tuple[int, ...]
+) -> list[Way]:
+    """What is cut out of a tensor, with the axes ``gone`` that vanish.
+
+    Backwards there are two ways if the other values along an axis may be divided, too, or may not.
+    """
+    shape = view.shape(node.input[0])
+    if shape is None:
+        return []
+    if place != OUTPUT:
+        parts = tuple(cut if length > 1 else slice(None) for cut, length in zip(cuts, layout.shape, strict=True))
+        return [Way({place: layout, OUTPUT: layout[parts].squeeze(gone)})]
+    own = np.expand_dims(layout, gone)
+    whole = all(own.shape[axis] in (1, shape[axis]) for axis in range(own.ndim))
+    ways = [Way({0: own, OUTPUT: layout})] if whole else []
+    axes = [axis for axis, cut in enumerate(cuts) if cut != slice(None)]
+    if axes and None not in [shape[axis] for axis in axes]:
+        lengths = [length if axis in axes else own.shape[axis] for axis, length in enumerate(shape)]
+        embedded = np.full(_known(tuple(lengths)), UNDIVIDED)
+        embedded[tuple(cuts)] = own
+        ways.append(Way({0: embedded, OUTPUT: layout}))
+    return ways
+
+
+def _of_strided_slice(view: GraphView, node: NodeDef, place: int, layout: Layout) -> list[Way]:
     begin, end, strides = (view.constant(text) for text in node.input[1:4])
-    shape = _shape(view, node, 0)
-    if begin is None or end is None or strides is None or shape is None:
-        return None
+    shape = view.shape(node.input[0])
     masks = {
         name: attribute(node, f"{name}_mask").i for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
     }
-    if masks["ellipsis"] or masks["new_axis"]:
+    if begin is None or end is None or strides is None or shape is None or masks["new_axis"]:
+        return []
+    cuts, gone, axis = [slice(None)] * len(shape), [], 0
+    for index, (first, last, step) in enumerate(zip(begin.tolist(), end.tolist(), strides.tolist(), strict=True)):
+        if masks["ellipsis"] >> index & 1:
+            axis += len(shape) - begin.size + 1
+            continue
+        if masks["shrink_axis"] >> index & 1:
+            cuts[axis] = slice(first, first + 1 if first != -1 else None)
+            gone.append(axis)
+        else:
+            starts, ends = masks["begin"] >> index & 1, masks["end"] >> index & 1
+            cut = slice(None if starts else first, None if ends else last, step)
+            is_whole = step == 1 and cut.start in (None, 0) and (ends or last == shape[axis])
+            cuts[axis] = slice(None) if is_whole else cut
+        axis += 1
+    return _of_slice(view, node, place, layout, cuts, tuple(gone))
+
+
+def _of_plain_slice(view: GraphView, node: NodeDef, place: int, layout: Layout) -> list[Way]:
+    begin, size = (view.constant(text) for text in node.input[1:3])
+    if begin is None or size is None:
+        return []
+    pairs = zip(begin.tolist(), size.tolist(), strict=True)
+    ends = [(first, None if length == -1 else first + length) for first, length in pairs]
+    shape = view.shape(node.input[0]) or ()
+    cuts = [slice(None) if first == 0 and last in (None, length) else slice(first, last)
+            for (first, last), length in zip(ends, shape, strict=False)]  # fmt: skip
+    return _of_slice(view, node, place, layout, cuts, ())
+
+
+def _of_split(view: GraphView, node: NodeDef, place: int, layout: Layout) -> list[Way]:
+    """Split and SplitV cut a tensor into parts along an axis, Unpack into parts without it."""
+    data = 1 if node.op == "Split" else 0
+    shape = view.shape(node.input[data])
+    sizes = _sizes_of_parts(view, node, shape)
+    if shape is None or sizes is None or place not in (data, *(-1 - index for index in range(len(sizes[1])))):
+        return []
+    axis, lengths = sizes
+    gone = (axis,) if node.op == "Unpack" else ()
+    ends = np.cumsum(lengths)
+    whole = layout if place == data else np.expand_dims(layout, gone)
+    found = []
+    if whole.shape[axis] == 1:  # all parts alike
+        part = whole.squeeze(gone)
+        found.append(Way({data: whole, **{-1 - index: part for index in range(len(lengths))}}))
+    if place == data and whole.shape[axis] > 1:
+        parts = np.split(whole, ends[:-1], axis)
+        found.append(Way({data: whole, **{-1 - index: part.squeeze(gone) for index, part in enumerate(parts)}}))
+    if place != data and whole.shape[axis] in (1, lengths[-1 - place]):
+        rest = [_undivided(whole, axis, length) for length in lengths]
+        rest[-1 - place] = np.broadcast_to(whole, rest[-1 - place].shape)
+        places = {-1 - index: part.squeeze(gone) for index, part in enumerate(rest)}
+        found.append(Way({data: np.concatenate(rest, axis), **places, place: layout}))
+    return found
+
+
+def _sizes_of_parts(view: GraphView, node: NodeDef, shape: Shape | None) -> tuple[int, list[int]] | None:
+    """Returns along which axis a tensor is split, and how long the parts are; None if that is not known."""
+    if shape is None:
         return None
-    gone = tuple(axis for axis in range(begin.size) if masks["shrink_axis"] >> axis & 1)
-    own = np.expand_dims(layout, gone) if backwards else layout
-    for axis in range(min(begin.size, own.ndim)):
-        starts = masks["begin"] >> axis & 1 or begin[axis] == 0
-        ends = masks["end"] >> axis & 1 or (shape[axis] is not None and end[axis] >= shape[axis])
-        if own.shape[axis] > 1 and not (starts and ends and strides[axis] == 1 and axis not in gone):
-            return None
-    return own if backwards else own.squeeze(gone)
+    if node.op == "Unpack":
+        return attribute(node, "axis").i % len(shape), [1] * attribute(node, "num").i
+    axis = view.constant(node.input[0 if node.op == "Split" else 2])
+    if axis is None or (length := shape[int(axis)]) is None:
+        return None
+    if node.op == "Split":
+        count = attribute(node, "num_split").i
+        return int(axis) % len(shape), [length // count] * count
+    sizes = view.constant(node.input[1])
+    if sizes is None:
+        return None
+    known = sum(size for size in sizes.tolist() if size >= 0)
+    return int(axis) % len(shape), [size if size >= 0 else length - known for size in sizes.tolist()]
 
 
 def _of_rank(layout: Layout, rank: int) -> Layout | None:
@@ -244,11 +338,37 @@ def _of_terms(view: GraphView, node: NodeDef, _place: int, layout: Layout) -> li
     return _tied(view, node, layout, range(len(data_inputs(node.input))))
 
 
-def _of_concatenation(view: GraphView, node: NodeDef, _place: int, layout: Layout) -> list[Way]:
-    """What stands side by side must not be channels."""
+def _of_concatenation(view: GraphView, node: NodeDef, place: int, layout: Layout) -> list[Way]:
+    """What stands side by side may be channels; then each part has its own."""
     parts = range(len(data_inputs(node.input)) - 1)
     axis = view.constant(node.input[len(parts)])
-    return [] if axis is None or layout.shape[int(axis)] > 1 else _tied(view, node, layout, parts)
+    if axis is None:
+        return []
+    if layout.shape[int(axis)] == 1:
+        return _tied(view, node, layout, parts)
+    shapes = [view.shape(node.input[index]) for index in parts]
+    lengths = [None if shape is None else shape[int(axis)] for shape in shapes]
+    known = [length for length in lengths if length is not None]
+    if len(known) < len(lengths):
+        return []
+    if place != OUTPUT:
+        pieces = [layout if index == place else _undivided(layout, int(axis), known[index]) for index in parts]
+        return [Way({place: layout, OUTPUT: np.concatenate(pieces, int(axis))})]
+    found: dict[int, Layout] = {OUTPUT: layout}
+    constants: dict[int, tuple[Layout, int]] = {}
+    for index, part in enumerate(np.split(layout, np.cumsum(known)[:-1], int(axis))):
+        if view.constant(node.input[index]) is None:
+            found[index] = part
+        else:
+            constants[index] = (part, -1)
+    return [Way(found, constants)]
+
+
+def _undivided(layout: Layout, axis: int, length: int) -> Layout:
+    """Returns the layout of a part beside one with a layout, of which nothing is divided."""
+    lengths = list(layout.shape)
+    lengths[axis] = length
+    return np.full(lengths, UNDIVIDED)
 
 
 def _of_bias(view: GraphView, node: NodeDef, place: int, layout: Layout) -> list[Way]:
@@ -370,7 +490,9 @@ RESHAPE = through(_reshaped)
 PADDING = through(_padded)
 RESIZING = through(_resized)
 DEALING = through(_dealt)
-STRIDED_SLICE = through(_sliced)
+STRIDED_SLICE = Factors(_of_strided_slice)
+SLICE = Factors(_of_plain_slice)
+SPLIT = Factors(_of_split)
 TERMS = Factors(_of_terms)
 CONCATENATION = Factors(_of_concatenation)
 BIAS = Factors(_of_bias)

@@ -8,6 +8,7 @@ from graphs import build_graph, normal, rng, run, tf1, unoptimized
 from amct_tensorflow.model.equalization import equalize
 from amct_tensorflow.model.equalization_groups import find_equalization_groups
 from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.ops.channel_factors import UNDIVIDED
 
 WIDTH, HEADS, LENGTH = 12, 3, 5
 ROWS = normal((2, LENGTH, WIDTH), 1)
@@ -157,6 +158,54 @@ def test_values_of_attention_take_the_factors_of_what_they_become(attend):
     assert producer == "v"
     np.testing.assert_array_equal(found["after"].producers[producer], np.arange(WIDTH))
     assert found["q"] is found["k"] is found["v"] and not found["q"].is_free
+
+
+def split(x):
+    return tf.split(dense_of_rows(x, 3 * WIDTH, "qkv", 2), 3, -1)
+
+
+def sliced(x):
+    y = dense_of_rows(x, 3 * WIDTH, "qkv", 2)
+    return y[..., :WIDTH], y[..., WIDTH : 2 * WIDTH], y[..., 2 * WIDTH :]
+
+
+def unstacked(x):
+    y = tf.reshape(dense(x, 3 * WIDTH, "qkv", 2), [-1, LENGTH, 3, WIDTH])
+    return tf.unstack(tf.transpose(y, [2, 0, 1, 3]))
+
+
+def picked(x):
+    y = tf.reshape(dense(x, 3 * WIDTH, "qkv", 2), [-1, LENGTH, 3, WIDTH])
+    return y[:, :, 0], y[:, :, 1], y[:, :, 2]
+
+
+@pytest.mark.parametrize("parts", [split, sliced, unstacked, picked])
+def test_values_of_a_layer_that_yields_queries_and_keys_too(parts):
+    def net(x):
+        return dense_of_rows(attention(*parts(x)), WIDTH, "after", 4)
+
+    group = groups_of(net)["after"]
+    assert group.is_free and group.product is None
+    np.testing.assert_array_equal(group.producers["qkv"], [*[UNDIVIDED] * 2 * WIDTH, *range(WIDTH)])
+
+
+def test_a_gate_and_an_up_projection_in_one_layer():
+    def net(x):
+        gate, up = tf.split(dense(x, 16, "both", 4), 2, -1)
+        return dense(tf.tanh(gate) * up, 6, "down", 5)
+
+    group = groups_of(net)["down"]
+    assert group.is_free and group.product is None
+    np.testing.assert_array_equal(group.producers["both"], [*[UNDIVIDED] * 8, *range(8)])
+
+
+def test_heads_of_layers_of_their_own_side_by_side():
+    def net(x):
+        heads = [tf.nn.relu(dense(x, 4, f"head{index}", index)) for index in range(3)]
+        return dense(tf.concat(heads, -1), 6, "after", 5)
+
+    group = groups_of(net)["after"]
+    assert group.is_free and list(group.producers["head1"]) == [4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("gate", [tf.nn.silu, tf.nn.gelu, tf.sigmoid])
