@@ -5,6 +5,7 @@ For inference they become what they are for shapes:
 
     AscendQuant, AscendDequant, AscendAntiQuant      Identity
     AscendWeightQuant                                Cast
+    an op type that TensorFlow does not know         Placeholder of any shape
 """
 
 from collections import Counter
@@ -17,7 +18,8 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.devices.chains import Chain, find_chains
-from amct_tensorflow.graph.nodes import make_node
+from amct_tensorflow.graph.nodes import Attr, make_node
+from amct_tensorflow.graph.op_definitions import op_definition
 from amct_tensorflow.graph.view import GraphView, Shape, attribute, upstream
 from amct_tensorflow.model.outline import one_image_shapes
 from amct_tensorflow.ops import has
@@ -137,4 +139,6 @@ def _for_shape(view: GraphView, node: NodeDef) -> NodeDef:
     if node.op == WEIGHT_QUANT:
         weights = attribute(view.producer(node.input[0]), "dtype").type or tf.int8.as_datatype_enum
         return make_node(name, "Cast", node.input[:1], SrcT=tf.as_dtype(weights), DstT=tf.as_dtype(dtype))
+    if op_definition(node.op, view.graph_def.library) is None:
+        return make_node(name, "Placeholder", (), dtype=tf.as_dtype(dtype), shape=Attr(shape={"unknown_rank": True}))
     return node

@@ -266,6 +266,14 @@ def test_shapes_that_contradict_are_a_remark():
     assert told.remarks and told.int8_share is None
 
 
+def test_an_op_type_that_tensorflow_does_not_know():
+    """The rest of the graph is examined all the same."""
+    graph_def = add(whole(channels=3), make_node("odd", "NeverHeardOf", ["out"], T=tf.float32))
+    told = check_graph(add(graph_def, make_node("behind", "Relu", ["odd"], T=tf.float32)))
+    assert [(each.rule, each.node) for each in told.findings] == [("op-type", "odd"), ("few-channels", "layer")]
+    assert told.remarks == () and told.findings[1].share == 1.0
+
+
 def test_a_float_model_tells_what_quantization_would_lead_to():
     with tf.Graph().as_default() as graph:
         x = tf.compat.v1.placeholder(tf.float32, [None, 8, 8, 3], name="x")
