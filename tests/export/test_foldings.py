@@ -183,6 +183,19 @@ def test_a_scale_behind_a_dense_layer_leaves_its_weights_alone(scale):
     assert check.exported.divergence < 1e-4  # with integers that were rounded again, without -128
 
 
+def test_data_of_six_axes_goes_through_the_int8_kernel():
+    """TensorFlow Lite pads no more than five, by which dense layers yield float."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 2, 3, 2, 3, 8], name="x")
+        y = tf.tanh(tf.matmul(x, normal((8, 6), 1)))
+        tf.tanh(tf.matmul(y, normal((6, 4), 2)), name="out")
+
+    _, found, check = exported(make, normal((4, 2, 3, 2, 3, 8), 9))
+    assert found.in_float.keys() == {"MatMul_1"}  # at the end of the network, where no grid is known
+    assert check.exported.divergence < 1e-3
+
+
 def test_a_gelu_behind_a_dense_layer_is_seen():
     """TensorFlow 2.21 writes it with Erfc, which TensorFlow Lite does not know, of a product with a constant."""
 

@@ -49,6 +49,10 @@ class TfliteEditor:
         """Returns the name of a tensor: those of the nodes that it stands for, with semicolons between them."""
         return str(self._graph.tensors[index].name.decode())
 
+    def rank(self, index: int) -> int:
+        """Returns how many axes a tensor has."""
+        return len(self._graph.tensors[index].shape)
+
     def constant(self, index: int) -> bytes | None:
         """Returns the content of a constant tensor; None if it is none."""
         data = self._model.buffers[self._graph.tensors[index].buffer].data
@@ -77,7 +81,7 @@ class TfliteEditor:
 
     def append_level(self, index: int, name: str, level: int) -> int:
         """Appends an integer to every row of an int8 tensor of activations; returns the longer tensor."""
-        grid, rank = self.grid(index), len(self._graph.tensors[index].shape)
+        grid, rank = self.grid(index), self.rank(index)
         longer = self.add_tensor_like(index, name, grid)
         tensor = self._graph.tensors[longer]
         tensor.shape = [*tensor.shape[:-1], tensor.shape[-1] + 1]

@@ -109,6 +109,7 @@ _MOVING = {"MAX_POOL_2D": 2, "PAD": 2, "RESHAPE": 1, "SQUEEZE": 1, "TRANSPOSE": 
 
 # The least version of FULLY_CONNECTED that takes a zero point of data that it quantizes itself.
 _DYNAMIC = 9
+_MOST_PADDED_AXES = 5
 # The ends of a grid of 8 bits.
 _ENDS = (-128, 127)
 
@@ -178,7 +179,7 @@ class _Writer:
             operators: per layer, its operator.
             missing: what is known of other layers.
         """
-        yielding_float = {name for name in operators if self._yields_float(name)}
+        yielding_float = {name for name, operator in operators.items() if self._yields_float(name, operator)}
         in_float = {
             name: reason
             for name, operator in operators.items()
@@ -245,12 +246,17 @@ class _Writer:
             return held is not None and np.array_equal(held, expected)
         return not expected.any() or self._editor.take_in_add(operator, form.bias, expected)
 
-    def _yields_float(self, name: str) -> bool:
-        """Tells whether a layer is a dense one whose output an int8 kernel would round once more, or has no grid."""
-        form = FORMS.get(self._plan.layers[name].op_type.name)
-        output = self._plan.layer_outputs[name]
-        is_narrow = self._plan.layers[name].input_grid.num_bits == INT8_BITS
-        return form is DENSE and is_narrow and output.grid is None and output.end not in self._summed_in_int8
+    def _yields_float(self, name: str, operator: Any) -> bool:
+        """Tells whether a layer is a dense one whose output an int8 kernel would round once more, or has no grid.
+
+        Data of more axes than PADV2 takes is left to the int8 kernel.
+        """
+        layer, output = self._plan.layers[name], self._plan.layer_outputs[name]
+        is_dense = layer.weights is not None and FORMS.get(layer.op_type.name) is DENSE
+        is_narrow = layer.input_grid.num_bits == INT8_BITS
+        is_read_in_float = output.grid is None and output.end not in self._summed_in_int8
+        can_be_padded = self._editor.rank(int(operator.inputs[0])) <= _MOST_PADDED_AXES
+        return is_dense and is_narrow and is_read_in_float and can_be_padded
 
     @cached_property
     def _summed_in_int8(self) -> set[str]:
