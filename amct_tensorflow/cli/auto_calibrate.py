@@ -13,17 +13,21 @@ from amct_tensorflow.cli.options import (
     add_model,
     add_tables,
     add_workers,
+    finite_float,
     non_negative_float,
+    percentage,
     positive_int,
 )
 from amct_tensorflow.io.run_as_command import show
 from amct_tensorflow.log import log_for
+from amct_tensorflow.search.agreement import AGREEMENTS
 from amct_tensorflow.search.choices import SENSITIVITIES, STRATEGIES
 
 if TYPE_CHECKING:
     from amct_tensorflow.accuracy_based_auto_calibration import AutoCalibrationResult
     from amct_tensorflow.devices.graph_check import DeviceCheck
     from amct_tensorflow.model.float_model import FloatModel
+    from amct_tensorflow.search.agreement_evaluator import DataFiles
     from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 
 TARGET_MISSED = 3
@@ -33,16 +37,35 @@ _EXAMPLES = """
   %(prog)s net.pb --evaluator my_evaluator.py
   %(prog)s net.pb --evaluator my_evaluator.py --target 0.5 --batch_num 4 --save_dir results/net
   %(prog)s net.pb --evaluator my_evaluator.py --target 0.5 --save_dir results/net --resume
+  %(prog)s net.pb --data batches/*.npy --agreement 99
+  %(prog)s net.pb --data batches/*.npy --labels labels.npy --target 0.5
 """
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
     add_model(parser)
-    parser.usage = "%(prog)s MODEL --evaluator FILE [options]"
+    parser.usage = "%(prog)s MODEL {--evaluator FILE | --data FILE... [--labels FILE]} [options]"
     add = parser.add_argument
-    add("--evaluator", metavar="FILE", required=True,
-        help="a Python file that makes an evaluator, an instance of a class derived from AutoCalibrationEvaluatorBase "
-        "(required)")  # fmt: skip
+    add(
+        "--evaluator",
+        metavar="FILE",
+        help="a Python file that makes an evaluator, an instance of a class derived from AutoCalibrationEvaluatorBase",
+    )
+    add("--data", metavar="FILE", nargs="+",
+        help="instead of an evaluator, batches to calibrate and to evaluate on: .npz with an array per input, or .npy "
+        "for the only input")  # fmt: skip
+    add(
+        "--agreement",
+        metavar="PERCENT",
+        type=percentage,
+        help="with --data: how far the model must agree with the float model, see --measure",
+    )
+    add("--measure", choices=list(AGREEMENTS), help="with --agreement: what is counted (default: what suits the first "
+        "output): the class with the highest score, the nearest neighbour of an embedding, or detections "
+        "(x0, y0, x1, y1, score, class) by their F1 score")  # fmt: skip
+    add("--snr", metavar="DB", type=finite_float, help="with --data: the least ratio of an output to its error, in dB")
+    add("--labels", metavar="FILE", help="with --data and --target: an .npy file with the class of each image, as the "
+        "model counts them; the number is the top-1 accuracy in percent")  # fmt: skip
     add("--target", metavar="LOSS", type=non_negative_float,
         help="the most that may be lost of the number that evaluate() returns (default: as metric_eval() of the "
         "evaluator says)")  # fmt: skip
@@ -51,7 +74,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
         f"{_FOLDER}/ and the name of the model)")  # fmt: skip
     add("--calibration_config", "--config_defination", metavar="CFG",
         help="simplified configuration of how to quantize (default: every layer, every default)")  # fmt: skip
-    add("--batch_num", metavar="N", type=positive_int, help="batches that the evaluator calibrates on (default: 1)")
+    add("--batch_num", metavar="N", type=positive_int, help="batches to calibrate on (default: 1; with --data, as "
+        "many files as hold 32 images)")  # fmt: skip
     add_tables(parser)
     add("--strategy", choices=list(STRATEGIES), default="PredictiveSearch",
         help="search strategy (default: %(default)s)")  # fmt: skip
@@ -72,20 +96,42 @@ def _check(parser: ArgumentParser, arguments: Namespace) -> None:
         parser.error(f"--weight_compress_only has no effect; set it in common_config of {arguments.calibration_config}")
     if arguments.lower_is_better and arguments.target is None:
         parser.error("--lower_is_better has no effect without --target")
+    if bool(arguments.evaluator) == bool(arguments.data):
+        parser.error("give either --evaluator, or --data with what is asked for")
+    if arguments.data:
+        _check_data(parser, arguments)
+    elif arguments.labels or arguments.measure or arguments.agreement is not None or arguments.snr is not None:
+        parser.error("--labels, --agreement, --measure and --snr belong to --data")
+
+
+def _check_data(parser: ArgumentParser, arguments: Namespace) -> None:
+    asked = [arguments.agreement is not None, arguments.snr is not None, arguments.labels is not None]
+    if sum(asked) != 1:
+        parser.error("with --data, give one of --agreement, --snr, and --labels with --target")
+    if bool(arguments.labels) != (arguments.target is not None):
+        parser.error("--labels and --target belong together, if there is --data")
+    if arguments.lower_is_better:
+        parser.error("--lower_is_better is for --evaluator")
+    if arguments.measure and arguments.agreement is None:
+        parser.error("--measure has no effect without --agreement")
 
 
 def _run(arguments: Namespace) -> int:
     from amct_tensorflow.accuracy_based_auto_calibration import accuracy_based_auto_calibration
     from amct_tensorflow.quantization import make_quant_config
 
-    evaluator = _evaluator(arguments)
+    evaluator = _evaluator(arguments) if arguments.evaluator else None
     model = _load(arguments.model, [name for names in arguments.outputs for name in names])
+    # A simplified configuration says itself on how many batches to calibrate; else the data does.
+    files = _files(arguments, model) if arguments.data and not arguments.calibration_config else None
     config = make_quant_config(
         model,
-        batch_num=arguments.batch_num or 1,
+        batch_num=arguments.batch_num or (1 if files is None else len(files.calibration)),
         config_defination=arguments.calibration_config,
         weight_compress_only=arguments.weight_compress_only,
     )
+    if evaluator is None:
+        evaluator = _agreement(arguments, model, files or _files(arguments, model, config.batch_num))
     save_dir = arguments.save_dir or f"{_FOLDER}/{Path(arguments.model).stem}"
     folder = save_dir.rpartition("/")[0] or "."
     result = accuracy_based_auto_calibration(
@@ -143,6 +189,35 @@ def _evaluator(arguments: Namespace) -> "AutoCalibrationEvaluatorBase":
     # Of this one object alone: its class, by which a run that is resumed is known, stays as it is.
     evaluator.metric_eval = Target(arguments.target, arguments.lower_is_better)  # type: ignore[method-assign]
     return evaluator
+
+
+def _files(arguments: Namespace, model: "FloatModel", calibration_files: int | None = None) -> "DataFiles":
+    """Returns the data, divided."""
+    from amct_tensorflow.model.endpoints import find_inputs
+    from amct_tensorflow.search.agreement_evaluator import divide_files
+
+    inputs = find_inputs(model, model.outputs)
+    return divide_files(arguments.data, inputs, calibration_files or arguments.batch_num)
+
+
+def _agreement(arguments: Namespace, model: "FloatModel", files: "DataFiles") -> "AutoCalibrationEvaluatorBase":
+    """Returns the evaluator that compares outputs with those of the float model, or with labels."""
+    from amct_tensorflow.model.input_batches import read_labels
+    from amct_tensorflow.search.agreement import CLASSES, NOISE, noise_of, suitable_agreement
+    from amct_tensorflow.search.agreement_evaluator import AgreementEvaluator, described, first_outputs
+
+    log_for("auto_calibrate").info("%s", described(files))
+    graph_def = model.graph_def.SerializeToString(deterministic=True)
+    if arguments.labels:
+        return AgreementEvaluator(graph_def, files, CLASSES, arguments.target, read_labels(arguments.labels))
+    if arguments.snr is not None:
+        log_for("auto_calibrate").info("What counts is %s; %g dB are a ratio of %.4g.", NOISE.summary, arguments.snr,
+                                       noise_of(arguments.snr))  # fmt: skip
+        return AgreementEvaluator(graph_def, files, NOISE, noise_of(arguments.snr))
+    known = AGREEMENTS.get(arguments.measure)
+    measure = known or suitable_agreement(first_outputs(graph_def, model.outputs, files))
+    log_for("auto_calibrate").info("What counts is %s, in percent.", measure.summary)
+    return AgreementEvaluator(graph_def, files, measure, 100.0 - arguments.agreement)
 
 
 def _document(result: "AutoCalibrationResult") -> dict[str, Any]:

@@ -21,7 +21,7 @@ from amct_tensorflow.log import log_for
 
 if TYPE_CHECKING:
     from amct_tensorflow.model.endpoints import Endpoint
-    from amct_tensorflow.results.comparison.input_batches import Batch
+    from amct_tensorflow.model.input_batches import Batch
 
 _EXAMPLES = """
   %(prog)s net.pb results/net_quantized.pb
@@ -103,7 +103,7 @@ def _said(data: dict[str, Any]) -> str:
 
 def _batches(arguments: Namespace, inputs: "list[Endpoint]") -> "Iterable[Batch]":
     """Returns the batches that are asked for."""
-    from amct_tensorflow.results.comparison.input_batches import RandomInputs, checked_batch, read_batches
+    from amct_tensorflow.model.input_batches import RandomInputs, checked_batch, read_batches
 
     if arguments.data:
         return read_batches(arguments.data, inputs)

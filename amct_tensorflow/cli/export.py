@@ -148,7 +148,8 @@ def _evaluator(arguments: Namespace, model: Path) -> "AutoCalibrationEvaluatorBa
         return GraphEvaluator(
             arguments.data_dir, arguments.input_shape, arguments.data_types, batch_num=arguments.batch_num or 1
         )
-    from amct_tensorflow.export.file_evaluator import FileEvaluator, read_labels
+    from amct_tensorflow.export.file_evaluator import FileEvaluator
+    from amct_tensorflow.model.input_batches import read_labels
 
     labels = read_labels(arguments.labels) if arguments.labels else None
     return FileEvaluator(arguments.data, model, arguments.batch_num or 1, labels)

@@ -145,6 +145,14 @@ def non_negative_float(text: str) -> float:
     return value
 
 
+def percentage(text: str) -> float:
+    """Converts an argument to a percentage."""
+    value = finite_float(text)
+    if not 0 <= value <= 100:
+        raise ArgumentTypeError(f"{text!r} is no percentage, from 0 to 100")
+    return value
+
+
 def finite_float(text: str) -> float:
     """Converts an argument to a finite float."""
     value = math.nan

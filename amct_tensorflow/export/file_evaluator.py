@@ -14,8 +14,8 @@ from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.graph.view import attribute
 from amct_tensorflow.io.progress import ProgressBar
 from amct_tensorflow.model.endpoints import Endpoint
+from amct_tensorflow.model.input_batches import read_batches
 from amct_tensorflow.model.model_file import read_model
-from amct_tensorflow.results.comparison.input_batches import read_batches
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 
 
@@ -108,21 +108,6 @@ def _first(values: np.ndarray, images: int, batch: int | None) -> np.ndarray:
     if batch is None or images == batch or not values.ndim or len(values) % batch:
         return values
     return values[: len(values) // batch * images]
-
-
-def read_labels(path: str | Path) -> np.ndarray:
-    """Reads the classes of images, a number for each.
-
-    Raises:
-        DatasetError: the file cannot be read, or holds something else.
-    """
-    try:
-        labels = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DatasetError(f"{path} cannot be read ({error}). Give a .npy file with a class per image.") from error
-    if not isinstance(labels, np.ndarray) or labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise DatasetError(f"{path} does not hold one whole number per image. Give a .npy file that does.")
-    return labels
 
 
 def _endpoint(placeholder: NodeDef) -> Endpoint:

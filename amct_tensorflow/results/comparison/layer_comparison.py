@@ -18,9 +18,9 @@ from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
 from amct_tensorflow.io.progress import Progress
 from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.model.input_batches import Batch
 from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.results.comparison.correspondence import MappedLayer, MappedModel
-from amct_tensorflow.results.comparison.input_batches import Batch
 from amct_tensorflow.results.comparison.tensor_error import TensorError
 from amct_tensorflow.search.sensitivity.divergence import Divergence
 

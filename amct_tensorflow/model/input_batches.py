@@ -104,6 +104,21 @@ def read_batches(files: Iterable[str | Path], inputs: Sequence[Endpoint]) -> Ite
         yield checked_batch({name.removesuffix(":0"): each for name, each in arrays.items()}, inputs, str(file))
 
 
+def read_labels(path: str | Path) -> np.ndarray:
+    """Reads the classes of images, a number for each.
+
+    Raises:
+        DatasetError: the file cannot be read, or holds something else.
+    """
+    try:
+        labels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DatasetError(f"{path} cannot be read ({error}). Give a .npy file with a class per image.") from error
+    if not isinstance(labels, np.ndarray) or labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise DatasetError(f"{path} does not hold one whole number per image. Give a .npy file that does.")
+    return labels
+
+
 def checked_batch(batch: Batch, inputs: Sequence[Endpoint], source: str) -> Batch:
     """Returns a batch in the types of the inputs.
 

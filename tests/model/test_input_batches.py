@@ -5,7 +5,7 @@ import pytest
 
 from amct_tensorflow.errors import DatasetError
 from amct_tensorflow.model.endpoints import Endpoint
-from amct_tensorflow.results.comparison.input_batches import RandomInputs, checked_batch, read_batches
+from amct_tensorflow.model.input_batches import RandomInputs, checked_batch, read_batches
 
 IMAGES = Endpoint("images", "float32", (None, 4, 4, 3))
 IDS = Endpoint("ids", "int32", (2, 7))

@@ -1,0 +1,121 @@
+"""Automatic quantization from files alone: judged by the outputs of the float model, or by labels."""
+
+import json
+
+import numpy as np
+import pytest
+from graphs import build, normal, save, small_net
+
+from amct_tensorflow.graph.graph_runner import GraphRunner
+from amct_tensorflow.model.model_file import load_graph
+
+
+@pytest.fixture
+def net(workdir):
+    """A model, and five files of 16 images."""
+    for index in range(5):
+        np.save(workdir / f"{index}.npy", normal((16, 12, 12, 3), index).astype(np.float32))
+    return save(build(small_net), workdir / "net.pb")
+
+
+FILES = [f"{index}.npy" for index in range(5)]
+RUN = ["auto-calibrate", "net.pb", "--save_dir", "out/net", "--json", "--data", *FILES]
+
+
+def classes():
+    runner = GraphRunner(load_graph("net.pb"))
+    return np.concatenate([runner.run("probabilities:0", {"input:0": np.load(file)}).argmax(1) for file in FILES])
+
+
+def document(capsys):
+    return json.loads(capsys.readouterr().out)
+
+
+def test_agreement(main, net, capsys, messages):
+    assert main([*RUN, "--agreement", "90"]) == 0
+    found = document(capsys)
+    assert found["original_metric"] == 100 and found["saved_metric"] >= 90 and found["target_met"]
+    # 48 images are no fewer than the 32 of two files that calibrate; agreement is counted on these alone.
+    assert any("Calibrating on the first 2 files, evaluating on 48 images: the others" in line for line in messages)
+    assert any("What counts is on how many images the class" in line for line in messages)
+    assert round(found["saved_metric"] * 48 / 100, 6).is_integer() and found["loss_interval"] is not None
+
+
+def test_the_ratio_of_signal_to_noise(main, net, capsys):
+    assert main([*RUN, "--snr", "15"]) == 0
+    found = document(capsys)
+    assert found["original_metric"] == 0 and 0 < found["saved_metric"] <= 10**-1.5
+
+
+def test_a_ratio_that_int8_does_not_reach_leaves_layers_in_float(main, net, capsys):
+    assert main([*RUN, "--snr", "15"]) == 0
+    noise = document(capsys)["saved_metric"]
+    assert main([*RUN, "--snr", str(-10 * np.log10(noise / 3))]) == 0
+    found = document(capsys)
+    assert found["saved_metric"] <= noise / 3 and found["layers_in_float"]
+
+
+def test_labels(main, net, capsys):
+    labels = classes()
+    labels[32:44] = (labels[32:44] + 1) % 5  # a quarter of those that evaluate is wrong
+    np.save("labels.npy", labels)
+    assert main([*RUN, "--labels", "labels.npy", "--target", "10"]) == 0
+    found = document(capsys)
+    assert found["original_metric"] == pytest.approx(75) and found["loss"] <= 10
+
+
+def test_few_images_are_used_for_both(main, net, messages):
+    assert main([*RUN, "--agreement", "50", "--batch_num", "4"]) == 0
+    assert any("first 4 files, evaluating on 80 images: all" in line for line in messages)
+
+
+def test_what_was_evaluated_is_not_evaluated_again(main, net, capsys):
+    assert main([*RUN, "--agreement", "90"]) == 0
+    first = document(capsys)
+    assert main([*RUN, "--agreement", "90", "--resume"]) == 0
+    done = capsys.readouterr()
+    assert json.loads(done.out) == first and "in the earlier run)" in done.err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--agreement", "99", "--snr", "30"],
+        ["--agreement", "101"],
+        ["--snr", "nan"],
+        ["--labels", "labels.npy"],
+        ["--agreement", "99", "--target", "1"],
+        ["--snr", "30", "--measure", "classes"],
+        ["--agreement", "99", "--evaluator", "e.py"],
+    ],
+)
+def test_wrong_arguments(main, net, options, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*RUN, *options])
+    assert stopped.value.code == 2 and "error: " in capsys.readouterr().err
+
+
+def test_neither_evaluator_nor_data(main, net, capsys):
+    with pytest.raises(SystemExit):
+        main(["auto-calibrate", "net.pb"])
+    assert "give either --evaluator, or --data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "words"),
+    [
+        (["missing.npy"], ["--agreement", "99"], "missing.npy cannot be read"),
+        (["wrong.npy"], ["--agreement", "99"], "has the shape"),
+        (FILES, ["--agreement", "99", "--batch_num", "6"], "6 files are to calibrate, but there are 5"),
+        (FILES, ["--agreement", "99", "--outputs", "pool/AvgPool"], ""),
+        (FILES, ["--labels", "few.npy", "--target", "1"], "There are 3 labels"),
+    ],
+)
+def test_one_line_per_error(main, net, capsys, files, options, words):
+    np.save("wrong.npy", np.zeros((4, 3), np.float32))
+    np.save("few.npy", np.zeros(3, np.int64))
+    code = main(["auto-calibrate", "net.pb", "--save_dir", "out/net", "--data", *files, *options])
+    lines = [line for line in capsys.readouterr().err.splitlines() if " - ERROR - " in line or "Traceback" in line]
+    assert (code, len(lines)) == ((1, 1) if words else (0, 0))
+    assert not words or words in lines[0]
