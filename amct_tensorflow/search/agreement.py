@@ -51,7 +51,7 @@ class Measure:
 def _same_class(reference: Outputs, values: Outputs) -> np.ndarray:
     """Returns per image the percentage of positions at which the class with the highest score is the same."""
     same = reference[0].argmax(axis=-1) == values[0].argmax(axis=-1)
-    return 100.0 * same.reshape(len(same), -1).mean(axis=1)
+    return np.asarray(100.0 * same.reshape(len(same), -1).mean(axis=1))
 
 
 def _both(reference: Outputs, values: Outputs) -> tuple[np.ndarray, np.ndarray]:
@@ -160,8 +160,8 @@ def suitable_agreement(outputs: Outputs) -> Measure:
             return NEIGHBOURS
         return CLASSES
     raise EvaluatorError(
-        f"The model's first output is {first.dtype} {list(first.shape)}: neither scores of classes, nor embeddings, nor "
-        "detections, so that agreement cannot be counted on it. Name another one first with --outputs, or say with "
+        f"The model's first output is {first.dtype} {list(first.shape)}: neither scores of classes, nor embeddings, "
+        "nor detections, so that agreement cannot be counted on it. Name another one first with --outputs, or say with "
         "--snr how large the outputs are to be beside their error."
     )
 
@@ -191,6 +191,6 @@ def accuracy(labels: np.ndarray) -> Callable[[Outputs, range], np.ndarray]:
                 f"The labels go from {expected.min()} to {expected.max()}, but the model has {scores.shape[1]} "
                 "classes, which it counts from 0. Give the classes as the model counts them."
             )
-        return 100.0 * (scores.argmax(axis=1) == expected)
+        return np.asarray(100.0 * (scores.argmax(axis=1) == expected))
 
     return correct

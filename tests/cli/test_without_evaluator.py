@@ -1,13 +1,20 @@
 """Automatic quantization from files alone: judged by the outputs of the float model, or by labels."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from graphs import build, normal, save, small_net
 
 from amct_tensorflow.graph.graph_runner import GraphRunner
+from amct_tensorflow.model.endpoints import find_inputs
+from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.model_file import load_graph
+from amct_tensorflow.search.agreement import CLASSES, NEIGHBOURS, NOISE
+from amct_tensorflow.search.agreement_evaluator import AgreementEvaluator, divide_files
+from amct_tensorflow.search.workers.shares import Share
 
 
 @pytest.fixture
@@ -75,6 +82,22 @@ def test_what_was_evaluated_is_not_evaluated_again(main, net, capsys):
     assert main([*RUN, "--agreement", "90", "--resume"]) == 0
     done = capsys.readouterr()
     assert json.loads(done.out) == first and "in the earlier run)" in done.err
+
+
+@pytest.mark.parametrize("measure", [CLASSES, NEIGHBOURS, NOISE])
+def test_shares_give_what_the_whole_gives(net, measure):
+    model = FloatModel.load("net.pb", ["probabilities"])
+    files = divide_files(FILES, find_inputs(model, model.outputs), 2)
+    whole = AgreementEvaluator(model.graph_def.SerializeToString(), files, measure, 1.0)
+    shared = pickle.loads(pickle.dumps(whole))
+    graph = tf.Graph()
+    with graph.as_default():  # another model: what it yields differs from the reference
+        images = tf.compat.v1.placeholder(tf.float32, [None, 12, 12, 3], name="input")
+        tf.nn.softmax(tf.reduce_mean(images, [1, 2]) @ normal((3, 5), 7), name="probabilities")
+    results = [shared.evaluate_share(graph, ["probabilities"], Share(index, 2)) for index in range(2)]
+    metric = shared.join_shares(results)
+    assert metric == whole.evaluate(graph, ["probabilities"]) != whole.evaluate(load_graph("net.pb"), ["probabilities"])
+    assert [len(result) for result in results] == [1, 2]
 
 
 @pytest.mark.parametrize(
