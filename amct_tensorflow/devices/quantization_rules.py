@@ -1,7 +1,7 @@
 """Finds the nodes that break a rule of GE's for quantized layers, in a quantized graph."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -70,9 +70,16 @@ def stray_readers(graph: ExaminedGraph) -> Iterator[Hit]:
     for node in graph.view.nodes.values():
         if node.op == QUANT:
             for reader in _readers(graph.view, node):
-                if reader.name not in known and reader.op != ANTI_QUANT:
+                if reader.op != ANTI_QUANT and not _leads_to(graph.view, reader, known):
                     known.add(str(reader.name))
                     yield Hit(str(reader.name), f"{reader.op} reads the integers of {_name(node)}.")
+
+
+def _leads_to(view: GraphView, node: NodeDef, names: Collection[str], steps: int = 2) -> bool:
+    """Tells whether a node is one of some, or is read by one, perhaps through another."""
+    if node.name in names:
+        return True
+    return steps > 0 and any(_leads_to(view, reader, names, steps - 1) for reader in view.readers(node.name))
 
 
 def _readers(view: GraphView, node: NodeDef) -> Iterator[NodeDef]:

@@ -184,6 +184,13 @@ def test_a_pad_before_a_product_breaks_the_chain():
     assert found(padded("MatMul")) == [("before-layer", "layer")]
 
 
+def test_a_chain_with_casts_is_broken_once():
+    """So are layers written that read 16 bits."""
+    graph_def = put_before(whole(), "layer", 0, "Cast", SrcT=tf.float32, DstT=tf.float64)
+    put_before(graph_def, "dequant", 0, "Cast", "back", SrcT=tf.float64, DstT=tf.float32)
+    assert [rule for rule, _ in found(graph_def)] == ["behind-layer"]
+
+
 def test_a_bias_cast_from_int32_is_one():
     graph_def = replace(whole(), make_const("bias", np.ones(4, np.int32)))
     assert found(put_before(graph_def, "bias_add", 1, "Cast", SrcT=tf.int32, DstT=tf.float32)) == []
