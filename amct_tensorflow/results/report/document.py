@@ -6,6 +6,8 @@ These classes are the format of report.json; docs/report.md describes each key.
 from dataclasses import dataclass
 from typing import Literal
 
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
+
 # To be raised when a key changes its meaning or goes; new ones may come.
 VERSION = 1
 
@@ -105,6 +107,7 @@ class Activation:
         clip: the smallest and the largest value that they can stand for.
         observed: the histogram of calibration; None if an earlier version calibrated.
         clipped: share of the observed values beyond the clip; likewise.
+        num_bits: how many bits they have, 8 or 16.
     """
 
     scale: float
@@ -112,6 +115,7 @@ class Activation:
     clip: tuple[float, float]
     observed: Histogram | None
     clipped: float | None
+    num_bits: int = INT8_BITS
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ def activation_of(name: LayerName, calibration: CalibrationResult) -> Activation
         clip=(_short(clip[0]), _short(clip[1])),
         observed=None if summary is None else _histogram(summary),
         clipped=None if summary is None else _share_outside(summary, factors.scale_d, clip[0], clip[1]),
+        num_bits=factors.num_bits,
     )
 
 
