@@ -168,7 +168,7 @@ class _Finder:
         self._layers = {name: layer for name, layer in fused.layers.items() if layer.weights is not None}
         self._tails = {fused.tail_of(name): layer for name, layer in self._layers.items()}
         self._taken: set[Place] = set()
-        self._stuck: dict[tuple[TensorName, bytes], str] = {}
+        self._stuck: dict[_Key, str] = {}
 
     def find(self) -> EqualizationGroups:
         """Returns the groups, and why the inputs of other layers are in none that is free."""
@@ -216,7 +216,7 @@ class _Finder:
         try:
             return self._settle(growth)
         except _Stuck as reason:
-            self._stuck[source, layout.tobytes()] = str(reason)
+            self._stuck[_key(source, layout)] = str(reason)
             raise
 
     def _input_of(self, layer: FusedLayer) -> tuple[TensorName, Layout]:
@@ -247,7 +247,7 @@ class _Finder:
             if not _are_alike(growth.tensors[tensor], layout):
                 raise _Stuck(f"{tensor.node!r} would have to be divided by the factors of different channels")
             return
-        if (reason := self._stuck.get((tensor, layout.tobytes()))) is not None:
+        if (reason := self._stuck.get(_key(tensor, layout))) is not None:
             raise _Stuck(reason)
         name = FusedName(tensor.node)
         if name in self._outputs or not any(node.name in self._needed for node in self._view.readers(name)):
@@ -297,7 +297,7 @@ class _Finder:
                 last = reason
                 for index, layout in way.divided.items():
                     if index > OUTPUT:
-                        self._stuck.setdefault((self._tensor((name, index)), layout.tobytes()), str(reason))
+                        self._stuck.setdefault(_key(self._tensor((name, index)), layout), str(reason))
         raise last
 
     def _is_yielded_by_a_layer(self, name: FusedName, way: Way) -> bool:
@@ -380,7 +380,8 @@ class _Finder:
                 layout = self._order_of(layer)
             except _Stuck:
                 continue
-            _merge(fronts, self._fused.input_of(name), _Front(layout, [(FusedName(name), layer.op.data_input)], [name]))
+            tensor = parse_tensor_name(self._fused.input_of(name))
+            _merge(fronts, tensor, _Front(layout, [(FusedName(name), layer.op.data_input)], [name]))
         waiting = list(fronts)
         while waiting:
             key = waiting.pop()
@@ -390,7 +391,7 @@ class _Finder:
                 waiting.append(_merge(fronts, *above))
         for (tensor, _, _), front in fronts.items():
             replaces = all(self._layers[name].is_scaled_in_front for name in front.layers)
-            product = Product(tensor, front.layout, tuple(front.places), replaces)
+            product = Product(f"{tensor.node}:{tensor.port}", front.layout, tuple(front.places), replaces)
             readers = tuple(name for name in self._layers if name in front.layers)
             yield EqualizationGroup(readers, front.layout.size, product=product)
 
@@ -404,9 +405,9 @@ class _Finder:
             return np.arange(self._channels_of(layer))
         return self._input_of(layer)[1]
 
-    def _above(self, key: "_Key", front: "_Front") -> tuple[str, "_Front"] | None:
+    def _above(self, key: "_Key", front: "_Front") -> tuple[TensorName, "_Front"] | None:
         """Returns where a product can stand before a node that moves channels, so that more layers may share it."""
-        tensor = parse_tensor_name(key[0])
+        tensor = key[0]
         source = FusedName(tensor.node)
         node = self._view.nodes[source]
         moves = has(node.op, ChannelMove) or has(node.op, Identity)
@@ -414,15 +415,21 @@ class _Finder:
         if tensor.port != 0 or not moves or source in self._outputs or readers != set(front.places):
             return None
         ways = ways_with_factors(self._view, node, OUTPUT, front.layout)
-        return (str(node.input[0]), _Front(ways[0].divided[0], [(source, 0)], front.layers)) if ways else None
+        if not ways:
+            return None
+        return self._tensor((source, 0)), _Front(ways[0].divided[0], [(source, 0)], front.layers)
 
 
 def _are_alike(one: Layout, other: Layout) -> bool:
     return one.shape == other.shape and np.array_equal(one, other)
 
 
-# The full name of a tensor, and a layout as shape and bytes.
-_Key = tuple[str, tuple[int, ...], bytes]
+# A tensor, and a layout as shape and bytes.
+_Key = tuple[TensorName, tuple[int, ...], bytes]
+
+
+def _key(tensor: TensorName, layout: Layout) -> _Key:
+    return tensor, layout.shape, layout.tobytes()
 
 
 @dataclass(frozen=True)
@@ -434,9 +441,9 @@ class _Front:
     layers: list[LayerName]
 
 
-def _merge(fronts: dict[_Key, _Front], text: str, front: _Front) -> _Key:
+def _merge(fronts: dict[_Key, _Front], tensor: TensorName, front: _Front) -> _Key:
     """Adds what reads a tensor to what else does with the same layout; returns the key of both."""
-    key = full_tensor_name(text), front.layout.shape, front.layout.tobytes()
+    key = _key(tensor, front.layout)
     known = fronts.setdefault(key, _Front(front.layout, [], []))
     known.places.extend(front.places)
     known.layers.extend(front.layers)

@@ -15,6 +15,7 @@ from amct_tensorflow.export.export_plan import plan_export
 from amct_tensorflow.export.verification import check_export
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.model.model_file import import_graph
+from amct_tensorflow.quantize.quantized.node_map import read_node_map
 from amct_tensorflow.quantize.record.record_file import read_balance
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
@@ -71,7 +72,9 @@ def test_the_products_stand_once_in_front_of_the_quantizers(balanced):
     view = GraphView(quantized)
     products = [node for node in quantized.node if node.name.endswith("balanced_input")]
     assert len(products) == 2  # of what q, k and v read, and of what up and beside do; others are free
+    node_map = read_node_map("results/net_quant.json", view)
     for product in products:
+        assert node_map.originals[product.name] == () and product.name not in node_map.values
         readers = view.readers(product.name)
         assert {reader.op for reader in readers} == {"AscendQuant"} and len(readers) == 1
     (expected,), (actual,) = (run(each, ["out"], {"x": ROWS}, unoptimized()) for each in (graph_def, quantized))

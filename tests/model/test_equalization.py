@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from graphs import batch_norm, build, nchw_on_cpu, normal, rng, run, tf1, unoptimized
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph.view import GraphView, static_shapes
@@ -55,6 +57,10 @@ def shapes_of(graph_def):
 
 def fused_of(graph_def, outputs=("out",)):
     return fuse(GraphView(graph_def, shapes_of(graph_def)), keep=outputs)
+
+
+def without_weights(fused):
+    return {name for name, layer in fused.layers.items() if layer.weights is None}
 
 
 def groups(make, outputs=("out",)):
@@ -132,6 +138,13 @@ STOPS = {
     "another reader": lambda x: x * tf.sigmoid(x),
     "channels that come from broadcasting": lambda x: x + conv(x, 1, "one", 4),
 }
+# What can stand behind anything.
+STEPS = [
+    *(make for name, make in PASSES.items() if name != "a reader of the shape"),
+    *CUTS.values(),
+    *(STOPS[name] for name in ("relu6", "sigmoid", "another reader")),
+    lambda x: tf.concat([x[..., :2], tf.tanh(x)[..., 2:]], -1),
+]
 
 
 def factors(number, seed=0):
@@ -165,6 +178,26 @@ def test_a_product_with_a_constant_takes_factors_in(make):
     assert balanced.layers["stem"] is fused.layers["stem"] and balanced.layers["last"].digest != fused.layers["last"]
     (before,), (after,) = (run(one, ["out"], {"x": IMAGES}, unoptimized()) for one in (graph_def, balanced.graph_def))
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5 * np.abs(before).max())
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.sampled_from(STEPS), min_size=2, max_size=4))
+def test_whatever_stands_between_layers_the_model_computes_the_same(steps):
+    def make():
+        x = stem()
+        for index, step in enumerate(steps):
+            with tf1.name_scope(f"step{index}"):
+                x = step(x)
+            x = conv(x, 6, f"layer{index}", index) if index % 2 else x
+        end(x)
+
+    graph_def = build(make)
+    fused = fused_of(graph_def)
+    found = find_equalization_groups(fused, ["out"])
+    balanced = equalize(fused, {group.readers[0]: factors(group.channels) for group in found.groups}, ["out"])
+    assert balanced.balance.keys() == fused.layers.keys() - without_weights(fused)
+    (before,), (after,) = (run(one, ["out"], {"x": IMAGES}, unoptimized()) for one in (graph_def, balanced.graph_def))
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4 * np.abs(before).max())
 
 
 def test_layers_left_out_follow_the_others_of_their_stream():
