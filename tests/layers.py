@@ -52,3 +52,12 @@ LAYERS = {
     "BatchMatMul": Layer(ROW, lambda c: (c, 5), lambda x, w: tf.raw_ops.BatchMatMul(x=x, y=w), channels=20),
     "BatchMatMulV2": Layer(SEQUENCE, lambda c: (c, 5), lambda x, w: tf.raw_ops.BatchMatMulV2(x=x, y=w), channels=20),
 }
+
+# Products of two operands that are computed, as in attention, by what they are called; see ``calibrate_and_save``.
+PRODUCTS = {
+    "BatchMatMul of two": Layer(SEQUENCE, None, lambda x, _: tf.raw_ops.BatchMatMul(x=x, y=tf.tanh(x), adj_y=True)),
+    "BatchMatMulV2 of two": Layer(SEQUENCE, None, lambda x, _: tf.matmul(tf.tanh(x), x, transpose_a=True)),
+    "MatMul of two": Layer(ROW, None, lambda x, _: tf.matmul(x, tf.tanh(x), transpose_a=True)),
+    "Einsum of two": Layer(SEQUENCE, None, lambda x, _: tf.einsum("abc,adc->abd", x, tf.tanh(x))),
+}
+PRODUCTS_TOO = "quantize_products: true"

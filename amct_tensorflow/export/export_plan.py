@@ -52,7 +52,8 @@ def find_ties(view: GraphView, layers: Sequence[QuantizedLayer], images: Mapping
         images: per placeholder, some values.
     """
     behind = view.downstream([layer.dequantizer for layer in layers])
-    first = dict.fromkeys(layer.quantizer for layer in layers if layer.quantizer.name not in behind)
+    read = (quantizer for layer in layers for quantizer in layer.quantizers)
+    first = dict.fromkeys(quantizer for quantizer in read if quantizer.name not in behind)
     tensors = {quantizer: full_tensor_name(quantizer.data) for quantizer in first}
     with GraphRunner(import_graph(view.graph_def, "the quantized model")) as runner:
         feeds = {f"{name}:0": each for name, each in images.items()}

@@ -49,15 +49,16 @@ def make_float_reference(
         _write_rounding(editor, view, name)
     rounded: dict[str, str] = {}
     for layer in layers:
-        op_type, quantizer = layer.op_type, layer.quantizer
-        data = quantizer.data
-        if layer.name not in placed:
-            data = _clipped(editor, layer.name, layer.input_grid, data)
-        elif quantizer.name in ties:
-            if quantizer.name not in rounded:
-                rounded[quantizer.name] = _rounded(editor, quantizer.name, quantizer.grid, data)
-            data = rounded[quantizer.name]
-        editor.replace_input(layer.name, op_type.data_input, data)
+        op_type = layer.op_type
+        for index, quantizer in zip(op_type.operands, layer.quantizers, strict=True):
+            data = quantizer.data
+            if layer.name not in placed:
+                data = _clipped(editor, layer.name, quantizer.grid, data)
+            elif quantizer.name in ties:
+                if quantizer.name not in rounded:
+                    rounded[quantizer.name] = _rounded(editor, quantizer.name, quantizer.grid, data)
+                data = rounded[quantizer.name]
+            editor.replace_input(layer.name, index, data)
         if op_type.weight_input is not None:
             weights = editor.unique_name(f"{layer.name}/weights")
             editor.add(make_const(weights, layer.float_weights), like=layer.name)

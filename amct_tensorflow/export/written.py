@@ -27,12 +27,14 @@ class WrittenLayer:
         bias: the bias of each output channel, in float: the integers times their scale, or the floats in the file; None
             without a bias.
         input_grid: scale and offset of what the layer reads; None if the file does not quantize it.
+        second_grid: those of the second operand of a product of two computed ones; likewise.
     """
 
     weights: np.ndarray | None
     weight_scale: np.ndarray | None
     bias: np.ndarray | None
     input_grid: ActivationFactors | None
+    second_grid: ActivationFactors | None = None
 
 
 def check_written(layers: Mapping[str, QuantizedLayer], written: Mapping[str, WrittenLayer], tool: str) -> None:
@@ -101,8 +103,10 @@ def _differences(layer: QuantizedLayer, found: WrittenLayer) -> list[str]:
         bias = np.zeros(1) if found.bias is None else found.bias
         if not _alike(bias, np.zeros(1) if layer.bias is None else layer.float_bias):
             differs.append("biases")
-    if found.input_grid is not None and not _same_grid(found.input_grid, layer.input_grid):
-        differs.append("factors of the input")
+    grids = (found.input_grid, found.second_grid)
+    for grid, quantizer in zip(grids, layer.quantizers, strict=False):
+        if grid is not None and not _same_grid(grid, quantizer.grid):
+            differs.append("factors of the input")
     return differs
 
 

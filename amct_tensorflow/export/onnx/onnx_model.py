@@ -3,9 +3,9 @@
     x -> QuantizeLinear -> DequantizeLinear -> Conv(DequantizeLinear(int8 weights), DequantizeLinear(int32 bias))
 
 Activations are uint8 with a zero point of ``offset + 128``, which says the same as int8 with ``offset``: x86 multiplies
-uint8 by int8. Those of 16 bits are int16, which ONNX knows from opset 21 on; without any, models have an older one,
-which more runtimes know. Weights have a scale per output channel, wherever ours have. Whatever is no layer stays in
-float.
+uint8 by int8. Both operands of a product of two computed ones are uint8, which all processors multiply exactly. Those of
+16 bits are int16, which ONNX knows from opset 21 on; without any, models have an older one, which more runtimes know.
+Weights have a scale per output channel, wherever ours have. Whatever is no layer stays in float.
 """
 
 from collections import Counter
@@ -25,6 +25,7 @@ from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, Ac
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 
 _POOLS = ("AveragePool", "GlobalAveragePool")
+_PRODUCTS = ("MatMul",)
 # Runtimes have int8 kernels of these that yield float.
 _FLOAT_OUTPUT = ("MatMul", "Gemm")
 _SAME_WEIGHTS = "another layer has the same weights"
@@ -94,7 +95,8 @@ class _Writer:
             missing: what is known of other layers.
         """
         for name, node in nodes.items():
-            node.input[0] = self._quantized(node.input[0], self._plan.layers[name].input_grid)
+            for index, quantizer in enumerate(self._plan.layers[name].quantizers):
+                node.input[index] = self._quantized(node.input[index], quantizer.grid)
         for name, node in nodes.items():
             self._put_integers(self._plan.layers[name], node)
             self._ends[name] = self._end(name, node)
@@ -104,7 +106,7 @@ class _Writer:
         return OnnxModel(self._editor.model(), self._weights, names, self._ends, adds, {**missing, **in_float})
 
     def find_nodes(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """Returns per layer the node that computes it: of pools that with its output, of others that with its weights.
+        """Returns per layer the node that computes it: by its weights, or by its output where it has none.
 
         Where two layers have the same weights, nothing tells them apart, and both stay in float.
 
@@ -122,7 +124,8 @@ class _Writer:
             form = FORMS.get(layer.op_type.name)
             if layer.weights is None:
                 node = by_output.get(f"{name}:0")
-                candidates = [node] if node is not None and node.op_type in _POOLS else []
+                ops = _POOLS if len(layer.quantizers) == 1 else _PRODUCTS
+                candidates = [node] if node is not None and node.op_type in ops else []
             elif form is None:
                 missing[name] = f"it is not known how ONNX has a {layer.op_type.name}"
                 continue
@@ -223,7 +226,8 @@ class _Writer:
         """Puts the output of a layer on its grid, where it has one; returns the tensor that holds it."""
         tensor, grid = str(node.output[0]), self._plan.output_grids.get(name)
         readers = self._editor.readers(tensor)
-        if node.op_type == "MatMul" and len(readers) == 1 and readers[0].op_type == "Add":
+        has_weights = self._plan.layers[name].weights is not None
+        if has_weights and node.op_type == "MatMul" and len(readers) == 1 and readers[0].op_type == "Add":
             tensor = str(readers[0].output[0])
             readers = self._editor.readers(tensor)
         yields_int8 = self._outputs_in_int8 and self._plan.layers[name].input_grid.num_bits == INT8_BITS

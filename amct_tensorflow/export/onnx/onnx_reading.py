@@ -14,14 +14,18 @@ from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 
 
 def read_onnx_layers(content: bytes, layers: Mapping[str, QuantizedLayer]) -> dict[str, WrittenLayer]:
-    """Returns the layers with weights.
+    """Returns the layers with weights, and the products of two computed operands.
 
     Args:
         content: the serialized ModelProto.
-        layers: by name, those whose weights the file should have in int8.
+        layers: by name, those that the file should have in int8.
     """
     reader = _Reader(library("onnx", "onnx").load_from_string(content))
-    return {name: reader.read(layer) for name, layer in layers.items()}
+    return {
+        name: reader.read(layer) if layer.weights is not None else reader.read_product(name)
+        for name, layer in layers.items()
+        if layer.weights is not None or len(layer.quantizers) > 1
+    }
 
 
 class _Reader:
@@ -55,6 +59,12 @@ class _Reader:
             ),
             input_grid=self._grid(node.input[0]),
         )
+
+    def read_product(self, name: str) -> WrittenLayer:
+        """Returns a product of two computed operands, which is known by its output, as the file holds it."""
+        node = self._makers.get(f"{name}:0")
+        first, second = (None, None) if node is None else map(self._grid, node.input[:2])
+        return WrittenLayer(None, None, None, first, second)
 
     def _layer(self, weights: str) -> Any | None:
         """Returns the node that reads the dequantized weights."""

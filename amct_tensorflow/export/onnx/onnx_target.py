@@ -42,7 +42,7 @@ def _export(plan: ExportPlan, _evaluator: CheckedEvaluator) -> Exported:
     model = make_onnx_model(plan, outputs_in_int8=True)
     in_float = {**_in_float(plan, model), **dict.fromkeys(plan.wide_layers, _WIDE), **model.missing}
     files = {".onnx": model.model.SerializeToString()}
-    written = read_onnx_layers(files[".onnx"], {name: plan.layers[name] for name in model.weights})
+    written = read_onnx_layers(files[".onnx"], {name: plan.layers[name] for name in model.nodes})
     check_written(plan.layers, written, "ONNX")
     settings = _PRECISE if plan.wide_layers else {}
     notes = [_NOTE] if any(plan.layers[name].op_type.name in _PRODUCTS for name in plan.wide_layers) else []
@@ -121,13 +121,13 @@ def _in_float(plan: ExportPlan, model: OnnxModel) -> dict[str, str]:
         _session(model.model.SerializeToString(), {}, path)
         optimized = onnx.load(str(path))
     taken = {name for node in optimized.graph.node if node.op_type in _INT8_OPS for name in node.input}
-    pools = {node.name for node in optimized.graph.node if node.op_type in _INT8_POOLS}
+    without_weights = {node.name for node in optimized.graph.node if node.op_type in (*_INT8_POOLS, *_INT8_OPS)}
     adds = {node.name for node in optimized.graph.node if node.op_type == _INT8_ADD}
     found = {
         name: "ONNX Runtime makes no int8 kernel of this Add" for name, node in model.adds.items() if node not in adds
     }
     for name, node in model.nodes.items():
-        is_int8 = node in pools if plan.layers[name].weights is None else model.weights[name] in taken
+        is_int8 = node in without_weights if plan.layers[name].weights is None else model.weights[name] in taken
         if not is_int8:
             found[name] = (
                 "its output stays in float, for which ONNX Runtime has no int8 kernel"

@@ -53,12 +53,12 @@ def with_barriers(plan: ExportPlan) -> GraphDef:
     editor = GraphEditor(GraphView(plan.float_reference))
     barriers: dict[str, str] = {}
     for name, layer in plan.quantized_layers.items():
-        index = layer.op_type.data_input
-        data = editor.node(name).input[index]
-        key = full_tensor_name(data)
-        if key not in barriers:
-            barriers[key] = _barrier(editor, layer.quantizer.name, data, like=name)
-        editor.replace_input(name, index, barriers[key])
+        for index, quantizer in zip(layer.op_type.operands, layer.quantizers, strict=True):
+            data = editor.node(name).input[index]
+            key = full_tensor_name(data)
+            if key not in barriers:
+                barriers[key] = _barrier(editor, quantizer.name, data, like=name)
+            editor.replace_input(name, index, barriers[key])
     for scaling, index in _scalings_behind(plan):
         data = editor.node(scaling).input[index]
         editor.replace_input(scaling, index, _barrier(editor, scaling, data, like=scaling))
@@ -107,6 +107,9 @@ _REQUANTIZE = 2
 # Op types that do nothing but move values, and the least versions of them that take int8.
 _MOVING = {"MAX_POOL_2D": 2, "PAD": 2, "RESHAPE": 1, "SQUEEZE": 1, "TRANSPOSE": 2}
 
+# What is found by its output, and the least version of a product of two computed operands that takes int8.
+_WITHOUT_WEIGHTS = ("AVERAGE_POOL_2D", "BATCH_MATMUL")
+_OF_TWO_COMPUTED = 2
 # The least version of FULLY_CONNECTED that takes a zero point of data that it quantizes itself.
 _DYNAMIC = 9
 _MOST_PADDED_AXES = 5
@@ -208,19 +211,19 @@ class _Writer:
     def find_operators(self) -> tuple[dict[str, Any], dict[str, str]]:
         """Returns per layer the operator that computes it, and why there is none for other layers."""
         by_weights: dict[tuple[str, bytes], list[Any]] = {}
-        pools: dict[str, list[Any]] = {}
+        by_output: dict[str, list[Any]] = {}
         for operator in self._editor.operators:
             op_type = self._editor.op_type(operator)
-            if op_type == "AVERAGE_POOL_2D":
-                pools.update({name: [operator] for name in self._editor.name(operator.outputs[0]).split(";")})
+            if op_type in _WITHOUT_WEIGHTS:
+                by_output.update({name: [operator] for name in self._editor.name(operator.outputs[0]).split(";")})
             weights = self._editor.constant(operator.inputs[1]) if len(operator.inputs) > 1 else None
             if weights is not None:
                 by_weights.setdefault((op_type, weights), []).append(operator)
         found, missing = {}, {}
         for name, layer in self._plan.quantized_layers.items():
-            form = FORMS.get(layer.op_type.name)
+            form = None if layer.weights is None else FORMS.get(layer.op_type.name)
             if layer.weights is None:
-                candidates = pools.get(name, [])
+                candidates = by_output.get(name, [])
             elif form is None:
                 missing[name] = f"there is no int8 kernel of {layer.op_type.name}"
                 continue
@@ -266,13 +269,16 @@ class _Writer:
 
     def _reason(self, name: str) -> str | None:
         """Returns why a layer computes in float; None if it does not."""
-        if self._plan.layers[name].weights is None:
+        layer = self._plan.layers[name]
+        if layer.weights is None and not layer.is_product:
             return "its output is finer than the scale of its input, to which the int8 kernel rounds"
         is_wide = self._why_wide(name) is not None
+        if layer.is_product and (is_wide or self._plan.layer_outputs[name].grid is None):
+            return "its output is not read in 8 bits, which alone an int8 kernel of two computed operands yields"
         grid = (self._plan.wide_grids if is_wide else self._plan.output_grids).get(name)
         if grid is None:
             return "its output stays in float, which no int8 kernel yields"
-        steps = self._plan.layers[name].deq_scale / np.float32(grid.scale)
+        steps = layer.deq_scale / np.float32(grid.scale)
         taker, most = ("the kernel", _MOST_STEPS_OF_WIDE) if is_wide else ("XNNPACK", _MOST_STEPS)
         if not np.all(steps < most):
             return f"a step of its sums is {steps.max():.0f} steps of its output; {taker} takes less than {most}"
@@ -286,7 +292,8 @@ class _Writer:
 
     def _why_no_wide_kernel(self, name: str, operator: Any) -> str | None:
         """Returns why the kernel of 16 bits that a layer needs is wrong here; None if it is right, or not needed."""
-        form = FORMS.get(self._plan.layers[name].op_type.name)
+        layer = self._plan.layers[name]
+        form = None if layer.weights is None else FORMS.get(layer.op_type.name)
         if _PRODUCTS_ARE_RIGHT or form is None or self._why_wide(name) is None or form.op != _PRODUCT:
             return None
         axes = len(self._editor.tensor(int(operator.inputs[form.data])).shape)
@@ -343,6 +350,11 @@ class _Writer:
         return self._editor.name(integers)
 
     def _compute_in_integers(self, layer: QuantizedLayer, operator: Any, *, is_wide: bool) -> None:
+        if layer.weights is None:
+            for index, quantizer in enumerate(layer.quantizers):
+                operator.inputs[index] = self._on_grid(int(operator.inputs[index]), quantizer.grid)
+            self._editor.set_version(operator, _OF_TWO_COMPUTED)
+            return
         form = FORMS[layer.op_type.name]
         data, grid = int(operator.inputs[form.data]), layer.input_grid
         if is_wide and grid.num_bits != INT16_BITS:
@@ -359,11 +371,12 @@ class _Writer:
         self._editor.set_version(operator, form.wide_version if is_wide else form.version)
 
     def _compute_in_float(self, layer: QuantizedLayer, operator: Any) -> None:
-        form = FORMS.get(layer.op_type.name)
-        data = 0 if form is None else form.data
-        operator.inputs[data] = self._float_on_grid(int(operator.inputs[data]), layer.input_grid)
-        if form is None:
+        if layer.weights is None:
+            for index, quantizer in enumerate(layer.quantizers):
+                operator.inputs[index] = self._float_on_grid(int(operator.inputs[index]), quantizer.grid)
             return
+        form = FORMS[layer.op_type.name]
+        operator.inputs[form.data] = self._float_on_grid(int(operator.inputs[form.data]), layer.input_grid)
         weights = self._weights(layer, form)
         brought_back = self._editor.add_float_like(int(operator.inputs[1]), f"{layer.name}/float_weights")
         version = _DEQUANTIZE_PER_CHANNEL if self._weight_scale(layer, form).size > 1 else _DEQUANTIZE

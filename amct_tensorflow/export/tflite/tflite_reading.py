@@ -13,7 +13,7 @@ from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 
 
 def read_tflite_layers(content: bytes, layers: Mapping[str, QuantizedLayer]) -> dict[str, WrittenLayer]:
-    """Returns the layers whose weights a file has in int8.
+    """Returns the layers whose weights a file has in int8, and the products of two computed operands.
 
     Args:
         content: the flatbuffer.
@@ -30,15 +30,31 @@ def read_tflite_layers(content: bytes, layers: Mapping[str, QuantizedLayer]) -> 
     }
     brought_back = sources["DEQUANTIZE"]
     by_weights = {}
+    products: dict[str, WrittenLayer] = {}
     for operator in editor.operators:
+        if editor.op_type(operator) == "BATCH_MATMUL":
+            read = _read_product(editor, operator, brought_back)
+            products.update(dict.fromkeys(editor.name(operator.outputs[0]).removesuffix("/int8").split(";"), read))
         if len(operator.inputs) > 1:
             index = int(operator.inputs[1])
             by_weights[editor.name(brought_back.get(index, index))] = operator
-    return {
+    found = {
         name: _read(editor, by_weights[INT8_WEIGHTS.format(name)], layer, brought_back, sources["QUANTIZE"])
         for name, layer in layers.items()
         if INT8_WEIGHTS.format(name) in by_weights
     }
+    return found | {name: products[name] for name in layers if name in products}
+
+
+def _read_product(editor: TfliteEditor, operator: Any, brought_back: Mapping[int, int]) -> WrittenLayer:
+    """Returns a product of two operands; one that the file has in float alone has no grid."""
+    tensors = [brought_back.get(int(index), int(index)) for index in operator.inputs[:2]]
+    told = [editor.tensor(tensor).quantization for tensor in tensors]
+    first, second = (
+        None if parameters is None or parameters.scale is None else editor.grid(tensor)
+        for tensor, parameters in zip(tensors, told, strict=True)
+    )
+    return WrittenLayer(None, None, None, first, second)
 
 
 def _read(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from graphs import build, build_v1, calibrate_and_save, node_of, normal, run, save, signal_to_noise, tf1
+from layers import PRODUCTS_TOO
 
 import amct_tensorflow as amct
 from amct_tensorflow.errors import ConfigValueError, RecordError
@@ -15,8 +16,6 @@ from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.layers import why_not_quantizable
 from amct_tensorflow.quantize.quantized.quantized_layer import read_layers
 from amct_tensorflow.quantize.record.record_file import read_record
-
-PRODUCTS_TOO = "quantize_products: true"
 
 
 def two(make, shapes=((None, 3, 4), (None, 4, 5))):
