@@ -27,8 +27,7 @@ _EXACT = _INPUTS * _BYTE * _WEIGHT
 def can_saturate(layers: Iterable[QuantizedLayer]) -> bool:
     """Tells whether a pair of weights, or of a second operand, may be so large that its products exceed 16 bits."""
     return any(
-        len(layer.quantizers) > 1 if layer.weights is None else _largest_pair(layer.weights) > _SAFE_SUM
-        for layer in layers
+        layer.is_product if layer.weights is None else _largest_pair(layer.weights) > _SAFE_SUM for layer in layers
     )
 
 

@@ -128,7 +128,7 @@ def test_what_differs_is_named(plan, to, change, what):
 def test_another_grid_of_the_input_is_named(plan, to):
     (layer,) = plan.layers.values()
     grid = replace(layer.input_grid, offset=layer.input_grid.offset + 1)
-    other = replace(layer, quantizer=replace(layer.quantizer, grid=grid))
+    other = replace(layer, quantizers=(replace(layer.quantizer, grid=grid),))
     with pytest.raises(ExportError, match="The factors of the input of layer 'conv'"):
         check_written({"conv": other}, read(plan, to), to)
 

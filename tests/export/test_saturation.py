@@ -42,9 +42,13 @@ MODEL = Path("results/net_quantized.pb")
     ],
 )
 def test_which_weights_can_saturate(weights, expected):
-    pool = SimpleNamespace(weights=None)
-    layer = SimpleNamespace(weights=None if weights is None else np.array(weights, np.int8))
+    pool = SimpleNamespace(weights=None, is_product=False)
+    layer = SimpleNamespace(weights=None if weights is None else np.array(weights, np.int8), is_product=False)
     assert can_saturate([pool, layer]) == expected
+
+
+def test_a_second_operand_can_saturate():
+    assert can_saturate([SimpleNamespace(weights=None, is_product=True)])
 
 
 @pytest.mark.parametrize(

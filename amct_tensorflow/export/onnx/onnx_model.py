@@ -124,7 +124,7 @@ class _Writer:
             form = FORMS.get(layer.op_type.name)
             if layer.weights is None:
                 node = by_output.get(f"{name}:0")
-                ops = _POOLS if len(layer.quantizers) == 1 else _PRODUCTS
+                ops = _PRODUCTS if layer.is_product else _POOLS
                 candidates = [node] if node is not None and node.op_type in ops else []
             elif form is None:
                 missing[name] = f"it is not known how ONNX has a {layer.op_type.name}"

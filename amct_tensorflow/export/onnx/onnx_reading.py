@@ -24,7 +24,7 @@ def read_onnx_layers(content: bytes, layers: Mapping[str, QuantizedLayer]) -> di
     return {
         name: reader.read(layer) if layer.weights is not None else reader.read_product(name)
         for name, layer in layers.items()
-        if layer.weights is not None or len(layer.quantizers) > 1
+        if layer.weights is not None or layer.is_product
     }
 
 

@@ -99,7 +99,7 @@ class _Runtime:
         ends = {
             name: tensor
             for name, tensor in self._source.ends.items()
-            if tensor in names and len(self._plan.layers[name].quantizers) == 1
+            if tensor in names and not self._plan.layers[name].is_product
         }
         model.add_outputs(list(dict.fromkeys(ends.values())))
         compiled = _compile(model, self._settings)

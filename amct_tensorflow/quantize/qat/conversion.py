@@ -42,6 +42,7 @@ from amct_tensorflow.quantize.qat.layer_quantizers import (
     Unquantizable,
     activation_factors,
     layer_factors,
+    product_factors,
     weight_quantizer,
 )
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
@@ -134,9 +135,12 @@ class _Model:
         weights = weight_quantizer(self._ranged, name)
         if name not in self.fused.layers:
             return why_not_quantizable(self._prepared, node) if data or weights else None
+        layer = self.fused.layers[name]
         try:
+            if layer.op.second_input is not None:
+                return product_factors(data, source(self.fused.view, node.input[layer.op.second_input]))
             rounded = layer_weights(self._prepared, self._prepared.nodes[name])
-            return layer_factors(self.fused.layers[name], data, weights, rounded)
+            return layer_factors(layer, data, weights, rounded)
         except Unquantizable as reason:
             return str(reason)
 
@@ -149,7 +153,7 @@ class _Model:
         reader = edge.node.name
         if moves(edge):
             return reader not in self._outputs
-        return reader in layers and edge.input_index == OP_TYPES[edge.node.op].data_input
+        return reader in layers and edge.input_index in self.fused.layers[LayerName(reader)].op.operands
 
     def _needed_nodes(self) -> Iterator[NodeDef]:
         return (node for node in self.fused.graph_def.node if node.name in self._needed)
@@ -205,10 +209,10 @@ def _read_past(
     """
     editor = GraphEditor(fused.view)
     for name in layers:
-        index = OP_TYPES[editor.node(name).op].data_input
-        reads = FusedName(parse_tensor_name(editor.node(name).input[index]).node)
-        if reads in quantizers:
-            editor.replace_input(name, index, quantizers[reads])
+        for index in fused.layers[name].op.operands:
+            reads = FusedName(parse_tensor_name(editor.node(name).input[index]).node)
+            if reads in quantizers:
+                editor.replace_input(name, index, quantizers[reads])
     for other in quantizers.keys() - set(repeated):
         editor.replace_node(make_node(other, "Identity", [quantizers[other]], T=tf.float32))
     editor.replace_tensors({f"{name}:0": quantizers[name] for name in repeated})

@@ -9,7 +9,7 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.model.fusion import FusedLayer
 from amct_tensorflow.ops import OP_TYPES, Quantizable
 from amct_tensorflow.quantize.algorithms.scales import LARGEST_SCALE, SMALLEST_SCALE
-from amct_tensorflow.quantize.algorithms.weight_steps import adapt_steps
+from amct_tensorflow.quantize.algorithms.weight_steps import adapt_steps, why_no_product
 from amct_tensorflow.quantize.qat.fake_quantizer import FakeQuantizer, source
 from amct_tensorflow.quantize.record.factors import LayerFactors
 
@@ -107,6 +107,27 @@ def layer_factors(
     if steps.remark is not None:
         log_for("convert_qat_model").warning("Layer %s: %s.", layer.name, steps.remark)
     return replace(factors, scale_w=tuple(steps.scales.tolist()))
+
+
+def product_factors(first: FakeQuantizer | None, second: FakeQuantizer | None) -> LayerFactors | None:
+    """Returns the factors of a product of two computed operands; None if neither is fake-quantized.
+
+    Raises:
+        Unquantizable: one is, and the other is not; or one has a zero point.
+    """
+    if first is None and second is None:
+        return None
+    if first is None or second is None:
+        raise Unquantizable("one of its operands is fake-quantized, and the other is not")
+    factors = [activation_factors(each) for each in (first, second)]
+    if any(each.offset_d for each in factors):
+        raise Unquantizable(
+            "an operand is fake-quantized with a zero point, which a product of two of them cannot have"
+        )
+    reason = why_no_product(factors[0].scale_d, factors[1].scale_d, None)
+    if reason is not None:
+        raise Unquantizable(reason)
+    return replace(factors[0], scale_w=(factors[1].scale_d,))
 
 
 def _check_integers(layer: FusedLayer, scale: np.ndarray) -> None:

@@ -75,6 +75,11 @@ class QuantizedLayer:
         return QuantizedName(self.node.name)
 
     @property
+    def is_product(self) -> bool:
+        """Whether it multiplies two computed operands."""
+        return self.op_type.second_input is not None
+
+    @property
     def quantizer(self) -> Quantizer:
         """The AscendQuant that it reads; of two, that of its first operand."""
         return self.quantizers[0]

@@ -475,3 +475,43 @@ def test_nothing_is_added_between_layers(workdir):
         tf.identity(tf.nn.conv2d(y, fake_weights(normal((3, 3, 5, 5), 2)), 1, "SAME", name="d"), name="out")
 
     assert "AddV2" not in ops_of(convert(build(make)))
+
+
+def product(first, second):
+    """A product of two computed operands, each fake-quantized in its own way."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 2, 3, 3], name="x")
+        tf.matmul(first(x[:, 0]), second(x[:, 1]), name="out")
+
+    return build(make)
+
+
+EVEN = {"low": np.float32(-1.28), "high": np.float32(1.27)}
+
+
+def test_a_product_of_two_fake_quantized_operands(workdir):
+    """Steps of 2.55 / 255 and of 5.1 / 255, both with 0 in the middle."""
+    graph_def = product(lambda a: fake(a, **EVEN), lambda b: fake(b, np.float32(-2.56), np.float32(2.54)))
+    quantized = convert(graph_def, record="record.txt")
+    x = between_ties((4, 2, 3, 3), EVEN["low"], EVEN["high"])
+    x[:, 1] *= 2
+    (expected,), (actual,) = (run(each, ["out"], {"x": x}) for each in (graph_def, quantized))
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+    assert not [node for node in quantized.node if node.op.startswith("FakeQuant")]
+    (factors,) = read_record("record.txt").values()
+    assert (factors.scale_d, factors.offset_d, factors.scale_w) == (pytest.approx(0.01), 0, (pytest.approx(0.02),))
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [(lambda b: b, "one of its operands is fake-quantized, and the other is not"), (fake, "with a zero point")],
+)
+def test_a_product_that_stays_in_float(second, reason, workdir, messages):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 2, 3, 3], name="x")
+        y = tf.matmul(fake(x[:, 0], **EVEN), second(x[:, 1]), name="product")
+        tf.matmul(fake(tf.reshape(y, [-1, 9])), fake_tensor(normal((9, 3))), name="out")
+
+    convert(build(make))
+    assert any("product" in message and reason in message for message in messages)
