@@ -129,7 +129,7 @@ def test_an_operator_is_given_to_one_layer_alone():
 
 
 def on_another_grid(layer):
-    return replace(layer, quantizer=replace(layer.quantizer, grid=replace(layer.input_grid, offset=5)))
+    return replace(layer, quantizers=(replace(layer.quantizer, grid=replace(layer.input_grid, offset=5)),))
 
 
 @pytest.mark.parametrize(

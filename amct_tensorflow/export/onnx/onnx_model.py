@@ -3,9 +3,9 @@
     x -> QuantizeLinear -> DequantizeLinear -> Conv(DequantizeLinear(int8 weights), DequantizeLinear(int32 bias))
 
 Activations are uint8 with a zero point of ``offset + 128``, which says the same as int8 with ``offset``: x86 multiplies
-uint8 by int8. Both operands of a product of two computed ones are uint8, which all processors multiply exactly. Those of
-16 bits are int16, which ONNX knows from opset 21 on; without any, models have an older one, which more runtimes know.
-Weights have a scale per output channel, wherever ours have. Whatever is no layer stays in float.
+uint8 by int8. Both operands of a product of two computed ones are uint8, which all processors multiply exactly.
+Activations of 16 bits are int16, which ONNX knows from opset 21 on; without any, models have an older one, which more
+runtimes know. Weights have a scale per output channel, wherever ours have. Whatever is no layer stays in float.
 """
 
 from collections import Counter
