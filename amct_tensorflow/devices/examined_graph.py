@@ -67,7 +67,7 @@ class ExaminedGraph:
         shape = tf.TensorShape(attribute(node, "shape").shape if "shape" in node.attr else None)
         if shape.rank is None:
             return None
-        return tuple(1 if axis == 0 and length is None else length for axis, length in enumerate(shape))
+        return tuple(1 if axis == 0 and length is None else length for axis, length in enumerate(shape.as_list()))
 
     @cached_property
     def multiply_accumulates(self) -> dict[str, int | None]:
