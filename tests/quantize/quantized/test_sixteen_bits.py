@@ -191,3 +191,16 @@ def test_sums_have_48_bits():
         check_sums("layer", "MatMul", integers, np.array([2.0**47 - 2.0**22]), 16)
     with pytest.raises(RecordError, match="exceed 32 bits"):
         check_sums("layer", "MatMul", integers, np.array([2.0**31]))
+
+
+def test_an_input_of_another_op():
+    """tensor_quantize rounds to the steps of 16 bits, and brings the values back in float32."""
+
+    def make():
+        tf.add(tf1.placeholder(tf.float32, [None, 3], name="x"), [1.0, 2.0, 3.0], name="out")
+
+    fused = fuse(GraphView(build(make)), keep=["out"])
+    plan = QuantizationPlan(fused, {"out:0": LayerFactors(2.0**-12, 0, num_bits=16)}, {}, ["out"])
+    x = np.float32([[0.3, -7.999, 9.0], [2.0**-13, 3 * 2.0**-13, -9.0]])
+    steps = np.clip(np.rint(x * 4096), -32768, 32767)
+    np.testing.assert_array_equal(simulated(plan, x), steps / 4096 + np.float32([1, 2, 3]))
