@@ -16,7 +16,7 @@ BUNDLED := --dataset data/fashion_mnist --model model/mobilenet_v2_0.35_48_fashi
 FETCHED := model/mobilenet_v2_1.0_224_frozen.pb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo model test test-all lint format docs dist fuzz fuzz-models kill mutants browser bench bench-accuracy bench-models bench-exports bench-peers lock audit map clean
+.PHONY: help setup demo model test test-all lint format docs dist fuzz fuzz-models kill mutants browser bench bench-accuracy bench-dense bench-models bench-exports bench-peers lock audit map clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -104,6 +104,9 @@ bench: setup ## measure speed, accuracy and search; MODEL=pb DATASET=dir to choo
 
 bench-accuracy: setup ## measure what each step of quantization gains, and write the tables in docs/algorithms.md
 	$(BIN)/python benchmarks/accuracy.py
+
+bench-dense: setup ## measure what each step gains on dense layers of transformers, and write the tables in docs/algorithms.md
+	$(BIN)/python benchmarks/dense.py
 
 bench-models: setup ## quantize networks of many kinds, and write the table in docs/models.md
 	$(BIN)/python benchmarks/models.py

@@ -94,6 +94,7 @@ def test_another_python_is_refused(checkout, python):
         ("lock", "pip-compile"),
         ("audit", "pip-audit"),
         ("bench-accuracy", "benchmarks/accuracy.py"),
+        ("bench-dense", "benchmarks/dense.py"),
         ("bench-models", "benchmarks/models.py"),
         ("bench-exports", "benchmarks/exports.py"),
         ("bench-peers", "benchmarks/peers.py"),
