@@ -70,17 +70,19 @@ def _in_known_ops(graph_def: GraphDef) -> GraphDef:
 
 
 def _with_single_reshapes(graph_def: GraphDef) -> GraphDef:
-    """Returns a graph in which no Reshape to a computed shape reads another Reshape.
+    """Returns a graph in which no Reshape reads another one that tf2onnx would leave out.
 
-    tf2onnx writes a length that is computed from that of the data as 0, for "as the data has it". Then it leaves out
-    the first of two Reshapes, and the 0 means a length of other data. So the first is left out here, before it does.
+    tf2onnx writes a length that is that of the data as 0, for "as the data has it". Then it leaves out the first of two
+    Reshapes, and the 0 means a length of other data. So the first is left out here, before it does. What else reads
+    the shape of the first goes on doing so.
     """
     editor = GraphEditor(GraphView(graph_def))
     view = GraphView(graph_def)
     for name in editor.names_of("Reshape"):
         data, shape = view.nodes[name].input[:2]
         source = _behind_identities(view, data)
-        if view.constant(shape) is None and view.producer(source).op == "Reshape":
+        is_left_out = view.constant(shape) is None or len(view.readers(view.producer(source).name)) == 1
+        if is_left_out and view.producer(source).op == "Reshape":
             while view.producer(source).op == "Reshape":
                 source = _behind_identities(view, view.producer(source).input[0])
             editor.replace_input(name, 0, source)
