@@ -99,9 +99,9 @@ class _Seen:
         spread = self.layer.op_type.along_channels(self._weights, factor)
         wanted = self._form.matrices(self._weights * spread, self._moments.groups)
         integers = np.zeros(wanted.shape, np.int8)
-        for block, covariance in self._moments.covariances():
+        for block, covariance, damping in self._moments.covariances():
             integers[:, block] = round_to_second_moments(
-                wanted[:, block], np.ones((1, 1, 1)), covariance, bounds=self._bounds
+                wanted[:, block], np.ones((1, 1, 1)), covariance, damping, bounds=self._bounds
             )
         lost = np.einsum("gi,gio->go", self._moments.mean, wanted - integers)
         shift = self._form.per_channel(self._node, lost, self._weights.shape, self._data)

@@ -15,12 +15,46 @@ in units of the scale. This is optimal brain quantization in a fixed order (Fran
 Compression"; Frantar et al. 2022, "GPTQ"), in the form of Chee et al. 2023 ("QuIP", theorem 6), which needs neither an
 inverse nor updated weights: each group costs one Cholesky factorization and as many products as the layer itself takes
 for ``inputs`` rows.
+
+A covariance of few rows shows correlations that only these have, and to follow them does harm. So something is added to
+every variance: ``damping`` times the mean variance ``m``, which up to a factor is shrinkage towards ``m * I``,
+
+    (1 - r) * H + r * m * I,   damping = r / (1 - r)
+
+by as much as Ledoit and Wolf 2004 estimate from the rows themselves ("A well-conditioned estimator for
+large-dimensional covariance matrices", section 3.3), with ``n`` rows ``x`` from which the mean is taken, and the sum of
+squares ``|.|**2``:
+
+    r = sum over rows |x @ x.T - H|**2 / n**2  /  |H - m * I|**2,  at most 1
+
+They assume rows that are independent, which positions of one image are not, so that ``DAMPING`` is the least.
 """
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
+# The least share of the mean variance that is added to every variance.
+DAMPING = 0.1
+# The most: with so much, hardly an integer is another than the nearest.
+_MOST_DAMPING = 100.0
 # A 3 x 3 window on 256 channels; the moments of so many inputs take 21 MB, and their factorization a fifth of a second.
 LARGEST_BLOCK = 2304
+
+
+class Covariance(NamedTuple):
+    """The covariance of a block of inputs.
+
+    Attributes:
+        inputs: which inputs the block holds.
+        values: float64 [groups, block, block].
+        damping: per group how much to add to every variance, as a share of the mean variance; float64 [groups].
+    """
+
+    inputs: slice
+    values: np.ndarray
+    damping: np.ndarray
 
 
 class SecondMoments:
@@ -28,13 +62,17 @@ class SecondMoments:
 
     Products of float32 lose digits where the mean is large against the deviation. The rows are therefore taken
     relative to the mean of the first batch, and only what the later ones differ by is corrected for at the end.
+
+    Attributes:
+        count: number of rows.
     """
 
     def __init__(self) -> None:
-        self._count = 0
+        self.count = 0
         self._origin = np.zeros((0, 1, 0), np.float32)
         self._sum = np.zeros((0, 1, 0))
         self._products: list[np.ndarray] = []
+        self._fourth: list[np.ndarray] = []  # per block the sums over rows of |x|**4, [groups]
 
     def add(self, rows: np.ndarray) -> None:
         """Adds rows, float32 [groups, rows, inputs]; what is added later has the same groups and inputs."""
@@ -43,13 +81,15 @@ class SecondMoments:
             self._sum = np.zeros(self._origin.shape)
             blocks = [rows[:, :1, block] for block in self._blocks]
             self._products = [np.zeros((len(rows), one.shape[2], one.shape[2]), np.float32) for one in blocks]
+            self._fourth = [np.zeros(len(rows)) for _ in blocks]
         centred = rows - self._origin
-        self._count += rows.shape[1]
+        self.count += rows.shape[1]
         self._sum += centred.sum(axis=1, keepdims=True, dtype=np.float64)
-        parts = [centred[:, :, block] for block in self._blocks]
-        self._products = [
-            products + part.transpose(0, 2, 1) @ part for products, part in zip(self._products, parts, strict=True)
-        ]
+        for index, block in enumerate(self._blocks):
+            part = centred[:, :, block]
+            self._products[index] += part.transpose(0, 2, 1) @ part
+            squares = np.einsum("gri,gri->gr", part, part).astype(np.float64)
+            self._fourth[index] += np.square(squares).sum(axis=1)
 
     @property
     def groups(self) -> int:
@@ -57,23 +97,41 @@ class SecondMoments:
         return len(self._origin)
 
     @property
+    def inputs(self) -> int:
+        """Number of inputs of a group."""
+        return int(self._origin.shape[-1])
+
+    @property
     def mean(self) -> np.ndarray:
         """The mean of the rows, float64 [groups, inputs]."""
-        return np.asarray(self._origin + self._sum / self._count)[:, 0]
+        return np.asarray(self._origin + self._sum / self.count)[:, 0]
 
-    def covariances(self) -> list[tuple[slice, np.ndarray]]:
-        """Returns per block which inputs it holds, and their covariance, float64 [groups, block, block]."""
-        mean = self._sum / self._count
-        return [
-            (block, products / self._count - mean[:, :, block].transpose(0, 2, 1) * mean[:, :, block])
-            for products, block in zip(self._products, self._blocks, strict=True)
-        ]
+    def covariances(self) -> Iterator[Covariance]:
+        """Yields the covariance of each block."""
+        mean = self._sum / self.count
+        for products, fourth, block in zip(self._products, self._fourth, self._blocks, strict=True):
+            values = products / self.count - mean[:, :, block].transpose(0, 2, 1) * mean[:, :, block]
+            yield Covariance(block, values, self._damping(values, fourth))
+
+    def _damping(self, covariance: np.ndarray, fourth: np.ndarray) -> np.ndarray:
+        """Returns per group the damping that its rows ask for."""
+        squares = np.einsum("gij,gij->g", covariance, covariance)
+        mean = np.einsum("gii->g", covariance) / covariance.shape[1]
+        spread = squares - covariance.shape[1] * np.square(mean)
+        noise = fourth / self.count**2 - squares / self.count
+        shrinkage = np.clip(np.divide(noise, spread, out=np.zeros_like(noise), where=spread > 0), 0, 1)
+        asked = np.divide(shrinkage, 1 - shrinkage, out=np.full_like(noise, np.inf), where=shrinkage < 1)
+        return np.asarray(np.clip(asked, DAMPING, _MOST_DAMPING))
 
     @property
     def _blocks(self) -> list[slice]:
-        inputs = self._origin.shape[-1]
-        return [slice(start, min(start + LARGEST_BLOCK, inputs)) for start in range(0, inputs, LARGEST_BLOCK)]
+        starts = range(0, self.inputs, LARGEST_BLOCK)
+        return [slice(start, min(start + LARGEST_BLOCK, self.inputs)) for start in starts]
 
+
+# From so many inputs on, matrices are factorized in float32, which takes half the time and memory. With ``DAMPING``
+# their condition is below 11 times the number of inputs.
+_SINGLE_FROM = 1536
 
 # Errors are passed on to the inputs of the same block one by one, and to later blocks by one product of matrices.
 # Blocks are so small that BLAS does not spread the many little products over threads.
@@ -84,7 +142,7 @@ def round_to_second_moments(
     weights: np.ndarray,
     scales: np.ndarray,
     covariance: np.ndarray,
-    damping: float = 0.1,
+    damping: float | np.ndarray = DAMPING,
     bounds: tuple[int, int] = (-128, 127),
 ) -> np.ndarray:
     """Rounds weights so that the variance of the output's error is small.
@@ -93,16 +151,17 @@ def round_to_second_moments(
         weights: [groups, inputs, outputs].
         scales: step of the integers; broadcasts to [groups, 1, outputs].
         covariance: of the inputs, [groups, inputs, inputs], symmetric and positive semidefinite.
-        damping: the share of the mean variance that is added to every variance, above 0: how little the covariance of
-            a few calibration images is trusted.
+        damping: the share of the mean variance that is added to every variance, above 0, one or per group: how little
+            the covariance is trusted.
         bounds: the least and the greatest integer there may be.
 
     Returns:
         int8 [groups, inputs, outputs].
     """
     order = _by_falling_variance(covariance)
-    ordered = np.take_along_axis(np.take_along_axis(covariance, order[:, :, np.newaxis], 1), order[:, np.newaxis], 2)
-    feedback = _unit_upper_factor(_damped(ordered, damping)).astype(np.float32).transpose(0, 2, 1).copy()
+    ordered = np.stack([one[np.ix_(kept, kept)] for one, kept in zip(covariance, order, strict=True)])
+    _damp(ordered, damping)
+    feedback = _unit_upper_factor(ordered).astype(np.float32, copy=False).transpose(0, 2, 1).copy()
     wanted = (np.take_along_axis(weights, order[:, :, np.newaxis], 1) / scales).astype(np.float32)
     integers, errors = np.empty_like(wanted), np.zeros_like(wanted)
     inputs = wanted.shape[1]
@@ -125,14 +184,25 @@ def _by_falling_variance(covariance: np.ndarray) -> np.ndarray:
     return np.argsort(-variance, axis=1, kind="stable")
 
 
-def _damped(covariance: np.ndarray, damping: float) -> np.ndarray:
-    """Returns the covariance with something added to every variance; the identity for inputs that never vary."""
+def _damp(covariance: np.ndarray, damping: float | np.ndarray) -> None:
+    """Adds something to every variance; inputs that never vary get the identity."""
     mean = np.diagonal(covariance, axis1=1, axis2=2).mean(axis=1)
     added = np.where(mean > 0, damping * mean, 1.0)
-    return np.asarray(covariance + added[:, np.newaxis, np.newaxis] * np.eye(covariance.shape[1]))
+    diagonal = np.arange(covariance.shape[1])
+    covariance[:, diagonal, diagonal] += added[:, np.newaxis]
 
 
 def _unit_upper_factor(matrix: np.ndarray) -> np.ndarray:
     """Returns the unit upper triangular ``A`` of ``A @ D @ A.T``: a Cholesky factor in reverse order."""
-    factor = np.linalg.cholesky(matrix[:, ::-1, ::-1])[:, ::-1, ::-1]
+    turned = matrix[:, ::-1, ::-1]
+    factor = _single_cholesky(turned) if matrix.shape[1] >= _SINGLE_FROM else np.linalg.cholesky(turned)
+    factor = factor[:, ::-1, ::-1]
     return np.asarray(factor / np.diagonal(factor, axis1=1, axis2=2)[:, np.newaxis])
+
+
+def _single_cholesky(matrix: np.ndarray) -> np.ndarray:
+    """Returns the Cholesky factor in float32, in float64 if that loses the last positive pivot."""
+    try:
+        return np.linalg.cholesky(matrix.astype(np.float32))
+    except np.linalg.LinAlgError:
+        return np.linalg.cholesky(matrix)

@@ -232,8 +232,7 @@ class Calibrator:
         }
         layers = [layer for name, layer in self.fused.layers.items() if name in layer_factors]
         moments = LayerMoments(self._replay, self.fused, layers, layer_factors, self._config)
-        moments.observe(self._parts)
-        corrections = moments.corrections()
+        corrections = moments.corrections(self._parts)
         analyses = self._analyse(layer_factors, corrections)
         return CalibrationResult(
             {**layer_factors, **tensor_factors},

@@ -8,9 +8,15 @@ of the weights (see ``algorithms.rounding``). The means give the average error p
 
 which local bias correction adds to the bias. ``x`` is that of the float model, so that no correction depends on which
 other layers are quantized.
+
+Layers that read the same rows, as those of query, key and value, share their moments. Layers are taken in groups whose
+moments fit ``_MOST_BYTES``, each of which runs the batches again, so that memory does not grow with depth. Of many
+images fewer rows each are looked at, so that time does not grow with their number.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from math import prod
 
 import numpy as np
 import tensorflow as tf
@@ -19,10 +25,11 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.graph.view import full_tensor_name
+from amct_tensorflow.log import log_for
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.ops.matrix_form import MatrixForm
 from amct_tensorflow.quantize.algorithms.activation_factors import highest_integer, lowest_integer
-from amct_tensorflow.quantize.algorithms.rounding import SecondMoments, round_to_second_moments
+from amct_tensorflow.quantize.algorithms.rounding import LARGEST_BLOCK, SecondMoments, round_to_second_moments
 from amct_tensorflow.quantize.calibration.replay import Replay
 from amct_tensorflow.quantize.config.schema import SECOND_MOMENTS, QuantConfig
 from amct_tensorflow.quantize.quantized.quantization_plan import nearest_integers
@@ -31,10 +38,14 @@ from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactor
 # Of each image so many positions of a feature map are looked at: 32 images give 8,192 rows, more than most layers have
 # inputs.
 ROWS_PER_IMAGE = 256
+# Of all images together so many, and more for no layer: 14 times the largest block of inputs.
+_MOST_ROWS = 1 << 15
+# So much the moments take that are collected at a time, but for a single layer with more.
+_MOST_BYTES = 1 << 29
 
 
 class LayerMoments:
-    """Collects the moments of every layer with weights, then computes its correction."""
+    """Collects the moments of every layer with weights, and computes its correction."""
 
     def __init__(
         self,
@@ -44,7 +55,7 @@ class LayerMoments:
         factors: Mapping[LayerName, LayerFactors],
         config: QuantConfig,
     ) -> None:
-        """Adds what collects the moments to a replay.
+        """Takes the layers.
 
         Args:
             replay: runs the float model.
@@ -54,49 +65,133 @@ class LayerMoments:
             config: says which corrections to compute.
         """
         self._replay = replay
-        rounds, corrects = config.weight_rounding == SECOND_MOMENTS, config.bias_correction
-        self._layers = {
-            layer.name: _Layer(layer, fused.node_of(layer.name), factors[layer.name], rounds, corrects)
-            for layer in (layers if rounds or corrects else ())
-            if layer.weights is not None
-        }
-        self._last: list[tf.Operation] = []
-        for each in self._layers.values():  # one after the other, so that few tensors are alive at a time
-            tensor = replay.tensor(full_tensor_name(fused.input_of(each.layer.name)))
-            self._last = [replay.observe([tensor], each.observe, after=self._last)]
+        self._rounds, self._corrects = config.weight_rounding == SECOND_MOMENTS, config.bias_correction
+        self._inputs: dict[tuple[object, ...], _Input] = {}
+        for layer in layers if self._rounds or self._corrects else ():
+            if layer.weights is not None:
+                reader = _Layer(layer, fused.node_of(layer.name), factors[layer.name])
+                tensor = full_tensor_name(fused.input_of(layer.name))
+                shared = self._inputs.setdefault((tensor, *reader.rows_key), _Input(tensor, reader, self._rounds))
+                shared.readers.append(reader)
 
-    def observe(self, parts: Sequence[Batch]) -> None:
-        """Runs parts of calibration batches."""
-        for part in parts if self._last else ():
-            self._replay.run(self._last, part)
+    def corrections(self, parts: Sequence[Batch]) -> dict[LayerName, LayerCorrection]:
+        """Runs parts of calibration batches; returns the corrections per layer name."""
+        found: dict[LayerName, LayerCorrection] = {}
+        sparse: dict[LayerName, float] = {}
+        for inputs in _waves(self._inputs.values()):
+            last: list[tf.Operation] = []
+            for each in inputs:  # one after the other, so that few tensors are alive at a time
+                observer = partial(each.observe, _MOST_ROWS // max(len(parts), 1))
+                last = [self._replay.observe([self._replay.tensor(each.tensor)], observer, after=last)]
+            for part in parts:
+                self._replay.run(last, part)
+            for each in inputs:
+                integers = each.round()
+                for layer, rounded in zip(each.readers, integers, strict=True):
+                    shift = each.shift(layer, rounded) if self._corrects else None
+                    found[layer.name] = LayerCorrection(shift, rounded)
+                if each.is_sparse:
+                    sparse.update({layer.name: each.trust for layer in each.readers})
+                each.forget()
+        _tell(sparse)
+        return found
 
-    def corrections(self) -> dict[LayerName, LayerCorrection]:
-        """Returns the corrections per layer name, and frees the moments."""
-        return {name: self._layers.pop(name).correction() for name in list(self._layers)}
+
+def _waves(inputs: Iterable["_Input"]) -> Iterator[list["_Input"]]:
+    """Yields inputs of layers in groups whose moments fit the memory that they may take."""
+    group: list[_Input] = []
+    for each in inputs:
+        if group and sum(one.size for one in group) + each.size > _MOST_BYTES:
+            yield group
+            group = []
+        group.append(each)
+    if group:
+        yield group
+
+
+def _tell(sparse: Mapping[LayerName, float]) -> None:
+    """Logs of layers with more inputs than rows of data how far their second moments are trusted."""
+    for name, trust in sparse.items():
+        log_for("calibration").debug("Layer %s: its second moments count for %.0f %%.", name, 100 * trust)
+    if sparse:
+        least = min(sparse, key=lambda name: sparse[name])
+        log_for("calibration").info(
+            "%s more inputs than the data has rows; weights are rounded by their second moments only as far as those "
+            "can be trusted: by %.0f %% in %s%s. More images help.",
+            "1 layer has" if len(sparse) == 1 else f"{len(sparse)} layers have", 100 * sparse[least], least,
+            "" if len(sparse) == 1 else f", by up to {100 * max(sparse.values()):.0f} % in others",
+        )  # fmt: skip
 
 
 class _Layer:
-    """The moments of one layer."""
+    """A layer, in the form of products of matrices."""
 
-    def __init__(self, layer: FusedLayer, node: NodeDef, factors: LayerFactors, rounds: bool, corrects: bool) -> None:
+    def __init__(self, layer: FusedLayer, node: NodeDef, factors: LayerFactors) -> None:
         assert layer.weights is not None and layer.op.matrix_form is not None
-        self.layer = layer
-        self._node = node
-        self._factors = factors
-        self._corrects = corrects
-        self._weights: np.ndarray = layer.weights
-        self._form: MatrixForm = layer.op.matrix_form
+        self.name = layer.name
+        self.node = node
+        self.factors = factors
+        self.weights: np.ndarray = layer.weights
+        self.form: MatrixForm = layer.op.matrix_form
+        self._layer = layer
+
+    @cached_property
+    def window(self) -> tuple[int, ...]:
+        """The axes of its weights that are summed over."""
+        channels = self._layer.op.channel_axes
+        return tuple(length for axis, length in enumerate(self.weights.shape) if axis not in channels)
+
+    @property
+    def rows_key(self) -> tuple[object, ...]:
+        """What its rows depend on, besides the tensor: layers for which it is equal have the same."""
+        grid = (self.factors.scale_d, self.factors.offset_d, self.factors.num_bits)
+        attributes = sorted((key, value.SerializeToString(deterministic=True)) for key, value in self.node.attr.items())
+        return (*grid, self._layer.op_type, self.window, *attributes)
+
+    @property
+    def scales(self) -> np.ndarray:
+        """Its steps in the shape of its weights."""
+        scale_w = np.asarray(self.factors.scale_w, np.float64)
+        return np.broadcast_to(self._layer.op.along_channels(self.weights, scale_w), self.weights.shape)
+
+    @property
+    def nearest(self) -> np.ndarray:
+        """The nearest integers."""
+        return nearest_integers(self._layer.op_type, self.weights, np.asarray(self.factors.scale_w, np.float32))
+
+
+class _Input:
+    """The moments of the rows that layers read, quantized alike."""
+
+    def __init__(self, tensor: str, reader: _Layer, rounds: bool) -> None:
+        """Takes the tensor, and one of the layers that read it."""
+        self.tensor = tensor
+        self.readers: list[_Layer] = []
+        self._reader = reader
         self._second = SecondMoments() if rounds else None
+        self.trust = 0.0  # how far the covariance counts, from 0 to 1
         self._count = 0
         self._sums: list[np.ndarray | float] = [0.0, 0.0]  # of rows of the data, and of the quantized data in steps
         self._groups = 1
         self._data: tuple[int, ...] = ()  # the shape of what was observed last
 
-    def observe(self, value: np.ndarray) -> None:
-        """Takes the input of the layer for some images."""
+    @property
+    def size(self) -> int:
+        """How many bytes the moments of a group take; where there are many, each takes little."""
+        inputs = prod(self._reader.window)
+        return 4 * inputs * min(inputs, LARGEST_BLOCK)
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether there are less rows than inputs, from which no covariance can be told."""
+        return self._second is not None and 0 < self._second.count < self._second.inputs
+
+    def observe(self, most: int, value: np.ndarray) -> None:
+        """Takes the input of the layers for some images, of which at most so many rows are looked at."""
         if not value.size:
             return
-        rows = self._form.rows(self._node, value, self._weights.shape, ROWS_PER_IMAGE * len(value))
+        reader = self._reader
+        rows = reader.form.rows(reader.node, value, reader.weights.shape, min(ROWS_PER_IMAGE * len(value), most))
         steps = self._quantize(rows)
         self._groups, self._count, self._data = len(rows), self._count + rows.shape[1], value.shape
         self._sums = [
@@ -105,38 +200,43 @@ class _Layer:
         if self._second is not None:
             self._second.add(steps)
 
-    def correction(self) -> LayerCorrection:
-        """Returns the correction of the layer."""
-        integers = None if self._second is None else self._round(self._second)
-        return LayerCorrection(self._shift(integers) if self._corrects and self._count else None, integers)
+    def forget(self) -> None:
+        """Frees the moments."""
+        self._second = None
+
+    def round(self) -> list[np.ndarray | None]:
+        """Returns the integers of each layer's weights; None if they are the nearest ones."""
+        if self._second is None:
+            return [None] * len(self.readers)
+        form = self._reader.form
+        matrices = [form.matrices(layer.weights, self._groups) for layer in self.readers]
+        weights = np.concatenate(matrices, axis=2)
+        scales = np.concatenate([form.matrices(layer.scales, self._groups) for layer in self.readers], axis=2)
+        integers = np.zeros(weights.shape, np.int8)
+        trusts = []
+        for block, covariance, damping in self._second.covariances() if self._count else ():
+            integers[:, block] = round_to_second_moments(weights[:, block], scales[:, block], covariance, damping)
+            trusts.append(np.mean(1 / (1 + damping)))
+        self.trust = float(np.mean(trusts)) if trusts else 0.0
+        ends = np.cumsum([each.shape[2] for each in matrices])[:-1]
+        parts = np.split(integers, ends, axis=2)
+        return [form.weights(part, layer.weights.shape) for part, layer in zip(parts, self.readers, strict=True)]
+
+    def shift(self, layer: _Layer, integers: np.ndarray | None) -> np.ndarray | None:
+        """Returns what to add to the bias of a layer; None if nothing was observed."""
+        if not self._count:
+            return None
+        integers = layer.nearest if integers is None else integers
+        quantized = integers * (layer.scales * np.float64(np.float32(layer.factors.scale_d)))
+        lost = [
+            np.einsum("gi,gio->go", total / self._count, layer.form.matrices(weights, self._groups))
+            for total, weights in zip(self._sums, (layer.weights.astype(np.float64), quantized), strict=True)
+        ]
+        return layer.form.per_channel(layer.node, lost[0] - lost[1], layer.weights.shape, self._data)
 
     def _quantize(self, values: np.ndarray) -> np.ndarray:
         """Returns the integers relative to the zero point, as the saved model's quantizer yields them."""
-        scale, offset = np.float32(self._factors.scale_d), self._factors.offset_d
-        steps = np.rint(values * (np.float32(1) / scale))
-        num_bits = self._factors.num_bits
-        lowest, highest = lowest_integer(num_bits) - offset, highest_integer(num_bits) - offset
-        return np.asarray(np.clip(steps, lowest, highest), np.float32)
-
-    def _scales(self) -> np.ndarray:
-        scale_w = np.asarray(self._factors.scale_w, np.float64)
-        return np.broadcast_to(self.layer.op.along_channels(self._weights, scale_w), self._weights.shape)
-
-    def _round(self, moments: SecondMoments) -> np.ndarray:
-        weights, scales = (self._form.matrices(each, self._groups) for each in (self._weights, self._scales()))
-        integers = np.zeros(weights.shape, np.int8)
-        for block, covariance in moments.covariances():
-            integers[:, block] = round_to_second_moments(weights[:, block], scales[:, block], covariance)
-        return self._form.weights(integers, self._weights.shape)
-
-    def _shift(self, integers: np.ndarray | None) -> np.ndarray:
-        if integers is None:
-            integers = nearest_integers(
-                self.layer.op_type, self._weights, np.asarray(self._factors.scale_w, np.float32)
-            )
-        quantized = integers * (self._scales() * np.float64(np.float32(self._factors.scale_d)))
-        lost = [
-            np.einsum("gi,gio->go", total / self._count, self._form.matrices(weights, self._groups))
-            for total, weights in zip(self._sums, (self._weights.astype(np.float64), quantized), strict=True)
-        ]
-        return self._form.per_channel(self._node, lost[0] - lost[1], self._weights.shape, self._data)
+        factors = self._reader.factors
+        steps = np.rint(values * (np.float32(1) / np.float32(factors.scale_d)))
+        lowest, highest = lowest_integer(factors.num_bits), highest_integer(factors.num_bits)
+        return np.asarray(np.clip(steps, lowest - factors.offset_d, highest - factors.offset_d), np.float32)

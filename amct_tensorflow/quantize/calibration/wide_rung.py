@@ -97,6 +97,5 @@ def _corrections(
     ):
         splitter = BatchSplitter(replay, replay.observed(inputs, [layer.name for layer in layers]))
         moments = LayerMoments(replay, fused, layers, factors, config)
-        for batch in calibration.batches:
-            moments.observe(splitter.split(batch, images_of(batch)))
-        return moments.corrections()
+        parts = [part for batch in calibration.batches for part in splitter.split(batch, images_of(batch))]
+        return moments.corrections(parts)

@@ -26,7 +26,7 @@ def test_the_cut_into_batches_does_not_matter(seed, cuts):
     moments = SecondMoments()
     for part in np.split(rows, sorted(cuts), axis=1):
         moments.add(part)
-    ((block, covariance),) = moments.covariances()
+    ((block, covariance, _),) = moments.covariances()
     assert block == slice(0, 5) and moments.groups == 2
     np.testing.assert_allclose(moments.mean, rows.mean(axis=1, dtype=np.float64), rtol=1e-6)
     np.testing.assert_allclose(covariance, expected(rows), rtol=1e-4, atol=1e-4)
@@ -37,7 +37,7 @@ def test_a_large_mean_takes_no_digits_from_the_covariance():
     moments = SecondMoments()
     for part in np.split(np.float32(1000) + rows, 3, axis=1):
         moments.add(part)
-    ((_, covariance),) = moments.covariances()
+    ((_, covariance, _),) = moments.covariances()
     np.testing.assert_allclose(covariance, expected(np.float32(1000) + rows), rtol=1e-3, atol=1e-3)
 
 
@@ -46,7 +46,7 @@ def test_an_input_that_never_varies_has_no_variance():
     rows[:, :, 3] = 0.1
     moments = SecondMoments()
     moments.add(rows)
-    ((_, covariance),) = moments.covariances()
+    ((_, covariance, _),) = moments.covariances()
     assert not covariance[:, 3].any() and not covariance[:, :, 3].any()
 
 
@@ -58,7 +58,7 @@ def test_many_inputs_are_cut_into_blocks(monkeypatch, inputs):
     for part in np.split(rows, 2, axis=1):
         moments.add(part)
     covered = np.zeros(inputs, int)
-    for block, covariance in moments.covariances():
+    for block, covariance, _ in moments.covariances():
         covered[block] += 1
         assert covariance.shape[1] <= 3
         np.testing.assert_allclose(covariance, expected(rows)[:, block, block], rtol=1e-4, atol=1e-4)
