@@ -103,3 +103,31 @@ def test_inputs_that_never_vary_or_always_agree(covariance):
     assert output_error(weights[:, :, :1], 1.0, covariance, integers[:, :, :1]) <= output_error(
         weights[:, :, :1], 1.0, covariance, nearest(weights[:, :, :1], 1.0)
     )
+
+
+def test_wide_layers_are_factorized_in_float32_with_the_same_result(monkeypatch):
+    weights, scales, covariance = problem(8, inputs=60, outputs=30)
+    exact = round_to_second_moments(weights, scales, covariance)
+    monkeypatch.setattr(rounding, "_SINGLE_FROM", 1)
+    single = round_to_second_moments(weights, scales, covariance)
+    assert np.mean(single != exact) < 0.01
+
+
+def test_what_float32_cannot_factorize_is_in_float64(monkeypatch):
+    monkeypatch.setattr(rounding, "_SINGLE_FROM", 1)
+    weights, scales, _ = problem(9, groups=1)
+    covariance = np.ones((1, 9, 9))
+    with pytest.raises(np.linalg.LinAlgError):
+        np.linalg.cholesky((covariance + 1e-9 * np.eye(9)).astype(np.float32))
+    actual = round_to_second_moments(weights, scales, covariance, 1e-9)
+    assert np.abs(actual - weights / scales).max() < 128
+
+
+def test_damping_may_differ_between_groups():
+    weights, scales, covariance = problem(10, groups=2, inputs=30, outputs=10)
+    both = round_to_second_moments(weights, scales, covariance, np.array([0.1, 100.0]))
+    for group, damping in enumerate((0.1, 100.0)):
+        one = slice(group, group + 1)
+        expected = round_to_second_moments(weights[one], scales[one], covariance[one], damping)
+        np.testing.assert_array_equal(both[one], expected)
+    assert np.mean(both[1] != nearest(weights, scales)[1]) < np.mean(both[0] != nearest(weights, scales)[0])

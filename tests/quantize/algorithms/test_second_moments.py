@@ -63,3 +63,58 @@ def test_many_inputs_are_cut_into_blocks(monkeypatch, inputs):
         assert covariance.shape[1] <= 3
         np.testing.assert_allclose(covariance, expected(rows)[:, block, block], rtol=1e-4, atol=1e-4)
     assert (covered == 1).all()
+
+
+def test_many_rows_are_trusted_and_few_as_far_as_their_noise_allows():
+    """Independent inputs of variance 1: what the covariance of n rows has beside the diagonal is noise alone."""
+    generator = np.random.default_rng(0)
+    found = {}
+    for rows in (2000, 20, 4):
+        moments = SecondMoments()
+        moments.add(generator.normal(size=(1, rows, 30)).astype(np.float32))
+        ((_, _, found[rows]),) = moments.covariances()
+    # |x @ x.T - I|**2 is p * (p + 1) on average, and |H - I|**2 a part of 1 / n of that: r is nearly 1. Of 4 rows, from
+    # which a mean is taken, |x|**2 is 22.5, |H|**2 is 169 and r (126 - 42) / (169 - 17) on average.
+    assert found[2000] > 5 and found[20] > 1 and found[4] > 0.8
+
+    mix = generator.normal(size=(30, 3))
+    moments = SecondMoments()
+    moments.add((generator.normal(size=(1, 2000, 3)) @ mix.T).astype(np.float32))
+    ((_, _, damping),) = moments.covariances()
+    assert damping == [rounding.DAMPING]
+
+
+def test_shrinkage_is_that_of_ledoit_and_wolf():
+    rows = rows_of(5, groups=2, rows=12, inputs=6)
+    moments = SecondMoments()
+    moments.add(rows)
+    ((_, _, damping),) = moments.covariances()
+    for group, found in zip(rows.astype(np.float64), damping, strict=True):
+        centred = group - group.mean(axis=0)
+        covariance = centred.T @ centred / len(centred)
+        target = np.trace(covariance) / 6 * np.eye(6)
+        noise = sum(np.square(np.outer(row, row) - covariance).sum() for row in centred) / len(centred) ** 2
+        shrinkage = min(noise / np.square(covariance - target).sum(), 1)
+        assert found == pytest.approx(max(rounding.DAMPING, shrinkage / (1 - shrinkage)), rel=1e-4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 999), rows=st.integers(1, 8), scale=st.floats(1e-3, 1e3))
+def test_damping_does_not_depend_on_the_unit_and_is_bounded(seed, rows, scale):
+    values = rows_of(seed, rows=rows)
+    found = []
+    for each in (values, np.float32(scale) * values):
+        moments = SecondMoments()
+        moments.add(each)
+        ((_, _, damping),) = moments.covariances()
+        assert np.all((damping >= rounding.DAMPING) & (damping <= 100))
+        found.append(damping)
+    np.testing.assert_allclose(*found, rtol=0.01)
+
+
+def test_one_row_has_no_covariance_and_constant_ones_neither():
+    for rows in (np.ones((1, 1, 4)), np.ones((1, 9, 4))):
+        moments = SecondMoments()
+        moments.add(rows.astype(np.float32))
+        ((_, covariance, damping),) = moments.covariances()
+        assert not covariance.any() and damping == [rounding.DAMPING]
