@@ -72,7 +72,9 @@ class SecondMoments:
         self._origin = np.zeros((0, 1, 0), np.float32)
         self._sum = np.zeros((0, 1, 0))
         self._products: list[np.ndarray] = []
-        self._fourth: list[np.ndarray] = []  # per block the sums over rows of |x|**4, [groups]
+        # Per block the sums over rows of |x|**4, [groups], and of |x|**2 * x, [groups, block].
+        self._fourth: list[np.ndarray] = []
+        self._third: list[np.ndarray] = []
 
     def add(self, rows: np.ndarray) -> None:
         """Adds rows, float32 [groups, rows, inputs]; what is added later has the same groups and inputs."""
@@ -82,14 +84,16 @@ class SecondMoments:
             blocks = [rows[:, :1, block] for block in self._blocks]
             self._products = [np.zeros((len(rows), one.shape[2], one.shape[2]), np.float32) for one in blocks]
             self._fourth = [np.zeros(len(rows)) for _ in blocks]
+            self._third = [np.zeros((len(rows), one.shape[2])) for one in blocks]
         centred = rows - self._origin
         self.count += rows.shape[1]
         self._sum += centred.sum(axis=1, keepdims=True, dtype=np.float64)
         for index, block in enumerate(self._blocks):
             part = centred[:, :, block]
             self._products[index] += part.transpose(0, 2, 1) @ part
-            squares = np.einsum("gri,gri->gr", part, part).astype(np.float64)
-            self._fourth[index] += np.square(squares).sum(axis=1)
+            squares = np.einsum("gri,gri->gr", part, part)
+            self._fourth[index] += np.square(squares, dtype=np.float64).sum(axis=1)
+            self._third[index] += (squares[:, np.newaxis] @ part)[:, 0]
 
     @property
     def groups(self) -> int:
@@ -109,16 +113,27 @@ class SecondMoments:
     def covariances(self) -> Iterator[Covariance]:
         """Yields the covariance of each block."""
         mean = self._sum / self.count
-        for products, fourth, block in zip(self._products, self._fourth, self._blocks, strict=True):
-            values = products / self.count - mean[:, :, block].transpose(0, 2, 1) * mean[:, :, block]
-            yield Covariance(block, values, self._damping(values, fourth))
+        for products, fourth, third, block in zip(self._products, self._fourth, self._third, self._blocks, strict=True):
+            part = mean[:, 0, block]
+            values = products / self.count - part[:, :, np.newaxis] * part[:, np.newaxis]
+            yield Covariance(block, values, self._damping(values, part, fourth / self.count, third / self.count))
 
-    def _damping(self, covariance: np.ndarray, fourth: np.ndarray) -> np.ndarray:
-        """Returns per group the damping that its rows ask for."""
-        squares = np.einsum("gij,gij->g", covariance, covariance)
-        mean = np.einsum("gii->g", covariance) / covariance.shape[1]
-        spread = squares - covariance.shape[1] * np.square(mean)
-        noise = fourth / self.count**2 - squares / self.count
+    def _damping(self, covariance: np.ndarray, mean: np.ndarray, fourth: np.ndarray, third: np.ndarray) -> np.ndarray:
+        """Returns per group the damping that its rows ask for.
+
+        Args:
+            covariance: their covariance, [groups, block, block].
+            mean: the mean ``d`` of the rows ``x`` as they were summed up, [groups, block].
+            fourth: the mean of ``|x|**4``, [groups].
+            third: the mean of ``|x|**2 * x``, [groups, block].
+        """
+        squares, variance = np.einsum("gij,gij->g", covariance, covariance), np.einsum("gii->g", covariance)
+        spread = squares - np.square(variance) / covariance.shape[1]
+        # The mean of |x - d|**4, with E[x @ x.T] = H + d @ d.T and E[|x|**2] = trace(H) + |d|**2.
+        of_mean = np.square(mean).sum(axis=1)
+        along = np.einsum("gi,gij,gj->g", mean, covariance, mean)
+        centred = fourth - 4 * (third * mean).sum(axis=1) + 4 * along + 2 * of_mean * variance + 3 * np.square(of_mean)
+        noise = (centred - squares) / self.count
         shrinkage = np.clip(np.divide(noise, spread, out=np.zeros_like(noise), where=spread > 0), 0, 1)
         asked = np.divide(shrinkage, 1 - shrinkage, out=np.full_like(noise, np.inf), where=shrinkage < 1)
         return np.asarray(np.clip(asked, DAMPING, _MOST_DAMPING))

@@ -84,10 +84,12 @@ def test_many_rows_are_trusted_and_few_as_far_as_their_noise_allows():
     assert damping == [rounding.DAMPING]
 
 
-def test_shrinkage_is_that_of_ledoit_and_wolf():
+@pytest.mark.parametrize("cut", [2, 6, 11])
+def test_shrinkage_is_that_of_ledoit_and_wolf_however_the_rows_come(cut):
     rows = rows_of(5, groups=2, rows=12, inputs=6)
     moments = SecondMoments()
-    moments.add(rows)
+    for part in np.split(rows, [cut], axis=1):
+        moments.add(part)
     ((_, _, damping),) = moments.covariances()
     for group, found in zip(rows.astype(np.float64), damping, strict=True):
         centred = group - group.mean(axis=0)
