@@ -1,18 +1,20 @@
 """What TensorFlow's converter folds, moves and leaves: every bias counts once, and what was written is read back."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import build, calibrate_and_save, normal, tf1
+from graphs import build, calibrate_and_save, normal, run, tf1
 from test_every_format import OneBatch
 
 import amct_tensorflow as amct
 from amct_tensorflow.errors import ExportError
 from amct_tensorflow.export.export_plan import plan_export
 from amct_tensorflow.export.tflite.tflite_editor import TfliteEditor
+from amct_tensorflow.export.tflite.tflite_erf import with_erf_in_small_ops
 from amct_tensorflow.export.tflite.tflite_model import make_tflite_model
 from amct_tensorflow.export.tflite.tflite_reading import read_tflite_layers
 from amct_tensorflow.export.tflite.tflite_target import TFLITE
@@ -206,6 +208,43 @@ def test_a_gelu_behind_a_dense_layer_is_seen():
     _, found, check = exported(make, normal((16, 5, 8), 9))
     assert not found.in_float
     assert check.exported.divergence < 1e-4
+
+
+def scaled_gelu(x):
+    """As balancing leaves a Gelu, with a factor per channel in place of its 0.5; not one that the converter knows."""
+    return np.abs(normal((6,), 5)) * x * tf.math.erfc(-x * np.float32(np.sqrt(0.5)))
+
+
+@pytest.mark.parametrize("function", [tf.math.erf, tf.math.erfc, scaled_gelu])
+def test_error_functions_that_are_no_gelu_are_computed_in_small_ops(function):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 5, 8], name="x")
+        tf.identity(function(tf.matmul(x, normal((8, 6), 1)) + normal((6,), 2)), name="out")
+
+    plan, found, check = exported(make, normal((16, 5, 8), 9))
+    assert plan.layers
+    assert not found.in_float
+    assert check.exported.divergence < 1e-4
+
+
+def test_the_error_function_in_small_ops_is_exact_in_float32():
+    """Compared with that of the math module in double precision."""
+    x = np.concatenate([np.linspace(-6, 6, 4001), [0.0, -0.0, 1e-30, 1e30, -np.inf, np.inf]]).astype(np.float32)
+
+    def make():
+        data = tf1.placeholder(tf.float32, [None], name="x")
+        tf.math.erf(data, name="erf")
+        tf.math.erfc(data, name="erfc")
+
+    small = with_erf_in_small_ops(build(make))
+    assert not {"Erf", "Erfc"} & {node.op for node in small.node}
+    erf, erfc = run(small, ["erf", "erfc"], {"x": x})
+    np.testing.assert_allclose(erf, [math.erf(each) for each in x], rtol=1e-6, atol=5e-7)
+    np.testing.assert_allclose(erfc, [math.erfc(each) for each in x], rtol=0, atol=5e-7)
+
+
+def test_a_graph_without_error_functions_has_none_to_write():
+    assert with_erf_in_small_ops(build(sequence((8,)))) is None
 
 
 def test_a_batch_of_another_length_is_refused():

@@ -10,6 +10,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.errors import ExportError
 from amct_tensorflow.export.libraries import refusals
+from amct_tensorflow.export.tflite.tflite_erf import with_erf_in_small_ops
 from amct_tensorflow.graph.view import attribute
 from amct_tensorflow.model.layers import HALF_PRECISION, IN_FLOAT32
 
@@ -29,6 +30,9 @@ def convert_to_tflite(
 ) -> bytes:
     """Converts a graph with TensorFlow's converter.
 
+    The converter makes one op of a Gelu whose ops it recognizes, and refuses the Erf or Erfc of another one. Then the
+    graph is converted again, with those in small ops.
+
     Args:
         graph_def: the graph.
         shapes: per input, its shape.
@@ -39,6 +43,23 @@ def convert_to_tflite(
     Raises:
         ExportError: the converter does not know an op.
     """
+    try:
+        return _convert(graph_def, shapes, inputs, outputs, adjust)
+    except ExportError:
+        in_small_ops = with_erf_in_small_ops(graph_def)
+        if in_small_ops is None:
+            raise
+    return _convert(in_small_ops, shapes, inputs, outputs, adjust)
+
+
+def _convert(
+    graph_def: GraphDef,
+    shapes: Mapping[str, tuple[int, ...]],
+    inputs: list[str],
+    outputs: list[str],
+    adjust: Callable[[Any], None],
+) -> bytes:
+    """Converts a graph as it is."""
     shaped = GraphDef()
     shaped.CopyFrom(graph_def)
     for node in shaped.node:
