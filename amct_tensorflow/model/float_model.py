@@ -154,10 +154,12 @@ class FloatModel:
         kept, factors = frozenset(unfused), dict(balance or {})
         key = (kept, frozenset(factors.items()))
         if key not in self._fused:
-            behind = fuse(self.view, keep=self.outputs, unfused=kept, origins=self._prepared.origins)
-            fused = fold_before(behind, self.outputs, kept)
-            self._fused[key] = equalize(fused, factors, self.outputs)
+            self._fused[key] = equalize(self.fuse(kept), factors, self.outputs) if factors else self._fold(kept)
         return self._fused[key]
+
+    def _fold(self, unfused: Collection[LayerName]) -> FusedGraph:
+        behind = fuse(self.view, keep=self.outputs, unfused=unfused, origins=self._prepared.origins)
+        return fold_before(behind, self.outputs, unfused)
 
     def original_upstream(self, names: Iterable[PreparedName]) -> set[OriginalName]:
         """Returns the original nodes on which prepared nodes depend."""

@@ -22,9 +22,9 @@ gain.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -63,13 +63,13 @@ class Reader:
 
     @cached_property
     def largest(self) -> np.ndarray:
-        """The largest absolute weight per input channel and output that reads it, float64 [Cin, outputs]."""
-        return self._per_channel(np.abs(self.weights.astype(np.float64)).max(axis=self._places, initial=0))
+        """The largest absolute weight per input channel and output that reads it, float32 [Cin, outputs]."""
+        return self._per_channel(np.abs(self.weights).max(axis=self._places, initial=0))
 
     @cached_property
     def squares(self) -> np.ndarray:
         """The sum of the squared weights, likewise."""
-        return self._per_channel((self.weights.astype(np.float64) ** 2).sum(axis=self._places))
+        return self._per_channel(np.square(self.weights).sum(axis=self._places))
 
     def errors(self, of_inputs: np.ndarray, variances: np.ndarray, factors: np.ndarray) -> np.ndarray:
         """Returns the mean square errors of its outputs.
@@ -80,13 +80,13 @@ class Reader:
             factors: likewise.
         """
         places = self.weights.size // self.largest.size
-        scaled = self.largest * factors[:, np.newaxis]
+        scaled = self.largest * factors.astype(np.float32)[:, np.newaxis]
         shared = places * variances / factors**2
         if self._is_depthwise:
-            steps = (scaled if self.channel_wise else scaled.max()) / _WEIGHT_STEPS
+            steps = np.asarray(scaled if self.channel_wise else scaled.max(), np.float64) / _WEIGHT_STEPS
             return np.ravel(self.squares * of_inputs[:, np.newaxis] + steps**2 / 12 * shared[:, np.newaxis])
-        steps = (scaled.max(axis=0) if self.channel_wise else scaled.max()) / _WEIGHT_STEPS
-        return np.asarray(of_inputs @ self.squares + steps**2 / 12 * shared.sum())
+        steps = scaled.max(axis=0 if self.channel_wise else None).astype(np.float64) / _WEIGHT_STEPS
+        return np.asarray(of_inputs.astype(np.float32) @ self.squares + steps**2 / 12 * shared.sum())
 
     @property
     def _is_depthwise(self) -> bool:
@@ -139,9 +139,10 @@ class ReadTensor:
     def variances(self) -> np.ndarray:
         """The variances of the channels, as far as rounding does not make up for them, float64 [C]."""
         rows = np.concatenate([half.sample for half in self.halves])
-        centred = rows - rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-        covariance = (centred.T @ centred / np.float32(len(centred))).astype(np.float64)
-        return _unexplained(covariance) if self.makes_up else np.diagonal(covariance)
+        rows -= rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+        if not self.makes_up:
+            return np.asarray(np.einsum("rc,rc->c", rows, rows), np.float64) / len(rows)
+        return _unexplained(rows.T @ rows / np.float32(len(rows)))
 
     def errors(self, fitted: int, factors: np.ndarray) -> list[np.ndarray]:
         """Returns per reader the mean square errors of its outputs.
@@ -154,8 +155,9 @@ class ReadTensor:
         values, others = (self.halves[half].sample * inverse for half in (fitted, 1 - fitted))
         activation = self.search(_distribution(values))
         shift = _rounding_errors(values, activation).mean(axis=0, dtype=np.float64).astype(np.float32)
-        lost = _rounding_errors(others, activation) - shift
-        of_inputs = np.einsum("rc,rc->c", lost, lost, dtype=np.float64) / len(lost) * factors**2
+        lost = _rounding_errors(others, activation)
+        lost -= shift
+        of_inputs = np.einsum("rc,rc->c", lost, lost).astype(np.float64) / len(lost) * factors**2
         return [reader.errors(of_inputs, self.variances, factors) for reader in self.readers]
 
 
@@ -171,36 +173,46 @@ def choose_factors(tensors: Sequence[ReadTensor], least_gain: float) -> tuple[fl
     weights = np.max([largest_weights(each.op, each.weights) for tensor in tensors for each in tensor.readers], axis=0)
     halves = [np.max([tensor.halves[half].highest for tensor in tensors], axis=0).astype(np.float64) for half in (0, 1)]
 
-    def errors(strength: float | None) -> list[np.ndarray]:
+    def errors(strength: float | None) -> Iterator[np.ndarray]:
         """Per half and reader."""
-        found = []
         for half, highest in enumerate(halves):
             factors = np.ones(len(highest)) if strength is None else balance_factors(highest, weights, strength)
-            found += [each for tensor in tensors for each in tensor.errors(half, np.asarray(factors, np.float64))]
-        return found
+            for tensor in tensors:
+                yield from tensor.errors(half, np.asarray(factors, np.float64))
 
-    without = errors(None)
+    without = list(errors(None))
     if not all(each.any() for each in without):
         return None
-    gain = cache(lambda index: _least_gain(without, errors(_STRENGTHS[index])) if 0 <= index < len(_STRENGTHS) else 0.0)
-    best = _FIRST
-    step = 1 if gain(best + 1) > gain(best) else -1
-    while gain(best + step) > gain(best):
-        best += step
-    if gain(best) < least_gain:
+
+    def gain(index: int, least: float) -> float:
+        """Of a strength, as far as it is above the least."""
+        return _least_gain(without, errors(_STRENGTHS[index]), least) if 0 <= index < len(_STRENGTHS) else 0.0
+
+    best, most = _FIRST, gain(_FIRST, 0.0)
+    for step in (1, -1):
+        while (other := gain(best + step, most)) > most:
+            best, most = best + step, other
+        if best != _FIRST:
+            break
+    if most < least_gain:
         return None
     return balance_factors(np.maximum(*halves), weights, _STRENGTHS[best])
 
 
-def _least_gain(without: Sequence[np.ndarray], errors: Sequence[np.ndarray]) -> float:
-    """Returns the least ratio of errors, by their sums over outputs and by their geometric means."""
-    gains: list[float] = []
-    for before, after in zip(without, errors, strict=True):
+def _least_gain(without: Sequence[np.ndarray], errors: Iterable[np.ndarray], least: float) -> float:
+    """Returns the least ratio of errors, by their sums over outputs and by their geometric means.
+
+    What is not above ``least`` is of no use, so that nothing more is measured then.
+    """
+    found = math.inf
+    for before, after in zip(without, errors, strict=False):
         some = before > 0
         ratios = before[some] / np.maximum(after[some], np.finfo(np.float64).tiny)
-        gains.append(before.sum() / max(after.sum(), np.finfo(np.float64).tiny))
-        gains.append(float(np.exp(np.log(ratios).mean())))
-    return min(gains)
+        of_sums = float(before.sum() / max(after.sum(), np.finfo(np.float64).tiny))
+        found = min(found, of_sums, float(np.exp(np.log(ratios).mean())))
+        if found <= least:
+            break
+    return found
 
 
 def _distribution(values: np.ndarray) -> Distribution:
@@ -216,18 +228,23 @@ def _distribution(values: np.ndarray) -> Distribution:
 def _rounding_errors(values: np.ndarray, activation: ActivationFactors) -> np.ndarray:
     """Returns by what the values of integers differ from the values themselves, float32."""
     lowest, highest = (limit / activation.scale for limit in activation.limits)
-    steps = np.clip(np.rint(values * activation.inverse), np.float32(lowest), np.float32(highest))
-    return np.asarray(steps * np.float32(activation.scale) - values)
+    errors = np.asarray(values * activation.inverse)
+    np.rint(errors, out=errors)
+    np.clip(errors, np.float32(lowest), np.float32(highest), out=errors)
+    errors *= np.float32(activation.scale)
+    errors -= values
+    return errors
 
 
 def _unexplained(covariance: np.ndarray) -> np.ndarray:
     """Returns what is left of each channel's variance when those of smaller variance are known.
 
-    Rounding goes through the channels by falling variance, so that those that follow make up for the errors.
+    Rounding goes through the channels by falling variance, so that those that follow make up for the errors. Every
+    variance is enlarged in proportion, so that float32 factorizes whatever the sizes of the channels.
     """
     order = np.argsort(-np.diagonal(covariance), kind="stable")[::-1]
-    damped = covariance[order][:, order]
-    damped[np.diag_indices_from(damped)] = np.diagonal(damped) * (1 + _DAMPING) + np.finfo(np.float64).tiny
+    damped = covariance[np.ix_(order, order)]
+    damped[np.diag_indices_from(damped)] = np.diagonal(damped) * (1 + _DAMPING) + np.finfo(np.float32).tiny
     found = np.empty(len(order))
-    found[order] = np.diagonal(np.linalg.cholesky(damped)) ** 2
-    return found
+    found[order] = np.diagonal(np.linalg.cholesky(damped)).astype(np.float64) ** 2
+    return np.where(np.diagonal(covariance) > 0, found, 0.0)

@@ -8,6 +8,7 @@ larger grid. So it does not depend on the split into batches, and memory is boun
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -52,6 +53,15 @@ class Distribution:
     def total(self) -> int:
         """Number of values observed."""
         return int(self.counts.sum())
+
+    @cached_property
+    def sums(self) -> np.ndarray:
+        """The number, sum and sum of squares of what is before each entry, float64 [3, entries + 1]."""
+        sums = np.zeros((3, self.values.size + 1))
+        np.cumsum(self.counts, out=sums[0, 1:])
+        np.cumsum(self.counts * self.values, out=sums[1, 1:])
+        np.cumsum(self.counts * self.values * self.values, out=sums[2, 1:])
+        return sums
 
     def histogram(self, bins: int) -> np.ndarray:
         """Returns the number of values in each of ``bins`` equal parts of ``[lowest, highest]``, float64 [bins]."""

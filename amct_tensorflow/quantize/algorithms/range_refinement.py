@@ -25,12 +25,8 @@ class SquaredErrors:
     """The squared errors of ranges, of one distribution of values."""
 
     def __init__(self, distribution: Distribution) -> None:
-        """Sums up the values."""
-        self._values, counts = distribution.values, distribution.counts
-        self._sums = np.zeros((3, self._values.size + 1))
-        np.cumsum(counts, out=self._sums[0, 1:])
-        np.cumsum(counts * self._values, out=self._sums[1, 1:])
-        np.cumsum(counts * self._values * self._values, out=self._sums[2, 1:])
+        """Takes the values."""
+        self._values, self._sums = distribution.values, distribution.sums
 
     def of(self, lowers: np.ndarray, uppers: np.ndarray, scales: np.ndarray) -> np.ndarray:
         """Returns per range the sum of ``(rint(clip(x, lower, upper) / scale) * scale - x)**2``.
@@ -71,9 +67,8 @@ def _error(sums: np.ndarray, target: np.ndarray) -> np.ndarray:
 _LOWEST, _HIGHEST = -128, 127
 # In terms of the ends that it starts from.
 _STEPS = (0.1, 0.03, 0.01)
-# Where the search stands comes first, so that it stays there unless another place is better.
-_EITHER_END = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)])
-_BOTH_ENDS = np.array([(0, 0), (-1, -1), (1, 1)])
+_EITHER_END = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
+_BOTH_ENDS = np.array([(-1, -1), (1, 1)])
 
 
 def refine_range(distribution: Distribution, factors: ActivationFactors, asymmetric: bool) -> ActivationFactors:
@@ -87,15 +82,18 @@ def refine_range(distribution: Distribution, factors: ActivationFactors, asymmet
     errors = SquaredErrors(distribution)
     ends = np.array([_LOWEST - factors.offset, _HIGHEST - factors.offset]) * factors.scale
     directions = _EITHER_END if asymmetric else _BOTH_ENDS
-    place, found = np.zeros(2), factors
+    place, found, least = np.zeros(2), factors, _errors(errors, [factors])[0]
     for step in _STEPS:
         moved = True
         while moved:
             places = place + step * directions
-            moves = (_factors(ends * np.maximum(1 + each, 0.0), asymmetric) for each in places[1:])
-            candidates = [found, *(each or found for each in moves)]
-            best = _best(errors, candidates)
-            place, found, moved = places[best], candidates[best], best > 0
+            moves = (_factors(ends * np.maximum(1 + each, 0.0), asymmetric) for each in places)
+            candidates = [each or found for each in moves]
+            lost = _errors(errors, candidates)
+            best = int(np.argmin(lost))
+            moved = bool(lost[best] < least)
+            if moved:
+                place, found, least = places[best], candidates[best], lost[best]
     return found
 
 
@@ -107,9 +105,9 @@ def _factors(ends: np.ndarray, asymmetric: bool) -> ActivationFactors | None:
     return asymmetric_factors(float(ends[0]), scale) if asymmetric else ActivationFactors(scale, 0)
 
 
-def _best(errors: SquaredErrors, candidates: list[ActivationFactors]) -> int:
-    """Returns which candidate has the least error; the first of equals."""
+def _errors(errors: SquaredErrors, candidates: list[ActivationFactors]) -> np.ndarray:
+    """Returns the errors of candidates, with clipping counted twice."""
     scales = np.array([each.scale for each in candidates])
     offsets = np.array([each.offset for each in candidates])
     lowers, uppers = (_LOWEST - offsets) * scales, (_HIGHEST - offsets) * scales
-    return int(np.argmin(errors.of(lowers, uppers, scales) + errors.of_clipping(lowers, uppers)))
+    return np.asarray(errors.of(lowers, uppers, scales) + errors.of_clipping(lowers, uppers))
