@@ -50,6 +50,25 @@ def test_lengths_of_a_reshape_are_those_of_its_own_data():
         np.testing.assert_allclose(session.run(None, {"x:0": x})[0], split(x), atol=1e-5)
 
 
+def reshaped(x):
+    """One head of attention of what a Conv2D makes shorter: its Transpose moves an axis of 1."""
+    y = tf.reshape(tf.nn.conv2d(tf.reshape(x, [-1, 4, 4, 5]), normal((2, 2, 5, 6), 1), 2, "VALID"), [-1, 4, 6])
+    y = tf.reshape(tf.matmul(tf.reshape(y, [-1, 6]), normal((6, 6), 2)), tf.concat([tf.shape(y)[:2], [6]], 0))
+    heads = tf.transpose(tf.reshape(y, tf.stack([tf.shape(x)[0], -1, 1, 6])), [0, 2, 1, 3])
+    return tf.matmul(heads, heads, transpose_b=True)
+
+
+def test_lengths_of_a_transpose_that_becomes_a_reshape_are_those_of_its_own_data():
+    def make():
+        tf.identity(reshaped(tf1.placeholder(tf.float32, [None, 16, 5], name="x")), name="out")
+
+    model = convert_to_onnx(build(make), ["x"], ["out"])
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for length in (1, 3):
+        x = normal((length, 16, 5), 2)
+        np.testing.assert_allclose(session.run(None, {"x:0": x})[0], reshaped(x), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("op", [tf.math.lgamma, tf.math.special.bessel_j0])
 def test_an_op_that_stays_in_is_refused(op):
     with pytest.raises(ExportError, match=r"tf2onnx does not know the op (Lgamma|BesselJ0) of '\w+"):

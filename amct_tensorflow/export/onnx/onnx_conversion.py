@@ -1,6 +1,7 @@
 """Converts a float graph to ONNX with tf2onnx, and checks that it knows all ops."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from amct_tensorflow.graph.view import GraphView
 _OPSET = 17
 # The first that quantizes to 16 bits.
 _WIDE_OPSET = 21
+# What tf2onnx calls its optimizer of two nodes in a row.
+_BACK_TO_BACK = "remove_back_to_back"
 _STANDARD = ("", "ai.onnx")
 
 
@@ -32,9 +35,9 @@ def convert_to_onnx(graph_def: GraphDef, inputs: Sequence[str], outputs: Sequenc
         ExportError: the library is missing, or does not know an op.
     """
     library("onnx", "onnx")
-    with refusals("tf2onnx", "convert"):
+    with refusals("tf2onnx", "convert"), _lengths_kept():
         model, _ = library("tf2onnx", "onnx").convert.from_graph_def(
-            _with_single_reshapes(_in_known_ops(graph_def)),
+            _in_known_ops(graph_def),
             input_names=[f"{name}:0" for name in inputs],
             output_names=[f"{name}:0" for name in outputs],
             opset=_OPSET,
@@ -69,30 +72,36 @@ def _in_known_ops(graph_def: GraphDef) -> GraphDef:
     return editor.graph_def()
 
 
-def _with_single_reshapes(graph_def: GraphDef) -> GraphDef:
-    """Returns a graph in which no Reshape reads another one that tf2onnx would leave out.
+@contextmanager
+def _lengths_kept() -> Iterator[None]:
+    """Makes tf2onnx leave every Reshape the data whose lengths it means; its functions have no argument for that.
 
-    tf2onnx writes a length that is that of the data as 0, for "as the data has it". Then it leaves out the first of two
-    Reshapes, and the 0 means a length of other data. So the first is left out here, before it does. What else reads
-    the shape of the first goes on doing so.
+    tf2onnx writes a length that is that of the data as 0, for "as the data has it", also where it makes a Reshape of a
+    Transpose of axes of 1. Of two Reshapes in a row another optimizer leaves out the first, and the 0 of the second
+    would mean a length of other data. It leaves outputs of the model alone, so these are some while it runs.
     """
-    editor = GraphEditor(GraphView(graph_def))
-    view = GraphView(graph_def)
-    for name in editor.names_of("Reshape"):
-        data, shape = view.nodes[name].input[:2]
-        source = _behind_identities(view, data)
-        is_left_out = view.constant(shape) is None or len(view.readers(view.producer(source).name)) == 1
-        if is_left_out and view.producer(source).op == "Reshape":
-            while view.producer(source).op == "Reshape":
-                source = _behind_identities(view, view.producer(source).input[0])
-            editor.replace_input(name, 0, source)
-    return editor.graph_def()
+    optimizers = library("tf2onnx.optimizer", "onnx")._get_optimizers()
+    usual = optimizers[_BACK_TO_BACK]
+
+    class _KeepingLengths(usual):  # type: ignore[misc, valid-type]
+        def _optimize_at_current_graph_level(self, g: Any) -> Any:
+            outputs = g.outputs
+            g.outputs = [*outputs, *(node.input[0] for node in g.get_nodes() if _has_lengths_of_data(node))]
+            try:
+                return super()._optimize_at_current_graph_level(g)
+            finally:
+                g.outputs = outputs
+
+    optimizers[_BACK_TO_BACK] = _KeepingLengths
+    try:
+        yield
+    finally:
+        optimizers[_BACK_TO_BACK] = usual
 
 
-def _behind_identities(view: GraphView, tensor: str) -> str:
-    while view.producer(tensor).op == "Identity":
-        tensor = view.producer(tensor).input[0]
-    return tensor
+def _has_lengths_of_data(node: Any) -> bool:
+    """Tells whether a node of tf2onnx is a Reshape to a shape with a 0."""
+    return node.type == "Reshape" and node.inputs[1].is_const() and 0 in node.inputs[1].get_tensor_value()
 
 
 def _check_ops(model: Any) -> None:
