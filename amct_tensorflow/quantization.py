@@ -81,6 +81,7 @@ def create_quant_config(
         name, model, skip_layers, batch_num, activation_offset, config_defination, weight_compress_only
     )
     write_config(config_file, config)
+    model.keep_prepared()
     log_for(name).debug("The configuration of %d layers is saved in %s", len(config.layers), config_file)
 
 

@@ -20,6 +20,7 @@ from amct_tensorflow.model.loading.load import load_frozen
 from amct_tensorflow.model.model_file import check_not_fake_quantized, check_not_quantized, check_outputs, import_graph
 from amct_tensorflow.model.preparation.prepare import prepare
 from amct_tensorflow.model.preparation.prepared import PreparedGraph
+from amct_tensorflow.model.preparation.prepared_before import keep_prepared, take_prepared
 from amct_tensorflow.model.tables import Table, find_tables
 
 
@@ -107,7 +108,13 @@ class FloatModel:
 
     @cached_property
     def _prepared(self) -> PreparedGraph:
-        return prepare(self.original, self.outputs, self.source)
+        known = None if self._given is None else take_prepared(self._given, self.original, self.outputs)
+        return known or prepare(self.original, self.outputs, self.source)
+
+    def keep_prepared(self) -> None:
+        """Leaves what the caller's graph was prepared to for the next model of the same graph."""
+        if self._given is not None:
+            keep_prepared(self._given, self.graph_def, self._prepared)
 
     @property
     def view(self) -> NamedGraph[PreparedName]:
