@@ -54,6 +54,31 @@ def export(x, target):
 IN_INT8 = {"tflite": {"av"}, "onnx": {"qk", "av"}}
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda scores: tf.reshape(scores, [-1, 50]),
+        tf.nn.relu,
+        lambda scores: scores + 1,
+        lambda scores: scores * scores,
+        lambda scores: tf.sin(tf.reshape(scores, [-1, 25])),
+    ],
+    ids=["reshape", "relu", "add", "square", "behind_a_reshape"],
+)
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_product_that_is_read_twice_has_the_same_values_for_both(other, target):
+    def make():
+        attention()
+        scores, out = (tf1.get_default_graph().get_tensor_by_name(f"{name}:0") for name in ("qk", "out"))
+        tf.concat([tf.reshape(other(scores), [-1, 50]), tf.reshape(out, [-1, 40])], 1, name="both")
+
+    x = normal((16, 5, 8), 9)
+    calibrate_and_save(build(make), x, "both", simplified=PRODUCTS_TOO)
+    document = export(x, target)
+    assert document["kl"] < 1e-3
+    assert document["outputs"][0]["lost_db"] < 3
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_attention(x, target):
     document = export(x, target)
