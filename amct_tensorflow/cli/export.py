@@ -79,9 +79,10 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="7 for x86 processors without VNNI, on which ONNX Runtime and OpenVINO saturate products of weights in 8 "
         "bits (default: %(default)s; tflite needs no 7 anywhere)")  # fmt: skip
     add("--output", metavar="PREFIX", help="folder and prefix of the files (default: those of the result)")
-    add("--max_divergence", metavar="D", type=non_negative_float, default=_LIMIT,
+    add("--max_divergence", metavar="D", type=non_negative_float,
         help="how far the outputs may lie from those of the simulation; of probabilities, mean KL divergence in nats "
-        "(default: %(default)s); a file beyond that gets a name with _diverges, and the exit code is 3")  # fmt: skip
+        f"(default: {_LIMIT}, or how far rounding moves the simulation itself from float, if that is more); a file "
+        "beyond that gets a name with _diverges, and the exit code is 3")  # fmt: skip
     add_json(parser)
 
 
@@ -114,9 +115,10 @@ def _run(arguments: Namespace) -> int:
         TARGETS[arguments.to],
         CheckedEvaluator(_evaluator(arguments, model)),
         Path(arguments.output) if arguments.output else prefix_of(model),
-        arguments.max_divergence,
+        _LIMIT if arguments.max_divergence is None else arguments.max_divergence,
         sums_in_int8=arguments.between == "int8",
         weight_bits=arguments.weight_bits,
+        rises=arguments.max_divergence is None,
     )
     _renew_report(model.parent)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None

@@ -1,5 +1,6 @@
 """Exports a model: plans, converts, checks, and publishes the files."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ def export_model(
     *,
     sums_in_int8: bool = False,
     weight_bits: int = 8,
+    rises: bool = False,
 ) -> dict[str, Any]:
     """Exports a quantized model, and writes ``<prefix><suffix>`` and ``<prefix>_export_<format>.json`` together.
 
@@ -47,6 +49,7 @@ def export_model(
             files get the other names.
         sums_in_int8: whether sums between layers are to be computed in int8, too.
         weight_bits: 8, or 7 for weights in [-64, 63], whose products with bytes no processor saturates.
+        rises: whether the limit is how far rounding moves the simulation itself from float, if that is more.
 
     Returns:
         The content of the JSON file.
@@ -78,6 +81,8 @@ def export_model(
         log.info("%d quantized layers; converting to %s takes some seconds.", len(plan.layers), target.name)
         exported = target.export(plan, evaluator)
         check = check_export(plan, exported, evaluator)
+        if rises and math.isfinite(check.rounding):
+            limit = max(limit, check.rounding)
         document = make_document(plan, target, exported, check, names.model.name, limit, weight_bits)
         chosen, others = (names, diverging) if document["within_limit"] else (diverging, names)
         document["file"] = chosen.model.name

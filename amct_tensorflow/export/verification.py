@@ -78,6 +78,7 @@ class Check:
         layers: per layer that the runtime lets be seen, how far its output lies from that of the simulation, everything
             before it included.
         outputs: the errors of float outputs.
+        rounding: how far the outputs of the simulation lie from those of the float reference, on a few images.
     """
 
     simulation: Evaluation
@@ -85,6 +86,7 @@ class Check:
     saturating: Comparison | None
     layers: dict[str, TensorError]
     outputs: dict[str, OutputErrors]
+    rounding: float
 
 
 def check_export(plan: ExportPlan, exported: Exported, evaluator: CheckedEvaluator) -> Check:
@@ -98,7 +100,8 @@ def check_export(plan: ExportPlan, exported: Exported, evaluator: CheckedEvaluat
     simulation = evaluator.evaluate(import_graph(plan.view.graph_def, plan.model), plan.outputs, "the quantized model")
     runtime, compared, saturating = _compare_with(plan, exported, evaluator)
     layers = _compare_layers(plan, runtime)
-    return Check(simulation, compared, saturating, layers, _compare_outputs(plan, runtime))
+    outputs, rounding = _compare_outputs(plan, runtime)
+    return Check(simulation, compared, saturating, layers, outputs, rounding)
 
 
 def _compare_with(
@@ -222,8 +225,12 @@ def _compare_layers(plan: ExportPlan, runtime: Runtime) -> dict[str, TensorError
     return errors
 
 
-def _compare_outputs(plan: ExportPlan, runtime: Runtime) -> dict[str, OutputErrors]:
-    """Compares the outputs of both on a few images with those of the float reference, which rounds no activation."""
+def _compare_outputs(plan: ExportPlan, runtime: Runtime) -> tuple[dict[str, OutputErrors], float]:
+    """Compares the outputs of both on a few images with those of the float reference, which rounds no activation.
+
+    Returns:
+        The errors of float outputs, and the divergence of the simulation.
+    """
     tensors = [f"{name}:0" for name in dict.fromkeys(plan.outputs)]
     feeds = {f"{name}:0": values for name, values in plan.images.items()}
     reference = make_float_reference(plan.view, plan.layers.values(), (), plan.outputs)
@@ -232,6 +239,8 @@ def _compare_outputs(plan: ExportPlan, runtime: Runtime) -> dict[str, OutputErro
         with GraphRunner(import_graph(graph_def, plan.model)) as runner:
             values.append(runner.values(tensors, feeds))
     in_float, simulated = values
+    rounding = Divergence(len(tensors))
+    rounding.add([in_float[tensor] for tensor in tensors], [simulated[tensor] for tensor in tensors])
     errors = {}
     for name, found in zip(plan.outputs, runtime.run(plan.images), strict=True):
         like = in_float[f"{name}:0"]
@@ -239,7 +248,7 @@ def _compare_outputs(plan: ExportPlan, runtime: Runtime) -> dict[str, OutputErro
             errors[name] = OutputErrors(TensorError(), TensorError())
             errors[name].simulation.add(like, simulated[f"{name}:0"])
             errors[name].exported.add(like, np.asarray(found, like.dtype).reshape(like.shape))
-    return errors
+    return errors, rounding.value
 
 
 def _as_read(values: np.ndarray, output: Output) -> np.ndarray:

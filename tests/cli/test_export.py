@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from reports import make_report
 from amct_tensorflow.cli import export as command
 from amct_tensorflow.cli.export import find_result
 from amct_tensorflow.errors import ModelNotFoundError
-from amct_tensorflow.export import TARGETS
+from amct_tensorflow.export import TARGETS, export_model
 from amct_tensorflow.quantize.quantized.model_files import prefix_of
 from amct_tensorflow.results.report.report_json import dump_report, read_report
 
@@ -95,6 +96,17 @@ def test_an_evaluator_judges_the_exported_file(main, capsys, result):
         "other.onnx",
         "other_export_onnx.json",
     }
+
+
+@pytest.mark.parametrize(("rounding", "limit"), [(0.5, 0.5), (0.001, 0.01), (float("inf"), 0.01), (float("nan"), 0.01)])
+def test_the_default_limit_is_at_least_what_rounding_costs(main, capsys, monkeypatch, result, rounding, limit):
+    check = export_model.check_export
+    monkeypatch.setattr(export_model, "check_export", lambda *args: replace(check(*args), rounding=rounding))
+    arguments = ["export", result, "--to", "tflite", "--data", "x.npy", "--json"]
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["kl_limit"] == limit
+    assert main([*arguments, "--max_divergence", "0.3"]) == 0
+    assert json.loads(capsys.readouterr().out)["kl_limit"] == 0.3
 
 
 def test_a_file_that_diverges_is_called_so_and_tells_in_the_exit_code(main, capsys, messages, result):

@@ -225,6 +225,8 @@ def test_error_functions_that_are_no_gelu_are_computed_in_small_ops(function):
     assert plan.layers
     assert not found.in_float
     assert check.exported.divergence < 1e-4
+    # Of outputs that are no probabilities it is the noise by the signal.
+    assert check.rounding == pytest.approx(10 ** (-check.outputs["out"].simulation.sqnr / 10))
 
 
 def test_the_error_function_in_small_ops_is_exact_in_float32():
