@@ -139,3 +139,21 @@ def test_the_factors_are_the_same_in_any_split_into_batches(workdir):
             session.run("out:0", {"x:0": part})
     assert list(read_balance("record.txt")) == list(whole) == ["second"]
     np.testing.assert_allclose(read_balance("record.txt")["second"], whole["second"], rtol=1e-5)
+
+
+def test_what_stands_behind_a_product_is_calibrated_on_divided_values(workdir):
+    """A Reshape that the layers read stands behind the product: its values of before must not be replayed."""
+    outliers = np.where(np.arange(48) % 16, 1, 24).astype(np.float32)
+
+    def make():
+        x = tf1.placeholder(tf.float32, [8, 6, 48], name="x")
+        normed = x * tf.nn.sigmoid(x)
+        rows = tf.reshape(normed, [48, 48], name="rows")
+        y = tf.nn.relu(tf.matmul(rows, normal((48, 32), 1) / outliers[:, np.newaxis], name="first"))
+        y = tf.matmul(y, normal((32, 48), 2), name="second")
+        tf.identity(tf.reshape(y, [8, 6, 48]) + normed / outliers, name="out")
+
+    x = np.abs(rng(3).normal(size=(8, 6, 48))).astype(np.float32) * outliers
+    balanced = quantize(build(make), x)
+    assert "first" in read_balance("record.txt")
+    assert balanced > quantize(build(make), x, input_balancing=False) + 3
