@@ -101,6 +101,7 @@ bench: setup ## measure speed, accuracy and search; MODEL=pb DATASET=dir to choo
 	$(BIN)/python benchmarks/endurance.py
 	$(BIN)/python benchmarks/scaling.py $(BENCH_INPUTS)
 	$(BIN)/python benchmarks/depth.py
+	$(BIN)/python benchmarks/calibration.py
 
 bench-accuracy: setup ## measure what each step of quantization gains, and write the tables in docs/algorithms.md
 	$(BIN)/python benchmarks/accuracy.py

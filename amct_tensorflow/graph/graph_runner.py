@@ -190,6 +190,7 @@ def session_options(graph: tf.Graph, *, run_often: bool, in_calling_thread: bool
     options = tf.compat.v1.ConfigProto()
     options.CopyFrom(context.context().config)
     options.allow_soft_placement = True
+    options.experimental.disable_output_partition_graphs = True  # which nobody asks for: copies of the weights
     if in_calling_thread:
         options.inter_op_parallelism_threads = -1
     rewrites = options.graph_options.rewrite_options

@@ -161,7 +161,8 @@ class FloatModel:
         kept, factors = frozenset(unfused), dict(balance or {})
         key = (kept, frozenset(factors.items()))
         if key not in self._fused:
-            self._fused[key] = equalize(self.fuse(kept), factors, self.outputs) if factors else self._fold(kept)
+            fused = self._fused.get((kept, frozenset())) or self._fold(kept)
+            self._fused = {key: equalize(fused, factors, self.outputs)}  # the last alone: each has all the weights
         return self._fused[key]
 
     def _fold(self, unfused: Collection[LayerName]) -> FusedGraph:

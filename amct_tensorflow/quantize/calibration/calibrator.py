@@ -164,7 +164,7 @@ class Calibrator:
                 "The channels of what %d layers read lose less to rounding if they are balanced: %s",
                 len(balance), ", ".join(balance),
             )  # fmt: skip
-            self._replay.close()
+            self._let_go()
             self.fused = self._fuse(balance)
             self._prepare()
             self._observers.observe(self._parts)
@@ -215,8 +215,15 @@ class Calibrator:
 
     def _release(self) -> None:
         """Frees what is not needed any more."""
-        self._replay.close()
-        del self._replay, self._observers, self._splitter, self._parts, self._fuse
+        self._let_go()
+        del self._parts, self._fuse
+
+    def _let_go(self) -> None:
+        """Frees the graph that is run again, and what holds it; an error may come before there is another."""
+        if "_replay" in self.__dict__:
+            self._replay.close()
+        for name in ("_replay", "_observers", "_splitter"):
+            self.__dict__.pop(name, None)
 
     def _finish(self) -> CalibrationResult:
         activations: dict[LayerName, ActivationFactors] = {}

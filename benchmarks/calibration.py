@@ -1,0 +1,101 @@
+"""What does calibration cost, in float runs of the batch that it is given, and what memory?
+
+``create_quant_config``, ``quantize_model`` and the run in a session of its own, with the defaults; then the float model
+runs the same batch several times in one session. Processor seconds are counted, those of all threads, as others may use
+the machine. A session optimizes its graph when it first runs, with layers to calibrate or not; what that takes is part
+of the cost, and stands beside it. The peak is that of the process before the float model runs.
+
+Each network (``sentences.py``, ``networks.py``) has a process of its own.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from measuring import RESULTS, peak_memory, publish, report, scratch_folder
+from models import find, run
+from networks import Network
+from processes import is_complete, measure_each, run_apart
+from sentences import MINILM, Sentences
+
+import amct_tensorflow as amct
+from amct_tensorflow.model.model_file import load_graph
+
+NAMES = [MINILM.name, "ViTTiny"]
+RUNS = 5
+
+
+def main() -> None:
+    """Measures each network in a process of its own."""
+    arguments = parse_arguments()
+    amct.set_logging_level(print_level="error", save_level="error")
+    if arguments.measure:
+        print(json.dumps(measure(find(arguments.measure, arguments.cache))))
+        return
+    rows = measure_each("calibration", arguments.networks, lambda name: measure_apart(name, arguments.cache), None)
+    report("calibration", rows)
+    if is_complete(rows, NAMES):
+        publish(Path(__file__).name, rows)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description="processor seconds and memory of calibration")
+    parser.add_argument("--networks", nargs="+", choices=NAMES, default=NAMES, help="which (both)")
+    parser.add_argument("--cache", type=Path, default=RESULTS / "networks", help="folder of frozen models, kept")
+    parser.add_argument("--measure", choices=NAMES, help="measure one in this process, and print one JSON line")
+    return parser.parse_args()
+
+
+def measure_apart(name: str, cache: Path) -> dict[str, Any]:
+    """Measures a network in a process of its own; returns a row with a remark if that fails."""
+    try:
+        find(name, cache)
+    except FileNotFoundError as error:
+        return {"network": name, "remark": f"{error} is not there"}
+    return run_apart(name, __file__, "--measure", name, "--cache", str(cache.resolve()))
+
+
+def measure(network: Network | Sentences) -> dict[str, Any]:
+    """Returns what the steps cost."""
+    feed, graph = network.calibration(), load_graph(network.model)
+
+    def calibrate() -> None:
+        with tf.compat.v1.Session(graph=graph) as session:
+            run(session, network, feed)
+
+    with scratch_folder():
+        configure = seconds(lambda: amct.create_quant_config("config.json", graph))
+        prepare = seconds(lambda: amct.quantize_model(graph, "config.json", "record.txt", [network.output]))
+        calibrating = seconds(calibrate)
+    peak = peak_memory()
+    with tf.compat.v1.Session(graph=load_graph(network.model)) as session:
+        first, *others = [seconds(lambda: run(session, network, feed)) for _ in range(RUNS + 1)]
+    one_run = float(np.median(others))
+    whole = configure + prepare + calibrating
+    return {
+        "network": network.name,
+        "one run s": round(one_run, 2),
+        "first run of a session s": round(first, 2),
+        "create_quant_config s": round(configure, 2),
+        "quantize_model s": round(prepare, 2),
+        "calibrating run s": round(calibrating, 2),
+        "whole in runs": round(whole / one_run, 1),
+        "peak MB": round(peak),
+    }
+
+
+def seconds(action: Callable[[], Any]) -> float:
+    """Returns how many processor seconds an action takes."""
+    start = time.process_time()
+    action()
+    return time.process_time() - start
+
+
+if __name__ == "__main__":
+    main()
