@@ -4,7 +4,7 @@ No configuration asks for this, and no hardware needs it: within these blocks th
 of the two roundings, in calibration, scoring and model alike.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from unittest import mock
 
@@ -13,6 +13,7 @@ from tensorflow.core.framework.function_pb2 import FunctionDef, FunctionDefLibra
 from tensorflow.core.framework.types_pb2 import DT_FLOAT
 
 from amct_tensorflow.ops import OP_TYPES
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, highest_integer, lowest_integer
 from amct_tensorflow.quantize.calibration import layer_moments
 from amct_tensorflow.quantize.quantized import ascend_ops, builder
 
@@ -26,13 +27,15 @@ def only_weights() -> Iterator[None]:
         nodes["limited"].input[0] = "scaled:z:0"  # instead of what was rounded
         function.ret["y"] = "clipped:z:0"
 
-    def steps(layer: layer_moments._Layer, values: np.ndarray) -> np.ndarray:
-        scale, offset = np.float32(layer._factors.scale_d), layer._factors.offset_d
-        return np.clip(values * (np.float32(1) / scale), -128 - offset, 127 - offset)
+    def steps(read: layer_moments._Input, values: np.ndarray) -> np.ndarray:
+        factors = read._reader.factors
+        lowest, highest = lowest_integer(factors.num_bits), highest_integer(factors.num_bits)
+        scaled = values * (np.float32(1) / np.float32(factors.scale_d))
+        return np.asarray(np.clip(scaled, lowest - factors.offset_d, highest - factors.offset_d), np.float32)
 
     with (
         _changed_function(ascend_ops.QUANT, leave_out_rounding),
-        mock.patch.object(layer_moments._Layer, "_quantize", steps),
+        mock.patch.object(layer_moments._Input, "_quantize", steps),
     ):
         yield
 
@@ -59,11 +62,12 @@ def only_activations() -> Iterator[None]:
 @contextmanager
 def _changed_function(name: str, change: Callable[[FunctionDef], None]) -> Iterator[None]:
     """Within this block, quantized graphs carry another function of a name."""
-    library = ascend_ops.function_library()
-    (function,) = (each for each in library.function if each.signature.name == name)
-    change(function)
+    original = ascend_ops.function_library
 
-    def changed() -> FunctionDefLibrary:
+    def changed(bits: Collection[int] = (INT8_BITS,)) -> FunctionDefLibrary:
+        library = original(bits)
+        (function,) = (each for each in library.function if each.signature.name == name)
+        change(function)
         return library
 
     with mock.patch.object(ascend_ops, "function_library", changed):

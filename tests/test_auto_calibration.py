@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter, OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,8 +159,9 @@ def test_model_and_configuration_as_objects(workdir):
         amct.make_quant_config(arguments["model_file"])
 
 
-def test_data_goes_one_way(workdir, monkeypatch):
-    """Each form of the model is indexed once: as read, after each rewrite of it, with its shapes, and as fused.
+@pytest.mark.parametrize("balancing", [False, True])
+def test_data_goes_one_way(workdir, monkeypatch, balancing):
+    """Each form of the model is indexed once: as read, after each rewrite, with its shapes, fused, and balanced.
 
     And it is imported once as read and once prepared, however often it is asked for.
     """
@@ -179,10 +181,12 @@ def test_data_goes_one_way(workdir, monkeypatch):
     count(amct.graph.view.NamedGraph, "__init__")
     count(tf, "import_graph_def")
     model = amct.FloatModel.load(arguments["model_file"], [OUTPUT])
-    calibrate({**arguments, "model_file": model}, config=amct.make_quant_config(model))
+    config = replace(amct.make_quant_config(model), input_balancing=balancing)
+    calibrate({**arguments, "model_file": model}, config=config)
     # Of the rewrites one finds something to do here. The other imports: the model for one image, whose multiplications
-    # are counted, the layers in float and quantized that calibration compares, and the two models to evaluate.
-    assert counts == {"read_bytes": 1, "__init__": 4, "import_graph_def": 2 + 1 + 2 + 2}
+    # are counted, the layers in float and quantized that calibration compares, and the two models to evaluate. What is
+    # balanced is a form of its own, whose ranges are observed anew.
+    assert counts == {"read_bytes": 1, "__init__": 4 + balancing, "import_graph_def": 2 + 1 + 2 + 2 + balancing}
 
 
 def test_the_log_says_with_what_it_ran(workdir, messages):

@@ -30,7 +30,7 @@ def error(path):
     calibrator = Calibrator(model, config, lambda _: None)
     with tf1.Session(graph=model.graph) as session:
         session.run(f"{OUTPUT}:0", {"input:0": IMAGES})
-    quantized = quantize_graph(calibrator.check_complete().plan(model.fuse(), [OUTPUT]))
+    quantized = quantize_graph(calibrator.check_complete().plan(calibrator.fused, [OUTPUT]))
     return np.max(np.abs(logits(quantized.graph_def) - logits(model.graph_def)))
 
 

@@ -315,6 +315,8 @@ def test_defaults(workdir):
         "config_defination": None,
         "strategy": "PredictiveSearch",
         "sensitivity": "OutputDivergence",
+        "device": "generic",
+        "free_roll_back": True,
         "num_workers": None,
         "ray": None,
         "resume": False,

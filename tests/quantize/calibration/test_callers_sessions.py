@@ -3,6 +3,7 @@
 import gc
 import threading
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,15 +20,16 @@ from amct_tensorflow.quantize.config.defaults import default_config
 IMAGES = normal((40, 12, 12, 3), 40)
 
 
-def calibrator_of(graph_def, outputs=("out",), batches=1, for_search=True, graph=None):
+def calibrator_of(graph_def, outputs=("out",), batches=1, for_search=True, graph=None, balancing=True):
     model = FloatModel.of_graph(graph or import_graph(graph_def, "test"), outputs)
     config = default_config(model.layers, model.op_types, batch_num=batches)
+    config = replace(config, input_balancing=balancing)
     return Calibrator(model, config, lambda _: None, for_search=for_search), model
 
 
-def calibrate(graph_def, runs, outputs=("out",), for_search=True, **options):
+def calibrate(graph_def, runs, outputs=("out",), for_search=True, balancing=True, **options):
     """Runs a model on several feeds; returns what the calibration found."""
-    calibrator, model = calibrator_of(graph_def, outputs, len(runs), for_search)
+    calibrator, model = calibrator_of(graph_def, outputs, len(runs), for_search, balancing=balancing)
     with tf1.Session(graph=model.graph, **options) as session:
         for feeds in runs:
             session.run([f"{name}:0" for name in outputs], {f"{name}:0": value for name, value in feeds.items()})
@@ -243,10 +245,15 @@ def test_a_graph_that_is_being_calibrated_is_not_calibrated_again(workdir):
         amct.quantize_model(graph, "config.json", "record.txt")
 
 
-def test_a_caller_with_several_threads():
-    """Their batches are not told from each other; none is lost, and what is found does not depend on their order."""
+@pytest.mark.parametrize("balancing", [False, True])
+def test_a_caller_with_several_threads(balancing):
+    """Their batches are not told from each other, and none is lost.
+
+    What is found does not depend on their order, but for the strength of balancing: that which the first half of the
+    images suggests is judged by the others.
+    """
     graph_def = small_graph()
-    calibrator, model = calibrator_of(graph_def, batches=8)
+    calibrator, model = calibrator_of(graph_def, batches=8, balancing=balancing)
     with tf1.Session(graph=model.graph) as session:
         parts = np.split(IMAGES, 8)
         threads = [
@@ -256,7 +263,17 @@ def test_a_caller_with_several_threads():
             thread.start()
         for thread in threads:
             thread.join()
-    same_factors(calibrator.check_complete(), calibrate(graph_def, [{"input": IMAGES}]))
+    result, alone = calibrator.check_complete(), calibrate(graph_def, [{"input": IMAGES}], balancing=balancing)
+    assert result.images == alone.images == len(IMAGES)
+    if balancing:
+        assert result.balance.keys() == alone.balance.keys() == {"logits/Conv2D"}
+        result, alone = (replace(each, factors=unbalanced(each)) for each in (result, alone))
+    same_factors(result, alone)
+
+
+def unbalanced(result):
+    """Returns the factors that balancing has no part in; the pool yields what the last layer reads divided."""
+    return {name: each for name, each in result.factors.items() if name not in {"pool/AvgPool", "logits/Conv2D"}}
 
 
 def branches():

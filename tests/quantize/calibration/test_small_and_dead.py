@@ -14,6 +14,8 @@ from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.quantize.quantized import ascend_ops
 from amct_tensorflow.quantize.record.record_file import read_record
 
+# Balancing divides what the first layer yields, and thereby its weights and its bias.
+UNBALANCED = "input_balancing: false"
 WEIGHTS, LAST = normal((3, 3, 3, 4), 1, 0.3), normal((1, 1, 4, 4), 2)
 
 
@@ -33,9 +35,9 @@ def net(first=WEIGHTS, bias=None, scale=None):
     return build(make)
 
 
-def decibels(graph_def, x):
+def decibels(graph_def, x, simplified=""):
     """Returns the signal-to-noise ratio of the quantized model; variation alone is signal."""
-    quantized = calibrate_and_save(graph_def, x)
+    quantized = calibrate_and_save(graph_def, x, simplified=simplified)
     (expected,), (actual,) = (run(each, ["out"], {"x": x}) for each in (graph_def, quantized))
     expected, actual = expected.astype(np.float64), actual.astype(np.float64)
     return 10 * np.log10(np.sum((expected - expected.mean()) ** 2) / np.sum((expected - actual) ** 2))
@@ -50,6 +52,7 @@ def test_data_in_small_units(workdir, unit):
 def test_what_divides_the_data_makes_small_weights(workdir, largest, scale):
     x = np.abs(normal((16, 8, 8, 3), 3)) * np.float32(largest / 3)
     assert decibels(net(scale=scale), x) > 30
+    assert decibels(net(scale=scale), x, UNBALANCED) > 30
     assert max(read_record("record.txt")["first/Conv2D"].scale_w) < 2**-23
 
 
@@ -70,6 +73,7 @@ def test_one_nearly_dead_channel_is_widened(workdir, messages, size):
     assert decibels(net(first, [0.1, -0.1, 12, 0.2]), x) > 30
     (line,) = [text for text in messages if "32 bits" in text]
     assert line.startswith("INFO Layer first/Conv2D: ") and "1 of 4 channels (2)" in line
+    assert decibels(net(first, [0.1, -0.1, 12, 0.2]), x, UNBALANCED) > 30
     factors = read_record("record.txt")["first/Conv2D"]
     units = 12 / (factors.scale_d * np.array(factors.scale_w)[2])
     assert units == pytest.approx(2**30, rel=1e-3)  # and hardly anything for the products

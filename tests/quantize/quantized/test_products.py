@@ -131,7 +131,8 @@ ATTENTION = of_one(attention, (None, 5, 8))
 
 def test_calibration_gives_each_operand_a_scale_of_its_own():
     x = normal((16, 5, 8), 9)
-    quantized = calibrate_and_save(ATTENTION, x, simplified=PRODUCTS_TOO)
+    # Balancing would divide the values, for the layer behind; their scale is compared with what the float model yields.
+    quantized = calibrate_and_save(ATTENTION, x, simplified=f"{PRODUCTS_TOO} input_balancing: false")
     factors = read_record("record.txt")
     assert factors.keys() == {"q", "k", "v", "o", "qk", "av"}
     q, k, scores, v = run(ATTENTION, ["transpose", "transpose_1", "Softmax", "transpose_2"], {"x": x})
