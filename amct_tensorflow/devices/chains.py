@@ -21,8 +21,6 @@ from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.quantize.quantized.ascend_ops import DEQUANT, QUANT, WEIGHT_QUANT
 
 PRODUCTS = ("BatchMatMul", "BatchMatMulV2")
-# Ops whose operands may both be computed.
-_OF_TWO = (*PRODUCTS, "MatMul")
 _PADDED = ("Conv2D", "DepthwiseConv2dNative")
 _JOINS = {"Concat": slice(1, None), "ConcatV2": slice(None, -1)}
 _SPLITS = {"Split": 1, "SplitV": 0}
@@ -139,7 +137,7 @@ def _through(view: GraphView, chain: Chain, layers: list[NodeDef]) -> Chain:
         quantizers = [] if found is None else [found]
     for each in layers:
         weights = weights_of(view, each)
-        if weights is not None and weights.op == QUANT and each.op in _OF_TWO:
+        if weights is not None and weights.op == QUANT and OP_TYPES[each.op].of_computed is not None:
             quantizers.append(weights)
         elif OP_TYPES[each.op].has_weights and (weights is None or weights.op != WEIGHT_QUANT) and broken is None:
             broken, culprit = Break.WEIGHTS, each

@@ -31,7 +31,10 @@ def net():
 
 
 class Evaluator(AutoCalibrationEvaluatorBase):
-    """Loses nothing, unless ``worst`` layers are quantized."""
+    """Loses nothing, unless more than ``most`` layers are quantized."""
+
+    # One channel reaches 8 times as far as others, so that rounding them together costs FEW more than the rest.
+    images = normal((32, 8, 8, 3), 9) * np.array([1, 1, 8], np.float32)
 
     def __init__(self, most=99):
         super().__init__()
@@ -39,7 +42,7 @@ class Evaluator(AutoCalibrationEvaluatorBase):
 
     def calibration(self, graph, outputs):
         with tf1.Session(graph=graph) as session:
-            session.run(f"{outputs[0]}:0", {"x:0": normal((4, 8, 8, 3), 9)})
+            session.run(f"{outputs[0]}:0", {"x:0": self.images})
 
     def evaluate(self, graph, outputs):
         layers = sum(operation.type == "AscendDequant" for operation in graph.get_operations())

@@ -45,7 +45,7 @@ class OneBatch(AutoCalibrationEvaluatorBase):
             return float(session.run(f"{outputs[0]}:0", {"x:0": self.values}).sum())
 
 
-def make_model(op_type, simplified=""):
+def make_model(op_type, simplified="", images=4):
     """Quantizes a layer with a bias and a Relu, whose output is summed with a part of itself, before a last layer."""
     layer = LAYERS[op_type]
 
@@ -56,7 +56,7 @@ def make_model(op_type, simplified=""):
         y = tf.reduce_mean(y, list(range(1, len(layer.shape) - 1))) if len(layer.shape) > 2 else y
         tf.nn.softmax(tf.matmul(y, normal((y.shape[-1], 4), 4)), name="out")
 
-    x = normal([4 if length is None else length for length in layer.shape], 3)
+    x = normal([images if length is None else length for length in layer.shape], 3)
     calibrate_and_save(build(make), x, simplified=simplified)
     return x
 
@@ -98,7 +98,8 @@ def test_a_layer_of_every_type(op_type):
 
 
 def test_a_format_may_have_no_form_of_an_op_type(monkeypatch):
-    x = make_model("Conv2D")
+    # The simulation rounds what it reads, the file does not; what that costs is a matter of chance in a few images.
+    x = make_model("Conv2D", images=64)
     for forms in (onnx_forms.FORMS, tflite_forms.FORMS):
         monkeypatch.delitem(forms, "Conv2D")
     for target in TARGETS.values():
@@ -107,7 +108,7 @@ def test_a_format_may_have_no_form_of_an_op_type(monkeypatch):
         )
         first = document["layers"][0]
         assert not first["int8"] and "Conv2D" in first["reason"], (target.name, document)
-        assert document["kl"] < 2e-4, (target.name, document)
+        assert document["kl"] < 3e-4, (target.name, document)
 
 
 CLIPS = {

@@ -225,7 +225,7 @@ def test_restrictions_of_the_op_types():
         tf.matmul(flat, normal((5, 256), 3), transpose_b=True, name="fc_transposed")
         tf.matmul(flat, tf.reshape(x, [256, 2]), name="fc_of_two")
 
-    assert names(make) == ["conv", "dilated", "transposed", "avg_pool", "fc"]
+    assert names(make) == ["conv", "dilated", "transposed", "avg_pool", "fc", "fc_of_two"]
 
 
 def test_loop_bodies_are_left_alone():

@@ -190,6 +190,8 @@ def test_an_affine_op_scales_and_shifts_as_it_says(op):
 
 # Names of op types that a file may keep together, and what they are there.
 ELSEWHERE = {
+    "devices/chains.py": "what GE's passes look for",
+    "devices/quantization_rules.py": "what GE's passes look for",
     "export/float_reference.py": "what it writes, to clip",
     "export/onnx/onnx_forms.py": "how ONNX has the layers",
     "export/onnx/onnx_model.py": "ops of ONNX",

@@ -15,6 +15,7 @@ from amct_tensorflow.export.onnx.onnx_reading import read_onnx_layers
 from amct_tensorflow.export.saturation import can_saturate, saturates
 from amct_tensorflow.export.target import Exported, Saturating, Target, Values
 from amct_tensorflow.export.written import check_written
+from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.ops.channels import data_format
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
@@ -22,7 +23,6 @@ from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 _INT8_OPS = ("QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat", "MatMulInteger", "ConvInteger")
 _INT8_POOLS = ("QLinearAveragePool", "QLinearGlobalAveragePool")
 _INT8_ADD = "QLinearAdd"
-_PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2")
 # Makes it multiply bytes without a sign, which all processors do exactly; it brings the weights there when it loads.
 _EXACT = {"session.x64quantprecision": "1"}
 _REMEDY = 'set the entry session.x64quantprecision of its session options to "1"'
@@ -45,7 +45,8 @@ def _export(plan: ExportPlan, _evaluator: CheckedEvaluator) -> Exported:
     written = read_onnx_layers(files[".onnx"], {name: plan.layers[name] for name in model.nodes})
     check_written(plan.layers, written, "ONNX")
     settings = _PRECISE if plan.wide_layers else {}
-    notes = [_NOTE] if any(plan.layers[name].op_type.name in _PRODUCTS for name in plan.wide_layers) else []
+    products = [name for name in plan.wide_layers if OP_TYPES[plan.layers[name].op_type.name].of_computed is not None]
+    notes = [_NOTE] if products else []
     runtime = OnnxRuntime(plan, model, settings)
     if can_saturate(plan.quantized_layers.values()) and _saturates():
         exact = OnnxRuntime(plan, model, {**settings, **_EXACT})
