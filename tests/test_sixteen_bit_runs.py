@@ -81,7 +81,7 @@ def test_layers_are_compared_with_the_original(workdir):
 
     def decibels(names):
         arguments = prepare_wide(workdir, names)
-        edit_config(arguments, input_balancing=False)  # so that the original has all that is compared
+        edit_config(arguments, input_balancing=False)  # so that only the bits differ
         result = calibrate(arguments)
         original = FloatModel.load(arguments["model_file"], [OUTPUT])
         found = compare_models(original, read_mapped_model(result.model_file), [OUTPUT], [{"input": IMAGES}])

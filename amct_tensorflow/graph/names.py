@@ -13,7 +13,7 @@ nothing without its graph, and only these mappings lead from one graph to anothe
 - ``FusedGraph.prepared_values`` and ``original_values``: the fused nodes that yield the value which the node of the
   same name has in the prepared graph, or in the model's file.
 - ``QuantizedGraph.origins`` and ``values``, which the node map keeps in a file: a quantized node to the original nodes
-  that it stands for, and to the prepared node whose value it reproduces.
+  that it stands for, and to the prepared node whose value it reproduces; ``divided`` if its channels are balanced.
 
 A layer is the exception: preparation decides its name, and fusion keeps it. So ``LayerName`` names a node of both
 graphs, and is the key of a configuration, of factors and of results. The node of a quantized layer has another name if

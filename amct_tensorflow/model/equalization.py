@@ -20,6 +20,7 @@ from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph.names import FusedName, LayerName
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
+from amct_tensorflow.graph.view import TensorName
 from amct_tensorflow.model.equalization_groups import (
     EqualizationGroup,
     EqualizationGroups,
@@ -27,7 +28,7 @@ from amct_tensorflow.model.equalization_groups import (
     Product,
     find_equalization_groups,
 )
-from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
+from amct_tensorflow.model.fusion import DividedTensor, FusedGraph, FusedLayer
 from amct_tensorflow.ops.channel_factors import Layout, divide
 
 _REMEDY = "Use the record that quantize_preprocess and quantize_model wrote for this model, with the same outputs."
@@ -71,7 +72,7 @@ class _Editing:
         self._outputs: dict[LayerName, np.ndarray] = {}
         self._constants: dict[Place, np.ndarray | float] = {}
         self._balance: dict[LayerName, tuple[float, ...]] = {}
-        self._scaled: set[FusedName] = set()
+        self._divided: dict[TensorName, DividedTensor] = {}
         self._products: dict[LayerName, FusedName] = {}
         self._alike: dict[str, str] = {}
         self._origins = dict(fused.origins)
@@ -82,7 +83,8 @@ class _Editing:
         self._inputs.update(dict.fromkeys(group.readers, factors))
         self._outputs.update({name: divide(1, factors, layout, 1) for name, layout in group.producers.items()})
         self._balance.update(dict.fromkeys(group.readers, values))
-        self._scaled.update(group.nodes)
+        for tensor, layout in group.tensors.items():
+            self._divided[tensor] = _divided(f"{tensor.node}:{tensor.port}", factors, layout)
         for place, divided in group.constants.items():
             for layout, exponent in _without_opposites(divided):
                 self._constants[place] = divide(self._constants.get(place, 1.0), factors, layout, exponent)
@@ -98,6 +100,7 @@ class _Editing:
         text = product.tensor.removesuffix(":0")
         self._add(make_node(name, "Mul", [text, const], T=tf.float32), readers[0])
         self._alike[name] = text
+        self._divided[TensorName(name, 0)] = _divided(product.tensor, factors, product.layout)
         self._products.update(dict.fromkeys(readers, FusedName(name)))
         for node, index in product.readers:
             self._editor.replace_input(node, index, name)
@@ -115,7 +118,7 @@ class _Editing:
             layers=layers,
             origins=self._origins,
             balance=self._balance,
-            scaled=frozenset(self._scaled),
+            divided=self._divided,
             products=self._products,
         )
 
@@ -157,6 +160,10 @@ class _Editing:
         name = self._editor.add(node, like)
         self._origins[FusedName(name)] = ()
         return name
+
+
+def _divided(tensor: str, factors: np.ndarray, layout: Layout) -> DividedTensor:
+    return DividedTensor(tensor, divide(1, factors, layout, 1).astype(np.float32))
 
 
 def _without_opposites(divided: Sequence[tuple[Layout, int]]) -> list[tuple[Layout, int]]:

@@ -67,7 +67,7 @@ class EqualizationGroup:
         channels: how many channels they have.
         producers: per layer whose output is one of them, which channel each of its output channels is, [Cout];
             ``UNDIVIDED`` for none.
-        nodes: names of the model's nodes that yield these tensors; those behind the product if there is one.
+        tensors: these tensors, with their layouts; those behind the product if there is one.
         constants: per input of a node that holds a constant which takes factors in, their layout and exponent.
         product: the product in front of the readers; None if the group is free, as its factors go into what is there.
     """
@@ -75,9 +75,14 @@ class EqualizationGroup:
     readers: tuple[LayerName, ...]
     channels: int
     producers: Mapping[LayerName, np.ndarray] = field(default_factory=dict)
-    nodes: frozenset[FusedName] = frozenset()
+    tensors: Mapping[TensorName, Layout] = field(default_factory=dict)
     constants: Mapping[Place, tuple[tuple[Layout, int], ...]] = field(default_factory=dict)
     product: Product | None = None
+
+    @property
+    def nodes(self) -> frozenset[FusedName]:
+        """Names of the nodes that yield its tensors."""
+        return frozenset(FusedName(tensor.node) for tensor in self.tensors)
 
     @property
     def is_free(self) -> bool:
@@ -191,7 +196,7 @@ class _Finder:
                     readers,
                     growth.channels,
                     growth.producers,
-                    frozenset(FusedName(tensor.node) for tensor in growth.tensors),
+                    growth.tensors,
                     growth.constants,
                 )
             )
@@ -393,7 +398,7 @@ class _Finder:
             replaces = all(self._layers[name].is_scaled_in_front for name in front.layers)
             product = Product(f"{tensor.node}:{tensor.port}", front.layout, tuple(front.places), replaces)
             readers = tuple(name for name in self._layers if name in front.layers)
-            yield EqualizationGroup(readers, front.layout.size, nodes=frozenset(front.moving), product=product)
+            yield EqualizationGroup(readers, front.layout.size, tensors=front.moved, product=product)
 
     def _order_of(self, layer: FusedLayer) -> Layout:
         """Returns the order of the channels that a layer reads; if axes are not known, that of the last one.
@@ -417,7 +422,7 @@ class _Finder:
         ways = ways_with_factors(self._view, node, OUTPUT, front.layout)
         if not ways:
             return None
-        above = _Front(ways[0].divided[0], [(source, 0)], front.layers, [source, *front.moving])
+        above = _Front(ways[0].divided[0], [(source, 0)], front.layers, {tensor: front.layout, **front.moved})
         return self._tensor((source, 0)), above
 
 
@@ -435,12 +440,12 @@ def _key(tensor: TensorName, layout: Layout) -> _Key:
 
 @dataclass(frozen=True)
 class _Front:
-    """Places that read one tensor, how it is divided there, the layers behind them, and what moves channels between."""
+    """Places that read one tensor, how it is divided there, the layers behind them, and the tensors between."""
 
     layout: Layout
     places: list[Place]
     layers: list[LayerName]
-    moving: list[FusedName] = field(default_factory=list)
+    moved: dict[TensorName, Layout] = field(default_factory=dict)
 
 
 def _merge(fronts: dict[_Key, _Front], tensor: TensorName, front: _Front) -> _Key:
@@ -449,5 +454,5 @@ def _merge(fronts: dict[_Key, _Front], tensor: TensorName, front: _Front) -> _Ke
     known = fronts.setdefault(key, _Front(front.layout, [], []))
     known.places.extend(front.places)
     known.layers.extend(front.layers)
-    known.moving.extend(front.moving)
+    known.moved.update(front.moved)
     return key

@@ -25,7 +25,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.graph.names import FusedName, LayerName, OriginalName, PreparedName
 from amct_tensorflow.graph.nodes import behind_barrier, make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, NamedGraph, parse_tensor_name
+from amct_tensorflow.graph.view import GraphView, NamedGraph, TensorName, parse_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.layers import layer_weights, why_not_quantizable
 from amct_tensorflow.ops import OP_TYPES, Quantizable, has
@@ -100,6 +100,19 @@ class FusedLayer:
 
 
 @dataclass(frozen=True, eq=False)
+class DividedTensor:
+    """The values of a tensor of the graph before equalization, divided by factors.
+
+    Attributes:
+        tensor: the full name of the tensor.
+        factors: what divides it, float32, in a shape that is broadcast along it.
+    """
+
+    tensor: str
+    factors: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class FusedGraph:
     """A float graph after fusion.
 
@@ -109,7 +122,7 @@ class FusedGraph:
         origins: per node that the model's file does not have, the original nodes that it stands for; none if it was
             inserted.
         balance: per layer whose input was divided by factors, those factors, [Cin]; see ``equalize``.
-        scaled: names of the nodes whose values were divided by them.
+        divided: per tensor that has divided values, the values and what divides them.
         products: per layer whose input a product with a constant divides, that node; others have theirs divided by
             constants that were there.
         prepared: names of the nodes of the graph before fusion.
@@ -119,7 +132,7 @@ class FusedGraph:
     layers: dict[LayerName, FusedLayer]
     origins: Mapping[FusedName, tuple[OriginalName, ...]] = field(default_factory=dict)
     balance: Mapping[LayerName, tuple[float, ...]] = field(default_factory=dict)
-    scaled: frozenset[FusedName] = frozenset()
+    divided: Mapping[TensorName, DividedTensor] = field(default_factory=dict)
     products: Mapping[LayerName, FusedName] = field(default_factory=dict)
     prepared: frozenset[PreparedName] = frozenset()
 
@@ -163,12 +176,13 @@ class FusedGraph:
     def prepared_values(self) -> set[PreparedName]:
         """Returns the nodes that have the same value before and after fusion.
 
-        The sums of a layer behind which something was folded are not among them, nor are scaled tensors.
+        The sums of a layer behind which something was folded are not among them, nor are divided tensors.
         """
         inside: set[str] = set()
         for name in self.layers:
             inside |= {name, self.accumulator_of(name)} - {self.tail_of(name)}
-        return {name for name in self.prepared if FusedName(name) in self.view.nodes} - inside - self.scaled
+        divided = {tensor.node for tensor in self.divided}
+        return {name for name in self.prepared if FusedName(name) in self.view.nodes} - inside - divided
 
     def original_values(self) -> set[OriginalName]:
         """Returns the nodes that have the same value in the model's file and after fusion."""

@@ -28,7 +28,7 @@ def test_json_of_data(main, capsys):
 
 
 def test_values_as_the_device_hands_them_on(main, capsys):
-    """They have the 11 bits of float16, so that errors differ a little, and by no more than that."""
+    """They have the 11 bits of float16, so that errors differ a little: some values round to the next integer."""
     np.save("x.npy", normal((2, 12, 12, 3)))
     paths = quantize_small_net()
     errors = []
@@ -37,7 +37,7 @@ def test_values_as_the_device_hands_them_on(main, capsys):
         errors.append(json.loads(capsys.readouterr().out)["layers"])
     exact, rounded = ({each["name"]: each["in_place"]["sqnr_db"] for each in layers} for layers in errors)
     assert exact != rounded and exact.keys() == rounded.keys()
-    assert all(rounded[name] == pytest.approx(ratio, abs=0.5) for name, ratio in exact.items())
+    assert all(rounded[name] == pytest.approx(ratio, abs=1) for name, ratio in exact.items())
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,10 @@ def test_in_front_of_other_layers_a_product_stands(make):
     balanced = equalize(fused, {"last": factors(group.channels)}, outputs)
     product = balanced.view.producer(balanced.input_of("last"))
     assert (product.op, product.input[0]) == ("Mul", fused.input_of("last"))
-    assert balanced.products == {"last": product.name} and not balanced.scaled and balanced.origins[product.name] == ()
+    assert balanced.products == {"last": product.name} and balanced.origins[product.name] == ()
+    ((tensor, divided),) = balanced.divided.items()
+    assert (tensor.node, divided.tensor) == (product.name, group.product.tensor)
+    assert divided.factors.reshape(-1) == pytest.approx(factors(group.channels))
     assert balanced.view.shape(product.name) == fused.view.shape(product.input[0])
     for name in fused.layers.keys() - {"last"}:
         assert balanced.layers[name] is fused.layers[name]

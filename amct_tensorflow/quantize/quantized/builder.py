@@ -27,8 +27,8 @@ from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph.names import FusedName, LayerName, OriginalName, PreparedName, QuantizedName
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import Shape, full_tensor_name, node_scope, parse_tensor_name
-from amct_tensorflow.model.fusion import FusedLayer
+from amct_tensorflow.graph.view import Shape, TensorName, full_tensor_name, node_scope, parse_tensor_name
+from amct_tensorflow.model.fusion import DividedTensor, FusedLayer
 from amct_tensorflow.model.tables import find_tables
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, ActivationFactors
 from amct_tensorflow.quantize.quantized import ascend_ops
@@ -60,6 +60,8 @@ class QuantizedGraph:
         hidden: the prepared nodes that the model's file does not have, as those of a function.
         absorbed: per AscendQuant that repeats activations, the last of them: the node of the prepared graph in whose
             place it reads; None if that has other values, as equalization has scaled them.
+        divided: per node whose output 0 has values of the prepared graph divided by factors, and per AscendQuant that
+            reads such, these values.
         shapes: the known shapes of its tensors, by full name; TensorFlow cannot infer them behind the functions that
             simulate quantization.
         outputs: the output operators that it was made for.
@@ -70,6 +72,7 @@ class QuantizedGraph:
     values: dict[QuantizedName, PreparedName]
     hidden: frozenset[PreparedName]
     absorbed: dict[QuantizedName, PreparedName | None]
+    divided: dict[QuantizedName, DividedTensor]
     shapes: dict[str, Shape]
     outputs: tuple[str, ...]
 
@@ -129,6 +132,7 @@ class _Builder:
         self._origins: dict[QuantizedName, tuple[OriginalName, ...]] = {}
         self._inserted: list[QuantizedName] = []
         self._values: dict[QuantizedName, FusedName] = {}
+        self._read: dict[QuantizedName, TensorName] = {}
         # Nodes that go on reading a quantized layer's integers when its other readers get the dequantized value.
         self._inside: set[str] = set()
 
@@ -213,6 +217,7 @@ class _Builder:
             self._prepared_values(kept),
             frozenset(map(PreparedName, fused.origins)),
             {name: _prepared(activations[-1], prepared) for name, activations in absorbed.items()},
+            self._divided_values(kept),
             self._shapes(kept),
             tuple(outputs),
         )
@@ -235,6 +240,20 @@ class _Builder:
         dequantized = {name: _prepared(value, prepared) for name, value in self._values.items()}
         values = {**same, **dequantized}
         return {name: value for name, value in values.items() if name in kept and value is not None}
+
+    def _divided_values(self, kept: Collection[QuantizedName]) -> dict[QuantizedName, DividedTensor]:
+        """Returns per kept node that yields divided values, or AscendQuant that reads such, these values."""
+        fused = self._plan.fused
+        known = {
+            tensor: values
+            for tensor, values in fused.divided.items()
+            if parse_tensor_name(values.tensor).node in fused.prepared
+        }
+        integers = {fused.tail_of(name) for name in fused.layers if name in self._plan.factors}
+        same = {QuantizedName(node): TensorName(node, 0) for node, port in known if port == 0 and node not in integers}
+        dequantized = {name: TensorName(value, 0) for name, value in self._values.items()}
+        tensors = {**same, **dequantized, **self._read}
+        return {name: known[tensor] for name, tensor in tensors.items() if name in kept and tensor in known}
 
     def quantized_layers(self) -> GraphDef:
         """Returns the nodes of the quantized layers alone; inputs from the float graph are named ``float/...``.
@@ -272,6 +291,7 @@ class _Builder:
             name = f"{scope}/{ascend_ops.QUANT}"
             node = ascend_ops.quant_node(name, text, grid.scale, grid.offset, grid.num_bits)
             self._quantizers[key] = self._insert(node, reader)
+            self._read[self._quantizers[key]] = parse_tensor_name(text)
         return self._quantizers[key]
 
     def _widen(self, quantizer: QuantizedName) -> QuantizedName:

@@ -1,11 +1,13 @@
 """Reads and writes ``<prefix>_quant.json``, which maps quantized nodes to original ones (spec section 5.2)."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, UnsetType
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
@@ -13,6 +15,7 @@ from amct_tensorflow.errors import ContentError, ModelError
 from amct_tensorflow.graph.names import OriginalName, PreparedName, QuantizedName
 from amct_tensorflow.graph.view import CONTROL, GraphView, full_tensor_name, parse_tensor_name
 from amct_tensorflow.io.contents import decode
+from amct_tensorflow.model.fusion import DividedTensor
 from amct_tensorflow.quantize.quantized.ascend_ops import QUANT
 from amct_tensorflow.quantize.quantized.builder import QuantizedGraph
 
@@ -41,11 +44,19 @@ class _Output(msgspec.Struct, frozen=True):
     attr: tuple[_Attribute, ...] = ()
 
 
+class _Divided(msgspec.Struct, frozen=True):
+    """Values of the prepared graph, divided by factors; ``shape`` is that of the factors."""
+
+    tensor: str
+    shape: tuple[int, ...]
+    factors: tuple[float, ...]
+
+
 class _Operation(msgspec.Struct, frozen=True, kw_only=True):
     """A node.
 
-    Two keys are of our own, for nodes that the model's file hides in a function: here they are called as inlining calls
-    them.
+    Three keys are of our own: ``balanced_origin`` for balanced channels, and two for nodes that the model's file hides
+    in a function, which are called here as inlining calls them.
     """
 
     id: int = 0
@@ -55,6 +66,7 @@ class _Operation(msgspec.Struct, frozen=True, kw_only=True):
     attr: tuple[_Attribute, ...] = ()
     inlined_activation_name: PreparedName | UnsetType | None = UNSET
     inlined_origin_name: PreparedName | UnsetType = UNSET
+    balanced_origin: _Divided | UnsetType = UNSET
     output_desc: tuple[_Output, ...] | UnsetType = UNSET
 
 
@@ -77,12 +89,15 @@ class NodeMap:
         values: per node, the node of the prepared graph whose output it reproduces; nodes without one are left out.
         absorbed: per AscendQuant that repeats activations, the last of them in the prepared graph; None if that has
             other values.
+        divided: per node whose output 0 has values of the prepared graph divided by factors, and per AscendQuant that
+            reads such, these values; the files of earlier versions do not tell.
         outputs: the output operators asked for; None in the files of earlier versions.
     """
 
     originals: Mapping[QuantizedName, tuple[OriginalName, ...]]
     values: Mapping[QuantizedName, PreparedName]
     absorbed: Mapping[QuantizedName, PreparedName | None]
+    divided: Mapping[QuantizedName, DividedTensor]
     outputs: tuple[str, ...] | None
 
 
@@ -111,6 +126,11 @@ def read_node_map(path: str | Path, view: GraphView) -> NodeMap:
         originals = {operation.name: _originals(operation) for operation in operations}
         values = {operation.name: value for operation in operations if (value := _value(operation)) is not UNSET}
         absorbed = {operation.name: name for operation in operations if (name := _absorbed(operation)) is not UNSET}
+        divided = {
+            operation.name: _divided(operation.name, operation.balanced_origin)
+            for operation in operations
+            if operation.balanced_origin is not UNSET
+        }
     except ContentError as error:
         raise ModelError(f"{path} holds no node map: {error}. Give the one written with the model.") from error
     if originals.keys() != view.nodes.keys():
@@ -121,7 +141,7 @@ def read_node_map(path: str | Path, view: GraphView) -> NodeMap:
     outputs = None if listed is UNSET else tuple(parse_tensor_name(each).node for each in listed)
     if not set(outputs or ()) <= view.nodes.keys():
         raise ModelError(f"{path} names outputs that the quantized model does not have. Give the one written with it.")
-    return NodeMap(originals, values, absorbed, outputs)
+    return NodeMap(originals, values, absorbed, divided, outputs)
 
 
 def _originals(operation: _Operation) -> tuple[OriginalName, ...]:
@@ -154,6 +174,15 @@ def _absorbed(operation: _Operation) -> PreparedName | UnsetType | None:
     return PreparedName(originals[-1]) if originals else UNSET
 
 
+def _divided(name: QuantizedName, values: _Divided) -> DividedTensor:
+    factors = np.asarray(values.factors, np.float32)
+    if min(values.shape, default=1) < 1 or math.prod(values.shape) != factors.size:
+        raise ContentError(f"op {name!r} has other factors than the shape under 'balanced_origin' tells")
+    if not np.all((factors > 0) & np.isfinite(factors)):
+        raise ContentError(f"op {name!r} has factors under 'balanced_origin' that are not above 0")
+    return DividedTensor(values.tensor, factors.reshape(values.shape))
+
+
 def _attributes(listed: Iterable[_Attribute]) -> dict[str, _Value]:
     return {each.key: each.value for each in listed}
 
@@ -178,6 +207,7 @@ def _operation(index: int, node: NodeDef, origins: tuple[OriginalName, ...], qua
         repeated = UNSET
     value: PreparedName | UnsetType = quantized.values.get(node.name, UNSET)
     is_hidden = value in quantized.hidden
+    divided = quantized.divided.get(QuantizedName(node.name))
     described = (_Attribute(_VALUE, _Value(s=value)), _Attribute("_datadump_origin_output_index", _Value(i=0)))
     return _Operation(
         id=index,
@@ -187,8 +217,13 @@ def _operation(index: int, node: NodeDef, origins: tuple[OriginalName, ...], qua
         attr=(_Attribute(_ORIGINALS, _Value(list=_Names(origins))),),
         inlined_activation_name=repeated,
         inlined_origin_name=value if is_hidden else UNSET,
+        balanced_origin=UNSET if divided is None else _described(divided),
         output_desc=UNSET if is_hidden or value is UNSET else (_Output(described),),
     )
+
+
+def _described(values: DividedTensor) -> _Divided:
+    return _Divided(values.tensor, values.factors.shape, tuple(float(str(each)) for each in values.factors.reshape(-1)))
 
 
 def _edge(text: str) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import ModelError
@@ -13,8 +14,11 @@ from amct_tensorflow.quantize.quantized.model_files import MODEL_ENDING, node_ma
 from amct_tensorflow.quantize.quantized.node_map import NodeMap, read_node_map
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, Quantizer, read_quantized_model
 
+# The factors of values that are not divided.
+_UNDIVIDED = np.ones((), np.float32)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class MappedLayer:
     """A quantized layer, and the tensors of the prepared original that correspond to its own.
 
@@ -24,9 +28,11 @@ class MappedLayer:
         quantizer: its AscendQuant.
         read: full name of the tensor of the prepared original that the AscendQuant quantizes; None if none has its
             value.
+        read_factors: by what that is divided in the quantized model, in a shape that is broadcast; 1 if it is not.
         result: the node of the quantized model whose output 0 is compared: the AscendDequant, or one that reshapes its
             value.
         value: the node of the prepared original whose output 0 ``result`` reproduces; None if there is none.
+        value_factors: by what that is divided in ``result``.
     """
 
     name: LayerName
@@ -35,6 +41,8 @@ class MappedLayer:
     read: str | None
     result: QuantizedName
     value: PreparedName | None
+    read_factors: np.ndarray
+    value_factors: np.ndarray
 
     @property
     def is_comparable(self) -> bool:
@@ -87,38 +95,49 @@ def read_mapped_model(path: str | Path, node_map: str | Path | None = None) -> M
 
 
 def _map(view: GraphView, node_map: NodeMap, layer: QuantizedLayer) -> MappedLayer:
-    result, value = _result(view, node_map, layer.dequantizer)
+    result, value, value_factors = _result(view, node_map, layer.dequantizer)
+    read, read_factors = _read(node_map, layer.quantizer)
     return MappedLayer(
         name=layer.key,
         op_type=str(layer.node.op),
         quantizer=layer.quantizer.name,
-        read=_read(node_map, layer.quantizer),
+        read=read,
         result=result,
         value=value,
+        read_factors=read_factors,
+        value_factors=value_factors,
     )
 
 
-def _read(node_map: NodeMap, quantizer: Quantizer) -> str | None:
-    """Returns the tensor of the prepared original that a quantizer quantizes."""
+def _read(node_map: NodeMap, quantizer: Quantizer) -> tuple[str | None, np.ndarray]:
+    """Returns the tensor of the prepared original that a quantizer quantizes, and by what it is divided before."""
+    if (divided := node_map.divided.get(quantizer.name)) is not None:
+        return divided.tensor, divided.factors
     if quantizer.name in node_map.absorbed:
         activation = node_map.absorbed[quantizer.name]
-        return None if activation is None else f"{activation}:0"
+        return None if activation is None else f"{activation}:0", _UNDIVIDED
     source = parse_tensor_name(quantizer.data)
     value = node_map.values.get(QuantizedName(source.node))
-    return None if value is None else f"{value}:{source.port}"
+    return None if value is None else f"{value}:{source.port}", _UNDIVIDED
 
 
 def _result(
     view: GraphView, node_map: NodeMap, dequantizer: QuantizedName
-) -> tuple[QuantizedName, PreparedName | None]:
-    """Follows the value of a layer to a node that reproduces an original one; nothing else may go into it."""
+) -> tuple[QuantizedName, PreparedName | None, np.ndarray]:
+    """Follows the value of a layer to a node that reproduces an original one; nothing else may go into it.
+
+    Returns this node, the original one, and by what the value is divided.
+    """
     node = view.nodes[dequantizer]
-    while node.name not in node_map.values:
+    while node.name not in node_map.values and node.name not in node_map.divided:
         readers = view.readers(node.name)
         if len(readers) != 1 or readers[0].op == ascend_ops.QUANT or _varying_inputs(view, readers[0]) != 1:
-            return dequantizer, None
+            return dequantizer, None, _UNDIVIDED
         node = readers[0]
-    return QuantizedName(node.name), node_map.values[node.name]
+    name = QuantizedName(node.name)
+    if (divided := node_map.divided.get(name)) is not None:
+        return name, PreparedName(parse_tensor_name(divided.tensor).node), divided.factors
+    return name, node_map.values[name], _UNDIVIDED
 
 
 def _varying_inputs(view: GraphView, node: NodeDef) -> int:

@@ -209,14 +209,18 @@ class _Step:
             tensors = [each.value for each in some] + [each.read for each in some if each.by_itself]
             floats = self._runners.original.values(dict.fromkeys(tensors), self._feeds)
             in_place = self._runners.quantized.values([each.result for each in some], self._quantized_feeds)
-            given = {f"{each.placeholder}:0": floats[each.read] for each in some if each.by_itself}
+            given = {
+                f"{each.placeholder}:0": floats[each.read] / each.layer.read_factors for each in some if each.by_itself
+            }
             results = [each.result for each in some if each.by_itself]
             alone = self._runners.alone.values(results, {**self._quantized_feeds, **given})
             for each in some:
-                each.in_place.add(floats[each.value], in_place[each.result])
+                factors = each.layer.value_factors
+                each.in_place.add(floats[each.value], in_place[each.result] * factors)
                 if each.by_itself:
-                    each.alone.add(floats[each.value], alone[each.result])
-                    each.damage.add(self._expected, self._moved_by(each.value, alone[each.result]))
+                    value = alone[each.result] * factors
+                    each.alone.add(floats[each.value], value)
+                    each.damage.add(self._expected, self._moved_by(each.value, value))
                     # Of each tensor that was given, TensorFlow keeps a graph of its own, with all weights.
                     self._runners.original.close()
                 progress.advance()

@@ -13,6 +13,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from amct_tensorflow import FloatModel
 from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.model.fusion import DividedTensor
 from amct_tensorflow.quantize.quantized.builder import QuantizedGraph, quantize_graph
 from amct_tensorflow.quantize.quantized.node_map import dump_node_map
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
@@ -150,6 +151,7 @@ def test_the_map_keeps_its_form():
         values={"relu": "relu", "empty": "inner"},
         hidden=frozenset({"inner"}),
         absorbed={"layer/quant": "inner/relu"},
+        divided={"layer/quant": DividedTensor("inner/relu:0", np.asarray([[0.5, 2.0]], np.float32))},
         shapes={},
         outputs=("relu",),
     )
@@ -166,7 +168,8 @@ def test_the_map_keeps_its_form():
         {"id": 0, "name": "relu", "type": "Relu", "input": ["x:1", "wait:-1"], "attr": attributes[0],
          "output_desc": [{"attr": value}]},
         {"id": 1, "name": "layer/quant", "type": "AscendQuant", "input": ["relu:0"], "attr": attributes[1],
-         "inlined_activation_name": "inner/relu"},
+         "inlined_activation_name": "inner/relu",
+         "balanced_origin": {"tensor": "inner/relu:0", "shape": [1, 2], "factors": [0.5, 2.0]}},
         {"id": 2, "name": "empty", "type": "NoOp", "input": [], "attr": attributes[2], "inlined_origin_name": "inner"},
     ]  # fmt: skip
     assert json.dumps(graph["op"]) == json.dumps(expected)

@@ -165,6 +165,14 @@ def test_a_float_model_is_no_quantized_one():
             '[{"key": "_datadump_origin_name", "value": {}}]}]}]}]}',
             "op 'a' has no text under '_datadump_origin_name'",
         ),
+        (
+            '{"graph": [{"op": [{"name": "a", "balanced_origin": {"tensor": "a:0", "shape": [2], "factors": [1]}}]}]}',
+            "op 'a' has other factors than the shape",
+        ),
+        (
+            '{"graph": [{"op": [{"name": "a", "balanced_origin": {"tensor": "a:0", "shape": [], "factors": [0]}}]}]}',
+            "op 'a' has factors under 'balanced_origin' that are not above 0",
+        ),
         ('{"graph": [{"op": [{"name": "a"}]}]}', "lists other nodes than the quantized model"),
     ],
 )
@@ -211,11 +219,12 @@ def test_layers_whose_tensors_the_original_does_not_have_are_shown_as_such():
     for operation in document["graph"][0]["op"]:
         if operation["name"].startswith(("conv/dequant", "pool/dequant")):
             operation.pop("output_desc", None)
+            operation.pop("balanced_origin", None)
     file.write_text(json.dumps(document))
     comparison = compare(model, quantized)
     assert [each.name for each in comparison.unseen] == ["conv/Conv2D", "pool/AvgPool"]
-    assert [each.layer.name for each in comparison.in_place_only] == ["logits/Conv2D"]  # what it reads is not known
-    assert "?: for 3 layers" in format_comparison(comparison, "x")
+    assert not comparison.in_place_only
+    assert "?: for 2 layers" in format_comparison(comparison, "x")
     assert None in [each["damage"] for each in json.loads(dump_comparison(comparison, "", "", {}))["layers"]]
 
 
@@ -287,8 +296,8 @@ def test_an_output_that_is_a_layer_has_its_name():
     assert {each.layer.name for each in comparison.layers} == {"first", "out"}
 
 
-def test_an_activation_whose_channels_are_balanced_is_not_taken_for_the_original_one():
-    """Its quantizer clips for it, and sees other values than the original model has at the activation's name."""
+def test_balanced_layers_are_compared_in_the_channels_of_the_original():
+    """A quantizer that clips for an activation sees other values than the original has at the activation's name."""
 
     def make():
         loud = np.where(np.arange(16) == 3, 50, 1).astype(np.float32)
@@ -301,10 +310,46 @@ def test_an_activation_whose_channels_are_balanced_is_not_taken_for_the_original
     calibrate_and_save(build(make), x)
     assert list(read_balance("record.txt")) == ["second"]
     comparison = compare("float.pb", "results/net_quantized.pb", [{"x": x}], ["out"])
-    assert [each.name for each in comparison.unseen] == ["first"]
-    (second,) = comparison.in_place_only  # the original model does not tell what it reads
-    assert second.layer.name == "second" and second.in_place.sqnr > 30 and comparison.outputs["out"].sqnr > 30
+    assert comparison.in_place_only == comparison.unseen == ()
+    first, second = sorted(comparison.layers, key=lambda each: each.layer.name)
+    assert (first.layer.value, second.layer.read) == ("first", "clip:0")
+    assert first.alone.sqnr > 35 and first.alone.sqnr == pytest.approx(first.in_place.sqnr)  # it is the first
+    assert second.alone.sqnr > 35 and second.in_place.sqnr > 30 and comparison.outputs["out"].sqnr > 30
+    largest = np.abs(run(tf1.GraphDef.FromString(Path("float.pb").read_bytes()), ["first"], {"x": x})[0]).max()
+    assert first.alone.largest < 0.05 * largest  # in units of the original
     assert "clip" in Path("results/net_quant.json").read_text()  # the quantizer still stands for it
+
+
+def test_a_layer_behind_a_product_that_balances_it_is_compared():
+    """The product reads a tensor of the original, and a Reshape hands its values on: both tell what the layer reads."""
+
+    def make():
+        loud = np.where(np.arange(16) == 3, 50, 1).astype(np.float32)
+        x = tf1.placeholder(tf.float32, [None, 4, 4, 16], name="x")
+        y = tf.nn.conv2d(x, normal((3, 3, 16, 16), 2, 0.1) * loud, 1, "SAME", name="first")
+        rows = tf.reshape(tf.nn.elu(y, name="elu"), [-1, 16], name="rows")
+        y = tf.matmul(rows, normal((16, 8), 5, 0.3) / loud[:, None], name="second")
+        tf.identity(y, name="out")
+
+    x = normal((8, 4, 4, 16), 4)
+    calibrate_and_save(build(make), x)
+    assert "second" in read_balance("record.txt")
+    comparison = compare("float.pb", "results/net_quantized.pb", [{"x": x}], ["out"])
+    assert comparison.in_place_only == comparison.unseen == ()
+    (second,) = (each for each in comparison.layers if each.layer.name == "second")
+    assert second.layer.read == "rows:0" and second.layer.read_factors.shape == (1, 16) and second.alone.sqnr > 35
+
+
+def test_node_maps_of_before_do_not_tell_what_is_balanced():
+    model, quantized = quantize_small_net()
+    file = Path("results/net_quant.json")
+    document = json.loads(file.read_text())
+    balanced = [each["name"] for each in document["graph"][0]["op"] if each.pop("balanced_origin", None)]
+    assert balanced
+    file.write_text(json.dumps(document))
+    comparison = compare(model, quantized)
+    assert [each.layer.name for each in comparison.in_place_only] == list(read_balance("record.txt"))
+    assert "?: for" in format_comparison(comparison, "x")
 
 
 def test_a_convolution_in_groups_that_is_an_output_has_the_name_of_the_configuration():
