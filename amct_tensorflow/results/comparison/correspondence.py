@@ -9,6 +9,8 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.names import LayerName, OriginalName, PreparedName, QuantizedName
 from amct_tensorflow.graph.view import GraphView, data_inputs, parse_tensor_name
+from amct_tensorflow.ops import has
+from amct_tensorflow.ops.channels import ChannelMove
 from amct_tensorflow.quantize.quantized import ascend_ops
 from amct_tensorflow.quantize.quantized.model_files import MODEL_ENDING, node_map_of
 from amct_tensorflow.quantize.quantized.node_map import NodeMap, read_node_map
@@ -141,4 +143,6 @@ def _result(
 
 
 def _varying_inputs(view: GraphView, node: NodeDef) -> int:
-    return sum(view.constant(text) is None for text in data_inputs(node.input))
+    """Returns how many inputs have values of the data; what moves channels has one, and may compute where to."""
+    inputs = data_inputs(node.input)
+    return sum(view.constant(text) is None for text in (inputs[:1] if has(node.op, ChannelMove) else inputs))

@@ -340,6 +340,19 @@ def test_a_layer_behind_a_product_that_balances_it_is_compared():
     assert second.layer.read == "rows:0" and second.layer.read_factors.shape == (1, 16) and second.alone.sqnr > 35
 
 
+def test_a_dense_layer_behind_which_keras_computes_a_shape_is_compared():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, None, 6], name="x")
+        tf.identity(tf.tensordot(x, normal((6, 4), 2), 1, name="dense") + normal((4,), 3), name="out")
+
+    x = normal((8, 5, 6), 4)
+    calibrate_and_save(build(make), x)
+    comparison = compare("float.pb", "results/net_quantized.pb", [{"x": x}], ["out"])
+    assert comparison.in_place_only == comparison.unseen == ()
+    (layer,) = comparison.layers
+    assert layer.alone.sqnr == pytest.approx(comparison.outputs["out"].sqnr, abs=1e-3)
+
+
 def test_node_maps_of_before_do_not_tell_what_is_balanced():
     model, quantized = quantize_small_net()
     file = Path("results/net_quant.json")
