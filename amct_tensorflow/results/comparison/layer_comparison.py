@@ -160,14 +160,19 @@ def _can_be_fetched(original: FloatModel, tensor: str | None) -> bool:
 
 
 def _cut_in_front(quantized: MappedModel, layers: Iterable[ComparedLayer]) -> GraphDef:
-    """Returns the quantized model with layers that read placeholders, to be fed with what the float layers read."""
+    """Returns the quantized model with layers that read placeholders, to be fed with what the float layers read.
+
+    Those that are not fed hand on what comes, as shapes behind a layer may be computed from what others yield.
+    """
     graph_def = GraphDef()
     graph_def.CopyFrom(quantized.view.graph_def)
     nodes = {node.name: node for node in graph_def.node}
     placeholders = {each.placeholder: each.layer.quantizer for each in layers if each.by_itself}
     for name, quantizer in placeholders.items():
-        nodes[quantizer].input[0] = name
-        graph_def.node.append(make_node(name, "Placeholder", (), dtype=tf.float32))
+        source, nodes[quantizer].input[0] = nodes[quantizer].input[0], name
+        placeholder = make_node(name, "PlaceholderWithDefault", [source], dtype=tf.float32)
+        placeholder.attr["shape"].shape.unknown_rank = True
+        graph_def.node.append(placeholder)
     return graph_def
 
 
