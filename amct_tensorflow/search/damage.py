@@ -76,7 +76,9 @@ class DamageModel:
         """Makes the model agree with what was measured of a set."""
         predicted = self.damage(raised)
         if 0 < predicted < math.inf and 0 < measured < math.inf:
-            self._scale *= measured / predicted
+            scale = self._scale * measured / predicted
+            if 0 < scale < math.inf:  # a prediction next to 0 says nothing
+                self._scale = scale
 
     def limit(self, damage: float) -> float:
         """Returns the sum of parts that leads to a damage."""

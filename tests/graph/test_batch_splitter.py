@@ -130,9 +130,9 @@ SAME = {
     scaled_by_a_scalar: {"x": normal((40, 5), 1), "gain": np.float32(2)},
     two_inputs: {"x": normal((40, 5), 1), "other": normal((40, 6), 2)},
     reversed_images: {"x": normal((40, 5), 1)},
+    sequences: {"x": normal((40, 7, 5), 1)},
 }
 OTHER = {
-    sequences: {"x": normal((40, 7, 5), 1)},
     dilated: {"x": np.cumsum(normal((40, 8, 8, 3), 1), 1)},
     summed_up: {"x": normal((40, 5), 1)},
     delayed_by(1): {"x": normal((40, 5), 1)},

@@ -4,7 +4,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from amct_tensorflow.search.damage import DamageModel
@@ -62,6 +62,7 @@ def test_layers_that_do_nothing_alone():
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=8), st.floats(1e-6, 1e6))
+@example([2.3e-313], 1.0)
 def test_the_limit_is_where_the_damage_is(damages, whole):
     model = DamageModel({str(index): [damage] for index, damage in enumerate(damages)}, whole)
     together = math.fsum(parts[0] for parts in model.parts.values())
