@@ -16,6 +16,7 @@ from amct_tensorflow.export.export_plan import ExportPlan
 from amct_tensorflow.export.libraries import library, refusals
 from amct_tensorflow.export.onnx.onnx_model import OnnxModel, make_onnx_model
 from amct_tensorflow.export.onnx.onnx_target import feeds, in_layout
+from amct_tensorflow.export.openvino.openvino_casts import with_plain_casts
 from amct_tensorflow.export.openvino.openvino_reading import read_openvino_layers
 from amct_tensorflow.export.saturation import can_saturate, saturates
 from amct_tensorflow.export.target import Exported, Saturating, Target, Values
@@ -37,7 +38,7 @@ def _export(plan: ExportPlan, _evaluator: CheckedEvaluator) -> Exported:
     left_out = {**dict.fromkeys(_shared_products(plan), _SHARED), **dict.fromkeys(plan.wide_layers, _WIDE)}
     plan = plan.without(left_out)
     source = make_onnx_model(plan, outputs_in_int8=False)
-    files = convert_to_openvino(source.model.SerializeToString())
+    files = convert_to_openvino(with_plain_casts(source.model).SerializeToString())
     layers = {name: plan.layers[name] for name in source.weights}
     check_written(plan.layers, read_openvino_layers(_read(files), layers), "OpenVINO")
     runtime = _Runtime(plan, source, files, {})
