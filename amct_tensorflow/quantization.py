@@ -177,13 +177,7 @@ def quantize_model(
         CalibrationError: weights hold NaN or Inf.
     """
     name = "quantize_model"
-    require_graph(name, graph)
-    require_path(name, "config_file", config_file)
-    require_path(name, "record_file", record_file)
-    if calib_outputs is not None:
-        require_names(name, "calib_outputs", calib_outputs)
-    model = FloatModel.of_graph(graph, calib_outputs or ())
-    config = read_config_for(model, config_file)
+    model, config = _begin(name, graph, config_file, record_file, calib_outputs=calib_outputs)
 
     def write(result: CalibrationResult) -> None:
         write_corrections(record_file, result.factors, result.corrections, calibrator.fused.layers)
@@ -201,6 +195,20 @@ def quantize_model(
     write_record(record_file, {}, balance, announce=not balance)
     remove_corrections(record_file)
     return []
+
+
+def _begin(
+    name: str, graph: tf.Graph, config_file: str, record_file: str, **outputs: list[str] | None
+) -> tuple[FloatModel, QuantConfig]:
+    """Checks the arguments of the public function ``name``, its outputs as it calls them; returns model and config."""
+    require_graph(name, graph)
+    require_path(name, "config_file", config_file)
+    require_path(name, "record_file", record_file)
+    ((argument, names),) = outputs.items()
+    if names is not None:
+        require_names(name, argument, names)
+    model = FloatModel.of_graph(graph, names or ())
+    return model, read_config_for(model, config_file)
 
 
 def save_model(pb_model: str, outputs: list[str], record_file: str, save_path: str) -> None:
@@ -360,13 +368,7 @@ def quantize_preprocess(graph: tf.Graph, config_file: str, record_file: str, out
         ModelError: the graph is quantized already, or lacks an output.
     """
     name = "quantize_preprocess"
-    require_graph(name, graph)
-    require_path(name, "config_file", config_file)
-    require_path(name, "record_file", record_file)
-    if outputs is not None:
-        require_names(name, "outputs", outputs)
-    model = FloatModel.of_graph(graph, outputs or ())
-    config = read_config_for(model, config_file)
+    model, config = _begin(name, graph, config_file, record_file, outputs=outputs)
 
     def write(balance: Mapping[LayerName, tuple[float, ...]]) -> None:
         write_record(record_file, {}, balance, announce=False)

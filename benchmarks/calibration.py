@@ -12,15 +12,16 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from measuring import RESULTS, peak_memory, publish, report, scratch_folder
-from models import find, run
+from models import find, measure_apart, run
 from networks import Network
-from processes import is_complete, measure_each, run_apart
+from processes import is_complete, measure_each
 from sentences import MINILM, Sentences
 
 import amct_tensorflow as amct
@@ -37,7 +38,7 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(measure(find(arguments.measure, arguments.cache))))
         return
-    rows = measure_each("calibration", arguments.networks, lambda name: measure_apart(name, arguments.cache), None)
+    rows = measure_each("calibration", arguments.networks, partial(measure_apart, __file__, arguments.cache), None)
     report("calibration", rows)
     if is_complete(rows, NAMES):
         publish(Path(__file__).name, rows)
@@ -50,15 +51,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=RESULTS / "networks", help="folder of frozen models, kept")
     parser.add_argument("--measure", choices=NAMES, help="measure one in this process, and print one JSON line")
     return parser.parse_args()
-
-
-def measure_apart(name: str, cache: Path) -> dict[str, Any]:
-    """Measures a network in a process of its own; returns a row with a remark if that fails."""
-    try:
-        find(name, cache)
-    except FileNotFoundError as error:
-        return {"network": name, "remark": f"{error} is not there"}
-    return run_apart(name, __file__, "--measure", name, "--cache", str(cache.resolve()))
 
 
 def measure(network: Network | Sentences) -> dict[str, Any]:

@@ -9,16 +9,17 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 from measuring import RESULTS, ROOT, measured_on, report, scratch_folder, table
-from models import find, run, signal_to_noise
+from models import find, measure_apart, run, signal_to_noise
 from networks import Network
 from pages import write_section
-from processes import is_complete, measure_each, run_apart
+from processes import is_complete, measure_each
 from sentences import MINILM, Feed, Sentences
 
 import amct_tensorflow as amct
@@ -67,7 +68,7 @@ def main() -> None:
         print(json.dumps(measure(find(arguments.measure, arguments.cache))))
         return
     networks = measure_each(
-        "dense", arguments.networks, lambda name: measure_apart(name, arguments.cache), arguments.json
+        "dense", arguments.networks, partial(measure_apart, __file__, arguments.cache), arguments.json
     )
     rows = [{"network": network["network"], **row} for network in networks for row in format_rows(network)]
     report("dense", rows)
@@ -86,15 +87,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="file for the raw figures")
     parser.add_argument("--measure", choices=NAMES, help="measure one in this process, and print one JSON line")
     return parser.parse_args()
-
-
-def measure_apart(name: str, cache: Path) -> dict[str, Any]:
-    """Measures a network in a process of its own; returns a row with a remark if that fails."""
-    try:
-        find(name, cache)
-    except FileNotFoundError as error:
-        return {"network": name, "remark": f"{error} is not there"}
-    return run_apart(name, __file__, "--measure", name, "--cache", str(cache.resolve()))
 
 
 def measure(network: Network | Sentences) -> dict[str, Any]:

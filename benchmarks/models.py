@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,10 @@ def main() -> None:
         print(json.dumps(measure(find(arguments.measure, arguments.cache))))
         return
     rows = measure_each(
-        "models", arguments.networks or NAMES, lambda name: measure_apart(name, arguments.cache), arguments.json
+        "models",
+        arguments.networks or NAMES,
+        partial(measure_apart, __file__, arguments.cache),
+        arguments.json,
     )
     cells = [format_row(row) for row in rows]
     report("models", cells, f"{IMAGES} images to calibrate with, and {IMAGES} others; of sentences more.")
@@ -94,13 +98,13 @@ def find(name: str, cache: Path) -> Network | Sentences:
     return MINILM
 
 
-def measure_apart(name: str, cache: Path) -> dict[str, Any]:
-    """Measures a network in a process of its own; returns a row with a remark if that fails."""
+def measure_apart(program: str, cache: Path, name: str) -> dict[str, Any]:
+    """Lets a program measure a network in a process of its own; returns a row with a remark if that fails."""
     try:
         find(name, cache)
     except FileNotFoundError as error:
         return {"network": name, "remark": f"{error} is not there"}
-    return run_apart(name, __file__, "--measure", name, "--cache", str(cache.resolve()))
+    return run_apart(name, program, "--measure", name, "--cache", str(cache.resolve()))
 
 
 def measure(network: Network | Sentences) -> dict[str, Any]:

@@ -64,12 +64,7 @@ class _Product(NamedTuple):
 
 def einsum_to_batch_matmul(graph: PreparedGraph) -> PreparedGraph:
     """Rewrites every float32 Einsum that is a product of two computed operands."""
-
-    def write(node: NodeDef, writer: EinsumWriter) -> str | None:
-        product = _as_product(graph, node)
-        return None if product is None else _write(product, writer, keeps_name=node.name in graph.kept)
-
-    return rewrite_einsums(graph, write)
+    return rewrite_einsums(graph, _as_product, _write)
 
 
 def _as_product(graph: PreparedGraph, node: NodeDef) -> _Product | None:
@@ -113,7 +108,7 @@ def _can_be_one(product: _Product, labels: Labels) -> bool:
     return len(labels) == 1 or list(product.lengths.values()).count(None) <= 1
 
 
-def _write(product: _Product, writer: EinsumWriter, *, keeps_name: bool) -> str:
+def _write(product: _Product, writer: EinsumWriter, keeps_name: bool) -> str:
     """Writes a product of matrices in the Einsum's place; returns the node that has its value."""
     lengths = product.lengths
     first, second = (

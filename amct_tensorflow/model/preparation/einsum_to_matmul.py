@@ -51,12 +51,7 @@ class _Product(NamedTuple):
 
 def einsum_to_matmul(graph: PreparedGraph) -> PreparedGraph:
     """Rewrites every float32 Einsum that is a product of data and one constant matrix."""
-
-    def write(node: NodeDef, writer: EinsumWriter) -> str | None:
-        product = _as_product(graph, node)
-        return None if product is None else _write(product, writer, keeps_name=node.name in graph.kept)
-
-    return rewrite_einsums(graph, write)
+    return rewrite_einsums(graph, _as_product, _write)
 
 
 def _as_product(graph: PreparedGraph, node: NodeDef) -> _Product | None:
@@ -86,7 +81,7 @@ def _as_product(graph: PreparedGraph, node: NodeDef) -> _Product | None:
     return _Product(tensor, shape, data, flat, kept, summed, lengths, output)
 
 
-def _write(product: _Product, writer: EinsumWriter, *, keeps_name: bool) -> str:
+def _write(product: _Product, writer: EinsumWriter, keeps_name: bool) -> str:
     """Writes a product of matrices in the Einsum's place; returns the node that has its value."""
     rows = tuple(product.shape[product.data.index(label)] for label in product.kept)
     data = writer.transpose(product.tensor, product.data, (*product.kept, *product.summed))

@@ -4,6 +4,7 @@ The product keeps the Einsum's name, or what follows it does if others may ask f
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +17,7 @@ from amct_tensorflow.graph.view import Shape, attribute
 from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
 
 Labels = tuple[str, ...]
+_Product = TypeVar("_Product")
 
 
 class EinsumWriter:
@@ -94,12 +96,17 @@ class EinsumWriter:
         return self.added[-1]
 
 
-def rewrite_einsums(graph: PreparedGraph, write: Callable[[NodeDef, EinsumWriter], str | None]) -> PreparedGraph:
+def rewrite_einsums(
+    graph: PreparedGraph,
+    as_product: Callable[[PreparedGraph, NodeDef], _Product | None],
+    write: Callable[[_Product, EinsumWriter, bool], str],
+) -> PreparedGraph:
     """Replaces float32 Einsums outside of loops.
 
     Args:
         graph: the graph.
-        write: writes what replaces one, and returns the node with its value; None if it stays.
+        as_product: returns the product that an Einsum is; None if it stays.
+        write: writes what replaces one, and returns the node with its value; told whether that must keep its name.
     """
     editor = graph.editor()
     origins: Origins = {}
@@ -109,10 +116,11 @@ def rewrite_einsums(graph: PreparedGraph, write: Callable[[NodeDef, EinsumWriter
         is_float32 = node.op == "Einsum" and attribute(node, "T").type == tf.float32.as_datatype_enum
         if not is_float32 or node.name in graph.view.loop_nodes:
             continue
-        writer = EinsumWriter(editor, node)
-        value = write(node, writer)
-        if value is None:
+        product = as_product(graph, node)
+        if product is None:
             continue
+        writer = EinsumWriter(editor, node)
+        value = write(product, writer, node.name in graph.kept)
         origins |= dict.fromkeys(writer.added, graph.original_names(node.name))
         if writer.product != node.name:
             renamed[writer.product] = OriginalName(node.name)

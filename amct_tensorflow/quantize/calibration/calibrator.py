@@ -14,7 +14,6 @@ from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.log import log_for
-from amct_tensorflow.model.equalization_groups import find_equalization_groups
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.quantize.algorithms.activation_factors import (
@@ -129,8 +128,7 @@ class Calibrator:
         if config.input_balancing and model.outputs and not balance:
             self._groups = GroupMoments(self.fused, model.outputs, config, self._range)
         outputs = model.outputs if for_search else ()
-        groups = find_equalization_groups(self.fused, model.outputs).groups if self._groups else ()
-        scalable = {name for group in groups for name in group.nodes}
+        scalable = self._groups.scalable if self._groups else ()
         self._feed = Feed(model, self.fused, nodes, config.batch_num, outputs=outputs, scalable=scalable)
         self._prepare()
         self._splitter = BatchSplitter(self._replay, self._replay.observed(self._inputs.values(), self._layers))

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from amct_tensorflow.graph.names import LayerName
+from amct_tensorflow.graph.names import FusedName, LayerName
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.model.equalization_groups import EqualizationGroup, find_equalization_groups
 from amct_tensorflow.model.fusion import FusedGraph
@@ -56,6 +56,11 @@ class GroupMoments:
                 readers.setdefault(tensor, []).append(name)
             if readers:
                 self._groups.append((group, readers))
+
+    @property
+    def scalable(self) -> set[FusedName]:
+        """The nodes whose values change if their group is balanced."""
+        return {name for group, _ in self._groups for name in group.nodes}
 
     @property
     def observers(self) -> dict[str, Callable[[np.ndarray], None]]:
