@@ -8,20 +8,17 @@ of the cost, and stands beside it. The peak is that of the process before the fl
 Each network (``sentences.py``, ``networks.py``) has a process of its own.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from measuring import RESULTS, peak_memory, publish, report, scratch_folder
-from models import find, measure_apart, run
+from measuring import peak_memory, publish, report, scratch_folder
+from models import measure_networks, network_arguments, run
 from networks import Network
-from processes import is_complete, measure_each
+from processes import is_complete
 from sentences import MINILM, Sentences
 
 import amct_tensorflow as amct
@@ -33,24 +30,11 @@ RUNS = 5
 
 def main() -> None:
     """Measures each network in a process of its own."""
-    arguments = parse_arguments()
-    amct.set_logging_level(print_level="error", save_level="error")
-    if arguments.measure:
-        print(json.dumps(measure(find(arguments.measure, arguments.cache))))
-        return
-    rows = measure_each("calibration", arguments.networks, partial(measure_apart, __file__, arguments.cache), None)
+    arguments = network_arguments("processor seconds and memory of calibration", NAMES)
+    rows = measure_networks("calibration", __file__, arguments, measure)
     report("calibration", rows)
     if is_complete(rows, NAMES):
         publish(Path(__file__).name, rows)
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Parses the command line."""
-    parser = argparse.ArgumentParser(description="processor seconds and memory of calibration")
-    parser.add_argument("--networks", nargs="+", choices=NAMES, default=NAMES, help="which (both)")
-    parser.add_argument("--cache", type=Path, default=RESULTS / "networks", help="folder of frozen models, kept")
-    parser.add_argument("--measure", choices=NAMES, help="measure one in this process, and print one JSON line")
-    return parser.parse_args()
 
 
 def measure(network: Network | Sentences) -> dict[str, Any]:

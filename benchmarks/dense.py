@@ -5,21 +5,19 @@ steps with a configuration that leaves something out. When all rows of all netwo
 written into ``docs/algorithms.md``.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
-from measuring import RESULTS, ROOT, measured_on, report, scratch_folder, table
-from models import find, measure_apart, run, signal_to_noise
+from measuring import ROOT, measured_on, report, scratch_folder, table
+from models import measure_networks, network_arguments, run, signal_to_noise
 from networks import Network
 from pages import write_section
-from processes import is_complete, measure_each
+from processes import is_complete
 from sentences import MINILM, Feed, Sentences
 
 import amct_tensorflow as amct
@@ -62,14 +60,8 @@ MOST_BATCHES = 8
 
 def main() -> None:
     """Measures each network in a process of its own."""
-    arguments = parse_arguments()
-    amct.set_logging_level(print_level="error", save_level="error")
-    if arguments.measure:
-        print(json.dumps(measure(find(arguments.measure, arguments.cache))))
-        return
-    networks = measure_each(
-        "dense", arguments.networks, partial(measure_apart, __file__, arguments.cache), arguments.json
-    )
+    arguments = network_arguments("signal over noise of transformers, with each step left out", NAMES)
+    networks = measure_networks("dense", __file__, arguments, measure)
     rows = [{"network": network["network"], **row} for network in networks for row in format_rows(network)]
     report("dense", rows)
     if is_complete(networks, NAMES):
@@ -77,16 +69,6 @@ def main() -> None:
         write_section(PAGE, Path(__file__).name, [measured_on(), *lines])
     else:
         print(f"{PAGE} is as it was: it shows both networks or none.")
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Parses the command line."""
-    parser = argparse.ArgumentParser(description="signal over noise of transformers, with each step left out")
-    parser.add_argument("--networks", nargs="+", choices=NAMES, default=NAMES, help="which (both)")
-    parser.add_argument("--cache", type=Path, default=RESULTS / "networks", help="folder of frozen models, kept")
-    parser.add_argument("--json", type=Path, help="file for the raw figures")
-    parser.add_argument("--measure", choices=NAMES, help="measure one in this process, and print one JSON line")
-    return parser.parse_args()
 
 
 def measure(network: Network | Sentences) -> dict[str, Any]:

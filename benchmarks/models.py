@@ -7,7 +7,7 @@ is written into ``docs/models.md``, where the columns are explained.
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -55,17 +55,8 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
 
 def main() -> None:
     """Measures each network in a process of its own."""
-    arguments = parse_arguments()
-    amct.set_logging_level(print_level="error", save_level="error")
-    if arguments.measure:
-        print(json.dumps(measure(find(arguments.measure, arguments.cache))))
-        return
-    rows = measure_each(
-        "models",
-        arguments.networks or NAMES,
-        partial(measure_apart, __file__, arguments.cache),
-        arguments.json,
-    )
+    arguments = network_arguments("one row per network: what is quantized, folded, and lost", NAMES)
+    rows = measure_networks("models", __file__, arguments, measure)
     cells = [format_row(row) for row in rows]
     report("models", cells, f"{IMAGES} images to calibrate with, and {IMAGES} others; of sentences more.")
     if is_complete(rows, NAMES):
@@ -75,13 +66,15 @@ def main() -> None:
         print(f"{PAGE} is as it was: it shows all networks or none.")
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Parses the command line."""
-    parser = argparse.ArgumentParser(description="one row per network: what is quantized, folded, and lost")
-    parser.add_argument("--networks", nargs="+", metavar="NAME", choices=NAMES, help=f"which of {', '.join(NAMES)}")
+def network_arguments(description: str, names: Sequence[str]) -> argparse.Namespace:
+    """Parses the command line of a program that measures networks of the names given."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--networks", nargs="+", metavar="NAME", choices=names, default=names, help=f"which of {', '.join(names)}"
+    )
     parser.add_argument("--cache", type=Path, default=RESULTS / "networks", help="folder of frozen models, kept")
     parser.add_argument("--json", type=Path, help="file for the raw figures")
-    parser.add_argument("--measure", choices=NAMES, help="measure one in this process, and print one JSON line")
+    parser.add_argument("--measure", choices=names, help="measure one in this process, and print one JSON line")
     return parser.parse_args()
 
 
@@ -98,8 +91,35 @@ def find(name: str, cache: Path) -> Network | Sentences:
     return MINILM
 
 
-def measure_apart(program: str, cache: Path, name: str) -> dict[str, Any]:
-    """Lets a program measure a network in a process of its own; returns a row with a remark if that fails."""
+def measure_networks(
+    benchmark: str,
+    program: str,
+    arguments: argparse.Namespace,
+    measure: Callable[[Network | Sentences], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Measures networks, each in a process of its own, in which the program is run again.
+
+    Such a process prints its row, and ends here.
+
+    Args:
+        benchmark: what the file of figures calls it.
+        program: the program.
+        arguments: its command line: ``networks``, ``cache``, ``json``, and ``measure``, the one of such a process.
+        measure: returns the row of a network.
+
+    Returns:
+        A row per network, with a remark if measuring it failed.
+    """
+    amct.set_logging_level(print_level="error", save_level="error")
+    if arguments.measure:
+        print(json.dumps(measure(find(arguments.measure, arguments.cache))))
+        raise SystemExit
+    return measure_each(
+        benchmark, arguments.networks, partial(_measure_apart, program, arguments.cache), arguments.json
+    )
+
+
+def _measure_apart(program: str, cache: Path, name: str) -> dict[str, Any]:
     try:
         find(name, cache)
     except FileNotFoundError as error:

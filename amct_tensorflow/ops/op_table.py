@@ -8,13 +8,12 @@ from functools import cache
 from typing import TypeAlias, TypeVar
 
 from amct_tensorflow.ops import affine, channel_factors, channels, clips
-from amct_tensorflow.ops.batch_matmul import BATCH_MATMUL, BATCH_MATMUL_V2
 from amct_tensorflow.ops.channel_factors import AsksForShape
 from amct_tensorflow.ops.channels import ChannelMove
 from amct_tensorflow.ops.conv2d_transpose import CONV2D_TRANSPOSE
 from amct_tensorflow.ops.convolution import CONV2D, CONV3D
 from amct_tensorflow.ops.depthwise_conv2d import DEPTHWISE_CONV2D
-from amct_tensorflow.ops.matmul import MATMUL
+from amct_tensorflow.ops.matrix_product import BATCH_MATMUL, BATCH_MATMUL_V2, MATMUL
 from amct_tensorflow.ops.pooling import AVG_POOL, POOLING, REDUCTION
 from amct_tensorflow.ops.quantizable import Quantizable
 from amct_tensorflow.ops.traits import (

@@ -7,10 +7,9 @@ from fractions import Fraction
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.ops.batch_matmul import products_of_matrices
 from amct_tensorflow.ops.convolution import products_of_convolution
 from amct_tensorflow.ops.depthwise_conv2d import DEPTHWISE_CONV2D
-from amct_tensorflow.ops.matmul import MATMUL
+from amct_tensorflow.ops.matrix_product import MATMUL, products_of_matrices
 from amct_tensorflow.ops.sliding import spatial
 
 
