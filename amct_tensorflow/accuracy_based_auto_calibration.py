@@ -23,8 +23,7 @@ from amct_tensorflow.quantization import read_config_for
 from amct_tensorflow.quantize.config.schema import QuantConfig
 from amct_tensorflow.quantize.quantized.model_files import ModelPaths
 from amct_tensorflow.results.coverage import log_coverage
-from amct_tensorflow.results.report.collect import FinishedRun
-from amct_tensorflow.results.report.report_files import make_report
+from amct_tensorflow.results.report.collect import FinishedRun, make_report
 from amct_tensorflow.results.report.reproduction import digest_of_file, log_environment
 from amct_tensorflow.results.result_files import ResultFiles
 from amct_tensorflow.results.summary import log_report

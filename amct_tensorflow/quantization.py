@@ -26,6 +26,7 @@ from amct_tensorflow.quantize.config.simplified import read_simplified
 from amct_tensorflow.quantize.qat.conversion import FakeQuantizedModel, read_fake_quantized
 from amct_tensorflow.quantize.quantized.builder import quantize_graph
 from amct_tensorflow.quantize.quantized.model_files import ModelPaths, write_quantized_model
+from amct_tensorflow.quantize.quantized.node_map import dump_node_map
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.quantize.record.adapted_factors import adapt_factors
 from amct_tensorflow.quantize.record.corrections import read_corrections, remove_corrections, write_corrections
@@ -312,7 +313,8 @@ def _save(
         log_coverage(inspect_model(model, kept), factors.keys(), wide_layers(factors), tables)
     paths = ModelPaths.of(save_path)
     plan = QuantizationPlan(fused, factors, corrections, outputs, tables)
-    write_quantized_model(paths, quantize_graph(plan), model.frozen)
+    quantized = quantize_graph(plan)
+    write_quantized_model(paths, quantized.model, dump_node_map(quantized), model.frozen)
     log_for(function).info("The model is saved in %s", paths.model)
 
 
@@ -418,7 +420,8 @@ def convert_qat_model(pb_model: str, outputs: list[str], save_path: str, record_
     model = read_fake_quantized(view, outputs, pb_model)
     _tell(model, pb_model)
     paths = ModelPaths.of(save_path)
-    write_quantized_model(paths, quantize_graph(model.plan), frozen.data if frozen.frozen_now else None)
+    quantized, original = quantize_graph(model.plan), frozen.data if frozen.frozen_now else None
+    write_quantized_model(paths, quantized.model, dump_node_map(quantized), original)
     if record_file is not None:
         remove_corrections(record_file)
         write_record(record_file, model.layers)

@@ -57,6 +57,7 @@ def _run(arguments: Namespace) -> int:
     from amct_tensorflow.quantize.calibration.calibrate import prepare_calibration
     from amct_tensorflow.quantize.quantized.builder import quantize_graph
     from amct_tensorflow.quantize.quantized.model_files import ModelPaths, write_quantized_model
+    from amct_tensorflow.quantize.quantized.node_map import dump_node_map
     from amct_tensorflow.quantize.record.factors import unfused_layers
     from amct_tensorflow.results.coverage import log_coverage
 
@@ -84,7 +85,7 @@ def _run(arguments: Namespace) -> int:
     calibration = prepare_calibration(model, config, evaluator.calibrate)()
     plan = calibration.plan(model.fuse(unfused_layers(calibration.factors), calibration.balance), model.outputs)
     quantized = quantize_graph(plan)
-    write_quantized_model(paths, quantized, model.frozen)
+    write_quantized_model(paths, quantized.model, dump_node_map(quantized), model.frozen)
     log_for("save_model").info("The model is saved in %s", paths.model)
     check_result(device, quantized.graph_def, model.outputs, str(paths.model), {})
     return 0

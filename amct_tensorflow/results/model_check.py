@@ -12,8 +12,7 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.model.input_shapes import fix_input_shapes
 from amct_tensorflow.model.loading.load import load_frozen
 from amct_tensorflow.results.report.document import Layer
-from amct_tensorflow.results.report.report_json import read_report
-from amct_tensorflow.results.result_files import REPORT_NUMBERS
+from amct_tensorflow.results.report.report_json import REPORT_NUMBERS, read_report
 
 _NAME = "check"
 

@@ -16,11 +16,9 @@ from amct_tensorflow.quantize.quantized.model_files import ModelPaths
 from amct_tensorflow.quantize.quantized.node_map import dump_node_map
 from amct_tensorflow.quantize.record.corrections import correction_paths, dump_corrections
 from amct_tensorflow.quantize.record.record_file import dump_record
+from amct_tensorflow.results.report.page import REPORT_PAGE
+from amct_tensorflow.results.report.report_json import REPORT_NUMBERS
 from amct_tensorflow.search.trials import SearchResult, Trial
-
-REPORT_PAGE = "report.html"
-REPORT_NUMBERS = "report.json"
-
 
 HISTORY_FILE = "accuracy_based_auto_calibration_record.json"
 RANKING_FILE = "accuracy_based_auto_calibration_ranking_information.json"

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from reports import make_report
 
+from amct_tensorflow import __version__
 from amct_tensorflow.cli import COMMANDS
+from amct_tensorflow.results.report.report_json import dump_report
 
 NAMES = [command.name for command in COMMANDS]
 
@@ -37,6 +40,30 @@ def test_the_help_of_a_command_ends_with_examples_that_can_be_typed(main, capsys
         assert (program, name) == ("amct_tensorflow", command.name)
         monkeypatch.setattr("amct_tensorflow.__main__.run_as_command", lambda work, interrupted: 0)
         assert main([name, *arguments]) == 0  # they are parsed, and belong together
+
+
+def without_tensorflow(*commands):
+    """Returns what commands print, one after the other, in a process that must not have imported TensorFlow by then."""
+    code = "import sys\nfrom amct_tensorflow.__main__ import main\nfor command in sys.argv[1:]:\n try:\n"
+    code += "  main(command.split())\n except SystemExit:\n  pass\n"
+    code += " assert not {'tensorflow', 'keras'} & {*sys.modules}, command"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.check_output([sys.executable, "-c", code, *commands], text=True, env=environment)
+
+
+def test_no_help_waits_for_tensorflow(workdir):
+    told = without_tensorflow("--help", *(f"{name} --help" for name in NAMES), "--version")
+    assert [name for name in NAMES if f"usage: amct_tensorflow {name} " not in told] == []
+    assert told.endswith(f"{__version__}\n")
+
+
+def test_reports_are_made_again_and_compared_without_tensorflow(workdir):
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+        Path(folder, "report.json").write_text(dump_report(make_report()))
+    told = without_tensorflow("report a", "report a b --output differences.html")
+    assert told.startswith("a/report.html\n") and "0 layers differ" in told
+    assert Path("a/report.html").is_file() and Path("differences.html").is_file()
 
 
 def complete(typed):

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amct_tensorflow.io.files import write_atomically
-from amct_tensorflow.quantize.quantized.builder import QuantizedGraph
-from amct_tensorflow.quantize.quantized.node_map import dump_node_map
 
 MODEL_ENDING = "quantized.pb"
 _NODE_MAP_ENDING = "quant.json"
@@ -51,15 +49,16 @@ def prefix_of(model: Path) -> Path:
     return model.with_name(model.name.removesuffix(f"_{MODEL_ENDING}").removesuffix(".pb"))
 
 
-def write_quantized_model(paths: ModelPaths, quantized: QuantizedGraph, frozen: bytes | None) -> None:
+def write_quantized_model(paths: ModelPaths, model: bytes, node_map: str, frozen: bytes | None) -> None:
     """Writes the model and its node map, each whole or not at all.
 
     Args:
         paths: where to.
-        quantized: the quantized model.
+        model: the quantized model.
+        node_map: which original nodes each of its nodes stands for, as its file has it.
         frozen: the original model, if no file has it as it was frozen.
     """
     if frozen is not None:
         write_atomically(paths.frozen, frozen)
-    write_atomically(paths.model, quantized.model)
-    write_atomically(paths.node_map, dump_node_map(quantized))
+    write_atomically(paths.model, model)
+    write_atomically(paths.node_map, node_map)

@@ -1,4 +1,4 @@
-"""Collects the report of a finished run."""
+"""Collects the report of a finished run, and makes its files."""
 
 import math
 import numbers
@@ -10,6 +10,7 @@ from typing import Any
 from amct_tensorflow.devices.check_text import told, verdict
 from amct_tensorflow.devices.graph_check import DeviceCheck
 from amct_tensorflow.io.contents import finite_or_none
+from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.inspection import Inspection
 from amct_tensorflow.quantize.config.schema import QuantConfig
@@ -30,6 +31,8 @@ from amct_tensorflow.results.report.document import (
     Table,
 )
 from amct_tensorflow.results.report.layer_rows import activation_of, describe_layers
+from amct_tensorflow.results.report.page import render_report
+from amct_tensorflow.results.report.report_json import dump_report
 from amct_tensorflow.results.report.reproduction import describe_reproduction
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 from amct_tensorflow.search.choices import SENSITIVITIES
@@ -68,6 +71,29 @@ class FinishedRun:
     result: SearchResult
     model_file: Path
     check: DeviceCheck | None = None
+
+
+def make_report(run: FinishedRun, page: Path, numbers: Path) -> dict[Path, str]:
+    """Returns the content of the files of a run's report.
+
+    An error here must not lose the quantized model that took hours to find: it becomes a warning, and there is no
+    report.
+
+    Args:
+        run: the run.
+        page: the path of the page.
+        numbers: the path of its numbers.
+    """
+    try:
+        report = collect_report(run)
+        contents = {page: render_report(report), numbers: dump_report(report)}
+    except Exception as error:  # of the libraries that draw and write it, too
+        log_for("report").warning(
+            "There is no report: %s: %s. All other results are complete.", type(error).__name__, error
+        )
+        return {}
+    log_for("report").info("The report is %s; any browser opens it.", page)
+    return contents
 
 
 def collect_report(run: FinishedRun) -> Report:

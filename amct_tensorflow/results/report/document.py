@@ -6,8 +6,6 @@ These classes are the format of report.json; docs/report.md describes each key.
 from dataclasses import dataclass
 from typing import Literal
 
-from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
-
 # To be raised when a key changes its meaning or goes; new ones may come.
 VERSION = 1
 
@@ -115,7 +113,7 @@ class Activation:
     clip: tuple[float, float]
     observed: Histogram | None
     clipped: float | None
-    num_bits: int = INT8_BITS
+    num_bits: int = 8  # reports of before there were 16 lack it
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from amct_tensorflow.results.report.plots import (
     sorted_figure,
 )
 
+REPORT_PAGE = "report.html"
 _LOADER = PackageLoader("amct_tensorflow.results.report", "templates")
 
 

@@ -1,4 +1,4 @@
-"""Makes the files of a report when a run ends, and renews them after exports."""
+"""Renews the files of a report after exports, without TensorFlow."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +8,9 @@ from amct_tensorflow.io.contents import decode
 from amct_tensorflow.io.publishing import exclusive, publish
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantize.quantized.model_files import prefix_of
-from amct_tensorflow.results.report.collect import FinishedRun, collect_report
 from amct_tensorflow.results.report.document import Export
-from amct_tensorflow.results.report.page import render_report
+from amct_tensorflow.results.report.page import REPORT_PAGE, render_report
 from amct_tensorflow.results.report.report_json import dump_report, find_report, read_report
-from amct_tensorflow.results.result_files import REPORT_PAGE
 
 
 def read_exports(folder: Path, model: str) -> tuple[Export, ...]:
@@ -36,29 +34,6 @@ def read_exports(folder: Path, model: str) -> tuple[Export, ...]:
                 "%s is left out of the report, as it cannot be read (%s). Export again.", file, str(error)[:200]
             )
     return tuple(found)
-
-
-def make_report(run: FinishedRun, page: Path, numbers: Path) -> dict[Path, str]:
-    """Returns the content of the files of a run's report.
-
-    An error here must not lose the quantized model that took hours to find: it becomes a warning, and there is no
-    report.
-
-    Args:
-        run: the run.
-        page: the path of the page.
-        numbers: the path of its numbers.
-    """
-    try:
-        report = collect_report(run)
-        contents = {page: render_report(report), numbers: dump_report(report)}
-    except Exception as error:  # of the libraries that draw and write it, too
-        log_for("report").warning(
-            "There is no report: %s: %s. All other results are complete.", type(error).__name__, error
-        )
-        return {}
-    log_for("report").info("The report is %s; any browser opens it.", page)
-    return contents
 
 
 def renew(result: str | Path) -> Path:

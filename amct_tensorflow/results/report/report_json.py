@@ -7,7 +7,8 @@ import msgspec
 from amct_tensorflow.errors import ContentError, ReportError, ReportNotFoundError
 from amct_tensorflow.io.contents import decode, version_of
 from amct_tensorflow.results.report.document import VERSION, Report
-from amct_tensorflow.results.result_files import REPORT_NUMBERS
+
+REPORT_NUMBERS = "report.json"
 
 
 def dump_report(report: Report) -> str:

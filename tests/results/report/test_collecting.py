@@ -198,7 +198,7 @@ def test_an_interruption_while_it_is_made_loses_nothing_else(workdir, monkeypatc
     def interrupt(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("amct_tensorflow.results.report.report_files.render_report", interrupt)
+    monkeypatch.setattr("amct_tensorflow.results.report.collect.render_report", interrupt)
     with pytest.raises(KeyboardInterrupt):
         calibrate(prepare(workdir))
     names = {path.name for path in (workdir / "out").iterdir()}
@@ -214,7 +214,7 @@ def test_a_report_that_fails_loses_nothing_else(workdir, monkeypatch, messages):
     def fail(_):
         raise MemoryError("no room")
 
-    monkeypatch.setattr("amct_tensorflow.results.report.report_files.render_report", fail)
+    monkeypatch.setattr("amct_tensorflow.results.report.collect.render_report", fail)
     result = calibrate(arguments)
     assert result.model_file.exists()
     assert not list((workdir / "out").glob("*report*"))
