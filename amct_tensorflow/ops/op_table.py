@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TypeAlias, TypeVar
 
-from amct_tensorflow.ops import affine, channel_factors, channels, clips
+from amct_tensorflow.ops import affine, channels, clips, factors_of_arithmetic, factors_of_moves
 from amct_tensorflow.ops.channel_factors import AsksForShape
 from amct_tensorflow.ops.channels import ChannelMove
 from amct_tensorflow.ops.conv2d_transpose import CONV2D_TRANSPOSE
@@ -52,12 +52,12 @@ from amct_tensorflow.ops.unquantized import UNQUANTIZED
 Row: TypeAlias = tuple[object, ...]
 _Trait = TypeVar("_Trait")
 
-_IDENTITY: Row = (Identity(), Elementwise(keeps_zero=True), Moves(keeps_order=True), channel_factors.ALIKE)
+_IDENTITY: Row = (Identity(), Elementwise(keeps_zero=True), Moves(keeps_order=True), factors_of_moves.ALIKE)
 _UNARY: Row = (Elementwise(),)
 _UNARY_OF_ZERO: Row = (Elementwise(keeps_zero=True),)
 _BINARY: Row = (Elementwise(operands=2),)
-_SUM: Row = (*_BINARY, Sum(), affine.ADDITION, channel_factors.TERMS, QuantizableInputs(2))
-_BATCH_NORM: Row = (Elementwise(), BatchNorm(), affine.NORMALIZATION, channel_factors.BATCH_NORM)
+_SUM: Row = (*_BINARY, Sum(), affine.ADDITION, factors_of_arithmetic.TERMS, QuantizableInputs(2))
+_BATCH_NORM: Row = (Elementwise(), BatchNorm(), affine.NORMALIZATION, factors_of_arithmetic.BATCH_NORM)
 _CUSTOM = Quantized(is_custom=True)
 _RESHAPE = Moves(keeps_order=True)
 
@@ -65,43 +65,43 @@ TABLE: dict[str, Row] = {
     # Layers; configurations and messages have them in this order.
     "Conv2D": (CONV2D, Convolution(), PerImage(), IntegerKernel.CONVOLUTION),
     "DepthwiseConv2dNative": (DEPTHWISE_CONV2D, Convolution(), PerImage(), IntegerKernel.DEPTHWISE_CONVOLUTION),
-    "MatMul": (MATMUL, PerImage(), IntegerKernel.MATRIX_PRODUCT, channel_factors.MATRICES),
+    "MatMul": (MATMUL, PerImage(), IntegerKernel.MATRIX_PRODUCT, factors_of_arithmetic.MATRICES),
     "AvgPool": (AVG_POOL, POOLING, PerImage()),
     "Conv2DBackpropInput": (CONV2D_TRANSPOSE,),
     "Conv3D": (CONV3D, Convolution(), PerImage()),
-    "BatchMatMul": (BATCH_MATMUL, channel_factors.MATRICES),
-    "BatchMatMulV2": (BATCH_MATMUL_V2, channel_factors.MATRICES),
+    "BatchMatMul": (BATCH_MATMUL, factors_of_arithmetic.MATRICES),
+    "BatchMatMulV2": (BATCH_MATMUL_V2, factors_of_arithmetic.MATRICES),
     **{name: (each,) for name, each in UNQUANTIZED.items()},
-    "Einsum": (UNQUANTIZED["Einsum"], channel_factors.EINSUM),
+    "Einsum": (UNQUANTIZED["Einsum"], factors_of_arithmetic.EINSUM),
     # Pooling and sums over axes.
     "MaxPool": (Moves(), POOLING, PerImage(), QuantizableInputs(1)),
     "Max": (Reduction(), REDUCTION),
     "Mean": (Reduction(), REDUCTION),
     "Sum": (Reduction(), REDUCTION),
     # Means of neighbours.
-    "ResizeBilinear": (channel_factors.RESIZING,),
-    "ResizeNearestNeighbor": (channel_factors.RESIZING,),
-    "ResizeBicubic": (channel_factors.RESIZING,),
+    "ResizeBilinear": (factors_of_moves.RESIZING,),
+    "ResizeNearestNeighbor": (factors_of_moves.RESIZING,),
+    "ResizeBicubic": (factors_of_moves.RESIZING,),
     # What computes each value by itself.
     "FusedBatchNorm": _BATCH_NORM,
     "FusedBatchNormV2": _BATCH_NORM,
     "FusedBatchNormV3": _BATCH_NORM,
-    "BiasAdd": (Elementwise(), affine.BIAS, channel_factors.BIAS),
-    "BiasAddV1": (Elementwise(), affine.BIAS, channel_factors.BIAS),
+    "BiasAdd": (Elementwise(), affine.BIAS, factors_of_arithmetic.BIAS),
+    "BiasAddV1": (Elementwise(), affine.BIAS, factors_of_arithmetic.BIAS),
     "Add": _SUM,
     "AddV2": _SUM,
-    "Sub": (*_BINARY, affine.SUBTRACTION, channel_factors.TERMS),
-    "Mul": (*_BINARY, affine.PRODUCT, channel_factors.PRODUCT),
-    "RealDiv": (*_BINARY, affine.QUOTIENT, channel_factors.QUOTIENT),
-    "Maximum": (*_BINARY, clips.MAXIMUM, channel_factors.TERMS),
-    "Minimum": (*_BINARY, clips.MINIMUM, channel_factors.TERMS),
+    "Sub": (*_BINARY, affine.SUBTRACTION, factors_of_arithmetic.TERMS),
+    "Mul": (*_BINARY, affine.PRODUCT, factors_of_arithmetic.PRODUCT),
+    "RealDiv": (*_BINARY, affine.QUOTIENT, factors_of_arithmetic.QUOTIENT),
+    "Maximum": (*_BINARY, clips.MAXIMUM, factors_of_arithmetic.TERMS),
+    "Minimum": (*_BINARY, clips.MINIMUM, factors_of_arithmetic.TERMS),
     "ClipByValue": (clips.BY_VALUE,),
     "Pow": _BINARY,
     "SquaredDifference": _BINARY,
-    "Relu": (*_UNARY_OF_ZERO, clips.RELU, channel_factors.ALIKE),
+    "Relu": (*_UNARY_OF_ZERO, clips.RELU, factors_of_moves.ALIKE),
     "Relu6": (*_UNARY_OF_ZERO, clips.RELU6),
-    "LeakyRelu": (*_UNARY_OF_ZERO, channel_factors.ALIKE),
-    "Abs": (*_UNARY_OF_ZERO, channel_factors.ALIKE),
+    "LeakyRelu": (*_UNARY_OF_ZERO, factors_of_moves.ALIKE),
+    "Abs": (*_UNARY_OF_ZERO, factors_of_moves.ALIKE),
     "Elu": _UNARY_OF_ZERO,
     "Selu": _UNARY_OF_ZERO,
     "Tanh": _UNARY_OF_ZERO,
@@ -110,7 +110,7 @@ TABLE: dict[str, Row] = {
     "Exp": _UNARY,
     "Floor": _UNARY,
     "Log": _UNARY,
-    "Neg": (*_UNARY, channel_factors.ALIKE),
+    "Neg": (*_UNARY, factors_of_moves.ALIKE),
     "Round": _UNARY,
     "Rsqrt": (*_UNARY, Root()),
     "Sigmoid": _UNARY,
@@ -124,26 +124,26 @@ TABLE: dict[str, Row] = {
     "PreventGradient": _IDENTITY,
     "Snapshot": _IDENTITY,
     "StopGradient": _IDENTITY,
-    "EnsureShape": (_RESHAPE, ChannelMove(channels.alike), channel_factors.ALIKE),
-    "ExpandDims": (_RESHAPE, ChannelMove(channels.expand_dims), channel_factors.RESHAPE),
-    "Reshape": (_RESHAPE, ChannelMove(channels.reshape), channel_factors.RESHAPE),
-    "Squeeze": (_RESHAPE, ChannelMove(channels.squeeze), channel_factors.RESHAPE),
-    "Transpose": (Moves(), ChannelMove(channels.transpose), channel_factors.TRANSPOSE),
-    "BatchToSpace": (Moves(), PutsTogether(), ChannelMove(channels.batch_to_space), channel_factors.DEALING),
-    "BatchToSpaceND": (Moves(), PutsTogether(), ChannelMove(channels.batch_to_space_nd), channel_factors.DEALING),
-    "SpaceToBatch": (Moves(), DealsOut(), channel_factors.DEALING),
-    "SpaceToBatchND": (Moves(), DealsOut(), channel_factors.DEALING),
+    "EnsureShape": (_RESHAPE, ChannelMove(channels.alike), factors_of_moves.ALIKE),
+    "ExpandDims": (_RESHAPE, ChannelMove(channels.expand_dims), factors_of_moves.RESHAPE),
+    "Reshape": (_RESHAPE, ChannelMove(channels.reshape), factors_of_moves.RESHAPE),
+    "Squeeze": (_RESHAPE, ChannelMove(channels.squeeze), factors_of_moves.RESHAPE),
+    "Transpose": (Moves(), ChannelMove(channels.transpose), factors_of_moves.TRANSPOSE),
+    "BatchToSpace": (Moves(), PutsTogether(), ChannelMove(channels.batch_to_space), factors_of_moves.DEALING),
+    "BatchToSpaceND": (Moves(), PutsTogether(), ChannelMove(channels.batch_to_space_nd), factors_of_moves.DEALING),
+    "SpaceToBatch": (Moves(), DealsOut(), factors_of_moves.DEALING),
+    "SpaceToBatchND": (Moves(), DealsOut(), factors_of_moves.DEALING),
     "DepthToSpace": (Moves(),),
     "SpaceToDepth": (Moves(),),
-    "Slice": (Moves(), channel_factors.SLICE),
-    "StridedSlice": (Moves(), channel_factors.STRIDED_SLICE),
-    "Pad": (Moves(), channel_factors.PADDING),
-    "PadV2": (channel_factors.PADDING,),
-    "MirrorPad": (channel_factors.PADDING,),
-    "Split": (channel_factors.SPLIT,),
-    "SplitV": (channel_factors.SPLIT,),
-    "Unpack": (channel_factors.SPLIT,),
-    "ConcatV2": (Concatenation(), channel_factors.CONCATENATION),
+    "Slice": (Moves(), factors_of_moves.SLICE),
+    "StridedSlice": (Moves(), factors_of_moves.STRIDED_SLICE),
+    "Pad": (Moves(), factors_of_moves.PADDING),
+    "PadV2": (factors_of_moves.PADDING,),
+    "MirrorPad": (factors_of_moves.PADDING,),
+    "Split": (factors_of_moves.SPLIT,),
+    "SplitV": (factors_of_moves.SPLIT,),
+    "Unpack": (factors_of_moves.SPLIT,),
+    "ConcatV2": (Concatenation(), factors_of_moves.CONCATENATION),
     # What looks parts up by index.
     "Gather": (Lookup(),),
     "GatherV2": (Lookup(axis_input=2),),

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from amct_tensorflow.graph.view import GraphView, static_shapes
 from amct_tensorflow.ops import op_types_with
-from amct_tensorflow.ops.channel_factors import OUTPUT, AsksForShape, Factors, divide, fits, reshape_layout
+from amct_tensorflow.ops.channel_factors import OUTPUT, AsksForShape, Factors, divide, fits
 from amct_tensorflow.ops.effects import ways_with_factors
+from amct_tensorflow.ops.factors_of_moves import reshape_layout
 
 raw = tf.raw_ops
 ALONG = [0, 0]
