@@ -12,6 +12,7 @@ from layers import PRODUCTS_TOO
 import amct_tensorflow as amct
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.quantize.quantized.quantized_layer import read_layers
+from amct_tensorflow.quantize.record.record_file import read_record
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 
 X = normal((16, 6, 8), 5)
@@ -88,5 +89,12 @@ def test_one_product_in_int8_and_one_in_float(search):
     (path,) = Path("results").glob("*report.json")
     report = json.loads(path.read_text())
     layers = {layer["name"]: layer for layer in report["layers"]}
+    # The second operand of the scores is k; that of a layer with weights is no activation.
+    second = layers["qk"]["second_operand"]
+    k = X @ normal((8, 8), 1, 0.4)
+    assert [second["observed"][end] for end in ("lowest", "highest")] == pytest.approx([k.min(), k.max()], rel=1e-4)
+    assert (second["offset"], second["num_bits"]) == (0, 8)
+    assert second["scale"] == pytest.approx(read_record("record.txt")["qk"].scale_w[0], rel=1e-6)
+    assert layers["q"]["second_operand"] is None
     assert layers["qk"]["int8"] and not layers["av"]["int8"]
     assert layers["qk"]["multiply_accumulates"] == 6 * 6 * 8

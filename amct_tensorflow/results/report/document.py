@@ -170,6 +170,7 @@ class Layer:
         balance: by what each channel of its input is divided; None if it is not balanced.
         input_product: the product that divides its input; None if it is not balanced, or constants of the model divide
             it, which costs nothing.
+        second_operand: how the second operand of a product of two computed ones is quantized; None of other layers.
     """
 
     name: str
@@ -188,6 +189,7 @@ class Layer:
     weights: Weights | None
     balance: tuple[float, ...] | None = None
     input_product: InputProduct | None = None
+    second_operand: Activation | None = None
 
 
 @dataclass(frozen=True)

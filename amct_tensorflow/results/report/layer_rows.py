@@ -58,6 +58,7 @@ def _describe(layer: InspectedLayer, result: SearchResult, product: InputProduct
         sqnr_db=_decibels(analysis.noise if analysis else None),
         uncorrected_sqnr_db=_decibels(analysis.uncorrected_noise if analysis else None),
         activation=activation_of(name, calibration) if analysis else None,
+        second_operand=_second_operand(fused, calibration) if analysis and fused else None,
         weights=_weights(fused, calibration.factors[name]) if analysis and fused else None,
         balance=None if balance is None else tuple(map(_short, balance)),
         input_product=product,
@@ -85,14 +86,27 @@ def _why(layer: InspectedLayer, result: SearchResult) -> tuple[Why | None, int |
 def activation_of(name: LayerName, calibration: CalibrationResult) -> Activation:
     """Returns how a tensor that was calibrated is quantized."""
     factors = calibration.factors[name]
-    clip = ActivationFactors(factors.scale_d, factors.offset_d, factors.num_bits).limits
-    summary = calibration.summaries.get(name)
+    return _activation(
+        ActivationFactors(factors.scale_d, factors.offset_d, factors.num_bits), calibration.summaries.get(name)
+    )
+
+
+def _second_operand(layer: FusedLayer, calibration: CalibrationResult) -> Activation | None:
+    """Returns how the second operand of a product of two computed ones is quantized."""
+    operands = calibration.factors[layer.name].operands(layer.op)[1:]
+    for key, factors in zip(layer.operand_keys[1:], operands, strict=True):
+        return _activation(factors, calibration.summaries.get(key))
+    return None
+
+
+def _activation(factors: ActivationFactors, summary: ActivationSummary | None) -> Activation:
+    clip = factors.limits
     return Activation(
-        scale=_short(factors.scale_d),
-        offset=factors.offset_d,
+        scale=_short(factors.scale),
+        offset=factors.offset,
         clip=(_short(clip[0]), _short(clip[1])),
         observed=None if summary is None else _histogram(summary),
-        clipped=None if summary is None else _share_outside(summary, factors.scale_d, clip[0], clip[1]),
+        clipped=None if summary is None else _share_outside(summary, factors.scale, clip[0], clip[1]),
         num_bits=factors.num_bits,
     )
 

@@ -59,6 +59,8 @@ def _write_layers(report: Report) -> None:
         _write_scalars("layers", numbers, place)
         if layer.activation is not None:
             _write_histogram(f"activations/{layer.name}", layer.activation)
+        if layer.second_operand is not None:
+            _write_histogram(f"activations/{layer.name}/second_operand", layer.second_operand)
         if layer.weights is not None:
             ends = {"lowest": min(layer.weights.lowest), "highest": max(layer.weights.highest)}
             _write_scalars("weights", ends, place)
