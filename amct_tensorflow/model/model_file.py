@@ -9,7 +9,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
-from amct_tensorflow.model.loading.frozen_graph import why_not_importable
+from amct_tensorflow.model.loading.known_ops import why_not_importable
 from amct_tensorflow.model.loading.load import load_frozen
 from amct_tensorflow.ops import has, trait
 from amct_tensorflow.ops.traits import FakeQuantizer, Quantized

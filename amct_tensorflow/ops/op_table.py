@@ -13,6 +13,7 @@ from amct_tensorflow.ops.channels import ChannelMove
 from amct_tensorflow.ops.conv2d_transpose import CONV2D_TRANSPOSE
 from amct_tensorflow.ops.convolution import CONV2D, CONV3D
 from amct_tensorflow.ops.depthwise_conv2d import DEPTHWISE_CONV2D
+from amct_tensorflow.ops.fused import FUSED
 from amct_tensorflow.ops.matrix_product import BATCH_MATMUL, BATCH_MATMUL_V2, MATMUL
 from amct_tensorflow.ops.pooling import AVG_POOL, POOLING, REDUCTION
 from amct_tensorflow.ops.quantizable import Quantizable
@@ -73,6 +74,7 @@ TABLE: dict[str, Row] = {
     "BatchMatMulV2": (BATCH_MATMUL_V2, factors_of_arithmetic.MATRICES),
     **{name: (each,) for name, each in UNQUANTIZED.items()},
     "Einsum": (UNQUANTIZED["Einsum"], factors_of_arithmetic.EINSUM),
+    **{name: (*((UNQUANTIZED[name],) if name in UNQUANTIZED else ()), each) for name, each in FUSED.items()},
     # Pooling and sums over axes.
     "MaxPool": (Moves(), POOLING, PerImage(), QuantizableInputs(1)),
     "Max": (Reduction(), REDUCTION),

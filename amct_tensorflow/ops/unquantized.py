@@ -48,7 +48,11 @@ def _products_of_transposed_depthwise(node: NodeDef, weights: Sequence[int]) -> 
 _TRANSPOSED_VOLUME = Unquantized(
     "a transposed convolution of volumes has no quantized form", weight_rank=5, products=_products_of_transposed
 )
-_OPTIMIZED = "it was made by TensorFlow's graph optimizer; freeze the model without optimizing it"
+_OPTIMIZED = (
+    "it fuses a layer with what its fused_ops do not tell, or in a layout that no layer alone has; freeze the model "
+    "without optimizing it"
+)
+_RESIZED = "it resizes and convolves in one; freeze the model without optimizing it"
 _RECURRENT = Unquantized("it is a whole recurrent layer, whose products cannot be told apart")
 _XLA = Unquantized("it was exported for XLA; export the model as ops of TensorFlow's own")
 
@@ -72,9 +76,12 @@ UNQUANTIZED: dict[str, Unquantized] = {
     "Conv3DBackpropInputV2": _TRANSPOSED_VOLUME,
     "_FusedConv2D": Unquantized(_OPTIMIZED, weight_rank=4, products=products_of_convolution),
     "_FusedConv3D": Unquantized(_OPTIMIZED, weight_rank=5, products=products_of_convolution),
-    "_FusedDepthwiseConv2dNative": Unquantized(_OPTIMIZED, weight_rank=4, products=DEPTHWISE_CONV2D.products),
+    **{
+        name: Unquantized(_OPTIMIZED, weight_rank=4, products=DEPTHWISE_CONV2D.products)
+        for name in ("_FusedDepthwiseConv2dNative", "FusedDepthwiseConv2dNative")
+    },
     "FusedPadConv2D": Unquantized(_OPTIMIZED, 2, weight_rank=4, products=products_of_convolution),
-    "FusedResizeAndPadConv2D": Unquantized(_OPTIMIZED, 3, weight_rank=4, products=products_of_convolution),
+    "FusedResizeAndPadConv2D": Unquantized(_RESIZED, 3, weight_rank=4, products=products_of_convolution),
     "_FusedMatMul": Unquantized(_OPTIMIZED, products=MATMUL.products),
     "BlockLSTM": _RECURRENT,
     "BlockLSTMV2": _RECURRENT,

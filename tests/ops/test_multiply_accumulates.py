@@ -154,7 +154,7 @@ def transposed_2():
 @pytest.mark.parametrize(
     ("make", "expected", "reason"),
     [
-        (padded, 6 * 6 * 5 * 27, "graph optimizer"),
+        (padded, 6 * 6 * 5 * 27, "without optimizing it"),
         (sparse, 4 * 7 * 3, "sparse"),
         (transposed_2, 4 * 4 * 9 * 5 * 6, "newer form"),
     ],

@@ -9,7 +9,6 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
-from tensorflow.python.framework import op_def_registry  # there is no public way to ask
 
 from amct_tensorflow.errors import ModelError, ModelNotFoundError
 from amct_tensorflow.ops import trait
@@ -23,10 +22,11 @@ class FrozenModel:
     Attributes:
         graph_def: the graph.
         source: the path that was given.
-        frozen_now: whether it was frozen just now, so that no file has it yet; else the next two are empty, since the
-            file of a frozen graph does not tell them.
-        inputs: types and shapes of its inputs, by their operators.
-        outputs: the model's names of its outputs, by operator.
+        frozen_now: whether it was frozen, or written with ops that TensorFlow knows, just now, so that no file has it
+            yet.
+        inputs: types and shapes of its inputs, by their operators; empty if the file is that of a frozen graph, which
+            does not tell them.
+        outputs: the model's names of its outputs, by operator; likewise.
     """
 
     graph_def: GraphDef
@@ -72,18 +72,6 @@ def recognize(path: Path) -> Form:
             f"SavedModel. Give {ACCEPTED}."
         )
     return Form.KERAS if path.suffix in _KERAS_SUFFIXES else Form.FROZEN_GRAPH
-
-
-def why_not_importable(graph_def: GraphDef) -> str | None:
-    """Returns which op TensorFlow does not know, and what to do; None if it knows all of them."""
-    functions = {function.signature.name for function in graph_def.library.function}
-    for node in (*graph_def.node, *(node for function in graph_def.library.function for node in function.node_def)):
-        if node.op not in functions and op_def_registry.get(node.op) is None:
-            return (
-                f"it needs the op {node.op}, at node {node.name!r}, which this TensorFlow does not know. Load the "
-                "library that has it with tf.load_op_library() first, or export the model without it."
-            )
-    return None
 
 
 def pass_values(graph_def: GraphDef) -> None:

@@ -10,6 +10,7 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.model.loading.freezing import freeze
 from amct_tensorflow.model.loading.frozen_graph import Form, FrozenModel, read_frozen_graph, recognize
 from amct_tensorflow.model.loading.keras_file import load_keras
+from amct_tensorflow.model.loading.known_ops import with_known_ops
 from amct_tensorflow.model.loading.saved_model import load_saved_model, load_signature_graph
 
 # Per form what can load it; each is tried where those before it fail.
@@ -32,7 +33,9 @@ def load_frozen(path: str | Path) -> FrozenModel:
     path = Path(path)
     form = recognize(path)
     if form is Form.FROZEN_GRAPH:
-        return FrozenModel(read_frozen_graph(path), path, False, {}, {})
+        graph_def = read_frozen_graph(path)
+        known = with_known_ops(graph_def)
+        return FrozenModel(known, path, known is not graph_def, {}, {})
     # Functions take over the collections of the caller's graph, whose tables they do not have. No public name switches
     # eager execution on again where the program has disabled it.
     with tf.Graph().as_default(), tf.__internal__.eager_context.eager_mode(), output_to_log_file("loading"):

@@ -14,7 +14,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
 
 from amct_tensorflow.errors import ModelError, first_line
 from amct_tensorflow.model.loading.freezing import FREEZE_IT_YOURSELF, Inference, writer_in, writes
-from amct_tensorflow.model.loading.frozen_graph import pass_values, why_not_importable
+from amct_tensorflow.model.loading.frozen_graph import pass_values
+from amct_tensorflow.model.loading.known_ops import why_not_importable
 from amct_tensorflow.model.loading.reproducible import called_functions, needed_nodes, producer
 from amct_tensorflow.ops import trait
 from amct_tensorflow.ops.traits import Call

@@ -26,6 +26,7 @@ from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
 from amct_tensorflow.model.preparation.retired_ops import replace_retired_ops
 from amct_tensorflow.model.preparation.skip_identities import skip_identities
 from amct_tensorflow.model.preparation.transpose_operands import transpose_operands
+from amct_tensorflow.model.preparation.unfuse import unfuse
 from amct_tensorflow.ops import OP_TYPES
 
 
@@ -60,6 +61,7 @@ _REWRITES: tuple[Callable[[PreparedGraph], PreparedGraph], ...] = (
     drop_ordering,
     decide_flags,
     inline_functions,
+    unfuse,
     fold_constants,
     decide_branches,
     skip_identities,
