@@ -30,7 +30,8 @@ def draw_recipe(seed):
     chance.wild = chance.maybe(0.35)
     data = _draw_data(chance)
     steps, outputs = _draw_outputs(chance, _draw_steps(chance, data))
-    config = _draw_config(chance, len(data.batches), [index for index, step in enumerate(steps) if step.kind in LAYERS])
+    layers = [index for index, step in enumerate(steps) if step.kind in LAYERS]
+    config = _draw_config(chance, len(data.batches), layers, any(step.kind == "attention" for step in steps))
     return Recipe(data, steps, outputs, chance.maybe(0.6), config)
 
 
@@ -141,8 +142,8 @@ def without_unneeded(steps, outputs):
     )
 
 
-def _draw_config(chance, batches, layers):
-    config = {}
+def _draw_config(chance, batches, layers, attends):
+    config = {"products": True} if attends and chance.maybe(0.5) else {}
     if chance.maybe(0.5):
         return config
     if chance.maybe(0.2):

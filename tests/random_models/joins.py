@@ -21,8 +21,8 @@ def _write_attention(how, x, width, **values):
     """One head: three projections of the same sequence, and two products of data."""
     matrices = [weights((x.shape[-1], width), 1, **{**values, "seed": values["seed"] + n}) for n in range(3)]
     query, key, value = (tf.matmul(how.data(x), how.weights(matrix, 1)) for matrix in matrices)
-    scores = tf.matmul(query, key, transpose_b=True) * how.constant(1 / math.sqrt(width))
-    return tf.matmul(tf.nn.softmax(scores), value)
+    scores = how.product(query, key, transpose_b=True) * how.constant(1 / math.sqrt(width))
+    return how.product(tf.nn.softmax(scores), value)
 
 
 def _draw_attention(chance, shape):

@@ -46,7 +46,8 @@ class Recipe:
         steps: how its values follow from one another.
         outputs: which values are asked for.
         named: whether outputs have nodes of their own; else the nodes that make them are asked for.
-        config: what config.json says beside its defaults; ``skip``, ``unfused`` and ``per_tensor`` count steps.
+        config: what config.json says beside its defaults; ``skip``, ``unfused`` and ``per_tensor`` count steps;
+            ``products`` says whether products of two computed operands are quantized.
     """
 
     data: Data

@@ -107,15 +107,20 @@ class _Case:
         content = json.loads(Path("config.json").read_text())
         layers = {name: value for name, value in content.items() if isinstance(value, dict)}
         of_steps = {key: set(wanted.pop(key, ())) for key in ("skip", "unfused", "per_tensor")}
+        products = wanted.pop("products", False)
         for name, layer in layers.items():
-            layer["quant_enable"] = step_of(name) not in of_steps["skip"]
+            is_product = not layer["quant_enable"]
+            layer["quant_enable"] = (products or not is_product) and step_of(name) not in of_steps["skip"]
             if step_of(name) in of_steps["per_tensor"]:
                 layer["weight_quant_params"]["channel_wise"] = False
         content["skip_fusion_layers"] = [name for name in layers if step_of(name) in of_steps["unfused"]]
         Path("config.json").write_text(json.dumps({**content, **wanted}))
         enabled = {name: layer for name, layer in layers.items() if layer["quant_enable"]}
         whole = [name for name, layer in enabled.items() if not layer["weight_quant_params"].get("channel_wise")]
-        return {"quantized": [*map(step_of, enabled)], "per_tensor": [*map(step_of, whole)], "symmetric": symmetric}
+        return {
+            "quantized": [*map(step_of, enabled)], "per_tensor": [*map(step_of, whole)], "symmetric": symmetric,
+            "products": products,
+        }  # fmt: skip
 
     def run(self, graph_def, values=None):
         """Returns the outputs of a graph, per batch."""

@@ -28,6 +28,10 @@ class Program:
         del axis
         return self.constant(values)
 
+    def product(self, x, y, **transposed):
+        """Returns the product of two computed operands."""
+        return tf.matmul(x, y, **transposed)
+
     def images(self, x, channels_first, compute):
         """Returns ``compute(images, data_format)``."""
         return compute(x, "NCHW" if channels_first else "NHWC")
@@ -73,20 +77,31 @@ class Naive(Reference):
     No quantization that is worth anything is much worse.
     """
 
-    def __init__(self, quantized, per_tensor=(), *, symmetric=False, coarseness=1.0):
-        """Takes which steps to quantize, which of them with one scale for all weights, and a factor of all scales."""
+    def __init__(self, quantized, per_tensor=(), *, symmetric=False, products=False, coarseness=1.0):
+        """Takes which steps to quantize, which of them with one scale for all weights, and a factor of all scales.
+
+        ``symmetric`` is said of the zero points of activations, ``products`` whether both operands of products are
+        quantized, which never have one.
+        """
         super().__init__()
         self._coarseness = coarseness
         self._quantized = frozenset(quantized)
         self._per_tensor = frozenset(per_tensor)
         self._symmetric = symmetric
+        self._products = products
+
+    def product(self, x, y, **transposed):
+        if not self._products or self.step not in self._quantized:
+            return super().product(x, y, **transposed)
+        return super().product(*(self._rounded(each, symmetric=True) for each in (x, y)), **transposed)
 
     def data(self, x):
-        if self.step not in self._quantized:
-            return x
+        return self._rounded(x, self._symmetric) if self.step in self._quantized else x
+
+    def _rounded(self, x, symmetric):
         lowest, highest = tf.minimum(tf.reduce_min(x), 0), tf.maximum(tf.reduce_max(x), 0)
         reach = tf.maximum(-lowest, highest)
-        step = tf.maximum(reach / 127 if self._symmetric else (highest - lowest) / 255, 1e-300) * self._coarseness
+        step = tf.maximum(reach / 127 if symmetric else (highest - lowest) / 255, 1e-300) * self._coarseness
         return tf.clip_by_value(tf.round(x / step) * step, lowest, highest)
 
     def weights(self, values, axis):
