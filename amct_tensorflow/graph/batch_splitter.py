@@ -23,6 +23,8 @@ _VALUES_TRIED = 1 << 20
 # How far sums of values may lie apart, relative to those of their magnitudes: kernels round differently if they are
 # given another number of images. What depends on other images differs by more, at the edges of parts if nowhere else.
 _TOLERANCE = 1e-4
+# So many values are summed up before float64 takes over.
+_BLOCK = 1 << 12
 
 
 class BatchSplitter:
@@ -102,8 +104,7 @@ class _Values:
         self._count += value.size
         with np.errstate(over="ignore", invalid="ignore"):  # it is not here that infinite values are named
             self._ends = np.array([min(self._ends[0], value.min()), max(self._ends[1], value.max())])
-            flat = np.ravel(value)
-            self._sums += flat.sum(dtype=np.float64), np.einsum("i,i->", flat, flat, dtype=np.float64)
+            self._sums += _sums(np.ravel(value))
 
     def is_same(self, other: "_Values") -> bool:
         if self._count != other._count:
@@ -114,6 +115,15 @@ class _Values:
             np.allclose(one, two, 0, _TOLERANCE * magnitude, equal_nan=True)
             for one, two, magnitude in zip(self._sums, other._sums, magnitudes, strict=True)
         )
+
+
+def _sums(values: np.ndarray) -> np.ndarray:
+    """Returns the sums of values and of their squares, each block's in float32 where values are."""
+    values = values if values.dtype == np.float32 else values.astype(np.float64)
+    whole = len(values) - len(values) % _BLOCK
+    blocks = values[:whole].reshape(-1, _BLOCK), values[whole:].reshape(1, -1)
+    found = [(each.sum(axis=1), np.einsum("ij,ij->i", each, each)) for each in blocks]
+    return np.array([sum(float(one.sum(dtype=np.float64)) for one in each) for each in zip(*found, strict=True)])
 
 
 def some_images(batch: Batch, start: int, stop: int) -> Batch:

@@ -27,6 +27,7 @@ class GraphRunner:
     Attributes:
         graph: the graph.
         sources: per tensor of another graph, by full name, the placeholder in this one that stands for it.
+        weights: what each run is fed besides its own values, by the full names of placeholders; see ``weights``.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class GraphRunner:
             in_calling_thread: likewise.
         """
         self.graph = graph
+        self.weights: dict[str, np.ndarray] = {}
         self._run_often = run_often
         self._in_calling_thread = in_calling_thread
         tensors = kept or {}
@@ -135,8 +137,9 @@ class GraphRunner:
             options = session_options(self.graph, run_often=self._run_often, in_calling_thread=self._in_calling_thread)
             self._session = tf.compat.v1.Session(graph=self.graph, config=options)
         self._error = None
+        given = {self.sources.get(key, key): each for key, each in (feeds or {}).items()}
         try:
-            return self._session.run(fetches, {self.sources.get(key, key): each for key, each in (feeds or {}).items()})
+            return self._session.run(fetches, {**self.weights, **given})
         except tf.errors.OpError:
             if self._error is not None:
                 raise self._error from None

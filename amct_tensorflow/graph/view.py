@@ -12,6 +12,8 @@ import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+from tensorflow.core.framework.types_pb2 import DT_FLOAT
 
 from amct_tensorflow.errors import ModelError
 
@@ -306,7 +308,16 @@ def const_value(node: NodeDef) -> np.ndarray:
     Raises:
         ModelError: its tensor is malformed.
     """
+    tensor = attribute(node, "value").tensor
     try:
-        return np.asarray(tf.make_ndarray(attribute(node, "value").tensor))
+        content = tensor.tensor_content  # each access copies it, and make_ndarray has several
+        if content and tensor.dtype == DT_FLOAT:
+            return np.frombuffer(content, np.float32).reshape([axis.size for axis in tensor.tensor_shape.dim]).copy()
+        return np.asarray(tf.make_ndarray(tensor))
     except (TypeError, ValueError, KeyError) as error:
         raise ModelError(f"Const node {node.name!r} holds no readable tensor ({error}). Freeze it again.") from error
+
+
+def stored_bytes(tensor: TensorProto) -> int:
+    """Returns how many bytes a file holds of a tensor; one that is all alike may be stored as one number."""
+    return len(tensor.tensor_content) or int(tensor.ByteSize())

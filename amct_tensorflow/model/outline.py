@@ -9,7 +9,6 @@ If a graph takes any number of images, TensorFlow cannot tell how many rows or p
 image it can. It cannot tell the shapes of loop variables either; here they are those of the first round.
 """
 
-import math
 from collections.abc import Collection
 from pathlib import Path
 
@@ -20,12 +19,11 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.nodes import make_node, make_placeholder
 from amct_tensorflow.graph.view import GraphView, Shape, attribute, static_shapes
+from amct_tensorflow.graph.weights import without_weights
 from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.ops import has, trait
 from amct_tensorflow.ops.traits import ControlFlow, Fed
 
-# The most axes that a tensor of TensorFlow's can have: a longer constant is no shape, nor part of one.
-_MOST_AXES = 254
 _OF_LOOPS = (ControlFlow.ENTER, ControlFlow.EXIT, ControlFlow.NEXT_ITERATION)
 
 
@@ -38,15 +36,6 @@ def import_outline(graph_def: GraphDef, source: str | Path) -> tf.Graph:
     outline = GraphDef(versions=graph_def.versions, library=graph_def.library)
     outline.node.extend(map(without_weights, graph_def.node))
     return import_graph(outline, source)
-
-
-def without_weights(node: NodeDef) -> NodeDef:
-    """Returns a placeholder of the same name, type and shape for a Const with weights; any other node unchanged."""
-    if node.op != "Const":
-        return node
-    tensor = attribute(node, "value").tensor
-    shape = [dimension.size for dimension in tensor.tensor_shape.dim]
-    return node if math.prod(shape) <= _MOST_AXES else make_placeholder(node.name, tf.as_dtype(tensor.dtype), shape)
 
 
 def one_image_shapes(view: GraphView, names: Collection[str], images: int = 1) -> dict[str, Shape] | None:

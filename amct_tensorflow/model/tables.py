@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.names import LayerName, PreparedName
-from amct_tensorflow.graph.view import Consumer, GraphView, attribute, const_value
+from amct_tensorflow.graph.view import Consumer, GraphView, attribute, const_value, stored_bytes
 from amct_tensorflow.model.layers import control_flow_reason
 from amct_tensorflow.ops import has, trait
 from amct_tensorflow.ops.traits import ControlFlow, Conversion, Identity, Lookup
@@ -129,7 +129,7 @@ def _table(
         path=frozenset(path),
         dtype=dtype,
         shape=shape,
-        float_bytes=min(math.prod(shape) * dtype.size, tensor.ByteSize()),  # one that is all alike may be stored once
+        float_bytes=min(math.prod(shape) * dtype.size, stored_bytes(tensor)),
         reason=None,
     )
     reason = next((inside[name] for name in table.lookups if name in inside), None)

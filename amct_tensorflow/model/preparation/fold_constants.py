@@ -18,7 +18,8 @@ from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.graph.names import PreparedName
 from amct_tensorflow.graph.nodes import make_const
 from amct_tensorflow.graph.rewrite import subgraph
-from amct_tensorflow.graph.view import GraphView, attribute, parse_tensor_name
+from amct_tensorflow.graph.view import GraphView, attribute, parse_tensor_name, stored_bytes, upstream
+from amct_tensorflow.graph.weights import take_weights_out
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
@@ -94,12 +95,15 @@ def _compute(graph: PreparedGraph, names: list[str]) -> dict[str, np.ndarray]:
     Raises:
         ModelError: TensorFlow refuses the graph.
     """
-    part = subgraph(graph.view.graph_def, names)
-    live = import_graph(part, graph.source)
-    fitting = _fitting(live, {node.name: _stored_elements(node) for node in part.node if node.op == "Const"})
+    needed = upstream(graph.view.nodes, names)
+    part, weights = take_weights_out(graph.view.graph_def, needed)
+    live = import_graph(subgraph(part, names), graph.source)
+    constants = [node for name in needed if (node := graph.view.nodes[name]).op == "Const"]
+    fitting = _fitting(live, {node.name: _stored_elements(node) for node in constants})
     operations = [live.get_operation_by_name(name) for name in names]
     wanted = [list(each.outputs) for each in operations if all(tensor.name in fitting for tensor in each.outputs)]
     with GraphRunner(live) as runner:
+        runner.weights = {f"{name}:0": value for name, value in weights.items()}
         try:
             values = runner.run(wanted)
         except tf.errors.OpError:  # of one of them, which perhaps nobody needs
@@ -142,7 +146,7 @@ def _fitting(graph: tf.Graph, stored: Mapping[str, int]) -> set[str]:
 def _stored_elements(const: NodeDef) -> int:
     """Returns how many elements a file holds of a constant; of one that is all alike it may be one alone."""
     dtype = tf.dtypes.as_dtype(attribute(const, "dtype").type)
-    return int(attribute(const, "value").tensor.ByteSize() // max(dtype.size, 1))
+    return int(stored_bytes(attribute(const, "value").tensor) // max(dtype.size, 1))
 
 
 def _can_be_constant(dtype: tf.DType) -> bool:

@@ -10,7 +10,10 @@ from collections.abc import Collection, Iterable, Mapping
 import tensorflow as tf
 
 from amct_tensorflow.graph.graph_runner import GraphRunner
+from amct_tensorflow.graph.names import FusedName
 from amct_tensorflow.graph.rewrite import subgraph
+from amct_tensorflow.graph.view import upstream
+from amct_tensorflow.graph.weights import take_weights_out
 from amct_tensorflow.model.fusion import FusedGraph
 from amct_tensorflow.quantize.quantized.builder import FLOAT_SCOPE
 
@@ -18,7 +21,8 @@ from amct_tensorflow.quantize.quantized.builder import FLOAT_SCOPE
 class Replay(GraphRunner):
     """The fused float graph, to which each stage of a calibration adds its observers.
 
-    The nodes of the float model stand under ``FLOAT_SCOPE``.
+    The nodes of the float model stand under ``FLOAT_SCOPE``. Its weights are fed: TensorFlow would copy constants for
+    each stage again.
     """
 
     def __init__(self, fused: FusedGraph, needed: Collection[str], sources: Mapping[str, tf.Tensor]) -> None:
@@ -32,7 +36,10 @@ class Replay(GraphRunner):
         # The replay runs inside a call from the caller's session, whose threads may all be taken. The calling thread
         # also has the memory at hand that the caller's session has just freed.
         super().__init__(tf.Graph(), sources, in_calling_thread=True)
-        self.import_behind(subgraph(fused.graph_def, needed), FLOAT_SCOPE)
+        names = upstream(fused.view.nodes, map(FusedName, needed))
+        rest, weights = take_weights_out(fused.graph_def, names)
+        self.import_behind(subgraph(rest, needed), FLOAT_SCOPE)
+        self.weights = {f"{FLOAT_SCOPE}/{name}:0": values for name, values in weights.items()}
 
     def tensor(self, name: str) -> tf.Tensor:
         """Returns a tensor of the float model by its full name."""
