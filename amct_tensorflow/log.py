@@ -59,6 +59,17 @@ class _LogFileHandler(logging.FileHandler):
         # The path is made absolute here, but the program may go to another directory before it logs anything.
         super().__init__(os.devnull, mode="a", encoding="utf-8", delay=True)
         self._refused = False
+        self._opening: list[logging.LogRecord] = []
+
+    def begin_with(self, record: logging.LogRecord) -> None:
+        """Writes a message at the beginning of this file and of those to come; none is begun for it."""
+        self._opening.append(record)
+        if self.stream is not None:
+            self._write(record)
+
+    def _write(self, record: logging.LogRecord) -> None:
+        if record.levelno >= self.level:
+            self.handle(record)
 
     def follow(self) -> None:
         """Leaves the log file if the current directory has another one, which the next message opens."""
@@ -83,6 +94,8 @@ class _LogFileHandler(logging.FileHandler):
                 self.baseFilename = os.path.abspath(LOG_FILE)  # noqa: PTH100
                 Path(self.baseFilename).parent.mkdir(mode=0o750, parents=True, exist_ok=True)
                 self.stream = self._open_locked()
+                for record in self._opening:
+                    self._write(record)
         except BlockingIOError:
             self._refused = True
             log_for("log").warning("No log file: another run is writing to %s.", self.baseFilename)
@@ -207,6 +220,11 @@ def log_for(module: str = "AMCT", *, console: bool = True) -> ModuleLogger:
         console: False for what is of use in the log file only.
     """
     return ModuleLogger(_LOGGER, {"amct_module": module, "amct_console": console})
+
+
+def begin_log_with(module: str, text: str) -> None:
+    """Says something at the beginning of the log file, whenever that is begun, and not on the console."""
+    LOG_FILE_HANDLER.begin_with(make_record(logging.INFO, module, text))
 
 
 def redirect_log(receive: Callable[[int, str, str, bool], None]) -> None:

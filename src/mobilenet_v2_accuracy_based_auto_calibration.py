@@ -23,10 +23,11 @@ from pathlib import Path
 # The package stands next to src/; this finds it even where it is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from amct_tensorflow.console import quiet_tensorflow, run_as_command
+from amct_tensorflow.console import quiet_tensorflow, run_as_command, use_onednn
 
 if __name__ == "__main__":
     quiet_tensorflow()  # before it is imported
+    use_onednn()  # likewise
 
 import tensorflow as tf
 from amct_tensorflow.utils.log import LOGGER

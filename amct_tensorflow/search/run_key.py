@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow import __version__
+from amct_tensorflow.io.onednn import onednn_is_on
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.quantize.config.json_file import dump_config
 from amct_tensorflow.quantize.config.schema import QuantConfig
@@ -66,6 +67,7 @@ def run_key(
         "configuration": dump_config(config),
         "sensitivity": f"{kind.__module__}.{kind.__qualname__}",
         "sensitivity's code": code_of(kind, "sensitivity") + parameters_of(comparison),
+        "use of oneDNN": str(onednn_is_on()),  # it sums in another order, which changes last digits
         "software": f"{__version__}, TensorFlow {tf.__version__}, NumPy {np.__version__}",
     }
     identity = {name: digest(thing) for name, thing in evaluator.identity().items()}

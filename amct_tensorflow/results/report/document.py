@@ -297,7 +297,7 @@ class Reproduction:
     Attributes:
         command: the command line, without ``--resume``.
         settings: what the run was asked for, by name.
-        versions: of the software that computes.
+        versions: of the software that computes, and whether TensorFlow uses oneDNN.
         machine: processor architecture, and number of CPUs.
         files: SHA-256 of files, by name.
         digests: of what else determines the result, by name; for comparison with another run's.

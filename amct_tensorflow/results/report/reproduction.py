@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from amct_tensorflow import __version__
+from amct_tensorflow.io.onednn import onednn_is_on
 from amct_tensorflow.log import log_for, printable
 from amct_tensorflow.quantize.config.schema import QuantConfig
 from amct_tensorflow.results.report.document import Reproduction
@@ -37,11 +38,13 @@ def _lines() -> Iterator[str]:
     yield f"amct_tensorflow {__version__}, Python {platform.python_version()}, {platform.platform()}"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
     yield f"Machine: {platform.machine()}, {os.cpu_count()} CPUs, {memory:.0f} GiB of memory"
+    yield f"oneDNN: {_ONEDNN[onednn_is_on()]}"
     yield f"Command: {sys.argv!r}"
     versions = {(each.metadata["Name"] or "?").lower(): each.version for each in metadata.distributions()}
     yield "Packages: " + ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
 
 
+_ONEDNN = {True: "on", False: "off"}
 _PACKAGES = ("tensorflow", "numpy", "protobuf")
 _ASKED = ("outputs", "strategy", "sensitivity", "device", "free_roll_back")
 # Options that a result does not depend on, and how many arguments follow each.
@@ -128,7 +131,7 @@ def _versions() -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:  # as of a TensorFlow that has another name on an index
             found[name] = "unknown"
-    return found
+    return {**found, "oneDNN": _ONEDNN[onednn_is_on()]}
 
 
 def digest_of_file(path: str | Path) -> dict[str, str]:

@@ -10,13 +10,14 @@ from functools import cache
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
-from tensorflow.python.util import _pywrap_util_port
 
 from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.graph.names import LayerName, QuantizedName
 from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.io.onednn import VARIABLE as ONEDNN
+from amct_tensorflow.io.onednn import onednn_is_on
 from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, Quantizer
@@ -41,8 +42,8 @@ def why_no_integer_kernels() -> str | None:
     missing = [op for op in (CONVOLUTION, DEPTHWISE_CONVOLUTION) if not has_kernel(op)]
     if missing:
         return f"this TensorFlow has no {missing[0]}"
-    if not _pywrap_util_port.IsMklEnabled():
-        return "oneDNN is switched off (TF_ENABLE_ONEDNN_OPTS)"
+    if not onednn_is_on():
+        return f"oneDNN is switched off ({ONEDNN})"
     if tf.config.list_physical_devices("GPU"):
         return "the model runs on a GPU, and the integer kernels on the processor"
     if not _is_exact():

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import TYPE_CHECKING
 
 from amct_tensorflow.errors import WorkerError
+from amct_tensorflow.io.onednn import same_onednn
 from amct_tensorflow.search.workers.pool import Died, Event
 from amct_tensorflow.search.workers.shares import Candidate, Task
 
@@ -92,7 +93,7 @@ class ProcessPool:
             [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), str(worker)],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **_threads(self.size), "PYTHONPATH": path, "TMPDIR": self._folder.name},
+            env={**os.environ, **_threads(self.size), **same_onednn(), "PYTHONPATH": path, "TMPDIR": self._folder.name},
             start_new_session=True,  # Ctrl-C is for this process, which ends them
         )
         theirs.close()  # so that ours breaks when the process ends

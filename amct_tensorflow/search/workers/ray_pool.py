@@ -7,11 +7,12 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from amct_tensorflow.errors import WorkerError, first_line
+from amct_tensorflow.io.onednn import same_onednn
 from amct_tensorflow.log import log_for
 from amct_tensorflow.search.workers.pool import Died, Event, Progressed
 from amct_tensorflow.search.workers.shares import MODELS_KEPT, Candidate, Task
@@ -53,12 +54,13 @@ class RayPool:
                 "(--num_workers, in code num_workers), or add machines to it."
             )
         self._evaluator = self._ray.put(evaluator)
+        self._settings = same_onednn()
         self._actor_class = self._ray.remote(num_cpus=1, max_restarts=0, max_concurrency=2)(_RayWorker)
 
     def start(self, worker: int) -> None:
         """Starts an actor."""
         self._forget(worker)
-        self._actors[worker] = self._actor_class.remote(worker, os.getcwd())  # noqa: PTH109
+        self._actors[worker] = self._actor_class.remote(worker, os.getcwd(), self._settings)  # noqa: PTH109
         self._calls[self._actors[worker].handshake.remote(self._evaluator)] = worker
 
     def give(self, worker: int, task: Task, candidate: Candidate | None) -> None:
@@ -131,13 +133,14 @@ class RayPool:
 class _RayWorker:
     """A worker in an actor, which can be asked for its progress while it works."""
 
-    def __init__(self, number: int, folder: str) -> None:
+    def __init__(self, number: int, folder: str, settings: Mapping[str, str]) -> None:
         self._number = number
         self._news: list[Event] = []
         self._lock = threading.Lock()
         with suppress(OSError):  # paths that begin there will not be found then, and handshake() tells
             os.chdir(folder)
-        # One core is what the actor has asked for; TensorFlow reads these when it is imported.
+        # TensorFlow reads these when it is imported. One core is what the actor has asked for.
+        os.environ.update(settings)
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
             os.environ.setdefault(name, "1")
 

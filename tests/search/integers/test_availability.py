@@ -25,7 +25,7 @@ def sums(monkeypatch):
     def yields(values):
         monkeypatch.setattr(availability, "_greatest_sums", lambda: np.array(values))
 
-    monkeypatch.setattr(availability._pywrap_util_port, "IsMklEnabled", lambda: True)
+    monkeypatch.setattr(availability, "onednn_is_on", lambda: True)
     monkeypatch.setattr(availability, "has_kernel", lambda op: True)
     yields([EXACT])
     return yields
@@ -64,7 +64,7 @@ def test_another_tensorflow(sums, monkeypatch):
 
 
 def test_kernels_that_are_switched_off(sums, monkeypatch):
-    monkeypatch.setattr(availability._pywrap_util_port, "IsMklEnabled", lambda: False)
+    monkeypatch.setattr(availability, "onednn_is_on", lambda: False)
     assert "oneDNN is switched off" in availability.why_no_integer_kernels()
 
 
