@@ -142,8 +142,9 @@ def accuracy_based_auto_calibration(
     they are those of the best one so far.
 
     Args:
-        model_file: frozen float model (.pb), the directory of a SavedModel, a Keras model (.keras, .h5), or what
-            ``FloatModel.load`` has made of one. What is not frozen is; the frozen graph appears among the results.
+        model_file: frozen float model (.pb), the directory of a SavedModel, a Keras model (.keras, .h5), a
+            TensorFlow.js model (.json, or the directory of a model.json), or what ``FloatModel.load`` has made of one.
+            What is not frozen is; the frozen graph appears among the results.
         outputs: output operators of the frozen graph, without ``:0``.
         record_file: file for the factors of the saved model.
         config_file: configuration from ``create_quant_config``; it is left as it is, unless ``config`` is given.

@@ -217,7 +217,8 @@ def save_model(pb_model: str, outputs: list[str], record_file: str, save_path: s
 
     Args:
         pb_model: the original float model, not the calibrated graph: a frozen one (.pb), the directory of a SavedModel,
-            or a Keras model (.keras, .h5). The last two are frozen, and the result is written, too.
+            a Keras model (.keras, .h5), or a TensorFlow.js model (.json, or the directory of a model.json). What is
+            not frozen is, and the result is written, too.
         outputs: output operators of the frozen graph, without ``:0``.
         record_file: record that the calibration wrote; its bias corrections are taken from the file beside it.
         save_path: folder and prefix: ``out/net`` gives ``out/net_quantized.pb`` and ``out/net_quant.json``.

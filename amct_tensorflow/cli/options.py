@@ -41,7 +41,7 @@ class Command:
 _LARGEST = 2**31 - 1
 
 
-MODEL_FORMS = "frozen (.pb), directory of a SavedModel, or Keras model (.keras, .h5)"
+MODEL_FORMS = "frozen (.pb), directory of a SavedModel, Keras model (.keras, .h5), or TensorFlow.js model (.json)"
 
 
 def add_model(parser: ArgumentParser) -> None:

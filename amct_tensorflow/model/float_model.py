@@ -63,7 +63,7 @@ class FloatModel:
         """Reads a frozen float model, or freezes one of another form.
 
         Args:
-            path: a frozen graph (``.pb``), the directory of a SavedModel, or a Keras model (``.keras``, ``.h5``).
+            path: as for ``load_frozen``.
             outputs: output operators of the frozen graph, without ``:0``.
 
         Raises:

@@ -13,8 +13,8 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from amct_tensorflow.errors import ModelError, first_line
 from amct_tensorflow.model.loading.frozen_graph import FrozenModel
 from amct_tensorflow.model.loading.reproducible import reproducible
-from amct_tensorflow.ops import has
-from amct_tensorflow.ops.traits import Fed, Identity, RunsPython, WritesVariable
+from amct_tensorflow.ops import has, trait
+from amct_tensorflow.ops.traits import Fed, Identity, RunsPython, RunState, WritesVariable
 
 FREEZE_IT_YOURSELF = "Freeze it in the program that made it, as docs/guide/own_model.md shows, and give the .pb."
 _EXPORT_WITHOUT_STATE = "Export it without lookup tables, queues, and variables that it writes to."
@@ -54,9 +54,9 @@ def freeze(inference: Inference, source: Path) -> FrozenModel:
         raise _refusal(inference.function, source, error) from error
     graph_def = reproducible(graph_def, [tensor.op.name for tensor in function.outputs])
     kept = {node.name for node in graph_def.node}
-    _check_stateless(function.graph, kept, source)
-    _check_complete(graph_def, source)
-    inputs = {tensor.op.name: _describe(tensor) for tensor in function.inputs if tensor.op.name in kept}
+    check_stateless(function.graph, kept, source)
+    check_complete(graph_def, source)
+    inputs = {tensor.op.name: describe(tensor) for tensor in function.inputs if tensor.op.name in kept}
     names = [tensor.name.removesuffix(":0") for tensor in function.outputs]
     return FrozenModel(graph_def, source, True, inputs, dict(zip(names, inference.labels, strict=True)))
 
@@ -81,13 +81,19 @@ def _refusal(function: Any, source: Path, error: Exception) -> ModelError:
     return ModelError(f"Model {source} cannot be frozen ({first_line(error)}). {FREEZE_IT_YOURSELF}")
 
 
-def _check_stateless(graph: tf.Graph, names: Collection[str], source: Path) -> None:
+def check_stateless(graph: tf.Graph, names: Collection[str], source: Path) -> None:
     """Checks that no node of a frozen graph works on state: a variable that is written to, a table, a queue.
+
+    The lists that each run fills anew are none.
 
     Raises:
         ModelError: one does.
     """
-    stateful = [op for op in graph.get_operations() if op.name in names and _holds_state((*op.inputs, *op.outputs))]
+    operations = [op for op in graph.get_operations() if op.name in names]
+    anew = _lists_of_runs(operations)
+    stateful = [
+        op for op in operations if _holds_state(each for each in (*op.inputs, *op.outputs) if each.name not in anew)
+    ]
     if stateful:
         working = [op for op in stateful if not (has(op.type, Identity) or has(op.type, Fed))]
         op = next((op for op in working if op.inputs), next(iter(working), stateful[0]))
@@ -97,7 +103,18 @@ def _check_stateless(graph: tf.Graph, names: Collection[str], source: Path) -> N
         )
 
 
-def _check_complete(graph_def: GraphDef, source: Path) -> None:
+def _lists_of_runs(operations: Iterable[tf.Operation]) -> set[str]:
+    """Returns the names of the tensors that stand for a list that each run fills anew."""
+    found: set[str] = set()
+    for op in operations:
+        made = trait(op.type, RunState)
+        held = [each for each in op.inputs if _holds_state([each])]
+        if (made is not None and made.makes) or (held and all(each.name in found for each in held)):
+            found.update(each.name for each in op.outputs)
+    return found
+
+
+def check_complete(graph_def: GraphDef, source: Path) -> None:
     """Checks that a graph needs no Python function of the program that made it.
 
     Raises:
@@ -122,7 +139,7 @@ def _holds_state(tensors: Iterable[tf.Tensor]) -> bool:
     return any(tensor.dtype == tf.resource or tensor.dtype._is_ref_dtype for tensor in tensors)
 
 
-def _describe(tensor: tf.Tensor) -> str:
+def describe(tensor: tf.Tensor) -> str:
     """Returns type and shape of a tensor."""
     shape = "of any shape" if tensor.shape.rank is None else str(tensor.shape.as_list())
     return f"{tensor.dtype.name} {shape}"

@@ -4,7 +4,7 @@ import json
 import re
 import textwrap
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,11 @@ def read_keras_contents(path: Path) -> KerasContents:
             f"Model {path} is damaged, or no model that Keras saved ({error}). Save it with model.save(), or give "
             "another form of it."
         ) from error
+    return keras_contents(version, config)
+
+
+def keras_contents(version: str, config: dict[str, Any]) -> KerasContents:
+    """Returns what a description tells that some version of Keras wrote."""
     # What a model was trained with is not needed to run it.
     config.pop("compile_config", None)
     objects = list(_objects(config))
@@ -126,16 +131,36 @@ def load_keras(path: Path) -> Inference:
     Raises:
         ModelError: it cannot be loaded; the message says why.
     """
-    contents, installed = read_keras_contents(path), _keras_version(path)
+
+    def load() -> Any:
+        return tf.keras.models.load_model(str(path), compile=False, safe_mode=True)
+
+    return build_keras(path, read_keras_contents(path), load)
+
+
+def build_keras(path: Path, contents: KerasContents, make: Callable[[], Any]) -> Inference:
+    """Builds a Keras model that needs no code but that of Keras.
+
+    Args:
+        path: where it is.
+        contents: what its description tells.
+        make: makes the model.
+
+    Raises:
+        ModelError: it cannot be made; the message says why.
+    """
+    installed = _keras_version(path)
     if contents.holds_code:
         # Older versions of Keras run it even in safe mode, if the file is an HDF5 file.
         raise ModelError(
             f"Model {path} holds Python code (a Lambda layer), which is not run from a file. {FREEZE_IT_YOURSELF}"
         )
     try:
-        model = tf.keras.models.load_model(str(path), compile=False, safe_mode=True)
+        model = make()
         if getattr(model, "inputs", None):
             return Inference(_trace(model), _labels(model), model)
+    except ModelError:
+        raise
     except Exception as error:  # whatever Keras did not expect of the file
         raise ModelError(_refusal(path, contents, installed, error)) from error
     raise ModelError(

@@ -1,5 +1,6 @@
 """Loads a model as a frozen graph."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
@@ -7,14 +8,19 @@ import tensorflow as tf
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.io.quiet import output_to_log_file
 from amct_tensorflow.log import log_for
-from amct_tensorflow.model.loading.freezing import freeze
+from amct_tensorflow.model.loading.freezing import Inference, freeze
 from amct_tensorflow.model.loading.frozen_graph import Form, FrozenModel, read_frozen_graph, recognize
 from amct_tensorflow.model.loading.keras_file import load_keras
 from amct_tensorflow.model.loading.known_ops import with_known_ops
 from amct_tensorflow.model.loading.saved_model import load_saved_model, load_signature_graph
+from amct_tensorflow.model.loading.tfjs_file import load_tfjs
 
 # Per form what can load it; each is tried where those before it fail.
-_LOADERS = {Form.SAVED_MODEL: (load_saved_model, load_signature_graph), Form.KERAS: (load_keras,)}
+_LOADERS: dict[Form, tuple[Callable[[Path], Inference | FrozenModel], ...]] = {
+    Form.SAVED_MODEL: (load_saved_model, load_signature_graph),
+    Form.KERAS: (load_keras,),
+    Form.TFJS: (load_tfjs,),
+}
 
 
 def load_frozen(path: str | Path) -> FrozenModel:
@@ -24,7 +30,8 @@ def load_frozen(path: str | Path) -> FrozenModel:
     own, or have disabled eager execution.
 
     Args:
-        path: a frozen graph (``.pb``), the directory of a SavedModel, or a Keras model (``.keras``, ``.h5``).
+        path: a frozen graph (``.pb``), the directory of a SavedModel, a Keras model (``.keras``, ``.h5``), or a
+            TensorFlow.js model (its ``.json``, or the directory with its ``model.json``).
 
     Raises:
         ModelNotFoundError: there is nothing.
@@ -54,7 +61,11 @@ def _freeze(form: Form, path: Path) -> FrozenModel:
     *others, last = _LOADERS[form]
     for load in others:
         try:
-            return freeze(load(path), path)
+            return _frozen(load(path), path)
         except ModelError as error:
             log_for("loading").debug("%s Another way is tried.", error)
-    return freeze(last(path), path)
+    return _frozen(last(path), path)
+
+
+def _frozen(loaded: Inference | FrozenModel, path: Path) -> FrozenModel:
+    return freeze(loaded, path) if isinstance(loaded, Inference) else loaded

@@ -1,0 +1,124 @@
+"""Loads a layers model of TensorFlow.js through Keras.
+
+Its topology is the description that Keras 2 gives of a model, or that TensorFlow.js gives in the same words. Keras 3
+reads it in HDF5 files alone, so that it is written as such a file, with the weights of each layer in a group.
+"""
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import tensorflow as tf
+
+from amct_tensorflow.errors import ModelError
+from amct_tensorflow.model.loading.freezing import Inference
+from amct_tensorflow.model.loading.keras_file import build_keras, keras_contents
+
+_INPUT = "InputLayer"
+
+
+def load_layers_model(source: Path, topology: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> Inference:
+    """Loads a layers model.
+
+    Args:
+        source: its JSON file.
+        topology: the description of its layers.
+        weights: by the names of layers and of their variables.
+
+    Raises:
+        ModelError: Keras cannot build it, or its weights are not those of its layers.
+    """
+    given = topology.get("model_config") or {key: topology[key] for key in ("class_name", "config") if key in topology}
+    config = _for_keras_3(json.loads(given) if isinstance(given, str) else given)
+    # A version of TensorFlow.js is none of Keras; its layers are those of Keras 2.
+    version = str(topology.get("keras_version"))
+    version = version if re.match(r"\d", version) else "2"
+
+    def make() -> Any:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.h5"
+            _write_hdf5(path, config, version, _by_layer(source, config, weights))
+            return tf.keras.models.load_model(str(path), compile=False, safe_mode=True)
+
+    return build_keras(source, keras_contents(version, config), make)
+
+
+def _for_keras_3(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the description of a layer, or of a model, in words that Keras 3 knows as well.
+
+    It has the shape of the input in a layer for inputs alone, the layers of a model by the name ``layers``, and no
+    ``groups`` of depthwise convolutions, which TensorFlow.js and Keras 2 write all the same.
+    """
+    kind, config = layer["class_name"], layer["config"]
+    config = dict(config) if isinstance(config, dict) else {"name": "sequential", "layers": config}
+    if "layers" in config:
+        layers = [*config["layers"]]
+        first = layers[0]["config"] if layers else {}
+        if kind == "Sequential" and "batch_input_shape" in first and layers[0]["class_name"] != _INPUT:
+            shape = {"batch_input_shape": first["batch_input_shape"], "dtype": first.get("dtype") or "float32"}
+            layers.insert(0, {"class_name": _INPUT, "config": {"name": f"{first['name']}_input"} | shape})
+        config["layers"] = list(map(_for_keras_3, layers))
+    if isinstance(config.get("layer"), dict):  # which it wraps
+        config["layer"] = _for_keras_3(config["layer"])
+    if kind != _INPUT:
+        config.pop("batch_input_shape", None)
+    if kind == "DepthwiseConv2D" and config.get("groups") == 1:
+        del config["groups"]
+    return {**layer, "config": config}
+
+
+def _by_layer(
+    source: Path, config: Mapping[str, Any], weights: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the weights of each layer of a model, in their order; a model in the model counts as a layer.
+
+    Raises:
+        ModelError: a weight is of none of them.
+    """
+    layers = config["config"]["layers"]
+    found: dict[str, dict[str, np.ndarray]] = {_name(layer): {} for layer in layers}
+    owners = {name: _name(layer) for layer in layers for name in (*_names_in(layer), _name(layer))}
+    for name, value in weights.items():
+        owner = owners.get(name.partition("/")[0])
+        if owner is None:
+            raise ModelError(
+                f"Model {source} has the weight {name!r}, which belongs to none of its layers. Save it again."
+            )
+        found[owner][name] = value
+    return found
+
+
+def _name(layer: Mapping[str, Any]) -> str:
+    return str(layer.get("name") or layer["config"]["name"])
+
+
+def _names_in(value: Any) -> Iterator[str]:
+    """Yields all names in the description of a layer."""
+    if isinstance(value, dict):
+        if isinstance(value.get("name"), str):
+            yield value["name"]
+        value = list(value.values())
+    for each in value if isinstance(value, list) else ():
+        yield from _names_in(each)
+
+
+def _write_hdf5(
+    path: Path, config: Mapping[str, Any], version: str, weights: Mapping[str, Mapping[str, np.ndarray]]
+) -> None:
+    """Writes a model as Keras 2 does."""
+    with h5py.File(path, "w") as file:
+        file.attrs.update(model_config=json.dumps(config), keras_version=version, backend="tensorflow")
+        groups = file.create_group("model_weights")
+        groups.attrs.update(
+            layer_names=[name.encode() for name in weights], keras_version=version, backend="tensorflow"
+        )
+        for layer, values in weights.items():
+            group = groups.create_group(layer)
+            group.attrs["weight_names"] = [name.encode() for name in values]
+            for name, value in values.items():
+                group.create_dataset(name, data=value)
