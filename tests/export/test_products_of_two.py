@@ -92,6 +92,47 @@ def test_attention(x, target):
     assert all(layer["snr_db"] is None or layer["snr_db"] > 25 for layer in document["layers"]), document
 
 
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_a_product_that_is_the_output(target, named):
+    """Of a product that an Identity passes on, converters keep the name of the output alone."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8, 8], name="x")
+        q, k, v = (tf.matmul(x, normal((8, 8), seed, 0.5), name=name) for seed, name in enumerate("qkv"))
+        y = tf.matmul(tf.nn.softmax(tf.matmul(q, k, transpose_b=True, name="qk") / 2.0), v, name="av")
+        if named:
+            tf.identity(tf.identity(y), name="out")
+
+    x = normal((16, 8, 8), 9)
+    calibrate_and_save(build(make), x, "out" if named else "av", simplified=PRODUCTS_TOO)
+    document = export(x, target)
+    assert "the converter has changed it" not in [layer["reason"] for layer in document["layers"]]
+    if target == "onnx":
+        assert all(layer["int8"] for layer in document["layers"])
+    assert document["outputs"][0]["lost_db"] < 1.5, document
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("only", ["qk", "av"])
+def test_one_product_of_an_attention_in_int8(only, target):
+    """OpenVINO 2026.4 makes one kernel of both products, which in bfloat16 yields other values if one is in int8."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8, 8], name="x")
+        q, k, v = (tf.matmul(x, normal((8, 8), seed, 0.5), name=name) for seed, name in enumerate("qkv"))
+        y = tf.matmul(tf.nn.softmax(tf.matmul(q, k, transpose_b=True, name="qk") / 2.0), v, name="av")
+        tf.matmul(y, normal((8, 8), 5, 0.5), name="o")
+
+    x = normal((16, 8, 8), 9)
+    (other,) = {"qk", "av"} - {only}
+    calibrate_and_save(build(make), x, "o", simplified=f'{PRODUCTS_TOO}\nskip_layers: "{other}"')
+    document = export(x, target)
+    (layer,) = [layer for layer in document["layers"] if layer["name"] == only]
+    assert target != "openvino" or layer["reason"].startswith("the other product of its attention is in float")
+    assert document["outputs"][0]["lost_db"] < 1.5, document
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_a_product_of_every_type(name, target):

@@ -20,6 +20,7 @@ from amct_tensorflow.export.export_plan import ExportPlan
 from amct_tensorflow.export.onnx.onnx_conversion import convert_to_onnx, with_16_bits
 from amct_tensorflow.export.onnx.onnx_editor import OnnxEditor
 from amct_tensorflow.export.onnx.onnx_forms import FORMS, INT8_WEIGHTS
+from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.ops.clips import NO_CLIP, Clip
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, ActivationFactors
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
@@ -86,6 +87,25 @@ class _Writer:
         self._dequantized: dict[tuple[str, ActivationFactors], str] = {}
         self._weights: dict[str, str] = {}
         self._ends: dict[str, str] = {}
+        self._name_layers_at_outputs()
+
+    def _name_layers_at_outputs(self) -> None:
+        """Gives layers without weights their names back, which the converter calls as the output that they yield.
+
+        Nothing else tells which layer such a node is.
+        """
+        view = GraphView(self._plan.float_reference)
+        makers = {tensor: node for node in self._editor.nodes for tensor in node.output}
+        for output in self._plan.outputs:
+            source = view.nodes[output]
+            while source.op == "Identity":
+                source = view.producer(source.input[0])
+            layer, name = self._plan.quantized_layers.get(source.name), f"{source.name}:0"
+            node = makers.get(f"{output}:0")
+            if layer is not None and layer.weights is None and node is not None and name not in makers:
+                node.output[0] = name
+                self._editor.add_node("Identity", [name], f"{output}:0")
+                makers[name] = node
 
     def write(self, nodes: Mapping[str, Any], missing: Mapping[str, str]) -> OnnxModel:
         """Returns the model with the integers.

@@ -5,7 +5,7 @@ quantized, as in the simulation, and nothing is rounded in addition.
 """
 
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,25 +17,22 @@ from amct_tensorflow.export.libraries import library, refusals
 from amct_tensorflow.export.onnx.onnx_model import OnnxModel, make_onnx_model
 from amct_tensorflow.export.onnx.onnx_target import feeds, in_layout
 from amct_tensorflow.export.openvino.openvino_casts import with_plain_casts
+from amct_tensorflow.export.openvino.openvino_products import products_to_leave
 from amct_tensorflow.export.openvino.openvino_reading import read_openvino_layers
 from amct_tensorflow.export.saturation import can_saturate, saturates
 from amct_tensorflow.export.target import Exported, Saturating, Target, Values
 from amct_tensorflow.export.written import check_written
-from amct_tensorflow.graph.view import GraphView, data_inputs, parse_tensor_name
-from amct_tensorflow.ops.op_table import trait
-from amct_tensorflow.ops.traits import Moves
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 _INT8 = ("u8", "i8")
 _WIDE = "its input has 16 bits, of which OpenVINO has no kernel"
-_SHARED = "its output is read more than once, where OpenVINO scales the sums of two computed operands twice"
 # Makes it compute in float on what the integers stand for.
 _EXACT = {"LP_TRANSFORMS_MODE": "NO"}
 
 
 def _export(plan: ExportPlan, _evaluator: CheckedEvaluator) -> Exported:
     library("openvino", "openvino")  # so that nothing is converted in vain
-    left_out = {**dict.fromkeys(_shared_products(plan), _SHARED), **dict.fromkeys(plan.wide_layers, _WIDE)}
+    left_out = {**products_to_leave(plan), **dict.fromkeys(plan.wide_layers, _WIDE)}
     plan = plan.without(left_out)
     source = make_onnx_model(plan, outputs_in_int8=False)
     files = convert_to_openvino(with_plain_casts(source.model).SerializeToString())
@@ -47,27 +44,6 @@ def _export(plan: ExportPlan, _evaluator: CheckedEvaluator) -> Exported:
         exact = _Runtime(plan, source, files, _EXACT)
         return Exported(files, in_float, (), exact, Saturating(runtime, "OpenVINO", None))
     return Exported(files, in_float, (), runtime)
-
-
-def _shared_products(plan: ExportPlan) -> Iterator[str]:
-    """Yields the products of two computed operands whose values are read more than once, or are an output and read.
-
-    OpenVINO 2026.4 moves what scales the operands behind the sums, and there scales them once per reader.
-    """
-    view = GraphView(plan.float_reference)
-    for name, layer in plan.quantized_layers.items():
-        if layer.is_product and _count_reads(view, plan.outputs, layer.dequantizer) > 1:
-            yield name
-
-
-def _count_reads(view: GraphView, outputs: Collection[str], name: str) -> int:
-    """Counts how often the values of a node are read, also in another shape; an output is one more."""
-    reads = int(name in outputs)
-    for reader in view.readers(name):
-        count = sum(parse_tensor_name(text).node == name for text in data_inputs(reader.input))
-        moved = trait(reader.op, Moves) is not None and count == 1
-        reads += _count_reads(view, outputs, reader.name) if moved and view.readers(reader.name) else count
-    return reads
 
 
 @cache
