@@ -2,9 +2,11 @@
 
 import json
 import re
+import shutil
+import tempfile
 import textwrap
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from amct_tensorflow.errors import ContentError, ModelError, first_line
 from amct_tensorflow.model.loading.freezing import FREEZE_IT_YOURSELF, Inference
 
 _ZIP_SUFFIX = ".keras"
+_INPUT = "InputLayer"
 _KERAS_PACKAGES = ("builtins", "keras", "tf_keras")
 
 
@@ -133,9 +136,50 @@ def load_keras(path: Path) -> Inference:
     """
 
     def load() -> Any:
-        return tf.keras.models.load_model(str(path), compile=False, safe_mode=True)
+        if path.suffix == _ZIP_SUFFIX:
+            return tf.keras.models.load_model(str(path), compile=False, safe_mode=True)
+        with tempfile.TemporaryDirectory() as folder:
+            return tf.keras.models.load_model(str(_readable(path, Path(folder))), compile=False, safe_mode=True)
 
     return build_keras(path, read_keras_contents(path), load)
+
+
+def _readable(path: Path, folder: Path) -> Path:
+    """Returns an HDF5 file that Keras 3 reads as it was meant: the file, or a copy of it in a folder."""
+    config = json.loads(_read_hdf5(path)[1])
+    modern = for_keras_3(config)
+    if modern == config:
+        return path
+    copy = folder / path.name
+    shutil.copyfile(path, copy)
+    with h5py.File(copy, "r+") as file:
+        file.attrs["model_config"] = json.dumps(modern)
+    return copy
+
+
+def for_keras_3(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the description that Keras 2 gives of a layer, or of a model, in words that Keras 3 knows as well.
+
+    Keras 2 gives the first layer of a row the shape of a batch, which Keras 3 takes for that of an example: only a
+    layer for inputs may have it. It calls the layers of a row nothing at first, and writes ``groups`` of depthwise
+    convolutions, which have none.
+    """
+    kind, config = layer["class_name"], layer["config"]
+    config = dict(config) if isinstance(config, dict) else {"name": "sequential", "layers": config}
+    if "layers" in config:
+        layers = [*config["layers"]]
+        first = layers[0]["config"] if layers else {}
+        if kind == "Sequential" and "batch_input_shape" in first and layers[0]["class_name"] != _INPUT:
+            shape = {"batch_input_shape": first["batch_input_shape"], "dtype": first.get("dtype") or "float32"}
+            layers.insert(0, {"class_name": _INPUT, "config": {"name": f"{first['name']}_input"} | shape})
+        config["layers"] = list(map(for_keras_3, layers))
+    if isinstance(config.get("layer"), dict):  # which it wraps
+        config["layer"] = for_keras_3(config["layer"])
+    if kind != _INPUT:
+        config.pop("batch_input_shape", None)
+    if kind == "DepthwiseConv2D" and config.get("groups") == 1:
+        del config["groups"]
+    return {**layer, "config": config}
 
 
 def build_keras(path: Path, contents: KerasContents, make: Callable[[], Any]) -> Inference:

@@ -17,9 +17,7 @@ import tensorflow as tf
 
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.model.loading.freezing import Inference
-from amct_tensorflow.model.loading.keras_file import build_keras, keras_contents
-
-_INPUT = "InputLayer"
+from amct_tensorflow.model.loading.keras_file import build_keras, for_keras_3, keras_contents
 
 
 def load_layers_model(source: Path, topology: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> Inference:
@@ -34,7 +32,7 @@ def load_layers_model(source: Path, topology: Mapping[str, Any], weights: Mappin
         ModelError: Keras cannot build it, or its weights are not those of its layers.
     """
     given = topology.get("model_config") or {key: topology[key] for key in ("class_name", "config") if key in topology}
-    config = _for_keras_3(json.loads(given) if isinstance(given, str) else given)
+    config = for_keras_3(json.loads(given) if isinstance(given, str) else given)
     # A version of TensorFlow.js is none of Keras; its layers are those of Keras 2.
     version = str(topology.get("keras_version"))
     version = version if re.match(r"\d", version) else "2"
@@ -46,30 +44,6 @@ def load_layers_model(source: Path, topology: Mapping[str, Any], weights: Mappin
             return tf.keras.models.load_model(str(path), compile=False, safe_mode=True)
 
     return build_keras(source, keras_contents(version, config), make)
-
-
-def _for_keras_3(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the description of a layer, or of a model, in words that Keras 3 knows as well.
-
-    It has the shape of the input in a layer for inputs alone, the layers of a model by the name ``layers``, and no
-    ``groups`` of depthwise convolutions, which TensorFlow.js and Keras 2 write all the same.
-    """
-    kind, config = layer["class_name"], layer["config"]
-    config = dict(config) if isinstance(config, dict) else {"name": "sequential", "layers": config}
-    if "layers" in config:
-        layers = [*config["layers"]]
-        first = layers[0]["config"] if layers else {}
-        if kind == "Sequential" and "batch_input_shape" in first and layers[0]["class_name"] != _INPUT:
-            shape = {"batch_input_shape": first["batch_input_shape"], "dtype": first.get("dtype") or "float32"}
-            layers.insert(0, {"class_name": _INPUT, "config": {"name": f"{first['name']}_input"} | shape})
-        config["layers"] = list(map(_for_keras_3, layers))
-    if isinstance(config.get("layer"), dict):  # which it wraps
-        config["layer"] = _for_keras_3(config["layer"])
-    if kind != _INPUT:
-        config.pop("batch_input_shape", None)
-    if kind == "DepthwiseConv2D" and config.get("groups") == 1:
-        del config["groups"]
-    return {**layer, "config": config}
 
 
 def _by_layer(

@@ -1,12 +1,14 @@
 """Models in every form become graphs that compute the same, with names that are told, and always the same bytes."""
 
 import hashlib
+import json
 
+import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import ROOT
-from graphs import build, normal, save, small_net
+from graphs import build, normal, run, save, small_net
 from programs import run_program
 from saved_models import IMAGES, Module, compute, loop, network, save_as_tensorflow_1, two_ways
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
@@ -148,3 +150,27 @@ def test_nothing_but_our_line_reaches_the_console(folder, name, capfd, recwarn):
     out, err = capfd.readouterr()
     assert out == "" and err.count("\n") == 1 and "was frozen for inference" in err
     assert list(recwarn) == []
+
+
+@pytest.mark.parametrize("in_a_list", [True, False])
+def test_the_first_layer_of_keras_2_has_the_shape_of_a_batch(tmp_path, in_a_list):
+    """Keras 2.3 describes no layer for the input. Keras 3 takes the shape of a batch for that of an example."""
+    kernel, rows = normal((21, 3), 1), normal((5, 4, 21), 2)
+    layers = [
+        {"class_name": "Reshape", "config": {"name": "r", "target_shape": [84], "batch_input_shape": [None, 4, 21]}},
+        {"class_name": "Reshape", "config": {"name": "s", "target_shape": [4, 21]}},
+        {"class_name": "Dense", "config": {"name": "d", "units": 3, "use_bias": False, "activation": "relu"}},
+    ]
+    config = {"class_name": "Sequential", "config": layers if in_a_list else {"name": "net", "layers": layers}}
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file.attrs.update(model_config=json.dumps(config), keras_version="2.3.1", backend="tensorflow")
+        groups = file.create_group("model_weights")
+        groups.attrs.update(layer_names=[b"r", b"s", b"d"], keras_version="2.3.1", backend="tensorflow")
+        for name in "rsd":
+            groups.create_group(name).attrs["weight_names"] = [b"d/kernel:0"] if name == "d" else []
+        groups["d"].create_dataset("d/kernel:0", data=kernel)
+    frozen = load_frozen(tmp_path / "old.h5")
+    ((name, kind),) = frozen.inputs.items()
+    assert kind == "float32 [None, 4, 21]"
+    actual = run(frozen.graph_def, list(frozen.outputs), {name: rows})[0]
+    np.testing.assert_allclose(actual, np.maximum(rows @ kernel, 0), rtol=1e-5, atol=1e-5)
