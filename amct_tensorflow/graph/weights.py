@@ -3,7 +3,7 @@
     Const [3, 3, 512, 512] --> Conv2D      becomes      Placeholder [3, 3, 512, 512] --> Conv2D
 
 TensorFlow copies all constants of a graph that it imports, again when a session takes the graph, and again for each set
-of fetches. What is fed is copied nowhere if it begins where TensorFlow would have put it.
+of fetches. What is fed is copied nowhere if it begins where TensorFlow would put it, as values of ``const_value`` do.
 """
 
 import math
@@ -19,8 +19,6 @@ from amct_tensorflow.graph.view import attribute, const_value
 
 # The most axes that a tensor of TensorFlow's can have: a longer constant is no shape, nor part of one.
 _MOST_AXES = 254
-# TensorFlow's tensors begin at multiples of so many bytes.
-_ALIGNMENT = 64
 # Kinds of NumPy's types: bool, integers, floats, complex numbers.
 _NUMBERS = "biufc"
 
@@ -51,17 +49,8 @@ def take_weights_out(graph_def: GraphDef, names: Collection[str]) -> tuple[Graph
             continue
         plain = node if node.input else without_weights(node)
         if plain is not node and (values := const_value(node)).dtype.kind in _NUMBERS:
-            weights[str(node.name)] = _aligned(values)
+            weights[str(node.name)] = values
             rest.node.append(plain)
         else:
             rest.node.append(node)
     return rest, weights
-
-
-def _aligned(values: np.ndarray) -> np.ndarray:
-    """Returns the same values where TensorFlow need not copy them."""
-    room = np.empty(values.nbytes + _ALIGNMENT, np.uint8)
-    start = -room.ctypes.data % _ALIGNMENT
-    placed = room[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
-    placed[...] = values
-    return placed

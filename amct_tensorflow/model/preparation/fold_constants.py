@@ -98,8 +98,8 @@ def _compute(graph: PreparedGraph, names: list[str]) -> dict[str, np.ndarray]:
     needed = upstream(graph.view.nodes, names)
     part, weights = take_weights_out(graph.view.graph_def, needed)
     live = import_graph(subgraph(part, names), graph.source)
-    constants = [node for name in needed if (node := graph.view.nodes[name]).op == "Const"]
-    fitting = _fitting(live, {node.name: _stored_elements(node) for node in constants})
+    stored = {name: _stored_elements(node) for name in needed if (node := graph.view.nodes[name]).op == "Const"}
+    fitting = _fitting(live, stored)
     operations = [live.get_operation_by_name(name) for name in names]
     wanted = [list(each.outputs) for each in operations if all(tensor.name in fitting for tensor in each.outputs)]
     with GraphRunner(live) as runner:

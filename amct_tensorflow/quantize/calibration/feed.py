@@ -12,6 +12,7 @@ from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import FusedName, OriginalName, PreparedName
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedGraph
+from amct_tensorflow.quantize.calibration.lent_weights import LentWeights
 from amct_tensorflow.quantize.calibration.replay_sources import fed_tensors, readers_of, replay_sources
 from amct_tensorflow.quantize.calibration.taps import attach_tap
 
@@ -180,7 +181,8 @@ class Feed:
             finish: called after the last one.
             release: called after that, or after an error, to free memory: the caller's graph keeps the taps alive.
         """
-        self._take, self._finish, self._release = take, finish, release
+        self._take, self._finish, self._free = take, finish, release
+        self._lent = LentWeights(self._graph, self._model.original, self._needed)
         kept = (*self.tensors, *self._late)
         for tensor in dict.fromkeys((*self._fed, *kept)):
             readers = readers_of(self._model.original, tensor, self._needed)
@@ -212,3 +214,7 @@ class Feed:
                 self.batches.forget()
                 self._release()
                 raise
+
+    def _release(self) -> None:
+        self._free()
+        self._lent.take_back()
