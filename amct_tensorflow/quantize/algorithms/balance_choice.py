@@ -33,6 +33,7 @@ from amct_tensorflow.ops import Quantizable
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.quantize.algorithms.distribution import Distribution
 from amct_tensorflow.quantize.algorithms.dmq import balance_factors, largest_weights
+from amct_tensorflow.quantize.algorithms.rounding import SINGLE_FROM, cholesky_by_blocks
 
 # At 0 the weights of all channels would be of one size; at 1 the channels themselves, with no room for later values.
 _STRENGTHS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -246,5 +247,6 @@ def _unexplained(covariance: np.ndarray) -> np.ndarray:
     damped = covariance[np.ix_(order, order)]
     damped[np.diag_indices_from(damped)] = np.diagonal(damped) * (1 + _DAMPING) + np.finfo(np.float32).tiny
     found = np.empty(len(order))
-    found[order] = np.diagonal(np.linalg.cholesky(damped)).astype(np.float64) ** 2
+    factor = cholesky_by_blocks(damped) if len(damped) >= SINGLE_FROM else np.linalg.cholesky(damped)
+    found[order] = np.diagonal(factor).astype(np.float64) ** 2
     return np.where(np.diagonal(covariance) > 0, found, 0.0)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amct_tensorflow.quantize.algorithms import rounding
-from amct_tensorflow.quantize.algorithms.rounding import round_to_second_moments
+from amct_tensorflow.quantize.algorithms.rounding import cholesky_by_blocks, round_to_second_moments
 
 
 def problem(seed, groups=2, inputs=9, outputs=4, mixed=1.0):
@@ -108,13 +108,13 @@ def test_inputs_that_never_vary_or_always_agree(covariance):
 def test_wide_layers_are_factorized_in_float32_with_the_same_result(monkeypatch):
     weights, scales, covariance = problem(8, inputs=60, outputs=30)
     exact = round_to_second_moments(weights, scales, covariance)
-    monkeypatch.setattr(rounding, "_SINGLE_FROM", 1)
+    monkeypatch.setattr(rounding, "SINGLE_FROM", 1)
     single = round_to_second_moments(weights, scales, covariance)
     assert np.mean(single != exact) < 0.01
 
 
 def test_what_float32_cannot_factorize_is_in_float64(monkeypatch):
-    monkeypatch.setattr(rounding, "_SINGLE_FROM", 1)
+    monkeypatch.setattr(rounding, "SINGLE_FROM", 1)
     weights, scales, _ = problem(9, groups=1)
     covariance = np.ones((1, 9, 9))
     with pytest.raises(np.linalg.LinAlgError):
@@ -131,3 +131,26 @@ def test_damping_may_differ_between_groups():
         expected = round_to_second_moments(weights[one], scales[one], covariance[one], damping)
         np.testing.assert_array_equal(both[one], expected)
     assert np.mean(both[1] != nearest(weights, scales)[1]) < np.mean(both[0] != nearest(weights, scales)[0])
+
+
+def covariance_of(inputs, dtype):
+    rows = np.random.default_rng(inputs).normal(size=(2 * inputs, inputs))
+    return (rows.T @ rows / len(rows)).astype(dtype)
+
+
+@pytest.mark.parametrize("inputs", [1, 63, 64, 65, 200])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 3e-6), (np.float64, 1e-14)])
+def test_the_factor_by_blocks_is_lapacks(inputs, dtype, tolerance):
+    matrix = covariance_of(inputs, dtype)
+    factor = cholesky_by_blocks(matrix)
+    assert factor.dtype == dtype
+    np.testing.assert_array_equal(factor, np.tril(factor))
+    np.testing.assert_allclose(factor, np.linalg.cholesky(matrix.astype(np.float64)), 0, tolerance)
+
+
+@pytest.mark.parametrize("place", [0, 63, 64, 150])
+def test_a_pivot_that_is_not_positive_is_refused(place):
+    matrix = covariance_of(200, np.float64)
+    matrix[place, place] = -1
+    with pytest.raises(np.linalg.LinAlgError):
+        cholesky_by_blocks(matrix)
