@@ -10,7 +10,7 @@ A state belongs to one ``RunKey``, which has a digest of all that could change a
 import json
 import shutil
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.contents import decode, dump_arrays, parse_arrays, version_of
 from amct_tensorflow.io.files import write_atomically
 from amct_tensorflow.log import log_for
+from amct_tensorflow.quantize.algorithms.range_shape import RangeShape
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.calibration.layer_analysis import LayerAnalysis
 from amct_tensorflow.quantize.calibration.observers import ActivationSummary
@@ -56,7 +57,7 @@ class _EvaluationEntry(msgspec.Struct, frozen=True):
     arrays: _Arrays | msgspec.UnsetType = msgspec.UNSET
 
 
-class _CalibrationEntry(msgspec.Struct, frozen=True, kw_only=True):
+class _CalibrationEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The entry of the calibration in the document.
 
     Attributes:
@@ -65,6 +66,7 @@ class _CalibrationEntry(msgspec.Struct, frozen=True, kw_only=True):
             sensitivity may give; repr() and float() know all numbers.
         noise: per layer, its noise and the noise without the correction of its bias.
         ranges: per layer or input, the least and the greatest value.
+        shapes: per layer or input, how its values fill that range, as the parts of a ``RangeShape``.
         batches: number of batches among the arrays.
         images: number of images, if it is known.
         obstacles: per layer that stays in float, why.
@@ -74,6 +76,7 @@ class _CalibrationEntry(msgspec.Struct, frozen=True, kw_only=True):
     layers: dict[LayerName, tuple[str, int]]
     noise: dict[LayerName, tuple[float | None, float | None]] = {}
     ranges: dict[LayerName, tuple[float, float]] = {}
+    shapes: dict[LayerName, tuple[int, float, float, float | None]] = {}
     batches: int
     images: int | None = None
     obstacles: dict[LayerName, str] = {}
@@ -181,6 +184,7 @@ class SearchState:
             layers={name: (repr(float(one.similarity)), one.multiply_accumulates) for name, one in analyses.items()},
             noise={name: (one.noise, one.uncorrected_noise) for name, one in analyses.items()},
             ranges={name: (float(one.lowest), float(one.highest)) for name, one in summaries.items()},
+            shapes={name: astuple(one.shape) for name, one in summaries.items() if one.shape is not None},
             batches=len(calibration.batches),
             images=calibration.images,
             obstacles=dict(calibration.unquantizable),
@@ -299,7 +303,11 @@ def _read_calibration(folder: Path, entry: _CalibrationEntry) -> CalibrationResu
     if sum(map(len, batches)) != len(_under("batch ", arrays)):
         raise ContentError(f"there are values of other batches than {entry.batches}")
     source = str(folder / _FILE)
-    summaries = {name: _read_summary(name, range_, arrays) for name, range_ in entry.ranges.items()}
+    shapes = {name: RangeShape(*parts) for name, parts in entry.shapes.items()}
+    summaries = {
+        name: replace(_read_summary(name, range_, arrays), shape=shapes.get(name))
+        for name, range_ in entry.ranges.items()
+    }
     # The run that is resumed has the same outputs, so that its layers have the same names.
     factors = {LayerName(key): each for key, each in parse_record(entry.record, source).items()}
     balance = {LayerName(key): each for key, each in parse_balance(entry.record, source).items()}

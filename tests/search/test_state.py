@@ -2,10 +2,12 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from amct_tensorflow.quantize.algorithms.range_shape import RangeShape
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.calibration.layer_analysis import LayerAnalysis
 from amct_tensorflow.quantize.calibration.observers import ActivationSummary
@@ -130,6 +132,15 @@ def test_what_was_kept_is_known_again(state):
     assert calibration.corrections["conv"].bias.tolist() == [0.1, -2e-7] and not calibration.corrections["pool"].parts()
     assert (calibration.images, calibration.unquantizable) == (2, CALIBRATION.unquantizable)
     assert calibration.summaries["conv"].highest == 2.5 and len(calibration.batches) == 1
+
+
+def test_how_values_fill_their_range_is_known_again(tmp_path):
+    """A state that lacks it, as those of before, is read all the same (``DOCUMENT``)."""
+    shapes = {"conv": RangeShape(100, 0.25, 1e-3, None), "pool": RangeShape(5, -0.5, 2.0, 9.5)}
+    summaries = {name: ActivationSummary(-1.0, 2.0, np.ones(4), shape) for name, shape in shapes.items()}
+    state = SearchState.begin(tmp_path / "state", KEY)
+    state.add_calibration(replace(CALIBRATION, summaries=summaries))
+    assert {name: each.shape for name, each in resume(state).calibration.summaries.items()} == shapes
 
 
 def test_news_is_added_to_what_was_resumed(state):

@@ -151,7 +151,8 @@ class Calibrator:
         tails = [self.fused.tail_of(name) for name in self._layers]
         self._replay = Replay(self.fused, [*tails, *self._nodes], self._feed.tensors)
         observers = {} if self._groups is None else self._groups.observers
-        self._observers = ActivationObservers(self._replay, self._inputs, observers)
+        axes = {name: layer.input_channels.axis for name, layer in self._layers.items() if layer.input_channels}
+        self._observers = ActivationObservers(self._replay, self._inputs, observers, axes if self._for_search else {})
 
     def _balance(self) -> None:
         """Balances the equalization groups that gain by it, and then observes the inputs anew."""
@@ -230,7 +231,7 @@ class Calibrator:
             distribution = self._observers.distribution(name)
             activations[name] = self._search(name, distribution)
             if self._for_search:
-                summaries[name] = ActivationSummary.of(distribution)
+                summaries[name] = self._observers.summary(name)
         layer_factors, unquantizable = self._layer_factors(activations)
         tensor_factors = {
             tensor.key: _tensor_factors(activations[tensor.key]) for tensor in self._config.tensor_quantize

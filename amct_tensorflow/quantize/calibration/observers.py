@@ -11,6 +11,7 @@ from amct_tensorflow.errors import CalibrationError
 from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.quantize.algorithms.distribution import Distribution, Observation
+from amct_tensorflow.quantize.algorithms.range_shape import ChannelPeaks, RangeShape
 from amct_tensorflow.quantize.calibration.replay import Replay
 
 # As many as a picture of the width of a phone has room for.
@@ -26,23 +27,24 @@ class ActivationSummary:
         highest: exact maximum.
         counts: number of values in each of ``BINS`` equal parts of the range, float64 [BINS]; of a large tensor, a
             scaled sample.
+        shape: how the values fill the range; None if an earlier version calibrated.
     """
 
     lowest: float
     highest: float
     counts: np.ndarray
-
-    @classmethod
-    def of(cls, distribution: Distribution) -> "ActivationSummary":
-        """Returns the summary of a distribution."""
-        return cls(distribution.lowest, distribution.highest, distribution.histogram(BINS))
+    shape: RangeShape | None = None
 
 
 class ActivationObservers:
     """One observer per tensor that a layer reads."""
 
     def __init__(
-        self, replay: Replay, inputs: Mapping[LayerName, str], observers: Mapping[str, Callable[[np.ndarray], None]]
+        self,
+        replay: Replay,
+        inputs: Mapping[LayerName, str],
+        observers: Mapping[str, Callable[[np.ndarray], None]],
+        channel_axes: Mapping[LayerName, int],
     ) -> None:
         """Adds the observers to a replay.
 
@@ -50,11 +52,14 @@ class ActivationObservers:
             replay: runs the float model.
             inputs: per layer, in topological order, the full name of the tensor that it reads.
             observers: per tensor, another function to call with its values.
+            channel_axes: per layer whose input shall be summarized, which axis of that counts channels, if one does.
         """
         self._replay = replay
         self._inputs = dict(inputs)
         self._others = observers
         self._observations = {tensor: Observation() for tensor in inputs.values()}
+        axes = {inputs[name]: axis for name, axis in channel_axes.items()}
+        self._peaks = {tensor: ChannelPeaks(axes.get(tensor)) for tensor in self._observations}
         self._longest = dict.fromkeys(self._observations, 0)
         readers = {tensor: layer for layer, tensor in reversed(list(inputs.items()))}
         self._last: list[tf.Operation] = []
@@ -75,6 +80,11 @@ class ActivationObservers:
         """Returns the distribution of the input of a layer."""
         return self._observations[self._inputs[layer]].distribution()
 
+    def summary(self, layer: LayerName) -> ActivationSummary:
+        """Returns a summary of the input of a layer."""
+        found, peaks = self.distribution(layer), self._peaks[self._inputs[layer]]
+        return ActivationSummary(found.lowest, found.highest, found.histogram(BINS), RangeShape.of(found, peaks))
+
     def longest_rows(self, layer: LayerName) -> int:
         """Returns the greatest length of the last axis of the input of a layer."""
         return self._longest[self._inputs[layer]]
@@ -85,6 +95,7 @@ class ActivationObservers:
                 f"The activations of layer {layer!r} have invalid value inf or nan. Check the calibration data and "
                 "its preprocessing, or set the layer's quant_enable to false."
             )
+        self._peaks[tensor].add(value)
         self._longest[tensor] = max(self._longest[tensor], *value.shape[-1:], 0)
         if value.size and tensor in self._others:
             self._others[tensor](value)

@@ -43,7 +43,9 @@ def format_comparison(comparison: Comparison, data: str, width: int | None = Non
     ]
     if unknown:
         notes.append(f"?: for {unknown} layers the original model has no tensor of the value that they read or yield")
-    return "\n\n".join("\n".join(block) for block in (format_table(_HEADER, [*rows, *outputs], _NUMBERS, width), notes))
+    causes = [f"{printable(each.layer.name)}: {cause.detail} {cause.remedy}" for each, cause in comparison.diagnoses]
+    blocks = (format_table(_HEADER, [*rows, *outputs], _NUMBERS, width), notes, causes)
+    return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
 def _row(damage: str, alone: str, layer: ComparedLayer) -> tuple[str, ...]:
@@ -74,6 +76,10 @@ def dump_comparison(comparison: Comparison, original: str, quantized: str, data:
                 {"name": layer.name, "type": layer.op_type, "damage": None, "alone": None, "in_place": None}
                 for layer in comparison.unseen
             ),
+        ],
+        "diagnoses": [
+            {"layer": each.layer.name, "kind": cause.kind, "detail": cause.detail, "remedy": cause.remedy}
+            for each, cause in comparison.diagnoses
         ],
     }
     return json.dumps(document, indent=1)

@@ -20,8 +20,13 @@ from amct_tensorflow.io.progress import Progress
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.input_batches import Batch
 from amct_tensorflow.model.model_file import import_graph
+from amct_tensorflow.ops.channels import data_format
+from amct_tensorflow.quantize.algorithms.distribution import Observation
+from amct_tensorflow.quantize.algorithms.range_shape import ChannelPeaks, RangeShape
+from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, read_layers
 from amct_tensorflow.results.comparison.correspondence import MappedLayer, MappedModel
 from amct_tensorflow.results.comparison.tensor_error import TensorError
+from amct_tensorflow.results.diagnosis import Cause, Symptoms, find_causes, most_damaging, spread_of_weights
 from amct_tensorflow.search.sensitivity.divergence import Divergence
 
 # Scope of what takes the place of the tensors that quantized layers read.
@@ -42,12 +47,33 @@ class ComparedLayer:
         damage: divergence of the model's outputs if it alone is quantized.
     """
 
-    def __init__(self, layer: MappedLayer, by_itself: bool, outputs: int) -> None:
+    def __init__(self, layer: MappedLayer, quantized: QuantizedLayer, by_itself: bool, outputs: int) -> None:
         self.layer = layer
         self.by_itself = by_itself
+        self._quantized = quantized
+        channels = data_format(quantized.node)
+        self._peaks = ChannelPeaks(quantized.op_type.channel_axis(channels) if quantized.weights is not None else None)
+        self._values = Observation()
         self.alone = TensorError()
         self.in_place = TensorError()
         self.damage = Divergence(outputs)
+
+    def add_read(self, values: np.ndarray) -> None:
+        """Takes what it reads, as the quantized model has it."""
+        if values.size and self._values.add(values):
+            self._peaks.add(values)
+
+    def causes(self) -> tuple[Cause, ...]:
+        """Returns why it loses much, if it does."""
+        return find_causes(
+            Symptoms(
+                grid=self._quantized.input_grid,
+                shape=RangeShape.of(self._values.distribution(), self._peaks) if self.by_itself else None,
+                is_balanced=bool(np.any(self.layer.read_factors != 1)),
+                may_balance=True,
+                weight_spread=_spread_under_one_scale(self._quantized),
+            )
+        )
 
     @property
     def value(self) -> str:
@@ -90,6 +116,12 @@ class Comparison:
     divergence: float
     batches: int
 
+    @property
+    def diagnoses(self) -> tuple[tuple[ComparedLayer, Cause], ...]:
+        """Why the layers that make up most of the damage lose what they do."""
+        worst = most_damaging((each, each.damage.value) for each in self.layers)
+        return tuple((each, cause) for each, _ in worst for cause in each.causes())
+
 
 def compare_models(
     original: FloatModel, quantized: MappedModel, outputs: Sequence[str], batches: Iterable[Batch]
@@ -107,8 +139,9 @@ def compare_models(
         DatasetError: there is no batch, or the models cannot be run on one.
     """
     _check_belongs(original, quantized, outputs)
+    known_layers = {layer.key: layer for layer in read_layers(quantized.view)}
     compared = [
-        ComparedLayer(layer, _can_be_fetched(original, layer.read), len(outputs))
+        ComparedLayer(layer, known_layers[layer.name], _can_be_fetched(original, layer.read), len(outputs))
         for layer in quantized.layers
         if _can_be_fetched(original, layer.value)
     ]
@@ -135,6 +168,15 @@ def compare_models(
         divergence=divergence.value,
         batches=count,
     )
+
+
+def _spread_under_one_scale(layer: QuantizedLayer) -> float | None:
+    """Returns by what the output channel whose weights reach farthest surpasses the median, if all have one scale."""
+    if layer.weights is None or layer.weight_scale.size > 1:
+        return None
+    axes = layer.op_type.channel_axes
+    channels = np.moveaxis(layer.weights, axes, range(len(axes))).reshape(layer.op_type.channels(layer.weights), -1)
+    return spread_of_weights(channels.min(axis=1), channels.max(axis=1)) if len(channels) > 1 else None
 
 
 def _check_belongs(original: FloatModel, quantized: MappedModel, outputs: Sequence[str]) -> None:
@@ -223,6 +265,7 @@ class _Step:
                 factors = each.layer.value_factors
                 each.in_place.add(floats[each.value], in_place[each.result] * factors)
                 if each.by_itself:
+                    each.add_read(given[f"{each.placeholder}:0"])
                     value = alone[each.result] * factors
                     each.alone.add(floats[each.value], value)
                     each.damage.add(self._expected, self._moved_by(each.value, value))

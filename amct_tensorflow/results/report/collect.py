@@ -15,6 +15,7 @@ from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.inspection import Inspection
 from amct_tensorflow.quantize.config.schema import QuantConfig
 from amct_tensorflow.results.report.changed_images import find_changed_images
+from amct_tensorflow.results.report.diagnoses import diagnose
 from amct_tensorflow.results.report.document import (
     VERSION,
     DeviceFinding,
@@ -99,13 +100,14 @@ def make_report(run: FinishedRun, page: Path, numbers: Path) -> dict[Path, str]:
 def collect_report(run: FinishedRun) -> Report:
     """Returns the report of a run; equal runs have equal reports, also if one was interrupted and resumed."""
     result, calibration = run.result, run.result.calibration
+    layers = describe_layers(run.inspection, result)
     return Report(
         version=VERSION,
         model=run.model_file.name,
         outcome=_outcome(result),
         ranking=_ranking(run),
         evaluations=tuple(_evaluation(run, number, trial) for number, trial in enumerate(result.trials, 2)),
-        layers=describe_layers(run.inspection, result),
+        layers=layers,
         inputs=tuple(
             QuantizedInput(tensor.key, activation_of(tensor.key, calibration)) for tensor in run.config.tensor_quantize
         ),
@@ -122,6 +124,7 @@ def collect_report(run: FinishedRun) -> Report:
             for each in run.inspection.tables
         ),
         device=None if run.check is None else _verdict(run.check),
+        diagnoses=diagnose(layers, result, may_balance=run.config.input_balancing),
     )
 
 

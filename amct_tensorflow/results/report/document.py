@@ -193,6 +193,25 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Diagnosis:
+    """Why a layer loses much by int8, and what helps.
+
+    Attributes:
+        layer: its name.
+        share: its share of the damage of all layers.
+        kind: ``outlier_channels``, ``tails``, ``far_mean``, ``few_values``, ``one_weight_scale``, or ``unknown``.
+        detail: what is so of this layer, as a sentence.
+        remedy: what helps, as a sentence or two.
+    """
+
+    layer: str
+    share: float
+    kind: str
+    detail: str
+    remedy: str
+
+
+@dataclass(frozen=True)
 class QuantizedInput:
     """An input of another op that is quantized (tensor_quantize)."""
 
@@ -438,6 +457,8 @@ class Report:
         exports: what was exported later on.
         tables: its constants whose rows are looked up.
         device: what a device is expected to make of the model; None without a device.
+        diagnoses: why the layers lose most that do, the most damaging first; none if all are in int8 and the target is
+            met.
     """
 
     version: int
@@ -454,6 +475,7 @@ class Report:
     exports: tuple[Export, ...] = ()
     tables: tuple[Table, ...] = ()
     device: DeviceVerdict | None = None
+    diagnoses: tuple[Diagnosis, ...] = ()
 
     @property
     def in_float(self) -> list[Layer]:

@@ -1,0 +1,135 @@
+"""The cause of a loss is told from what a layer reads, and from its weights."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from graphs import build, calibrate_and_save, normal, save, tf1
+
+import amct_tensorflow as amct
+from amct_tensorflow import FloatModel
+from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.quantize.algorithms.range_shape import RangeShape
+from amct_tensorflow.results.comparison.comparison_text import dump_comparison, format_comparison
+from amct_tensorflow.results.comparison.correspondence import read_mapped_model
+from amct_tensorflow.results.comparison.layer_comparison import compare_models
+from amct_tensorflow.results.diagnosis import Symptoms, find_causes, most_damaging, spread_of_weights
+from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
+
+# Values of a normal distribution, clipped at 4 standard deviations: 32 steps of 1 / 32.
+HEALTHY = Symptoms(ActivationFactors(1 / 32, 0), RangeShape(10**6, 0.0, 1.0, 2.0), False, True, None)
+
+
+def kinds(symptoms):
+    return [cause.kind for cause in find_causes(symptoms)]
+
+
+def with_shape(**changes):
+    return replace(HEALTHY, shape=replace(HEALTHY.shape, **changes))
+
+
+def test_nothing_stands_out():
+    assert kinds(HEALTHY) == ["unknown"]
+    assert kinds(replace(HEALTHY, shape=None)) == ["unknown"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [
+        ({"deviation": 0.2}, "tails"),  # 6.4 steps
+        ({"deviation": 0.4, "channel_spread": 20.0}, "outlier_channels"),
+        ({"deviation": 0.2, "channel_spread": 20.0}, "outlier_channels"),
+        ({"deviation": 0.4, "mean": -3.0}, "far_mean"),
+        ({"count": 500}, "few_values"),
+        ({"channel_spread": 20.0}, "unknown"),  # there are steps enough for all channels
+    ],
+)
+def test_the_kind_of_range(shape, kind):
+    assert kinds(with_shape(**shape)) == [kind]
+
+
+def test_several_causes():
+    few = with_shape(count=10, deviation=0.1)
+    assert kinds(replace(few, weight_spread=9.0)) == ["one_weight_scale", "few_values", "tails"]
+
+
+def test_balancing_is_the_remedy_where_it_was_switched_off():
+    outliers = with_shape(deviation=0.1, channel_spread=50.0)
+    remedies = {may: find_causes(replace(outliers, may_balance=may))[0].remedy for may in (True, False)}
+    assert "input_balancing" in remedies[False] and "16 bits" in remedies[True]
+    (cause,) = find_causes(replace(outliers, may_balance=False, is_balanced=True))
+    assert "16 bits" in cause.remedy
+
+
+def test_activations_of_16_bits_have_steps_enough():
+    wide = replace(with_shape(deviation=0.01), grid=ActivationFactors(1 / 32, 0, 16))
+    assert kinds(wide) == ["unknown"]
+
+
+def test_spread_of_weights():
+    """The peaks are 1, 2, 2, 16."""
+    assert spread_of_weights([-1, -2, 0, -16], [0.5, 1, 2, 3]) == 8
+    assert spread_of_weights([0, 0], [0, 0]) is None
+
+
+def test_most_damaging():
+    damages = {"a": 1.0, "b": 6.0, "c": 0.0, "d": 3.0, "e": float("nan"), "f": float("inf")}
+    assert list(most_damaging(damages.items())) == [("b", 0.6), ("d", 0.3)]
+    assert len(list(most_damaging((index, 1.0) for index in range(100)))) == 8
+    assert list(most_damaging([("a", 0.0)])) == []
+
+
+def net():
+    """A dense layer that reads one channel with values a hundred times as large; another that reads a far mean."""
+    x = tf1.placeholder(tf.float32, [None, 16], name="x")
+    y = tf.matmul(x, WEIGHTS, name="wide_channel")
+    tf.matmul(tf.sigmoid(y) * 0.01 + 5.0, normal((8, 4), 2), name="far")
+
+
+WEIGHTS = normal((16, 8), 1) * np.append(np.full((15, 1), 1.0), [[0.01]], axis=0).astype(np.float32)
+X = normal((512, 16), 3) * np.append(np.ones(15), 100).astype(np.float32)
+
+
+def test_the_report_tells_the_cause(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    graph_def = build(net)
+    model = save(graph_def, Path("float.pb"))
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.import_graph_def(graph_def, name="")
+    amct.create_quant_config("config.json", graph)
+    config = json.loads(Path("config.json").read_text())
+    Path("config.json").write_text(json.dumps(config | {"input_balancing": False}))
+
+    class Never(AutoCalibrationEvaluatorBase):
+        """No other model is good enough."""
+
+        def calibration(self, graph, outputs):
+            self.evaluate(graph, outputs)
+
+        def evaluate(self, graph, outputs):
+            with tf1.Session(graph=graph) as session:
+                return float(np.square(session.run(f"{outputs[0]}:0", {"x:0": X})).mean())
+
+        def metric_eval(self, original_metric, new_metric):
+            return original_metric == new_metric, abs(original_metric - new_metric)
+
+    amct.accuracy_based_auto_calibration(str(model), ["far"], "record.txt", "config.json", "results/net", Never())
+    (path,) = Path("results").glob("*report.json")
+    found = {each["layer"]: each for each in json.loads(path.read_text())["diagnoses"]}
+    assert found["wide_channel"]["kind"] == "outlier_channels" and "input_balancing" in found["wide_channel"]["remedy"]
+    assert "What is wrong, and what helps" in path.with_suffix(".html").read_text()
+
+
+def test_compare_tells_the_cause(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    calibrate_and_save(build(net), X, "far")
+    model = FloatModel.load("float.pb", ["far"])
+    comparison = compare_models(model, read_mapped_model("results/net_quantized.pb"), ["far"], [{"x": X}])
+    assert ("far", "far_mean") in [(each.layer.name, cause.kind) for each, cause in comparison.diagnoses]
+    assert "far: What it reads lies around 5.01, but 0 has to be in its range" in format_comparison(comparison, "data")
+    (told, *_) = json.loads(dump_comparison(comparison, "a.pb", "b.pb", {}))["diagnoses"]
+    assert told.keys() == {"layer", "kind", "detail", "remedy"}
