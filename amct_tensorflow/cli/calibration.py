@@ -49,7 +49,7 @@ def _check(parser: ArgumentParser, arguments: Namespace) -> None:
 
 def _run(arguments: Namespace) -> int:
     from amct_tensorflow.devices.device_run import check_result, prepare_for_device
-    from amct_tensorflow.devices.device_table import DEVICES
+    from amct_tensorflow.devices.device_table import choose_device
     from amct_tensorflow.io.files import check_writable
     from amct_tensorflow.model.float_model import FloatModel
     from amct_tensorflow.model.inspection import inspect_model
@@ -74,7 +74,7 @@ def _run(arguments: Namespace) -> int:
     )
     if arguments.batch_num not in (None, config.batch_num):  # the original's takes it, and so do its scripts
         log_for("calibration").warning("--batch_num has no effect; set batch_num in %s.", arguments.calibration_config)
-    device = DEVICES[arguments.device]
+    device = choose_device("calibration", arguments.device)
     demands = prepare_for_device(model, config, device, free_roll_back=arguments.free_roll_back)
     config = demands.config.with_enabled(dict.fromkeys(demands.in_float, False))
     evaluator = _evaluator(arguments, config.batch_num)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from amct_tensorflow.devices.device_table import DEVICES, GENERIC
+from amct_tensorflow.devices.device_file import read_device
+from amct_tensorflow.devices.device_table import DEVICES, Device
 from amct_tensorflow.errors import ArgumentValueError
 
 
@@ -112,14 +113,24 @@ def add_workers(parser: ArgumentParser) -> None:
 def add_device(parser: ArgumentParser) -> None:
     """Adds the device that the model is for."""
     parser.add_argument(
-        "--device", choices=list(DEVICES), default=GENERIC.name,
-        help="what the model is for: ascend checks model and result by the public rules of its compiler, and leaves "
-        "layers in float that run in fp16 there anyway (default: %(default)s)",
+        "--device", metavar="DEVICE", type=device,
+        help=f"what the model is for, {' or '.join(DEVICES)}, or a JSON file that says what layers cost there: ascend "
+        "checks model and result by the public rules of its compiler, and leaves layers in float that run in fp16 "
+        "there anyway; for generic, a search may raise layers to activations of 16 bits before it rolls them back "
+        "to float (default: one that has int8 and float)",
     )  # fmt: skip
     parser.add_argument(
         "--no_free_roll_back", dest="free_roll_back", action="store_false",
         help="with --device ascend: quantize those layers, too",
     )  # fmt: skip
+
+
+def device(text: str) -> Device:
+    """Converts the name of a device, or the path of a JSON file, to the device."""
+    try:
+        return read_device(text)
+    except ArgumentValueError as error:
+        raise ArgumentTypeError(str(error)) from error
 
 
 def parts(text: str) -> list[str]:

@@ -145,7 +145,7 @@ def test_wrong_arguments(workdir, arguments, error, words):
 
 def test_the_devices():
     assert list(DEVICES) == ["generic", "ascend"] and choose_device("run", "ascend").has_rules
-    for name in ("", "Ascend", None):
+    for name in ("", "Ascend", 1):
         with pytest.raises(ArgumentValueError, match="use 'generic' or 'ascend'"):
             choose_device("run", name)
 
