@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from amct_tensorflow.devices.device_run import check_result, prepare_for_device
-from amct_tensorflow.devices.device_table import GENERIC, Device, choose_device
+from amct_tensorflow.devices.device_table import Device, choose_device
 from amct_tensorflow.devices.graph_check import DeviceCheck
 from amct_tensorflow.errors import ArgumentValueError
 from amct_tensorflow.io.arguments import require_names, require_path, require_positive, require_type
@@ -29,6 +29,7 @@ from amct_tensorflow.results.result_files import ResultFiles
 from amct_tensorflow.results.summary import log_report
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 from amct_tensorflow.search.choices import choose_sensitivity, choose_strategy
+from amct_tensorflow.search.configuration import decisions, rung_names
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 from amct_tensorflow.search.resuming import open_state
 from amct_tensorflow.search.run_key import run_key
@@ -78,6 +79,7 @@ class AutoCalibrationResult:
         target_met: whether the saved model satisfies ``metric_eval``.
         loss: loss of the saved model, as ``metric_eval`` computes it.
         roll_back_config: per layer, True if the saved model quantizes it.
+        rungs: per layer, the name of its rung in the saved model, such as ``"int8"``, ``"a16w8"`` or ``"float"``.
         float_mac_share: share of the multiply-accumulates that the saved model does in float.
         loss_interval: 95 % confidence interval of its loss, (lower, upper); None unless the evaluator offers results
             per image.
@@ -92,6 +94,7 @@ class AutoCalibrationResult:
     target_met: bool
     loss: float
     roll_back_config: dict[str, bool]
+    rungs: dict[str, str]
     float_mac_share: float
     loss_interval: tuple[float, float] | None
     evaluations: int
@@ -108,7 +111,8 @@ class AutoCalibrationResult:
             saved_metric=saved.metric,
             target_met=saved.judged.satisfied,
             loss=saved.judged.loss,
-            roll_back_config=dict(saved.configuration),
+            roll_back_config=decisions(saved.configuration),
+            rungs=rung_names(saved.configuration),
             float_mac_share=result.float_mac_share,
             loss_interval=(interval.lower, interval.upper) if interval else None,
             evaluations=result.cost.evaluations,
@@ -132,8 +136,9 @@ def accuracy_based_auto_calibration(
     config: QuantConfig | None = None,
     num_workers: int | None = None,
     ray: str | None = None,
-    device: str = GENERIC.name,
+    device: str | Device | None = None,
     free_roll_back: bool = True,
+    raise_costless: bool | None = None,
 ) -> AutoCalibrationResult:
     """Quantizes a model, rolling the most sensitive layers back to float until its accuracy suffices.
 
@@ -164,9 +169,13 @@ def accuracy_based_auto_calibration(
         num_workers: how many processes evaluate, each a share of the data; results are those of one. Without it this
             process evaluates, or on a Ray cluster one worker per CPU. The evaluator needs ``evaluate_share``.
         ray: address of an existing Ray cluster whose machines see the data under the same path; ``"auto"`` finds it.
-        device: the device that the model is for: ``"generic"``, or ``"ascend"``, for which the float model and the
-            result are checked by public rules (docs/ascend.md).
+        device: the device that the model is for. It says on which rungs layers may stand, and what they cost there:
+            int8 and float if none is given; int8, activations of 16 bits and float for ``"generic"``; int8 and fp16
+            for ``"ascend"``, for which the float model and the result are also checked by public rules
+            (docs/ascend.md); or a ``Device`` of your own. BinarySearch knows the lowest rung and float.
         free_roll_back: whether layers that the device is expected to compute in fp16 anyway stay in float.
+        raise_costless: whether layers are in float from the start that do less than 0.05 % of the
+            multiply-accumulates, and more damage than half of the layers. None stands for True if there is a device.
 
     Returns:
         What was found. If no configuration satisfies the requirement, the best model is saved all the same, and
@@ -184,6 +193,9 @@ def accuracy_based_auto_calibration(
     follow_directory()  # the state and the history go to it, too
     files = _check_arguments(model_file, outputs, record_file, config_file, save_dir, resume, exact, config)
     require_type(_NAME, "free_roll_back", free_roll_back, bool)
+    if raise_costless is None:
+        raise_costless = device is not None
+    require_type(_NAME, "raise_costless", raise_costless, bool)
     made_for = choose_device(_NAME, device)
     if num_workers is not None:
         require_positive(_NAME, "num_workers", num_workers)
@@ -192,8 +204,10 @@ def accuracy_based_auto_calibration(
     asked = {"model_file": str(_source(model_file)), "outputs": outputs, "save_dir": save_dir,
              "record_file": record_file, "strategy": strategy, "sensitivity": sensitivity,
              "resume": resume, "exact": exact, "num_workers": num_workers, "ray": ray}  # fmt: skip
-    if made_for is not GENERIC:
-        asked |= {"device": device, "free_roll_back": free_roll_back}
+    if device is not None:
+        asked |= {"device": made_for.described, "free_roll_back": free_roll_back}
+    if device is not None or raise_costless:
+        asked |= {"raise_costless": raise_costless}
     checked = CheckedEvaluator(evaluator)
     checked_strategy, chosen = choose_strategy(_NAME, strategy), choose_sensitivity(_NAME, sensitivity)
     # Workers import TensorFlow while this process reads the model.
@@ -213,7 +227,7 @@ def accuracy_based_auto_calibration(
             state = open_state(files.model.model, key, model, config, resume=resume)
             result = run_search(
                 model, config, checked, checked_strategy, chosen, state, scheduler, exact=exact,
-                in_float=demands.in_float,
+                rungs=made_for.rungs, in_float=demands.in_float, raise_costless=raise_costless,
             )  # fmt: skip
             check: DeviceCheck | None = None
             report: dict[Path, str] = {}

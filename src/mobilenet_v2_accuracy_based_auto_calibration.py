@@ -139,8 +139,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="search strategy (default: %(default)s)")  # fmt: skip
     add("--sensitivity", choices=["OutputDivergence", "CosineSimilarity"], default="OutputDivergence",
         help="measure that ranks the layers (default: %(default)s)")  # fmt: skip
-    add("--device", choices=["generic", "ascend"], default="generic", help="what the model is for: ascend checks model "
-        "and result by public rules of ATC (default: %(default)s)")  # fmt: skip
+    add("--device", choices=["generic", "ascend"], help="what the model is for: generic may raise layers to "
+        "activations of 16 bits, ascend checks model and result by public rules of ATC (default: one that has int8 and "
+        "float)")  # fmt: skip
     add("--no_free_roll_back", dest="free_roll_back", action="store_false",
         help="with --device ascend: quantize also layers that run in fp16 there anyway")  # fmt: skip
     add("--num_workers", metavar="N", type=positive_int,

@@ -82,6 +82,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add("--sensitivity", choices=list(SENSITIVITIES), default="OutputDivergence",
         help="measure that ranks the layers (default: %(default)s)")  # fmt: skip
     add_device(parser)
+    add("--raise_costless", choices=["yes", "no"], help="whether layers are in float from the start that do less than "
+        "0.05 %% of the multiply-accumulates, and more damage than half of the layers (default: with --device, "
+        "yes)")  # fmt: skip
     add_workers(parser)
     add("--resume", action="store_true", help="go on with a run that was cut off (default: start afresh)")
     add("--exact", action="store_true", help="evaluate every candidate as it would be saved (default: in integers "
@@ -150,6 +153,7 @@ def _run(arguments: Namespace) -> int:
         ray=arguments.ray,
         device=arguments.device,
         free_roll_back=arguments.free_roll_back,
+        raise_costless=None if arguments.raise_costless is None else arguments.raise_costless == "yes",
     )
     if arguments.json:
         show(json.dumps(_document(result), indent=1))
@@ -232,6 +236,7 @@ def _document(result: "AutoCalibrationResult") -> dict[str, Any]:
         "loss_interval": result.loss_interval,
         "layers_in_float": [name for name, quantized in result.roll_back_config.items() if not quantized],
         "layers": len(result.roll_back_config),
+        "rungs": result.rungs,
         "float_mac_share": result.float_mac_share,
         "evaluations": result.evaluations,
         "model_file": str(result.model_file),

@@ -18,6 +18,7 @@ from amct_tensorflow.quantize.record.corrections import correction_paths, dump_c
 from amct_tensorflow.quantize.record.record_file import dump_record
 from amct_tensorflow.results.report.page import REPORT_PAGE
 from amct_tensorflow.results.report.report_json import REPORT_NUMBERS
+from amct_tensorflow.search.configuration import decisions, layers_in_16_bits, rung_names
 from amct_tensorflow.search.trials import SearchResult, Trial
 
 HISTORY_FILE = "accuracy_based_auto_calibration_record.json"
@@ -25,22 +26,31 @@ RANKING_FILE = "accuracy_based_auto_calibration_ranking_information.json"
 FINAL_CONFIG_FILE = "accuracy_based_auto_calibration_final_config.json"
 
 
-def dump_history(trials: Sequence[Trial]) -> str:
-    """Returns the search history: one JSON array of ``{"roll_back_config", "metric_eval"}``."""
-    records = [
+def dump_history(trials: Sequence[Trial], *, with_rungs: bool = False) -> str:
+    """Returns the search history: one JSON array of ``{"roll_back_config", "metric_eval"}``.
+
+    Args:
+        trials: what was judged.
+        with_rungs: whether to add ``"rungs"``, the name of each layer's rung.
+    """
+    records: list[dict[str, object]] = [
         {
-            "roll_back_config": trial.configuration,
+            "roll_back_config": decisions(trial.configuration),
             "metric_eval": [trial.judged.satisfied, finite_or_none(trial.judged.loss)],
         }
         for trial in trials
     ]
+    if with_rungs:
+        for record, trial in zip(records, trials, strict=True):
+            record["rungs"] = rung_names(trial.configuration)
     return _dump(records)
 
 
-def dump_ranking(similarities: Mapping[str, float]) -> str:
-    """Returns ``[layer, similarity]`` pairs, most sensitive first."""
+def dump_ranking(similarities: Mapping[str, float], rungs: Mapping[str, str] | None = None) -> str:
+    """Returns ``[layer, similarity]`` pairs, most sensitive first; with ``rungs``, that of the layer comes third."""
     ranked = sorted(similarities, key=lambda name: similarities[name])
-    return _dump([[name, finite_or_none(similarities[name])] for name in ranked])
+    added = {} if rungs is None else {name: [rungs[name]] for name in ranked}
+    return _dump([[name, finite_or_none(similarities[name]), *added.get(name, [])] for name in ranked])
 
 
 def _dump(value: object) -> str:
@@ -133,15 +143,17 @@ class ResultFiles:
             result: how the search ended.
             config: the configuration that was asked for.
         """
-        plan = result.plan
+        plan, saved, with_rungs = result.plan, result.saved.configuration, result.has_wide_rung
         contents: dict[Path, str | bytes] = {
             self.model.model: result.quantized.model,
             self.model.node_map: dump_node_map(result.quantized),
             self.record: dump_record(plan.factors, plan.fused.balance if plan.factors else {}, plan.tables),
             **dump_corrections(self.record, plan.factors, plan.corrections, plan.fused.layers),
-            self.folder / FINAL_CONFIG_FILE: dump_config(config.with_enabled(result.saved.configuration)),
-            self.folder / RANKING_FILE: dump_ranking(result.ranking),
-            LOG_DIR / HISTORY_FILE: dump_history(result.trials),
+            self.folder / FINAL_CONFIG_FILE: dump_config(
+                config.with_enabled(decisions(saved)).with_wide(layers_in_16_bits(saved))
+            ),
+            self.folder / RANKING_FILE: dump_ranking(result.ranking, rung_names(saved) if with_rungs else None),
+            LOG_DIR / HISTORY_FILE: dump_history(result.trials, with_rungs=with_rungs),
         }
         if self.frozen is not None:
             contents[self.model.frozen] = self.frozen

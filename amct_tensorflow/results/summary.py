@@ -41,11 +41,19 @@ def _table(result: SearchResult) -> Iterable[str]:
             "layers in float",
             f"{saved.in_float} of {len(saved.configuration)}, {share:.1f} % of the multiply-accumulates",
         ),
+        *_wide_rows(result),
         ("evaluations", f"{result.cost.evaluations}{reused}, {duration(result.cost.evaluation_seconds)}"),
         ("everything else", duration(rest)),
     ]
     width = max(len(label) for label, _ in rows)
     return [f"{label:<{width}} | {value}" for label, value in rows]
+
+
+def _wide_rows(result: SearchResult) -> list[tuple[str, str]]:
+    """Returns the row of the layers in 16 bits, if the device has that rung."""
+    if not result.has_wide_rung:
+        return []
+    return [("layers in 16 bits", f"{result.saved.in_16_bits}, {100 * result.wide_mac_share:.1f} %")]
 
 
 def _interval(interval: LossInterval | None) -> str:

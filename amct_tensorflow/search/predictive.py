@@ -1,23 +1,28 @@
-"""A search that predicts the layers to roll back, and evaluates only to verify.
+"""A search that predicts which layers to raise to which rungs, and evaluates only to verify.
 
 The score of a set of layers is the divergence of the model's outputs (``SearchKnowledge.divergences``), which costs no
 evaluation. The loss grows with the score, from 0 at 0; each evaluation adds a point to this curve. The curve meets the
 target loss at the largest score that a configuration may have. The cheapest configuration found within that score is
 evaluated next.
 
-Each layer is scored alone, once, on a sample of the calibration inputs; ``DamageModel`` predicts the scores of sets
-from these, and a knapsack finds the cheapest set. The set found is scored as a whole, which corrects the model, unless
-an evaluation costs less than that. So planning takes a few runs of the model, however many layers there are.
+Each layer is scored alone on each of its rungs, once, on a sample of the calibration inputs; ``DamageModel`` predicts
+the scores of sets from these, and a knapsack finds the cheapest set. The set found is scored as a whole, which corrects
+the model, unless an evaluation costs less than that. So planning takes a few runs of the model, however many layers
+there are.
 
 A layer in float costs its share of the model's multiply-accumulates, plus the average share of a layer, since a float
-layer also breaks up the part that runs in integers.
+layer also breaks up the part that runs in integers. On a rung between it costs the part of this that the device's costs
+say.
 """
 
 import math
-from collections import OrderedDict
-from collections.abc import Collection, Generator, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Generator, Mapping, Sequence
 
+from amct_tensorflow.devices.device_table import UNNAMED
+from amct_tensorflow.devices.rungs import Ladder, Rung
 from amct_tensorflow.log import log_for
+from amct_tensorflow.search.configuration import quantized_layers
 from amct_tensorflow.search.damage import DamageModel, Raised
 from amct_tensorflow.search.knapsack import Knapsack
 from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, SearchKnowledge, StrategyDecision
@@ -38,14 +43,15 @@ _LEAST = 0.1
 # The loss is taken to grow at least like the root of the score, and at most like its square.
 _LEAST_EXPONENT, _MOST_EXPONENT = 0.5, 2.0
 # So many times it is tried to make a configuration that satisfies cheaper, if it is predicted to cost this much less.
+# With a known target, predictions are good by then, and the search ends after so many configurations.
 _IMPROVEMENTS = 2
 _WORTH_AN_EVALUATION = 0.15
+_ENOUGH_TRIED = 3
 _USUAL_EVALUATIONS = 5
 
 # The score of a model whose outputs are not finite, or cannot be measured.
 _WORST = 1e30
 
-_RolledBack = frozenset[str]
 _Judged = tuple[bool, float]
 
 
@@ -55,7 +61,7 @@ class PredictiveSearch(AutoCalibrationStrategyBase):
     def __init__(self) -> None:
         self._knowledge: SearchKnowledge | None = None
         self._ranking: dict[str, float] = {}
-        self._steps: Generator[_RolledBack, _Judged, _RolledBack] | None = None
+        self._steps: Generator[Raised, _Judged, Raised] | None = None
 
     def prepare(self, knowledge: SearchKnowledge) -> None:
         """Takes what is known of the model; without it, the strategy uses the ranking alone."""
@@ -73,27 +79,38 @@ class PredictiveSearch(AutoCalibrationStrategyBase):
             if self._steps is None:
                 target = None if self._knowledge is None else self._knowledge.find_target()
                 self._steps = _search(_Planner(self._ranking, self._knowledge), _Curve(target), evaluation)
-                rolled_back = next(self._steps)
+                raised = next(self._steps)
             else:
-                rolled_back = self._steps.send(evaluation)
+                raised = self._steps.send(evaluation)
         except StopIteration as finished:
             return {"stop_flag": True, "roll_back_config": self._configuration(finished.value)}
-        return {"stop_flag": False, "roll_back_config": self._configuration(rolled_back)}
+        return {"stop_flag": False, "roll_back_config": self._configuration(raised)}
 
     def evaluations_to_expect(self, layers: int) -> int | None:
         """Returns how many evaluations are usually enough."""
         return min(_USUAL_EVALUATIONS, 2 + layers)
 
-    def _configuration(self, rolled_back: Collection[str]) -> "OrderedDict[str, bool]":
-        return OrderedDict((name, name not in rolled_back) for name in self._ranking)
+    def _configuration(self, raised: Raised) -> "OrderedDict[str, bool | Rung]":
+        above = {name: self._ladder(name)[rung] for name, rung in raised}
+        return OrderedDict((name, _decision(above.get(name))) for name in self._ranking)
+
+    def _ladder(self, name: str) -> Ladder:
+        return UNNAMED.rungs if self._knowledge is None else self._knowledge.ladder(name)
 
 
-def _search(planner: "_Planner", curve: "_Curve", evaluation: _Judged) -> Generator[_RolledBack, _Judged, _RolledBack]:
-    """Generates sets of layers to roll back, receives their evaluations, and returns the set to keep.
+def _decision(raised_to: Rung | None) -> bool | Rung:
+    """Returns what a configuration says of a layer; None stands for its lowest rung."""
+    if raised_to is None:
+        return True
+    return False if raised_to.is_float else raised_to
+
+
+def _search(planner: "_Planner", curve: "_Curve", evaluation: _Judged) -> Generator[Raised, _Judged, Raised]:
+    """Generates sets of layers to raise, receives their evaluations, and returns the set to keep.
 
     No set is generated twice.
     """
-    best: _RolledBack = frozenset()
+    best: Raised = frozenset()
     if evaluation[0]:
         return best
     tried = {best}
@@ -102,7 +119,7 @@ def _search(planner: "_Planner", curve: "_Curve", evaluation: _Judged) -> Genera
         best = planner.plan(curve.limit())
         while best in tried:  # the scores see no difference to what failed
             best = planner.extend(best)
-        if len(best) == len(planner.layers):
+        if best == planner.in_float(planner.layers):
             return best
         tried.add(best)
         _log_prediction(planner, curve, best)
@@ -110,7 +127,7 @@ def _search(planner: "_Planner", curve: "_Curve", evaluation: _Judged) -> Genera
         curve.add(planner.score(best), evaluation)
     for _ in range(_IMPROVEMENTS):
         cheaper = planner.improve(best, curve.limit())
-        if cheaper is None or cheaper in tried:
+        if cheaper is None or cheaper in tried or (curve.knows_target and len(tried) > _ENOUGH_TRIED):
             break
         tried.add(cheaper)
         _log_prediction(planner, curve, cheaper)
@@ -122,9 +139,9 @@ def _search(planner: "_Planner", curve: "_Curve", evaluation: _Judged) -> Genera
     return best
 
 
-def _log_prediction(planner: "_Planner", curve: "_Curve", rolled_back: _RolledBack) -> None:
-    score = planner.score(rolled_back)
-    log_for("search").info("Predicted loss, layers in float being %d: %.4g", len(rolled_back), curve.loss(score))
+def _log_prediction(planner: "_Planner", curve: "_Curve", raised: Raised) -> None:
+    score = planner.score(raised)
+    log_for("search").info("Predicted loss, %s: %.4g", planner.described(raised), curve.loss(score))
     log_for("search").debug("Score: %.6g", score)
 
 
@@ -140,6 +157,11 @@ class _Curve:
         self._target = target
         self._failed: list[tuple[float, float]] = []
         self._satisfied: list[tuple[float, float]] = [(0.0, 0.0)]
+
+    @property
+    def knows_target(self) -> bool:
+        """Whether the target is known as a number."""
+        return self._target is not None
 
     def add(self, score: float, evaluation: _Judged) -> None:
         """Adds a measured point."""
@@ -187,7 +209,7 @@ class _Curve:
 
 
 class _Planner:
-    """Finds cheap sets of layers to roll back whose score stays within a limit.
+    """Finds cheap sets of layers to raise whose score stays within a limit.
 
     Attributes:
         layers: all layers.
@@ -196,23 +218,38 @@ class _Planner:
     def __init__(self, ranking: Mapping[str, float], knowledge: SearchKnowledge | None) -> None:
         self.layers = frozenset(ranking)
         self._knowledge = knowledge
-        self._scores: dict[_RolledBack, float] = {}
+        self._ladders = {
+            name: UNNAMED.rungs if knowledge is None else knowledge.ladder(name) for name in sorted(ranking)
+        }
+        self._scores: dict[Raised, float] = {}
         self._may_score = _SCORES
         # How far similarities lie below 1 tells how much a layer matters where nothing better is known.
         self._weights = {name: max(1 - similarity, 1e-12) for name, similarity in ranking.items()}
         self._model = self._model_of_scores() or self._model_of_similarities()
         shares = {} if knowledge is None else knowledge.mac_shares
-        costs = {name: [0.0, shares.get(name, 0.0) + 1 / len(ranking)] for name in ranking}
+        costs = {
+            name: [(shares.get(name, 0.0) + 1 / len(ranking)) * extra for extra in _extra_costs(ladder)]
+            for name, ladder in self._ladders.items()
+        }
         self._knapsack = Knapsack(self._model.parts, costs)
 
-    def score(self, rolled_back: _RolledBack) -> float:
-        """Returns the score of the model with some layers rolled back: the measured one, if it is worth a run."""
-        if rolled_back not in self._scores and self._may_measure():
-            self._measure(rolled_back)
-        return self._scores.get(rolled_back, self._model.damage(_raised(rolled_back)))
+    def in_float(self, names: Collection[str]) -> Raised:
+        """Returns the set of these layers in float."""
+        return frozenset((name, len(self._ladders[name]) - 1) for name in names)
 
-    def plan(self, limit: float) -> _RolledBack:
-        """Returns a cheap set whose score is within the limit; at worst all layers, whose score is 0.
+    def described(self, raised: Raised) -> str:
+        """Returns how many layers a set raises to which rung, in words."""
+        names = Counter(self._ladders[name][rung].name for name, rung in raised)
+        return ", ".join(f"{count} layers in {name}" for name, count in sorted(names.items())) or "no layer raised"
+
+    def score(self, raised: Raised) -> float:
+        """Returns the score of the model with some layers raised: the measured one, if it is worth a run."""
+        if raised not in self._scores and self._may_measure():
+            self._measure(raised)
+        return self._scores.get(raised, self._model.damage(raised))
+
+    def plan(self, limit: float) -> Raised:
+        """Returns a cheap set whose score is within the limit; at worst all layers in float, whose score is 0.
 
         What is measured of each set that the model proposes corrects the model for the next.
         """
@@ -222,20 +259,23 @@ class _Planner:
                 break
             self._measure(proposed)
             proposed = self._cheapest(limit)
-        within = [rolled_back for rolled_back, score in self._scores.items() if score <= limit]
+        within = [raised for raised, score in self._scores.items() if score <= limit]
         if proposed not in self._scores and not self._may_measure():
             within.append(proposed)
-        return min(within, key=self._cost, default=proposed)
+        return min(within, key=self._knapsack.cost, default=proposed)
 
-    def improve(self, rolled_back: _RolledBack, limit: float) -> _RolledBack | None:
+    def improve(self, raised: Raised, limit: float) -> Raised | None:
         """Returns a set that is clearly cheaper than one that is known to satisfy; None if none is within the limit."""
         cheapest = self.plan(limit)
-        return cheapest if self._cost(cheapest) <= (1 - _WORTH_AN_EVALUATION) * self._cost(rolled_back) else None
+        worth = (1 - _WORTH_AN_EVALUATION) * self._knapsack.cost(raised)
+        return cheapest if self._knapsack.cost(cheapest) <= worth else None
 
-    def extend(self, rolled_back: _RolledBack) -> _RolledBack:
-        """Adds the more sensitive half of the remaining layers."""
-        left = sorted(self.layers - rolled_back, key=lambda name: (-self._weights[name], name))
-        return rolled_back | frozenset(left[: (len(left) + 1) // 2])
+    def extend(self, raised: Raised) -> Raised:
+        """Puts the more sensitive half of the layers that are not in float there, too."""
+        there = raised & self.in_float(self.layers)
+        left = sorted(self.layers - dict(there).keys(), key=lambda name: (-self._weights[name], name))
+        added = frozenset(left[: (len(left) + 1) // 2])
+        return self.in_float(added) | frozenset(each for each in raised if each[0] not in added)
 
     def _model_of_scores(self) -> DamageModel | None:
         """Returns the model of what layers do to the outputs; None if the outputs tell nothing.
@@ -244,10 +284,8 @@ class _Planner:
         """
         if self._knowledge is None:
             return None
-        log_for("search").info("Scoring %d layers, each alone.", len(self.layers))
-        names = sorted(self.layers)
-        *scores, whole = map(_bounded, self._knowledge.sampled_divergences([*({name} for name in names), self.layers]))
-        alone = dict(zip(names, scores, strict=True))
+        log_for("search").info("Scoring %d layers, each alone on each rung.", len(self.layers))
+        alone, whole = self._score_alone(self._knowledge)
         if not 0 < whole < _WORST:
             log_for("search").warning("The outputs tell nothing about the layers; their own similarities have to do.")
             self._knowledge = None
@@ -255,49 +293,66 @@ class _Planner:
         without: dict[str, float] = {}
         if self._knowledge.scoring_pays:
             most = _that_do_most(alone)
-            sets = [self.layers - {name} for name in most]
-            on_all, *scores = map(_bounded, self._knowledge.divergences([self.layers, *sets], self.layers))
-            without = dict(zip(most, scores, strict=True))
-            alone = {name: score * on_all / whole for name, score in alone.items()}
-            whole = self._scores[frozenset()] = on_all
-            self._scores.update((frozenset({name}), score) for name, score in without.items())
+            sets: list[Raised] = [frozenset(), *(self.in_float({name}) for name in most)]
+            lowest = self._quantized(frozenset())
+            scores = list(map(_bounded, self._knowledge.divergences(list(map(self._quantized, sets)), lowest)))
+            self._scores.update(zip(sets, scores, strict=True))
+            without = dict(zip(most, scores[1:], strict=True))
+            alone = {name: [score * scores[0] / whole for score in found] for name, found in alone.items()}
+            whole = scores[0]
             self._may_score = _SCORES + len(self._scores)
-        return DamageModel({name: [score] for name, score in alone.items()}, whole, without)
+        return DamageModel(alone, whole, without)
+
+    def _score_alone(self, knowledge: SearchKnowledge) -> tuple[dict[str, list[float]], float]:
+        """Returns per layer its score alone on each rung but float, and that of all on their lowest rungs."""
+        rungs = [(name, rung) for name, ladder in self._ladders.items() for rung in ladder[:-1]]
+        sets = [quantized_layers({name: rung}) for name, rung in rungs]
+        *scores, whole = map(_bounded, knowledge.sampled_divergences([*sets, self._quantized(frozenset())]))
+        alone: dict[str, list[float]] = {name: [] for name in self._ladders}
+        for (name, _), score in zip(rungs, scores, strict=True):
+            alone[name].append(score)
+        return alone, whole
 
     def _model_of_similarities(self) -> DamageModel:
-        return DamageModel({name: [weight] for name, weight in self._weights.items()}, sum(self._weights.values()))
+        """Returns a model of the ranking, which tells nothing of rungs between: layers are raised to float."""
+        alone = {name: [self._weights[name]] * (len(ladder) - 1) for name, ladder in self._ladders.items()}
+        return DamageModel(alone, sum(self._weights.values()))
 
-    def _cheapest(self, limit: float) -> _RolledBack:
+    def _quantized(self, raised: Raised) -> frozenset[str]:
+        """Returns what a set leaves quantized."""
+        above = dict(raised)
+        return quantized_layers({name: ladder[above.get(name, 0)] for name, ladder in self._ladders.items()})
+
+    def _cheapest(self, limit: float) -> Raised:
         """Returns the cheapest set that the model predicts to be within a limit."""
-        return frozenset(name for name, _ in self._knapsack.cheapest(self._model.limit(limit)))
-
-    def _cost(self, rolled_back: _RolledBack) -> float:
-        return self._knapsack.cost(_raised(rolled_back))
+        return self._knapsack.cheapest(self._model.limit(limit))
 
     def _may_measure(self) -> bool:
         return self._knowledge is not None and self._knowledge.scoring_pays and len(self._scores) < self._may_score
 
-    def _measure(self, rolled_back: _RolledBack) -> None:
+    def _measure(self, raised: Raised) -> None:
         """Scores a set on all calibration inputs, and corrects the model by it."""
         assert self._knowledge is not None
-        (score,) = self._knowledge.divergences([self.layers - rolled_back], ())
-        self._scores[rolled_back] = _bounded(score)
+        (score,) = self._knowledge.divergences([self._quantized(raised)], ())
+        self._scores[raised] = _bounded(score)
         log_for("search").debug(
-            "The score of %d layers in float: %.6g, where %.6g was predicted.", len(rolled_back), score,
-            self._model.damage(_raised(rolled_back)),
+            "The score with %s: %.6g, where %.6g was predicted.", self.described(raised), score,
+            self._model.damage(raised),
         )  # fmt: skip
-        self._model.meet(_raised(rolled_back), self._scores[rolled_back])
+        self._model.meet(raised, self._scores[raised])
 
 
-def _that_do_most(alone: Mapping[str, float]) -> list[str]:
-    """Returns the layers that together do most of the damage, the worst first, but only a few."""
-    worst = sorted(alone, key=lambda name: (-alone[name], name))[:_MOST_LAYERS]
-    damage = math.fsum(alone.values())
-    return [name for index, name in enumerate(worst) if math.fsum(alone[one] for one in worst[:index]) < _MOST * damage]
+def _that_do_most(alone: Mapping[str, Sequence[float]]) -> list[str]:
+    """Returns the layers that together do most of the damage on their lowest rung, the worst first, but only a few."""
+    worst = sorted(alone, key=lambda name: (-alone[name][0], name))[:_MOST_LAYERS]
+    most = _MOST * math.fsum(scores[0] for scores in alone.values())
+    return [name for index, name in enumerate(worst) if math.fsum(alone[one][0] for one in worst[:index]) < most]
 
 
-def _raised(rolled_back: _RolledBack) -> Raised:
-    return frozenset((name, 1) for name in rolled_back)
+def _extra_costs(ladder: Ladder) -> list[float]:
+    """Returns what each rung costs more than the lowest, as a part of what float does."""
+    lowest, highest = ladder[0].cost, ladder[-1].cost
+    return [(rung.cost - lowest) / (highest - lowest) for rung in ladder]
 
 
 def _bounded(score: float) -> float:

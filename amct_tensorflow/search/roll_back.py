@@ -1,22 +1,29 @@
-"""Rolls layers back to float, as a strategy asks, until the model satisfies (spec section 6.3)."""
+"""Raises layers, to float or rungs between, as a strategy asks, until the model satisfies (spec section 6.3)."""
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
 from amct_tensorflow.errors import StateError
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.progress import duration
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantize.quantized.builder import QuantizedGraph, quantize_graph
-from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
+from amct_tensorflow.search.configuration import (
+    Configuration,
+    layers_in_16_bits,
+    layers_in_float,
+    quantized_layers,
+)
 from amct_tensorflow.search.evaluations import Evaluations
 from amct_tensorflow.search.evaluator import Evaluation
 from amct_tensorflow.search.integers.integer_execution import IntegerExecution
 from amct_tensorflow.search.run_key import digest
+from amct_tensorflow.search.rung_plans import RungPlans
 from amct_tensorflow.search.sensitivity.layer_scores import LayerScores
 from amct_tensorflow.search.sensitivity.measures import SensitivityBase
-from amct_tensorflow.search.strategy import CheckedStrategy, SearchKnowledge, StrategyDecision
-from amct_tensorflow.search.trials import Configuration, Trial, Trials, quantized_layers
+from amct_tensorflow.search.strategy import CheckedStrategy, Decision, SearchKnowledge
+from amct_tensorflow.search.trials import Trial, Trials
 
 _NAMES_PER_LINE = 10
 
@@ -38,16 +45,13 @@ class RollBack:
         settled: the layers that the latest decision of the strategy quantizes.
     """
 
-    def __init__(
-        self, plan: QuantizationPlan, evaluations: Evaluations, scores: LayerScores, in_float: Collection[str] = ()
-    ) -> None:
-        """Takes the plan with all layers, evaluations, scores of layers, and layers that stay in float anyway."""
+    def __init__(self, plans: RungPlans, evaluations: Evaluations, scores: LayerScores) -> None:
+        """Takes the plans of configurations, evaluations, and scores of layers."""
         self.trials = Trials()
         # Ranking by the model's outputs takes time; nobody needs it unless layers are to be rolled back.
         self.ranking = scores.local_similarities()
         self.settled: frozenset[str] = frozenset()
-        self._plan = plan
-        self._in_float = dict.fromkeys(in_float, False)
+        self._plans = plans
         self._original: Evaluation
         self._evaluations = evaluations
         self._evaluator = evaluations.evaluator
@@ -78,7 +82,7 @@ class RollBack:
         """Evaluates a configuration, unless it is known; with all layers and tables in float, it needs no evaluation.
 
         Args:
-            configuration: which layers to quantize.
+            configuration: on which rung each layer stands; those that stay in float anyway may be left out.
             title: what the model is called in messages.
             simulated: whether to evaluate the model that would be saved, even if integers would be faster.
         """
@@ -86,14 +90,14 @@ class RollBack:
         known = self.trials.find(key)
         if known is not None and (known.simulated or not simulated):
             return known
-        is_float = not key and len(self.trials) > 0 and not self._plan.tables
+        is_float = not key and len(self.trials) > 0 and not self._plans.has_tables
         made = None if is_float else self._begun.pop(key, None) or self._make(configuration, simulated)
         if made is None:
             evaluation = self._original
         else:
             evaluation = self._evaluations.get(key, made.run, title, in_integers=made.in_integers)
         judged = self._evaluator.judge(self._original.metric, evaluation.metric)
-        decided = {**configuration, **self._in_float}
+        decided = {**configuration, **self._plans.in_float}
         trial = Trial(decided, evaluation, judged, simulated=made is None or not made.in_integers)
         self.trials.add(trial)
         if made is not None and self.trials.best(self.settled) is trial:
@@ -102,18 +106,20 @@ class RollBack:
 
     def _make(self, configuration: Configuration, simulated: bool) -> _Made:
         """Makes the model of a configuration; see ``judge``."""
-        quantized = quantize_graph(self._plan.restrict(configuration))
+        quantized = quantize_graph(self._plans.of(configuration))
         execution = self._execution if quantized_layers(configuration) and not simulated else None
         integers = None if execution is None else execution.model_of(quantized)
         return _Made(quantized, integers or quantized.model, integers is not None)
 
     def search(self, strategy: CheckedStrategy, sensitivity: SensitivityBase) -> None:
         """Runs the strategy, from the result with all layers quantized."""
+        if self._plans.wide is not None:
+            self._scores.add_rung(self._plans.wide)
         self.ranking = self._scores.ranking(sensitivity)
         if not self.ranking:  # only tensors are quantized
             return
         self._follow(strategy)
-        if not self._confirm():
+        while not self._confirm():
             log_for().warning("Candidates are simulated from here on, and the search is done again with them.")
             self._forget_begun()
             self._execution = None
@@ -126,20 +132,20 @@ class RollBack:
         find_target = partial(self._evaluator.find_target, self._original.metric)
         scores = self._scores
         knowledge = SearchKnowledge(
-            scores.divergences, scores.mac_shares, find_target, scores.sampled_divergences, self._scoring_pays()
-        )
+            scores.divergences, scores.mac_shares, find_target, scores.sampled_divergences, self._scoring_pays(),
+            self._plans.ladders,
+        )  # fmt: skip
         strategy.begin(knowledge, self.ranking)
         judged = self.trials.first.judged
         repetitions = 0
         while repetitions <= len(self.trials):
-            decision = strategy.decide(judged, self.ranking)
-            configuration = decision["roll_back_config"]
-            self.settled = quantized_layers(configuration)
+            decision = strategy.decide(judged, self._plans.ladders)
+            self.settled = quantized_layers(decision.configuration)
             self._look_ahead(decision, strategy)
             is_known = self.trials.find(self.settled) is not None
             repetitions = repetitions + 1 if is_known else 0
-            judged = self._try(configuration, strategy).judged
-            if decision["stop_flag"] or not self.settled:
+            judged = self._try(decision.configuration, strategy).judged
+            if decision.stops or not self.settled:
                 break
         else:
             log_for().warning(
@@ -179,27 +185,25 @@ class RollBack:
         """
         if self._built is not None and self._built[0] is trial:
             return self._built[1]
-        quantized = quantize_graph(self._plan.restrict(trial.configuration))
+        quantized = quantize_graph(self._plans.of(trial.configuration))
         if trial.simulated and digest(quantized.model) != trial.evaluation.model:
             raise StateError("The model to save is not the one that was evaluated. Start again, without resume.")
         return quantized
 
-    def float_share(self, configuration: Configuration) -> float:
-        """Returns the share of the multiply-accumulates that a configuration leaves in float."""
+    def mac_share(self, layers: Iterable[LayerName]) -> float:
+        """Returns the share of the multiply-accumulates that layers do."""
         shares = self._scores.mac_shares
-        return sum(shares.get(name, 0.0) for name, quantized in configuration.items() if not quantized)
+        return sum(shares.get(name, 0.0) for name in layers)
 
-    def _look_ahead(self, decision: StrategyDecision, strategy: CheckedStrategy) -> None:
+    def _look_ahead(self, decision: Decision, strategy: CheckedStrategy) -> None:
         """Lets workers begin with the decision, and with the next one if the strategy is certain of it."""
         if self._forget_begun(but=self.settled):
             log_for().warning("%s named a configuration as its next, and decided for another.", strategy.name)
-        if decision["stop_flag"] or not self._evaluations.in_background:
+        if decision.stops or not self._evaluations.in_background:
             return
         step = len(self.trials)
-        following = strategy.next_config(self.ranking)
-        for number, configuration in enumerate(
-            [decision["roll_back_config"], *([following] if following else [])], step
-        ):
+        following = strategy.next_config(self._plans.ladders)
+        for number, configuration in enumerate([decision.configuration, *([following] if following else [])], step):
             self.begin(configuration, f"the model of fine search step {number}")
 
     def _forget_begun(self, but: frozenset[str] | None = None) -> bool:
@@ -225,17 +229,20 @@ class RollBack:
 
     def _log_step(self, step: int, configuration: Configuration, strategy: CheckedStrategy) -> None:
         stars = "*" * 20
-        rolled_back = sum(not quantized for quantized in configuration.values())
+        in_float, wide = layers_in_float(configuration), layers_in_16_bits(configuration)
         log_for().info(
-            "%s fine search step %d: %d of %d layers (%.1f %% of the multiply-accumulates) in float %s",
-            stars, step, rolled_back, len(configuration), 100 * self.float_share(configuration), stars,
+            "%s fine search step %d: %d of %d layers (%.1f %% of the multiply-accumulates) in float%s %s",
+            stars, step, len(in_float), len(configuration), 100 * self.mac_share(in_float),
+            f", {len(wide)} ({100 * self.mac_share(wide):.1f} %) in 16 bits" if wide else "", stars,
         )  # fmt: skip
         expected = strategy.evaluations_to_expect(len(configuration))
         number = self._evaluator.evaluations + 1
         total = f" of about {max(expected, number)}" if expected else ""
         seconds = self.trials.first.evaluation.seconds
         log_for().info("Evaluation %d%s%s.", number, total, "" if seconds is None else f", about {duration(seconds)}")
-        pairs = [f"({name}, {quantized})" for name, quantized in configuration.items()]
+        pairs = [
+            f"({name}, {rung.name if rung.is_wide else not rung.is_float})" for name, rung in configuration.items()
+        ]
         log_for().debug("quant layers:")
         for begin in range(0, len(pairs), _NAMES_PER_LINE):
             log_for().debug("%s", " ".join(pairs[begin : begin + _NAMES_PER_LINE]))

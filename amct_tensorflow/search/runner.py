@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 
+from amct_tensorflow.devices.device_table import UNNAMED
+from amct_tensorflow.devices.rungs import Ladder
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.progress import duration
 from amct_tensorflow.log import log_for
@@ -24,16 +26,19 @@ from amct_tensorflow.quantize.config.schema import QuantConfig
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.quantize.record.factors import unfused_layers
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator, format_metric
+from amct_tensorflow.search.configuration import Configuration, layers_in_16_bits, layers_in_float
+from amct_tensorflow.search.costless import costless_layers, is_small
 from amct_tensorflow.search.evaluations import Evaluations
 from amct_tensorflow.search.evaluator import Evaluation
 from amct_tensorflow.search.integers.integer_execution import IntegerExecution
 from amct_tensorflow.search.roll_back import RollBack
+from amct_tensorflow.search.rung_plans import RungPlans
 from amct_tensorflow.search.sensitivity.layer_scores import LayerScores
 from amct_tensorflow.search.sensitivity.measures import SensitivityBase
 from amct_tensorflow.search.state import SearchState
 from amct_tensorflow.search.statistics import LossInterval, paired_interval
 from amct_tensorflow.search.strategy import CheckedStrategy
-from amct_tensorflow.search.trials import Configuration, RunCost, SearchResult, Trial
+from amct_tensorflow.search.trials import RunCost, SearchResult, Trial
 from amct_tensorflow.search.workers.scheduler import Scheduler
 
 _ORIGINAL = "the original model"
@@ -56,7 +61,9 @@ def run_search(
     scheduler: Scheduler | None = None,
     *,
     exact: bool = False,
+    rungs: Ladder = UNNAMED.rungs,
     in_float: Mapping[LayerName, str] | None = None,
+    raise_costless: bool = False,
 ) -> SearchResult:
     """Evaluates, calibrates, and rolls back as few layers as the strategy finds, until the requirement is met.
 
@@ -73,7 +80,9 @@ def run_search(
         state: the findings of an earlier run; new ones are added.
         scheduler: the scheduler of workers that evaluate; None if this process does.
         exact: evaluate every candidate as it would be saved.
+        rungs: the rungs of the device on which layers may stand.
         in_float: per layer that stays in float for the sake of the device, why.
+        raise_costless: whether layers start in float that cost nothing there; see ``costless_layers``.
 
     Returns:
         The best model found: the satisfying one that the strategy settled on, or else the one with the least loss. If
@@ -94,14 +103,20 @@ def run_search(
     calibration = calibrate()
     fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
     whole, kept = calibration.plan(fused, model.outputs), {**calibration.unquantizable, **(in_float or {})}
-    plan, first = whole.restrict(dict.fromkeys(kept, False)), _all_quantized(config, kept)
     with closing(LayerScores(model.outline, whole, calibration, kept)) as scores:
-        search = RollBack(plan, evaluations, scores, kept)
+        costless = _costless(scores, kept) if raise_costless else []
+        plans = RungPlans(model.outline, whole, calibration, config, rungs, [*kept, *costless])
+        first = plans.lowest
+        search = RollBack(plans, evaluations, scores)
         search.begin(first, _ALL_QUANTIZED, simulated=True)
         original = original or _evaluate_original(original_model, evaluations)
         # Only now, so that the state of a run with workers is that of one without.
         _keep(calibration, state)
-        execution = None if exact or not _pays(original, calibration) else IntegerExecution(plan, calibration.batches)
+        execution = (
+            None
+            if exact or not _pays(original, calibration)
+            else IntegerExecution(plans.of(first), calibration.batches)
+        )
         search.compare_with(original, execution)
         _log_estimate(calibration, strategy, original)
         _log_gain(scores, whole, in_float or {})
@@ -114,14 +129,17 @@ def run_search(
         original=original,
         trials=tuple(search.trials),
         saved=saved,
-        plan=whole.restrict(saved.configuration),
+        plan=plans.of(saved.configuration),
         quantized=search.model_of(saved),
         ranking=search.ranking,
-        float_mac_share=search.float_share(saved.configuration),
+        float_mac_share=search.mac_share(layers_in_float(saved.configuration)),
+        wide_mac_share=search.mac_share(layers_in_16_bits(saved.configuration)),
         interval=interval,
         target_loss=evaluator.find_target(original.metric),
         calibration=calibration,
+        rungs=rungs,
         left_in_float=dict(in_float or {}),
+        costless=costless,
         cost=RunCost(evaluator.evaluations, evaluator.reused, evaluator.seconds, time.perf_counter() - start),
         interruption=interruption,
     )
@@ -151,9 +169,18 @@ def _keep(calibration: CalibrationResult, state: SearchState) -> None:
     state.add_calibration(calibration)
 
 
-def _all_quantized(config: QuantConfig, in_float: Collection[str]) -> dict[str, bool]:
-    """Returns the configuration that quantizes every layer but those that stay in float anyway."""
-    return {name: name not in in_float for name in config.enabled_layers()}
+def _costless(scores: LayerScores, kept: Collection[str]) -> list[LayerName]:
+    """Returns the layers that start in float as that costs nothing, and takes them out of the ranking.
+
+    Layers are scored only if there are such small ones.
+    """
+    shares = {name: share for name, share in scores.mac_shares.items() if name not in kept}
+    if not any(map(is_small, shares.values())):
+        return []
+    damages = zip(shares, scores.sampled_divergences([{name} for name in shares]), strict=True)
+    found = [LayerName(name) for name in costless_layers(dict(damages), shares)]
+    scores.leave_in_float(found)
+    return found
 
 
 def _log_gain(scores: LayerScores, plan: QuantizationPlan, in_float: Mapping[LayerName, str]) -> None:

@@ -1,14 +1,18 @@
 """Strategies: they decide which layers to roll back next (spec section 6.3).
 
-A configuration maps each layer to True (stays quantized) or False (rolled back to float).
+A configuration maps each layer to True (quantized, on its lowest rung) or False (rolled back to float). If the device
+has rungs between, it may map a layer to one of them.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
+from amct_tensorflow.devices.device_table import UNNAMED
+from amct_tensorflow.devices.rungs import Ladder, Rung
 from amct_tensorflow.errors import AmctError, EvaluatorError
+from amct_tensorflow.search.configuration import Configuration
 
 
 class StrategyDecision(TypedDict):
@@ -18,7 +22,7 @@ class StrategyDecision(TypedDict):
     """
 
     stop_flag: bool
-    roll_back_config: "OrderedDict[str, bool]"
+    roll_back_config: "OrderedDict[str, bool | Rung]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +31,15 @@ class SearchKnowledge:
 
     Attributes:
         divergences: takes sets of layers to quantize, and a base set from which they differ little; returns per set the
-            divergence of the model's outputs from those of the float model, without an evaluation.
+            divergence of the model's outputs from those of the float model, without an evaluation. A set holds the
+            names of layers on the lowest rung; of others what ``quantized_layers`` makes of them.
         mac_shares: per layer, its share of the model's multiply-accumulates.
         find_target: returns the loss up to which a configuration satisfies, None if it cannot be known; it may call
             ``metric_eval`` with made-up metrics.
         sampled: takes sets of layers to quantize; returns per set the divergence on a sample of the inputs that is so
             small that each layer can be tried alone. None if there is no cheaper sample than ``divergences`` uses.
         scoring_pays: whether ``divergences`` runs fewer inputs per set than an evaluation does.
+        ladders: per layer, the rungs on which it may stand, the lowest first; layers without any have int8 and float.
     """
 
     divergences: Callable[[Sequence[Collection[str]], Collection[str]], list[float]]
@@ -41,6 +47,11 @@ class SearchKnowledge:
     find_target: Callable[[], float | None]
     sampled: Callable[[Sequence[Collection[str]]], list[float]] | None = None
     scoring_pays: bool = True
+    ladders: Mapping[str, Ladder] = field(default_factory=dict)
+
+    def ladder(self, layer: str) -> Ladder:
+        """Returns the rungs on which a layer may stand, the lowest first; the last is float."""
+        return self.ladders.get(layer, UNNAMED.rungs)
 
     def sampled_divergences(self, candidates: Sequence[Collection[str]]) -> list[float]:
         """Returns per set of layers to quantize the divergence on the cheapest inputs that there are."""
@@ -74,7 +85,7 @@ class AutoCalibrationStrategyBase:
         """
         raise NotImplementedError
 
-    def next_config(self) -> Mapping[str, bool] | None:
+    def next_config(self) -> "Mapping[str, bool | Rung] | None":
         """Returns the next configuration if it does not depend on the result of the current one; optional.
 
         Workers, if there are any, then evaluate both at once.
@@ -125,8 +136,21 @@ class BinarySearchStrategy(AutoCalibrationStrategyBase):
         """Returns the largest number of evaluations."""
         return 2 + layers.bit_length()
 
-    def _configuration(self, rolled_back: int) -> "OrderedDict[str, bool]":
+    def _configuration(self, rolled_back: int) -> "OrderedDict[str, bool | Rung]":
         return OrderedDict((name, index >= rolled_back) for index, name in enumerate(self._ranked))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A decision of a strategy, checked.
+
+    Attributes:
+        stops: whether it ends the search.
+        configuration: what to evaluate next or, at the end, to keep.
+    """
+
+    stops: bool
+    configuration: Configuration
 
 
 class CheckedStrategy:
@@ -141,16 +165,16 @@ class CheckedStrategy:
         self._call("prepare", knowledge)
         self._call("initialize", dict(ranking))
 
-    def decide(self, judged: tuple[bool, float], layers: Mapping[str, float]) -> StrategyDecision:
+    def decide(self, judged: tuple[bool, float], ladders: Mapping[str, Ladder]) -> Decision:
         """Calls ``update_quant_config``; returns a decision about exactly the layers of the search."""
-        return check_decision(self._strategy, self._call("update_quant_config", judged), layers)
+        return check_decision(self._strategy, self._call("update_quant_config", judged), ladders)
 
-    def next_config(self, layers: Mapping[str, float]) -> Mapping[str, bool] | None:
+    def next_config(self, ladders: Mapping[str, Ladder]) -> Configuration | None:
         """Calls ``next_config``."""
         configuration = self._call("next_config")
         if configuration is None:
             return None
-        return _check_configuration(f"{self.name}.next_config", configuration, layers)
+        return _check_configuration(f"{self.name}.next_config", configuration, ladders)
 
     def evaluations_to_expect(self, layers: int) -> int | None:
         """Calls ``evaluations_to_expect``."""
@@ -170,9 +194,7 @@ class CheckedStrategy:
             raise EvaluatorError(f"{self.name}.{method} failed: {type(error).__name__}: {error}") from error
 
 
-def check_decision(
-    strategy: AutoCalibrationStrategyBase, decision: Any, layers: Mapping[str, float]
-) -> StrategyDecision:
+def check_decision(strategy: AutoCalibrationStrategyBase, decision: Any, ladders: Mapping[str, Ladder]) -> Decision:
     """Checks a decision of a strategy.
 
     Raises:
@@ -183,12 +205,22 @@ def check_decision(
         raise EvaluatorError(
             f"{name}.update_quant_config returned {decision!r}; return a dict with stop_flag and roll_back_config."
         )
-    configuration = _check_configuration(f"{name}.update_quant_config", decision["roll_back_config"], layers)
-    return {"stop_flag": bool(decision["stop_flag"]), "roll_back_config": configuration}
+    configuration = _check_configuration(f"{name}.update_quant_config", decision["roll_back_config"], ladders)
+    return Decision(bool(decision["stop_flag"]), configuration)
 
 
-def _check_configuration(method: str, configuration: Any, layers: Mapping[str, float]) -> "OrderedDict[str, bool]":
-    if not isinstance(configuration, Mapping) or set(configuration) != set(layers):
+def _check_configuration(method: str, configuration: Any, ladders: Mapping[str, Ladder]) -> Configuration:
+    if not isinstance(configuration, Mapping) or set(configuration) != set(ladders):
         where = ", in roll_back_config" if method.endswith("update_quant_config") else ""
         raise EvaluatorError(f"{method} must decide every quantized layer, and no other{where}.")
-    return OrderedDict((layer, bool(kept)) for layer, kept in configuration.items())
+    return {layer: _rung(method, layer, decided, ladders[layer]) for layer, decided in configuration.items()}
+
+
+def _rung(method: str, layer: str, decided: Any, ladder: Ladder) -> Rung:
+    """Returns the rung that a strategy decides for."""
+    if not isinstance(decided, Rung):
+        return ladder[0] if decided else ladder[-1]
+    if decided not in ladder:
+        known = ", ".join(rung.name for rung in ladder)
+        raise EvaluatorError(f"{method} puts layer {layer!r} on {decided.name}; its rungs are {known}.")
+    return decided

@@ -1,22 +1,22 @@
 """The trials of a search, and its result."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from amct_tensorflow.devices.rungs import Ladder
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.quantized.builder import QuantizedGraph
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
+from amct_tensorflow.search.configuration import (
+    Configuration,
+    layers_in_16_bits,
+    layers_in_float,
+    quantized_layers,
+)
 from amct_tensorflow.search.evaluator import Evaluation, MetricEval
 from amct_tensorflow.search.statistics import LossInterval
-
-Configuration = Mapping[str, bool]
-
-
-def quantized_layers(configuration: Configuration) -> frozenset[str]:
-    """Returns the layers that a configuration quantizes; configurations with the same ones are equal."""
-    return frozenset(name for name, quantized in configuration.items() if quantized)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Trial:
     """A configuration with the evaluation and the judgement of its model.
 
     Attributes:
-        configuration: per layer, True if it is quantized, False if it was rolled back to float.
+        configuration: per layer, the rung on which it stands.
         evaluation: what the evaluator gave for the model.
         judged: whether the model satisfies the requirement, and the loss.
         simulated: whether the model that would be saved was evaluated; else its execution graph was.
@@ -37,13 +37,18 @@ class Trial:
 
     @property
     def quantized(self) -> frozenset[str]:
-        """The quantized layers."""
+        """The quantized layers; see ``quantized_layers``."""
         return quantized_layers(self.configuration)
 
     @property
     def in_float(self) -> int:
         """Number of layers in float."""
-        return len(self.configuration) - len(self.quantized)
+        return len(layers_in_float(self.configuration))
+
+    @property
+    def in_16_bits(self) -> int:
+        """Number of layers that read 16 bits."""
+        return len(layers_in_16_bits(self.configuration))
 
     @property
     def metric(self) -> Any:
@@ -51,10 +56,11 @@ class Trial:
         return self.evaluation.metric
 
     @property
-    def rank(self) -> tuple[bool, float, float]:
-        """Orders trials from best to worst: satisfying ones by their layers in float, the others by loss."""
+    def rank(self) -> tuple[bool, float, float, float]:
+        """Orders trials from best to worst: satisfying ones by their layers in float and 16 bits, others by loss."""
         satisfied, loss = self.judged
-        return not satisfied, self.in_float if satisfied else loss, loss
+        raised = (self.in_float, self.in_16_bits) if satisfied else (loss, 0)
+        return not satisfied, *raised, loss
 
 
 class Trials:
@@ -83,8 +89,9 @@ class Trials:
         self._trials[trial.quantized] = trial
 
     def forget_unconfirmed(self) -> None:
-        """Removes the trials of which only the execution graph was evaluated."""
-        self._trials = {key: trial for key, trial in self._trials.items() if trial.simulated}
+        """Removes the trials that satisfied, but of which only the execution graph was evaluated."""
+        kept = {key: each for key, each in self._trials.items() if each.simulated or not each.judged.satisfied}
+        self._trials = kept
 
     def best(self, settled: frozenset[str] = frozenset()) -> Trial:
         """Returns the trial of ``settled`` layers, if there are any and it satisfies; else the best quantized one."""
@@ -123,12 +130,15 @@ class SearchResult:
         quantized: the graph of its model, as it was evaluated.
         ranking: per layer, its similarity by the sensitivity asked for.
         float_mac_share: share of the multiply-accumulates that the model does in float.
+        wide_mac_share: share of those that it does with activations of 16 bits.
         interval: confidence interval of its loss; None if the evaluator offers no results per image.
         target_loss: the loss up to which a model satisfies; None if it is not known.
         calibration: the findings of the calibration.
         cost: the cost of the run.
         interruption: the exception that interrupted the search; None if none did.
+        rungs: the rungs of the device.
         left_in_float: per layer that stays in float for the sake of the device, why.
+        costless: the layers that are in float from the start, as that costs nothing.
     """
 
     original: Evaluation
@@ -138,12 +148,20 @@ class SearchResult:
     quantized: QuantizedGraph
     ranking: dict[str, float]
     float_mac_share: float
+    wide_mac_share: float
     interval: LossInterval | None
     target_loss: float | None
     calibration: CalibrationResult
     cost: RunCost
     interruption: KeyboardInterrupt | None
+    rungs: Ladder
     left_in_float: Mapping[LayerName, str] = field(default_factory=dict)
+    costless: Collection[LayerName] = ()
+
+    @property
+    def has_wide_rung(self) -> bool:
+        """Whether layers may have been raised to 16 bits."""
+        return any(rung.is_wide for rung in self.rungs)
 
     @property
     def global_metric(self) -> Any:

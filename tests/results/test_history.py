@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from amct_tensorflow.devices.rungs import FLOAT, INT8
 from amct_tensorflow.quantize.quantized.model_files import ModelPaths
 from amct_tensorflow.results.result_files import ResultFiles, dump_history, dump_ranking
 from amct_tensorflow.search.evaluator import Evaluation, MetricEval
@@ -25,7 +26,7 @@ HISTORY = """[
 
 
 def trial(loss):
-    return Trial({"conv": True, "fc": False}, Evaluation(90.0, 1.0, None), MetricEval(False, loss))
+    return Trial({"conv": INT8, "fc": FLOAT}, Evaluation(90.0, 1.0, None), MetricEval(False, loss))
 
 
 def test_history_is_the_trials_in_their_order():

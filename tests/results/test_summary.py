@@ -2,15 +2,17 @@
 
 import pytest
 
+from amct_tensorflow.devices.device_table import GENERIC, UNNAMED
+from amct_tensorflow.devices.rungs import A16W8, FLOAT, INT8
 from amct_tensorflow.results.summary import log_report
 from amct_tensorflow.search.evaluator import Evaluation, MetricEval
 from amct_tensorflow.search.statistics import LossInterval
 from amct_tensorflow.search.trials import RunCost, SearchResult, Trial
 
 
-def result(*, satisfied=True, loss=0.25, interval=None, target=None, reused=0):
-    first = Trial({"conv": True, "fc": True}, Evaluation(89.0, 2.0, None), MetricEval(False, 1.0))
-    saved = Trial({"conv": True, "fc": False}, Evaluation(90.0 - loss, 2.0, None), MetricEval(satisfied, loss))
+def result(*, satisfied=True, loss=0.25, interval=None, target=None, reused=0, wide=None):
+    first = Trial({"conv": INT8, "fc": INT8}, Evaluation(89.0, 2.0, None), MetricEval(False, 1.0))
+    saved = Trial({"conv": INT8, "fc": wide or FLOAT}, Evaluation(90.0 - loss, 2.0, None), MetricEval(satisfied, loss))
     return SearchResult(
         original=Evaluation(90.0, 2.0, None),
         trials=(first, saved),
@@ -18,7 +20,9 @@ def result(*, satisfied=True, loss=0.25, interval=None, target=None, reused=0):
         plan=None,
         quantized=None,
         ranking={},
-        float_mac_share=0.125,
+        float_mac_share=0.0 if wide else 0.125,
+        wide_mac_share=0.125 if wide else 0.0,
+        rungs=GENERIC.rungs if wide else UNNAMED.rungs,
         interval=interval,
         target_loss=target,
         calibration=None,
@@ -46,6 +50,14 @@ def test_the_table_and_the_closing_lines(messages):
         "INFO Accuracy of saved model is            89.75",
         "INFO The generated model is stored in dir: out",
         "INFO The records is stored in dir: records",
+    ]
+
+
+def test_layers_in_16_bits_have_a_row_of_their_own(messages):
+    table = report(messages, wide=A16W8)
+    assert table[4:6] == [
+        "INFO layers in float         | 0 of 2, 0.0 % of the multiply-accumulates",
+        "INFO layers in 16 bits       | 1, 12.5 %",
     ]
 
 

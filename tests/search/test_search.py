@@ -13,6 +13,7 @@ from amct_tensorflow.common.auto_calibration import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amct_tensorflow.devices.rungs import FLOAT, INT8
 from amct_tensorflow.errors import EvaluatorError
 from amct_tensorflow.results.result_files import dump_history, dump_ranking
 from amct_tensorflow.search.evaluator import Evaluation, MetricEval
@@ -95,13 +96,13 @@ def test_base_classes_do_nothing_themselves():
 )  # fmt: skip
 def test_a_strategy_that_answers_nonsense_is_named(decision):
     with pytest.raises(EvaluatorError, match="BinarySearchStrategy"):
-        check_decision(BinarySearchStrategy(), decision, {"layer": 0.5})
+        check_decision(BinarySearchStrategy(), decision, {"layer": (INT8, FLOAT)})
 
 
 def test_history_is_one_json_array():
     trials = [
-        Trial({"a": True, "b": True}, Evaluation(0.1, None, None), MetricEval(False, 0.99)),
-        Trial({"b": False, "a": True}, Evaluation(0.2, None, None), MetricEval(True, 0.364)),
+        Trial({"a": INT8, "b": INT8}, Evaluation(0.1, None, None), MetricEval(False, 0.99)),
+        Trial({"b": FLOAT, "a": INT8}, Evaluation(0.2, None, None), MetricEval(True, 0.364)),
     ]
     text = dump_history(trials)
     assert json.loads(text) == [

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from amct_tensorflow.devices.device_table import Device
+from amct_tensorflow.devices.rungs import A16W8, FLOAT, FP16, INT8, Rung
 from amct_tensorflow.errors import UnsupportedError
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 from amct_tensorflow.search.predictive import PredictiveSearch
@@ -13,13 +15,19 @@ from amct_tensorflow.search.sensitivity.measures import (
 from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase, BinarySearchStrategy, SearchKnowledge
 
 __all__ = [
+    "A16W8",
+    "FLOAT",
+    "FP16",
+    "INT8",
     "AccuracyBasedAutoCalibrationBase",
     "AutoCalibrationEvaluatorBase",
     "AutoCalibrationStrategyBase",
     "BinarySearchStrategy",
     "CosineSimilaritySensitivity",
+    "Device",
     "OutputDivergenceSensitivity",
     "PredictiveSearch",
+    "Rung",
     "SearchKnowledge",
     "SensitivityBase",
 ]

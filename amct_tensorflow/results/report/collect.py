@@ -9,6 +9,7 @@ from typing import Any
 
 from amct_tensorflow.devices.check_text import told, verdict
 from amct_tensorflow.devices.graph_check import DeviceCheck
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.contents import finite_or_none
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
@@ -37,6 +38,7 @@ from amct_tensorflow.results.report.report_json import dump_report
 from amct_tensorflow.results.report.reproduction import describe_reproduction
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 from amct_tensorflow.search.choices import SENSITIVITIES
+from amct_tensorflow.search.configuration import decisions, layers_in_16_bits, layers_in_float
 from amct_tensorflow.search.run_key import RunKey
 from amct_tensorflow.search.sensitivity.measures import SensitivityBase
 from amct_tensorflow.search.statistics import CONFIDENCE, LossInterval
@@ -109,7 +111,8 @@ def collect_report(run: FinishedRun) -> Report:
         evaluations=tuple(_evaluation(run, number, trial) for number, trial in enumerate(result.trials, 2)),
         layers=layers,
         inputs=tuple(
-            QuantizedInput(tensor.key, activation_of(tensor.key, calibration)) for tensor in run.config.tensor_quantize
+            QuantizedInput(tensor.key, activation_of(tensor.key, calibration.factors[tensor.key], calibration))
+            for tensor in run.config.tensor_quantize
         ),
         float_scalings=tuple(FloatScaling(each.name, each.reason) for each in run.inspection.float_scalings),
         changed_images=find_changed_images(run.evaluator, result.original, result.saved),
@@ -183,23 +186,28 @@ def _ranking(run: FinishedRun) -> Ranking:
 
 
 def _evaluation(run: FinishedRun, number: int, trial: Trial) -> Evaluation:
-    in_float = tuple(sorted(name for name, quantized in trial.configuration.items() if not quantized))
+    in_float, wide = sorted(layers_in_float(trial.configuration)), sorted(layers_in_16_bits(trial.configuration))
     counts: dict[str, int] = {name: each.multiply_accumulates for name, each in run.result.calibration.analyses.items()}
+    total = max(sum(counts.values()), 1)
     return Evaluation(
         number=number,
-        in_float=in_float,
-        float_mac_share=sum(counts.get(name, 0) for name in in_float) / max(sum(counts.values()), 1),
+        in_float=tuple(in_float),
+        float_mac_share=sum(counts.get(name, 0) for name in in_float) / total,
         metric=_metric(trial.metric),
         loss=finite_or_none(trial.judged.loss),
         satisfied=trial.judged.satisfied,
         in_integers=not trial.simulated,
         saved=trial is run.result.saved,
+        in_16_bits=tuple(wide),
+        wide_mac_share=sum(counts.get(name, 0) for name in wide) / total,
     )
 
 
 def _size(run: FinishedRun) -> Size:
     layers, configuration = run.inspection.layers, run.result.saved.configuration
-    int8 = [layer for layer in layers if configuration.get(layer.name)]
+    quantized, raised = decisions(configuration), layers_in_16_bits(configuration)
+    int8 = [layer for layer in layers if quantized.get(layer.name)]
+    wide = [layer for layer in layers if LayerName(layer.name) in raised]
     total = run.inspection.multiply_accumulates
     return Size(
         original_bytes=run.model.graph_def.ByteSize(),
@@ -208,4 +216,5 @@ def _size(run: FinishedRun) -> Size:
         int8_multiply_accumulates=None if total is None else sum(each.multiply_accumulates or 0 for each in int8),
         parameters=run.inspection.parameters,
         int8_parameters=sum(layer.parameters for layer in int8),
+        wide_multiply_accumulates=None if total is None else sum(each.multiply_accumulates or 0 for each in wide),
     )

@@ -28,6 +28,7 @@ class LayerState:
     """The state of a layer in a run; see ``Layer`` and ``Activation``."""
 
     int8: bool
+    precision: str
     scale: float | None
     offset: int | None
     damage: float | None
@@ -39,6 +40,7 @@ class LayerState:
         activation = layer.activation
         return cls(
             layer.int8,
+            layer.precision,
             activation.scale if activation else None,
             activation.offset if activation else None,
             layer.damage,
@@ -56,8 +58,8 @@ class LayerDifference:
 
     @property
     def in_kind(self) -> bool:
-        """Whether only one of the runs has it in int8."""
-        return self.a is None or self.b is None or self.a.int8 != self.b.int8
+        """Whether the runs have it in different precisions, or only one has it."""
+        return self.a is None or self.b is None or self.a.precision != self.b.precision
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Differences:
         b: path of the other.
         outcome: the outcomes.
         settings: settings, versions and hashes that differ.
-        layers: layers that differ, first those that only one run has in int8.
+        layers: layers that differ, first those whose precisions do.
         equal_layers: number of layers that do not differ.
     """
 
@@ -98,7 +100,7 @@ def find_differences(a: Report, b: Report, names: tuple[str, str]) -> Difference
         version=VERSION,
         a=names[0],
         b=names[1],
-        outcome=tuple(Row(name, one[name], other[name]) for name in one),
+        outcome=tuple(_rows(one, other)),
         settings=tuple(row for row in _rows(_asked(a), _asked(b)) if row.a != row.b),
         layers=tuple(differing),
         equal_layers=len(layers) - len(differing),
@@ -119,6 +121,7 @@ def _outcome(report: Report) -> dict[str, str]:
         "confidence interval": f"{number(interval.lower, 3)} to {number(interval.upper, 3)}" if interval else "none",
         "images": number(interval.images if interval else None),
         "layers in float": f"{len(report.in_float)} of {len(report.layers)}",
+        **({"layers in 16 bits": str(len(report.in_16_bits))} if report.in_16_bits else {}),
         "multiply-accumulates in int8": percent(
             in_int8 / sizes.multiply_accumulates if sizes.multiply_accumulates and in_int8 is not None else None
         ),
@@ -179,7 +182,7 @@ def _cell(value: str | None) -> str:
 
 
 def _kinds(*states: LayerState | None) -> list[str]:
-    return ["none" if state is None else "int8" if state.int8 else "float" for state in states]
+    return ["none" if state is None else state.precision for state in states]
 
 
 def _numbers(*states: LayerState | None) -> list[str]:

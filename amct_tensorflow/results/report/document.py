@@ -6,11 +6,13 @@ These classes are the format of report.json; docs/report.md describes each key.
 from dataclasses import dataclass
 from typing import Literal
 
+from amct_tensorflow.devices.rungs import WIDE_BITS
+
 # To be raised when a key changes its meaning or goes; new ones may come.
 VERSION = 1
 
 Metric = int | float | str
-Why = Literal["unquantizable", "configuration", "rolled_back", "device"]
+Why = Literal["unquantizable", "configuration", "rolled_back", "device", "costless"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Evaluation:
         satisfied: whether it satisfied.
         in_integers: whether its execution graph was run, and not the model that would be saved.
         saved: whether this is the saved model.
+        in_16_bits: the layers that read activations of 16 bits.
+        wide_mac_share: their share of the multiply-accumulates, likewise.
     """
 
     number: int
@@ -71,6 +75,8 @@ class Evaluation:
     satisfied: bool
     in_integers: bool
     saved: bool
+    in_16_bits: tuple[str, ...] = ()
+    wide_mac_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -171,6 +177,8 @@ class Layer:
         input_product: the product that divides its input; None if it is not balanced, or constants of the model divide
             it, which costs nothing.
         second_operand: how the second operand of a product of two computed ones is quantized; None of other layers.
+        rung: the rung of the device's ladder on which the saved model has it, such as ``a16w8``; None if the
+            configuration leaves it in float.
     """
 
     name: str
@@ -190,6 +198,14 @@ class Layer:
     balance: tuple[float, ...] | None = None
     input_product: InputProduct | None = None
     second_operand: Activation | None = None
+    rung: str | None = None
+
+    @property
+    def precision(self) -> str:
+        """In what the saved model has it, in words."""
+        if not self.int8:
+            return "float"
+        return "16 bits" if self.activation is not None and self.activation.num_bits == WIDE_BITS else "int8"
 
 
 @dataclass(frozen=True)
@@ -299,6 +315,7 @@ class Size:
         int8_multiply_accumulates: those of them that the saved model does in int8; likewise.
         parameters: of all layers.
         int8_parameters: those of the layers in int8.
+        wide_multiply_accumulates: those of the multiply-accumulates in int8 whose activations have 16 bits.
     """
 
     original_bytes: int
@@ -307,6 +324,7 @@ class Size:
     int8_multiply_accumulates: int | None
     parameters: int
     int8_parameters: int
+    wide_multiply_accumulates: int | None = None
 
 
 @dataclass(frozen=True)
@@ -481,6 +499,11 @@ class Report:
     def in_float(self) -> list[Layer]:
         """The layers that the saved model computes in float."""
         return [layer for layer in self.layers if not layer.int8]
+
+    @property
+    def in_16_bits(self) -> list[Layer]:
+        """The layers that the saved model has read 16 bits."""
+        return [layer for layer in self.layers if layer.precision == "16 bits"]
 
     @property
     def by_damage(self) -> list[Layer]:

@@ -15,6 +15,8 @@ from amct_tensorflow.quantize.record.factors import LayerFactors
 from amct_tensorflow.results.report.document import Activation, Histogram, InputProduct, Layer, Weights, Why
 from amct_tensorflow.search.trials import SearchResult
 
+_COSTLESS = "it costs next to nothing in float, and in int8 does more damage than half of the layers"
+
 
 def describe_layers(inspection: Inspection, result: SearchResult) -> tuple[Layer, ...]:
     """Returns the layers of a model, in the order of the graph."""
@@ -38,16 +40,17 @@ def _input_products(inspection: Inspection, fused: FusedGraph) -> dict[LayerName
 
 def _describe(layer: InspectedLayer, result: SearchResult, product: InputProduct | None) -> Layer:
     name, calibration = LayerName(layer.name), result.calibration
-    int8 = bool(result.saved.configuration.get(name))
+    rung = result.saved.configuration.get(name)
     why, evaluation, reason = _why(layer, result)
     analysis = calibration.analyses.get(name)
     fused = result.plan.fused.layers.get(name)
     balance = calibration.balance.get(name)
     similarity = result.ranking.get(name)
+    factors = result.plan.factors.get(name) or calibration.factors.get(name)
     return Layer(
         name=name,
         type=layer.op_type,
-        int8=int8,
+        int8=rung is not None and not rung.is_float,
         why=why,
         reason=reason,
         evaluation=evaluation,
@@ -57,18 +60,19 @@ def _describe(layer: InspectedLayer, result: SearchResult, product: InputProduct
         damage=None if similarity is None else finite_or_none(1 - similarity),
         sqnr_db=_decibels(analysis.noise if analysis else None),
         uncorrected_sqnr_db=_decibels(analysis.uncorrected_noise if analysis else None),
-        activation=activation_of(name, calibration) if analysis else None,
+        activation=activation_of(name, factors, calibration) if analysis and factors else None,
         second_operand=_second_operand(fused, calibration) if analysis and fused else None,
-        weights=_weights(fused, calibration.factors[name]) if analysis and fused else None,
+        weights=_weights(fused, factors) if analysis and fused and factors else None,
         balance=None if balance is None else tuple(map(_short, balance)),
         input_product=product,
+        rung=None if rung is None else rung.name,
     )
 
 
 def _why(layer: InspectedLayer, result: SearchResult) -> tuple[Why | None, int | None, str | None]:
     """Returns why a layer stayed in float, the evaluation in which it first was, and the reason in words."""
-    quantized = result.saved.configuration.get(layer.name)
-    if quantized:
+    rung = result.saved.configuration.get(layer.name)
+    if rung is not None and not rung.is_float:
         return None, None, None
     reason = layer.reason or result.calibration.unquantizable.get(LayerName(layer.name))
     if reason is not None:
@@ -76,16 +80,17 @@ def _why(layer: InspectedLayer, result: SearchResult) -> tuple[Why | None, int |
     left = result.left_in_float.get(LayerName(layer.name))
     if left is not None:
         return "device", None, left
-    if quantized is None:
+    if LayerName(layer.name) in result.costless:
+        return "costless", None, _COSTLESS
+    if rung is None:
         return "configuration", None, "the configuration leaves it in float"
     trials = enumerate(result.trials, 2)
-    number = next(number for number, trial in trials if not trial.configuration.get(layer.name, True))
+    number = next(number for number, trial in trials if trial.configuration[layer.name].is_float)
     return "rolled_back", number, f"rolled back by the search in evaluation {number}"
 
 
-def activation_of(name: LayerName, calibration: CalibrationResult) -> Activation:
-    """Returns how a tensor that was calibrated is quantized."""
-    factors = calibration.factors[name]
+def activation_of(name: LayerName, factors: LayerFactors, calibration: CalibrationResult) -> Activation:
+    """Returns how a tensor that was calibrated is quantized with its factors."""
     return _activation(
         ActivationFactors(factors.scale_d, factors.offset_d, factors.num_bits), calibration.summaries.get(name)
     )

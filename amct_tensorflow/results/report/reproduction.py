@@ -46,7 +46,7 @@ def _lines() -> Iterator[str]:
 
 _ONEDNN = {True: "on", False: "off"}
 _PACKAGES = ("tensorflow", "numpy", "protobuf")
-_ASKED = ("outputs", "strategy", "sensitivity", "device", "free_roll_back")
+_ASKED = ("outputs", "strategy", "sensitivity", "device", "free_roll_back", "raise_costless")
 # Options that a result does not depend on, and how many arguments follow each.
 _WITHOUT_EFFECT = {"--resume": 0, "--num_workers": 1, "--ray": 1}
 _CONFIGURED = (

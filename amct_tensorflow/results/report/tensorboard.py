@@ -42,7 +42,8 @@ def write_events(report: Report, folder: Path) -> None:
 
 def _write_search(report: Report) -> None:
     for each in report.evaluations:
-        numbers = {"loss": each.loss, "layers in float": len(each.in_float), "float share": each.float_mac_share}
+        numbers = {"loss": each.loss, "layers in float": len(each.in_float), "float share": each.float_mac_share,
+                   "layers in 16 bits": len(each.in_16_bits)}  # fmt: skip
         numbers["metric"] = None if isinstance(each.metric, str) else each.metric
         _write_scalars("search", numbers, each.number)
 

@@ -12,6 +12,8 @@ from amct_tensorflow.errors import ModelError
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
+from amct_tensorflow.quantize.record.factors import wide_layers
+from amct_tensorflow.search.configuration import in_16_bits
 from amct_tensorflow.search.sensitivity.compared_operators import compared_operators
 from amct_tensorflow.search.sensitivity.divergence import Divergence
 from amct_tensorflow.search.sensitivity.measures import SensitivityBase
@@ -38,8 +40,24 @@ class LayerScores:
         self._ranked = {name: each for name, each in calibration.analyses.items() if name not in in_float}
         self._graph = graph
         self._plan = plan
+        self._wide: QuantizationPlan | None = None
         self._calibration = calibration
+        # Layers that the configuration asks to read 16 bits do so in the plan, by their own names.
+        self._own_names = {in_16_bits(name): str(name) for name in wide_layers(plan.factors)}
         self._known: dict[tuple[int | None, frozenset[str]], float] = {}
+
+    def leave_in_float(self, names: Collection[str]) -> None:
+        """Takes more layers that stay in float anyway, and are not ranked."""
+        self._ranked = {name: each for name, each in self._ranked.items() if name not in names}
+
+    def add_rung(self, wide: QuantizationPlan) -> None:
+        """Lets sets hold layers in 16 bits; see ``in_16_bits``.
+
+        Args:
+            wide: the plan of these layers.
+        """
+        self.close()
+        self._wide = wide
 
     @cached_property
     def mac_shares(self) -> dict[str, float]:
@@ -72,6 +90,7 @@ class LayerScores:
     def divergences(self, candidates: Sequence[Collection[str]], base: Collection[str] = ()) -> list[float]:
         """Per set of quantized layers, the divergence on all calibration images; see ``SwitchableModel.divergences``.
 
+        Sets are those of ``quantized_layers``; layers in 16 bits need ``add_rung`` before.
         Where outputs follow from decisions, it is that of the last layers before them (``compared_operators``). NaN if
         it cannot be measured.
         """
@@ -94,12 +113,16 @@ class LayerScores:
         self, candidates: Sequence[Collection[str]], base: Collection[str], images: int | None
     ) -> list[float]:
         """Returns the divergence of each candidate on so many images, measured once; NaN if it cannot be."""
-        keys = [(images, frozenset(candidate)) for candidate in candidates]
+        keys = [(images, self._named(candidate)) for candidate in candidates]
         new = [key for key in dict.fromkeys(keys) if key not in self._known]
         if new:
-            measures = self._switchable.compare([layers for _, layers in new], base, Divergence, images)
+            measures = self._switchable.compare([layers for _, layers in new], self._named(base), Divergence, images)
             self._known.update(zip(new, [each.value for each in measures], strict=False))  # none if they failed
         return [self._known.get(key, math.nan) for key in keys]
+
+    def _named(self, layers: Collection[str]) -> frozenset[str]:
+        """Returns a set of layers as the switchable model names them."""
+        return frozenset(self._own_names.get(name, name) for name in layers)
 
     @cached_property
     def _sample(self) -> int | None:
@@ -120,7 +143,7 @@ class LayerScores:
                 "%s follows from decisions, such as a choice of the largest; how far quantization moves the model is "
                 "measured in front of them, at %s.", ", ".join(replaced), ", ".join(operators),
             )  # fmt: skip
-        return _Switchable(self._graph, replace(self._plan, outputs=operators), self._calibration)
+        return _Switchable(self._graph, replace(self._plan, outputs=operators), self._calibration, self._wide)
 
     def close(self) -> None:
         """Frees the switchable model."""
@@ -132,9 +155,16 @@ class LayerScores:
 class _Switchable:
     """A switchable model that is built when it is first needed, if it can be."""
 
-    def __init__(self, graph: tf.Graph, plan: QuantizationPlan, calibration: CalibrationResult) -> None:
+    def __init__(
+        self,
+        graph: tf.Graph,
+        plan: QuantizationPlan,
+        calibration: CalibrationResult,
+        wide: QuantizationPlan | None = None,
+    ) -> None:
         self._graph = graph
         self._plan = plan
+        self._wide = wide
         self._batches = calibration.batches
         self._model: SwitchableModel | None = None
 
@@ -177,7 +207,7 @@ class _Switchable:
             ModelError: TensorFlow does not take it.
         """
         if self._model is None:
-            self._model = SwitchableModel(self._graph, self._plan, self._batches)
+            self._model = SwitchableModel(self._graph, self._plan, self._batches, self._wide)
             missing = sorted(set(self._plan.outputs) - set(self._model.outputs))
             if missing:
                 log_for("search").warning(

@@ -22,6 +22,7 @@ from amct_tensorflow.graph.view import parse_tensor_name
 from amct_tensorflow.quantize.quantized.ascend_ops import function_library
 from amct_tensorflow.quantize.quantized.builder import FLOAT_SCOPE, local_quantized_graph
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
+from amct_tensorflow.search.configuration import in_16_bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +43,6 @@ class SwitchableGraph:
     entries: dict[str, str]
     values: dict[str, str]
     outputs: dict[str, str]
-
-
-def in_16_bits(layer: LayerName) -> str:
-    """Returns what stands in a set of quantized layers for a layer that reads 16 bits; no node is called so."""
-    return f"{layer} in 16 bits"
 
 
 def switchable_graph(

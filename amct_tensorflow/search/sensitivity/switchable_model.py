@@ -22,9 +22,10 @@ from amct_tensorflow.graph.rewrite import subgraph
 from amct_tensorflow.graph.view import GraphView, NamedGraph, full_tensor_name, parse_tensor_name, upstream
 from amct_tensorflow.io.progress import Progress
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
+from amct_tensorflow.search.configuration import in_16_bits
 from amct_tensorflow.search.sensitivity.divergence import Divergence
 from amct_tensorflow.search.sensitivity.entry_points import find_entry_points
-from amct_tensorflow.search.sensitivity.switchable_graph import SwitchableGraph, in_16_bits, switchable_graph
+from amct_tensorflow.search.sensitivity.switchable_graph import SwitchableGraph, switchable_graph
 
 # At so many tensors the model can be entered; each costs memory, and spares at most its share of the time.
 MAX_CUTS = 8

@@ -14,8 +14,8 @@ from amct_tensorflow.quantize.calibration.calibrator import Calibrator
 from amct_tensorflow.quantize.calibration.wide_rung import wide_plan
 from amct_tensorflow.quantize.config.defaults import default_config
 from amct_tensorflow.quantize.quantized.builder import quantize_graph
+from amct_tensorflow.search.configuration import in_16_bits
 from amct_tensorflow.search.sensitivity.divergence import Divergence
-from amct_tensorflow.search.sensitivity.switchable_graph import in_16_bits
 from amct_tensorflow.search.sensitivity.switchable_model import SwitchableModel
 
 IMAGES, OUTPUT = normal((6, 12, 12, 3), 50), "probabilities"
