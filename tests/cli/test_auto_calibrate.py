@@ -53,6 +53,29 @@ def test_the_page_describes_every_key(main, evaluator, capsys):
     assert {key for key in json.loads(capsys.readouterr().out) if f"`{key}`" not in page} == set()
 
 
+def test_a_device_of_the_users(main, evaluator, capsys):
+    evaluator(COSTLY)
+    Path("npu.json").write_text('{"name": "npu", "rungs": {"int8": 1, "a16w8": 1.5, "float": 6}}')
+    command = [*RUN, "--target", "9", "--save_dir", "out/net", "--device", "npu.json", "--json"]
+    assert main([*command, "--raise_costless", "no"]) == 0
+    assert json.loads(capsys.readouterr().out)["rungs"] == dict.fromkeys(SMALL_NET_LAYERS, "int8")
+    settings = json.loads(Path("out/report.json").read_text())["reproduction"]["settings"]
+    assert settings["device"] == "npu (int8 1, a16w8 1.5, float 6)" and settings["raise_costless"] == "False"
+    assert main(command) == 0
+    rungs = json.loads(capsys.readouterr().out)["rungs"]
+    assert rungs == {**dict.fromkeys(SMALL_NET_LAYERS, "int8"), "pool/AvgPool": "float"}
+
+
+@pytest.mark.parametrize(
+    ("device", "words"), [("npu", "no device 'npu'; use generic"), ("none.json", "cannot be read")]
+)
+def test_devices_that_are_none(main, evaluator, capsys, device, words):
+    evaluator(COSTLY)
+    with pytest.raises(SystemExit) as ended:
+        main([*RUN, "--device", device])
+    assert ended.value.code == 2 and words in capsys.readouterr().err
+
+
 def test_a_target_that_is_missed(main, evaluator, capsys):
     evaluator(COSTLY)
     assert main([*RUN, "--target", "0.05", "--outputs", "probabilities:0"]) == 3

@@ -62,6 +62,15 @@ def test_a_ratio_that_int8_does_not_reach_leaves_layers_in_float(main, net, caps
     assert found["saved_metric"] <= noise / 3 and found["layers_in_float"]
 
 
+def test_a_device_with_a_rung_between_raises_layers_to_it(main, net, capsys):
+    assert main([*RUN, "--snr", "15"]) == 0
+    noise = document(capsys)["saved_metric"]
+    assert main([*RUN, "--snr", str(-10 * np.log10(noise / 2)), "--device", "generic"]) == 0
+    found = document(capsys)
+    assert found["saved_metric"] <= noise / 2 and "a16w8" in found["rungs"].values()
+    assert {name for name, rung in found["rungs"].items() if rung == "float"} == set(found["layers_in_float"])
+
+
 def test_labels(main, net, capsys):
     labels = classes()
     labels[32:44] = (labels[32:44] + 1) % 5  # a quarter of those that evaluate is wrong
