@@ -16,6 +16,7 @@ from amct_tensorflow.devices.device_table import Device, choose_device
 from amct_tensorflow.devices.graph_check import DeviceCheck
 from amct_tensorflow.errors import ArgumentValueError
 from amct_tensorflow.io.arguments import require_names, require_path, require_positive, require_type
+from amct_tensorflow.io.stages import measured_stages, stage
 from amct_tensorflow.log import follow_directory, log_for
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.inspection import inspect_model
@@ -211,7 +212,7 @@ def accuracy_based_auto_calibration(
     checked = CheckedEvaluator(evaluator)
     checked_strategy, chosen = choose_strategy(_NAME, strategy), choose_sensitivity(_NAME, sensitivity)
     # Workers import TensorFlow while this process reads the model.
-    with _start_scheduler(checked, num_workers, ray, exact) as scheduler:
+    with measured_stages() as clock, _start_scheduler(checked, num_workers, ray, exact) as scheduler:
         model = _load(model_file, outputs)
         files = replace(files, frozen=model.frozen)
         config = config or read_config_for(model, config_file)
@@ -234,11 +235,14 @@ def accuracy_based_auto_calibration(
             try:
                 check = _check_for_device(result, made_for, model, files.model.model)
                 run = FinishedRun(
-                    model, original, config, inspection, checked, chosen, key, asked, result, files.model.model, check
-                )
-                report = make_report(run, files.report_page, files.report_numbers)
+                    model, original, config, inspection, checked, chosen, key, asked, result, files.model.model,
+                    clock.spent(), check,
+                )  # fmt: skip
+                with stage("making the report"):
+                    report = make_report(run, files.report_page, files.report_numbers)
             finally:  # who interrupts the drawing of figures must not lose the model either
-                files.publish(result, config, report)
+                with stage("writing the results"):
+                    files.publish(result, config, report)
     log_report(result, model_dir=_folder(save_dir), record_dir=_folder(record_file))
     if result.interruption is not None:
         log_for().warning("The search was interrupted; this is the best model until then.")

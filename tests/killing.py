@@ -20,6 +20,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+from reports import without_times
+
 import mobilenet_v2_accuracy_based_auto_calibration as sample
 from amct_tensorflow.io.publishing import JOURNAL
 
@@ -52,10 +54,10 @@ def wait(process: int) -> int:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """Returns the result files of a folder; the log, the state and hidden files are none."""
+    """Returns the result files of a folder, without times; the log, the state and hidden files are none."""
     files = [path for name in FOLDERS for path in (folder / name).rglob("*") if path.is_file()]
     return {
-        str(path.relative_to(folder)): path.read_bytes()
+        str(path.relative_to(folder)): without_times(path.name, path.read_bytes())
         for path in files
         if path.suffix != ".log" and STATE not in path.parts and not path.name.startswith(".")
     }

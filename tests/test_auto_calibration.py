@@ -21,6 +21,7 @@ from amct_tensorflow.common.auto_calibration import (
 )
 from graphs import PLAIN, SMALL_NET_LAYERS, build, normal, run, save, small_net, tf1
 from programs import run_program
+from reports import without_times
 
 import amct_tensorflow as amct
 from amct_tensorflow.errors import (
@@ -109,7 +110,8 @@ def edit_config(arguments, **changes):
 def contents(folder):
     """Returns the results under a folder; the log and the state for resuming are none."""
     files = [path for path in Path(folder).rglob("*") if path.is_file() and path.suffix != ".log"]
-    return {path: path.read_bytes() for path in files if "accuracy_based_auto_calibration_state" not in path.parts}
+    files = [path for path in files if "accuracy_based_auto_calibration_state" not in path.parts]
+    return {path: without_times(path.name, path.read_bytes()) for path in files}
 
 
 def calibrate(arguments, evaluator=None, **options):

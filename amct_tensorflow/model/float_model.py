@@ -11,6 +11,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.graph.names import LayerName, OriginalName, PreparedName
 from amct_tensorflow.graph.view import GraphView, NamedGraph, upstream
+from amct_tensorflow.io.stages import stage
 from amct_tensorflow.model.equalization import equalize
 from amct_tensorflow.model.fusion import FusedGraph, fuse
 from amct_tensorflow.model.fusion_before import fold_before
@@ -59,6 +60,7 @@ class FloatModel:
         self._fused: dict[tuple[object, ...], FusedGraph] = {}
 
     @classmethod
+    @stage("reading the model")
     def load(cls, path: str | Path, outputs: Sequence[str]) -> "FloatModel":
         """Reads a frozen float model, or freezes one of another form.
 

@@ -9,6 +9,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.names import LayerName, OriginalName, PreparedName
 from amct_tensorflow.graph.view import GraphView, Shape, data_inputs, static_shapes
+from amct_tensorflow.io.stages import stage
 from amct_tensorflow.model.endpoints import Endpoint, find_inputs, find_outputs
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.float_scalings import FloatScaling, find_float_scalings
@@ -146,6 +147,7 @@ class Inspection:
         return Share(part / whole if whole else 1.0, of, more)
 
 
+@stage("inspecting the model")
 def inspect_model(model: FloatModel, unfused: Collection[LayerName] = ()) -> Inspection:
     """Inspects a model.
 

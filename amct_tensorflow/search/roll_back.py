@@ -7,6 +7,7 @@ from typing import NamedTuple
 from amct_tensorflow.errors import StateError
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.progress import duration
+from amct_tensorflow.io.stages import stage
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantize.quantized.builder import QuantizedGraph, quantize_graph
 from amct_tensorflow.search.configuration import (
@@ -95,7 +96,8 @@ class RollBack:
         if made is None:
             evaluation = self._original
         else:
-            evaluation = self._evaluations.get(key, made.run, title, in_integers=made.in_integers)
+            with stage("evaluating quantized models"):
+                evaluation = self._evaluations.get(key, made.run, title, in_integers=made.in_integers)
         judged = self._evaluator.judge(self._original.metric, evaluation.metric)
         decided = {**configuration, **self._plans.in_float}
         trial = Trial(decided, evaluation, judged, simulated=made is None or not made.in_integers)
@@ -104,6 +106,7 @@ class RollBack:
             self._built = trial, made.quantized
         return trial
 
+    @stage("making quantized models")
     def _make(self, configuration: Configuration, simulated: bool) -> _Made:
         """Makes the model of a configuration; see ``judge``."""
         quantized = quantize_graph(self._plans.of(configuration))
@@ -113,9 +116,10 @@ class RollBack:
 
     def search(self, strategy: CheckedStrategy, sensitivity: SensitivityBase) -> None:
         """Runs the strategy, from the result with all layers quantized."""
-        if self._plans.wide is not None:
-            self._scores.add_rung(self._plans.wide)
-        self.ranking = self._scores.ranking(sensitivity)
+        with stage("ranking the layers"):
+            if self._plans.wide is not None:
+                self._scores.add_rung(self._plans.wide)
+            self.ranking = self._scores.ranking(sensitivity)
         if not self.ranking:  # only tensors are quantized
             return
         self._follow(strategy)

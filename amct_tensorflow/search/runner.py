@@ -17,6 +17,7 @@ from amct_tensorflow.devices.device_table import UNNAMED
 from amct_tensorflow.devices.rungs import Ladder
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.progress import duration
+from amct_tensorflow.io.stages import stage
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.inspection_output import plural
@@ -94,13 +95,15 @@ def run_search(
     """
     start = time.perf_counter()
     evaluations = Evaluations(evaluator, state, model.outputs, scheduler)
-    calibrate = _prepare(model, config, evaluator, sensitivity, state)
+    with stage("preparing the calibration"):
+        calibrate = _prepare(model, config, evaluator, sensitivity, state)
     if scheduler is not None:
         scheduler.gather()
     original_model = model.graph_def.SerializeToString(deterministic=True)
     evaluations.begin(None, original_model, _ORIGINAL)
     original = None if evaluations.in_background else _evaluate_original(original_model, evaluations)
-    calibration = calibrate()
+    with stage("calibrating"):
+        calibration = calibrate()
     fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
     whole, kept = calibration.plan(fused, model.outputs), {**calibration.unquantizable, **(in_float or {})}
     with closing(LayerScores(model.outline, whole, calibration, kept)) as scores:
@@ -197,6 +200,7 @@ def _log_gain(scores: LayerScores, plan: QuantizationPlan, in_float: Mapping[Lay
     )  # fmt: skip
 
 
+@stage("evaluating the original model")
 def _evaluate_original(model: bytes, evaluations: Evaluations) -> Evaluation:
     original = evaluations.get(None, model, _ORIGINAL)
     log_for().info("Accuracy of original model: %s", format_metric(original.metric))
@@ -220,7 +224,8 @@ def _roll_back(
             log_for().info("As nothing is rolled back, layers are ranked by their own outputs, not the model's.")
         return None
     try:
-        search.search(strategy, sensitivity)
+        with stage("searching"):
+            search.search(strategy, sensitivity)
     except KeyboardInterrupt as interruption:
         return interruption
     return None

@@ -13,6 +13,7 @@ from amct_tensorflow.graph.batch_splitter import BatchSplitter
 from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
+from amct_tensorflow.io.stages import stage
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
@@ -154,6 +155,7 @@ class Calibrator:
         axes = {name: layer.input_channels.axis for name, layer in self._layers.items() if layer.input_channels}
         self._observers = ActivationObservers(self._replay, self._inputs, observers, axes if self._for_search else {})
 
+    @stage("calibrating: balancing channels")
     def _balance(self) -> None:
         """Balances the equalization groups that gain by it, and then observes the inputs anew."""
         balance = {} if self._groups is None else self._groups.balance()
@@ -224,6 +226,7 @@ class Calibrator:
         for name in ("_replay", "_observers", "_splitter"):
             self.__dict__.pop(name, None)
 
+    @stage("calibrating: choosing factors")
     def _finish(self) -> CalibrationResult:
         activations: dict[LayerName, ActivationFactors] = {}
         summaries: dict[LayerName, ActivationSummary] = {}
@@ -314,6 +317,7 @@ class Calibrator:
         )  # fmt: skip
         return factors
 
+    @stage("calibrating: measuring each layer")
     def _analyse(
         self, factors: Mapping[LayerName, LayerFactors], corrections: Mapping[LayerName, LayerCorrection]
     ) -> dict[LayerName, LayerAnalysis]:

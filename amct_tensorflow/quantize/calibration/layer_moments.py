@@ -25,6 +25,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.graph.view import full_tensor_name
+from amct_tensorflow.io.stages import stage
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.ops.matrix_form import MatrixForm
@@ -74,6 +75,7 @@ class LayerMoments:
                 shared = self._inputs.setdefault((tensor, *reader.rows_key), _Input(tensor, reader, self._rounds))
                 shared.readers.append(reader)
 
+    @stage("calibrating: correcting weights and biases")
     def corrections(self, parts: Sequence[Batch]) -> dict[LayerName, LayerCorrection]:
         """Runs parts of calibration batches; returns the corrections per layer name."""
         found: dict[LayerName, LayerCorrection] = {}

@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from amct_tensorflow.devices.check_text import told, verdict
 from amct_tensorflow.devices.graph_check import DeviceCheck
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.contents import finite_or_none
+from amct_tensorflow.io.stages import Spent
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.inspection import Inspection
@@ -30,6 +31,7 @@ from amct_tensorflow.results.report.document import (
     Ranking,
     Report,
     Size,
+    StageTime,
     Table,
 )
 from amct_tensorflow.results.report.layer_rows import activation_of, describe_layers
@@ -60,6 +62,7 @@ class FinishedRun:
         asked: the arguments of the run, by name.
         result: the result of the search.
         model_file: the path of the quantized model.
+        spent: what each stage of the run has taken so far.
         check: what the device that the model is for is expected to make of it; None if nothing is known of that.
     """
 
@@ -73,6 +76,7 @@ class FinishedRun:
     asked: Mapping[str, object]
     result: SearchResult
     model_file: Path
+    spent: Sequence[Spent]
     check: DeviceCheck | None = None
 
 
@@ -100,7 +104,7 @@ def make_report(run: FinishedRun, page: Path, numbers: Path) -> dict[Path, str]:
 
 
 def collect_report(run: FinishedRun) -> Report:
-    """Returns the report of a run; equal runs have equal reports, also if one was interrupted and resumed."""
+    """Returns the report of a run; those of equal runs, resumed or not, differ in nothing but times."""
     result, calibration = run.result, run.result.calibration
     layers = describe_layers(run.inspection, result)
     return Report(
@@ -128,6 +132,7 @@ def collect_report(run: FinishedRun) -> Report:
         ),
         device=None if run.check is None else _verdict(run.check),
         diagnoses=diagnose(layers, result, may_balance=run.config.input_balancing),
+        times=tuple(StageTime(name, round(wall, 3), round(processor, 3)) for name, wall, processor in run.spent),
     )
 
 

@@ -457,6 +457,21 @@ class DeviceVerdict:
 
 
 @dataclass(frozen=True)
+class StageTime:
+    """What a stage of the run took, without the stages inside it.
+
+    Attributes:
+        stage: its name.
+        seconds: by the clock on the wall.
+        processor_seconds: by the clock of the process, of all of its threads together; workers are not in it.
+    """
+
+    stage: str
+    seconds: float
+    processor_seconds: float
+
+
+@dataclass(frozen=True)
 class Report:
     """A report.
 
@@ -477,6 +492,7 @@ class Report:
         device: what a device is expected to make of the model; None without a device.
         diagnoses: why the layers lose most that do, the most damaging first; none if all are in int8 and the target is
             met.
+        times: where the time of the run went, until this report was begun; the only thing that equal runs differ in.
     """
 
     version: int
@@ -494,6 +510,7 @@ class Report:
     tables: tuple[Table, ...] = ()
     device: DeviceVerdict | None = None
     diagnoses: tuple[Diagnosis, ...] = ()
+    times: tuple[StageTime, ...] = ()
 
     @property
     def in_float(self) -> list[Layer]:

@@ -22,6 +22,7 @@ from amct_tensorflow.graph.graph_runner import Batch, GraphRunner
 from amct_tensorflow.graph.names import QuantizedName
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.io.stages import stage
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantize.quantized.builder import QuantizedGraph, quantize_graph
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
@@ -159,6 +160,7 @@ class IntegerExecution:
         return bytes(graph_def.SerializeToString(deterministic=True))
 
     @cached_property
+    @stage("checking the integer kernels")
     def _trusted(self) -> frozenset[QuantizedName]:
         """The layers that run in integers."""
         reason = why_no_integer_kernels()

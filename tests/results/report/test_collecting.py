@@ -71,6 +71,19 @@ def report(finished):
     return read_report(finished[0] / "out")
 
 
+def test_it_tells_where_the_time_went(finished, report):
+    """All of it: the stages add up to what is left of the run without them."""
+    names = [each.stage for each in report.times]
+    assert names[0] == "reading the model" and names[-1] == "everything else" and len(set(names)) == len(names)
+    assert {"inspecting the model", "preparing the calibration", "evaluating the original model", "calibrating",
+            "calibrating: choosing factors", "calibrating: correcting weights and biases",
+            "calibrating: measuring each layer", "making quantized models", "evaluating quantized models",
+            "ranking the layers", "searching"} < set(names)  # fmt: skip
+    assert all(each.seconds >= 0 and each.processor_seconds >= 0 for each in report.times)
+    evaluations = [each.seconds for each in report.times if each.stage.startswith("evaluating")]
+    assert len(evaluations) == 2 and all(evaluations)
+
+
 def by_name(report):
     return {layer.name: layer for layer in report.layers}
 
@@ -162,7 +175,7 @@ def test_images_that_changed_are_shown(report):
 
 
 def test_a_run_that_is_resumed_leaves_the_same_report(finished):
-    """Histograms, errors and predictions are kept in the state; nothing is evaluated again."""
+    """But for its times. Histograms, errors and predictions are kept in the state; nothing is evaluated again."""
     folder, arguments, _ = finished
     before = {name: (folder / "out" / name).read_bytes() for name in ("report.html", "report.json")}
     with pytest.MonkeyPatch.context() as patch:
@@ -174,8 +187,10 @@ def test_a_run_that_is_resumed_leaves_the_same_report(finished):
     again = json.loads((folder / "out" / "report.json").read_text())
     # Found by halving; all else is the same to the last digit.
     assert again["outcome"].pop("target") == pytest.approx(limit, rel=1e-5)
+    assert not {"calibrating", "evaluating the original model"} & {each["stage"] for each in again.pop("times")}
     expected = json.loads(before["report.json"])
     expected["outcome"].pop("target")
+    expected.pop("times")
     assert again == expected
 
 

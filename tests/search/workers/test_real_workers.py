@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, load_script
+from reports import without_times
 from small_sample import IMAGES, small_sample
 from test_ends import is_alive, wait_for
 
@@ -42,7 +43,7 @@ def run(folder, *arguments):
     assert sample.run(sample.parse_arguments(arguments))
     found = [path for path in Path().rglob("*") if path.is_file() and path.suffix != ".log"]
     # The folder of the state is named after the absolute path of the results.
-    return {re.sub(r"state/\w+/", "state/", str(path)): path.read_bytes() for path in found}
+    return {re.sub(r"state/\w+/", "state/", str(path)): without_times(path.name, path.read_bytes()) for path in found}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,90 @@
+"""Measures where the time of a run goes.
+
+Every moment belongs to one stage, the one that was entered last and not left yet. A stage is entered wherever its work
+is done, by ``with stage("rounding weights"):`` or by ``@stage("rounding weights")``, which do nothing unless somebody
+measures. Work of TensorFlow's threads belongs to the stage that waits for it; other processes are not measured.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+OTHER = "everything else"
+
+
+class Spent(NamedTuple):
+    """What a stage has taken so far.
+
+    Attributes:
+        stage: its name.
+        seconds: by the clock on the wall.
+        processor_seconds: by the clock of the process, of all of its threads together.
+    """
+
+    stage: str
+    seconds: float
+    processor_seconds: float
+
+
+class StageClock:
+    """Adds up the time of stages; it begins outside of any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # calibration goes on in a thread of TensorFlow, while the caller's waits
+        self._spent: dict[str, tuple[float, float]] = {}
+        self._stage, self._since = OTHER, _now()
+
+    def enter(self, stage: str) -> str:
+        """Goes over to a stage; returns the one that is left."""
+        with self._lock:
+            now = _now()
+            seconds, processor_seconds = self._spent.get(self._stage, (0.0, 0.0))
+            self._spent[self._stage] = (
+                seconds + now[0] - self._since[0],
+                processor_seconds + now[1] - self._since[1],
+            )
+            self._spent.setdefault(stage, (0.0, 0.0))
+            left, self._stage, self._since = self._stage, stage, now
+        return left
+
+    def spent(self) -> tuple[Spent, ...]:
+        """Returns all stages so far, in the order in which they were entered first; what is outside of any is last."""
+        self.enter(self._stage)
+        found = [Spent(stage, *times) for stage, times in self._spent.items() if stage != OTHER]
+        return (*found, Spent(OTHER, *self._spent[OTHER]))
+
+
+_running: list[StageClock] = []
+
+
+@contextmanager
+def measured_stages() -> Iterator[StageClock]:
+    """Measures the stages that are entered inside the block, in whatever thread; blocks in it share its clock."""
+    if _running:
+        yield _running[0]
+        return
+    _running.append(StageClock())
+    try:
+        yield _running[0]
+    finally:
+        _running.clear()
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Counts the time of the block, but for stages that it enters in turn, to a stage."""
+    if not _running:
+        yield
+        return
+    clock = _running[0]
+    left = clock.enter(name)
+    try:
+        yield
+    finally:
+        clock.enter(left)
+
+
+def _now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
