@@ -21,6 +21,7 @@ from graphs import PLAIN, SMALL_NET_LAYERS, normal, tf1
 from test_auto_calibration import calibrate, contents, edit_config, prepare
 from test_sharing import Sharing
 
+import amct_tensorflow as amct
 from amct_tensorflow.devices.device_table import GENERIC
 from amct_tensorflow.errors import EvaluatorError
 from amct_tensorflow.model.model_file import load_graph
@@ -160,6 +161,18 @@ def test_a_run_raises_layers_and_says_so_everywhere(task, messages, workdir):
     assert "16 bits" in Path("out/report.html").read_text()
     assert any(f"layers in 16 bits       | {len(wide)}, " in line for line in messages)
     assert report.reproduction.settings["device"] == "generic (int8 1, a16w8 2, float 4)"
+
+
+def test_record_and_configuration_make_the_same_model_again(task):
+    arguments, limit = task
+    result = calibrate(arguments, Sharing(limit), **OPTIONS)
+    assert "a16w8" in result.rungs.values()
+    amct.save_model(arguments["model_file"], arguments["outputs"], "out/record.txt", "again")
+    assert Path("again_quantized.pb").read_bytes() == result.model_file.read_bytes()
+    final = "out/accuracy_based_auto_calibration_final_config.json"
+    whole = calibrate({**arguments, "config_file": final, "save_dir": "more/net"}, Sharing())
+    quantized = {name: rung for name, rung in result.rungs.items() if rung != "float"}
+    assert whole.evaluations == 2 and whole.rungs == quantized
 
 
 def test_int8_and_float_alone_unless_asked(task):
