@@ -96,6 +96,7 @@ def test_another_python_is_refused(checkout, python):
         ("bench-accuracy", "benchmarks/accuracy.py"),
         ("bench-dense", "benchmarks/dense.py"),
         ("bench-models", "benchmarks/models.py"),
+        ("bench-real", "benchmarks/real_networks.py"),
         ("bench-exports", "benchmarks/exports.py"),
         ("bench-peers", "benchmarks/peers.py"),
         ("fuzz", "tests/test_fuzz.py"),
