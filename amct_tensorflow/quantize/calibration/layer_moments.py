@@ -7,7 +7,7 @@ of the weights (see ``algorithms.rounding``). The means give the average error p
     E[x] @ W - E[q(x)] @ Q
 
 which local bias correction adds to the bias. ``x`` is that of the float model, so that no correction depends on which
-other layers are quantized.
+other layers are quantized. Of dense layers the means are weighted (``row_weights``).
 
 Layers that read the same rows, as those of query, key and value, share their moments. Layers are taken in groups whose
 moments fit ``_MOST_BYTES``, each of which runs the batches again, so that memory does not grow with depth. Of many
@@ -43,6 +43,8 @@ ROWS_PER_IMAGE = 256
 _MOST_ROWS = 1 << 15
 # So much the moments take that are collected at a time, but for a single layer with more.
 _MOST_BYTES = 1 << 29
+# The products of so many rows are looked at together, so that they take little memory.
+_ROWS_AT_A_TIME = 1024
 
 
 class LayerMoments:
@@ -125,6 +127,55 @@ def _tell(sparse: Mapping[LayerName, float]) -> None:
         )  # fmt: skip
 
 
+def row_weights(rows: np.ndarray, weights: np.ndarray, step: float) -> np.ndarray:
+    """Returns how much each row counts in the mean error of a dense layer: by the relative error of its output.
+
+    What reads a dense layer takes every row for itself, and a LayerNorm brings all rows to one size. A few rows may be
+    hundreds of times as large as the others, as the first token of a sentence is inside many transformers; clipping
+    takes much from them, and their mean error would be added to all the others, where it is no error but a new one.
+
+    With these weights the shift makes the sum over rows of ``|error|**2 / |output|**2`` least. To the squared output
+    is added what an error of one step in each input comes to, so that rows of nothing do not count more than all.
+
+    Args:
+        rows: of the data, [groups, rows, inputs].
+        weights: [groups, inputs, outputs].
+        step: of the data's integers.
+
+    Returns:
+        Float64 [groups, rows].
+    """
+    starts = range(0, rows.shape[1], _ROWS_AT_A_TIME)
+    products = (rows[:, start : start + _ROWS_AT_A_TIME] @ weights for start in starts)
+    squares = [np.einsum("gro,gro->gr", part, part, dtype=np.float64) for part in products]
+    of_a_step = step**2 * np.einsum("gio,gio->g", weights, weights, dtype=np.float64)[:, np.newaxis]
+    sizes = np.concatenate(squares, axis=1) + of_a_step
+    return np.asarray(np.divide(1.0, sizes, out=np.zeros_like(sizes), where=sizes > 0))
+
+
+class _Means:
+    """The means of rows of the data, and of the quantized data in steps, [groups, inputs]."""
+
+    def __init__(self) -> None:
+        self._weight: float | np.ndarray = 0.0
+        self._sums: tuple[float | np.ndarray, ...] = (0.0, 0.0)
+
+    def add(self, rows: np.ndarray, steps: np.ndarray, weights: np.ndarray | None) -> None:
+        """Takes rows, [groups, rows, inputs]; each counts as much as its weight, [groups, rows], or all count alike."""
+        if weights is None:
+            sums = [part.sum(axis=1, dtype=np.float64) for part in (rows, steps)]
+            self._weight += rows.shape[1]
+        else:
+            sums = [np.einsum("gr,gri->gi", weights, part) for part in (rows, steps)]
+            self._weight += weights.sum(axis=1, keepdims=True)
+        self._sums = tuple(total + part for total, part in zip(self._sums, sums, strict=True))
+
+    def values(self) -> list[np.ndarray]:
+        """Returns both means; zeros if no row has any weight."""
+        some = np.greater(self._weight, 0)
+        return [np.divide(total, self._weight, out=np.zeros_like(total), where=some) for total in self._sums]
+
+
 class _Layer:
     """A layer, in the form of products of matrices."""
 
@@ -135,6 +186,8 @@ class _Layer:
         self.factors = factors
         self.weights: np.ndarray = layer.weights
         self.form: MatrixForm = layer.op.matrix_form
+        self.is_dense = layer.op.is_dense
+        self.means = _Means()
         self._layer = layer
 
     @cached_property
@@ -173,7 +226,6 @@ class _Input:
         self._second = SecondMoments() if rounds else None
         self.trust = 0.0  # how far the covariance counts, from 0 to 1
         self._count = 0
-        self._sums: list[np.ndarray | float] = [0.0, 0.0]  # of rows of the data, and of the quantized data in steps
         self._groups = 1
         self._data: tuple[int, ...] = ()  # the shape of what was observed last
 
@@ -196,9 +248,8 @@ class _Input:
         rows = reader.form.rows(reader.node, value, reader.weights.shape, min(ROWS_PER_IMAGE * len(value), most))
         steps = self._quantize(rows)
         self._groups, self._count, self._data = len(rows), self._count + rows.shape[1], value.shape
-        self._sums = [
-            total + part.sum(axis=1, dtype=np.float64) for total, part in zip(self._sums, (rows, steps), strict=True)
-        ]
+        for layer in self.readers if reader.is_dense else [reader]:
+            layer.means.add(rows, steps, self._row_weights(layer, rows) if layer.is_dense else None)
         if self._second is not None:
             self._second.add(steps)
 
@@ -230,11 +281,16 @@ class _Input:
             return None
         integers = layer.nearest if integers is None else integers
         quantized = integers * (layer.scales * np.float64(np.float32(layer.factors.scale_d)))
+        means = (layer if layer.is_dense else self._reader).means.values()
         lost = [
-            np.einsum("gi,gio->go", total / self._count, layer.form.matrices(weights, self._groups))
-            for total, weights in zip(self._sums, (layer.weights.astype(np.float64), quantized), strict=True)
+            np.einsum("gi,gio->go", mean, layer.form.matrices(weights, self._groups))
+            for mean, weights in zip(means, (layer.weights.astype(np.float64), quantized), strict=True)
         ]
         return layer.form.per_channel(layer.node, lost[0] - lost[1], layer.weights.shape, self._data)
+
+    def _row_weights(self, layer: _Layer, rows: np.ndarray) -> np.ndarray:
+        matrices = layer.form.matrices(layer.weights, len(rows))
+        return row_weights(rows, matrices, layer.factors.scale_d)
 
     def _quantize(self, values: np.ndarray) -> np.ndarray:
         """Returns the integers relative to the zero point, as the saved model's quantizer yields them."""
