@@ -58,6 +58,7 @@ class GraphEditor:
     def __init__(self, view: GraphView, reserved: Collection[str] = ()) -> None:
         """Takes a graph, and names that no new node may get."""
         self._original = view.graph_def
+        self._edges = view.consumers
         self._nodes = dict(view.nodes)
         self._copied: set[str] = set()
         self._taken = {*view.nodes, *reserved}
@@ -112,6 +113,20 @@ class GraphEditor:
     def replace_input(self, name: str, index: int, text: str) -> None:
         """Sets one input of a node."""
         self._editable(name).input[index] = text
+
+    def replace_constant(self, name: str, index: int, const: str, keep: Collection[str] = ()) -> None:
+        """Makes a node read another constant, and drops the one before if nothing else reads it, as it may be large.
+
+        Args:
+            name: the node.
+            index: which input.
+            const: the other constant.
+            keep: nodes that are asked for themselves.
+        """
+        before = parse_tensor_name(self._nodes[name].input[index]).node
+        self.replace_input(name, index, const)
+        if self._nodes[before].op == "Const" and len(self._edges(before)) == 1 and before not in keep:
+            self.remove(before)
 
     def set_type(self, name: str, dtype: tf.DType) -> None:
         """Makes a node compute with another type: sets its attribute ``T``."""

@@ -54,7 +54,7 @@ def equalize(fused: FusedGraph, factors: Mapping[LayerName, tuple[float, ...]], 
         return fused
     found = find_equalization_groups(fused, outputs)
     _check_layers(fused, found, factors)
-    editing = _Editing(fused)
+    editing = _Editing(fused, outputs)
     for group in found.groups:
         values = _factors_of(group, factors)
         if values is not None:
@@ -65,8 +65,9 @@ def equalize(fused: FusedGraph, factors: Mapping[LayerName, tuple[float, ...]], 
 class _Editing:
     """Divides groups one after the other."""
 
-    def __init__(self, fused: FusedGraph) -> None:
+    def __init__(self, fused: FusedGraph, keep: Sequence[str]) -> None:
         self._fused = fused
+        self._keep = keep
         self._editor = GraphEditor(fused.view)
         self._inputs: dict[LayerName, np.ndarray] = {}
         self._outputs: dict[LayerName, np.ndarray] = {}
@@ -149,7 +150,8 @@ class _Editing:
         balanced = replace(layer, weights=weights.astype(np.float32), bias=bias)
         assert balanced.weights is not None
         const = make_const(self._editor.unique_name(f"{layer.name}/balanced_weights"), balanced.weights)
-        self._editor.replace_input(layer.name, layer.op.weight_input, self._add(const, layer.name))
+        name = self._add(const, layer.name)
+        self._editor.replace_constant(layer.name, layer.op.weight_input, name, self._keep)
         if bias is not None and of_output is not None:
             name = self._add(make_const(self._editor.unique_name(f"{layer.name}/balanced_bias"), bias), layer.name)
             self._editor.replace_input(self._fused.tail_of(layer.name), 1, name)

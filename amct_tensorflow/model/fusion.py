@@ -270,7 +270,7 @@ def _fuse_layer(
         scale = op_type.along_channels(weights, chain.affine.scale)
         weights = (weights * scale).astype(np.float32)
         const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_weights"), weights), like=node.name)
-        editor.replace_input(node.name, op_type.weight_input, const)
+        editor.replace_constant(node.name, op_type.weight_input, const, keep)
         origins[FusedName(const)] = ()
     bias = chain.affine.shift.astype(np.float32)
     const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_bias"), bias), like=node.name)

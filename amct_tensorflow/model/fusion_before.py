@@ -57,7 +57,7 @@ def fold_before(fused: FusedGraph, keep: Collection[str], unfused: Collection[La
         else:
             originals = fused.originals(FusedName(node.name) for node in front.nodes)
             for reader in readers:
-                layers[reader.name] = _fold(fused, editor, reader, front, originals, origins, alike)
+                layers[reader.name] = _fold(fused, editor, reader, front, originals, origins, alike, keep)
     if layers == fused.layers:
         return fused
     return replace(fused, view=fused.view.edited(editor.graph_def(), alike), layers=layers, origins=origins)
@@ -156,6 +156,7 @@ def _fold(
     originals: Iterable[OriginalName],
     origins: dict[FusedName, tuple[OriginalName, ...]],
     alike: dict[str, str],
+    keep: Collection[str],
 ) -> FusedLayer:
     """Folds a front into a layer of a graph under edit, and returns the layer.
 
@@ -165,7 +166,7 @@ def _fold(
     assert layer.op.weight_input is not None
     const = editor.add(make_const(editor.unique_name(f"{layer.name}/folded_weights"), weights), like=layer.name)
     origins[FusedName(const)] = ()
-    editor.replace_input(layer.name, layer.op.weight_input, const)
+    editor.replace_constant(layer.name, layer.op.weight_input, const, keep)
     data = editor.node(str(front.nodes[0].name)).input[front.data_input]
     editor.replace_input(layer.name, layer.op.data_input, data)
     folded = replace(

@@ -1,8 +1,8 @@
 """Calibrates the layers of a model on batches that taps in the caller's session collect."""
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +15,7 @@ from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.io.stages import stage
 from amct_tensorflow.log import log_for
+from amct_tensorflow.model.equalization import equalize
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.quantize.algorithms.activation_factors import (
@@ -113,8 +114,9 @@ class Calibrator:
         self._for_search = for_search
         self._comparison = comparison
         self._on_complete = on_complete
-        self._fuse = partial(model.fuse, config.unfused_layers())
-        self.fused = self._fuse(balance)
+        self._model = weakref.ref(model)
+        self._outputs = model.outputs
+        self.fused = model.fuse(config.unfused_layers(), balance)
         _check_tensors(config.tensor_quantize, model.view, self.fused)
         enabled = config.enabled_layers()
         self._searches = {
@@ -166,9 +168,16 @@ class Calibrator:
                 len(balance), ", ".join(balance),
             )  # fmt: skip
             self._let_go()
-            self.fused = self._fuse(balance)
+            self.fused = self._equalize(balance)
             self._prepare()
             self._observers.observe(self._parts)
+
+    def _equalize(self, balance: Mapping[LayerName, tuple[float, ...]]) -> FusedGraph:
+        """Returns the model as balanced; whoever goes on with it, as a search does, finds it so without more work."""
+        model = self._model()
+        if model is None:
+            return equalize(self.fused, balance, self._outputs)
+        return model.fuse(self._config.unfused_layers(), balance)
 
     @property
     def error(self) -> Exception | None:
@@ -217,7 +226,7 @@ class Calibrator:
     def _release(self) -> None:
         """Frees what is not needed any more."""
         self._let_go()
-        del self._parts, self._fuse
+        del self._parts, self._on_complete
 
     def _let_go(self) -> None:
         """Frees the graph that is run again, and what holds it; an error may come before there is another."""

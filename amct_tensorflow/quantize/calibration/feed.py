@@ -187,6 +187,7 @@ class Feed:
         for tensor in dict.fromkeys((*self._fed, *kept)):
             readers = readers_of(self._model.original, tensor, self._needed)
             attach_tap(self._graph, readers, tensor, partial(self._observe, tensor, tensor in kept))
+        del self._model, self._needed  # the caller's graph, which may live long, keeps what the taps call
 
     def _observe(self, tensor: str, is_kept: bool, value: np.ndarray) -> None:
         """Takes a tensor of the caller's session."""
@@ -218,3 +219,4 @@ class Feed:
     def _release(self) -> None:
         self._free()
         self._lent.take_back()
+        del self._take, self._finish, self._free

@@ -323,3 +323,15 @@ def test_an_error_frees_it_too_and_is_told_once():
 def test_control_flow_v1_of_the_whole_process():
     with control_flow_v1():
         same_factors(*(calibrate(small_graph(), [{"input": IMAGES}]) for _ in range(2)))
+
+
+def test_a_graph_that_is_calibrated_keeps_no_model_alive():
+    """The caller's graph holds the taps, and what they call; the model holds its weights several times."""
+    calibrator, model = calibrator_of(small_graph(), for_search=False)
+    graph, seen = model.graph, weakref.ref(model)
+    del model
+    gc.collect()
+    assert seen() is None
+    with tf1.Session(graph=graph) as session:
+        session.run("out:0", {"input:0": IMAGES})
+    assert calibrator.check_complete().factors == calibrate(small_graph(), [{"input": IMAGES}]).factors
