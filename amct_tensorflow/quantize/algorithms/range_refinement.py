@@ -41,9 +41,9 @@ class SquaredErrors:
         levels = first + np.arange(np.max(last - first) + 1)
         # Everything above a range's last level is clipped to that level, and the levels beyond stay empty.
         edges = np.where(levels < last, (levels + 0.5) * scales[:, np.newaxis], np.inf)
-        bounds = np.zeros((scales.size, levels.shape[1] + 1), np.intp)
-        bounds[:, 1:] = np.searchsorted(self._values, edges)
-        sums = np.diff(self._sums[:, bounds], axis=2)
+        before = self._sums.take(np.searchsorted(self._values, edges), axis=1)
+        sums = before.copy()
+        sums[:, :, 1:] -= before[:, :, :-1]
         return np.asarray(np.sum(_error(sums, levels * scales[:, np.newaxis]), axis=1))
 
     def of_clipping(self, lowers: np.ndarray, uppers: np.ndarray) -> np.ndarray:
