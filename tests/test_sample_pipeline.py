@@ -315,7 +315,7 @@ def test_defaults(workdir):
         "config_defination": None,
         "strategy": "PredictiveSearch",
         "sensitivity": "OutputDivergence",
-        "device": "generic",
+        "device": None,
         "free_roll_back": True,
         "num_workers": None,
         "ray": None,
