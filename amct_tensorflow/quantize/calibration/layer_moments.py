@@ -14,7 +14,9 @@ moments fit ``_MOST_BYTES``, each of which runs the batches again, so that memor
 images fewer rows each are looked at, so that time does not grow with their number.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from math import prod
 
@@ -45,6 +47,8 @@ _MOST_ROWS = 1 << 15
 _MOST_BYTES = 1 << 29
 # The products of so many rows are looked at together, so that they take little memory.
 _ROWS_AT_A_TIME = 1024
+# So many inputs of layers are worked on at a time, each in a thread, which takes up to 250 MB.
+_THREADS = min(os.cpu_count() or 1, 2)
 
 
 class LayerMoments:
@@ -89,16 +93,23 @@ class LayerMoments:
                 last = [self._replay.observe([self._replay.tensor(each.tensor)], observer, after=last)]
             for part in parts:
                 self._replay.run(last, part)
-            for each in inputs:
-                integers = each.round()
-                for layer, rounded in zip(each.readers, integers, strict=True):
-                    shift = each.shift(layer, rounded) if self._corrects else None
-                    found[layer.name] = LayerCorrection(shift, rounded)
-                if each.is_sparse:
-                    sparse.update({layer.name: each.trust for layer in each.readers})
-                each.forget()
+            with ThreadPoolExecutor(_THREADS) as threads:
+                for each, corrections in zip(inputs, threads.map(self._correct, inputs), strict=True):
+                    found.update({layer.name: one for layer, one in zip(each.readers, corrections, strict=True)})
+                    if each.is_sparse:
+                        sparse.update({layer.name: each.trust for layer in each.readers})
+                    each.forget()
         _tell(sparse)
         return found
+
+    def _correct(self, read: "_Input") -> list[LayerCorrection]:
+        """Returns the corrections of the layers that read something."""
+        integers = read.round()
+        shifts = [
+            read.shift(layer, rounded) if self._corrects else None
+            for layer, rounded in zip(read.readers, integers, strict=True)
+        ]
+        return [LayerCorrection(shift, rounded) for shift, rounded in zip(shifts, integers, strict=True)]
 
 
 def _waves(inputs: Iterable["_Input"]) -> Iterator[list["_Input"]]:

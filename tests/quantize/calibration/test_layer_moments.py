@@ -82,3 +82,13 @@ def test_a_layer_with_more_inputs_than_rows_tells_how_far_it_is_trusted(messages
     assert len(each) == 3
     shares = {int(line.split()[-2]) for line in each}
     assert len(shares) == 1 and 0 < shares.pop() < 91
+
+
+def test_threads_change_nothing(monkeypatch):
+    """Not a byte of any file: each input of layers is worked on as if it were alone."""
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(layer_moments, "_THREADS", threads)
+        calibrate_and_save(build(attention), X)
+        found.append(files())
+    assert found[0] == found[1]
