@@ -26,7 +26,7 @@ COMMANDS = [command for text in TEXTS.values() for command in commands(text)]
 CONSTANTS, PREPROCESS, FREEZE = codes(TEXTS["own_model.md"])
 (GRAPH_EVALUATOR,) = codes(TEXTS["own_data.md"])
 (EVALUATOR,) = codes(TEXTS["command_line.md"])
-SEARCH, SIMULATE = codes(TEXTS["python.md"])
+SEARCH, DEVICE, SIMULATE = codes(TEXTS["python.md"])
 
 SHORT = ("--num_images", "100", "--expected_acc_loss", "5")
 
@@ -239,6 +239,12 @@ def test_raw_files(project):
     evaluator = scope["evaluator"]
     metric = evaluator.evaluate(model.graph, ["MobilenetV2/Predictions/Reshape_1"])
     assert evaluator.metric_eval(metric, metric)[0]
+
+
+def test_a_device_of_ones_own():
+    scope = {}
+    exec(DEVICE, scope)
+    assert scope["npu"].name == "npu" and len(scope["npu"].rungs) == 3
 
 
 def test_exit_codes_are_those_of_the_programs():
