@@ -244,9 +244,8 @@ class RollBack:
         total = f" of about {max(expected, number)}" if expected else ""
         seconds = self.trials.first.evaluation.seconds
         log_for().info("Evaluation %d%s%s.", number, total, "" if seconds is None else f", about {duration(seconds)}")
-        pairs = [
-            f"({name}, {rung.name if rung.is_wide else not rung.is_float})" for name, rung in configuration.items()
-        ]
+        decided = {name: rung.name if rung.is_wide else not rung.is_float for name, rung in configuration.items()}
+        pairs = [f"({name}, {decision})" for name, decision in decided.items()]
         log_for().debug("quant layers:")
         for begin in range(0, len(pairs), _NAMES_PER_LINE):
             log_for().debug("%s", " ".join(pairs[begin : begin + _NAMES_PER_LINE]))

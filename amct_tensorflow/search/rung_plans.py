@@ -98,7 +98,9 @@ class RungPlans:
         if self._is_narrow(name):
             return self._rungs
         above = tuple(rung for rung in self._rungs if rung.num_bits != INT8_BITS)
-        return above if above[0].is_wide else (A16W8, *above)
+        if above[0].is_wide:
+            return above
+        return (A16W8.at((self._rungs[0].cost + above[0].cost) / 2), *above)
 
     def _is_narrow(self, name: str) -> bool:
         """Tells whether a layer reads 8 bits unless it is raised."""

@@ -115,11 +115,8 @@ def run_search(
         original = original or _evaluate_original(original_model, evaluations)
         # Only now, so that the state of a run with workers is that of one without.
         _keep(calibration, state)
-        execution = (
-            None
-            if exact or not _pays(original, calibration)
-            else IntegerExecution(plans.of(first), calibration.batches)
-        )
+        pays = not exact and _pays(original, calibration)
+        execution = IntegerExecution(plans.of(first), calibration.batches) if pays else None
         search.compare_with(original, execution)
         _log_estimate(calibration, strategy, original)
         _log_gain(scores, whole, in_float or {})

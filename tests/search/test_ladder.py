@@ -294,7 +294,7 @@ def test_what_is_configured_in_16_bits_is_not_lowered(task):
     name = SMALL_NET_LAYERS[0]
     config[name]["activation_quant_params"].update(num_bits=16, asymmetric=False)
     edit_config(arguments, **{name: config[name]})
-    for device in ("generic", None):
+    for device in ("generic", None, Device("npu", rungs=(INT8, FLOAT.at(2)))):
         result = calibrate(arguments, Sharing(limit / 10), **{**OPTIONS, "device": device})
         assert result.rungs[name] in {"a16w8", "float"}
         history = json.loads(Path("amct_log/accuracy_based_auto_calibration_record.json").read_text())
