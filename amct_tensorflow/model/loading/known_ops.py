@@ -4,6 +4,8 @@ The converter of TensorFlow.js fuses layers with what follows them, into ops of 
 that lack an attribute. TensorFlow cannot import either.
 """
 
+from collections.abc import Callable
+
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework import op_def_registry  # there is no public way to ask
@@ -51,11 +53,20 @@ def with_known_ops(graph_def: GraphDef) -> GraphDef:
     Raises:
         ModelError: two nodes have the same name, or an input names a node that is not there.
     """
-    unknown = [node for node in graph_def.node if _is_fused_for_others(node)]
-    if not unknown:
+    return _separated(graph_def, _is_fused_for_others)
+
+
+def without_fused_ops(graph_def: GraphDef) -> GraphDef:
+    """Likewise, with what all fused ops stand for, as other tools know few of TensorFlow's own."""
+    return _separated(graph_def, lambda node: has(node.op, Fused))
+
+
+def _separated(graph_def: GraphDef, is_chosen: Callable[[NodeDef], bool]) -> GraphDef:
+    chosen = [node for node in graph_def.node if is_chosen(node)]
+    if not chosen:
         return graph_def
     editor = GraphEditor(GraphView(graph_def))
-    for node in unknown:
+    for node in chosen:
         fused = trait(node.op, Fused)
         for new in (fused and fused.separate(node, editor.unique_name)) or ():
             editor.put(new)

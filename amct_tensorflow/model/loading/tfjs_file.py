@@ -31,7 +31,7 @@ from amct_tensorflow.model.loading.freezing import (
     writes,
 )
 from amct_tensorflow.model.loading.frozen_graph import TFJS_FILE, FrozenModel
-from amct_tensorflow.model.loading.known_ops import why_not_importable, with_known_ops
+from amct_tensorflow.model.loading.known_ops import why_not_importable, without_fused_ops
 from amct_tensorflow.model.loading.tfjs_layers import load_layers_model
 from amct_tensorflow.model.loading.tfjs_weights import Group, read_weights
 from amct_tensorflow.ops import has
@@ -105,7 +105,7 @@ def _graph_model(path: Path, file: Path, document: _Document, weights: Mapping[s
     graph_def = _parse(file, document.modelTopology)
     _fill_in(file, graph_def, weights)
     _set_shapes(graph_def, document.endpoints)
-    graph_def = with_known_ops(graph_def)
+    graph_def = without_fused_ops(graph_def)
     graph = _import(file, graph_def)
     fed = [op for op in graph.get_operations() if has(op.type, Fed)]
     inputs = {op.name: describe(op.outputs[0]) for op in fed}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from fused_ops import SLIDING, fused, reference_prelu
-from graphs import build, build_v1, node_of, normal, run, signal_to_noise, tf1
+from graphs import build, build_v1, node_of, normal, ops_of, run, signal_to_noise, tf1
 from tfjs_models import write_graph_model, write_layers_model
 
 from amct_tensorflow.__main__ import main
@@ -130,6 +130,16 @@ def test_fused_ops_are_separate(tmp_path):
     np.testing.assert_allclose(actual, reference_prelu(sums, slopes), rtol=1e-5, atol=1e-5)
     (layer,) = FloatModel.load(tmp_path, ["out"]).layers
     assert layer.name == "out/Conv2D"
+
+
+def test_fused_ops_that_tensorflow_knows_are_separate_too(tmp_path):
+    """Converters to other formats do not know them."""
+    rows, matrix, bias = normal((3, 5), 1), normal((5, 2), 2), normal((2,), 3)
+    graph_def = fused("_FusedMatMul", rows, [matrix, bias], ["BiasAdd", "Relu"], 1)
+    read = load_frozen(write_graph_model(tmp_path, graph_def, {"y": "out"})).graph_def
+    assert ops_of(read) == ["BiasAdd", "MatMul", "Relu"]
+    (expected,) = run(graph_def, ["out"], {"x": rows})
+    np.testing.assert_allclose(run(read, ["out"], {"x": rows})[0], expected, rtol=1e-6)
 
 
 def test_lists_that_each_run_fills_anew(tmp_path):
