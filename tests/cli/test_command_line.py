@@ -67,8 +67,8 @@ def test_reports_are_made_again_and_compared_without_tensorflow(workdir):
 
 
 def complete(typed):
-    """Returns what the tab key offers."""
-    code = "from amct_tensorflow.__main__ import main; main()"
+    """Returns what the tab key offers, without TensorFlow."""
+    code = "import sys; sys.modules['tensorflow'] = None; from amct_tensorflow.__main__ import main; main()"
     environment = {
         **os.environ, "PYTHONPATH": str(ROOT), "_ARGCOMPLETE": "1", "_ARGCOMPLETE_STDOUT_FILENAME": "offered",
         "_ARGCOMPLETE_SUPPRESS_SPACE": "1", "COMP_LINE": typed, "COMP_POINT": str(len(typed)), "_ARGCOMPLETE_IFS": "\n",
