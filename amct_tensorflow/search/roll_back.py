@@ -165,20 +165,22 @@ class RollBack:
         return evaluated is None or scored is None or scored < len(evaluated)
 
     def _confirm(self) -> bool:
-        """Evaluates the model to be saved, if only its execution graph was evaluated.
+        """Evaluates the model to be saved, if only its execution graph was evaluated; if it fails, the next best one.
 
         Returns:
-            False if that model does not satisfy, although its execution graph did.
+            False if no model satisfies of which the execution graph did.
         """
         best = self.trials.best(self.settled)
+        flattered = False
         while not best.simulated:
             itself = self.judge(best.configuration, "the model to save", simulated=True)
             log_for().info(
                 "The model to save itself: loss %.4g; in integers it was %.4g.", itself.judged.loss, best.judged.loss
             )
-            if best.judged.satisfied and not itself.judged.satisfied:
-                return False
+            flattered = flattered or (best.judged.satisfied and not itself.judged.satisfied)
             best = self.trials.best(self.settled)
+            if flattered and not best.judged.satisfied:
+                return False
         return True
 
     def model_of(self, trial: Trial) -> QuantizedGraph:

@@ -86,23 +86,43 @@ def test_both_ways_lead_to_the_same_model(task):
     assert model == exact.model_file.read_bytes()
 
 
+class Flattered(Watching):
+    """In integers nothing is lost; and the first models that are confirmed lose too much."""
+
+    def __init__(self, limit, failures):
+        super().__init__(limit)
+        self.failures = failures
+
+    def evaluate(self, graph, outputs):
+        metric = super().evaluate(graph, outputs)
+        if self.in_integers[-1]:
+            return 0.0
+        if True in self.in_integers and self.failures:
+            self.failures -= 1
+            return metric + 10 * self.limit
+        return metric
+
+
 @needs_integers
-def test_integers_that_flatter_do_not_count(task, messages, monkeypatch):
-    """Where the model itself fails that satisfied in integers, the search is done again without them."""
+def test_where_a_model_itself_fails_the_next_best_one_is_confirmed(task, messages):
     arguments, limit = task
-    exact = calibrate(arguments, Watching(limit), exact=True, **OPTIONS)
+    evaluator = Flattered(limit, failures=1)
+    result = calibrate(arguments, evaluator, **OPTIONS)
+    assert result.target_met and 0 < result.loss <= limit
+    assert evaluator.in_integers[-2:] == [False, False] and evaluator.in_integers.count(False) == 4
+    assert not any("the search is done again" in line for line in messages)
 
-    class Flattered(Watching):
-        def evaluate(self, graph, outputs):
-            metric = super().evaluate(graph, outputs)
-            return 0.0 if self.in_integers[-1] else metric
 
-    evaluator = Flattered(limit)
+@needs_integers
+def test_integers_that_flatter_do_not_count(task, messages):
+    """Where every model itself fails that satisfied in integers, the search is done again without them."""
+    arguments, limit = task
+    evaluator = Flattered(limit, failures=2)
     result = calibrate(arguments, evaluator, **OPTIONS)
     assert any("the search is done again" in line for line in messages)
-    assert result.target_met and result.roll_back_config == exact.roll_back_config and result.loss == exact.loss
+    assert result.target_met and 0 < result.loss <= limit
     last_in_integers = len(evaluator.in_integers) - evaluator.in_integers[::-1].index(True)
-    assert len(evaluator.in_integers) - last_in_integers > 1
+    assert len(evaluator.in_integers) - last_in_integers > 2
 
 
 @needs_integers
