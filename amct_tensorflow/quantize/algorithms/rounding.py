@@ -85,7 +85,8 @@ class SecondMoments:
             self._products = [np.zeros((len(rows), one.shape[2], one.shape[2]), np.float32) for one in blocks]
             self._fourth = [np.zeros(len(rows)) for _ in blocks]
             self._third = [np.zeros((len(rows), one.shape[2])) for one in blocks]
-        centred = rows - self._origin
+        centred = np.empty(rows.shape, np.float32)  # group by group, while a depthwise layer's come side by side
+        np.subtract(rows, self._origin, out=centred)
         self.count += rows.shape[1]
         self._sum += centred.sum(axis=1, keepdims=True, dtype=np.float64)
         for index, block in enumerate(self._blocks):
