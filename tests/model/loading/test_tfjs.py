@@ -352,21 +352,31 @@ def test_code_in_a_layer(tmp_path):
 # ------------------------------------------------------------------------------------------------- Command line
 
 
-def test_it_is_inspected_and_quantized_from_the_command_line(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def web(tmp_path, monkeypatch):
+    """A folder with fused ops that TensorFlow does not know, in the working directory; returns the float output."""
     monkeypatch.chdir(tmp_path)
+    first = fused("_FusedConv2D", IMAGES, [normal((3, 3, 4, 8), 2, 0.3), normal((8,), 3), normal((1, 1, 8), 4, 0.3)],
+                  ["BiasAdd", "Prelu"], 2, **SLIDING)  # fmt: skip
+    write_graph_model("web", first, {"y": "out:0"})
+    return run(load_frozen("web").graph_def, ["out"], {"x": IMAGES})[0]
 
-    def small():
-        x = tf1.placeholder(tf.float32, [None, 6, 6, 4], name="x")
-        tf.nn.relu(tf.nn.conv2d(x, normal((3, 3, 4, 8), 2), 1, "SAME", name="conv"), name="out")
 
-    graph_def = build(small)
-    write_graph_model("web", graph_def, {"y": "out:0"})
+def test_it_is_inspected_and_quantized_from_the_command_line(web, capsys):
     assert main(["inspect", "web"]) == 0
-    assert "conv" in capsys.readouterr().out
+    assert "out/Conv2D" in capsys.readouterr().out
     Path("data").mkdir()
     IMAGES.tofile("data/x.bin")
     settings = ["--data_dir", "data", "--input_shape", "x:2,6,6,4", "--data_types", "float32"]
     assert main(["calibration", "--model", "web", "--outputs", "out", "--save_path", "results/net", *settings]) == 0
     quantized = tf1.GraphDef.FromString(Path("results/net_quantized.pb").read_bytes())
-    expected = run(graph_def, ["out"], {"x": IMAGES})[0]
-    assert signal_to_noise(expected, run(quantized, ["out"], {"x": IMAGES})[0]) > 30
+    assert "AscendQuant" in ops_of(quantized)
+    assert signal_to_noise(web, run(quantized, ["out"], {"x": IMAGES})[0]) > 30
+
+
+@pytest.mark.parametrize("target", ["tflite", "onnx", "openvino"])
+def test_it_is_searched_and_exported_from_the_command_line(web, target):
+    np.save("x.npy", IMAGES)
+    assert main(["auto-calibrate", "web", "--data", "x.npy", "--snr", "20", "--save_dir", "results/net"]) == 0
+    assert main(["export", "results/net", "--to", target, "--data", "x.npy"]) == 0
+    assert [path.name for path in Path("results").glob("*diverges*")] == []
