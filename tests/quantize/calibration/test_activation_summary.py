@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amct_tensorflow.quantize.algorithms.distribution import EXACT_LIMIT, Distribution, Observation
-from amct_tensorflow.quantize.calibration.observers import BINS, ActivationSummary
+from amct_tensorflow.quantize.calibration.observers import BINS
 
 
 def test_a_histogram_by_hand():
@@ -24,9 +24,10 @@ def test_a_constant():
 def test_nothing_is_lost(values):
     observation = Observation()
     assert observation.add(np.array(values, np.float32))
-    summary = ActivationSummary.of(observation.distribution())
-    assert summary.counts.shape == (BINS,) and summary.counts.sum() == len(values)
-    assert (summary.lowest, summary.highest) == (min(values), max(values))
+    found = observation.distribution()
+    counts = found.histogram(BINS)
+    assert counts.shape == (BINS,) and counts.sum() == len(values)
+    assert (found.lowest, found.highest) == (min(values), max(values))
 
 
 def test_many_values_are_counted_within_a_bin():
@@ -34,8 +35,8 @@ def test_many_values_are_counted_within_a_bin():
     values = np.random.default_rng(0).normal(size=2 * EXACT_LIMIT).astype(np.float32)
     observation = Observation()
     observation.add(values)
-    summary = ActivationSummary.of(observation.distribution())
+    counts = observation.distribution().histogram(BINS)
     expected, _ = np.histogram(values, BINS, (values.min(), values.max()))
-    assert summary.counts.sum() == values.size
-    np.testing.assert_allclose(summary.counts, expected, atol=0.002 * values.size)
-    assert summary.counts.argmax() == pytest.approx(expected.argmax(), abs=3)
+    assert counts.sum() == values.size
+    np.testing.assert_allclose(counts, expected, atol=0.002 * values.size)
+    assert counts.argmax() == pytest.approx(expected.argmax(), abs=3)

@@ -128,17 +128,25 @@ def test_every_layer_gets_factors_and_a_similarity():
     assert all(0.99 < analysis.similarity <= 1 for analysis in result.analyses.values())
 
 
-def test_correction_is_the_mean_difference_of_the_layer_alone():
+@pytest.mark.parametrize("dense", [True, False])
+def test_correction_is_the_mean_difference_of_the_layer_alone(dense):
+    """Of a dense layer the rows count by the inverse of their squared outputs, and of one step in each input."""
+
     def make():
         x = tf1.placeholder(tf.float32, [None, 5], name="input")
-        tf.matmul(x, normal((5, 3), 41), name=OUTPUT)
+        if dense:
+            return tf.matmul(x, normal((5, 3), 41), name=OUTPUT)
+        filters = normal((5, 3), 41).reshape(1, 1, 5, 3)
+        return tf.nn.conv2d(tf.reshape(x, [-1, 1, 1, 5]), filters, 1, "SAME", name=OUTPUT)
 
-    x = normal((64, 5), 42)
+    x, weights = normal((64, 5), 42), normal((5, 3), 41).astype(np.float64)
     result = calibrate(x, make=make).check_complete()
     factors, correction = result.factors[OUTPUT], result.corrections[OUTPUT]
     q = np.clip(np.rint(x / factors.scale_d) + factors.offset_d, -128, 127) - factors.offset_d
-    quantized = q @ correction.weights.astype(np.float64) * factors.scale_d * np.array(factors.scale_w)
-    expected = (x @ normal((5, 3), 41).astype(np.float64) - quantized).mean(axis=0)
+    integers = correction.weights.reshape(5, 3).astype(np.float64)
+    quantized = q @ integers * factors.scale_d * np.array(factors.scale_w)
+    sizes = np.square(x @ weights).sum(axis=1) + factors.scale_d**2 * np.square(weights).sum()
+    expected = np.average(x @ weights - quantized, axis=0, weights=1 / sizes if dense else None)
     np.testing.assert_allclose(correction.bias, expected, atol=1e-6)
 
 
