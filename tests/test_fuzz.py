@@ -17,6 +17,7 @@ from graphs import build, small_net
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reports import make_report
+from tfjs_models import write_graph_model, write_layers_model
 
 import amct_tensorflow as amct
 from amct_tensorflow.data import DatasetError, scan_records
@@ -136,6 +137,29 @@ def test_graph_def(folder, data):
         graph = import_graph(graph_def, "net.pb")
         amct.create_quant_config(str(folder / "from_graph.json"), graph)
         fuse(GraphView(graph_def), keep=["probabilities"])
+
+
+@pytest.fixture(scope="module", params=["graph", "layers"])
+def web(request, folder):
+    """A TensorFlow.js model in a folder of its own, and its JSON."""
+    path = folder / f"web_{request.param}"
+    if request.param == "graph":
+        write_graph_model(path, GRAPH_DEF, {"scores": "probabilities:0"}, ["input"])
+    else:
+        layer = {"name": "a", "units": 3, "activation": "relu", "batch_input_shape": [None, 4]}
+        config = {"class_name": "Sequential", "config": {"layers": [{"class_name": "Dense", "config": layer}]}}
+        weights = {"a/kernel": np.ones((4, 3), np.float32), "a/bias": np.ones(3, np.float32)}
+        write_layers_model(path, config, "2.10.0", weights)
+    return path, json.loads((path / "model.json").read_text())
+
+
+@given(data=st.data())
+@slow_fuzz
+def test_tfjs(web, data):
+    path, valid = web
+    (path / "model.json").write_bytes(data.draw(documents(valid)))
+    with only_own_errors():
+        read_model(path)
 
 
 OPS = ["Conv2D", "MatMul", "AvgPool", "Const", "Identity", "Placeholder", "BiasAdd", "FusedBatchNorm", "Relu6", "Add",

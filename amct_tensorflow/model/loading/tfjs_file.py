@@ -84,7 +84,7 @@ def load_tfjs(path: Path) -> FrozenModel | Inference:
     document = _read(file)
     topology = document.modelTopology
     is_graph = isinstance(topology.get("node"), list)
-    if not is_graph and not isinstance(topology.get("model_config", topology.get("config")), (dict, list)):
+    if not is_graph and not isinstance(topology.get("model_config", topology.get("config")), (dict, list, str)):
         raise ModelError(f"Model {file} has neither nodes nor layers in its modelTopology. {_CONVERT_AGAIN}")
     weights = read_weights(file, document.weightsManifest)
     return _graph_model(path, file, document, weights) if is_graph else load_layers_model(file, topology, weights)
@@ -104,7 +104,7 @@ def _read(file: Path) -> _Document:
 def _graph_model(path: Path, file: Path, document: _Document, weights: Mapping[str, np.ndarray]) -> FrozenModel:
     graph_def = _parse(file, document.modelTopology)
     _fill_in(file, graph_def, weights)
-    _set_shapes(graph_def, document.endpoints)
+    _set_shapes(file, graph_def, document.endpoints)
     graph_def = without_fused_ops(graph_def)
     graph = _import(file, graph_def)
     fed = [op for op in graph.get_operations() if has(op.type, Fed)]
@@ -146,8 +146,14 @@ def _fill_in(file: Path, graph_def: GraphDef, weights: Mapping[str, np.ndarray])
             continue
         tensor = attribute(node, "value").tensor
         if node.name in weights:
-            dtype = tf.as_dtype(attribute(node, "dtype").type or tensor.dtype or tf.float32)
-            value = tf.make_tensor_proto(weights[node.name], dtype, weights[node.name].shape)
+            dtype = _type(file, node)
+            try:
+                value = tf.make_tensor_proto(weights[node.name], dtype, weights[node.name].shape)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise ModelError(
+                    f"Model {file} has a value for its constant {node.name!r} that is not of its type {dtype.name}. "
+                    f"{_CONVERT_AGAIN}"
+                ) from error
             node.attr["value"].tensor.CopyFrom(value)
             node.attr["dtype"].type = dtype.as_datatype_enum
         elif not tensor.tensor_content and not any(name.name.endswith("_val") for name, _ in tensor.ListFields()):
@@ -157,13 +163,30 @@ def _fill_in(file: Path, graph_def: GraphDef, weights: Mapping[str, np.ndarray])
             )
 
 
-def _set_shapes(graph_def: GraphDef, signature: _Signature) -> None:
-    """Gives placeholders without a shape the one that the signature tells."""
+def _type(file: Path, node: NodeDef) -> tf.DType:
+    try:
+        return tf.as_dtype(attribute(node, "dtype").type or attribute(node, "value").tensor.dtype or tf.float32)
+    except TypeError as error:
+        raise ModelError(f"Model {file} has a constant {node.name!r} of no type. {_CONVERT_AGAIN}") from error
+
+
+def _set_shapes(file: Path, graph_def: GraphDef, signature: _Signature) -> None:
+    """Gives placeholders without a shape the one that the signature tells.
+
+    Raises:
+        ModelError: that is none.
+    """
     shapes = {parse_tensor_name(each.name).node: each.tensorShape for each in signature.inputs.values()}
     for node in graph_def.node:
         shape = shapes.get(node.name)
         if shape is not None and has(node.op, Fed) and "shape" not in node.attr:
-            json_format.ParseDict(shape, node.attr["shape"].shape, ignore_unknown_fields=True)
+            try:
+                json_format.ParseDict(shape, node.attr["shape"].shape, ignore_unknown_fields=True)
+            except (json_format.ParseError, ValueError, TypeError, AttributeError) as error:
+                raise ModelError(
+                    f"Model {file} has a signature with no shape for the input {node.name!r} ({first_line(error)}). "
+                    f"{_CONVERT_AGAIN}"
+                ) from error
 
 
 def _import(file: Path, graph_def: GraphDef) -> tf.Graph:
@@ -197,13 +220,13 @@ def _outputs(file: Path, graph_def: GraphDef, graph: tf.Graph, signature: _Signa
     for label, endpoint in signature.outputs.items():
         name = parse_tensor_name(endpoint.name)
         try:
-            tensor = graph.get_tensor_by_name(f"{name.node}:{name.port}")
-        except (KeyError, ValueError) as error:
+            tensor = graph.get_operation_by_name(name.node).outputs[max(0, name.port)]
+        except (KeyError, ValueError, IndexError) as error:
             raise ModelError(
                 f"Model {file} names the output {endpoint.name!r} ({label}), which its graph does not have. Correct "
                 "its signature, or convert it again."
             ) from error
-        found[name.node if name.port == 0 else _add_operator(graph_def, graph, tensor)] = label.removesuffix(":0")
+        found[name.node if name.port <= 0 else _add_operator(graph_def, graph, tensor)] = label.removesuffix(":0")
     if found:
         return found
     read = {parse_tensor_name(text).node for node in graph_def.node for text in node.input}

@@ -15,9 +15,11 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.errors import ModelError
+from amct_tensorflow.errors import ModelError, first_line
 from amct_tensorflow.model.loading.freezing import Inference
 from amct_tensorflow.model.loading.keras_file import build_keras, for_keras_3, keras_contents
+
+_SAVE_AGAIN = "Save it again."
 
 
 def load_layers_model(source: Path, topology: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> Inference:
@@ -32,18 +34,35 @@ def load_layers_model(source: Path, topology: Mapping[str, Any], weights: Mappin
         ModelError: Keras cannot build it, or its weights are not those of its layers.
     """
     given = topology.get("model_config") or {key: topology[key] for key in ("class_name", "config") if key in topology}
-    config = for_keras_3(json.loads(given) if isinstance(given, str) else given)
+    description = _parse(source, given) if isinstance(given, str) else given
+    if not isinstance(description, dict):
+        raise ModelError(f"Model {source} describes its layers by something else than a JSON object. {_SAVE_AGAIN}")
     # A version of TensorFlow.js is none of Keras; its layers are those of Keras 2.
     version = str(topology.get("keras_version"))
     version = version if re.match(r"\d", version) else "2"
 
     def make() -> Any:
+        try:
+            config = for_keras_3(description)
+            by_layer = _by_layer(source, config, weights)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise ModelError(
+                f"Model {source} describes its layers in a way that cannot be read ({type(error).__name__}: "
+                f"{first_line(error)}). {_SAVE_AGAIN}"
+            ) from error
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.h5"
-            _write_hdf5(path, config, version, _by_layer(source, config, weights))
+            _write_hdf5(path, config, version, by_layer)
             return tf.keras.models.load_model(str(path), compile=False, safe_mode=True)
 
-    return build_keras(source, keras_contents(version, config), make)
+    return build_keras(source, keras_contents(version, description), make)
+
+
+def _parse(source: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"Model {source} describes its layers by a text that is no JSON. {_SAVE_AGAIN}") from error
 
 
 def _by_layer(
@@ -61,7 +80,7 @@ def _by_layer(
         owner = owners.get(name.partition("/")[0])
         if owner is None:
             raise ModelError(
-                f"Model {source} has the weight {name!r}, which belongs to none of its layers. Save it again."
+                f"Model {source} has the weight {name!r}, which belongs to none of its layers. {_SAVE_AGAIN}"
             )
         found[owner][name] = value
     return found

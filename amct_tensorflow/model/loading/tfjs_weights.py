@@ -115,7 +115,7 @@ def _decode_group(group: Group, data: bytes, weights: dict[str, np.ndarray]) -> 
 def _decode(weight: Weight, data: bytes, at: int) -> tuple[np.ndarray, int]:
     """Returns a weight, and where the next one begins."""
     count = math.prod(weight.shape)
-    if any(length < 0 for length in weight.shape):
+    if any(not 0 <= length <= len(data) for length in weight.shape):  # none is longer than its bytes
         raise ContentError(f"weight {weight.name!r} has the shape {list(weight.shape)}")
     if weight.dtype == "string":
         return _decode_strings(weight, count, data, at)

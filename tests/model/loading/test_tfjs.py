@@ -314,6 +314,30 @@ def test_an_output_that_is_not_there(folder):
     refused(folder, "'lost:0' (scores)", "Correct its signature")
 
 
+@pytest.mark.parametrize(
+    ("part", "change", "word"),
+    [
+        ("weight", {"shape": [0, 10**30]}, "has the shape"),
+        ("weight", {"dtype": "string"}, "ends at byte"),
+        ("weight", {"name": "other"}, "no value for its constant"),
+        ("constant", {"dtype": {"type": "DT_STRING"}}, "not of its type string"),
+        ("constant", {"dtype": {"type": 77}}, "of no type"),
+        ("output", {"name": "out:9"}, "'out:9'"),
+        ("output", {"name": ""}, "its graph does not have"),
+        ("node", {"input": ["nobody"]}, "nobody"),
+    ],
+)
+def test_a_damaged_part(folder, part, change, word):
+    def edit(model):
+        nodes, group = model["modelTopology"]["node"], model["weightsManifest"][0]
+        weight = next(each for each in group["weights"] if each["dtype"] == "float32" and each["shape"])
+        constant = next(each for each in nodes if each["name"] == weight["name"])
+        output = model["signature"]["outputs"]["scores"]
+        {"weight": weight, "constant": constant["attr"], "output": output, "node": nodes[-1]}[part].update(change)
+
+    refused(edited(folder, edit), word)
+
+
 def test_a_table(folder):
     def add(model):
         attributes = {name: {"type": "DT_INT64"} for name in ("key_dtype", "value_dtype")}
@@ -328,6 +352,36 @@ def test_a_weight_of_no_layer(tmp_path):
         "config": {"name": "net", "layers": [dense("a", 3, batch_input_shape=[None, 4])]},
     }
     refused(write_layers_model(tmp_path, config, "2.10.0", DENSE), "'b/kernel'", "none of its layers")
+
+
+DAMAGED_LAYERS = [
+    '{"config": {}}',
+    '{"class_name": 3}',
+    '{"class_name": "Sequential", "config": 3}',
+    '{"class_name": "Sequential", "config": {"layers": 3}}',
+    '{"class_name": "Sequential", "config": {"layers": [3]}}',
+    '{"class_name": "Sequential", "config": {"layers": [{}]}}',
+    '{"class_name": "Sequential", "config": {"layers": [{"class_name": "Dense", "config": {}}]}}',
+    '{"class_name": "Sequential", "config": {}}',
+    '"{"',
+    '"[3]"',
+    "[1]",
+]
+
+
+@pytest.mark.parametrize("description", DAMAGED_LAYERS)
+def test_a_damaged_description_of_layers(tmp_path, description):
+    refused(write_layers_model(tmp_path, json.loads(description), "2.10.0", DENSE), "Model")
+
+
+def test_a_description_of_layers_as_text(tmp_path):
+    layers = [dense("a", 3, "relu", batch_input_shape=[None, 4]), dense("b", 2)]
+    config = json.dumps({"class_name": "Sequential", "config": {"name": "net", "layers": layers}})
+    frozen = load_frozen(write_layers_model(tmp_path, config, "2.10.0", DENSE))
+    (name,) = frozen.inputs
+    np.testing.assert_allclose(
+        run(frozen.graph_def, list(frozen.outputs), {name: ROWS})[0], dense_reference(), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_layers_that_keras_does_not_have(tmp_path):
