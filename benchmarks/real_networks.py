@@ -271,7 +271,7 @@ NETWORKS: dict[str, RealNetwork] = {
         of_faces("input_1", 224, 1), same_nearest(), "% same nearest face", 8,
     ),
     "mobilefacenet": human(
-        "mobilefacenet", "recognition", ["embeddings"], of_faces("img_inputs", 112, 1 / 127.5, -1), same_nearest(),
+        "mobilefacenet", "recognition", ["embeddings"], of_faces("img_inputs", 112, 1, margin=1.3), same_nearest(),
         "% same nearest face", 8,
     ),
     "emotion": human(
