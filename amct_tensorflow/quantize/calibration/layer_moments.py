@@ -43,6 +43,8 @@ from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactor
 ROWS_PER_IMAGE = 256
 # Of all images together so many, and more for no layer: 14 times the largest block of inputs.
 _MOST_ROWS = 1 << 15
+# So many rows per input are enough, as those of a depthwise layer with 9 in each of hundreds of groups.
+_ROWS_PER_INPUT = 512
 # So much the moments take that are collected at a time, but for a single layer with more.
 _MOST_BYTES = 1 << 29
 # The products of so many rows are looked at together, so that they take little memory.
@@ -89,7 +91,7 @@ class LayerMoments:
         for inputs in _waves(self._inputs.values()):
             last: list[tf.Operation] = []
             for each in inputs:  # one after the other, so that few tensors are alive at a time
-                observer = partial(each.observe, _MOST_ROWS // max(len(parts), 1))
+                observer = partial(each.observe, each.most_rows // max(len(parts), 1))
                 last = [self._replay.observe([self._replay.tensor(each.tensor)], observer, after=last)]
             for part in parts:
                 self._replay.run(last, part)
@@ -245,6 +247,11 @@ class _Input:
         """How many bytes the moments of a group take; where there are many, each takes little."""
         inputs = prod(self._reader.window)
         return 4 * inputs * min(inputs, LARGEST_BLOCK)
+
+    @property
+    def most_rows(self) -> int:
+        """How many rows of all images together are looked at, at most."""
+        return min(_ROWS_PER_INPUT * prod(self._reader.window), _MOST_ROWS)
 
     @property
     def is_sparse(self) -> bool:
