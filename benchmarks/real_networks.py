@@ -44,6 +44,7 @@ import amct_tensorflow as amct
 from amct_tensorflow.export.tflite.tflite_conversion import convert_to_tflite
 from amct_tensorflow.graph.rewrite import subgraph
 from amct_tensorflow.model.model_file import import_graph, load_graph, read_model
+from amct_tensorflow.results.report.report_json import read_report
 
 Feed: TypeAlias = dict[str, np.ndarray]
 tf1 = tf.compat.v1
@@ -300,8 +301,8 @@ NETWORKS: dict[str, RealNetwork] = {
         "super-resolution", UPSCALER, "package/models/model.json", ("Identity",), shrunken(96), peak_signal(),
         "dB PSNR to the float result", 8,
     ),
-    "esrgan slim": RealNetwork(
-        "super-resolution", ESRGAN, "package/models/x2/model.json", ("Identity",), shrunken(96), peak_signal(),
+    "esrgan slim x4": RealNetwork(
+        "super-resolution", ESRGAN, "package/models/x4/model.json", ("Identity",), shrunken(96), peak_signal(),
         "dB PSNR to the float result", 8,
     ),
     "basic pitch": RealNetwork(
@@ -313,7 +314,7 @@ NETWORKS: dict[str, RealNetwork] = {
         "% same class", 32,
     ),
     "spliceai": RealNetwork(
-        "DNA", SPLICE, "spliceai/models/spliceai1.h5", ("Identity",), lambda _: {"input_1": dna(12000, 16)},
+        "DNA", SPLICE, "spliceai/models/spliceai1.h5", ("Identity",), lambda _: {"input_1": dna(12000, 8)},
         lambda a, b: f1((0.5, 0.5))([a[0][..., 1], a[0][..., 2]], [b[0][..., 1], b[0][..., 2]]),
         "% F1 of acceptors and donors",
     ),
@@ -528,19 +529,21 @@ class Judge(AutoCalibrationEvaluatorBase):
 
 
 def searched(case: Case, reference: Outputs) -> dict[str, Any]:
-    """Searches with every default; returns the metric that is reached, and how many layers are how wide."""
+    """Searches for a device with all rungs; returns the metric that is reached, and the layers on each rung."""
     graph = load_graph(case.model)
     amct.create_quant_config("searched.json", graph, batch_num=len(case.calibrating))
     outputs = list(case.network.outputs)
     judge = Judge(case, reference)
     start = time.perf_counter()
     result = amct.accuracy_based_auto_calibration(
-        str(case.model), outputs, "searched.txt", "searched.json", "searched/net", judge
-    )
-    kept = sum(result.roll_back_config.values())
+        str(case.model), outputs, "searched.txt", "searched.json", "searched/net", judge,
+        "PredictiveSearch", "OutputDivergence", device="generic",
+    )  # fmt: skip
+    quantized, layers = sum(result.roll_back_config.values()), len(result.roll_back_config)
+    wide = len(read_report(next(Path("searched").glob("*report.json"))).in_16_bits)
     return {
         "searched_metric": result.saved_metric,
-        "searched_layers": f"{kept} of {len(result.roll_back_config)}",
+        "searched_layers": f"{quantized - wide} / {wide} / {layers - quantized}",
         "searched_evaluations": result.evaluations,
         "searched_seconds": time.perf_counter() - start,
     }
@@ -592,7 +595,7 @@ def format_row(row: dict[str, Any]) -> dict[str, str]:
         "peak MB": f"{row['peak_mb']:.0f}",
     }  # fmt: skip
     if "searched_metric" in row:
-        cells |= {"searched": f"{row['searched_metric']:.1f}", "layers in int8": row["searched_layers"]}
+        cells |= {"searched": f"{row['searched_metric']:.1f}", "int8 / 16 bits / float": row["searched_layers"]}
     return cells
 
 
