@@ -20,9 +20,21 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
-from measuring import RESULTS, SHARED, interleaved, peak_memory, ratio, report, scratch_folder
+from measuring import (
+    RESULTS,
+    ROOT,
+    SHARED,
+    interleaved,
+    measured_on,
+    peak_memory,
+    ratio,
+    report,
+    scratch_folder,
+    table,
+)
 from packages import Package, fetch
-from processes import measure_each, run_apart
+from pages import write_section
+from processes import is_complete, measure_each, run_apart
 from real_inputs import crop, dna, faces, music, persons, photos
 from real_metrics import (
     Metric,
@@ -56,6 +68,7 @@ ESRGAN = Package("npm", "@upscalerjs/esrgan-slim", "1.0.0", "MIT")
 SPEECH = Package("pypi", "inaSpeechSegmenter", "0.6.8", "MIT")
 SPLICE = Package("pypi", "spliceai", "1.3.1", "GPLv3, its weights CC BY-NC 4.0")
 
+PAGE = ROOT / "docs" / "models.md"
 CALIBRATING = 32  # examples; as many others judge
 
 
@@ -575,6 +588,10 @@ def main() -> None:
                         lambda name: run_apart(name, __file__, "--measure", name, *more), arguments.json)  # fmt: skip
     cells = list(map(format_row, rows))
     report("real_networks", cells, f"{CALIBRATING} examples to calibrate with, and as many others to judge by.")
+    if is_complete(rows, list(NETWORKS)):
+        write_section(PAGE, Path(__file__).name, [measured_on(), "", *table(cells)])
+    else:
+        print(f"{PAGE} is as it was: it shows all networks or none.")
 
 
 def format_row(row: dict[str, Any]) -> dict[str, str]:
