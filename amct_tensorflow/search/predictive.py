@@ -120,7 +120,11 @@ def _search(planner: "_Planner", curve: "_Curve", evaluation: _Judged) -> Genera
         while best in tried:  # the scores see no difference to what failed
             best = planner.extend(best)
         if best == planner.in_float(planner.layers):
-            return best
+            # No quantized model is predicted to satisfy. The best one is saved then, and it is to be a good one.
+            highest = planner.highest_quantized()
+            if planner.score(highest) >= min(map(planner.score, tried)):
+                return best
+            best = highest
         tried.add(best)
         _log_prediction(planner, curve, best)
         evaluation = yield best
@@ -236,6 +240,10 @@ class _Planner:
     def in_float(self, names: Collection[str]) -> Raised:
         """Returns the set of these layers in float."""
         return frozenset((name, len(self._ladders[name]) - 1) for name in names)
+
+    def highest_quantized(self) -> Raised:
+        """Returns the set of all layers on their highest rungs below float."""
+        return frozenset((name, len(ladder) - 2) for name, ladder in self._ladders.items() if len(ladder) > 2)
 
     def described(self, raised: Raised) -> str:
         """Returns how many layers a set raises to which rung, in words."""

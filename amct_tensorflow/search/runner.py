@@ -108,7 +108,7 @@ def run_search(
     whole, kept = calibration.plan(fused, model.outputs), {**calibration.unquantizable, **(in_float or {})}
     with closing(LayerScores(model.outline, whole, calibration, kept)) as scores:
         costless = _costless(scores, kept) if raise_costless else []
-        plans = RungPlans(model.outline, whole, calibration, config, rungs, [*kept, *costless])
+        plans = RungPlans(model.outline, whole, calibration, config, strategy.rungs_of(rungs), [*kept, *costless])
         first = plans.lowest
         search = RollBack(plans, evaluations, scores)
         search.begin(first, _ALL_QUANTIZED, simulated=True)

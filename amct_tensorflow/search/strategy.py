@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
+import numpy as np
+
 from amct_tensorflow.devices.device_table import UNNAMED
 from amct_tensorflow.devices.rungs import Ladder, Rung
 from amct_tensorflow.errors import AmctError, EvaluatorError
@@ -59,7 +61,14 @@ class SearchKnowledge:
 
 
 class AutoCalibrationStrategyBase:
-    """Base class of search strategies."""
+    """Base class of search strategies.
+
+    Attributes:
+        uses_rungs_between: whether it may put layers on rungs between the lowest and float. If not, such rungs of the
+            device are left out, and nothing is calibrated for them.
+    """
+
+    uses_rungs_between: bool = True
 
     def prepare(self, knowledge: SearchKnowledge) -> None:
         """Takes what is known of the model; called before ``initialize``. Optional."""
@@ -102,6 +111,8 @@ class AutoCalibrationStrategyBase:
 
 class BinarySearchStrategy(AutoCalibrationStrategyBase):
     """Bisects for the smallest ``k`` such that rolling back the ``k`` most sensitive layers satisfies."""
+
+    uses_rungs_between = False
 
     def __init__(self) -> None:
         self._ranked: list[str] = []
@@ -160,6 +171,10 @@ class CheckedStrategy:
         self._strategy = strategy
         self.name = type(strategy).__name__
 
+    def rungs_of(self, device: Ladder) -> Ladder:
+        """Returns those rungs of a device that the strategy may use."""
+        return device if self._strategy.uses_rungs_between else (device[0], device[-1])
+
     def begin(self, knowledge: SearchKnowledge, ranking: Mapping[str, float]) -> None:
         """Calls ``prepare`` and ``initialize``."""
         self._call("prepare", knowledge)
@@ -206,7 +221,10 @@ def check_decision(strategy: AutoCalibrationStrategyBase, decision: Any, ladders
             f"{name}.update_quant_config returned {decision!r}; return a dict with stop_flag and roll_back_config."
         )
     configuration = _check_configuration(f"{name}.update_quant_config", decision["roll_back_config"], ladders)
-    return Decision(bool(decision["stop_flag"]), configuration)
+    stops = _truth(
+        f"{name}.update_quant_config returned the stop_flag {decision['stop_flag']!r}", decision["stop_flag"]
+    )
+    return Decision(stops, configuration)
 
 
 def _check_configuration(method: str, configuration: Any, ladders: Mapping[str, Ladder]) -> Configuration:
@@ -219,8 +237,17 @@ def _check_configuration(method: str, configuration: Any, ladders: Mapping[str, 
 def _rung(method: str, layer: str, decided: Any, ladder: Ladder) -> Rung:
     """Returns the rung that a strategy decides for."""
     if not isinstance(decided, Rung):
-        return ladder[0] if decided else ladder[-1]
-    if decided not in ladder:
-        known = ", ".join(rung.name for rung in ladder)
-        raise EvaluatorError(f"{method} puts layer {layer!r} on {decided.name}; its rungs are {known}.")
-    return decided
+        is_quantized = _truth(f"{method} decides {decided!r} for layer {layer!r}", decided, "or a Rung")
+        return ladder[0] if is_quantized else ladder[-1]
+    for rung in ladder:
+        if rung.name == decided.name:  # what it costs is for the device to say
+            return rung
+    known = ", ".join(rung.name for rung in ladder)
+    raise EvaluatorError(f"{method} puts layer {layer!r} on {decided.name}; its rungs are {known}.")
+
+
+def _truth(what: str, value: Any, else_what: str = "") -> bool:
+    """Returns a truth value; text such as "False" or "a16w8", which Python takes to be true, is none."""
+    if not isinstance(value, (bool, int, np.bool_)) or value not in (0, 1):
+        raise EvaluatorError(f"{what}; use {' '.join(filter(None, ('True, False', else_what)))}.")
+    return bool(value)

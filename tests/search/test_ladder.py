@@ -112,6 +112,13 @@ def test_an_unreachable_target_ends_in_float():
     assert model.search(target=-1.0) == {"a": "float", "b": "float"}
 
 
+def test_where_no_quantized_model_satisfies_the_best_one_is_tried():
+    """All layers in 16 bits miss the target, too, but are better than those in 8, which are all that is known."""
+    model = Model({"a": [1.0, 0.3], "b": [1.0, 0.3]})
+    assert set(model.search(target=0.0).values()) == {"float"}
+    assert {"a": "a16w8", "b": "a16w8"} in model.evaluated
+
+
 @pytest.fixture
 def task(workdir):
     """The algorithms of the original, whose loss in 8 bits is far from that in 16; and a loss between these."""
@@ -284,8 +291,10 @@ def test_a_strategy_of_the_users_may_name_rungs(task):
     result = calibrate(arguments, Sharing(1e-9), **{**OPTIONS, "strategy": Chooses(A16W8)})
     assert result.rungs == dict.fromkeys(SMALL_NET_LAYERS, "a16w8")
     npu = Device("npu", rungs=(INT8, A16W8.at(3), FLOAT))
-    with pytest.raises(EvaluatorError, match=r"puts layer .* on a16w8; its rungs are int8, a16w8, float"):
-        calibrate(arguments, Sharing(1e-9), strategy=Chooses(A16W8), device=npu)
+    result = calibrate(arguments, Sharing(1e-9), **{**OPTIONS, "strategy": Chooses(A16W8), "device": npu})
+    assert result.rungs == dict.fromkeys(SMALL_NET_LAYERS, "a16w8")
+    with pytest.raises(EvaluatorError, match=r"puts layer .* on a16w8; its rungs are int8, float"):
+        calibrate(arguments, Sharing(1e-9), strategy=Chooses(A16W8))
 
 
 def test_what_is_configured_in_16_bits_is_not_lowered(task):
@@ -299,3 +308,11 @@ def test_what_is_configured_in_16_bits_is_not_lowered(task):
         assert result.rungs[name] in {"a16w8", "float"}
         history = json.loads(Path("amct_log/accuracy_based_auto_calibration_record.json").read_text())
         assert len(history) > 1
+
+
+def test_a_search_that_knows_no_rungs_between_calibrates_none(task, messages):
+    arguments, limit = task
+    options = {"raise_costless": False, "strategy": "BinarySearch", "sensitivity": "OutputDivergence"}
+    result = calibrate(arguments, Sharing(limit), device="generic", **options)
+    assert not [line for line in messages if "16 bits" in line and "Calibrating" in line]
+    assert calibrate(arguments, Sharing(limit), **options).rungs == result.rungs

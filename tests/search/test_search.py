@@ -1,6 +1,7 @@
 """The binary search and the similarity, by the examples of the specification."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -92,7 +93,10 @@ def test_base_classes_do_nothing_themselves():
 @pytest.mark.parametrize(
     "decision",
     [None, {}, {"stop_flag": True}, {"stop_flag": True, "roll_back_config": {"other": True}},
-     {"stop_flag": True, "roll_back_config": []}],
+     {"stop_flag": True, "roll_back_config": []}, {"stop_flag": "False", "roll_back_config": {"layer": True}},
+     {"stop_flag": np.array([1, 0]), "roll_back_config": {"layer": True}},
+     *({"stop_flag": True, "roll_back_config": {"layer": wrong}}
+       for wrong in (None, "a16w8", "False", math.nan, 2, np.array([1, 0])))],
 )  # fmt: skip
 def test_a_strategy_that_answers_nonsense_is_named(decision):
     with pytest.raises(EvaluatorError, match="BinarySearchStrategy"):
