@@ -221,7 +221,7 @@ def _outputs(file: Path, graph_def: GraphDef, graph: tf.Graph, signature: _Signa
         name = parse_tensor_name(endpoint.name)
         try:
             tensor = graph.get_operation_by_name(name.node).outputs[max(0, name.port)]
-        except (KeyError, ValueError, IndexError) as error:
+        except (KeyError, ValueError, IndexError, TypeError) as error:  # the last of what is no text
             raise ModelError(
                 f"Model {file} names the output {endpoint.name!r} ({label}), which its graph does not have. Correct "
                 "its signature, or convert it again."

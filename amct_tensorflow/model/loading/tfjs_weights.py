@@ -28,13 +28,21 @@ _TYPES = {
     "complex64": "<c8",
 }
 
+# NumPy had no arrays of more before its second version.
+_MOST_DIMENSIONS = 32
+
 
 class Quantization(msgspec.Struct, frozen=True):
-    """How a weight is stored: ``scale * stored + min``; in float16 as it is."""
+    """How a weight is stored: ``scale * stored + min``; in float16 as it is, without these two."""
 
     dtype: Literal["uint8", "uint16", "float16"]
-    scale: float = 1.0
-    min: float = 0.0
+    scale: float = math.nan
+    min: float = math.nan
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it tells what stored numbers stand for."""
+        return self.dtype == "float16" or math.isfinite(self.scale + self.min)
 
 
 class Weight(msgspec.Struct, frozen=True):
@@ -89,9 +97,10 @@ def _read_shard(source: Path, path: str) -> bytes:
         )
     try:
         return source.parent.joinpath(*parts).read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter of a name that no file can have
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ModelError(
-            f"Model {source} cannot be read: its weights {path!r} are missing ({error.strerror}). Put all files that "
+            f"Model {source} cannot be read: its weights {path!r} are missing ({reason}). Put all files that "
             "the converter wrote into one folder."
         ) from error
 
@@ -115,13 +124,16 @@ def _decode_group(group: Group, data: bytes, weights: dict[str, np.ndarray]) -> 
 def _decode(weight: Weight, data: bytes, at: int) -> tuple[np.ndarray, int]:
     """Returns a weight, and where the next one begins."""
     count = math.prod(weight.shape)
-    if any(not 0 <= length <= len(data) for length in weight.shape):  # none is longer than its bytes
+    too_long = any(not 0 <= length <= len(data) for length in weight.shape)  # none is longer than its bytes
+    if too_long or len(weight.shape) > _MOST_DIMENSIONS:
         raise ContentError(f"weight {weight.name!r} has the shape {list(weight.shape)}")
     if weight.dtype == "string":
         return _decode_strings(weight, count, data, at)
     stored = weight.quantization.dtype if weight.quantization else weight.dtype
     if stored not in _TYPES or weight.dtype not in _TYPES:
         raise ContentError(f"weight {weight.name!r} has the unknown type {weight.dtype!r}")
+    if weight.quantization and not weight.quantization.is_complete:
+        raise ContentError(f"weight {weight.name!r} is quantized without numbers for scale and min")
     dtype = np.dtype(_TYPES[stored])
     end = at + count * dtype.itemsize
     if end > len(data):
@@ -145,6 +157,8 @@ def _decode_strings(weight: Weight, count: int, data: bytes, at: int) -> tuple[n
     """Each string stands behind its length in bytes, a uint32."""
     if weight.quantization:
         raise ContentError(f"weight {weight.name!r} is text that is said to be quantized")
+    if at + 4 * count > len(data):
+        raise ContentError(f"weight {weight.name!r} has {count} texts, and the shards have {len(data)} bytes")
     strings = np.empty(count, object)
     for index in range(count):
         length = int.from_bytes(_bytes(weight, data, at, 4), "little")

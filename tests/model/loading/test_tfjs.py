@@ -1,6 +1,7 @@
 """Models of TensorFlow.js."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -281,6 +282,12 @@ def test_weights_elsewhere(folder, path):
     refused(folder, repr(path), "outside of its folder")
 
 
+@pytest.mark.parametrize("path", ["a\0b", "\ud800", "", "a" * 300])
+def test_weights_that_no_file_can_hold(folder, path):
+    edited(folder, lambda model: model["weightsManifest"][0]["paths"].append(path))
+    refused(folder, repr(path), "are missing")
+
+
 def test_what_is_no_json_and_what_is_another_one(tmp_path):
     file = tmp_path / "model.json"
     for text in ("", "{", "[1]", '{"weightsManifest": 3}', '{"modelTopology": 3}', "\xff"):
@@ -319,11 +326,17 @@ def test_an_output_that_is_not_there(folder):
     [
         ("weight", {"shape": [0, 10**30]}, "has the shape"),
         ("weight", {"dtype": "string"}, "ends at byte"),
+        ("weight", {"shape": [1] * 80}, "has the shape"),
+        ("weight", {"shape": [100] * 9, "dtype": "string"}, "1000000000000000000 texts"),
+        ("weight", {"quantization": {"dtype": "uint8", "min": 0.0}}, "without numbers for scale and min"),
+        ("weight", {"quantization": {"dtype": "uint16", "scale": 1.0}}, "without numbers for scale and min"),
+        ("weight", {"quantization": {"dtype": "uint8", "scale": math.nan, "min": 0.0}}, "without numbers"),
         ("weight", {"name": "other"}, "no value for its constant"),
         ("constant", {"dtype": {"type": "DT_STRING"}}, "not of its type string"),
         ("constant", {"dtype": {"type": 77}}, "of no type"),
         ("output", {"name": "out:9"}, "'out:9'"),
         ("output", {"name": ""}, "its graph does not have"),
+        ("output", {"name": "\ud800:0"}, "its graph does not have"),
         ("node", {"input": ["nobody"]}, "nobody"),
     ],
 )
