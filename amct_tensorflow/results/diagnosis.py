@@ -21,6 +21,10 @@ _FEW_VALUES = 4096
 _SHARE_OF_DAMAGE = 0.8
 _MOST_LAYERS = 8
 
+# Of values that are all one, sums in double precision leave so much of a deviation.
+_ROUNDING = 1e-6
+
+_IN_FLOAT = "Leave it in float (quant_enable: false)."
 _WIDER = "Give its activations 16 bits (num_bits: 16), or search with --device generic, which finds such layers."
 _BALANCE = "Let calibration balance its channels (input_balancing: true)."
 _Layer = TypeVar("_Layer")
@@ -31,7 +35,8 @@ class Cause:
     """A reason why a layer loses much.
 
     Attributes:
-        kind: ``outlier_channels``, ``tails``, ``far_mean``, ``few_values``, ``one_weight_scale``, or ``unknown``.
+        kind: ``outlier_channels``, ``tails``, ``far_mean``, ``few_values``, ``constant``, ``one_weight_scale``, or
+            ``unknown``.
         detail: what is so of this layer, as a sentence.
         remedy: what helps, as a sentence or two.
     """
@@ -52,6 +57,7 @@ class Symptoms:
         may_balance: whether calibration was free to balance channels.
         weight_spread: of weights with one scale for all, by what the channel that reaches farthest surpasses the median
             one; None with a scale per channel.
+        is_product: whether it multiplies two computed operands, for which there are no 16 bits.
     """
 
     grid: ActivationFactors
@@ -59,6 +65,17 @@ class Symptoms:
     is_balanced: bool
     may_balance: bool
     weight_spread: float | None
+    is_product: bool = False
+
+    @property
+    def reads_8_bits(self) -> bool:
+        """Whether what it reads has 8 bits."""
+        return self.grid.num_bits == INT8_BITS
+
+    @property
+    def remedy_for_coarse_steps(self) -> str:
+        """What helps where the steps of its input are too coarse."""
+        return _WIDER if self.reads_8_bits and not self.is_product else _IN_FLOAT
 
 
 def most_damaging(damages: Iterable[tuple[_Layer, float]]) -> Iterator[tuple[_Layer, float]]:
@@ -85,9 +102,14 @@ def spread_of_weights(lowest: Sequence[float], highest: Sequence[float]) -> floa
 
 def find_causes(symptoms: Symptoms) -> tuple[Cause, ...]:
     """Returns the causes that are found, the likeliest first; one that is called unknown if there are none."""
-    return tuple(_causes(symptoms)) or (
-        Cause("unknown", "Nothing stands out: its values fill their range, and its error is that of 8 bits.", _WIDER),
-    )
+    return tuple(_causes(symptoms)) or (_unknown(symptoms),)
+
+
+def _unknown(symptoms: Symptoms) -> Cause:
+    detail = "Nothing stands out: its values fill their range, and its error is that of 8 bits."
+    if not symptoms.reads_8_bits:
+        detail = "What it reads has 16 bits, so that its error is that of its weights, which have 8."
+    return Cause("unknown", detail, symptoms.remedy_for_coarse_steps)
 
 
 def _causes(symptoms: Symptoms) -> Iterator[Cause]:
@@ -98,7 +120,7 @@ def _causes(symptoms: Symptoms) -> Iterator[Cause]:
             f"All its weights have one scale, but those of some outputs reach {spread:.0f} times as far as usual.",
             "Give every output a scale of its own (channel_wise: true).",
         )
-    if symptoms.shape is not None and symptoms.grid.num_bits == INT8_BITS:
+    if symptoms.shape is not None and symptoms.reads_8_bits:
         yield from _causes_in_range(symptoms.shape, symptoms)
 
 
@@ -106,13 +128,18 @@ def _causes_in_range(shape: RangeShape, symptoms: Symptoms) -> Iterator[Cause]:
     if shape.count < _FEW_VALUES:
         detail = f"Only {shape.count} values of what it reads were seen."
         yield Cause("few_values", detail, "Calibrate on more data (batch_num).")
+    if shape.deviation <= _ROUNDING * abs(shape.mean):
+        detail = f"Everything that it reads is {shape.mean:.3g}: no data has shown what it may read."
+        yield Cause("constant", detail, "Calibrate on data that the model will see.")
+        return
     steps = shape.deviation / symptoms.grid.scale
+    wider = symptoms.remedy_for_coarse_steps
     left = f"{steps:.1f} steps are left for a standard deviation."
     if steps < 2 * _FEW_STEPS and abs(shape.mean) >= _FAR_MEAN * shape.deviation > 0:
         detail = f"What it reads lies around {shape.mean:.3g}, but 0 has to be in its range, too: {left}"
-        yield Cause("far_mean", detail, _WIDER)
+        yield Cause("far_mean", detail, wider)
     elif steps < 2 * _FEW_STEPS and (shape.channel_spread or 0) >= _LARGE_SPREAD:
         detail = f"Some channels of what it reads reach {shape.channel_spread:.0f} times as far as usual: {left}"
-        yield Cause("outlier_channels", detail, _WIDER if symptoms.is_balanced or symptoms.may_balance else _BALANCE)
+        yield Cause("outlier_channels", detail, wider if symptoms.is_balanced or symptoms.may_balance else _BALANCE)
     elif steps < _FEW_STEPS:
-        yield Cause("tails", f"What it reads has long tails, in all channels alike: {left}", _WIDER)
+        yield Cause("tails", f"What it reads has long tails, in all channels alike: {left}", wider)

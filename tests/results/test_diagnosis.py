@@ -44,6 +44,8 @@ def test_nothing_stands_out():
         ({"deviation": 0.2, "channel_spread": 20.0}, "outlier_channels"),
         ({"deviation": 0.4, "mean": -3.0}, "far_mean"),
         ({"count": 500}, "few_values"),
+        ({"deviation": 0.0}, "constant"),
+        ({"deviation": 1e-9, "mean": 5.0}, "constant"),
         ({"channel_spread": 20.0}, "unknown"),  # there are steps enough for all channels
     ],
 )
@@ -67,6 +69,18 @@ def test_balancing_is_the_remedy_where_it_was_switched_off():
 def test_activations_of_16_bits_have_steps_enough():
     wide = replace(with_shape(deviation=0.01), grid=ActivationFactors(1 / 32, 0, 16))
     assert kinds(wide) == ["unknown"]
+
+
+def test_no_remedy_is_what_a_layer_has_already_or_cannot_have():
+    """Activations of 16 bits do not get wider, and a product of two computed operands has no such form."""
+    wide = replace(HEALTHY, grid=ActivationFactors(1 / 32, 0, 16))
+    products = [replace(with_shape(**shape), is_product=True)
+                for shape in ({}, {"deviation": 0.2}, {"deviation": 0.4, "mean": -3.0},
+                              {"deviation": 0.4, "channel_spread": 20.0})]  # fmt: skip
+    for symptoms in (wide, *products):
+        (cause,) = find_causes(symptoms)
+        assert cause.remedy == "Leave it in float (quant_enable: false)."
+    assert "8 bits" not in find_causes(wide)[0].detail
 
 
 def test_spread_of_weights():

@@ -316,3 +316,22 @@ def test_a_search_that_knows_no_rungs_between_calibrates_none(task, messages):
     result = calibrate(arguments, Sharing(limit), device="generic", **options)
     assert not [line for line in messages if "16 bits" in line and "Calibrating" in line]
     assert calibrate(arguments, Sharing(limit), **options).rungs == result.rungs
+
+
+class Chooses16BitsAndFloat(Chooses):
+    """Puts the first layer in float, and the others on 16 bits."""
+
+    def update_quant_config(self, metric_eval):
+        rungs = [False, *[A16W8] * (len(self.names) - 1)]
+        return {"stop_flag": True, "roll_back_config": OrderedDict(zip(self.names, rungs, strict=True))}
+
+
+def test_the_report_offers_no_layer_what_it_has_got(task):
+    """Where the target is met, what 16 bits have helped is left out; where it is missed, float is what is left."""
+    arguments, limit = task
+    for wanted in (1.6 * limit, -1):
+        result = calibrate(arguments, Sharing(wanted), **{**OPTIONS, "strategy": Chooses16BitsAndFloat(None)})
+        told = read_report(Path("out/report.json")).diagnoses
+        raised = [each for each in told if result.rungs[each.layer] == "a16w8"]
+        assert told and bool(raised) == (not result.target_met) == (wanted < 0)
+        assert {each.remedy for each in raised} <= {"Leave it in float (quant_enable: false)."}

@@ -72,6 +72,7 @@ class ComparedLayer:
                 is_balanced=bool(np.any(self.layer.read_factors != 1)),
                 may_balance=True,
                 weight_spread=_spread_under_one_scale(self._quantized),
+                is_product=self._quantized.is_product,
             )
         )
 

@@ -21,8 +21,18 @@ def diagnose(layers: Sequence[Layer], result: SearchResult, *, may_balance: bool
         return ()
     return tuple(
         Diagnosis(layer.name, share, cause.kind, cause.detail, cause.remedy)
-        for layer, share in most_damaging((layer, layer.damage or 0.0) for layer in layers if layer.activation)
+        for layer, share in most_damaging((layer, layer.damage or 0.0) for layer in layers if _is_open(layer, result))
         for cause in find_causes(_symptoms(layer, result, may_balance))
+    )
+
+
+def _is_open(layer: Layer, result: SearchResult) -> bool:
+    """Tells whether a layer may need help: it was calibrated, and has not got enough by being raised to 16 bits."""
+    if layer.activation is None:
+        return False
+    return (
+        not result.saved.judged.satisfied
+        or layer.activation.num_bits == result.calibration.factors[LayerName(layer.name)].num_bits
     )
 
 
@@ -37,4 +47,5 @@ def _symptoms(layer: Layer, result: SearchResult, may_balance: bool) -> Symptoms
         is_balanced=layer.balance is not None,
         may_balance=may_balance,
         weight_spread=spread_of_weights(weights.lowest, weights.highest) if weights and has_one_scale else None,
+        is_product=layer.second_operand is not None,
     )
