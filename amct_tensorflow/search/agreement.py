@@ -39,6 +39,8 @@ class Measure:
             joined; anything that can be pickled.
         join: takes what ``compare`` has returned for all batches.
         lower_is_better: whether the metric is an error.
+        of_differences: whether it is of the differences of all outputs, so that infinities leave nothing of it.
+            Others count on the first output, where an infinity is a score that nothing reaches.
     """
 
     name: str
@@ -46,6 +48,15 @@ class Measure:
     compare: Callable[[Outputs, Outputs], Any]
     join: Callable[[Sequence[Any]], Found]
     lower_is_better: bool = False
+    of_differences: bool = False
+
+    def incomparable(self, outputs: Outputs) -> int | None:
+        """Returns which output of the reference is such that nothing can be compared with it; None if there is none."""
+        for index, values in enumerate(outputs if self.of_differences else outputs[:1]):
+            right = np.isfinite(values) if self.of_differences else ~np.isnan(values)
+            if not right.all():
+                return index
+        return None
 
 
 def _same_class(reference: Outputs, values: Outputs) -> np.ndarray:
@@ -135,7 +146,7 @@ BOXES = Measure(
 )  # fmt: skip
 NOISE = Measure(
     "noise", "the squared error divided by the squared output, of the worst output", _noise, _largest_ratio,
-    lower_is_better=True,
+    lower_is_better=True, of_differences=True,
 )  # fmt: skip
 
 # Those that count agreement in percent.

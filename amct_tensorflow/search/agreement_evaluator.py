@@ -158,7 +158,14 @@ class AgreementEvaluator(AutoCalibrationEvaluatorBase):
             ProgressBar("reference", len(missing), "batches") as progress,
         ):
             for index in missing:
-                self._references[index] = _run(runner, outputs, self._files.batch(index))
+                values = _run(runner, outputs, self._files.batch(index))
+                if (wrong := self._measure.incomparable(values)) is not None:
+                    raise DatasetError(
+                        f"The float model itself yields inf or nan at its output {outputs[wrong]!r} for "
+                        f"{self._files.evaluation[index]}, so that nothing can be compared with it. Check the data and "
+                        "its preprocessing, or name other outputs with --outputs."
+                    )
+                self._references[index] = values
                 progress.update()
 
 

@@ -151,3 +151,20 @@ def test_one_line_per_error(main, net, capsys, files, options, words):
     lines = [line for line in capsys.readouterr().err.splitlines() if " - ERROR - " in line or "Traceback" in line]
     assert (code, len(lines)) == ((1, 1) if words else (0, 0))
     assert not words or words in lines[0]
+
+
+@pytest.mark.parametrize("options", [["--agreement", "99"], ["--snr", "20"]])
+def test_a_float_model_that_yields_no_numbers(main, workdir, capsys, options):
+    """The class with the highest score is the same wherever all scores are nan."""
+
+    def dense():
+        x = tf.compat.v1.placeholder(tf.float32, [None, 4], name="x")
+        tf.matmul(x, normal((4, 3), 1), name="out")
+
+    save(build(dense), workdir / "net.pb")
+    rows = normal((16, 4), 2)
+    np.save("good.npy", rows)
+    np.save("wrong.npy", np.where(rows > 1, np.nan, rows))
+    command = ["auto-calibrate", "net.pb", "--data", "good.npy", "wrong.npy", "--batch_num", "1", *options]
+    assert main(command) == 1
+    assert "The float model itself yields inf or nan at its output 'out' for wrong.npy" in capsys.readouterr().err

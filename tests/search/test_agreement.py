@@ -103,3 +103,11 @@ def test_labels():
         correct(scores(1), range(1))
     with pytest.raises(DatasetError, match="There are 4 labels"):
         correct(scores(1), range(4, 5))
+
+
+def test_a_reference_with_which_nothing_can_be_compared():
+    """An infinity among scores is one that nothing reaches, but it has no difference to another."""
+    good, infinite, nan = (np.array([[0.5, value]], np.float32) for value in (1.0, -np.inf, np.nan))
+    assert [NOISE.incomparable(outputs) for outputs in ([good, good], [good, infinite], [nan])] == [None, 1, 0]
+    assert [CLASSES.incomparable(outputs) for outputs in ([infinite], [good, nan], [nan])] == [None, None, 0]
+    assert CLASSES.incomparable([np.array([[1, 2]])]) is None
