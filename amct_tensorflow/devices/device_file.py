@@ -6,6 +6,8 @@ Per rung it says what a multiply-accumulate costs there, relative to the others.
 ``float`` or ``fp16``.
 """
 
+import json
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -20,6 +22,13 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rungs: dict[str, float]
 
 
+def _check_keys(pairs: list[tuple[str, object]]) -> None:
+    """Refuses an object that names a key twice, of which a reader would take the last."""
+    repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if repeated:
+        raise ValueError(f"it names {repeated[0]!r} more than once")
+
+
 def read_device(text: str) -> Device:
     """Returns the device of a name, or that in a file.
 
@@ -32,7 +41,9 @@ def read_device(text: str) -> Device:
     if path.suffix != ".json":
         raise ArgumentValueError(f"There is no device {text!r}; use {', '.join(DEVICES)}, or a JSON file.")
     try:
-        document = msgspec.json.decode(path.read_bytes(), type=_Document)
+        text_of_file = path.read_bytes()
+        document = msgspec.json.decode(text_of_file, type=_Document)
+        json.loads(text_of_file, object_pairs_hook=_check_keys)
     except OSError as error:
         raise ArgumentValueError(f"The device in {path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:

@@ -41,8 +41,8 @@ class Device:
         names, costs = [rung.name for rung in self.rungs], [rung.cost for rung in self.rungs]
         if names[:1] != [INT8.name] or [rung.is_float for rung in self.rungs] != [*([False] * (len(names) - 1)), True]:
             raise ArgumentValueError(
-                f"The rungs of device {self.name!r} are {', '.join(names) or 'none'}; name {INT8.name} first, and "
-                f"{FLOAT.name} or {FP16.name} last."
+                f"The rungs of device {self.name!r} are {', '.join(names) or 'none'}, by what they cost; "
+                f"{INT8.name} has to be first, and {FLOAT.name} or {FP16.name} last, of which there is one."
             )
         if not all(0 < low < high < math.inf for low, high in pairwise(costs)):
             raise ArgumentValueError(

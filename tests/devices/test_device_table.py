@@ -50,12 +50,19 @@ def test_a_file(workdir):
         ({"name": "npu", "rungs": {"int8": 1, "float": 4}, "more": 1}, "more"),
         ({"name": "npu", "rungs": {"int8": 1, "int4": 0.5, "float": 4}}, "rung 'int4'; those known are int8, a16w8"),
         ({"name": "npu", "rungs": {"int8": 1}}, "float or fp16 last"),
+        ({"name": "npu", "rungs": {"int8": 5, "float": 4}}, "float, int8, by what they cost; int8 has to be first"),
         (3, "holds no device"),
     ],
 )
 def test_files_that_hold_none(workdir, document, words):
     Path("npu.json").write_text(json.dumps(document))
     with pytest.raises(ArgumentValueError, match=words):
+        read_device("npu.json")
+
+
+def test_a_file_that_says_two_things_of_a_rung(workdir):
+    Path("npu.json").write_text('{"name": "npu", "rungs": {"int8": 1, "int8": 2, "float": 4}}')
+    with pytest.raises(ArgumentValueError, match="it names 'int8' more than once"):
         read_device("npu.json")
 
 
