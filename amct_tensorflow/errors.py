@@ -98,9 +98,8 @@ class ReportNotFoundError(ReportError, FileNotFoundError):
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message, without what TensorFlow says of its own nodes."""
-    message = getattr(error, "message", None)  # TensorFlow's, of which str() also tells where each node was made
-    line = next(iter((message if isinstance(message, str) else str(error)).splitlines()), type(error).__name__)
+    """Returns the first line of an error's message that tells something, without TensorFlow's own node names."""
+    line = next(iter(core_message(error).splitlines()), type(error).__name__)
     return re.sub(r"{{.*?}} ?| \[Op:.*", "", line)
 
 

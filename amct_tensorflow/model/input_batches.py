@@ -94,7 +94,8 @@ def read_batches(files: Iterable[str | Path], inputs: Sequence[Endpoint]) -> Ite
                 loaded = np.load(stream, allow_pickle=False)
                 arrays = dict(loaded.items()) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
         except (OSError, ValueError, EOFError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            # NumPy takes whatever it does not know for a pickle, and tells how to load that.
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else "it holds no array of numbers"
             raise DatasetError(f"{file} cannot be read ({reason}). Give .npy or .npz files.") from error
         if not isinstance(arrays, dict):
             if len(needed) != 1:

@@ -61,7 +61,9 @@ def divide_files(files: Sequence[str], inputs: Sequence[Endpoint], calibration_f
     if calibration_files is not None and calibration_files > len(files):
         raise DatasetError(f"{calibration_files} files are to calibrate, but there are {len(files)}. Give more data.")
     images: list[range] = []
-    for batch in read_batches(files, inputs):
+    for file, batch in zip(files, read_batches(files, inputs), strict=True):
+        if images_of(batch) == 0:
+            raise DatasetError(f"{file} holds no image: its first axis, which counts them, is 0 long.")
         start = images[-1].stop if images else 0
         images.append(range(start, start + (images_of(batch) or 1)))
     if calibration_files is None:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,6 +140,8 @@ def test_neither_evaluator_nor_data(main, net, capsys):
     [
         (["missing.npy"], ["--agreement", "99"], "missing.npy cannot be read"),
         (["wrong.npy"], ["--agreement", "99"], "has the shape"),
+        (["raw.npy"], ["--agreement", "99"], "raw.npy cannot be read (it holds no array of numbers)"),
+        (["empty.npy"], ["--agreement", "99"], "empty.npy holds no image"),
         (FILES, ["--agreement", "99", "--batch_num", "6"], "6 files are to calibrate, but there are 5"),
         (FILES, ["--agreement", "99", "--outputs", "pool/AvgPool"], ""),
         (FILES, ["--labels", "few.npy", "--target", "1"], "There are 3 labels"),
@@ -147,6 +150,8 @@ def test_neither_evaluator_nor_data(main, net, capsys):
 def test_one_line_per_error(main, net, capsys, files, options, words):
     np.save("wrong.npy", np.zeros((4, 3), np.float32))
     np.save("few.npy", np.zeros(3, np.int64))
+    np.save("empty.npy", np.zeros((0, 12, 12, 3), np.float32))
+    Path("raw.npy").write_bytes(bytes(1728))
     code = main(["auto-calibrate", "net.pb", "--save_dir", "out/net", "--data", *files, *options])
     lines = [line for line in capsys.readouterr().err.splitlines() if " - ERROR - " in line or "Traceback" in line]
     assert (code, len(lines)) == ((1, 1) if words else (0, 0))
@@ -168,3 +173,16 @@ def test_a_float_model_that_yields_no_numbers(main, workdir, capsys, options):
     command = ["auto-calibrate", "net.pb", "--data", "good.npy", "wrong.npy", "--batch_num", "1", *options]
     assert main(command) == 1
     assert "The float model itself yields inf or nan at its output 'out' for wrong.npy" in capsys.readouterr().err
+
+
+def test_data_on_which_the_model_does_not_run(main, workdir, capsys):
+    """TensorFlow begins such a message with words that tell nothing."""
+
+    def dense():
+        x = tf.compat.v1.placeholder(tf.float32, [None, None], name="x")
+        tf.matmul(x, normal((4, 3), 1), name="out")
+
+    save(build(dense), workdir / "net.pb")
+    np.save("narrow.npy", normal((16, 3), 2))
+    assert main(["auto-calibrate", "net.pb", "--data", "narrow.npy", "--agreement", "99"]) == 1
+    assert "The model cannot be run on this data: Matrix size-incompatible" in capsys.readouterr().err

@@ -111,3 +111,18 @@ def test_a_reference_with_which_nothing_can_be_compared():
     assert [NOISE.incomparable(outputs) for outputs in ([good, good], [good, infinite], [nan])] == [None, 1, 0]
     assert [CLASSES.incomparable(outputs) for outputs in ([infinite], [good, nan], [nan])] == [None, None, 0]
     assert CLASSES.incomparable([np.array([[1, 2]])]) is None
+
+
+@pytest.mark.parametrize(
+    ("measure", "shape", "words"),
+    [
+        (CLASSES, (4,), r"\[images, \.\.\., classes\]"),
+        (NEIGHBOURS, (4, 3, 5), r"\[images, values\]"),
+        (BOXES, (4, 6), r"\[images, boxes, 6\]"),
+        (BOXES, (4, 3, 5), r"\[images, boxes, 6\]"),
+    ],
+)
+def test_a_measure_that_does_not_suit_the_output(measure, shape, words):
+    outputs = [np.zeros(shape, np.float32)]
+    with pytest.raises(EvaluatorError, match=words):
+        measure.compare(outputs, outputs)
