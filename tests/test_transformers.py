@@ -105,7 +105,9 @@ def test_files_compute_what_the_simulation_does(name, target):
         Path("results/net_quantized.pb"), [], TARGETS[target], CheckedEvaluator(evaluator), Path("results/net"), 0.02
     )
     assert document["within_limit"], document
-    assert max(output["lost_db"] for output in document["outputs"]) < 3
+    # OpenVINO computes floats in bfloat16 on processors that have it, which errs as much as 8 bits do.
+    most = 6 if target == "openvino" else 3
+    assert max(output["lost_db"] for output in document["outputs"]) < most
     quantized = {layer.key for layer in read_quantized_model(Path("results/net_quantized.pb")).layers}
     in_float = {each["name"]: each["reason"] for each in document["layers"] if not each["int8"]}
     assert not quantized & in_float.keys(), in_float
