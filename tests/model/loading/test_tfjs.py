@@ -443,6 +443,9 @@ def test_it_is_inspected_and_quantized_from_the_command_line(web, capsys):
 
 @pytest.mark.parametrize("target", ["tflite", "onnx", "openvino"])
 def test_it_is_searched_and_exported_from_the_command_line(web, target):
+    if target != "tflite":
+        pytest.importorskip("tf2onnx", reason="the extra onnx is not installed")
+        pytest.importorskip(target, reason=f"the extra {target} is not installed")
     np.save("x.npy", IMAGES)
     assert main(["auto-calibrate", "web", "--data", "x.npy", "--snr", "20", "--save_dir", "results/net"]) == 0
     assert main(["export", "results/net", "--to", target, "--data", "x.npy"]) == 0

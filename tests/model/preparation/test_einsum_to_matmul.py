@@ -101,14 +101,18 @@ def test_the_weights_may_come_first(equation):
 @pytest.mark.parametrize("shape", [(2, 4), (2, 3, 4), (2, 3, 5, 4)])
 @pytest.mark.parametrize("equation", ["...c,cd->...d", "a...c,cde->a...ed", "...c,dc->d..."])
 def test_an_ellipsis(equation, shape):
+    """Compared with NumPy: of four axes, TensorFlow 2.16 with oneDNN computes the Einsum itself wrongly."""
+    weights = normal([{"c": 4, "d": 6, "e": 7}[label] for label in terms(equation)[1]])
+
     def make():
         x = tf1.placeholder(tf.float32, [None, *shape[1:]], name="x")
-        weights = normal([{"c": 4, "d": 6, "e": 7}[label] for label in terms(equation)[1]])
         tf.identity(tf.raw_ops.Einsum(inputs=[x, tf.constant(weights)], equation=equation, name="layer"), name="out")
 
     graph_def = build(make)
     rewritten, _ = prepared(graph_def, einsum_to_matmul)
-    check_equal(graph_def, rewritten, normal(shape, 3))
+    x = normal(shape, 3)
+    (actual,) = run(rewritten, ["out"], {"x": x})
+    np.testing.assert_allclose(actual, np.einsum(equation, x, weights), rtol=1e-5, atol=1e-5)
     assert "Einsum" not in ops(rewritten)
 
 

@@ -36,7 +36,7 @@ class Steps:
         return tf.nn.batch_normalization(y, mean, tf.constant([0.5, 1, 2, 3]), beta, gamma, 1e-3)
 
     def arithmetic(self, y, _other, seed):
-        constant = normal([(), (4,), (1, 4), (1,)][seed % 4], seed) + 2
+        constant = tf.constant(normal([(), (4,), (1, 4), (1,)][seed % 4], seed) + 2, tf.float32)
         return [tf.add, tf.subtract, tf.multiply, tf.divide][seed % 4](*([y, constant] if seed % 3 else [constant, y]))
 
     def activation(self, y, _other, seed):
