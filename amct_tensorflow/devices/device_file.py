@@ -22,11 +22,12 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rungs: dict[str, float]
 
 
-def _check_keys(pairs: list[tuple[str, object]]) -> None:
-    """Refuses an object that names a key twice, of which a reader would take the last."""
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Returns a JSON object; refuses one that names a key twice, of which others take the last."""
     repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
     if repeated:
         raise ValueError(f"it names {repeated[0]!r} more than once")
+    return dict(pairs)
 
 
 def read_device(text: str) -> Device:
@@ -41,9 +42,7 @@ def read_device(text: str) -> Device:
     if path.suffix != ".json":
         raise ArgumentValueError(f"There is no device {text!r}; use {', '.join(DEVICES)}, or a JSON file.")
     try:
-        text_of_file = path.read_bytes()
-        document = msgspec.json.decode(text_of_file, type=_Document)
-        json.loads(text_of_file, object_pairs_hook=_check_keys)
+        document = msgspec.convert(json.loads(path.read_bytes(), object_pairs_hook=_object), _Document)
     except OSError as error:
         raise ArgumentValueError(f"The device in {path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:

@@ -139,6 +139,11 @@ class Quantizable:
         products = self.channels(weights) * self.products(node, weights.shape)
         return int(weights.size / products) if products else 1
 
+    def by_channel(self, weights: np.ndarray) -> np.ndarray:
+        """Returns weights with a row per output channel, [Cout, weights of a channel]."""
+        by_channel = np.moveaxis(weights, self.channel_axes, range(len(self.channel_axes)))
+        return by_channel.reshape(self.channels(weights), -1)
+
     def along_channels(self, weights: np.ndarray, per_channel: np.ndarray) -> np.ndarray:
         """Shapes ``per_channel`` ([Cout] or [1]) so that it broadcasts against the weights' output channels."""
         if per_channel.size == 1:

@@ -59,23 +59,24 @@ class Measure:
         return None
 
 
+def _wrong_shape(reference: Outputs, expected: str) -> EvaluatorError:
+    return EvaluatorError(
+        f"The first output has the shape {list(reference[0].shape)}, not that of {expected}. Name another one first "
+        "with --outputs, or choose another --measure."
+    )
+
+
 def _same_class(reference: Outputs, values: Outputs) -> np.ndarray:
     """Returns per image the percentage of positions at which the class with the highest score is the same."""
     if reference[0].ndim < 2:
-        raise EvaluatorError(
-            f"The first output has the shape {list(reference[0].shape)}, not that of scores: [images, ..., classes]. "
-            "Name another one first with --outputs, or choose another --measure."
-        )
+        raise _wrong_shape(reference, "scores: [images, ..., classes]")
     same = reference[0].argmax(axis=-1) == values[0].argmax(axis=-1)
     return np.asarray(100.0 * same.reshape(len(same), -1).mean(axis=1))
 
 
 def _both(reference: Outputs, values: Outputs) -> tuple[np.ndarray, np.ndarray]:
     if reference[0].ndim != 2:
-        raise EvaluatorError(
-            f"The first output has the shape {list(reference[0].shape)}, not that of embeddings: [images, values]. "
-            "Name another one first with --outputs, or choose another --measure."
-        )
+        raise _wrong_shape(reference, "embeddings: [images, values]")
     return np.asarray(reference[0], np.float64), np.asarray(values[0], np.float64)
 
 
@@ -98,10 +99,7 @@ def _nearest(embeddings: np.ndarray) -> np.ndarray:
 def _same_boxes(reference: Outputs, values: Outputs) -> tuple[int, int]:
     """Returns twice the number of pairs of detections that are the same, and the number of all detections."""
     if reference[0].ndim != 3 or reference[0].shape[-1] != _BOX_VALUES:
-        raise EvaluatorError(
-            f"The first output has the shape {list(reference[0].shape)}, not that of detections: [images, boxes, 6]. "
-            "Name another one first with --outputs, or choose another --measure."
-        )
+        raise _wrong_shape(reference, "detections: [images, boxes, 6]")
     found = count = 0
     for expected, actual in zip(reference[0], values[0], strict=True):
         certain = expected[expected[:, 4] >= _LEAST_SCORE]

@@ -91,11 +91,12 @@ class PredictiveSearch(AutoCalibrationStrategyBase):
         return min(_USUAL_EVALUATIONS, 2 + layers)
 
     def _configuration(self, raised: Raised) -> "OrderedDict[str, bool | Rung]":
-        above = {name: self._ladder(name)[rung] for name, rung in raised}
+        above = {name: _ladder(self._knowledge, name)[rung] for name, rung in raised}
         return OrderedDict((name, _decision(above.get(name))) for name in self._ranking)
 
-    def _ladder(self, name: str) -> Ladder:
-        return UNNAMED.rungs if self._knowledge is None else self._knowledge.ladder(name)
+
+def _ladder(knowledge: SearchKnowledge | None, name: str) -> Ladder:
+    return UNNAMED.rungs if knowledge is None else knowledge.ladder(name)
 
 
 def _decision(raised_to: Rung | None) -> bool | Rung:
@@ -222,9 +223,7 @@ class _Planner:
     def __init__(self, ranking: Mapping[str, float], knowledge: SearchKnowledge | None) -> None:
         self.layers = frozenset(ranking)
         self._knowledge = knowledge
-        self._ladders = {
-            name: UNNAMED.rungs if knowledge is None else knowledge.ladder(name) for name in sorted(ranking)
-        }
+        self._ladders = {name: _ladder(knowledge, name) for name in sorted(ranking)}
         self._scores: dict[Raised, float] = {}
         self._may_score = _SCORES
         # How far similarities lie below 1 tells how much a layer matters where nothing better is known.

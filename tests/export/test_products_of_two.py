@@ -39,6 +39,13 @@ def attention():
     tf.identity(tf.matmul(mixed, normal((8, 8), 4, 0.5), name="o"), name="out")
 
 
+def one_head():
+    """One head of self-attention; returns its output."""
+    x = tf1.placeholder(tf.float32, [None, 8, 8], name="x")
+    q, k, v = (tf.matmul(x, normal((8, 8), seed, 0.5), name=name) for seed, name in enumerate("qkv"))
+    return tf.matmul(tf.nn.softmax(tf.matmul(q, k, transpose_b=True, name="qk") / 2.0), v, name="av")
+
+
 @pytest.fixture(name="x")
 def quantized_attention():
     x = normal((64, 5, 8), 9)
@@ -98,9 +105,7 @@ def test_a_product_that_is_the_output(target, named):
     """Of a product that an Identity passes on, converters keep the name of the output alone."""
 
     def make():
-        x = tf1.placeholder(tf.float32, [None, 8, 8], name="x")
-        q, k, v = (tf.matmul(x, normal((8, 8), seed, 0.5), name=name) for seed, name in enumerate("qkv"))
-        y = tf.matmul(tf.nn.softmax(tf.matmul(q, k, transpose_b=True, name="qk") / 2.0), v, name="av")
+        y = one_head()
         if named:
             tf.identity(tf.identity(y), name="out")
 
@@ -119,9 +124,7 @@ def test_one_product_of_an_attention_in_int8(only, target):
     """OpenVINO 2026.4 makes one kernel of both products, which in bfloat16 yields other values if one is in int8."""
 
     def make():
-        x = tf1.placeholder(tf.float32, [None, 8, 8], name="x")
-        q, k, v = (tf.matmul(x, normal((8, 8), seed, 0.5), name=name) for seed, name in enumerate("qkv"))
-        y = tf.matmul(tf.nn.softmax(tf.matmul(q, k, transpose_b=True, name="qk") / 2.0), v, name="av")
+        y = one_head()
         tf.matmul(y, normal((8, 8), 5, 0.5), name="o")
 
     x = normal((16, 8, 8), 9)

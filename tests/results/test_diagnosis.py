@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import build, calibrate_and_save, normal, save, tf1
+from graphs import build, build_graph, calibrate_and_save, normal, save, tf1
 
 import amct_tensorflow as amct
 from amct_tensorflow import FloatModel
@@ -109,11 +109,8 @@ X = normal((512, 16), 3) * np.append(np.ones(15), 100).astype(np.float32)
 
 def test_the_report_tells_the_cause(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    graph_def = build(net)
-    model = save(graph_def, Path("float.pb"))
-    graph = tf.Graph()
-    with graph.as_default():
-        tf.import_graph_def(graph_def, name="")
+    graph = build_graph(net)
+    model = save(graph.as_graph_def(), Path("float.pb"))
     amct.create_quant_config("config.json", graph)
     config = json.loads(Path("config.json").read_text())
     Path("config.json").write_text(json.dumps(config | {"input_balancing": False}))

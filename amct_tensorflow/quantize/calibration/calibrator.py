@@ -243,7 +243,7 @@ class Calibrator:
             distribution = self._observers.distribution(name)
             activations[name] = self._search(name, distribution)
             if self._for_search:
-                summaries[name] = self._observers.summary(name)
+                summaries[name] = self._observers.summary(name, distribution)
         layer_factors, unquantizable = self._layer_factors(activations)
         tensor_factors = {
             tensor.key: _tensor_factors(activations[tensor.key]) for tensor in self._config.tensor_quantize

@@ -80,10 +80,10 @@ class ActivationObservers:
         """Returns the distribution of the input of a layer."""
         return self._observations[self._inputs[layer]].distribution()
 
-    def summary(self, layer: LayerName) -> ActivationSummary:
-        """Returns a summary of the input of a layer."""
-        found, peaks = self.distribution(layer), self._peaks[self._inputs[layer]]
-        return ActivationSummary(found.lowest, found.highest, found.histogram(BINS), RangeShape.of(found, peaks))
+    def summary(self, layer: LayerName, found: Distribution) -> ActivationSummary:
+        """Returns a summary of the input of a layer, with its distribution."""
+        shape = RangeShape.of(found, self._peaks[self._inputs[layer]])
+        return ActivationSummary(found.lowest, found.highest, found.histogram(BINS), shape)
 
     def longest_rows(self, layer: LayerName) -> int:
         """Returns the greatest length of the last axis of the input of a layer."""

@@ -27,6 +27,7 @@ class MappedLayer:
     Attributes:
         name: its key in the configuration.
         op_type: its op type.
+        quantized: the layer as the quantized model has it.
         quantizer: its AscendQuant.
         read: full name of the tensor of the prepared original that the AscendQuant quantizes; None if none has its
             value.
@@ -39,6 +40,7 @@ class MappedLayer:
 
     name: LayerName
     op_type: str
+    quantized: QuantizedLayer
     quantizer: QuantizedName
     read: str | None
     result: QuantizedName
@@ -102,6 +104,7 @@ def _map(view: GraphView, node_map: NodeMap, layer: QuantizedLayer) -> MappedLay
     return MappedLayer(
         name=layer.key,
         op_type=str(layer.node.op),
+        quantized=layer,
         quantizer=layer.quantizer.name,
         read=read,
         result=result,

@@ -23,7 +23,7 @@ from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.ops.channels import data_format
 from amct_tensorflow.quantize.algorithms.distribution import Observation
 from amct_tensorflow.quantize.algorithms.range_shape import ChannelPeaks, RangeShape
-from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, read_layers
+from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 from amct_tensorflow.results.comparison.correspondence import MappedLayer, MappedModel
 from amct_tensorflow.results.comparison.tensor_error import TensorError
 from amct_tensorflow.results.diagnosis import Cause, Symptoms, find_causes, most_damaging, spread_of_weights
@@ -47,12 +47,12 @@ class ComparedLayer:
         damage: divergence of the model's outputs if it alone is quantized.
     """
 
-    def __init__(self, layer: MappedLayer, quantized: QuantizedLayer, by_itself: bool, outputs: int) -> None:
+    def __init__(self, layer: MappedLayer, by_itself: bool, outputs: int) -> None:
         self.layer = layer
         self.by_itself = by_itself
-        self._quantized = quantized
-        channels = data_format(quantized.node)
-        self._peaks = ChannelPeaks(quantized.op_type.channel_axis(channels) if quantized.weights is not None else None)
+        quantized = layer.quantized
+        axis = quantized.op_type.channel_axis(data_format(quantized.node))
+        self._peaks = ChannelPeaks(None if quantized.weights is None else axis)
         self._values = Observation()
         self.alone = TensorError()
         self.in_place = TensorError()
@@ -65,14 +65,15 @@ class ComparedLayer:
 
     def causes(self) -> tuple[Cause, ...]:
         """Returns why it loses much, if it does."""
+        quantized = self.layer.quantized
         return find_causes(
             Symptoms(
-                grid=self._quantized.input_grid,
+                grid=quantized.input_grid,
                 shape=RangeShape.of(self._values.distribution(), self._peaks) if self.by_itself else None,
                 is_balanced=bool(np.any(self.layer.read_factors != 1)),
                 may_balance=True,
-                weight_spread=_spread_under_one_scale(self._quantized),
-                is_product=self._quantized.is_product,
+                weight_spread=_spread_under_one_scale(quantized),
+                is_product=quantized.is_product,
             )
         )
 
@@ -140,9 +141,8 @@ def compare_models(
         DatasetError: there is no batch, or the models cannot be run on one.
     """
     _check_belongs(original, quantized, outputs)
-    known_layers = {layer.key: layer for layer in read_layers(quantized.view)}
     compared = [
-        ComparedLayer(layer, known_layers[layer.name], _can_be_fetched(original, layer.read), len(outputs))
+        ComparedLayer(layer, _can_be_fetched(original, layer.read), len(outputs))
         for layer in quantized.layers
         if _can_be_fetched(original, layer.value)
     ]
@@ -175,8 +175,7 @@ def _spread_under_one_scale(layer: QuantizedLayer) -> float | None:
     """Returns by what the output channel whose weights reach farthest surpasses the median, if all have one scale."""
     if layer.weights is None or layer.weight_scale.size > 1:
         return None
-    axes = layer.op_type.channel_axes
-    channels = np.moveaxis(layer.weights, axes, range(len(axes))).reshape(layer.op_type.channels(layer.weights), -1)
+    channels = layer.op_type.by_channel(layer.weights)
     return spread_of_weights(channels.min(axis=1), channels.max(axis=1)) if len(channels) > 1 else None
 
 

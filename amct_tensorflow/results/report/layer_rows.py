@@ -135,8 +135,7 @@ def _weights(layer: FusedLayer, factors: LayerFactors) -> Weights | None:
     values = layer.weights
     if values is None:
         return None
-    axes = layer.op.channel_axes
-    by_channel = np.moveaxis(values, axes, range(len(axes))).reshape(layer.channels, -1)
+    by_channel = layer.op.by_channel(values)
     return Weights(
         shape=tuple(values.shape),
         scales=tuple(map(_short, factors.scale_w)),
