@@ -1,6 +1,8 @@
 """Functions for ops that slide a window over an image, or over a volume."""
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -31,30 +33,70 @@ def from_channels_last(node: NodeDef, data: np.ndarray) -> np.ndarray:
     return data if data_format(node) == "NHWC" else np.moveaxis(data, -1, 1)
 
 
+@dataclass(frozen=True)
+class _Positions:
+    """The positions of a window on data, per axis of the window.
+
+    Attributes:
+        margins: the zeros before and behind the data.
+        strides: from one position to the next.
+        dilations: from one place in the window to the next.
+        counts: number of positions.
+    """
+
+    margins: Sequence[tuple[int, int]]
+    strides: Sequence[int]
+    dilations: Sequence[int]
+    counts: Sequence[int]
+
+    @classmethod
+    def of(cls, node: NodeDef, lengths: Sequence[int], window: Sequence[int]) -> "_Positions":
+        """Returns those of a node on data of these lengths."""
+        strides, dilations = spatial(node, "strides"), spatial(node, "dilations")
+        reach = [(size - 1) * dilation + 1 for size, dilation in zip(window, dilations, strict=True)]
+        margins = [_margin(node, axis, lengths[axis], reach[axis], strides[axis]) for axis in range(len(window))]
+        counts = [
+            (sum(margin) + length - size) // stride + 1
+            for margin, length, size, stride in zip(margins, lengths, reach, strides, strict=True)
+        ]
+        return cls(margins, strides, dilations, counts)
+
+
 def taps(node: NodeDef, data: np.ndarray, window: Sequence[int]) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
     """Yields per place in the window its values of zero-padded data ``[images, *lengths, channels]``."""
-    strides, dilations = spatial(node, "strides"), spatial(node, "dilations")
-    reach = [(size - 1) * dilation + 1 for size, dilation in zip(window, dilations, strict=True)]
-    lengths = data.shape[1:-1]
-    pads = [_margin(node, axis, lengths[axis], reach[axis], strides[axis]) for axis in range(len(window))]
-    padded = np.pad(data, [(0, 0), *pads, (0, 0)])
-    counts = [
-        (length - size) // stride + 1 for length, size, stride in zip(padded.shape[1:-1], reach, strides, strict=True)
-    ]
-    for position in np.ndindex(*window):
-        starts = [index * dilation for index, dilation in zip(position, dilations, strict=True)]
+    at = _Positions.of(node, data.shape[1:-1], window)
+    padded = np.pad(data, [(0, 0), *at.margins, (0, 0)])
+    for place in np.ndindex(*window):
+        starts = [index * dilation for index, dilation in zip(place, at.dilations, strict=True)]
         seen = [
             slice(start, start + (count - 1) * stride + 1, stride)
-            for start, count, stride in zip(starts, counts, strides, strict=True)
+            for start, count, stride in zip(starts, at.counts, at.strides, strict=True)
         ]
-        yield position, padded[(slice(None), *seen)]
+        yield place, padded[(slice(None), *seen)]
 
 
 def window_rows(node: NodeDef, data: np.ndarray, window: Sequence[int], most: int) -> np.ndarray:
-    """Returns the values of a window at up to ``most`` positions, [places in the window, positions, channels]."""
-    seen = [values for _, values in taps(node, to_channels_last(node, data), window)]
-    chosen = spread(seen[0].shape[:-1], most)
-    return np.stack([values[chosen] for values in seen])
+    """Returns the values of a window at up to ``most`` positions, [places in the window, positions, channels].
+
+    Only these values are touched, as there may be a hundred times as many.
+    """
+    data = to_channels_last(node, data)
+    lengths = data.shape[1:-1]
+    at = _Positions.of(node, lengths, window)
+    images, *chosen = spread((len(data), *at.counts), most)
+    rows = np.empty((math.prod(window), len(images), data.shape[-1]), data.dtype)
+    for row, place in zip(rows, np.ndindex(*window), strict=True):
+        indices = [
+            position * stride + index * dilation - before
+            for position, stride, index, dilation, (before, _) in zip(
+                chosen, at.strides, place, at.dilations, at.margins, strict=True
+            )
+        ]
+        outside = [(index < 0) | (index >= length) for index, length in zip(indices, lengths, strict=True)]
+        inside = [np.clip(index, 0, length - 1) for index, length in zip(indices, lengths, strict=True)]
+        row[:] = data[(images, *inside)]
+        row[np.logical_or.reduce(outside)] = 0
+    return rows
 
 
 def pads(node: NodeDef, weights: Sequence[int]) -> bool:

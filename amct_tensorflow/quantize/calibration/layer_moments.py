@@ -32,7 +32,7 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.ops.matrix_form import MatrixForm
 from amct_tensorflow.quantize.algorithms.activation_factors import highest_integer, lowest_integer
-from amct_tensorflow.quantize.algorithms.rounding import LARGEST_BLOCK, SecondMoments, round_to_second_moments
+from amct_tensorflow.quantize.algorithms.rounding import LARGEST_BLOCK, SecondMoments, round_to_second_moments, sum_of_rows
 from amct_tensorflow.quantize.calibration.replay import Replay
 from amct_tensorflow.quantize.config.schema import SECOND_MOMENTS, QuantConfig
 from amct_tensorflow.quantize.quantized.quantization_plan import nearest_integers
@@ -176,7 +176,7 @@ class _Means:
     def add(self, rows: np.ndarray, steps: np.ndarray, weights: np.ndarray | None) -> None:
         """Takes rows, [groups, rows, inputs]; each counts as much as its weight, [groups, rows], or all count alike."""
         if weights is None:
-            sums = [part.sum(axis=1, dtype=np.float64) for part in (rows, steps)]
+            sums = [sum_of_rows(part) for part in (rows, steps)]
             self._weight += rows.shape[1]
         else:
             sums = [np.einsum("gr,gri->gi", weights, part) for part in (rows, steps)]
@@ -313,6 +313,8 @@ class _Input:
     def _quantize(self, values: np.ndarray) -> np.ndarray:
         """Returns the integers relative to the zero point, as the saved model's quantizer yields them."""
         factors = self._reader.factors
-        steps = np.rint(values * (np.float32(1) / np.float32(factors.scale_d)))
+        steps = values * (np.float32(1) / np.float32(factors.scale_d))
+        np.rint(steps, out=steps)
         lowest, highest = lowest_integer(factors.num_bits), highest_integer(factors.num_bits)
-        return np.asarray(np.clip(steps, lowest - factors.offset_d, highest - factors.offset_d), np.float32)
+        np.maximum(steps, np.float32(lowest - factors.offset_d), out=steps)  # np.clip takes twice as long
+        return np.asarray(np.minimum(steps, np.float32(highest - factors.offset_d), out=steps))
