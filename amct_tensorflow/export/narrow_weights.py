@@ -18,7 +18,8 @@ from amct_tensorflow.errors import CalibrationError
 from amct_tensorflow.export.export_plan import ExportPlan
 from amct_tensorflow.export.observing import observe
 from amct_tensorflow.log import log_for
-from amct_tensorflow.quantize.algorithms.rounding import SecondMoments, round_to_second_moments
+from amct_tensorflow.quantize.algorithms.rounding import round_to_second_moments
+from amct_tensorflow.quantize.algorithms.second_moments import SecondMoments
 from amct_tensorflow.quantize.calibration.layer_moments import ROWS_PER_IMAGE
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator

@@ -7,6 +7,7 @@ values. Their order may differ: behind SpaceToBatchND the first axis counts patc
 """
 
 from collections.abc import Sequence
+from functools import cached_property, partial
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +20,7 @@ IMAGES_AT_A_TIME = 16
 # The beginning of a batch that is tried: a few images, and as many as are small enough. What is small may be frames of
 # a recording, which reach far.
 _FEWEST_TRIED = 4
-_VALUES_TRIED = 1 << 20
+_VALUES_TRIED = 1 << 19
 # How far sums of values may lie apart, relative to those of their magnitudes: kernels round differently if they are
 # given another number of images. What depends on other images differs by more, at the edges of parts if nowhere else.
 _TOLERANCE = 1e-4
@@ -73,21 +74,30 @@ class BatchSplitter:
 
     def _compare(self, batch: Batch, parts: list[Batch]) -> bool:
         """Tells whether tensors hold the same values in parts as in the whole."""
-        whole, cut = [_Values() for _ in self._tensors], [_Values() for _ in self._tensors]
         try:
-            self._run([batch], whole)
-            self._run(parts, cut)
+            whole, cut = (self._summarize(batches) for batches in ([batch], parts))
         except tf.errors.OpError as error:  # such as a Reshape into windows, or patches that make no image
             log_for("calibration").debug("A part of a batch cannot be run: %s", error.message[:300])
             return False
         return all(one.is_same(other) for one, other in zip(whole, cut, strict=True))
 
-    def _run(self, batches: list[Batch], values: list["_Values"]) -> None:
-        last: list[tf.Operation] = []
-        for tensor, each in zip(self._tensors, values, strict=True):
-            last = [self._runner.observe([tensor], each.observe, after=last)]
+    def _summarize(self, batches: list[Batch]) -> list["_Values"]:
+        """Returns what the tensors hold in some batches."""
+        self._values = [_Values() for _ in self._tensors]
         for batch in batches:
-            self._runner.run(last, batch)
+            self._runner.run(self._observers, batch)
+        return self._values
+
+    @cached_property
+    def _observers(self) -> list[tf.Operation]:
+        """The last of the operations that look at the tensors one after the other."""
+        last: list[tf.Operation] = []
+        for index, tensor in enumerate(self._tensors):
+            last = [self._runner.observe([tensor], partial(self._observe, index), after=last)]
+        return last
+
+    def _observe(self, index: int, value: np.ndarray) -> None:
+        self._values[index].observe(value)
 
 
 class _Values:

@@ -159,7 +159,7 @@ class Calibrator:
 
     @stage("calibrating: balancing channels")
     def _balance(self) -> None:
-        """Balances the equalization groups that gain by it, and then observes the inputs anew."""
+        """Balances the equalization groups that gain by it, and then observes anew what layers read of them."""
         balance = {} if self._groups is None else self._groups.balance()
         self._groups = None
         if balance:
@@ -167,9 +167,11 @@ class Calibrator:
                 "The channels of what %d layers read lose less to rounding if they are balanced: %s",
                 len(balance), ", ".join(balance),
             )  # fmt: skip
+            observers = self._observers
             self._let_go()
             self.fused = self._equalize(balance)
             self._prepare()
+            self._observers.take_over(observers, {tensor.node for tensor in self.fused.divided})
             self._observers.observe(self._parts)
 
     def _equalize(self, balance: Mapping[LayerName, tuple[float, ...]]) -> FusedGraph:

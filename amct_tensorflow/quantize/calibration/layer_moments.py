@@ -32,7 +32,8 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.ops.matrix_form import MatrixForm
 from amct_tensorflow.quantize.algorithms.activation_factors import highest_integer, lowest_integer
-from amct_tensorflow.quantize.algorithms.rounding import LARGEST_BLOCK, SecondMoments, round_to_second_moments, sum_of_rows
+from amct_tensorflow.quantize.algorithms.rounding import round_to_second_moments
+from amct_tensorflow.quantize.algorithms.second_moments import LARGEST_BLOCK, SecondMoments, sum_of_rows
 from amct_tensorflow.quantize.calibration.replay import Replay
 from amct_tensorflow.quantize.config.schema import SECOND_MOMENTS, QuantConfig
 from amct_tensorflow.quantize.quantized.quantization_plan import nearest_integers

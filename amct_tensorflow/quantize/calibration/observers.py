@@ -1,6 +1,6 @@
 """Observes the inputs of layers, and summarizes them for reports."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,6 +10,7 @@ import tensorflow as tf
 from amct_tensorflow.errors import CalibrationError
 from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName
+from amct_tensorflow.graph.view import parse_tensor_name
 from amct_tensorflow.quantize.algorithms.distribution import Distribution, Observation
 from amct_tensorflow.quantize.algorithms.range_shape import ChannelPeaks, RangeShape
 from amct_tensorflow.quantize.calibration.replay import Replay
@@ -46,7 +47,7 @@ class ActivationObservers:
         observers: Mapping[str, Callable[[np.ndarray], None]],
         channel_axes: Mapping[LayerName, int],
     ) -> None:
-        """Adds the observers to a replay.
+        """Takes what to observe.
 
         Args:
             replay: runs the float model.
@@ -61,11 +62,23 @@ class ActivationObservers:
         axes = {inputs[name]: axis for name, axis in channel_axes.items()}
         self._peaks = {tensor: ChannelPeaks(axes.get(tensor)) for tensor in self._observations}
         self._longest = dict.fromkeys(self._observations, 0)
-        readers = {tensor: layer for layer, tensor in reversed(list(inputs.items()))}
-        self._last: list[tf.Operation] = []
-        for tensor in self._observations:  # one after the other, so that the first layer to see NaN is named
-            observer = partial(self._observe, tensor, readers[tensor])
-            self._last = [replay.observe([replay.tensor(tensor)], observer, after=self._last)]
+        self._readers = {tensor: layer for layer, tensor in reversed(list(inputs.items()))}
+        self._known: set[str] = set()
+        self._last: list[tf.Operation] | None = None
+
+    def take_over(self, earlier: "ActivationObservers", changed: Collection[str]) -> None:
+        """Takes over what was observed of tensors before the model was balanced, so that they are not observed again.
+
+        Args:
+            earlier: the observers of the model as it was.
+            changed: the nodes whose values are others now.
+        """
+        for tensor in self._observations.keys() & earlier._observations.keys():
+            if parse_tensor_name(tensor).node not in changed:
+                self._known.add(tensor)
+                self._observations[tensor] = earlier._observations[tensor]
+                self._peaks[tensor] = earlier._peaks[tensor]
+                self._longest[tensor] = earlier._longest[tensor]
 
     def observe(self, parts: Sequence[Batch]) -> None:
         """Runs a batch, split into parts.
@@ -73,8 +86,19 @@ class ActivationObservers:
         Raises:
             CalibrationError: a tensor holds NaN or Inf.
         """
-        for part in parts:
+        if self._last is None:
+            self._last = self._attach()
+        for part in parts if self._last else ():
             self._replay.run(self._last, part)
+
+    def _attach(self) -> list[tf.Operation]:
+        """Adds the observers to the replay; returns the last of them."""
+        last: list[tf.Operation] = []
+        for tensor in self._observations:  # one after the other, so that the first layer to see NaN is named
+            if tensor not in self._known:
+                observer = partial(self._observe, tensor, self._readers[tensor])
+                last = [self._replay.observe([self._replay.tensor(tensor)], observer, after=last)]
+        return last
 
     def distribution(self, layer: LayerName) -> Distribution:
         """Returns the distribution of the input of a layer."""

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amct_tensorflow.quantize.algorithms import rounding
-from amct_tensorflow.quantize.algorithms.rounding import SecondMoments
+from amct_tensorflow.quantize.algorithms import second_moments
+from amct_tensorflow.quantize.algorithms.second_moments import SecondMoments
 
 
 def rows_of(seed, groups=2, rows=60, inputs=5, mean=3.0):
@@ -32,6 +32,20 @@ def test_the_cut_into_batches_does_not_matter(seed, cuts):
     np.testing.assert_allclose(covariance, expected(rows), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("groups, inputs", [(2, 1), (7, 9), (3, 25)])
+def test_groups_that_lie_side_by_side_have_the_moments_of_others(groups, inputs):
+    rows = rows_of(4, groups, rows=200, inputs=inputs, mean=-40.0)
+    beside = np.ascontiguousarray(rows.transpose(2, 1, 0)).transpose(2, 1, 0)
+    moments, others = SecondMoments(), SecondMoments()
+    for part in (slice(0, 130), slice(130, 200)):
+        moments.add(beside[:, part])
+        others.add(rows[:, part])
+    ((_, covariance, damping),) = moments.covariances()
+    np.testing.assert_allclose(covariance, expected(rows).reshape(covariance.shape), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(damping, next(others.covariances()).damping, rtol=1e-3)
+    np.testing.assert_allclose(moments.mean, rows.mean(axis=1, dtype=np.float64), rtol=1e-6)
+
+
 def test_a_large_mean_takes_no_digits_from_the_covariance():
     rows = rows_of(1, mean=0.0) / 8
     moments = SecondMoments()
@@ -52,7 +66,7 @@ def test_an_input_that_never_varies_has_no_variance():
 
 @pytest.mark.parametrize("inputs", [6, 7, 8])
 def test_many_inputs_are_cut_into_blocks(monkeypatch, inputs):
-    monkeypatch.setattr(rounding, "LARGEST_BLOCK", 3)
+    monkeypatch.setattr(second_moments, "LARGEST_BLOCK", 3)
     rows = rows_of(3, inputs=inputs)
     moments = SecondMoments()
     for part in np.split(rows, 2, axis=1):
@@ -81,7 +95,7 @@ def test_many_rows_are_trusted_and_few_as_far_as_their_noise_allows():
     moments = SecondMoments()
     moments.add((generator.normal(size=(1, 2000, 3)) @ mix.T).astype(np.float32))
     ((_, _, damping),) = moments.covariances()
-    assert damping == [rounding.DAMPING]
+    assert damping == [second_moments.DAMPING]
 
 
 @pytest.mark.parametrize("cut", [2, 6, 11])
@@ -97,7 +111,7 @@ def test_shrinkage_is_that_of_ledoit_and_wolf_however_the_rows_come(cut):
         target = np.trace(covariance) / 6 * np.eye(6)
         noise = sum(np.square(np.outer(row, row) - covariance).sum() for row in centred) / len(centred) ** 2
         shrinkage = min(noise / np.square(covariance - target).sum(), 1)
-        assert found == pytest.approx(max(rounding.DAMPING, shrinkage / (1 - shrinkage)), rel=1e-4)
+        assert found == pytest.approx(max(second_moments.DAMPING, shrinkage / (1 - shrinkage)), rel=1e-4)
 
 
 @settings(max_examples=50, deadline=None)
@@ -109,7 +123,7 @@ def test_damping_does_not_depend_on_the_unit_and_is_bounded(seed, rows, scale):
         moments = SecondMoments()
         moments.add(each)
         ((_, _, damping),) = moments.covariances()
-        assert np.all((damping >= rounding.DAMPING) & (damping <= 100))
+        assert np.all((damping >= second_moments.DAMPING) & (damping <= 100))
         found.append(damping)
     np.testing.assert_allclose(*found, rtol=0.01)
 
@@ -119,4 +133,4 @@ def test_one_row_has_no_covariance_and_constant_ones_neither():
         moments = SecondMoments()
         moments.add(rows.astype(np.float32))
         ((_, covariance, damping),) = moments.covariances()
-        assert not covariance.any() and damping == [rounding.DAMPING]
+        assert not covariance.any() and damping == [second_moments.DAMPING]

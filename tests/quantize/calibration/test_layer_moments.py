@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from graphs import build, calibrate_and_save, normal, tf1
 
-from amct_tensorflow.quantize.algorithms.rounding import SecondMoments
+from amct_tensorflow.quantize.algorithms.second_moments import SecondMoments
 from amct_tensorflow.quantize.calibration import layer_moments
 
 
