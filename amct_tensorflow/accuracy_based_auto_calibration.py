@@ -225,7 +225,13 @@ def accuracy_based_auto_calibration(
             inspection = inspect_model(model, config.unfused_layers())
             layers = [name for name in config.enabled_layers() if name not in demands.in_float]
             log_coverage(inspection, layers, config.wide_layers(), config.compressed_tables(), demands.in_float)
-            state = open_state(files.model.model, key, model, config, resume=resume)
+            choices = {
+                "strategy": checked_strategy.name,
+                "device": made_for.described,
+                "free_roll_back": str(free_roll_back),
+                "raise_costless": str(raise_costless),
+            }
+            state = open_state(files.model.model, key, choices, model, config, resume=resume)
             result = run_search(
                 model, config, checked, checked_strategy, chosen, state, scheduler, exact=exact,
                 rungs=made_for.rungs, in_float=demands.in_float, raise_costless=raise_costless,

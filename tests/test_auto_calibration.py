@@ -522,6 +522,61 @@ def test_a_layer_that_no_steps_serve_is_in_float_from_the_beginning(workdir, mes
         assert contents(workdir / "out")[workdir / "out" / name] == before[workdir / "out" / name]
 
 
+class NanAt(Evaluator):
+    """Measures nan at some of its evaluations, of which that of the original model is number 0."""
+
+    def __init__(self, limit, numbers):
+        super().__init__(limit)
+        self.numbers = numbers
+
+    def evaluate(self, graph, outputs):
+        metric = super().evaluate(graph, outputs)
+        return math.nan if len(self.evaluated) - 1 in self.numbers else metric
+
+    def image_results(self):
+        return [math.nan] if len(self.evaluated) - 1 in self.numbers else [1.0]
+
+
+class NanLossAt(NanAt):
+    """Measures something that is no number."""
+
+    def evaluate(self, graph, outputs):
+        return {"metric": super().evaluate(graph, outputs)}
+
+    def metric_eval(self, original_metric, new_metric):
+        loss = new_metric["metric"] - original_metric["metric"]
+        return not loss > self.limit, loss
+
+
+@pytest.mark.parametrize(("kind", "which"), [(NanAt, "metric"), (NanLossAt, "loss")])
+@pytest.mark.parametrize(("numbers", "models"), [
+    ({1}, ["the model with all layers quantized"]), ({2}, ["the model of fine search step 1"]),
+    ({1, 2}, ["the model with all layers quantized", "the model of fine search step 1"]),
+])  # fmt: skip
+@pytest.mark.parametrize("strategy", ["BinarySearch", "PredictiveSearch"])
+def test_a_model_whose_metric_is_nan_does_not_satisfy(workdir, strategy, numbers, models, kind, which, messages):
+    arguments = prepare(workdir)
+    edit_config(arguments, **PLAIN)
+    limit = 0.6 * calibrate(arguments).loss
+    result = calibrate(arguments, kind(limit, numbers), strategy=strategy)
+    assert sum("image_results returned numbers that are not finite, for 1 of 1 images" in line
+               for line in messages) == len(models)  # fmt: skip
+    assert [line for line in messages if "NaN" in line] == [
+        f"WARNING The {which} of {model} is NaN, which counts as not satisfying." for model in models
+    ]
+    assert result.target_met and result.loss <= limit and not all(result.roll_back_config.values())
+    report = json.loads((workdir / "out" / "report.json").read_text())
+    assert [each["number"] for each in report["evaluations"] if each["loss"] is None] == [
+        number + 1 for number in sorted(numbers)
+    ]
+
+
+def test_where_every_metric_is_nan_none_satisfies(workdir):
+    result = calibrate(prepare(workdir), NanAt(1.0, range(1, 99)))
+    assert not result.target_met and math.isnan(result.saved_metric) and math.isinf(result.loss)
+    assert (workdir / "out" / "net_quantized.pb").exists()
+
+
 def test_own_strategy_and_sensitivity(workdir):
     class OneByOne(AutoCalibrationStrategyBase):
         def initialize(self, ranking_info):
@@ -740,7 +795,7 @@ class NotImplementedYet(AutoCalibrationEvaluatorBase):
         (RaisesInCalibration(), EvaluatorError, "no images"),
         (RunsABadNode(), EvaluatorError, r"RunsABadNode\.evaluate failed on the original model: [^\n]*3 values[^\n]*$"),
         (ReturnsNone(), EvaluatorError, "returned None"),
-        (ReturnsNan(), EvaluatorError, "returned nan"),
+        (ReturnsNan(), EvaluatorError, "original model that ReturnsNan returned is nan"),
         (NeverRuns(), CalibrationError, "needs 1 batches, but saw 0"),
         (FeedsNan(), CalibrationError, "'conv/Conv2D' have invalid value inf or nan"),
         (NeverSatisfied(), MetricError, r"Check metric_eval\(\)"),

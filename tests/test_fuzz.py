@@ -289,7 +289,7 @@ KEY = RunKey({"model": "0", "configuration": "1"})
 @pytest.fixture(scope="module")
 def state(folder):
     """A folder with the state of a run."""
-    found = SearchState.begin(folder / "state", KEY)
+    found = SearchState.begin(folder / "state", KEY, {})
     found.add_evaluation(None, Evaluation(0.5, 1.0, np.array([0.0, 1.0])))
     analyses = {name: LayerAnalysis(0.9, 10, 0.01, 0.02) for name in FACTORS}
     corrections = dict.fromkeys(FACTORS, CORRECTION)
@@ -311,7 +311,7 @@ def resume(folder):
         parts = [values for correction in calibration.corrections.values() for values in correction.parts().values()]
         assert all(np.isfinite(values).all() for values in parts)
 
-    return SearchState.resume(folder, KEY, check)
+    return SearchState.resume(folder, KEY, {}, check)
 
 
 def test_an_intact_state_is_used(state):

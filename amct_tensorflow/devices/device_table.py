@@ -5,12 +5,17 @@ line shows the names.
 """
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
 from amct_tensorflow.devices.rungs import A16W8, FLOAT, FP16, INT8, Ladder
 from amct_tensorflow.errors import ArgumentValueError
+
+
+# Numbers below have fewer digits, and some threads take them for 0.
+_LEAST_COST = sys.float_info.min
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,10 @@ class Device:
                 f"The rungs of device {self.name!r} are {', '.join(names) or 'none'}, by what they cost; "
                 f"{INT8.name} has to be first, and {FLOAT.name} or {FP16.name} last, of which there is one."
             )
-        if not all(0 < low < high < math.inf for low, high in pairwise(costs)):
+        if not all(_LEAST_COST <= low < high < math.inf for low, high in pairwise(costs)):
             raise ArgumentValueError(
-                f"The costs of the rungs of device {self.name!r} are {costs}; each must be above the one before."
+                f"The costs of the rungs of device {self.name!r} are {costs}; each must be above the one before, and "
+                f"none below {_LEAST_COST:.3g}."
             )
 
 

@@ -121,10 +121,8 @@ class CheckedEvaluator:
 
     def _evaluation(self, method: str, metric: Any, model: str, seconds: float, waited: float) -> Evaluation:
         """Counts an evaluation, and checks its results."""
-        if metric is None or (isinstance(metric, numbers.Real) and math.isnan(metric)):
-            raise EvaluatorError(
-                f"{self.name}.{method} returned {metric} for {model}; return the metric that it measured."
-            )
+        if metric is None:
+            raise EvaluatorError(f"{self.name}.{method} returned None for {model}; return the metric that it measured.")
         self.evaluations += 1
         self.seconds += waited
         return Evaluation(metric, seconds, self._image_results(), image_predictions=self._image_predictions())
@@ -158,8 +156,24 @@ class CheckedEvaluator:
         """Returns the code of the evaluator's class."""
         return code_of(type(self._evaluator), "evaluator")
 
+    def judge_model(self, original: Any, new: Any, model: str) -> MetricEval:
+        """Calls ``metric_eval`` for a quantized model, which does not satisfy if its metric or its loss is NaN."""
+        judged = None if _is_nan(new) else self._judged(original, new)
+        if judged is None or math.isnan(judged.loss):
+            log_for().warning(
+                "The %s of %s is NaN, which counts as not satisfying.", "metric" if judged is None else "loss", model
+            )
+            return MetricEval(False, math.inf)
+        return judged
+
     def judge(self, original: Any, new: Any) -> MetricEval:
-        """Calls ``metric_eval``."""
+        """Calls ``metric_eval`` for metrics of which it has to know the loss."""
+        judged = self._judged(original, new)
+        if math.isnan(judged.loss):
+            raise EvaluatorError(f"{self.name}.metric_eval returned the loss NaN for {original!r} and {new!r}.")
+        return judged
+
+    def _judged(self, original: Any, new: Any) -> MetricEval:
         try:
             result = self._evaluator.metric_eval(original, new)
         except AmctError:
@@ -168,21 +182,24 @@ class CheckedEvaluator:
             raise self._failure("metric_eval", f"{original!r} and {new!r}", error) from error
         try:
             satisfied, loss = result
-            judged = MetricEval(bool(satisfied), float(loss))
+            return MetricEval(bool(satisfied), float(loss))
         except (TypeError, ValueError) as error:
             raise EvaluatorError(
                 f"{self.name}.metric_eval returned {result!r}; return a tuple (satisfied: bool, loss: float)."
             ) from error
-        if math.isnan(judged.loss):
-            raise EvaluatorError(f"{self.name}.metric_eval returned the loss NaN for {original!r} and {new!r}.")
-        return judged
 
     def check_requirement(self, original: Any) -> None:
         """Checks that the requirement can be met at all.
 
         Raises:
+            EvaluatorError: the metric of the original model is NaN.
             MetricError: not even the original model, compared with itself, satisfies it.
         """
+        if _is_nan(original):
+            raise EvaluatorError(
+                f"The metric of the original model that {self.name} returned is {original}, with which nothing can be "
+                "compared. Check the data and the evaluator."
+            )
         judged = self.judge(original, original)
         if not judged.satisfied:
             log_for().error("metric_eval() does not accept the original model compared with itself.")
@@ -219,11 +236,17 @@ class CheckedEvaluator:
             values = np.asarray(results, np.float64)
         except (TypeError, ValueError) as error:
             raise EvaluatorError(f"{self.name}.image_results returned something else than numbers: {error}.") from error
-        if values.ndim != 1 or not np.isfinite(values).all():
+        if values.ndim != 1:
             raise EvaluatorError(
-                f"{self.name}.image_results returned an array of shape {values.shape}; return one finite number per "
-                "image, or None."
+                f"{self.name}.image_results returned an array of shape {values.shape}; return one number per image, or "
+                "None."
             )
+        if not np.isfinite(values).all():
+            log_for().warning(
+                "%s.image_results returned numbers that are not finite, for %d of %d images; they are not used.",
+                self.name, np.sum(~np.isfinite(values)), len(values),
+            )  # fmt: skip
+            return None
         return values
 
     def pictures(self, images: Sequence[int]) -> list[Picture] | None:
@@ -260,6 +283,10 @@ class CheckedEvaluator:
             return EvaluatorError(f"{self.name} does not implement {method}(). Implement it.")
         reason = f"{type(error).__name__}: {core_message(error)}"
         return EvaluatorError(f"{self.name}.{method} failed on {subject}: {reason}")
+
+
+def _is_nan(metric: Any) -> bool:
+    return isinstance(metric, numbers.Real) and math.isnan(metric)
 
 
 def format_metric(metric: Any) -> str:

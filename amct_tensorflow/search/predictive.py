@@ -358,8 +358,8 @@ def _that_do_most(alone: Mapping[str, Sequence[float]]) -> list[str]:
 
 def _extra_costs(ladder: Ladder) -> list[float]:
     """Returns what each rung costs more than the lowest, as a part of what float does."""
-    lowest, highest = ladder[0].cost, ladder[-1].cost
-    return [(rung.cost - lowest) / (highest - lowest) for rung in ladder]
+    costs = [rung.cost / ladder[-1].cost for rung in ladder]  # whose differences are far from the least float
+    return [(cost - costs[0]) / (1 - costs[0]) for cost in costs]
 
 
 def _bounded(score: float) -> float:

@@ -1,6 +1,7 @@
 """Resumes a run from its state."""
 
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +18,21 @@ from amct_tensorflow.search.state import FOLDER, SearchState
 _FOLDER_NAME_LENGTH = 16
 
 
-def open_state(model_file: Path, key: RunKey, model: FloatModel, config: QuantConfig, *, resume: bool) -> SearchState:
+def open_state(
+    model_file: Path,
+    key: RunKey,
+    choices: Mapping[str, str],
+    model: FloatModel,
+    config: QuantConfig,
+    *,
+    resume: bool,
+) -> SearchState:
     """Opens the state of the run that writes ``model_file``; each such file has a state of its own."""
     name = digest(os.path.abspath(model_file))[:_FOLDER_NAME_LENGTH]  # noqa: PTH100 - resolve() follows links
     folder = LOG_DIR / FOLDER / name
     if resume:
-        return SearchState.resume(folder, key, partial(_check_calibration, model, config))
-    return SearchState.begin(folder, key)
+        return SearchState.resume(folder, key, choices, partial(_check_calibration, model, config))
+    return SearchState.begin(folder, key, choices)
 
 
 def _check_calibration(model: FloatModel, config: QuantConfig, calibration: CalibrationResult) -> None:

@@ -98,7 +98,7 @@ class RollBack:
         else:
             with stage("evaluating quantized models"):
                 evaluation = self._evaluations.get(key, made.run, title, in_integers=made.in_integers)
-        judged = self._evaluator.judge(self._original.metric, evaluation.metric)
+        judged = self._evaluator.judge_model(self._original.metric, evaluation.metric, title)
         decided = {**configuration, **self._plans.in_float}
         trial = Trial(decided, evaluation, judged, simulated=made is None or not made.in_integers)
         self.trials.add(trial)

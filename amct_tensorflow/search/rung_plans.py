@@ -100,7 +100,7 @@ class RungPlans:
         above = tuple(rung for rung in self._rungs if rung.num_bits != INT8_BITS)
         if above[0].is_wide:
             return above
-        return (A16W8.at((self._rungs[0].cost + above[0].cost) / 2), *above)
+        return (A16W8.at(self._rungs[0].cost / 2 + above[0].cost / 2), *above)
 
     def _is_narrow(self, name: str) -> bool:
         """Tells whether a layer reads 8 bits unless it is raised."""

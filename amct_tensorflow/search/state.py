@@ -84,10 +84,19 @@ class _CalibrationEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
 
 
 class _Document(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``state.json``."""
+    """``state.json``.
+
+    Attributes:
+        version: of the format.
+        key: the key of the run.
+        choices: what was chosen that changes decisions, but neither evaluations nor the calibration, in words by name.
+        evaluations: the entries of evaluations.
+        calibration: the entry of the calibration.
+    """
 
     version: int
     key: RunKey
+    choices: dict[str, str] = {}
     evaluations: dict[str, _EvaluationEntry] = {}
     calibration: dict[str, _CalibrationEntry] = {}
 
@@ -99,32 +108,37 @@ class SearchState:
     Attributes:
         folder: its folder.
         key: the key of its run.
+        choices: what else was chosen for it, in words by name, such as the device; only decisions depend on it.
     """
 
     folder: Path
     key: RunKey
+    choices: Mapping[str, str] = field(default_factory=dict)
     _evaluations: dict[str, Evaluation] = field(default_factory=dict)
     _calibration: CalibrationResult | None = None
     _document: _Document | None = None
 
     @classmethod
-    def begin(cls, folder: Path, key: RunKey) -> "SearchState":
+    def begin(cls, folder: Path, key: RunKey, choices: Mapping[str, str]) -> "SearchState":
         """Begins a state; it replaces the content of the folder when there is something to keep."""
         if (folder / _FILE).exists():
             log_for("state").info("Starting afresh; the evaluations of the earlier run in %s are not used.", folder)
-        return cls(folder, key)
+        return cls(folder, key, choices)
 
     @classmethod
-    def resume(cls, folder: Path, key: RunKey, check: Callable[[CalibrationResult], None]) -> "SearchState":
+    def resume(
+        cls, folder: Path, key: RunKey, choices: Mapping[str, str], check: Callable[[CalibrationResult], None]
+    ) -> "SearchState":
         """Opens the state in a folder if it belongs to the same run; else begins a new one and says why.
 
         Args:
             folder: its folder.
             key: the key of this run.
+            choices: what else is chosen for this run; it is said what has changed.
             check: raises an error if a calibration does not fit the model.
         """
         try:
-            state = cls._load(folder, key)
+            state = cls._load(folder, key, choices)
             if state._calibration is not None:
                 check(state._calibration)
             return state
@@ -132,7 +146,7 @@ class SearchState:
             log_for("state").info("There is nothing to resume in %s; starting from the beginning.", folder)
         except AmctError as error:
             log_for("state").warning("%s Starting from the beginning.", error)
-        return cls(folder, key)
+        return cls(folder, key, choices)
 
     def evaluation(self, quantized: Collection[str] | None, *, in_integers: bool = False) -> Evaluation | None:
         """Returns the evaluation of a set of quantized layers (None: of the original model), if it is known.
@@ -196,7 +210,7 @@ class SearchState:
         try:
             if self._document is None:
                 shutil.rmtree(self.folder, ignore_errors=True)  # the state of another run
-                self._document = _Document(_VERSION, self.key)
+                self._document = _Document(_VERSION, self.key, dict(self.choices))
             if arrays:
                 data, file = dump_arrays(arrays), f"{name[:_FILE_NAME_LENGTH]}.npz"
                 write_atomically(self.folder / file, data, announce=False)
@@ -211,7 +225,7 @@ class SearchState:
             log_for("state").warning("%s The run goes on, but it could not be resumed from here.", error)
 
     @classmethod
-    def _load(cls, folder: Path, key: RunKey) -> "SearchState":
+    def _load(cls, folder: Path, key: RunKey, choices: Mapping[str, str]) -> "SearchState":
         """Reads a state.
 
         Raises:
@@ -219,7 +233,7 @@ class SearchState:
             StateError: it is damaged, or belongs to another run.
         """
         try:
-            state = cls._read(folder, key)
+            state, chosen = cls._read(folder, key, choices)
         except FileNotFoundError:
             raise
         except (OSError, ContentError, RecordError) as error:
@@ -228,10 +242,13 @@ class SearchState:
             "Going on with an earlier run, of which %d evaluations are known%s.",
             len(state._evaluations), " and the calibration" if state._calibration else "",
         )  # fmt: skip
+        if changes := _changes(chosen, choices):
+            log_for("state").info("Decisions are made anew, of what is known: %s.", changes)
         return state
 
     @classmethod
-    def _read(cls, folder: Path, key: RunKey) -> "SearchState":
+    def _read(cls, folder: Path, key: RunKey, choices: Mapping[str, str]) -> "tuple[SearchState, dict[str, str]]":
+        """Returns a state, and what was chosen for the run that wrote it."""
         data = (folder / _FILE).read_bytes()
         if version_of(data) != _VERSION:
             raise StateError(f"The state in {folder} was written by another version.")
@@ -239,13 +256,20 @@ class SearchState:
         changed = key.changes(document.key)
         if changed:
             verb = "has" if len(changed) == 1 else "have"
-            raise StateError(f"The {', '.join(changed)} {verb} changed since the run in {folder} began.")
-        state = cls(folder, key, _document=document)
+            because = f" ({chosen})" if (chosen := _changes(document.choices, choices)) else ""
+            raise StateError(f"The {', '.join(changed)} {verb} changed since the run in {folder} began{because}.")
+        state = cls(folder, key, choices, _document=msgspec.structs.replace(document, choices=dict(choices)))
         for name, evaluation in document.evaluations.items():
             state._evaluations[name] = _read_evaluation(folder, evaluation)
         for calibration in document.calibration.values():
             state._calibration = _read_calibration(folder, calibration)
-        return state
+        return state, document.choices
+
+
+def _changes(earlier: Mapping[str, str], choices: Mapping[str, str]) -> str:
+    """Returns in words what was chosen otherwise in an earlier run; empty if nothing was."""
+    changed = [name for name, chosen in choices.items() if earlier.get(name, chosen) != chosen]
+    return ", ".join(f"{name} was {earlier[name]} and is {choices[name]} now" for name in changed)
 
 
 def _name(quantized: Collection[str] | None, in_integers: bool) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -73,9 +74,16 @@ class Model:
                 if decided is not True}  # fmt: skip
 
 
-def test_a_layer_goes_as_high_as_it_must():
-    """In 16 bits, a is as good as in float, while b gains nothing from them."""
-    model = Model({"a": [1.0, 0.001], "b": [0.9, 0.9], "c": [0.01, 0.001], "d": [0.01, 0.001]})
+LEAST, MOST = sys.float_info.min, sys.float_info.max
+ONE, TWO = LEAST * (1 + sys.float_info.epsilon), LEAST * (1 + 2 * sys.float_info.epsilon)
+
+
+@pytest.mark.parametrize("costs", [(1, 2, 4), (LEAST, ONE, TWO), (LEAST, 1, MOST), (MOST / 4, MOST / 2, MOST)], ids=str)
+def test_a_layer_goes_as_high_as_it_must(costs):
+    """In 16 bits, a is as good as in float, while b gains nothing from them, whatever the costs are."""
+    scores = {"a": [1.0, 0.001], "b": [0.9, 0.9], "c": [0.01, 0.001], "d": [0.01, 0.001]}
+    device = Device("npu", rungs=tuple(rung.at(cost) for rung, cost in zip(GENERIC.rungs, costs, strict=True)))
+    model = Model(scores, device.rungs)
     assert model.search(target=0.1) == {"a": "a16w8", "b": "float"}
     assert len(model.evaluated) == 2
 

@@ -17,6 +17,7 @@ from amct_tensorflow.search.run_key import RunKey
 from amct_tensorflow.search.state import SearchState
 
 KEY = RunKey({"model": "0", "configuration": "1"}, {"dataset": "2"})
+CHOICES = {"strategy": "BinarySearch", "device": "ascend"}
 CALIBRATION = CalibrationResult(
     {"conv": LayerFactors(0.5, -3, (0.25,)), "pool": LayerFactors(1.0, 0)},
     {"conv": LayerCorrection(np.array([0.1, -2e-7])), "pool": LayerCorrection()},
@@ -26,7 +27,6 @@ CALIBRATION = CalibrationResult(
     images=2,
     unquantizable={"fc": "it is \u00fcber"},
 )
-# Written by an earlier version.
 DOCUMENT = """{
  "version": 3,
  "key": {
@@ -37,6 +37,10 @@ DOCUMENT = """{
   "identity": {
    "dataset": "2"
   }
+ },
+ "choices": {
+  "strategy": "BinarySearch",
+  "device": "ascend"
  },
  "evaluations": {
   "original": {
@@ -100,15 +104,15 @@ DOCUMENT = """{
 
 @pytest.fixture
 def state(tmp_path):
-    found = SearchState.begin(tmp_path / "state", KEY)
+    found = SearchState.begin(tmp_path / "state", KEY, CHOICES)
     found.add_evaluation(None, Evaluation({"top1": 0.5, "hits": 1}, 1.0, None, "m"))
     found.add_calibration(CALIBRATION)
     found.add_evaluation(["conv"], Evaluation(1e-7, 1.0, np.array([0.0, 1.0]), "n"))
     return found
 
 
-def resume(state):
-    return SearchState.resume(state.folder, KEY, lambda _: None)
+def resume(state, choices=CHOICES):
+    return SearchState.resume(state.folder, KEY, choices, lambda _: None)
 
 
 def test_the_document_keeps_its_form(state):
@@ -138,9 +142,38 @@ def test_how_values_fill_their_range_is_known_again(tmp_path):
     """A state that lacks it, as those of before, is read all the same (``DOCUMENT``)."""
     shapes = {"conv": RangeShape(100, 0.25, 1e-3, None), "pool": RangeShape(5, -0.5, 2.0, 9.5)}
     summaries = {name: ActivationSummary(-1.0, 2.0, np.ones(4), shape) for name, shape in shapes.items()}
-    state = SearchState.begin(tmp_path / "state", KEY)
+    state = SearchState.begin(tmp_path / "state", KEY, CHOICES)
     state.add_calibration(replace(CALIBRATION, summaries=summaries))
     assert {name: each.shape for name, each in resume(state).calibration.summaries.items()} == shapes
+
+
+def test_it_is_said_what_was_chosen_otherwise(state, messages):
+    resume(state)
+    assert not any("made anew" in line for line in messages)
+    found = resume(state, {"strategy": "BinarySearch", "device": "generic"})
+    assert found.evaluation(None) is not None and found.calibration is not None
+    assert "INFO Decisions are made anew, of what is known: device was ascend and is generic now." in messages
+    found.add_evaluation(["pool"], Evaluation(2, 1.0, None, "p"))
+    assert json.loads((state.folder / "state.json").read_text())["choices"]["device"] == "generic"
+
+
+def test_a_state_that_does_not_tell_what_was_chosen_is_read(state, messages):
+    """An earlier version wrote such ones."""
+    file = state.folder / "state.json"
+    document = json.loads(file.read_text())
+    del document["choices"]
+    file.write_text(json.dumps(document))
+    assert resume(state).calibration is not None
+    assert not any("made anew" in line for line in messages)
+
+
+def test_what_was_chosen_otherwise_may_be_why_a_state_is_of_no_use(state, messages):
+    document = json.loads((state.folder / "state.json").read_text())
+    document["key"]["parts"]["configuration"] = "9"
+    (state.folder / "state.json").write_text(json.dumps(document))
+    assert resume(state, {**CHOICES, "device": "generic"}).calibration is None
+    assert any("The configuration has changed" in line and "(device was ascend and is generic now)" in line
+               for line in messages)  # fmt: skip
 
 
 def test_news_is_added_to_what_was_resumed(state):
@@ -157,8 +190,8 @@ def test_news_is_added_to_what_was_resumed(state):
     "metric", [0.1, -0.0, 5e-324, 2**70, True, None, "caf\u00e9", [1, 2.5, {"a": None}], np.float64(0.3)], ids=repr
 )
 def test_a_metric_that_json_holds_is_kept_exactly(tmp_path, metric):
-    SearchState.begin(tmp_path, KEY).add_evaluation(None, Evaluation(metric, 1.0, None))
-    again = SearchState.resume(tmp_path, KEY, lambda _: None).evaluation(None).metric
+    SearchState.begin(tmp_path, KEY, CHOICES).add_evaluation(None, Evaluation(metric, 1.0, None))
+    again = SearchState.resume(tmp_path, KEY, CHOICES, lambda _: None).evaluation(None).metric
     assert repr(again) == repr(float(metric) if isinstance(metric, np.float64) else metric)
 
 
@@ -166,7 +199,7 @@ def test_a_metric_that_json_holds_is_kept_exactly(tmp_path, metric):
     "metric", [math.nan, math.inf, (1, 2), {1: 2}, 1j, "\udce9", np.float32(1), [np.int64(1)]], ids=repr
 )
 def test_a_metric_that_json_does_not_hold_is_left_out(tmp_path, metric, messages):
-    found = SearchState.begin(tmp_path, KEY)
+    found = SearchState.begin(tmp_path, KEY, CHOICES)
     found.add_evaluation(None, Evaluation(metric, 1.0, None))
     assert found.evaluation(None).metric is metric and not list(tmp_path.iterdir())
     assert any("cannot be kept in a file" in line for line in messages)
