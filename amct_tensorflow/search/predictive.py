@@ -120,12 +120,14 @@ def _search(planner: "_Planner", curve: "_Curve", evaluation: _Judged) -> Genera
         best = planner.plan(curve.limit())
         while best in tried:  # the scores see no difference to what failed
             best = planner.extend(best)
-        if best == planner.in_float(planner.layers):
-            # No quantized model is predicted to satisfy. The best one is saved then, and it is to be a good one.
-            highest = planner.highest_quantized()
-            if planner.score(highest) >= min(map(planner.score, tried)):
-                return best
+        # The highest quantized model is tried before what costs clearly more, whatever its score is: measures of few
+        # things, such as boxes, do not follow the score so far down. And if no quantized model satisfies, the best one
+        # is saved, which is to be a good one.
+        highest = planner.highest_quantized()
+        if highest not in tried and planner.is_cheaper(highest, best) and planner.improves(highest, tried):
             best = highest
+        elif best == planner.in_float(planner.layers):
+            return best
         tried.add(best)
         _log_prediction(planner, curve, best)
         evaluation = yield best
@@ -244,6 +246,14 @@ class _Planner:
         """Returns the set of all layers on their highest rungs below float."""
         return frozenset((name, len(ladder) - 2) for name, ladder in self._ladders.items() if len(ladder) > 2)
 
+    def is_cheaper(self, one: Raised, other: Raised) -> bool:
+        """Tells whether a set costs so much less than another that to know whether it satisfies pays an evaluation."""
+        return self._knapsack.cost(one) <= (1 - _WORTH_AN_EVALUATION) * self._knapsack.cost(other)
+
+    def improves(self, raised: Raised, tried: Collection[Raised]) -> bool:
+        """Tells whether a set has a lower score than those that were tried."""
+        return self.score(raised) < min(map(self.score, tried))
+
     def described(self, raised: Raised) -> str:
         """Returns how many layers a set raises to which rung, in words."""
         names = Counter(self._ladders[name][rung].name for name, rung in raised)
@@ -274,8 +284,7 @@ class _Planner:
     def improve(self, raised: Raised, limit: float) -> Raised | None:
         """Returns a set that is clearly cheaper than one that is known to satisfy; None if none is within the limit."""
         cheapest = self.plan(limit)
-        worth = (1 - _WORTH_AN_EVALUATION) * self._knapsack.cost(raised)
-        return cheapest if self._knapsack.cost(cheapest) <= worth else None
+        return cheapest if self.is_cheaper(cheapest, raised) else None
 
     def extend(self, raised: Raised) -> Raised:
         """Puts the more sensitive half of the layers that are not in float there, too."""

@@ -85,7 +85,7 @@ def test_a_layer_goes_as_high_as_it_must(costs):
     device = Device("npu", rungs=tuple(rung.at(cost) for rung, cost in zip(GENERIC.rungs, costs, strict=True)))
     model = Model(scores, device.rungs)
     assert model.search(target=0.1) == {"a": "a16w8", "b": "float"}
-    assert len(model.evaluated) == 2
+    assert len(model.evaluated) <= 3
 
 
 def test_where_everything_gains_alike_nothing_is_put_in_float():
@@ -108,6 +108,21 @@ def test_the_costs_of_the_device_decide():
     cheap = Model(scores, (INT8, A16W8.at(1.5), FLOAT.at(2))).search(target=5.9)
     dear = Model(scores, (INT8, A16W8.at(1.95), FLOAT.at(2))).search(target=5.9)
     assert set(cheap.values()) == {"a16w8"} and list(dear.values()).count("float") >= 4
+
+
+class Boxes(Model):
+    """Its loss moves in steps: next to none where the score is at most 3.2, else at least 14."""
+
+    def loss(self, configuration):
+        score = super().loss(configuration)
+        return 14 + 3 * score if score > 3.2 else 1.0
+
+
+def test_what_costs_less_than_a_plan_is_tried_before_it():
+    """By the first two points, seven layers had to go to float; all in 16 bits cost half of that, and satisfy."""
+    model = Boxes({name: [1.0, 0.3] for name in "abcdefghij"})
+    assert model.search(target=2.0) == dict.fromkeys("abcdefghij", "a16w8")
+    assert len(model.evaluated) == 2
 
 
 def test_a_layer_without_the_rung():
