@@ -300,3 +300,8 @@ NETWORKS: dict[str, RealNetwork] = {
         "% F1 of acceptors and donors",
     ),
 }  # fmt: skip
+
+
+def examples_of(name: str, cache: Path) -> Feed:
+    """Makes the examples of a network, per placeholder."""
+    return NETWORKS[name].examples(cache)

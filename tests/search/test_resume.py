@@ -361,7 +361,7 @@ def test_a_damaged_state_is_not_used(task, done, damage, messages):
     calibrate(arguments, evaluator, resume=True, **OPTIONS)
     assert evaluator.evaluated == evaluated and contents(Path()) == expected
     assert any("Starting from the beginning" in line for line in messages)
-    assert set(json.loads(file.read_text())) == {"version", "key", "evaluations", "calibration"}
+    assert set(json.loads(file.read_text())) == {"version", "key", "choices", "evaluations", "calibration"}
 
 
 def test_arrays_that_were_tampered_with_are_not_used(task, done, messages):

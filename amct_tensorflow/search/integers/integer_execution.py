@@ -91,7 +91,7 @@ def check_layers(
         tf.import_graph_def(editor.graph_def(), name="")
         differences = {name: _differences(graph, pairs) for name, pairs in sides.items()}
         feed = {graph.get_tensor_by_name(name): values for name, values in batch.items()}
-        with GraphRunner(graph) as runner:
+        with GraphRunner(graph, in_calling_thread=True) as runner:  # one layer after the other takes less memory
             found = runner.run(differences, feed)
     return {name: _judged(*each) for name, each in found.items()}
 
