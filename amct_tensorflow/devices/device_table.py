@@ -13,7 +13,6 @@ from itertools import pairwise
 from amct_tensorflow.devices.rungs import A16W8, FLOAT, FP16, INT8, Ladder
 from amct_tensorflow.errors import ArgumentValueError
 
-
 # Numbers below have fewer digits, and some threads take them for 0.
 _LEAST_COST = sys.float_info.min
 

@@ -27,7 +27,8 @@ def test_a_device_of_the_users():
 @pytest.mark.parametrize(
     "rungs",
     [(), (INT8,), (FLOAT,), (A16W8, FLOAT), (INT8, FLOAT, A16W8), (FLOAT, INT8), (INT8, FP16, FLOAT),
-     (INT8.at(2), A16W8, FLOAT), (INT8.at(0), FLOAT), (INT8.at(5e-324), FLOAT.at(1e-323)), (INT8, FLOAT.at(float("inf"))), (INT8, FLOAT.at(float("nan")))],
+     (INT8.at(2), A16W8, FLOAT), (INT8.at(0), FLOAT), (INT8.at(5e-324), FLOAT.at(1e-323)),
+     (INT8, FLOAT.at(float("inf"))), (INT8, FLOAT.at(float("nan")))],
 )  # fmt: skip
 def test_what_is_no_ladder(rungs):
     with pytest.raises(ArgumentValueError, match="rungs of device 'npu'"):
