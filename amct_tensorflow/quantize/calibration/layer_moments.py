@@ -9,11 +9,14 @@ of the weights (see ``algorithms.rounding``). The means give the average error p
 which local bias correction adds to the bias. ``x`` is that of the float model, so that no correction depends on which
 other layers are quantized. Of dense layers the means are weighted (``row_weights``).
 
-Layers that read the same rows, as those of query, key and value, share their moments. Layers are taken in groups whose
-moments fit ``_MOST_BYTES``, each of which runs the batches again, so that memory does not grow with depth. Of many
-images fewer rows each are looked at, so that time does not grow with their number.
+Layers that read the same rows, as those of query, key and value, share their moments. Layers with the same weights, as
+the steps of a recurrent network or the octaves of a filter bank, are rounded together, to the same integers, which the
+file holds once: by the covariance of the rows of all of them, each in steps of its own data, so that all count alike.
+Layers are taken in groups whose moments fit ``_MOST_BYTES``, each of which runs the batches again, so that memory does
+not grow with depth. Of many images fewer rows each are looked at, so that time does not grow with their number.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +25,6 @@ from math import prod
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName
@@ -76,49 +78,72 @@ class LayerMoments:
         """
         self._replay = replay
         self._rounds, self._corrects = config.weight_rounding == SECOND_MOMENTS, config.bias_correction
-        self._inputs: dict[tuple[object, ...], _Input] = {}
+        inputs: dict[tuple[object, ...], _Input] = {}
         for layer in layers if self._rounds or self._corrects else ():
             if layer.weights is not None:
-                reader = _Layer(layer, fused.node_of(layer.name), factors[layer.name])
+                reader = _Layer(layer, fused, factors[layer.name])
                 tensor = full_tensor_name(fused.input_of(layer.name))
-                shared = self._inputs.setdefault((tensor, *reader.rows_key), _Input(tensor, reader, self._rounds))
+                shared = inputs.setdefault((tensor, *reader.rows_key), _Input(tensor, reader))
                 shared.readers.append(reader)
+        self._roundings = [
+            _Rounding(each, rounds=self._rounds) for each in _with_equal_weights(inputs.values(), together=self._rounds)
+        ]
 
     @stage("calibrating: correcting weights and biases")
     def corrections(self, parts: Sequence[Batch]) -> dict[LayerName, LayerCorrection]:
         """Runs parts of calibration batches; returns the corrections per layer name."""
         found: dict[LayerName, LayerCorrection] = {}
         sparse: dict[LayerName, float] = {}
-        for inputs in _waves(self._inputs.values()):
+        for roundings in _waves(self._roundings):
             last: list[tf.Operation] = []
+            inputs = [each for one in roundings for each in one.inputs]
             for each in inputs:  # one after the other, so that few tensors are alive at a time
                 observer = partial(each.observe, each.most_rows // max(len(parts), 1))
                 last = [self._replay.observe([self._replay.tensor(each.tensor)], observer, after=last)]
             for part in parts:
                 self._replay.run(last, part)
             with ThreadPoolExecutor(_THREADS) as threads:
-                for each, corrections in zip(inputs, threads.map(self._correct, inputs), strict=True):
-                    found.update({layer.name: one for layer, one in zip(each.readers, corrections, strict=True)})
-                    if each.is_sparse:
-                        sparse.update({layer.name: each.trust for layer in each.readers})
-                    each.forget()
+                for one, corrections in zip(roundings, threads.map(self._correct, roundings), strict=True):
+                    found.update(corrections)
+                    if one.is_sparse:
+                        sparse.update(dict.fromkeys(corrections, one.trust))
+                    one.forget()
         _tell(sparse)
         return found
 
-    def _correct(self, read: "_Input") -> list[LayerCorrection]:
-        """Returns the corrections of the layers that read something."""
-        integers = read.round()
-        shifts = [
-            read.shift(layer, rounded) if self._corrects else None
-            for layer, rounded in zip(read.readers, integers, strict=True)
-        ]
-        return [LayerCorrection(shift, rounded) for shift, rounded in zip(shifts, integers, strict=True)]
+    def _correct(self, rounding: "_Rounding") -> dict[LayerName, LayerCorrection]:
+        """Returns the corrections of the layers that are rounded together."""
+        integers = rounding.round() if self._rounds else {}
+        return {
+            layer.name: LayerCorrection(
+                read.shift(layer, integers.get(layer.name)) if self._corrects else None, integers.get(layer.name)
+            )
+            for read in rounding.inputs
+            for layer in read.readers
+        }
 
 
-def _waves(inputs: Iterable["_Input"]) -> Iterator[list["_Input"]]:
-    """Yields inputs of layers in groups whose moments fit the memory that they may take."""
-    group: list[_Input] = []
+def _with_equal_weights(inputs: Iterable["_Input"], *, together: bool) -> list[list["_Input"]]:
+    """Returns inputs in groups; if asked for, those are together that layers with the same weights read."""
+    groups: list[list[_Input]] = []
+    of_weights: dict[tuple[object, ...], list[_Input]] = {}
     for each in inputs:
+        group = [each]
+        groups.append(group)
+        for key in (layer.weights_key for layer in each.readers) if together else ():
+            other = of_weights.setdefault(key, group)
+            if other is not group:  # two groups become the earlier one
+                other.extend(group)
+                groups.remove(group)
+                of_weights.update((name, other) for name, one in of_weights.items() if one is group)
+                group = other
+    return groups
+
+
+def _waves(roundings: Iterable["_Rounding"]) -> Iterator[list["_Rounding"]]:
+    """Yields what is rounded together in groups whose moments fit the memory that they may take."""
+    group: list[_Rounding] = []
+    for each in roundings:
         if group and sum(one.size for one in group) + each.size > _MOST_BYTES:
             yield group
             group = []
@@ -193,16 +218,17 @@ class _Means:
 class _Layer:
     """A layer, in the form of products of matrices."""
 
-    def __init__(self, layer: FusedLayer, node: NodeDef, factors: LayerFactors) -> None:
+    def __init__(self, layer: FusedLayer, fused: FusedGraph, factors: LayerFactors) -> None:
         assert layer.weights is not None and layer.op.matrix_form is not None
         self.name = layer.name
-        self.node = node
+        self.node = fused.node_of(layer.name)
         self.factors = factors
         self.weights: np.ndarray = layer.weights
         self.form: MatrixForm = layer.op.matrix_form
         self.is_dense = layer.op.is_dense
         self.means = _Means()
         self._layer = layer
+        self._shape = fused.view.shape(fused.input_of(layer.name))
 
     @cached_property
     def window(self) -> tuple[int, ...]:
@@ -217,6 +243,19 @@ class _Layer:
         attributes = sorted((key, value.SerializeToString(deterministic=True)) for key, value in self.node.attr.items())
         return (*grid, self._layer.op_type, self.window, *attributes)
 
+    @cached_property
+    def weights_key(self) -> tuple[object, ...]:
+        """What its integers depend on, besides the moments of its rows; what is equal has rows of equal shape, too."""
+        digest = hashlib.blake2b(np.ascontiguousarray(self.weights).data).digest()
+        groups = None if self.is_dense else self._channels or self.name
+        return (self._layer.op_type, self.weights.shape, digest, groups, self.factors.scale_w, self.factors.num_bits)
+
+    @property
+    def _channels(self) -> int | None:
+        """How many channels its input has, which tells the number of its groups; None if only a run tells."""
+        axis = self._layer.op.channel_axis(self._layer.data_format)
+        return None if self._shape is None else self._shape[axis]
+
     @property
     def scales(self) -> np.ndarray:
         """Its steps in the shape of its weights."""
@@ -229,35 +268,95 @@ class _Layer:
         return nearest_integers(self._layer.op_type, self.weights, np.asarray(self.factors.scale_w, np.float32))
 
 
-class _Input:
-    """The moments of the rows that layers read, quantized alike."""
+class _Rounding:
+    """Inputs of layers that are rounded together, by the second moments of them all."""
 
-    def __init__(self, tensor: str, reader: _Layer, rounds: bool) -> None:
-        """Takes the tensor, and one of the layers that read it."""
-        self.tensor = tensor
-        self.readers: list[_Layer] = []
-        self._reader = reader
-        self._second = SecondMoments() if rounds else None
+    def __init__(self, inputs: Sequence["_Input"], *, rounds: bool) -> None:
+        self.inputs = inputs
         self.trust = 0.0  # how far the covariance counts, from 0 to 1
-        self._count = 0
-        self._groups = 1
-        self._data: tuple[int, ...] = ()  # the shape of what was observed last
+        self._second = SecondMoments()
+        for each in inputs:
+            each.second = self._second if rounds else None
+            each.is_alone = len(inputs) == 1
 
     @property
     def size(self) -> int:
         """How many bytes the moments of a group take; where there are many, each takes little."""
-        inputs = prod(self._reader.window)
+        inputs = prod(self.inputs[0].window)
         return 4 * inputs * min(inputs, LARGEST_BLOCK)
-
-    @property
-    def most_rows(self) -> int:
-        """How many rows of all images together are looked at, at most."""
-        return min(_ROWS_PER_INPUT * prod(self._reader.window), _MOST_ROWS)
 
     @property
     def is_sparse(self) -> bool:
         """Whether there are less rows than inputs, from which no covariance can be told."""
-        return self._second is not None and 0 < self._second.count < self._second.inputs
+        return 0 < self._second.count < self._second.inputs
+
+    def forget(self) -> None:
+        """Frees the moments."""
+        self._second = SecondMoments()
+        for each in self.inputs:
+            each.second = None
+
+    def round(self) -> dict[LayerName, np.ndarray]:
+        """Returns the integers of each layer's weights."""
+        form, groups = self.inputs[0].form, max(each.groups for each in self.inputs)
+        alike: dict[tuple[object, ...], list[_Layer]] = {}
+        for layer in (layer for each in self.inputs for layer in each.readers):
+            alike.setdefault(layer.weights_key, []).append(layer)
+        layers = [each[0] for each in alike.values()]
+        matrices = [form.matrices(layer.weights, groups) for layer in layers]
+        weights = np.concatenate(matrices, axis=2)
+        scales = np.concatenate([form.matrices(layer.scales, groups) for layer in layers], axis=2)
+        integers = np.zeros(weights.shape, np.int8)
+        trusts = []
+        for block, covariance, damping in self._second.covariances() if self._second.count else ():
+            integers[:, block] = round_to_second_moments(weights[:, block], scales[:, block], covariance, damping)
+            trusts.append(np.mean(1 / (1 + damping)))
+        self.trust = float(np.mean(trusts)) if trusts else 0.0
+        parts = np.split(integers, np.cumsum([each.shape[2] for each in matrices])[:-1], axis=2)
+        return {
+            layer.name: form.weights(part, layer.weights.shape)
+            for part, same in zip(parts, alike.values(), strict=True)
+            for layer in same
+        }
+
+
+class _Input:
+    """The means of the rows that layers read, quantized alike.
+
+    Attributes:
+        tensor: what they read.
+        readers: the layers.
+        second: the second moments, of these rows and perhaps of others.
+        is_alone: whether they are of these rows alone.
+        groups: number of groups that the rows come in.
+    """
+
+    def __init__(self, tensor: str, reader: _Layer) -> None:
+        """Takes the tensor, and one of the layers that read it."""
+        self.tensor = tensor
+        self.readers: list[_Layer] = []
+        self.second: SecondMoments | None = None
+        self.is_alone = True
+        self.groups = 1
+        self._reader = reader
+        self._origin: np.ndarray | None = None  # the mean of the first rows
+        self._count = 0
+        self._data: tuple[int, ...] = ()  # the shape of what was observed last
+
+    @property
+    def form(self) -> MatrixForm:
+        """The form in which its layers are products of matrices."""
+        return self._reader.form
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """The axes of their weights that are summed over."""
+        return self._reader.window
+
+    @property
+    def most_rows(self) -> int:
+        """How many rows of all images together are looked at, at most."""
+        return min(_ROWS_PER_INPUT * prod(self.window), _MOST_ROWS)
 
     def observe(self, most: int, value: np.ndarray) -> None:
         """Takes the input of the layers for some images, of which at most so many rows are looked at."""
@@ -266,33 +365,17 @@ class _Input:
         reader = self._reader
         rows = reader.form.rows(reader.node, value, reader.weights.shape, min(ROWS_PER_IMAGE * len(value), most))
         steps = self._quantize(rows)
-        self._groups, self._count, self._data = len(rows), self._count + rows.shape[1], value.shape
+        self.groups, self._count, self._data = len(rows), self._count + rows.shape[1], value.shape
         for layer in self.readers if reader.is_dense else [reader]:
             layer.means.add(rows, steps, self._row_weights(layer, rows) if layer.is_dense else None)
-        if self._second is not None:
-            self._second.add(steps)
+        if self.second is not None:
+            self.second.add(steps if self.is_alone else self._centred(steps))
 
-    def forget(self) -> None:
-        """Frees the moments."""
-        self._second = None
-
-    def round(self) -> list[np.ndarray | None]:
-        """Returns the integers of each layer's weights; None if they are the nearest ones."""
-        if self._second is None:
-            return [None] * len(self.readers)
-        form = self._reader.form
-        matrices = [form.matrices(layer.weights, self._groups) for layer in self.readers]
-        weights = np.concatenate(matrices, axis=2)
-        scales = np.concatenate([form.matrices(layer.scales, self._groups) for layer in self.readers], axis=2)
-        integers = np.zeros(weights.shape, np.int8)
-        trusts = []
-        for block, covariance, damping in self._second.covariances() if self._count else ():
-            integers[:, block] = round_to_second_moments(weights[:, block], scales[:, block], covariance, damping)
-            trusts.append(np.mean(1 / (1 + damping)))
-        self.trust = float(np.mean(trusts)) if trusts else 0.0
-        ends = np.cumsum([each.shape[2] for each in matrices])[:-1]
-        parts = np.split(integers, ends, axis=2)
-        return [form.weights(part, layer.weights.shape) for part, layer in zip(parts, self.readers, strict=True)]
+    def _centred(self, steps: np.ndarray) -> np.ndarray:
+        """Returns rows without their mean, in which they may differ from others that share their moments."""
+        if self._origin is None:
+            self._origin = steps.mean(axis=1, keepdims=True)
+        return steps - self._origin
 
     def shift(self, layer: _Layer, integers: np.ndarray | None) -> np.ndarray | None:
         """Returns what to add to the bias of a layer; None if nothing was observed."""
@@ -302,7 +385,7 @@ class _Input:
         quantized = integers * (layer.scales * np.float64(np.float32(layer.factors.scale_d)))
         means = (layer if layer.is_dense else self._reader).means.values()
         lost = [
-            np.einsum("gi,gio->go", mean, layer.form.matrices(weights, self._groups))
+            np.einsum("gi,gio->go", mean, layer.form.matrices(weights, self.groups))
             for mean, weights in zip(means, (layer.weights.astype(np.float64), quantized), strict=True)
         ]
         return layer.form.per_channel(layer.node, lost[0] - lost[1], layer.weights.shape, self._data)

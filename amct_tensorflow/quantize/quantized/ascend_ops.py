@@ -18,6 +18,8 @@ import tensorflow as tf
 from tensorflow.core.framework import function_pb2, op_def_pb2
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+from tensorflow.core.framework.types_pb2 import DT_UINT64
 
 from amct_tensorflow.graph.nodes import Attr, AttrLike, attr_value, make_const, make_node
 from amct_tensorflow.quantize.algorithms.activation_factors import (
@@ -254,14 +256,18 @@ def _ascend_anti_quant() -> function_pb2.FunctionDef:
     return _function(ANTI_QUANT, {"x": tf.float32}, attrs, body, "product:z:0")
 
 
-def function_library(bits: Collection[int] = (INT8_BITS,)) -> function_pb2.FunctionDefLibrary:
+def function_library(
+    bits: Collection[int] = (INT8_BITS,), op_types: Collection[str] | None = None
+) -> function_pb2.FunctionDefLibrary:
     """Returns the functions that a graph with Ascend nodes needs in its ``library``.
 
     Args:
         bits: those of its quantizers; without any of 16, the functions are those of earlier versions.
+        op_types: those of its nodes, of which some need no function; None for all functions.
     """
     functions = [_ascend_quant(bits), _ascend_weight_quant(), _ascend_dequant(), _ascend_anti_quant()]
-    return function_pb2.FunctionDefLibrary(function=functions)
+    needed = (each for each in functions if op_types is None or each.signature.name in op_types)
+    return function_pb2.FunctionDefLibrary(function=needed)
 
 
 def with_float16_values(graph_def: GraphDef) -> GraphDef:
@@ -308,6 +314,18 @@ def dequant_node(name: str, tensor: str, deq_scale: str, ksize: Sequence[int], d
 def pack_deq_scale(deq_scale: np.ndarray) -> np.ndarray:
     """Packs float32 scales, shape [Cout] or [1], into the low words of uint64 (spec section 8.2)."""
     return deq_scale.astype(np.float32).view(np.uint32).astype(np.uint64)
+
+
+def deq_scale_node(name: str, deq_scale: np.ndarray) -> NodeDef:
+    """Makes a Const of packed scales, float32 [Cout] or [1].
+
+    It lists them as numbers, which takes 5 bytes each: the content of the tensor would take 8, half of them zeros.
+    """
+    words = pack_deq_scale(deq_scale)
+    tensor = TensorProto(
+        dtype=DT_UINT64, tensor_shape=tf.TensorShape(words.shape).as_proto(), uint64_val=words.tolist()
+    )
+    return make_node(name, "Const", (), dtype=tf.uint64, value=Attr(tensor=tensor))
 
 
 def unpack_deq_scale(words: np.ndarray) -> np.ndarray:

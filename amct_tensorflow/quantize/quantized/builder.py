@@ -12,14 +12,19 @@ that fit its accumulator (see ``weight_steps``), so that they are exact in whate
     AscendQuant -> Cast -> layer(Cast(AscendWeightQuant)) -> [BiasAdd] -> Cast -> AscendDequant
 
 The last Cast rounds the sum to float32, once.
+
+AscendQuant, AscendDequant and AscendAntiQuant are called as the original toolkit calls them (spec section 8.3). What
+else is inserted has a short name, ``q/w7`` the weights of the seventh layer: where a model has long scopes, names would
+take as much as weights.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
@@ -41,12 +46,15 @@ from amct_tensorflow.quantize.quantized.quantization_plan import (
     quantize_bias,
 )
 from amct_tensorflow.quantize.quantized.quantized_layer import INSIDE_OUTPUT
+from amct_tensorflow.quantize.quantized.shared_constants import share_constants
 from amct_tensorflow.quantize.quantized.table_nodes import compress_table
 from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
 from amct_tensorflow.quantize.record.record_file import check_tables
 
 # Scope under which the nodes of local_quantized_graph() expect the float graph.
 FLOAT_SCOPE = "float"
+# Scope of the inserted nodes whose names the format does not fix, and of constants that several nodes read.
+SHORT_SCOPE = "q"
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,9 +143,11 @@ class _Builder:
         self._read: dict[QuantizedName, TensorName] = {}
         # Nodes that go on reading a quantized layer's integers when its other readers get the dequantized value.
         self._inside: set[str] = set()
+        self._number = -1  # of the layer that is quantized
 
     def quantize(self, layer: FusedLayer) -> QuantizedName:
         """Quantizes one layer; returns its AscendDequant, to which ``finish`` redirects the readers."""
+        self._number += 1
         factors = self._plan.factors[layer.name]
         correction = self._plan.corrections.get(layer.name, LayerCorrection())
         editor = self._editor
@@ -201,13 +211,15 @@ class _Builder:
                 self._keep_output_name(output, dequantized[FusedName(output)])
         absorbed = absorb_activations(editor, self._quantizers.values(), outputs)
         graph_def = editor.graph_def_for(outputs)
-        graph_def.library.MergeFrom(ascend_ops.function_library(self._bits))
+        shared = share_constants(graph_def, SHORT_SCOPE, outputs)
+        graph_def.library.MergeFrom(self._functions(graph_def))
         kept = {QuantizedName(node.name) for node in graph_def.node}
         fused = self._plan.fused
         prepared = fused.prepared_values()
         origins = {
             **{name: fused.originals([FusedName(name)]) for name in kept if FusedName(name) in fused.origins},
             **dict.fromkeys(self._inserted, ()),
+            **{QuantizedName(name): self._originals_of(constants) for name, constants in shared.items()},
             **{name: fused.originals(activations) for name, activations in absorbed.items()},
             **self._origins,
         }
@@ -218,14 +230,24 @@ class _Builder:
             frozenset(map(PreparedName, fused.origins)),
             {name: _prepared(activations[-1], prepared) for name, activations in absorbed.items()},
             self._divided_values(kept),
-            self._shapes(kept),
+            self._shapes(kept, shared),
             tuple(outputs),
         )
 
-    def _shapes(self, kept: Collection[QuantizedName]) -> dict[str, Shape]:
+    def _originals_of(self, constants: Collection[str]) -> tuple[OriginalName, ...]:
+        """Returns the original nodes that constants stand for, none of which the builder has inserted."""
+        inserted = set(self._inserted)
+        return self._plan.fused.originals(FusedName(name) for name in constants if name not in inserted)
+
+    def _functions(self, graph_def: GraphDef) -> FunctionDefLibrary:
+        """Returns the functions that the nodes of a quantized graph need."""
+        return ascend_ops.function_library(self._bits, {node.op for node in graph_def.node})
+
+    def _shapes(self, kept: Collection[QuantizedName], shared: Mapping[str, Sequence[str]]) -> dict[str, Shape]:
         """Returns the shapes of the first outputs of kept nodes, as far as the float graph tells them."""
         view = self._plan.fused.view
-        shapes = {name: view.shape(self._values.get(name, FusedName(name))) for name in kept}
+        alike = self._values | {QuantizedName(name): FusedName(constants[0]) for name, constants in shared.items()}
+        shapes = {name: view.shape(alike.get(name, FusedName(name))) for name in kept}
         return {f"{name}:0": shape for name, shape in shapes.items() if shape is not None}
 
     def _prepared_values(self, kept: Collection[QuantizedName]) -> dict[QuantizedName, PreparedName]:
@@ -273,13 +295,22 @@ class _Builder:
             for index, text in enumerate(data):
                 if node.op == ascend_ops.QUANT or parse_tensor_name(text).node not in names:
                     node.input[index] = f"{FLOAT_SCOPE}/{full_tensor_name(text)}"
-        graph_def.library.MergeFrom(ascend_ops.function_library(self._bits))
+        graph_def.library.MergeFrom(self._functions(graph_def))
         return graph_def
 
     def _insert(self, node: NodeDef, like: str) -> QuantizedName:
         """Adds a node, on the device of node ``like``, that stands for no original node."""
         self._inserted.append(QuantizedName(self._editor.add(node, like=like)))
         return self._inserted[-1]
+
+    def _insert_const(self, node: NodeDef) -> QuantizedName:
+        """Adds a constant of the layer; on no device, as TensorFlow keeps a constant where it is read."""
+        self._inserted.append(QuantizedName(self._editor.put(node)))
+        return self._inserted[-1]
+
+    def _short_name(self, kind: str) -> str:
+        """Returns a name for a node of the layer; ``kind`` is a letter."""
+        return self._editor.unique_name(f"{SHORT_SCOPE}/{kind}{self._number}")
 
     def _quantizer(self, text: str, reader: str, grid: ActivationFactors) -> QuantizedName:
         """Returns the AscendQuant on input ``text`` of a node; readers with the same input and factors may share it."""
@@ -297,11 +328,11 @@ class _Builder:
     def _widen(self, quantizer: QuantizedName) -> QuantizedName:
         """Returns the float64 of the output of an AscendQuant or AscendWeightQuant; readers share it."""
         if quantizer not in self._widened:
-            self._widened[quantizer] = self._cast(f"{node_scope(quantizer)}Cast", quantizer, tf.float32, tf.float64)
+            self._widened[quantizer] = self._cast(quantizer, tf.float32, tf.float64)
         return self._widened[quantizer]
 
-    def _cast(self, name: str, tensor: str, source: tf.DType, target: tf.DType) -> QuantizedName:
-        node = make_node(self._editor.unique_name(name), "Cast", [tensor], SrcT=source, DstT=target)
+    def _cast(self, tensor: str, source: tf.DType, target: tf.DType) -> QuantizedName:
+        node = make_node(self._short_name("c"), "Cast", [tensor], SrcT=source, DstT=target)
         return self._insert(node, parse_tensor_name(tensor).node)
 
     def _insert_weights(
@@ -309,14 +340,12 @@ class _Builder:
     ) -> np.ndarray:
         """Quantizes the weights; returns their integers."""
         assert layer.weights is not None and layer.op.weight_input is not None
-        leaves = [ascend_ops.WEIGHT_QUANT, "weights", "offset_w"]
-        scope = self._editor.unique_scope(f"{node_scope(layer.name)}weight_quant", leaves)
         quantized = correction.weights
         if quantized is None:
             quantized = nearest_integers(layer.op_type, layer.weights, np.asarray(factors.scale_w, np.float32))
-        weights = self._insert(make_const(f"{scope}/weights", quantized), layer.name)
-        offsets = self._insert(make_const(f"{scope}/offset_w", np.zeros(1, np.int8)), layer.name)
-        node = ascend_ops.weight_quant_node(f"{scope}/{ascend_ops.WEIGHT_QUANT}", weights, offsets)
+        weights = self._insert_const(make_const(self._short_name("w"), quantized))
+        offsets = self._insert_const(make_const(self._short_name("o"), np.zeros(1, np.int8)))
+        node = ascend_ops.weight_quant_node(self._short_name("q"), weights, offsets)
         quantizer = self._insert(node, layer.name)
         self._editor.replace_input(layer.name, layer.op.weight_input, self._widen(quantizer) if is_wide else quantizer)
         return quantized
@@ -325,8 +354,7 @@ class _Builder:
         """Inserts the integers of the bias, if there is one; returns the node that holds the sum, of type ``dtype``."""
         if bias is None:
             return self._plan.fused.accumulator_of(layer.name)
-        scope = self._editor.unique_scope(f"{node_scope(layer.name)}bias_quant", ["bias", "BiasAdd"])
-        const = self._insert(make_const(f"{scope}/bias", bias.astype(dtype.as_numpy_dtype)), layer.name)
+        const = self._insert_const(make_const(self._short_name("b"), bias.astype(dtype.as_numpy_dtype)))
         if layer.bias is not None:
             tail = self._plan.fused.tail_of(layer.name)
             self._editor.replace_input(tail, 1, const)
@@ -334,20 +362,19 @@ class _Builder:
             self._inserted.append(QuantizedName(tail))
             return tail
         accumulator = self._plan.fused.accumulator_of(layer.name)
-        node = make_node(f"{scope}/BiasAdd", "BiasAdd", [accumulator, const], T=dtype, data_format=layer.data_format)
+        node = make_node(self._short_name("a"), "BiasAdd", [accumulator, const], T=dtype, data_format=layer.data_format)
         self._inside.add(node.name)
         return self._insert(node, layer.name)
 
     def _insert_dequant(self, layer: FusedLayer, value: str, deq_scale: np.ndarray, is_wide: bool) -> QuantizedName:
-        scope = self._editor.unique_scope(f"{node_scope(layer.name)}dequant", [ascend_ops.DEQUANT, "deq_scale"])
+        scope = self._editor.unique_scope(f"{node_scope(layer.name)}dequant", [ascend_ops.DEQUANT])
         if is_wide:
-            value = self._cast(f"{scope}/Cast", value, tf.float64, tf.float32)
+            value = self._cast(value, tf.float64, tf.float32)
             self._inside.add(value)
-        const = make_const(f"{scope}/deq_scale", ascend_ops.pack_deq_scale(deq_scale))
         node = ascend_ops.dequant_node(
             f"{scope}/{ascend_ops.DEQUANT}",
             value,
-            self._insert(const, layer.name),
+            self._insert_const(ascend_ops.deq_scale_node(self._short_name("d"), deq_scale)),
             layer.op.window(self._editor.node(layer.name)),
             layer.data_format,
         )

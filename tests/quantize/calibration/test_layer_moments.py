@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import build, calibrate_and_save, normal, tf1
+from graphs import build, calibrate_and_save, node_of, normal, run, signal_to_noise, tf1
 
+from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.quantize.algorithms.second_moments import SecondMoments
 from amct_tensorflow.quantize.calibration import layer_moments
+from amct_tensorflow.quantize.quantized.quantized_layer import read_layers
 
 
 @pytest.fixture(autouse=True)
@@ -92,3 +95,66 @@ def test_threads_change_nothing(monkeypatch):
         calibrate_and_save(build(attention), X)
         found.append(files())
     assert found[0] == found[1]
+
+
+STEPS, WIDTH = 6, 12
+
+
+def recurrent():
+    """A recurrent network of six steps, written out, whose steps read the same weights, with other data each."""
+    x = tf1.placeholder(tf.float32, [None, STEPS, WIDTH], name="x")
+    weights = tf.constant(normal((WIDTH, WIDTH), 1), name="weights")
+    state = tf.zeros_like(x[:, 0])
+    for step in range(STEPS):
+        state = tf.tanh(tf.matmul(state * 0.3 + x[:, step] * (step + 1.0), weights, name=f"step{step}"))
+    tf.identity(state, name="out")
+
+
+SERIES = normal((64, STEPS, WIDTH), 2)
+
+
+def test_layers_with_the_same_weights_are_rounded_to_the_same_integers_which_stand_once():
+    graph_def = build(recurrent)
+    quantized = calibrate_and_save(graph_def, SERIES)
+    layers = read_layers(GraphView(quantized))
+    assert len(layers) == STEPS
+    assert len({layer.weights.tobytes() for layer in layers}) == 1
+    assert len({node_of(quantized, layer.node.input[1]).input[0] for layer in layers}) == 1
+    assert len({float(layer.input_grid.scale) for layer in layers}) > 1  # each has a range of its own
+    bytes_of = [tf.make_ndarray(node.attr["value"].tensor) for node in quantized.node if node.op == "Const"]
+    assert sum(each.size for each in bytes_of if each.dtype == np.int8) == WIDTH * WIDTH + 1  # and one offset
+    expected, actual = (run(each, ["out"], {"x": SERIES})[0] for each in (graph_def, quantized))
+    assert signal_to_noise(expected, actual) > 30
+
+
+def test_rounding_together_is_better_than_to_the_nearest():
+    """For each of two layers whose inputs vary along the same lines, but lie elsewhere and are larger or smaller."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 16], name="x")
+        weights = tf.constant(normal((16, 8), 6), name="weights")
+        one, other = tf.matmul(x, weights, name="one"), tf.matmul(x * 7.0 - 3.0, weights, name="other")
+        tf.concat([one, other], 1, name="out")
+
+    data = normal((256, 3), 7) @ normal((3, 16), 5) + np.float32(0.05) * normal((256, 16), 8)
+    graph_def = build(make)
+    (expected,) = run(graph_def, ["out"], {"x": data})
+    errors = {}
+    for rounding in ("SECOND_MOMENTS", "NEAREST"):
+        quantized = calibrate_and_save(graph_def, data, simplified=f"weight_rounding: {rounding}")
+        (actual,) = run(quantized, ["out"], {"x": data})
+        errors[rounding] = [signal_to_noise(expected[:, part], actual[:, part]) for part in (slice(8), slice(8, 16))]
+    assert all(ours > nearest + 0.3 for ours, nearest in zip(*errors.values(), strict=True)), errors
+
+
+def test_equal_filters_of_other_groups_are_no_equal_layers():
+    """A filter of 2 channels sees all of 2 channels, or each half of 4: there the rows come in two groups."""
+    filters = normal((3, 3, 2, 4), 1)
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8, 8, 4], name="x")
+        one = tf.nn.conv2d(x[..., :2], filters, 1, "SAME", name="one")
+        tf.concat([one, tf.nn.conv2d(x, filters, 1, "SAME", name="two")], 3, name="out")
+
+    quantized = calibrate_and_save(build(make), normal((16, 8, 8, 4), 2))
+    assert len(read_layers(GraphView(quantized))) == 2

@@ -11,7 +11,7 @@ from graphs import batch_norm, build, calibrate_and_save, normal, run, save, tf1
 import amct_tensorflow as amct
 from amct_tensorflow.errors import CalibrationError
 from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.quantize.quantized import ascend_ops
+from amct_tensorflow.quantize.quantized.quantized_layer import read_layers
 from amct_tensorflow.quantize.record.record_file import read_record
 
 # Balancing divides what the first layer yields, and thereby its weights and its bias.
@@ -114,8 +114,7 @@ def test_factors_of_a_dequantizer_are_normal_numbers(workdir):
     first = WEIGHTS.copy()
     first[..., 2] *= 1e-20
     quantized = calibrate_and_save(net(first), normal((16, 8, 8, 3), 3) * np.float32(1e-18))
-    view = GraphView(quantized)
-    factors = ascend_ops.unpack_deq_scale(view.constant("first/dequant/deq_scale"))
+    factors = next(layer.deq_scale for layer in read_layers(GraphView(quantized)) if layer.name.startswith("first"))
     assert factors.min() == pytest.approx(2.0**-126, rel=1e-6)
 
 

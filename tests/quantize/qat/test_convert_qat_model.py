@@ -16,6 +16,7 @@ from amct_tensorflow.errors import ArgumentTypeError, ModelError
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.model.loading.load import load_frozen
 from amct_tensorflow.ops import OP_TYPES
+from amct_tensorflow.quantize.quantized.quantized_layer import read_layers
 from amct_tensorflow.quantize.record.record_file import read_record
 
 IMAGES = (None, 8, 9, 6)
@@ -297,10 +298,8 @@ def test_weights_of_fewer_bits_are_whole_numbers_of_int8(workdir):
 
     graph_def = build(make)
     quantized = convert(graph_def)
-    [integers] = [
-        GraphView(quantized).constant(n.name) for n in quantized.node if n.name.endswith("weight_quant/weights")
-    ]
-    assert np.abs(integers).max() <= 7
+    (layer,) = read_layers(GraphView(quantized))
+    assert np.abs(layer.weights).max() <= 7
     x = between_ties((5, 4))
     (expected,), (actual,) = (run(definition, ["out"], {"x": x}) for definition in (graph_def, quantized))
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)

@@ -10,7 +10,7 @@ from graphs import build, normal, run, save, tf1
 import amct_tensorflow as amct
 from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph.view import GraphView
-from amct_tensorflow.quantize.quantized import ascend_ops
+from amct_tensorflow.quantize.quantized.quantized_layer import read_layers
 from amct_tensorflow.quantize.record.factors import LayerFactors
 from amct_tensorflow.quantize.record.record_file import write_record
 
@@ -29,7 +29,8 @@ def convert(weights, bias, scale_d, scale_w):
     write_record("record.txt", {"layer/Conv2D": LayerFactors(scale_d, -128, tuple(map(float, np.float32(scale_w))))})
     amct.convert_model(save(build(make), Path("net.pb")), ["out"], "record.txt", "net")
     quantized = tf1.GraphDef.FromString(Path("net_quantized.pb").read_bytes())
-    return quantized, ascend_ops.unpack_deq_scale(GraphView(quantized).constant("layer/dequant/deq_scale"))
+    (layer,) = read_layers(GraphView(quantized))
+    return quantized, layer.deq_scale
 
 
 def test_scales_that_serve_are_taken_as_they_are(workdir, messages):

@@ -12,6 +12,7 @@ from graphs import (
     SMALL_NET_LAYERS,
     build,
     calibrate_and_save,
+    node_of,
     normal,
     quantize_small_net,
     run,
@@ -104,7 +105,7 @@ def test_the_error_of_an_output_is_that_which_running_it_shows():
 def test_a_spoiled_layer_is_the_first():
     model, quantized = quantize_small_net()
     graph_def = tf1.GraphDef.FromString(Path(quantized).read_bytes())
-    (weights,) = (node for node in graph_def.node if node.name == "project/weight_quant/weights")
+    weights = node_of(graph_def, node_of(graph_def, node_of(graph_def, "project/Conv2D").input[1]).input[0])
     values = tf.make_ndarray(weights.attr["value"].tensor)
     weights.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(-values))
     save(graph_def, Path(quantized))
