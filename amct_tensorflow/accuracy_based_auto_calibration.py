@@ -24,6 +24,7 @@ from amct_tensorflow.quantization import read_config_for
 from amct_tensorflow.quantize.config.schema import QuantConfig
 from amct_tensorflow.quantize.quantized.model_files import ModelPaths
 from amct_tensorflow.results.coverage import log_coverage
+from amct_tensorflow.results.file_size import log_file_size
 from amct_tensorflow.results.report.collect import FinishedRun, make_report
 from amct_tensorflow.results.report.reproduction import digest_of_file, log_environment
 from amct_tensorflow.results.result_files import ResultFiles
@@ -249,11 +250,16 @@ def accuracy_based_auto_calibration(
             finally:  # who interrupts the drawing of figures must not lose the model either
                 with stage("writing the results"):
                     files.publish(result, config, report)
-    log_report(result, model_dir=_folder(save_dir), record_dir=_folder(record_file))
+    _log_result(result, model, save_dir, record_file)
     if result.interruption is not None:
         log_for().warning("The search was interrupted; this is the best model until then.")
         raise result.interruption
     return AutoCalibrationResult.of(result, files.model.model, check)
+
+
+def _log_result(result: SearchResult, model: FloatModel, save_dir: str, record_file: str) -> None:
+    log_file_size(model.graph_def.ByteSize(), result.quantized, model.tables, result.plan.tables)
+    log_report(result, model_dir=_folder(save_dir), record_dir=_folder(record_file))
 
 
 def _check_for_device(result: SearchResult, device: Device, model: FloatModel, model_file: Path) -> DeviceCheck | None:

@@ -42,6 +42,7 @@ from amct_tensorflow.quantize.record.record_file import (
 )
 from amct_tensorflow.quantize.record.scale_fit import fuse_as_scales_fit
 from amct_tensorflow.results.coverage import log_coverage
+from amct_tensorflow.results.file_size import log_file_size
 
 _Recorded = TypeVar("_Recorded")
 
@@ -316,6 +317,7 @@ def _save(
     plan = QuantizationPlan(fused, factors, corrections, outputs, tables)
     quantized = quantize_graph(plan)
     write_quantized_model(paths, quantized.model, dump_node_map(quantized), model.frozen)
+    log_file_size(model.graph_def.ByteSize(), quantized, model.tables, tables)
     log_for(function).info("The model is saved in %s", paths.model)
 
 

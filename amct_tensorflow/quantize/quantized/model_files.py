@@ -34,6 +34,25 @@ class ModelPaths:
         )
 
 
+@dataclass(frozen=True)
+class FileContent:
+    """What the bytes of a quantized model's file are; together they are the file.
+
+    Attributes:
+        int8_weights: weights and tables in int8.
+        float_weights: floats of what stayed in float.
+        other_constants: scales and biases of the layers in int8, numbers, shapes and the like.
+        names: names of nodes, and these names again where other nodes read them.
+        rest: op types, attributes, and the functions that make TensorFlow run it.
+    """
+
+    int8_weights: int
+    float_weights: int
+    other_constants: int
+    names: int
+    rest: int
+
+
 def node_map_of(model: Path) -> Path | None:
     """Returns where the node map of a quantized model is written; None if the model has been given another name."""
     if not model.name.endswith(MODEL_ENDING):

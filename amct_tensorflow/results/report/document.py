@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from amct_tensorflow.devices.rungs import WIDE_BITS
+from amct_tensorflow.quantize.quantized.model_files import FileContent
 
 # To be raised when a key changes its meaning or goes; new ones may come.
 VERSION = 1
@@ -316,6 +317,7 @@ class Size:
         parameters: of all layers.
         int8_parameters: those of the layers in int8.
         wide_multiply_accumulates: those of the multiply-accumulates in int8 whose activations have 16 bits.
+        content: what the bytes of the quantized model are; None in reports of earlier versions.
     """
 
     original_bytes: int
@@ -325,6 +327,7 @@ class Size:
     parameters: int
     int8_parameters: int
     wide_multiply_accumulates: int | None = None
+    content: FileContent | None = None
 
 
 @dataclass(frozen=True)

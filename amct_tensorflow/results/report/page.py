@@ -59,6 +59,7 @@ _FILTERS: Mapping[str, Any] = {
     "count": wording.count,
     "percent": wording.percent,
     "size": wording.size,
+    "content": wording.content_sentence,
     "breakable": wording.breakable,
 }
 _FUNCTIONS: Mapping[str, Any] = {

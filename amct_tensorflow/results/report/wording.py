@@ -3,10 +3,18 @@
 from markupsafe import Markup
 
 from amct_tensorflow.io.table import abbreviated
+from amct_tensorflow.quantize.quantized.model_files import FileContent
 from amct_tensorflow.results.report.document import Interval, Outcome, Ranking, Report
 from amct_tensorflow.search.statistics import LossInterval
 
 UNKNOWN = "\N{EN DASH}"
+_CONTENT = {
+    "int8_weights": "weights in int8",
+    "float_weights": "weights in float",
+    "other_constants": "scales, biases and other constants",
+    "names": "names of nodes",
+    "rest": "ops, attributes and functions",
+}
 
 
 def number(value: float | str | None, digits: int = 4) -> str:
@@ -34,6 +42,15 @@ def size(value: int | None) -> str:
     if value is None:
         return UNKNOWN
     return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
+
+
+def content_sentence(content: FileContent) -> str:
+    """Returns what the bytes of a file are, as a sentence, the most first."""
+    parts = {name: getattr(content, name) for name in _CONTENT}
+    total = max(sum(parts.values()), 1)
+    ranked = sorted((name for name in parts if parts[name]), key=lambda name: -parts[name])
+    listed = [f"{100 * parts[name] / total:.0f} % {_CONTENT[name]}" for name in ranked]
+    return f"It consists of {', '.join(listed)}."
 
 
 def verdict(outcome: Outcome) -> str:
