@@ -375,7 +375,7 @@ class _Input:
         """Returns rows without their mean, in which they may differ from others that share their moments."""
         if self._origin is None:
             self._origin = steps.mean(axis=1, keepdims=True)
-        return steps - self._origin
+        return np.asarray(steps - self._origin)
 
     def shift(self, layer: _Layer, integers: np.ndarray | None) -> np.ndarray | None:
         """Returns what to add to the bias of a layer; None if nothing was observed."""

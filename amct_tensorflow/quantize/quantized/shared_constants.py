@@ -67,7 +67,7 @@ def _is_small(const: NodeDef) -> bool:
     """Tells whether a constant is a number, or a few integers, as shapes and axes are."""
     tensor = attribute(const, "value").tensor
     size = prod(axis.size for axis in tensor.tensor_shape.dim)
-    return size == 1 or (size <= _FEW and tf.dtypes.as_dtype(tensor.dtype).is_integer)
+    return bool(size == 1 or (size <= _FEW and tf.dtypes.as_dtype(tensor.dtype).is_integer))
 
 
 def _replace(graph_def: GraphDef, made: dict[str, tuple[str, ...]]) -> None:
