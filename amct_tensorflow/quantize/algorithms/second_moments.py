@@ -47,8 +47,6 @@ class Covariance(NamedTuple):
 # The mean of so many rows, which is exact for an input that never varies, is that of all but for an eighth of a
 # deviation.
 _ROWS_OF_ORIGIN = 64
-# Of groups that lie side by side in memory so many rows are worked on at a time.
-_ROWS_IN_CACHE = 64
 # With more inputs, products of matrices are faster, although groups must be moved for them.
 _MOST_INPUTS_SIDE_BY_SIDE = 25
 
@@ -114,22 +112,18 @@ class SecondMoments:
             self._third[index] += (squares[:, np.newaxis] @ part)[:, 0]
 
     def _add_side_by_side(self, rows: np.ndarray) -> None:
-        """Adds rows of few inputs whose groups lie side by side, where they lie: to move them takes longer.
-
-        Sums run over so few rows at a time that these stay in the cache.
-        """
+        """Adds rows of few inputs whose groups lie side by side, where they lie: to move them takes longer."""
         columns, origin = rows.transpose(2, 1, 0), self._origin.transpose(2, 1, 0)
         products, sums, third = self._products[0].transpose(1, 2, 0), self._sum[:, 0].T, self._third[0].T
-        for start in range(0, columns.shape[1], _ROWS_IN_CACHE):
-            part = columns[:, start : start + _ROWS_IN_CACHE] - origin
-            sums += part.sum(axis=1)
-            squares = np.einsum("irg,irg->rg", part, part)
-            self._fourth[0] += np.einsum("rg,rg->g", squares, squares)
-            third += np.einsum("rg,irg->ig", squares, part)
-            for first in range(len(part)):
-                found = np.einsum("rg,irg->ig", part[first], part[first:])
-                products[first, first:] += found
-                products[first + 1 :, first] += found[1:]
+        part = columns - origin
+        sums += part.sum(axis=1)
+        squares = np.einsum("irg,irg->rg", part, part)
+        self._fourth[0] += np.einsum("rg,rg->g", squares, squares)
+        third += np.einsum("rg,irg->ig", squares, part)
+        for first in range(len(part)):
+            found = np.einsum("rg,irg->ig", part[first], part[first:])
+            products[first, first:] += found
+            products[first + 1 :, first] += found[1:]
 
     @property
     def groups(self) -> int:

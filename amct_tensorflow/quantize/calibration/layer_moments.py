@@ -46,12 +46,15 @@ from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactor
 ROWS_PER_IMAGE = 256
 # Of all images together so many, and more for no layer: 14 times the largest block of inputs.
 _MOST_ROWS = 1 << 15
-# So many rows per input are enough, as those of a depthwise layer with 9 in each of hundreds of groups.
-_ROWS_PER_INPUT = 512
+# So many rows per input are enough, and so many for few inputs, as a depthwise layer has in each of hundreds of groups.
+_ROWS_PER_INPUT = 128
+_LEAST_ROWS = 2048
 # So much the moments take that are collected at a time, but for a single layer with more.
 _MOST_BYTES = 1 << 29
 # The products of so many rows are looked at together, so that they take little memory.
 _ROWS_AT_A_TIME = 1024
+# Of groups of channels, so many values are worked on at a time: 16 MB, of which passes in turn find much in the cache.
+_VALUES_IN_CACHE = 1 << 22
 # So many inputs of layers are worked on at a time, each in a thread, which takes up to 250 MB.
 _THREADS = min(os.cpu_count() or 1, 2)
 
@@ -268,6 +271,14 @@ class _Layer:
         return nearest_integers(self._layer.op_type, self.weights, np.asarray(self.factors.scale_w, np.float32))
 
 
+def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the rows of one group at once, as products of matrices want them, those of many in parts."""
+    groups, count, inputs = rows.shape
+    length = count if groups == 1 else max(_VALUES_IN_CACHE // (groups * inputs), 1)
+    for start in range(0, count, length):
+        yield rows[:, start : start + length]
+
+
 class _Rounding:
     """Inputs of layers that are rounded together, by the second moments of them all."""
 
@@ -356,7 +367,7 @@ class _Input:
     @property
     def most_rows(self) -> int:
         """How many rows of all images together are looked at, at most."""
-        return min(_ROWS_PER_INPUT * prod(self.window), _MOST_ROWS)
+        return min(max(_ROWS_PER_INPUT * prod(self.window), _LEAST_ROWS), _MOST_ROWS)
 
     def observe(self, most: int, value: np.ndarray) -> None:
         """Takes the input of the layers for some images, of which at most so many rows are looked at."""
@@ -364,12 +375,13 @@ class _Input:
             return
         reader = self._reader
         rows = reader.form.rows(reader.node, value, reader.weights.shape, min(ROWS_PER_IMAGE * len(value), most))
-        steps = self._quantize(rows)
         self.groups, self._count, self._data = len(rows), self._count + rows.shape[1], value.shape
-        for layer in self.readers if reader.is_dense else [reader]:
-            layer.means.add(rows, steps, self._row_weights(layer, rows) if layer.is_dense else None)
-        if self.second is not None:
-            self.second.add(steps if self.is_alone else self._centred(steps))
+        for some in _blocks(rows):
+            steps = self._quantize(some)
+            for layer in self.readers if reader.is_dense else [reader]:
+                layer.means.add(some, steps, self._row_weights(layer, some) if layer.is_dense else None)
+            if self.second is not None:
+                self.second.add(steps if self.is_alone else self._centred(steps))
 
     def _centred(self, steps: np.ndarray) -> np.ndarray:
         """Returns rows without their mean, in which they may differ from others that share their moments."""
