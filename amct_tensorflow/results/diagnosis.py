@@ -1,7 +1,8 @@
 """Tells why a layer loses much by int8, from how what it reads fills its range, and what helps.
 
 The figures are rules of thumb. Values of a normal distribution that are clipped at 4 standard deviations have 32 steps
-of 8 bits within one of these; a quarter of that loses 12 dB.
+of 8 bits within one of these; half of that loses 6 dB. Where a step for all channels errs 4 times as much as a step for
+each, that loses 12 dB.
 """
 
 import math
@@ -14,8 +15,9 @@ import numpy as np
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, ActivationFactors
 from amct_tensorflow.quantize.algorithms.range_shape import RangeShape
 
-_FEW_STEPS = 8
-_LARGE_SPREAD = 8
+_FEW_STEPS = 16
+_LARGE_CHANNEL_SPREAD = 4
+_LARGE_WEIGHT_SPREAD = 8
 _FAR_MEAN = 4
 _FEW_VALUES = 4096
 _SHARE_OF_DAMAGE = 0.8
@@ -25,7 +27,10 @@ _MOST_LAYERS = 8
 _ROUNDING = 1e-6
 
 _IN_FLOAT = "Leave it in float (quant_enable: false)."
-_WIDER = "Give its activations 16 bits (num_bits: 16), or search with --device generic, which finds such layers."
+_WIDER = (
+    "Give its activations 16 bits (num_bits: 16, asymmetric: false), or search with --device generic, which finds such "
+    "layers."
+)
 _BALANCE = "Let calibration balance its channels (input_balancing: true)."
 _Layer = TypeVar("_Layer")
 
@@ -114,7 +119,7 @@ def _unknown(symptoms: Symptoms) -> Cause:
 
 def _causes(symptoms: Symptoms) -> Iterator[Cause]:
     spread = symptoms.weight_spread
-    if spread is not None and spread >= _LARGE_SPREAD:
+    if spread is not None and spread >= _LARGE_WEIGHT_SPREAD:
         yield Cause(
             "one_weight_scale",
             f"All its weights have one scale, but those of some outputs reach {spread:.0f} times as far as usual.",
@@ -135,11 +140,13 @@ def _causes_in_range(shape: RangeShape, symptoms: Symptoms) -> Iterator[Cause]:
     steps = shape.deviation / symptoms.grid.scale
     wider = symptoms.remedy_for_coarse_steps
     left = f"{steps:.1f} steps are left for a standard deviation."
-    if steps < 2 * _FEW_STEPS and abs(shape.mean) >= _FAR_MEAN * shape.deviation > 0:
+    spread = shape.channel_spread or 0.0
+    if steps < _FEW_STEPS and abs(shape.mean) >= _FAR_MEAN * shape.deviation > 0:
         detail = f"What it reads lies around {shape.mean:.3g}, but 0 has to be in its range, too: {left}"
         yield Cause("far_mean", detail, wider)
-    elif steps < 2 * _FEW_STEPS and (shape.channel_spread or 0) >= _LARGE_SPREAD:
-        detail = f"Some channels of what it reads reach {shape.channel_spread:.0f} times as far as usual: {left}"
+    elif spread >= _LARGE_CHANNEL_SPREAD:
+        lost = f"one step for all loses {20 * math.log10(spread):.0f} dB against one for each."
+        detail = f"Channels of what it reads reach unequally far: {lost}"
         yield Cause("outlier_channels", detail, wider if symptoms.is_balanced or symptoms.may_balance else _BALANCE)
     elif steps < _FEW_STEPS:
-        yield Cause("tails", f"What it reads has long tails, in all channels alike: {left}", wider)
+        yield Cause("tails", f"What it reads has long tails: {left}", wider)

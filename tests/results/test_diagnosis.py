@@ -40,13 +40,13 @@ def test_nothing_stands_out():
     ("shape", "kind"),
     [
         ({"deviation": 0.2}, "tails"),  # 6.4 steps
-        ({"deviation": 0.4, "channel_spread": 20.0}, "outlier_channels"),
-        ({"deviation": 0.2, "channel_spread": 20.0}, "outlier_channels"),
+        ({"deviation": 0.2, "channel_spread": 4.0}, "outlier_channels"),
+        ({"channel_spread": 4.0}, "outlier_channels"),  # however many steps large channels have
+        ({"channel_spread": 3.9}, "unknown"),
         ({"deviation": 0.4, "mean": -3.0}, "far_mean"),
         ({"count": 500}, "few_values"),
         ({"deviation": 0.0}, "constant"),
         ({"deviation": 1e-9, "mean": 5.0}, "constant"),
-        ({"channel_spread": 20.0}, "unknown"),  # there are steps enough for all channels
     ],
 )
 def test_the_kind_of_range(shape, kind):
@@ -81,6 +81,12 @@ def test_no_remedy_is_what_a_layer_has_already_or_cannot_have():
         (cause,) = find_causes(symptoms)
         assert cause.remedy == "Leave it in float (quant_enable: false)."
     assert "8 bits" not in find_causes(wide)[0].detail
+
+
+def test_what_one_step_for_all_channels_loses():
+    """20 times as much error is 26 dB."""
+    (cause,) = find_causes(with_shape(channel_spread=20.0))
+    assert "one step for all loses 26 dB" in cause.detail
 
 
 def test_spread_of_weights():
@@ -133,6 +139,38 @@ def test_the_report_tells_the_cause(tmp_path, monkeypatch):
     found = {each["layer"]: each for each in json.loads(path.read_text())["diagnoses"]}
     assert found["wide_channel"]["kind"] == "outlier_channels" and "input_balancing" in found["wide_channel"]["remedy"]
     assert "What is wrong, and what helps" in path.with_suffix(".html").read_text()
+
+
+def quiet_channels():
+    """A depthwise layer whose large weights read small channels, as where a BatchNorm was folded into it.
+
+    The values of large channels have many steps, and so have most of all values.
+    """
+    x = tf1.placeholder(tf.float32, [None, 6, 6, 8], name="x")
+    tf.nn.depthwise_conv2d(x, QUIET_WEIGHTS, [1, 1, 1, 1], "SAME", name="depthwise")
+
+
+QUIET = np.array([8, 8, 8, 8, 0.05, 0.05, 0.05, 0.05], np.float32)
+QUIET_WEIGHTS = normal((3, 3, 8, 1), 5) / QUIET.reshape(1, 1, 8, 1)
+
+
+def test_small_channels_that_weigh_much_are_a_cause_and_16_bits_help(tmp_path, monkeypatch):
+    """All channels weigh the same behind the layer, but four of them have half a step for a standard deviation."""
+    monkeypatch.chdir(tmp_path)
+    x = normal((64, 6, 6, 8), 6) * QUIET
+    calibrate_and_save(build(quiet_channels), x, "depthwise")
+    model = FloatModel.load("float.pb", ["depthwise"])
+
+    def compared():
+        found = compare_models(model, read_mapped_model("results/net_quantized.pb"), ["depthwise"], [{"x": x}])
+        return found.layers[0].alone.sqnr, [cause for _, cause in found.diagnoses]
+
+    before, (cause,) = compared()
+    assert before < 15 and cause.kind == "outlier_channels" and "num_bits: 16, asymmetric: false" in cause.remedy
+    wide = "common_config: {ifmr_quantize: {dst_type: INT16}}"
+    calibrate_and_save(build(quiet_channels), x, "depthwise", simplified=wide)
+    after, _ = compared()
+    assert after > before + 20
 
 
 def test_compare_tells_the_cause(tmp_path, monkeypatch):

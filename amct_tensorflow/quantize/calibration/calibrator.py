@@ -27,6 +27,7 @@ from amct_tensorflow.quantize.algorithms.activation_factors import (
 )
 from amct_tensorflow.quantize.algorithms.distribution import Distribution
 from amct_tensorflow.quantize.algorithms.range_refinement import refine_range
+from amct_tensorflow.quantize.algorithms.range_shape import uses_of_channels
 from amct_tensorflow.quantize.algorithms.scales import arq_scales
 from amct_tensorflow.quantize.algorithms.weight_steps import adapt_steps, second_step, step_for_zeros, why_no_product
 from amct_tensorflow.quantize.calibration.feed import Feed
@@ -245,7 +246,9 @@ class Calibrator:
             distribution = self._observers.distribution(name)
             activations[name] = self._search(name, distribution)
             if self._for_search:
-                summaries[name] = self._observers.summary(name, distribution)
+                layer = self._layers.get(name)
+                uses = None if layer is None else uses_of_channels(layer.op, layer.weights)
+                summaries[name] = self._observers.summary(name, distribution, uses)
         layer_factors, unquantizable = self._layer_factors(activations)
         tensor_factors = {
             tensor.key: _tensor_factors(activations[tensor.key]) for tensor in self._config.tensor_quantize

@@ -104,9 +104,9 @@ class ActivationObservers:
         """Returns the distribution of the input of a layer."""
         return self._observations[self._inputs[layer]].distribution()
 
-    def summary(self, layer: LayerName, found: Distribution) -> ActivationSummary:
-        """Returns a summary of the input of a layer, with its distribution."""
-        shape = RangeShape.of(found, self._peaks[self._inputs[layer]])
+    def summary(self, layer: LayerName, found: Distribution, uses: np.ndarray | None) -> ActivationSummary:
+        """Returns a summary of the input of a layer, with its distribution, and how much it uses each channel."""
+        shape = RangeShape.of(found, self._peaks[self._inputs[layer]], uses)
         return ActivationSummary(found.lowest, found.highest, found.histogram(BINS), shape)
 
     def longest_rows(self, layer: LayerName) -> int:

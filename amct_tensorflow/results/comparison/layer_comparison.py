@@ -22,7 +22,7 @@ from amct_tensorflow.model.input_batches import Batch
 from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.ops.channels import data_format
 from amct_tensorflow.quantize.algorithms.distribution import Observation
-from amct_tensorflow.quantize.algorithms.range_shape import ChannelPeaks, RangeShape
+from amct_tensorflow.quantize.algorithms.range_shape import ChannelPeaks, RangeShape, uses_of_channels
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer
 from amct_tensorflow.results.comparison.correspondence import MappedLayer, MappedModel
 from amct_tensorflow.results.comparison.tensor_error import TensorError
@@ -66,10 +66,11 @@ class ComparedLayer:
     def causes(self) -> tuple[Cause, ...]:
         """Returns why it loses much, if it does."""
         quantized = self.layer.quantized
+        uses = None if quantized.weights is None else uses_of_channels(quantized.op_type, quantized.float_weights)
         return find_causes(
             Symptoms(
                 grid=quantized.input_grid,
-                shape=RangeShape.of(self._values.distribution(), self._peaks) if self.by_itself else None,
+                shape=RangeShape.of(self._values.distribution(), self._peaks, uses) if self.by_itself else None,
                 is_balanced=bool(np.any(self.layer.read_factors != 1)),
                 may_balance=True,
                 weight_spread=_spread_under_one_scale(quantized),
