@@ -23,6 +23,8 @@ from amct_tensorflow.results.report.document import Activation, Layer, Report, W
 
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _INCHES = (7.2, 3.0)
+# As shares of these. To let Matplotlib find them takes twice as long as all the rest.
+_MARGINS = {"left": 0.14, "right": 0.99, "bottom": 0.17, "top": 0.9}
 
 # Stand-ins, as Matplotlib knows no variables of CSS: each becomes the variable of its name.
 TEXT, LINE, GOOD, BAD, INT8, FLOAT = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
@@ -61,7 +63,8 @@ def draw(name: str, description: str, paint: Callable[["Axes"], None]) -> str:
 
     stream = io.BytesIO()
     with rc_context({**_SETTINGS, "svg.hashsalt": name}):
-        figure = Figure(figsize=_INCHES, layout="constrained", facecolor="none")
+        figure = Figure(figsize=_INCHES, facecolor="none")
+        figure.subplots_adjust(**_MARGINS)
         paint(figure.subplots())
         figure.savefig(stream, format="svg", metadata={"Date": None})
     return _for_page(stream.getvalue(), name, description)
