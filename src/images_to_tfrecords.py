@@ -25,16 +25,39 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from amct_tensorflow.console import ProgressBar, quiet_tensorflow
 
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}
+IMAGES_PER_SHARD = 1024
+MOST_DIGITS = 18  # of a label, which is stored as int64
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line; exits with code 2 if it is wrong."""
+    parser = argparse.ArgumentParser(description="Write images as TFRecord files that the sample reads.")
+    add = parser.add_argument
+    add("--images", metavar="DIR", type=Path, help="a folder of images per class; with --list, where its paths start")
+    add("--output", metavar="DIR", type=Path, required=True, help="where to write (required)")
+    add("--classes", metavar="FILE", type=Path, help="class names in the order of their labels, one per line")
+    add("--list", metavar="FILE", type=Path, help="images and labels, one per line, instead of folders")
+    add("--first_label", metavar="N", type=int, choices=[0, 1], default=0, help="label of the first class (default: 0)")
+    add("--shards", metavar="N", type=int, help=f"number of files (default: one per {IMAGES_PER_SHARD} images)")
+    add("--name", default="validation", help="first part of the names of the files (default: %(default)s)")
+    arguments = parser.parse_args(argv)
+    if arguments.images is None and arguments.list is None:
+        parser.error("give the images with --images or --list")
+    if arguments.shards is not None and not 1 <= arguments.shards <= 99999:
+        parser.error("--shards must lie between 1 and 99999")
+    if not arguments.name or arguments.name != Path(arguments.name).name or arguments.name.startswith("."):
+        parser.error(f"--name {arguments.name!r} is not the beginning of the name of a file; the folder is --output")
+    return arguments
+
+
 if __name__ == "__main__":
-    quiet_tensorflow()  # before it is imported
+    parse_arguments()  # wrong ones show before TensorFlow is imported, which takes seconds
+    quiet_tensorflow()
 
 import tensorflow as tf
 
 from amct_tensorflow.log import printable
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}
-IMAGES_PER_SHARD = 1024
-MOST_DIGITS = 18  # of a label, which is stored as int64
 
 
 class InputError(ValueError):
@@ -169,27 +192,6 @@ def _write_shard(images: Sequence[LabelledImage], file: Path, progress: Progress
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses the command line; exits with code 2 if it is wrong."""
-    parser = argparse.ArgumentParser(description="Write images as TFRecord files that the sample reads.")
-    add = parser.add_argument
-    add("--images", metavar="DIR", type=Path, help="a folder of images per class; with --list, where its paths start")
-    add("--output", metavar="DIR", type=Path, required=True, help="where to write (required)")
-    add("--classes", metavar="FILE", type=Path, help="class names in the order of their labels, one per line")
-    add("--list", metavar="FILE", type=Path, help="images and labels, one per line, instead of folders")
-    add("--first_label", metavar="N", type=int, choices=[0, 1], default=0, help="label of the first class (default: 0)")
-    add("--shards", metavar="N", type=int, help=f"number of files (default: one per {IMAGES_PER_SHARD} images)")
-    add("--name", default="validation", help="first part of the names of the files (default: %(default)s)")
-    arguments = parser.parse_args(argv)
-    if arguments.images is None and arguments.list is None:
-        parser.error("give the images with --images or --list")
-    if arguments.shards is not None and not 1 <= arguments.shards <= 99999:
-        parser.error("--shards must lie between 1 and 99999")
-    if not arguments.name or arguments.name != Path(arguments.name).name or arguments.name.startswith("."):
-        parser.error(f"--name {arguments.name!r} is not the beginning of the name of a file; the folder is --output")
-    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:

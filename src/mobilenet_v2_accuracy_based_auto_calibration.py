@@ -25,18 +25,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from amct_tensorflow.console import quiet_tensorflow, run_as_command, use_onednn
 
-if __name__ == "__main__":
-    quiet_tensorflow()  # before it is imported
-    use_onednn()  # likewise
-
-import tensorflow as tf
-from amct_tensorflow.utils.log import LOGGER
-
-import amct_tensorflow as amct
-from amct_tensorflow.classification import ClassifierEvaluator
-from amct_tensorflow.data import FILES_IN_TURN, Feature, ScannedRecords, find_files, scan_records
-from amct_tensorflow.errors import DatasetError, ModelNotFoundError
-
 # ---------------------------------------------------------------------------------------------------- Constants
 
 MODEL_FILES = ("./model/mobilenetv2_tf.pb", "./model/mobilenet_v2_1.0_224_frozen.pb")
@@ -50,6 +38,86 @@ LABEL_KEY = "image/class/label"
 FIRST_LABEL = 0  # of the model's first class; 1 if the model knows no background, and the records count from 1
 DEFAULT_IMAGE_SIZE = 224  # where the model leaves its input size open
 CENTRAL_FRACTION = 0.875
+
+# ---------------------------------------------------------------------------------------------------- Arguments
+
+
+def positive_int(text: str) -> int:
+    """Converts an argument to an int above 0."""
+    if not text.isdecimal() or len(text) > 10 or not 0 < int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {2**31 - 1}")
+    return int(text)
+
+
+def non_negative_float(text: str) -> float:
+    """Converts an argument to a finite float that is at least 0."""
+    value = math.nan
+    with suppress(ValueError):
+        value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line; exits with code 2 if it is wrong."""
+    parser = argparse.ArgumentParser(
+        description="Quantize MobileNet V2, rolling layers back to float until its top-1 accuracy meets the target.",
+        usage="%(prog)s --dataset DIR [options]",
+        epilog="exit codes: 0 target met; 1 bad input or failed run; 2 wrong arguments; 3 the best quantized model "
+        "misses the target; 130 interrupted with Ctrl-C; 143 ended by SIGTERM",
+    )
+    add = parser.add_argument
+    add("--dataset", metavar="DIR", required=True, help=f"TFRecord files with {IMAGE_KEY} and {LABEL_KEY} (required)")
+    add("--keyword", metavar="TEXT", default="", help="use only files whose name contains TEXT (default: all files)")
+    add("--num_parallel_reads", metavar="N", type=positive_int, default=4,
+        help="files read at once (default: 4)")  # fmt: skip
+    add("--batch_size", metavar="N", type=positive_int, default=32, help="images per batch (default: 32)")
+    add("--model", metavar="PATH", help="frozen model (.pb), directory of a SavedModel, or Keras model (.keras, .h5) "
+        f"(default: {MODEL_FILES[0]} if it exists, else {MODEL_FILES[1]})")  # fmt: skip
+    add("--expected_acc_loss", metavar="POINTS", type=non_negative_float, default=0.5,
+        help="target: lose less top-1 accuracy than this, in percentage points (default: 0.5)")  # fmt: skip
+    add("--num_images", metavar="N", type=positive_int, help="use only the first N images (default: all)")
+    add("--calibration_batches", metavar="N", type=positive_int, default=1, help="batches to calibrate on (default: 1)")
+    add("--config_defination", metavar="CFG",
+        help="simplified configuration of how to quantize (default: every layer, every default)")  # fmt: skip
+    add("--strategy", choices=["PredictiveSearch", "BinarySearch"], default="PredictiveSearch",
+        help="search strategy (default: %(default)s)")  # fmt: skip
+    add("--sensitivity", choices=["OutputDivergence", "CosineSimilarity"], default="OutputDivergence",
+        help="measure that ranks the layers (default: %(default)s)")  # fmt: skip
+    add("--device", choices=["generic", "ascend"], help="what the model is for: generic may raise layers to "
+        "activations of 16 bits, ascend checks model and result by public rules of ATC (default: one that has int8 and "
+        "float)")  # fmt: skip
+    add("--no_free_roll_back", dest="free_roll_back", action="store_false",
+        help="with --device ascend: quantize also layers that run in fp16 there anyway")  # fmt: skip
+    add("--num_workers", metavar="N", type=positive_int,
+        help="processes that evaluate, each a share of the images (default: one; with --ray one per CPU)")  # fmt: skip
+    add("--ray", metavar="ADDRESS", help="evaluate on an existing Ray cluster, whose machines see DIR under the same "
+        'path; "auto" finds it (default: on this machine)')  # fmt: skip
+    add("--resume", action="store_true", help="go on with a run that was cut off (default: start afresh)")
+    add("--exact", action="store_true", help="evaluate every candidate as it would be saved (default: in integers "
+        "where the processor makes that faster, and the best of them again as it is saved)")  # fmt: skip
+    arguments = parser.parse_args(argv)
+    if arguments.config_defination and arguments.calibration_batches != 1:
+        parser.error(f"--calibration_batches has no effect; set batch_num in {arguments.config_defination}")
+    arguments.model = arguments.model or next(filter(os.path.isfile, MODEL_FILES), MODEL_FILES[-1])
+    return arguments
+
+
+# ---------------------------------------------------------------------------------------------------- TensorFlow
+
+if __name__ == "__main__":
+    parse_arguments()  # wrong ones show before TensorFlow is imported, which takes seconds
+    quiet_tensorflow()
+    use_onednn()
+
+import tensorflow as tf
+from amct_tensorflow.utils.log import LOGGER
+
+import amct_tensorflow as amct
+from amct_tensorflow.classification import ClassifierEvaluator
+from amct_tensorflow.data import FILES_IN_TURN, Feature, ScannedRecords, find_files, scan_records
+from amct_tensorflow.errors import DatasetError, ModelNotFoundError
 
 # ------------------------------------------------------------------------------------------------ Preprocessing
 # Edit this part for another model: it must do exactly what was done to the images when the model was trained.
@@ -91,71 +159,6 @@ class MobileNetV2Evaluator(ClassifierEvaluator):
     def load(self, features: dict[str, tf.Tensor], height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the image of a record as the model takes it, and its label."""
         return preprocess(features[IMAGE_KEY], height, width), features[LABEL_KEY]
-
-
-# ---------------------------------------------------------------------------------------------------- Arguments
-
-
-def positive_int(text: str) -> int:
-    """Converts an argument to an int above 0."""
-    if not text.isdecimal() or len(text) > 10 or not 0 < int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {2**31 - 1}")
-    return int(text)
-
-
-def non_negative_float(text: str) -> float:
-    """Converts an argument to a finite float that is at least 0."""
-    value = math.nan
-    with suppress(ValueError):
-        value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
-    return value
-
-
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses the command line; exits with code 2 if it is wrong."""
-    parser = argparse.ArgumentParser(
-        description="Quantize MobileNet V2, rolling layers back to float until its top-1 accuracy meets the target.",
-        usage="%(prog)s --dataset DIR [options]",
-        epilog="exit codes: 0 target met; 1 bad input or failed run; 2 wrong arguments; 3 the best quantized model "
-        "misses the target; 130 interrupted with Ctrl-C; 143 ended by SIGTERM",
-    )
-    add = parser.add_argument
-    add("--dataset", metavar="DIR", required=True, help=f"TFRecord files with {IMAGE_KEY} and {LABEL_KEY} (required)")
-    add("--keyword", metavar="TEXT", default="", help="use only files whose name contains TEXT (default: all files)")
-    add("--num_parallel_reads", metavar="N", type=positive_int, default=4,
-        help=f"files read at once, no more than {FILES_IN_TURN} (default: 4)")  # fmt: skip
-    add("--batch_size", metavar="N", type=positive_int, default=32, help="images per batch (default: 32)")
-    add("--model", metavar="PATH", help="frozen model (.pb), directory of a SavedModel, or Keras model (.keras, .h5) "
-        f"(default: {MODEL_FILES[0]} if it exists, else {MODEL_FILES[1]})")  # fmt: skip
-    add("--expected_acc_loss", metavar="POINTS", type=non_negative_float, default=0.5,
-        help="target: lose less top-1 accuracy than this, in percentage points (default: 0.5)")  # fmt: skip
-    add("--num_images", metavar="N", type=positive_int, help="use only the first N images (default: all)")
-    add("--calibration_batches", metavar="N", type=positive_int, default=1, help="batches to calibrate on (default: 1)")
-    add("--config_defination", metavar="CFG",
-        help="simplified configuration of how to quantize (default: every layer, every default)")  # fmt: skip
-    add("--strategy", choices=["PredictiveSearch", "BinarySearch"], default="PredictiveSearch",
-        help="search strategy (default: %(default)s)")  # fmt: skip
-    add("--sensitivity", choices=["OutputDivergence", "CosineSimilarity"], default="OutputDivergence",
-        help="measure that ranks the layers (default: %(default)s)")  # fmt: skip
-    add("--device", choices=["generic", "ascend"], help="what the model is for: generic may raise layers to "
-        "activations of 16 bits, ascend checks model and result by public rules of ATC (default: one that has int8 and "
-        "float)")  # fmt: skip
-    add("--no_free_roll_back", dest="free_roll_back", action="store_false",
-        help="with --device ascend: quantize also layers that run in fp16 there anyway")  # fmt: skip
-    add("--num_workers", metavar="N", type=positive_int,
-        help="processes that evaluate, each a share of the images (default: one; with --ray one per CPU)")  # fmt: skip
-    add("--ray", metavar="ADDRESS", help="evaluate on an existing Ray cluster, whose machines see DIR under the same "
-        'path; "auto" finds it (default: on this machine)')  # fmt: skip
-    add("--resume", action="store_true", help="go on with a run that was cut off (default: start afresh)")
-    add("--exact", action="store_true", help="evaluate every candidate as it would be saved (default: in integers "
-        "where the processor makes that faster, and the best of them again as it is saved)")  # fmt: skip
-    arguments = parser.parse_args(argv)
-    if arguments.config_defination and arguments.calibration_batches != 1:
-        parser.error(f"--calibration_batches has no effect; set batch_num in {arguments.config_defination}")
-    arguments.model = arguments.model or next(filter(os.path.isfile, MODEL_FILES), MODEL_FILES[-1])
-    return arguments
 
 
 # --------------------------------------------------------------------------------------------------------- Main

@@ -21,6 +21,24 @@ def test_it_leaves_tensorflow_for_later(module):
     assert python(f"import {module}, sys; print('tensorflow' in sys.modules)") == "False\n"
 
 
+HELPED = ["amct_tensorflow", *sorted(str(each.relative_to(ROOT)) for each in (ROOT / "src").glob("*.py"))]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--nonsense"]], ids=" ".join)
+@pytest.mark.parametrize("program", HELPED)
+def test_who_only_reads_the_arguments_does_not_wait_for_tensorflow(program, arguments):
+    code = f"""
+import runpy, sys
+sys.argv = ["program", *{arguments}]
+try:
+    runpy.run_{"path" if program.endswith(".py") else "module"}({program!r}, run_name="__main__")
+except SystemExit as end:
+    print(end.code, "tensorflow" in sys.modules)
+"""
+    code_of_exit = {"--help": 0, "--nonsense": 2}[arguments[0]]
+    assert python(code).splitlines()[-1] == f"{code_of_exit} False"
+
+
 def test_every_public_name_is_there():
     done = run_program("-c", "from amct_tensorflow import *; create_quant_config, save_model", PYTHONPATH=ROOT)
     assert done.returncode == 0, done.stderr
