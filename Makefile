@@ -16,7 +16,7 @@ BUNDLED := --dataset data/fashion_mnist --model model/mobilenet_v2_0.35_48_fashi
 FETCHED := model/mobilenet_v2_1.0_224_frozen.pb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo model test test-all lint format docs dist fuzz fuzz-models kill mutants browser bench bench-accuracy bench-dense bench-models bench-real bench-exports bench-peers lock audit map clean
+.PHONY: help setup demo model test test-all lint format docs dist fuzz fuzz-models kill mutants browser bench bench-accuracy bench-dense bench-models bench-real bench-diagnosis bench-exports bench-peers lock audit map clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -114,6 +114,9 @@ bench-models: setup ## quantize networks of many kinds, and write the table in d
 
 bench-real: setup ## fetch real networks of every kind from their registries, quantize them, and judge them as their users would
 	$(BIN)/python benchmarks/real_networks.py
+
+bench-diagnosis: setup ## do what is advised for two real networks, and write the tables in docs/diagnosis.md
+	$(BIN)/python benchmarks/diagnosis.py
 
 bench-exports: setup ## measure exported files against their runtimes' own quantizers, and write the table in benchmarks/README.md
 	$(BIN)/python benchmarks/exports.py
