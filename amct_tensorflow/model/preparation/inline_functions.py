@@ -3,10 +3,10 @@
     x --> StatefulPartitionedCall(f) --> y
     f(a): Conv2D(a) --> Relu                    becomes      x --> call/Conv2D --> call/Relu --> y
 
-Keras 3 puts grouped convolutions into functions
-(findings/keras3_freezes_a_grouped_convolution_to_a_call.sh), exporters whole models. What stands in a function cannot be
-quantized, nor can a BatchNorm behind a call be folded into it. A call of one of several functions (``If``, ``Case``)
-is one of the function that a constant chooses; where none does, the call stays.
+Keras 3 puts grouped convolutions into functions (findings/keras3_freezes_a_grouped_convolution_to_a_call.sh), exporters
+whole models. What stands in a function cannot be quantized, nor can a BatchNorm behind a call be folded into it. A call
+of one of several functions (``If``, ``Case``) is one of the function that a constant chooses; where none does, the call
+stays.
 """
 
 from collections.abc import Iterator, Mapping
