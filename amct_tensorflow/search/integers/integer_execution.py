@@ -36,6 +36,8 @@ from amct_tensorflow.search.integers.kernel_layer import KernelLayer, Requantiza
 _ROUNDING = 2.0**-20
 # So many of the bytes may differ, by one: those whose values lie so close to the middle that rounding decides.
 _SHARE_OF_BYTES = 1e-3
+# So many images run at a time: both sides of all layers are in memory at once, which TensorFlow does not give back.
+_IMAGES_AT_A_TIME = 4
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,15 @@ class LayerCheck:
 
 
 def check_layers(
-    view: GraphView, layers: Mapping[QuantizedName, KernelLayer], outputs: Collection[str], batch: Batch
+    view: GraphView, layers: Mapping[QuantizedName, KernelLayer], outputs: Collection[str], parts: Sequence[Batch]
 ) -> dict[QuantizedName, LayerCheck]:
-    """Runs simulation and integer kernels side by side, in one pass.
+    """Runs simulation and integer kernels side by side, in one pass over the parts of a batch.
 
     Args:
         view: the quantized model.
         layers: the layers that are to run in integers, by name.
         outputs: nodes whose own value is requested.
-        batch: the tensors from which the model follows, by full name, with their values.
+        parts: the tensors from which the model follows, by full name, with their values.
 
     Returns:
         Per layer, what was found.
@@ -90,10 +92,10 @@ def check_layers(
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(editor.graph_def(), name="")
         differences = {name: _differences(graph, pairs) for name, pairs in sides.items()}
-        feed = {graph.get_tensor_by_name(name): values for name, values in batch.items()}
+        feeds = [{graph.get_tensor_by_name(name): values for name, values in part.items()} for part in parts]
         with GraphRunner(graph, in_calling_thread=True) as runner:  # one layer after the other takes less memory
-            found = runner.run(differences, feed)
-    return {name: _judged(*each) for name, each in found.items()}
+            found = [runner.run(differences, feed) for feed in feeds]
+    return {name: _judged(*map(_together, zip(*(each[name] for each in found), strict=True))) for name in layers}
 
 
 class _Sides(NamedTuple):
@@ -127,6 +129,12 @@ def _differences(graph: tf.Graph, sides: _Sides) -> tuple[tf.Tensor, ...]:
             (tf.size(one), tf.math.count_nonzero(distance), tf.reduce_max(distance), tf.reduce_max(tf.abs(other)))
         )
     return tuple(tf.stack([tf.cast(number, tf.float64) for number in numbers]) for numbers in found)
+
+
+def _together(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns what ``_differences`` has for all parts, from what it has for each."""
+    each = np.stack(parts)
+    return np.concatenate([each[:, :2].sum(axis=0), each[:, 2:].max(axis=0)])
 
 
 def _judged(sums: np.ndarray, values: np.ndarray, made: np.ndarray | None = None) -> LayerCheck:
@@ -186,10 +194,18 @@ class IntegerExecution:
         """Checks layers on a few images, or on a whole batch if its entries belong together."""
         batch = self._batches[0]
         try:
-            some = batch if images_of(batch) is None else some_images(batch, 0, IMAGES_AT_A_TIME)
-            return check_layers(view, layers, self._plan.outputs, some)
+            return check_layers(view, layers, self._plan.outputs, _parts(batch))
         except tf.errors.OpError:
-            return check_layers(view, layers, self._plan.outputs, batch)
+            return check_layers(view, layers, self._plan.outputs, [batch])
+
+
+def _parts(batch: Batch) -> list[Batch]:
+    """Returns the first images of a batch in parts, or the whole batch if its entries belong together."""
+    images = images_of(batch)
+    if images is None:
+        return [batch]
+    starts = range(0, min(images, IMAGES_AT_A_TIME), _IMAGES_AT_A_TIME)
+    return [some_images(batch, start, start + _IMAGES_AT_A_TIME) for start in starts]
 
 
 def _log(checks: Mapping[QuantizedName, LayerCheck], simulated: Mapping[QuantizedName, str]) -> None:

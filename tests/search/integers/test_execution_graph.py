@@ -59,7 +59,7 @@ class Integers:
 
     def check(self):
         """Compares every layer alone, and all together; returns the op types of the execution graph."""
-        checks = check_layers(self.view, self.layers, self.outputs, self.batch)
+        checks = check_layers(self.view, self.layers, self.outputs, [self.batch])
         assert checks.keys() == self.layers.keys() and all(check.fault is None for check in checks.values()), checks
         expected = run(self.quantized.graph_def, self.outputs, self.feeds)
         actual = run(self.graph_def, self.outputs, self.feeds)
@@ -99,6 +99,21 @@ def test_convolutions(offset, size, stride, padding, dilation):
 
     is_product = size == 1 and stride == 1 and isinstance(padding, str) and has_matrix_product()
     assert (PRODUCT if is_product else CONVOLUTION) in Integers(make, images(2, 8, 9, 5), offset=offset).check()
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_parts_of_a_batch_are_checked_as_the_whole(wrong):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8, 9, 5], name="x")
+        y = tf.nn.conv2d(x, normal((3, 3, 5, 6), 1, 0.3), 1, "SAME", name="layer")
+        tf.nn.bias_add(y, normal((6,), 2, 3.0), name="out")
+
+    made = Integers(make, images(3, 8, 9, 5))
+    layers = {name: replace(layer, bias=layer.bias + wrong) for name, layer in made.layers.items()}
+    parts = [{name: value[start : start + 2] for name, value in made.batch.items()} for start in (0, 2)]
+    whole, together = (check_layers(made.view, layers, made.outputs, each) for each in ([made.batch], parts))
+    assert whole == together
+    assert [check.wrong_sums for check in whole.values()] == [wrong * 3 * 8 * 9 * 6]
 
 
 @grid(offset=OFFSETS, stride__padding=[(1, "SAME"), (2, "SAME"), (2, "VALID")])
