@@ -147,7 +147,7 @@ def load_keras(path: Path) -> Inference:
 def _readable(path: Path, folder: Path) -> Path:
     """Returns an HDF5 file that Keras 3 reads as it was meant: the file, or a copy of it in a folder."""
     config = json.loads(_read_hdf5(path)[1])
-    modern = for_keras_3(config)
+    modern = without_slashes(for_keras_3(config))
     if modern == config:
         return path
     copy = folder / path.name
@@ -180,6 +180,36 @@ def for_keras_3(layer: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "DepthwiseConv2D" and config.get("groups") == 1:
         del config["groups"]
     return {**layer, "config": config}
+
+
+def without_slashes(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a description whose layers have names without slashes, of which Keras 2 has some, and Keras 3 none."""
+    if _numbers(_version()) < (3,):
+        return config
+    named = {name for each in _objects(config) if "class_name" in each for name in _names_of(each)}
+    names: dict[str, str] = {}
+    for old in sorted(name for name in named if "/" in name):
+        new = old.replace("/", "_")
+        while new in named:
+            new += "_"
+        named.add(new)
+        names[old] = new
+    return dict(_renamed(config, names)) if names else config
+
+
+def _names_of(described: dict[str, Any]) -> list[str]:
+    config = described.get("config")
+    given = [described.get("name"), config.get("name") if isinstance(config, dict) else None]
+    return [name for name in given if isinstance(name, str)]
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """Returns a part of a description in which texts that are names are others."""
+    if isinstance(value, dict):
+        return {key: _renamed(each, names) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_renamed(each, names) for each in value]
+    return names.get(value, value) if isinstance(value, str) else value
 
 
 def build_keras(path: Path, contents: KerasContents, make: Callable[[], Any]) -> Inference:
@@ -220,7 +250,7 @@ def _keras_version(path: Path) -> str:
         ModelError: there is none that works with TensorFlow.
     """
     try:
-        backend, version = tf.keras.backend.backend(), getattr(tf.keras, "__version__", "2")  # Keras 2 does not tell
+        backend, version = tf.keras.backend.backend(), _version()
     except Exception as error:
         raise ModelError(
             f"Model {path} needs Keras, which cannot be imported ({first_line(error)}). Install it, and set "
@@ -228,7 +258,11 @@ def _keras_version(path: Path) -> str:
         ) from error
     if backend != "tensorflow":
         raise ModelError(f"Model {path} needs Keras on TensorFlow, not on {backend}. Set KERAS_BACKEND=tensorflow.")
-    return str(version)
+    return version
+
+
+def _version() -> str:
+    return str(getattr(tf.keras, "__version__", "2"))  # Keras 2 does not tell
 
 
 def _trace(model: Any) -> Any:

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from amct_tensorflow.errors import ModelError, first_line
 from amct_tensorflow.model.loading.freezing import Inference
-from amct_tensorflow.model.loading.keras_file import build_keras, for_keras_3, keras_contents
+from amct_tensorflow.model.loading.keras_file import build_keras, for_keras_3, keras_contents, without_slashes
 
 _SAVE_AGAIN = "Save it again."
 
@@ -52,7 +52,7 @@ def load_layers_model(source: Path, topology: Mapping[str, Any], weights: Mappin
             ) from error
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.h5"
-            _write_hdf5(path, config, version, by_layer)
+            _write_hdf5(path, without_slashes(config), version, by_layer)
             return tf.keras.models.load_model(str(path), compile=False, safe_mode=True)
 
     return build_keras(source, keras_contents(version, description), make)
@@ -77,13 +77,20 @@ def _by_layer(
     found: dict[str, dict[str, np.ndarray]] = {_name(layer): {} for layer in layers}
     owners = {name: _name(layer) for layer in layers for name in (*_names_in(layer), _name(layer))}
     for name, value in weights.items():
-        owner = owners.get(name.partition("/")[0])
+        owner = next((owners[each] for each in _beginnings(name) if each in owners), None)
         if owner is None:
             raise ModelError(
                 f"Model {source} has the weight {name!r}, which belongs to none of its layers. {_SAVE_AGAIN}"
             )
         found[owner][name] = value
     return found
+
+
+def _beginnings(name: str) -> Iterator[str]:
+    """Yields what a name in scopes begins with, the longest first; names of layers may have slashes themselves."""
+    while name:
+        yield name
+        name = name.rpartition("/")[0]
 
 
 def _name(layer: Mapping[str, Any]) -> str:
@@ -111,7 +118,7 @@ def _write_hdf5(
             layer_names=[name.encode() for name in weights], keras_version=version, backend="tensorflow"
         )
         for layer, values in weights.items():
-            group = groups.create_group(layer)
+            group = groups.require_group(layer)  # which may be in that of another
             group.attrs["weight_names"] = [name.encode() for name in values]
             for name, value in values.items():
                 group.create_dataset(name, data=value)

@@ -30,6 +30,8 @@ _TYPES = {
 
 # NumPy had no arrays of more before its second version.
 _MOST_DIMENSIONS = 32
+# A shape without elements has other lengths, which no byte tells to be too long.
+_LONGEST_EMPTY = 2**31
 
 
 class Quantization(msgspec.Struct, frozen=True):
@@ -124,8 +126,9 @@ def _decode_group(group: Group, data: bytes, weights: dict[str, np.ndarray]) -> 
 def _decode(weight: Weight, data: bytes, at: int) -> tuple[np.ndarray, int]:
     """Returns a weight, and where the next one begins."""
     count = math.prod(weight.shape)
-    too_long = any(not 0 <= length <= len(data) for length in weight.shape)  # none is longer than its bytes
-    if too_long or len(weight.shape) > _MOST_DIMENSIONS:
+    longest = len(data) if count else _LONGEST_EMPTY  # none is longer than its bytes
+    extent = max(weight.shape, default=0) if count else math.prod(length or 1 for length in weight.shape)
+    if min(weight.shape, default=0) < 0 or extent > longest or len(weight.shape) > _MOST_DIMENSIONS:
         raise ContentError(f"weight {weight.name!r} has the shape {list(weight.shape)}")
     if weight.dtype == "string":
         return _decode_strings(weight, count, data, at)

@@ -174,3 +174,19 @@ def test_the_first_layer_of_keras_2_has_the_shape_of_a_batch(tmp_path, in_a_list
     assert kind == "float32 [None, 4, 21]"
     actual = run(frozen.graph_def, list(frozen.outputs), {name: rows})[0]
     np.testing.assert_allclose(actual, np.maximum(rows @ kernel, 0), rtol=1e-5, atol=1e-5)
+
+
+def test_a_keras_2_file_whose_layers_have_slashes_in_their_names(tmp_path):
+    kernel, rows = normal((4, 3), 1), normal((5, 4), 2)
+    dense = {"name": "head/d", "units": 3, "use_bias": False, "batch_input_shape": [None, 4]}
+    config = {"class_name": "Sequential", "config": [{"class_name": "Dense", "config": dense}]}
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file.attrs.update(model_config=json.dumps(config), keras_version="2.3.1", backend="tensorflow")
+        groups = file.create_group("model_weights")
+        groups.attrs.update(layer_names=[b"head/d"], keras_version="2.3.1", backend="tensorflow")
+        groups.create_group("head/d").attrs["weight_names"] = [b"head/d/kernel:0"]
+        groups["head/d"].create_dataset("head/d/kernel:0", data=kernel)
+    frozen = load_frozen(tmp_path / "old.h5")
+    (name,) = frozen.inputs
+    actual = run(frozen.graph_def, list(frozen.outputs), {name: rows})[0]
+    np.testing.assert_allclose(actual, rows @ kernel, rtol=1e-5, atol=1e-5)

@@ -121,6 +121,18 @@ def test_without_a_signature_outputs_are_what_nothing_reads(graph_def, tmp_path)
     assert set(load_frozen(tmp_path).outputs) == {"out", "words"}
 
 
+def test_a_weight_without_elements(tmp_path):
+    """A group of its own has no shard."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 4], name="x")
+        tf.concat([x, tf.constant(np.zeros((5, 0), np.float32))], 1, name="out")
+
+    rows = normal((5, 4), 1)
+    frozen = load_frozen(write_graph_model(tmp_path, build(make), {"y": "out"}, groups=2))
+    np.testing.assert_array_equal(run(frozen.graph_def, ["out"], {"x": rows})[0], rows)
+
+
 def test_fused_ops_are_separate(tmp_path):
     filters, bias, slopes = normal((3, 3, 4, 8), 3, 0.3), normal((8,), 5), normal((1, 1, 8), 6, 0.3)
     graph_def = fused("_FusedConv2D", IMAGES, [filters, bias, slopes], ["BiasAdd", "Prelu"], 2, **SLIDING)
@@ -190,6 +202,20 @@ def test_a_sequential_layers_model(tmp_path, layers_in_a_list):
     )
 
 
+@pytest.mark.parametrize("names", [("block/a", "block/b"), ("a", "a/b"), ("a/b", "a"), ("a/b", "a_b")])
+def test_layers_whose_names_have_slashes(tmp_path, names):
+    """MobileNet V3 of Keras 2 has some."""
+    first, second = names
+    layers = [dense(first, 3, "relu", batch_input_shape=[None, 4]), dense(second, 2)]
+    config = {"class_name": "Sequential", "config": {"name": "net", "layers": layers}}
+    weights = {names["ab".index(name[0])] + name[1:]: value for name, value in DENSE.items()}
+    frozen = load_frozen(write_layers_model(tmp_path, config, "2.10.0", weights))
+    (name,) = frozen.inputs
+    np.testing.assert_allclose(
+        run(frozen.graph_def, list(frozen.outputs), {name: ROWS})[0], dense_reference(), rtol=1e-5, atol=1e-5
+    )
+
+
 def functional(name, layers, output):
     """A model of layers in a row, as Keras 2 describes it."""
     described = [{"class_name": "InputLayer", "name": f"{name}_in",
@@ -199,6 +225,15 @@ def functional(name, layers, output):
         described.append(layer | {"name": layer["config"]["name"], "inbound_nodes": [[[before, 0, 0, {}]]]})
     ends = {"input_layers": [[f"{name}_in", 0, 0]], "output_layers": [[output, 0, 0]]}
     return {"class_name": "Functional", "config": {"name": name, "layers": described} | ends}
+
+
+def test_a_functional_model_whose_names_have_slashes(tmp_path):
+    config = functional("net", [dense("block/a", 3, "relu"), dense("b", 2)], "b")
+    weights = {name.replace("a/", "block/a/"): value for name, value in DENSE.items()}
+    frozen = load_frozen(write_layers_model(tmp_path, config, "2.10.0", weights))
+    np.testing.assert_allclose(
+        run(frozen.graph_def, list(frozen.outputs), {"net_in": ROWS})[0], dense_reference(), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_a_model_in_a_layers_model(tmp_path):
