@@ -102,6 +102,14 @@ def run(session: tf1.Session, case: Case, feed: Feed) -> list[np.ndarray]:
     return session.run([f"{name}:0" for name in case.network.outputs], fed)
 
 
+def outputs_of(graph_def: tf1.GraphDef, case: Case) -> tuple[list[np.ndarray], float]:
+    """Runs a graph on what judges it, and gives its memory back; returns outputs, and processor seconds of the runs."""
+    with tf1.Session(graph=import_graph(graph_def, case.model)) as session:
+        before = time.process_time()
+        found = all_outputs(lambda feed: run(session, case, feed), case.judging)
+        return found, time.process_time() - before
+
+
 def all_outputs(infer: Callable[[Feed], list[np.ndarray]], feeds: Sequence[Feed]) -> list[np.ndarray]:
     """Returns the outputs for all feeds, one behind the other; those whose lengths vary are filled up with zeros."""
     return [_joined(each) for each in zip(*map(infer, feeds), strict=True)]
@@ -140,13 +148,9 @@ def measure(name: str, cache: Path, search: bool) -> dict[str, Any]:
     network = case.network
     with scratch_folder():
         taken = {"cpu_seconds": quantize(case), "peak_mb": peak_memory()}
-        session = tf1.Session(graph=import_graph(case.float_graph, "float"))
-        before = time.process_time()
-        reference = all_outputs(lambda feed: run(session, case, feed), case.judging)
-        taken["float_cpu_seconds"] = time.process_time() - before
+        reference, taken["float_cpu_seconds"] = outputs_of(case.float_graph, case)
         quantized_def = tf1.GraphDef.FromString(Path("net_quantized.pb").read_bytes())
-        quantized = tf1.Session(graph=import_graph(quantized_def, "quantized"))
-        found = {"this": all_outputs(lambda feed: run(quantized, case, feed), case.judging)}
+        found = {"this": outputs_of(quantized_def, case)[0]}
         row: dict[str, Any] = {
             "network": name, "kind": network.kind, "unit": network.unit, "package": str(network.package),
             "layers": len(amct.FloatModel.load(case.model, network.outputs).layers),
@@ -159,8 +163,9 @@ def measure(name: str, cache: Path, search: bool) -> dict[str, Any]:
                 found[peer], row[f"{peer}_bytes"] = infer(case)
             except Exception as error:  # each tool has errors of its own
                 row[f"{peer}_remark"] = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        actions = {each: partial(run, made, case, case.judging[0])
-                   for each, made in {"float": session, "quantized": quantized}.items()}  # fmt: skip
+        graphs = {"float": case.float_graph, "quantized": quantized_def}
+        sessions = {each: tf1.Session(graph=import_graph(graph_def, each)) for each, graph_def in graphs.items()}
+        actions = {each: partial(run, session, case, case.judging[0]) for each, session in sessions.items()}
         row["time_ratio"] = ratio(interleaved(actions, 5), "quantized", "float")
     for tool, outputs in found.items():
         row[f"{tool}_metric"] = network.metric(reference, outputs)
