@@ -60,6 +60,7 @@ def _run(arguments: Namespace) -> int:
     from amct_tensorflow.quantize.quantized.node_map import dump_node_map
     from amct_tensorflow.quantize.record.factors import unfused_layers
     from amct_tensorflow.results.coverage import log_coverage
+    from amct_tensorflow.results.file_size import log_file_size
 
     if arguments.feature is not None:
         log_for("calibration").warning("--feature %s has no effect.", arguments.feature)
@@ -86,6 +87,7 @@ def _run(arguments: Namespace) -> int:
     plan = calibration.plan(model.fuse(unfused_layers(calibration.factors), calibration.balance), model.outputs)
     quantized = quantize_graph(plan)
     write_quantized_model(paths, quantized.model, dump_node_map(quantized), model.frozen)
+    log_file_size(model.graph_def.ByteSize(), quantized, model.tables, plan.tables)
     log_for("save_model").info("The model is saved in %s", paths.model)
     check_result(device, quantized.graph_def, model.outputs, str(paths.model), {})
     return 0

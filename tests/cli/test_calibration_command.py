@@ -73,6 +73,21 @@ def test_balancing(main, messages):
     assert len(scales) == len(plain) and scales != plain
 
 
+@pytest.mark.parametrize(("width", "told"), [(16, True), (512, False)])
+def test_a_file_that_is_larger_than_expected_is_told_what_it_consists_of(main, messages, workdir, width, told):
+    def wide():
+        tf.matmul(tf1.placeholder("float32", [None, width], "x"), normal((width, width)), name="out")
+
+    save(build(wide), workdir / "wide.pb")
+    normal((4, width), 1).tofile("bins/0.bin")
+    data = ["--data_dir", "bins/", f"--input_shape=x:0:4,{width}", "--data_type", "float32"]
+    assert main(["calibration", "--model", "wide.pb", "--outputs", "out:0", "--save_path", "out/net", *data]) == 0
+    is_large = Path("out/net_quantized.pb").stat().st_size > 0.3 * Path("wide.pb").stat().st_size
+    lines = [line for line in messages if "The quantized file takes" in line]
+    assert is_large == told == bool(lines)
+    assert all("It consists of " in line and "ops, attributes and functions" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

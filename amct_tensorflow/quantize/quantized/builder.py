@@ -48,6 +48,7 @@ from amct_tensorflow.quantize.quantized.quantization_plan import (
 from amct_tensorflow.quantize.quantized.quantized_layer import INSIDE_OUTPUT
 from amct_tensorflow.quantize.quantized.shared_constants import share_constants
 from amct_tensorflow.quantize.quantized.table_nodes import compress_table
+from amct_tensorflow.quantize.quantized.uniform_constants import store_as_numbers
 from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
 from amct_tensorflow.quantize.record.record_file import check_tables
 
@@ -211,6 +212,7 @@ class _Builder:
                 self._keep_output_name(output, dequantized[FusedName(output)])
         absorbed = absorb_activations(editor, self._quantizers.values(), outputs)
         graph_def = editor.graph_def_for(outputs)
+        store_as_numbers(graph_def)
         shared = share_constants(graph_def, SHORT_SCOPE, outputs)
         graph_def.library.MergeFrom(self._functions(graph_def))
         kept = {QuantizedName(node.name) for node in graph_def.node}
