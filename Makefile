@@ -92,7 +92,7 @@ browser: ## install Chromium for the tests of the report, where apt and the perm
 BENCH_INPUTS := $(if $(MODEL),--model $(MODEL)) $(if $(DATASET),--dataset $(DATASET))
 
 bench: setup ## measure speed, accuracy and search; MODEL=pb DATASET=dir to choose what with
-	$(BIN)/python benchmarks/default_run.py $(BENCH_INPUTS)
+	$(BIN)/python benchmarks/default_run.py
 	$(BIN)/python benchmarks/search.py $(BENCH_INPUTS)
 	$(BIN)/python benchmarks/ranking.py $(BENCH_INPUTS)
 	$(BIN)/python benchmarks/simulation.py $(BENCH_INPUTS)

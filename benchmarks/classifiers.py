@@ -18,7 +18,7 @@ def as_the_sample(images: np.ndarray) -> np.ndarray:
 
 def as_efficientnet_lite(images: np.ndarray) -> np.ndarray:
     """``(pixel - 127) / 128``."""
-    return ((127.5 * (images + 1) - 127) / 128).astype(np.float32)
+    return (127.5 * (images + 1) - 127) / 128
 
 
 @dataclass(frozen=True)

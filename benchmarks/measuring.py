@@ -38,7 +38,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("AMCT_SHARED", ROOT.parent / "shared"))
 MODEL = SHARED / "model" / "mobilenet_v2_1.0_224_frozen.pb"
 DATASET = SHARED / "imagenet_sample"
-SAMPLE = ROOT / "src" / "mobilenet_v2_accuracy_based_auto_calibration.py"
+# Of the build that is imported, which may be another than that of this file.
+SAMPLE = Path(amct.__file__).resolve().parents[1] / "src" / "mobilenet_v2_accuracy_based_auto_calibration.py"
 RESULTS = ROOT / "outputs" / "benchmarks"
 PAGE = ROOT / "benchmarks" / "README.md"
 OUTPUT = "MobilenetV2/Predictions/Reshape_1"
