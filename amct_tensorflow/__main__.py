@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from amct_tensorflow import __version__
 from amct_tensorflow.cli import COMMANDS, Command
-from amct_tensorflow.console import quiet_tensorflow, run_as_command, use_onednn
+from amct_tensorflow.console import quiet_tensorflow, run_as_command, use_few_arenas, use_onednn
 
 # The shell sets it when the user presses the tab key.
 _COMPLETING = "_ARGCOMPLETE"
@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.check(arguments.parser, arguments)
     quiet_tensorflow()  # before the command imports it
     use_onednn()
+    use_few_arenas()
     return run_as_command(lambda: command.run(arguments), command.interrupted)
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 # The package stands next to src/; this finds it even where it is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from amct_tensorflow.console import quiet_tensorflow, run_as_command, use_onednn
+from amct_tensorflow.console import quiet_tensorflow, run_as_command, use_few_arenas, use_onednn
 
 # ---------------------------------------------------------------------------------------------------- Constants
 
@@ -110,6 +110,7 @@ if __name__ == "__main__":
     parse_arguments()  # wrong ones show before TensorFlow is imported, which takes seconds
     quiet_tensorflow()
     use_onednn()
+    use_few_arenas()
 
 import tensorflow as tf
 from amct_tensorflow.utils.log import LOGGER

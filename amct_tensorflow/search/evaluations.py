@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import tensorflow as tf
 
+from amct_tensorflow.io.memory import give_memory_back
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
@@ -83,7 +84,11 @@ class Evaluations:
     def _evaluate(self, model: bytes, title: str) -> Evaluation:
         if self._scheduler is None:
             graph = import_graph(tf.compat.v1.GraphDef.FromString(model), title)
-            return self.evaluator.evaluate(graph, self._outputs, title)
+            try:
+                return self.evaluator.evaluate(graph, self._outputs, title)
+            finally:
+                del graph
+                give_memory_back()
         start = time.perf_counter()
         shares = self._scheduler.finish(self._candidate(model, title))
         return self.evaluator.join_shares(shares.results, title, shares.seconds, time.perf_counter() - start)

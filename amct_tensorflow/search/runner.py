@@ -16,6 +16,7 @@ from contextlib import closing
 from amct_tensorflow.devices.device_table import UNNAMED
 from amct_tensorflow.devices.rungs import Ladder
 from amct_tensorflow.graph.names import LayerName
+from amct_tensorflow.io.memory import give_memory_back
 from amct_tensorflow.io.progress import duration
 from amct_tensorflow.io.stages import stage
 from amct_tensorflow.log import log_for
@@ -104,6 +105,8 @@ def run_search(
     original = None if evaluations.in_background else _evaluate_original(original_model, evaluations)
     with stage("calibrating"):
         calibration = calibrate()
+        del calibrate
+        give_memory_back()
     fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
     whole, kept = calibration.plan(fused, model.outputs), {**calibration.unquantizable, **(in_float or {})}
     with closing(LayerScores(model.outline, whole, calibration, kept)) as scores:

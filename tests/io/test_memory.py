@@ -1,0 +1,45 @@
+"""Memory that is free goes back to the system."""
+
+import ctypes
+import os
+import subprocess
+import sys
+import weakref
+
+import pytest
+from conftest import ROOT
+
+from amct_tensorflow.io.memory import give_memory_back
+
+HAS_GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim")
+
+
+class Selfish:
+    """Refers to itself, as a graph does."""
+
+    def __init__(self):
+        self.myself = self
+
+
+def test_what_refers_to_itself_is_freed():
+    alive = weakref.ref(Selfish())
+    give_memory_back()
+    assert alive() is None
+
+
+@pytest.mark.skipif(not HAS_GLIBC, reason="another C library")
+@pytest.mark.parametrize("own", [None, "3"])
+def test_threads_share_heaps_unless_the_user_says_otherwise(own):
+    environment = {key: value for key, value in os.environ.items() if key != "MALLOC_ARENA_MAX"}
+    environment |= {"MALLOC_ARENA_MAX": own} if own else {}
+    code = "from amct_tensorflow.console import use_few_arenas; import os; use_few_arenas()\n"
+    code += "print(os.environ['MALLOC_ARENA_MAX'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == (own or str(os.cpu_count())), done.stderr
+
+
+def test_nothing_is_done_without_such_functions(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    give_memory_back()
