@@ -258,7 +258,7 @@ def accuracy_based_auto_calibration(
 
 
 def _log_result(result: SearchResult, model: FloatModel, save_dir: str, record_file: str) -> None:
-    log_file_size(model.graph_def.ByteSize(), result.quantized, model.tables, result.plan.tables)
+    log_file_size(model.original_bytes, result.quantized, model.tables, result.plan.tables)
     log_report(result, model_dir=_folder(save_dir), record_dir=_folder(record_file))
 
 

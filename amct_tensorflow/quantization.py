@@ -317,7 +317,7 @@ def _save(
     plan = QuantizationPlan(fused, factors, corrections, outputs, tables)
     quantized = quantize_graph(plan)
     write_quantized_model(paths, quantized.model, dump_node_map(quantized), model.frozen)
-    log_file_size(model.graph_def.ByteSize(), quantized, model.tables, tables)
+    log_file_size(model.original_bytes, quantized, model.tables, tables)
     log_for(function).info("The model is saved in %s", paths.model)
 
 

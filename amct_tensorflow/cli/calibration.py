@@ -87,7 +87,7 @@ def _run(arguments: Namespace) -> int:
     plan = calibration.plan(model.fuse(unfused_layers(calibration.factors), calibration.balance), model.outputs)
     quantized = quantize_graph(plan)
     write_quantized_model(paths, quantized.model, dump_node_map(quantized), model.frozen)
-    log_file_size(model.graph_def.ByteSize(), quantized, model.tables, plan.tables)
+    log_file_size(model.original_bytes, quantized, model.tables, plan.tables)
     log_for("save_model").info("The model is saved in %s", paths.model)
     check_result(device, quantized.graph_def, model.outputs, str(paths.model), {})
     return 0

@@ -33,6 +33,7 @@ class FloatModel:
         outputs: the operators asked for.
         source: what messages call it: its path, if it has one.
         frozen: the graph as it is to stand in a file, if it was frozen when it was loaded; else None.
+        given_bytes: the size of the files from which it was frozen; else None.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class FloatModel:
         self.outputs = tuple(outputs)
         self.source = source
         self.frozen = frozen.data if frozen and frozen.frozen_now else None
+        self.given_bytes = frozen.given_bytes if frozen else None
         self._given = graph
         self._fused: dict[tuple[object, ...], FusedGraph] = {}
 
@@ -91,13 +93,19 @@ class FloatModel:
             ModelError: it does not have one of them.
         """
         other = FloatModel(self.original, outputs, self.source, graph=self._given)
-        other.frozen = self.frozen
+        other.frozen, other.given_bytes = self.frozen, self.given_bytes
         return other
 
     @property
     def graph_def(self) -> GraphDef:
         """The model as it was loaded."""
         return self.original.graph_def
+
+    @property
+    def original_bytes(self) -> int:
+        """The size of the original: of its frozen graph, or of the files that were given if these take less."""
+        frozen = int(self.graph_def.ByteSize())
+        return frozen if self.given_bytes is None else min(frozen, self.given_bytes)
 
     @cached_property
     def graph(self) -> tf.Graph:

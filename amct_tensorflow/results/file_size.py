@@ -14,23 +14,23 @@ EXPECTED_SHARE = 0.3
 
 
 def log_file_size(
-    float_bytes: int, quantized: QuantizedGraph, tables: Sequence[Table], compressed: Collection[str]
+    original_bytes: int, quantized: QuantizedGraph, tables: Sequence[Table], compressed: Collection[str]
 ) -> None:
     """Logs what a quantized file consists of if it is larger than one expects.
 
     Args:
-        float_bytes: size of the float model.
+        original_bytes: size of the original model.
         quantized: the quantized model.
         tables: the tables of the float model.
         compressed: names of those that are stored in int8.
     """
-    share = len(quantized.model) / max(float_bytes, 1)
+    share = len(quantized.model) / max(original_bytes, 1)
     if share <= EXPECTED_SHARE:
         return
     content = content_of(quantized.graph_def)
     saved = sum(table.gain for table in tables if table.fits and table.name not in compressed)
     log_for("size").info(
-        "The quantized file takes %.1f kB, %.0f %% of the float one. %s%s",
+        "The quantized file takes %.1f kB, %.0f %% of the original. %s%s",
         len(quantized.model) / 1e3, 100 * share, content_sentence(content), "".join(remedies(content, saved)),
     )  # fmt: skip
 

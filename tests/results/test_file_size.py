@@ -6,8 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import build, calibrate_and_save, normal, tf1
+from graphs import build, calibrate_and_save, normal, save, tf1
+from saved_models import save_as_tensorflow_1
+from tfjs_models import write_graph_model
 
+import amct_tensorflow as amct
+from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.quantize.quantized.file_bytes import content_of
 from amct_tensorflow.quantize.quantized.model_files import FileContent
 from amct_tensorflow.results.report.wording import content_sentence
@@ -73,3 +77,44 @@ def test_the_sentence_begins_with_the_most():
         "It consists of 60 % names of nodes, 20 % weights in int8, 10 % scales, biases and other constants, "
         "10 % ops, attributes and functions."
     )
+
+
+def test_a_file_is_measured_by_the_frozen_graph_or_by_the_files_given_whichever_takes_less(tmp_path):
+    graph_def = net(128)
+    given = write_graph_model(tmp_path / "js", graph_def, {"out": "out"})
+    quantized = write_graph_model(tmp_path / "bytes", graph_def, {"out": "out"}, quantize="uint8")
+    (given / "notes.txt").write_text("no part of the model" * 1000)
+    for folder in (given, quantized):
+        model = FloatModel.load(folder, ["out"])
+        files = sum(each.stat().st_size for each in folder.iterdir() if each.suffix != ".txt")
+        assert model.given_bytes == files == FloatModel.load(folder / "model.json", ["out"]).given_bytes
+        assert model.original_bytes == min(files, model.graph_def.ByteSize()) == model.with_outputs([]).original_bytes
+    assert FloatModel.load(quantized, ["out"]).original_bytes < 0.5 * FloatModel.load(given, ["out"]).original_bytes
+
+
+def test_a_saved_model_takes_its_graph_and_its_variables(tmp_path):
+    save_as_tensorflow_1(tmp_path / "saved", use_resource=True)
+    (tmp_path / "saved/assets").mkdir()
+    (tmp_path / "saved/assets/vocabulary.txt").write_text("word\n" * 1000)
+    model = FloatModel.load(tmp_path / "saved", ["Predictions/Mean"])
+    parts = [tmp_path / "saved/saved_model.pb", *(tmp_path / "saved/variables").iterdir()]
+    assert len(parts) == 3
+    assert model.given_bytes == sum(part.stat().st_size for part in parts)
+    assert model.original_bytes == model.graph_def.ByteSize() < model.given_bytes
+
+
+def test_a_frozen_graph_takes_what_its_file_takes(tmp_path):
+    path = Path(save(net(), tmp_path / "net.pb"))
+    model = FloatModel.load(path, ["out"])
+    assert model.given_bytes is None and model.original_bytes == path.stat().st_size
+
+
+def test_a_file_that_grows_against_the_files_given_is_told(tmp_path, messages):
+    """Weights of TensorFlow.js in bytes are no larger than ours, whose file has functions besides."""
+    folder = write_graph_model(tmp_path / "bytes", net(64), {"out": "out"}, quantize="uint8")
+    calibrate_and_save(FloatModel.load(folder, ["out"]).graph_def, normal((16, 64), 9))
+    messages.clear()
+    amct.save_model(str(folder), ["out"], "record.txt", "results/net")
+    (told,) = [line for line in messages if "quantized file takes" in line]
+    taken, original = Path("results/net_quantized.pb").stat().st_size, FloatModel.load(folder, ["out"]).original_bytes
+    assert f"{100 * taken / original:.0f} % of the original" in told

@@ -27,6 +27,7 @@ class FrozenModel:
         inputs: types and shapes of its inputs, by their operators; empty if the file is that of a frozen graph, which
             does not tell them.
         outputs: the model's names of its outputs, by operator; likewise.
+        given_bytes: the size of the files from which it was frozen; None if it stands in one as it is.
     """
 
     graph_def: GraphDef
@@ -34,6 +35,7 @@ class FrozenModel:
     frozen_now: bool
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
+    given_bytes: int | None = None
 
     @property
     def data(self) -> bytes:
@@ -48,7 +50,7 @@ ACCEPTED = (
 
 _KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")  # Keras itself goes by them, too
 _TFJS_SUFFIX, TFJS_FILE = ".json", "model.json"
-_SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
+SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
 
 class Form(Enum):
@@ -70,12 +72,12 @@ def recognize(path: Path) -> Form:
     if not path.exists():
         raise ModelNotFoundError(f"Model {path} does not exist. Give the path of {ACCEPTED}.")
     if path.is_dir():
-        if any((path / name).is_file() for name in _SAVED_MODEL_FILES):
+        if any((path / name).is_file() for name in SAVED_MODEL_FILES):
             return Form.SAVED_MODEL
         if (path / TFJS_FILE).is_file():
             return Form.TFJS
         raise ModelError(
-            f"Model {path} cannot be read: the directory holds no {_SAVED_MODEL_FILES[0]} of a SavedModel, and no "
+            f"Model {path} cannot be read: the directory holds no {SAVED_MODEL_FILES[0]} of a SavedModel, and no "
             f"{TFJS_FILE} of TensorFlow.js. Give {ACCEPTED}."
         )
     if path.suffix == _TFJS_SUFFIX:

@@ -1,6 +1,7 @@
 """Loads a model as a frozen graph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import tensorflow as tf
@@ -12,8 +13,8 @@ from amct_tensorflow.model.loading.freezing import Inference, freeze
 from amct_tensorflow.model.loading.frozen_graph import Form, FrozenModel, read_frozen_graph, recognize
 from amct_tensorflow.model.loading.keras_file import load_keras
 from amct_tensorflow.model.loading.known_ops import with_known_ops
-from amct_tensorflow.model.loading.saved_model import load_saved_model, load_signature_graph
-from amct_tensorflow.model.loading.tfjs_file import load_tfjs
+from amct_tensorflow.model.loading.saved_model import load_saved_model, load_signature_graph, saved_model_files
+from amct_tensorflow.model.loading.tfjs_file import load_tfjs, tfjs_files
 
 # Per form what can load it; each is tried where those before it fail.
 _LOADERS: dict[Form, tuple[Callable[[Path], Inference | FrozenModel], ...]] = {
@@ -21,6 +22,8 @@ _LOADERS: dict[Form, tuple[Callable[[Path], Inference | FrozenModel], ...]] = {
     Form.KERAS: (load_keras,),
     Form.TFJS: (load_tfjs,),
 }
+# Of a form that has several files, those with the graph and the weights.
+_FILES: dict[Form, Callable[[Path], Iterable[Path]]] = {Form.SAVED_MODEL: saved_model_files, Form.TFJS: tfjs_files}
 
 
 def load_frozen(path: str | Path) -> FrozenModel:
@@ -53,7 +56,13 @@ def load_frozen(path: str | Path) -> FrozenModel:
         ", ".join(f"{name} {kind}" for name, kind in frozen.inputs.items()) or "none",
         ", ".join(f"{name} ({label})" for name, label in frozen.outputs.items()) or "none",
     )
-    return frozen
+    return replace(frozen, given_bytes=_given_bytes(form, path))
+
+
+def _given_bytes(form: Form, path: Path) -> int:
+    """Returns the size of the files with a model's graph and weights; what else is beside them does not count."""
+    files = _FILES[form](path) if form in _FILES else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _freeze(form: Form, path: Path) -> FrozenModel:

@@ -14,7 +14,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
 
 from amct_tensorflow.errors import ModelError, first_line
 from amct_tensorflow.model.loading.freezing import FREEZE_IT_YOURSELF, Inference, writer_in, writes
-from amct_tensorflow.model.loading.frozen_graph import pass_values
+from amct_tensorflow.model.loading.frozen_graph import SAVED_MODEL_FILES, pass_values
 from amct_tensorflow.model.loading.known_ops import why_not_importable
 from amct_tensorflow.model.loading.reproducible import called_functions, needed_nodes, producer
 from amct_tensorflow.ops import trait
@@ -39,6 +39,12 @@ def load_saved_model(path: Path) -> Inference:
     except Exception as error:  # whatever TensorFlow did not expect of the files
         raise not_loaded(path, error) from error
     return Inference(function, tuple(sorted(function.structured_outputs)), loaded)
+
+
+def saved_model_files(path: Path) -> list[Path]:
+    """Returns the files with the graph and the variables of a SavedModel, without its assets."""
+    graph = next(path / name for name in SAVED_MODEL_FILES if (path / name).is_file())
+    return [graph, *path.glob("variables/variables.*")]
 
 
 def find_signature(path: Path) -> tuple[MetaGraphDef, str]:

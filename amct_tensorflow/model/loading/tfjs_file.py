@@ -90,6 +90,17 @@ def load_tfjs(path: Path) -> FrozenModel | Inference:
     return _graph_model(path, file, document, weights) if is_graph else load_layers_model(file, topology, weights)
 
 
+def tfjs_files(path: Path) -> Iterator[Path]:
+    """Yields the JSON file of a model, and the shards of its weights.
+
+    Args:
+        path: as for ``load_tfjs``, which has read them.
+    """
+    file = path / TFJS_FILE if path.is_dir() else path
+    yield file
+    yield from {file.parent / shard for group in _read(file).weightsManifest for shard in group.paths}
+
+
 def _read(file: Path) -> _Document:
     try:
         return msgspec.convert(json.loads(file.read_bytes()), _Document)

@@ -224,4 +224,5 @@ def _size(run: FinishedRun) -> Size:
         int8_parameters=sum(layer.parameters for layer in int8),
         wide_multiply_accumulates=None if total is None else sum(each.multiply_accumulates or 0 for each in wide),
         content=content_of(run.result.quantized.graph_def),
+        given_bytes=run.model.given_bytes,
     )

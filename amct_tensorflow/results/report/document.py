@@ -318,6 +318,7 @@ class Size:
         int8_parameters: those of the layers in int8.
         wide_multiply_accumulates: those of the multiply-accumulates in int8 whose activations have 16 bits.
         content: what the bytes of the quantized model are; None in reports of earlier versions.
+        given_bytes: of the files of the original model, if it was given in another form; likewise.
     """
 
     original_bytes: int
@@ -328,6 +329,7 @@ class Size:
     int8_parameters: int
     wide_multiply_accumulates: int | None = None
     content: FileContent | None = None
+    given_bytes: int | None = None
 
 
 @dataclass(frozen=True)
