@@ -2,8 +2,9 @@
 # tensorflow-cpu 2.21.0
 #
 # TensorFlow's converter quantizes a convolution to a file that TensorFlow's interpreter does not load. XNNPACK, which it
-# takes by default, refuses a convolution in which a step of the sums (that of the data times that of the weights) is 256
-# steps of the output or more. That is so where weights cancel each other, as of two channels that are nearly the same.
+# takes by default, refuses a convolution in which a step of the sums (that of the data times that of the weights) is
+# many steps of the output: 1267 below. That is so where weights cancel each other, as of two channels that are nearly
+# the same.
 # The kernels that are built in load the file.
 #
 # Seen:
