@@ -5,6 +5,9 @@
 
 TensorFlow itself computes the values, once. The constant takes the name of the node whose value it is. TensorFlow's own
 optimizer is not used: its other rewrites, and its names, differ between versions.
+
+A file must not grow by it: what takes more than the nodes that compute it stays computed. But for what a layer reads,
+which may be its weights, and what is all the same, which the quantized file has as one number.
 """
 
 from collections.abc import Collection, Mapping
@@ -23,12 +26,12 @@ from amct_tensorflow.graph.weights import take_weights_out
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
-from amct_tensorflow.ops import has
+from amct_tensorflow.ops import OP_TYPES, has
 from amct_tensorflow.ops.traits import ControlFlow
 from amct_tensorflow.ops.varying import follows_from_inputs
 
 _PASSES_ON = frozenset({"Identity", "Const"})
-# A constant may take so many elements, or as many as the file holds of those it follows from; else it would grow.
+# A constant takes at most so many elements, or as many as the file holds of those it follows from.
 _SMALL = 1 << 14
 
 
@@ -56,6 +59,9 @@ def fold_constants(graph: PreparedGraph, but: Collection[str] = ()) -> PreparedG
     if not wanted:
         return graph
     values = _compute(graph, wanted)
+    names = {tensor: tensor.rpartition(":")[0] for tensor in values}
+    growing = {names[tensor] for tensor, value in values.items() if _grows(graph.view, names[tensor], value)}
+    values = {tensor: value for tensor, value in values.items() if names[tensor] not in growing}
     if not values:
         return graph
     editor = graph.editor()
@@ -141,6 +147,14 @@ def _fitting(graph: tf.Graph, stored: Mapping[str, int]) -> set[str]:
             if _can_be_constant(tensor.dtype) and count is not None and count <= max(_SMALL, given):
                 fitting.add(tensor.name)
     return fitting
+
+
+def _grows(view: GraphView, name: str, value: np.ndarray) -> bool:
+    """Tells whether a file would grow if it had a value of a node in place of the nodes that compute it."""
+    is_layers = any(reader.op in OP_TYPES for reader in view.readers(name))
+    if is_layers or (value == value.flat[:1]).all():
+        return False
+    return bool(value.nbytes > sum(view.nodes[each].ByteSize() for each in upstream(view.nodes, [name])))
 
 
 def _stored_elements(const: NodeDef) -> int:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from graphs import build, build_v1, check_same_values, node_of, normal, ops_of, prepared, run, tf1
+from graphs import build, build_v1, calibrate_and_save, check_same_values, node_of, normal, ops_of, prepared, run, tf1
 
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.model.preparation.fold_constants import fold_constants
@@ -94,11 +94,65 @@ def test_a_file_does_not_grow(make_large):
     check_same_values(graph_def, rewritten, {"x": 1.0})
 
 
-def test_small_constants_may_grow():
+@pytest.mark.parametrize("make_small", [lambda: tf.fill([1, 4], 0.5), lambda: tf.cast(tf.range(4), tf.float32)])
+def test_small_constants_are_computed(make_small):
     def make():
-        tf.add(placeholder(), tf.fill([1, 4], 0.5), name="out")
+        tf.add(placeholder(), make_small(), name="out")
 
     assert ops_of(prepared(build(make), fold_constants)[0]) == ["AddV2"]
+
+
+def mask():
+    positions = tf.range(100)
+    return tf.cast(positions[:, None] >= positions, tf.float32)
+
+
+@pytest.mark.parametrize(
+    "make_grown",
+    [
+        mask,
+        lambda: tf.tile(tf.constant(normal((1, 100), 2)), [100, 1]),
+        lambda: tf.constant(normal((100, 1), 2)) * tf.constant(normal((1, 100), 3)),
+        lambda: tf.sin(tf.reshape(tf.cast(tf.range(10000), tf.float32), [100, 100])),
+    ],
+    ids=["mask", "tiled", "broadcast", "positions"],
+)
+def test_what_takes_more_than_its_nodes_stays_computed_unless_a_layer_reads_it(make_grown):
+    def added():
+        tf.add(tf1.placeholder(tf.float32, [None, 100], name="x"), make_grown(), name="out")
+
+    def multiplied():
+        tf.matmul(tf1.placeholder(tf.float32, [None, 100], name="x"), make_grown(), name="out")
+
+    check_stays(added)
+    graph_def = build(multiplied)
+    rewritten, _ = prepared(graph_def, fold_constants)
+    assert ops_of(rewritten) == ["MatMul"]
+    check_same_values(graph_def, rewritten, {"x": normal((2, 100), 4)})
+
+
+def test_one_of_two_outputs_that_takes_more_leaves_both_computed():
+    def make():
+        grid = tf.meshgrid(tf.cast(tf.range(100), tf.float32), tf.constant(normal((100,), 2)))
+        values, indices = tf.nn.top_k(grid[1] + grid[0], 100, name="top")
+        tf.add(placeholder()[0, 0], values[0, 0] + tf.cast(indices, tf.float32), name="out")
+
+    graph_def = build(make)
+    rewritten, _ = prepared(graph_def, fold_constants)
+    assert rewritten.ByteSize() <= graph_def.ByteSize()
+    check_same_values(graph_def, rewritten, {"x": X})
+
+
+def test_a_small_network_with_a_mask_takes_no_more_than_it_did(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 100], name="x")
+        tf.add(tf.matmul(x, normal((100, 100), 1), name="layer")[:, None], mask(), name="out")
+
+    graph_def = build(make)
+    quantized = calibrate_and_save(graph_def, normal((16, 100), 2))
+    assert quantized.ByteSize() < 0.5 * graph_def.ByteSize()  # the mask would take as much as the float weights
 
 
 def test_what_cannot_be_a_constant_is_left_and_what_follows_from_it_is_none_the_less():
