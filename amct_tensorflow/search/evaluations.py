@@ -1,6 +1,5 @@
 """Evaluates models, or takes their evaluations from the state of an earlier run."""
 
-import ctypes
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -84,28 +83,12 @@ class Evaluations:
 
     def _evaluate(self, model: bytes, title: str) -> Evaluation:
         if self._scheduler is None:
-            give_back_memory()  # before the evaluator takes what it needs
+            give_memory_back()  # before the evaluator takes what it needs
             graph = import_graph(tf.compat.v1.GraphDef.FromString(model), title)
-            try:
-                return self.evaluator.evaluate(graph, self._outputs, title)
-            finally:
-                del graph
-                give_memory_back()
+            return self.evaluator.evaluate(graph, self._outputs, title)
         start = time.perf_counter()
         shares = self._scheduler.finish(self._candidate(model, title))
         return self.evaluator.join_shares(shares.results, title, shares.seconds, time.perf_counter() - start)
 
     def _candidate(self, model: bytes, title: str) -> Candidate:
         return Candidate(model, tuple(self._outputs), title)
-
-
-def give_back_memory() -> None:
-    """Lets the C library give the memory that was freed back to the system.
-
-    glibc keeps what lies between pieces that are in use. Closed sessions leave hundreds of MB there, which the next one
-    fits into only in part. Other C libraries decide for themselves.
-    """
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(ctypes.c_size_t(0))
-    except (OSError, AttributeError):  # it is not glibc
-        return

@@ -104,9 +104,8 @@ def run_search(
     evaluations.begin(None, original_model, _ORIGINAL)
     original = None if evaluations.in_background else _evaluate_original(original_model, evaluations)
     with stage("calibrating"):
-        calibration = calibrate()
-        del calibrate
         give_memory_back()
+        calibration = calibrate()
     fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
     whole, kept = calibration.plan(fused, model.outputs), {**calibration.unquantizable, **(in_float or {})}
     with closing(LayerScores(model.outline, whole, calibration, kept)) as scores:

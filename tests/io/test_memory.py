@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import weakref
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -12,6 +13,10 @@ from conftest import ROOT
 from amct_tensorflow.io.memory import give_memory_back
 
 HAS_GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim")
+
+
+STATM = Path("/proc/self/statm")
+MB = 2**20
 
 
 class Selfish:
@@ -25,6 +30,22 @@ def test_what_refers_to_itself_is_freed():
     alive = weakref.ref(Selfish())
     give_memory_back()
     assert alive() is None
+
+
+def resident():
+    return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not HAS_GLIBC, reason="another C library")
+def test_what_lies_between_pieces_in_use_is_given_back():
+    before = resident()
+    blocks = [bytes(1000) for _ in range(100_000)]
+    kept = blocks[::1000]
+    assert resident() - before > 80 * MB
+    del blocks
+    assert resident() - before > 60 * MB
+    give_memory_back()
+    assert resident() - before < 20 * MB and len(kept) == 100
 
 
 @pytest.mark.skipif(not HAS_GLIBC, reason="another C library")
