@@ -64,10 +64,11 @@ def _changed_function(name: str, change: Callable[[FunctionDef], None]) -> Itera
     """Within this block, quantized graphs carry another function of a name."""
     original = ascend_ops.function_library
 
-    def changed(bits: Collection[int] = (INT8_BITS,)) -> FunctionDefLibrary:
-        library = original(bits)
-        (function,) = (each for each in library.function if each.signature.name == name)
-        change(function)
+    def changed(bits: Collection[int] = (INT8_BITS,), op_types: Collection[str] | None = None) -> FunctionDefLibrary:
+        library = original(bits, op_types)
+        for function in library.function:
+            if function.signature.name == name:
+                change(function)
         return library
 
     with mock.patch.object(ascend_ops, "function_library", changed):

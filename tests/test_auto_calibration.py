@@ -163,7 +163,7 @@ def test_model_and_configuration_as_objects(workdir):
 
 @pytest.mark.parametrize("balancing", [False, True])
 def test_data_goes_one_way(workdir, monkeypatch, balancing):
-    """Each form of the model is indexed once: as read, after each rewrite, with its shapes, fused, and balanced.
+    """Each form of the model is indexed once: as read, after each rewrite, with its shapes, fused, balanced, and saved.
 
     And it is imported once as read and once prepared, however often it is asked for.
     """
@@ -188,7 +188,7 @@ def test_data_goes_one_way(workdir, monkeypatch, balancing):
     # Of the rewrites one finds something to do here. The other imports: the model for one image, whose multiplications
     # are counted, the layers in float and quantized that calibration compares, and the two models to evaluate. What is
     # balanced is a form of its own, whose ranges are observed anew.
-    assert counts == {"read_bytes": 1, "__init__": 4 + balancing, "import_graph_def": 2 + 1 + 2 + 2 + balancing}
+    assert counts == {"read_bytes": 1, "__init__": 5 + balancing, "import_graph_def": 2 + 1 + 2 + 2 + balancing}
 
 
 def test_the_log_says_with_what_it_ran(workdir, messages):

@@ -5,7 +5,6 @@ from collections.abc import Collection, Sequence
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.tables import Table
 from amct_tensorflow.quantize.quantized.builder import QuantizedGraph
-from amct_tensorflow.quantize.quantized.file_bytes import content_of
 from amct_tensorflow.quantize.quantized.model_files import FileContent
 from amct_tensorflow.results.report.wording import content_sentence
 
@@ -27,7 +26,7 @@ def log_file_size(
     share = len(quantized.model) / max(original_bytes, 1)
     if share <= EXPECTED_SHARE:
         return
-    content = content_of(quantized.graph_def)
+    content = quantized.content
     saved = sum(table.gain for table in tables if table.fits and table.name not in compressed)
     log_for("size").info(
         "The quantized file takes %.1f kB, %.0f %% of the original. %s%s",

@@ -38,6 +38,8 @@ from amct_tensorflow.model.tables import find_tables
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, ActivationFactors
 from amct_tensorflow.quantize.quantized import ascend_ops
 from amct_tensorflow.quantize.quantized.absorbed_activations import absorb_activations
+from amct_tensorflow.quantize.quantized.file_bytes import content_of
+from amct_tensorflow.quantize.quantized.model_files import FileContent
 from amct_tensorflow.quantize.quantized.quantization_plan import (
     QuantizationPlan,
     check_sums,
@@ -89,6 +91,11 @@ class QuantizedGraph:
     def model(self) -> bytes:
         """The graph as it stands in its file; equal graphs give equal bytes."""
         return bytes(self.graph_def.SerializeToString(deterministic=True))
+
+    @cached_property
+    def content(self) -> FileContent:
+        """What the bytes of its file are."""
+        return content_of(self.graph_def)
 
 
 def quantize_graph(plan: QuantizationPlan) -> QuantizedGraph:

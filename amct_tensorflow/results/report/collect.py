@@ -16,7 +16,6 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.inspection import Inspection
 from amct_tensorflow.quantize.config.schema import QuantConfig
-from amct_tensorflow.quantize.quantized.file_bytes import content_of
 from amct_tensorflow.results.report.changed_images import find_changed_images
 from amct_tensorflow.results.report.diagnoses import diagnose
 from amct_tensorflow.results.report.document import (
@@ -223,6 +222,6 @@ def _size(run: FinishedRun) -> Size:
         parameters=run.inspection.parameters,
         int8_parameters=sum(layer.parameters for layer in int8),
         wide_multiply_accumulates=None if total is None else sum(each.multiply_accumulates or 0 for each in wide),
-        content=content_of(run.result.quantized.graph_def),
+        content=run.result.quantized.content,
         given_bytes=run.model.given_bytes,
     )
