@@ -156,7 +156,10 @@ def run(classifier: Classifier, dataset: Path | None = None, images: int = 0) ->
     sample = sample_for(classifier)
     data, number = str(dataset or classifier.inputs.dataset), ["--num_images", str(images)] if images else []
     arguments = sample.parse_arguments(["--dataset", data, "--model", str(classifier.inputs.model), *number])
-    return spent(lambda: sample.run(arguments))
+    met: list[bool] = []
+    seconds = spent(lambda: met.append(sample.run(arguments)))
+    assert met == [True]
+    return seconds
 
 
 def evaluate(classifier: Classifier, dataset: Path | None = None, images: int = 0) -> tuple[float, float]:

@@ -58,14 +58,14 @@ class BatchSplitter:
             return [batch]
         if self._is_the_same is None:
             self._try(some_images(batch, 0, _number_to_try(batch, images)))
-        return _parts(batch, images, IMAGES_AT_A_TIME) if self._is_the_same else [batch]
+        return parts_of(batch, images, IMAGES_AT_A_TIME) if self._is_the_same else [batch]
 
     def _try(self, beginning: Batch) -> None:
         """Finds out whether parts have the values of the whole; images that do not differ cannot tell."""
         if not any(bool((value != value[:1]).any()) for value in beginning.values() if value.ndim):
             return
         images = max(len(value) for value in beginning.values() if value.ndim)
-        self._is_the_same = self._compare(beginning, _parts(beginning, images, _length_to_try(images)))
+        self._is_the_same = self._compare(beginning, parts_of(beginning, images, _length_to_try(images)))
         if not self._is_the_same:
             log_for("calibration").info(
                 "Batches are run as a whole, which takes more memory: from parts of one the model computes something "
@@ -147,7 +147,8 @@ def images_of(batch: Batch) -> int | None:
     return lengths.pop() if len(lengths) == 1 else None
 
 
-def _parts(batch: Batch, images: int, length: int) -> list[Batch]:
+def parts_of(batch: Batch, images: int, length: int) -> list[Batch]:
+    """Returns the first images of a batch in parts of a length."""
     return [some_images(batch, start, start + length) for start in range(0, images, length)]
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.graph.batch_splitter import IMAGES_AT_A_TIME, images_of, some_images
+from amct_tensorflow.graph.batch_splitter import IMAGES_AT_A_TIME, images_of, parts_of
 from amct_tensorflow.graph.graph_runner import Batch, GraphRunner
 from amct_tensorflow.graph.names import QuantizedName
 from amct_tensorflow.graph.rewrite import GraphEditor
@@ -37,7 +37,7 @@ _ROUNDING = 2.0**-20
 # So many of the bytes may differ, by one: those whose values lie so close to the middle that rounding decides.
 _SHARE_OF_BYTES = 1e-3
 # So many images run at a time: both sides of all layers are in memory at once, which TensorFlow does not give back.
-_IMAGES_AT_A_TIME = 4
+_IMAGES_PER_RUN = 4
 
 
 @dataclass(frozen=True)
@@ -204,8 +204,7 @@ def _parts(batch: Batch) -> list[Batch]:
     images = images_of(batch)
     if images is None:
         return [batch]
-    starts = range(0, min(images, IMAGES_AT_A_TIME), _IMAGES_AT_A_TIME)
-    return [some_images(batch, start, start + _IMAGES_AT_A_TIME) for start in starts]
+    return parts_of(batch, min(images, IMAGES_AT_A_TIME), _IMAGES_PER_RUN)
 
 
 def _log(checks: Mapping[QuantizedName, LayerCheck], simulated: Mapping[QuantizedName, str]) -> None:
