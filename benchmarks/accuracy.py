@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from measuring import BATCH, ROOT, STEPS, measured_on, report, scratch_folder, table, without
+
 import numpy as np
 from classifiers import CLASSIFIERS, Classifier, Judge
-from measuring import BATCH, ROOT, STEPS, measured_on, report, scratch_folder, table, without
 from one_sided import only_activations, only_weights
 from pages import write_section
 from processes import is_complete, measure_each, run_apart

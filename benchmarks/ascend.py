@@ -7,9 +7,10 @@ float32 or float16. The table is written into ``docs/ascend.md``.
 from pathlib import Path
 from typing import Any
 
+from measuring import BATCH, ROOT, mean_kl, measured_on, parse_inputs, predict, report, table
+
 import numpy as np
 import tensorflow as tf
-from measuring import BATCH, ROOT, mean_kl, measured_on, parse_inputs, predict, report, table
 from networks import REAL, Network
 from pages import write_section
 from tensorflow.core.framework.graph_pb2 import GraphDef

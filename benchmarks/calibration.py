@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from measuring import peak_memory, publish, report, scratch_folder
+
 import numpy as np
 import tensorflow as tf
-from measuring import peak_memory, publish, report, scratch_folder
 from models import measure_networks, network_arguments, run
 from networks import Network
 from processes import is_complete

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from measuring import BATCH, INPUT, OUTPUT, ROOT, SHARED, Inputs, mean_kl, predict
+
 import numpy as np
 import tensorflow as tf
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
-from measuring import BATCH, INPUT, OUTPUT, ROOT, SHARED, Inputs, mean_kl, predict
 
 
 def as_the_sample(images: np.ndarray) -> np.ndarray:

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from measuring import ROOT, peak_memory, publish, report, scratch_folder
+
 import numpy as np
 import tensorflow as tf
 from classifiers import CLASSIFIERS, Classifier
-from measuring import ROOT, peak_memory, publish, report, scratch_folder
 
 import amct_tensorflow as amct
 from amct_tensorflow.data import find_files, scan_records

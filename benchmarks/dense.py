@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from measuring import ROOT, measured_on, report, scratch_folder, table
+
 import numpy as np
 import tensorflow as tf
-from measuring import ROOT, measured_on, report, scratch_folder, table
 from models import measure_networks, network_arguments, run, signal_to_noise
 from networks import Network
 from pages import write_section

@@ -12,10 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from measuring import RESULTS, mean_kl, peak_memory, predict, publish, report, scratch_folder, smooth_images
+
 import numpy as np
 import tensorflow as tf
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
-from measuring import RESULTS, mean_kl, peak_memory, predict, publish, report, scratch_folder, smooth_images
 from networks import SEED, SIGNED, Network, find_network, freeze, randomize
 from processes import run_apart
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring import RESULTS, ROOT, measured_on, report, scratch_folder, table
+
 from packages import Package
 from pages import write_section
 from processes import is_complete, measure_each, run_apart

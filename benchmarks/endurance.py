@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from amct_tensorflow.common.auto_calibration import AutoCalibrationStrategyBase
 from measuring import OUTPUT, ROOT, Inputs, peak_memory, publish, report, scratch_folder
+
+from amct_tensorflow.common.auto_calibration import AutoCalibrationStrategyBase
 
 import amct_tensorflow as amct
 from amct_tensorflow.data import find_files, scan_records

@@ -10,10 +10,11 @@ import time
 from functools import partial
 from pathlib import Path
 
+from measuring import BATCH, ROOT, interleaved, mean_kl, measured_on, predict, ratio, report, table
+
 import numpy as np
 import tensorflow as tf
 from classifiers import CLASSIFIERS, Classifier
-from measuring import BATCH, ROOT, interleaved, mean_kl, measured_on, predict, ratio, report, table
 from pages import write_section
 
 from amct_tensorflow.model.float_model import FloatModel

@@ -19,13 +19,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from measuring import BATCH, ROOT, mean_kl, measured_on, predict, report, scratch_folder, table
+
 import numpy as np
 import onnx
 import onnxruntime as ort
 import openvino as ov
 import tensorflow as tf
 from classifiers import CLASSIFIERS, Classifier, Judge
-from measuring import BATCH, ROOT, mean_kl, measured_on, predict, report, scratch_folder, table
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from pages import write_section
 from peers import make_environment

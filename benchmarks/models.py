@@ -14,10 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from measuring import RESULTS, ROOT, interleaved, measured_on, peak_memory, ratio, report, scratch_folder, table
+
 import numpy as np
 import tensorflow as tf
 from graph_contents import contents
-from measuring import RESULTS, ROOT, interleaved, measured_on, peak_memory, ratio, report, scratch_folder, table
 from networks import IMAGES, Network, find_network
 from networks import NAMES as OF_IMAGES
 from pages import write_section

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from measuring import SHARED, smooth_images
+
 import numpy as np
 import tensorflow as tf
-from measuring import SHARED, smooth_images
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from vision_transformer import vit_tiny
 

@@ -16,8 +16,9 @@ import venv
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from measuring import ROOT, Inputs, ReadyImages, mean_kl, parse_inputs, quantize, report, scratch_folder, setting, table
+
+import numpy as np
 from pages import write_section
 
 HERE = Path(__file__).resolve().parent

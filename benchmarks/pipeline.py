@@ -4,8 +4,9 @@ The bare pipeline reads, parses and decodes the same records in the same order a
 nothing else. The sample's own also crops, resizes, scales and batches. Both are read to their end in turn.
 """
 
-import tensorflow as tf
 from measuring import BATCH, interleaved, parse_inputs, publish, ratio, report
+
+import tensorflow as tf
 
 from amct_tensorflow.data import parse_records
 from amct_tensorflow.data.scanned_records import PARALLEL_RECORDS

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 
-import tensorflow as tf
 from measuring import BATCH, INPUT, OUTPUT, Inputs, parse_inputs, peak_memory, predict, publish, report, scratch_folder
+
+import tensorflow as tf
 
 import amct_tensorflow as amct
 from amct_tensorflow.model.float_model import FloatModel

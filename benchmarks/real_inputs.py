@@ -9,9 +9,10 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from measuring import DATASET, SHARED
+
 import numpy as np
 import tensorflow as tf
-from measuring import DATASET, SHARED
 
 RATE = 22050  # of music, in Hz
 

@@ -18,9 +18,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
-from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from measuring import (
     RESULTS,
     ROOT,
@@ -33,6 +30,10 @@ from measuring import (
     scratch_folder,
     table,
 )
+
+import numpy as np
+import tensorflow as tf
+from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
 from packages import fetch
 from pages import write_section
 from processes import is_complete, measure_each, run_apart

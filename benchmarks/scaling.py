@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from measuring import BATCH, OUTPUT, Inputs, interleaved, parse_inputs, publish, ratio, report, scratch_folder
+
 import numpy as np
 import tensorflow as tf
 from amct_tensorflow.common.auto_calibration import AutoCalibrationEvaluatorBase
-from measuring import BATCH, OUTPUT, Inputs, interleaved, parse_inputs, publish, ratio, report, scratch_folder
 
 from amct_tensorflow.accuracy_based_auto_calibration import start_scheduler
 from amct_tensorflow.data import find_files, scan_records

@@ -6,8 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
 from measuring import BATCH, SHARED
+
+import numpy as np
 
 Feed: TypeAlias = dict[str, np.ndarray]
 

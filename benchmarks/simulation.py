@@ -6,7 +6,6 @@ of op in both models, which shows what the simulation costs.
 
 from collections import Counter
 
-import tensorflow as tf
 from measuring import (
     BATCH,
     INPUT,
@@ -20,6 +19,8 @@ from measuring import (
     report,
     scratch_folder,
 )
+
+import tensorflow as tf
 
 from amct_tensorflow.model.model_file import import_graph, load_graph, read_model
 
