@@ -16,6 +16,7 @@ from amct_tensorflow.devices.device_table import Device, choose_device
 from amct_tensorflow.devices.graph_check import DeviceCheck
 from amct_tensorflow.errors import ArgumentValueError
 from amct_tensorflow.io.arguments import require_names, require_path, require_positive, require_type
+from amct_tensorflow.io.memory import older_objects_left_alone
 from amct_tensorflow.io.stages import measured_stages, stage
 from amct_tensorflow.log import follow_directory, log_for
 from amct_tensorflow.model.float_model import FloatModel
@@ -213,7 +214,11 @@ def accuracy_based_auto_calibration(
     checked = CheckedEvaluator(evaluator)
     checked_strategy, chosen = choose_strategy(_NAME, strategy), choose_sensitivity(_NAME, sensitivity)
     # Workers import TensorFlow while this process reads the model.
-    with measured_stages() as clock, _start_scheduler(checked, num_workers, ray, exact) as scheduler:
+    with (
+        measured_stages() as clock,
+        older_objects_left_alone(),
+        _start_scheduler(checked, num_workers, ray, exact) as scheduler,
+    ):
         model = _load(model_file, outputs)
         files = replace(files, frozen=model.frozen)
         config = config or read_config_for(model, config_file)

@@ -20,6 +20,7 @@ from amct_tensorflow.data import DatasetError, ScannedRecords, parse_records
 from amct_tensorflow.errors import EvaluatorError, ModelError
 from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.io.progress import ProgressBar
+from amct_tensorflow.quantize.calibration.taps import fetches_to_calibrate
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase, Picture
 from amct_tensorflow.search.workers.shares import Share
 
@@ -90,9 +91,11 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
         return self.dataset.batches(load, self.batch_size, images)
 
     def calibration(self, graph: tf.Graph, outputs: list[str]) -> None:
-        """Runs the first batches of the data."""
-        num_images = min(self.calibration_batches * self.batch_size, self.dataset.num_records)
-        self._classify(graph, outputs, "calibration", range(num_images))
+        """Runs the first batches of the data; the scores are not computed where calibration takes only inputs."""
+        images = range(min(self.calibration_batches * self.batch_size, self.dataset.num_records))
+        scores = self._scores(graph, outputs)
+        for _ in self._runs(graph, fetches_to_calibrate(graph, [scores.name]), "calibration", images):
+            pass
 
     def evaluate_share(self, graph: tf.Graph, outputs: list[str], share: Share) -> Any:
         """Classifies the images of a share."""
@@ -142,17 +145,28 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
 
     def _classify(self, graph: tf.Graph, outputs: list[str], title: str, indices: range) -> Classified:
         """Runs the model on some of the images."""
-        if not indices:
-            return Classified(np.zeros(0, np.int64), np.zeros(0, np.int64))
-        model_input, height, width = find_input(graph, self.image_size)
+        found, expected = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for predictions, labels in self._runs(graph, self._scores(graph, outputs), title, indices):
+            self._check_scores(tf.TensorShape(predictions.shape))
+            found.append(np.argmax(predictions, axis=1) + self.first_label)
+            expected.append(labels)
+        return Classified(np.concatenate(found), np.concatenate(expected))
+
+    def _scores(self, graph: tf.Graph, outputs: list[str]) -> tf.Tensor:
         scores = graph.get_tensor_by_name(f"{outputs[0]}:0")
         self._check_scores(scores.shape)
+        return scores
+
+    def _runs(self, graph: tf.Graph, fetches: Any, title: str, indices: range) -> Iterator[tuple[Any, np.ndarray]]:
+        """Yields per batch of some of the images what is fetched, and the labels."""
+        if not indices:
+            return
+        model_input, height, width = find_input(graph, self.image_size)
         with graph.as_default():
             # The first batches are those of the whole, as everybody who overrides batches() gives them.
             batches = self.batches(height, width, indices) if indices.start else self.batches(height, width)
             next_batch = tf.compat.v1.data.make_one_shot_iterator(batches).get_next()
             initialize = tf.compat.v1.global_variables_initializer()
-        found, expected = [], []
         with (
             GraphRunner(graph, run_often=True) as runner,
             ProgressBar(title, len(indices)) as progress,
@@ -169,12 +183,8 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
                     raise self.dataset.find_undecodable(
                         lambda features: self.load(features, height, width), indices.start + int(progress.n)
                     ) from error
-                predictions = runner.run(scores, {model_input: images})
-                self._check_scores(tf.TensorShape(predictions.shape))
-                found.append(np.argmax(predictions, axis=1) + self.first_label)
-                expected.append(labels)
+                yield runner.run(fetches, {model_input: images}), labels
                 progress.update(len(labels))
-        return Classified(np.concatenate(found), np.concatenate(expected))
 
     def _check_scores(self, shape: tf.TensorShape) -> None:
         """Checks that the model's output has a score for every label, as far as its shape is known."""

@@ -10,7 +10,10 @@ from tfrecords import example, png, write
 
 from amct_tensorflow.classification import ClassifierEvaluator
 from amct_tensorflow.data import Feature, find_files, scan_records
+from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.model_file import import_graph
+from amct_tensorflow.quantize.calibration.calibrator import Calibrator
+from amct_tensorflow.quantize.config.defaults import default_config
 
 IMAGES = normal((6, 8, 8, 3), 1)
 
@@ -52,6 +55,32 @@ def test_any_data_format_and_device_is_evaluated(make, device):
     evaluator = ClassifierEvaluator(Records(labels), batch_size=4)
     assert evaluator.evaluate(import_graph(graph_def, "test"), ["out"]) == pytest.approx(100 * 5 / 6)
     assert evaluator.image_results() == [0.0] + [100.0] * 5
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["inputs", "scaled inputs"])
+def test_calibration_computes_scores_only_if_they_are_needed(scaled):
+    """The first layer reads an input itself, or what the model has made of it in Python."""
+    ran = []
+
+    def scores(values):
+        ran.append(len(values))
+        return values
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8, 8, 3], name="x")
+        if scaled:
+            x = tf.ensure_shape(tf.numpy_function(np.negative, [x], tf.float32), [None, 8, 8, 3])
+        y = tf.nn.conv2d(x, normal((3, 3, 3, 4), 2), 1, "SAME", name="conv")
+        y = tf.matmul(tf.reduce_mean(y, [1, 2]), normal((4, 5), 3), name="dense")
+        tf.ensure_shape(tf.numpy_function(scores, [y], tf.float32), [None, 5], name="out")
+
+    with tf.Graph().as_default() as graph:
+        make()
+    model = FloatModel.of_graph(graph, ["out"])
+    calibrator = Calibrator(model, default_config(model.layers, model.op_types), lambda _: None)
+    ClassifierEvaluator(Records(np.arange(6) % 5), batch_size=6).calibration(model.graph, ["out"])
+    assert calibrator.check_complete().factors.keys() == {"conv", "dense"}
+    assert bool(ran) == scaled
 
 
 # -------------------------------------------------------------------------------------- Pictures for the report

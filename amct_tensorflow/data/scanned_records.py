@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.data.features import RECORD_FRAME, Feature, fault_of, find_fault, parse_records
-from amct_tensorflow.data.record_files import read_records
+from amct_tensorflow.data.record_files import as_it_is, read_records
 from amct_tensorflow.errors import DatasetError, first_line
 
 # A TFRecord begins with the length of its data (uint64) and a checksum of that (uint32).
@@ -186,6 +186,7 @@ def scan_records(
     """
     numbers = [each for each in features if each.dtype != tf.string]
 
+    @as_it_is
     def summarize(records: tf.Tensor, file: tf.Tensor, _index: tf.Tensor) -> tuple[Any, ...]:
         parsed = tf.io.parse_example(records, {each.key: each.ragged for each in features})
         sound = tf.reduce_all([each.is_sound(parsed[each.key]) for each in features])

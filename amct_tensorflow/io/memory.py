@@ -3,6 +3,8 @@
 import ctypes
 import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 VARIABLE = "MALLOC_ARENA_MAX"
@@ -31,6 +33,21 @@ def give_memory_back() -> None:
     trim = _function("malloc_trim")
     if trim is not None:
         trim(0)
+
+
+@contextmanager
+def older_objects_left_alone() -> Iterator[None]:
+    """Leaves out of Python's search for garbage, inside the block, what is there already.
+
+    TensorFlow's modules hold so many objects that a search through them all takes 0.2 s, and a run searches several
+    times. What the caller has left out before is taken in again, too, as Python knows no other way.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _function(name: str) -> Any:

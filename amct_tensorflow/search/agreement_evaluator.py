@@ -15,6 +15,7 @@ from amct_tensorflow.io.progress import ProgressBar
 from amct_tensorflow.model.endpoints import Endpoint
 from amct_tensorflow.model.input_batches import Batch, read_batches
 from amct_tensorflow.model.model_file import import_graph
+from amct_tensorflow.quantize.calibration.taps import fetches_to_calibrate
 from amct_tensorflow.search.agreement import Measure, Outputs, accuracy
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 from amct_tensorflow.search.workers.shares import Share
@@ -101,8 +102,9 @@ class AgreementEvaluator(AutoCalibrationEvaluatorBase):
         """Runs the files to calibrate on."""
         with GraphRunner(graph, run_often=False) as runner:
             _initialize(graph, runner)
+            fetches = fetches_to_calibrate(graph, _tensors(outputs))
             for batch in read_batches(self._files.calibration, self._files.inputs):
-                _run(runner, outputs, batch)
+                _run(runner, fetches, batch)
 
     def evaluate_share(self, graph: tf.Graph, outputs: list[str], share: Share) -> Any:
         """Returns what the measure finds per file."""
@@ -116,7 +118,7 @@ class AgreementEvaluator(AutoCalibrationEvaluatorBase):
             _initialize(graph, runner)
             found = []
             for index in indices:
-                found.append(self._compare(index, _run(runner, outputs, self._files.batch(index))))
+                found.append(self._compare(index, _run(runner, _tensors(outputs), self._files.batch(index))))
                 progress.update()
         return found
 
@@ -160,7 +162,7 @@ class AgreementEvaluator(AutoCalibrationEvaluatorBase):
             ProgressBar("reference", len(missing), "batches") as progress,
         ):
             for index in missing:
-                values = _run(runner, outputs, self._files.batch(index))
+                values = _run(runner, _tensors(outputs), self._files.batch(index))
                 if (wrong := self._measure.incomparable(values)) is not None:
                     raise DatasetError(
                         f"The float model itself yields inf or nan at its output {outputs[wrong]!r} for "
@@ -196,6 +198,9 @@ def _initialize(graph: tf.Graph, runner: GraphRunner) -> None:
     runner.run(initialize)
 
 
-def _run(runner: GraphRunner, outputs: Sequence[str], batch: Batch) -> list[np.ndarray]:
-    found = runner.run([f"{name}:0" for name in outputs], {f"{name}:0": values for name, values in batch.items()})
-    return list(found)
+def _tensors(outputs: Sequence[str]) -> list[str]:
+    return [f"{name}:0" for name in outputs]
+
+
+def _run(runner: GraphRunner, fetches: Sequence[Any], batch: Batch) -> list[Any]:
+    return list(runner.run(fetches, {f"{name}:0": values for name, values in batch.items()}))

@@ -14,6 +14,7 @@ from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.io.progress import ProgressBar
 from amct_tensorflow.model.input_shapes import parse_input_shapes
+from amct_tensorflow.quantize.calibration.taps import fetches_to_calibrate
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 from amct_tensorflow.search.sensitivity.divergence import Divergence
 from amct_tensorflow.search.workers.shares import WHOLE, Share
@@ -77,14 +78,15 @@ class GraphEvaluator(AutoCalibrationEvaluatorBase):
 
     def calibration(self, graph: tf.Graph, outputs: list[str]) -> None:
         """Runs the first batches; ``outputs`` are names of operators or of tensors."""
-        for _ in self._run(graph, outputs, "calibration", self._calibration):
+        fetches = fetches_to_calibrate(graph, list(map(full_tensor_name, outputs)))
+        for _ in self._run(graph, fetches, "calibration", self._calibration):
             pass
 
     def evaluate_share(self, graph: tf.Graph, outputs: list[str], share: Share) -> Any:
         """Returns the outputs for the batches of a share, which have to fit into memory."""
         quantized = any(operation.type.startswith("Ascend") for operation in graph.get_operations())
         title = "quantized model" if quantized else "original model"
-        return list(self._run(graph, outputs, title, self._batches, share))
+        return list(self._run(graph, list(map(full_tensor_name, outputs)), title, self._batches, share))
 
     def join_shares(self, results: Sequence[Sequence[Sequence[np.ndarray]]]) -> ModelOutputs:
         """Returns the values of the outputs for all batches."""
@@ -118,11 +120,10 @@ class GraphEvaluator(AutoCalibrationEvaluatorBase):
         }
 
     def _run(
-        self, graph: tf.Graph, outputs: Sequence[str], title: str, batches: RawBatches, share: Share = WHOLE
-    ) -> Iterator[list[np.ndarray]]:
-        """Yields per batch the values of the outputs."""
+        self, graph: tf.Graph, fetches: Sequence[Any], title: str, batches: RawBatches, share: Share = WHOLE
+    ) -> Iterator[list[Any]]:
+        """Yields per batch the values of what is fetched."""
         _check_inputs(graph, list(batches.files()))
-        fetches = [full_tensor_name(name) for name in outputs]
         with graph.as_default():
             initialize = tf.compat.v1.global_variables_initializer()
         indices = share.of(len(batches))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from amct_tensorflow.io.memory import give_memory_back
+from amct_tensorflow.io.memory import give_memory_back, older_objects_left_alone
 
 HAS_GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim")
 
@@ -30,6 +30,30 @@ def test_what_refers_to_itself_is_freed():
     alive = weakref.ref(Selfish())
     give_memory_back()
     assert alive() is None
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_only_what_is_newer_is_looked_for(fails):
+    older = Selfish()
+    before = weakref.ref(older)
+    try:
+        with older_objects_left_alone():
+            del older
+            alive = weakref.ref(Selfish())
+            give_memory_back()
+            assert alive() is None and before() is not None
+            if fails:
+                raise KeyError
+    except KeyError:
+        pass
+    give_memory_back()
+    assert before() is None
+
+
+def test_what_nothing_used_before_is_freed_first():
+    before = weakref.ref(Selfish())
+    with older_objects_left_alone():
+        assert before() is None
 
 
 def resident():

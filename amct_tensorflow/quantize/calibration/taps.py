@@ -8,6 +8,8 @@ read it through a Switch, which passes the same buffer on once the function has 
 tap, and no rewrite of TensorFlow's optimizer can drop it, as it could drop a mere control edge. They read output 0,
 since some rewrites forget the number of an output (that of Maximum(x, 0.2 * x) into LeakyRelu does). Tensors keep their
 names and values, so that the caller fetches what it fetched before.
+
+Whoever has no use for the outputs runs ``fetches_to_calibrate``, which may spare the model's own run.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +18,9 @@ import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.model.model_file import CALIBRATION_SCOPE
+
+# The collection of a graph that holds its taps: what each passes on.
+_TAPS = CALIBRATION_SCOPE
 
 
 def attach_tap(graph: tf.Graph, readers: Sequence[str], tensor: str, observer: Callable[[np.ndarray], None]) -> None:
@@ -51,6 +56,29 @@ def attach_tap(graph: tf.Graph, readers: Sequence[str], tensor: str, observer: C
             if _untapped(read).name == tensor:
                 # TensorFlow has no public way to change an edge of a live graph.
                 operation._update_input(index, passed_on)
+    taps = graph.get_collection_ref(_TAPS)
+    taps[:] = [*(each for each in taps if _untapped(each) is not tapped), passed_on]
+
+
+def fetches_to_calibrate(graph: tf.Graph, outputs: Sequence[str]) -> list[tf.Tensor | tf.Operation]:
+    """Returns what to run, of a graph that calibration has prepared, for it to see a batch.
+
+    These are the taps alone if all are on inputs, else the outputs: what a tap is on may stand in a branch that is not
+    taken.
+
+    Args:
+        graph: the graph.
+        outputs: full names of the tensors that its user wants.
+
+    Raises:
+        KeyError: the graph has no such output.
+        ValueError: likewise.
+    """
+    wanted = [graph.get_tensor_by_name(name) for name in outputs]
+    taps: list[tf.Tensor] = graph.get_collection(_TAPS)
+    if taps and all(_untapped(each).op.type == "Placeholder" for each in taps):
+        return [each.op for each in taps]
+    return wanted
 
 
 def _untapped(read: tf.Tensor) -> tf.Tensor:

@@ -14,7 +14,7 @@ from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.quantize.calibration.calibrator import Calibrator
-from amct_tensorflow.quantize.calibration.taps import attach_tap
+from amct_tensorflow.quantize.calibration.taps import attach_tap, fetches_to_calibrate
 from amct_tensorflow.quantize.config.defaults import default_config
 
 
@@ -203,3 +203,49 @@ def test_readers_that_are_loops_and_branches(write):
     looked, (value,) = seen(graph_def, "sin:0", sorted(readers), ["out:0"], feeds)
     assert len(looked) == 1
     np.testing.assert_allclose(value, 5 * np.sin(feeds["x:0"]) + 1, rtol=1e-5, atol=1e-5)
+
+
+def two_inputs():
+    one, other = (tf1.placeholder(tf.float32, [None, 4], name=name) for name in ("one", "other"))
+    tf.add(tf.sin(one, name="sin"), tf.cos(other, name="cos"), name="out")
+
+
+def tapped_graph(*taps):
+    """Returns a graph with a tap per tensor and reader, and what each will have seen."""
+    graph, looked = import_graph(build(two_inputs), "test"), {tensor: [] for tensor, _ in taps}
+    for tensor, reader in taps:
+        attach_tap(graph, [reader], tensor, lambda value, tensor=tensor: looked[tensor].append(value.copy()))
+    return graph, looked
+
+
+def test_taps_on_inputs_see_a_batch_without_the_model():
+    graph, looked = tapped_graph(("one:0", "sin"), ("other:0", "cos"))
+    feeds = {"one:0": normal((3, 4), 1), "other:0": normal((3, 4), 2)}
+    with tf1.Session(graph=graph) as session:
+        assert session.run(fetches_to_calibrate(graph, ["out:0"]), feeds) == [None, None]
+        np.testing.assert_allclose(session.run("out:0", feeds), np.sin(feeds["one:0"]) + np.cos(feeds["other:0"]), 1e-5)
+    for tensor, values in looked.items():
+        assert len(values) == 2 and all(np.array_equal(value, feeds[tensor]) for value in values)
+
+
+def test_only_the_latest_tap_on_an_input_is_run():
+    graph, looked = tapped_graph(("one:0", "sin"))
+    latest = []
+    attach_tap(graph, ["sin"], "one:0", lambda value: latest.append(value.copy()))
+    (tap,) = fetches_to_calibrate(graph, ["out:0"])
+    with tf1.Session(graph=graph) as session:
+        session.run(tap, {"one:0": normal((3, 4))})
+    assert len(latest) == 1 and looked == {"one:0": []}
+
+
+@pytest.mark.parametrize("taps", [(), (("one:0", "sin"), ("cos:0", "out"))], ids=["none", "inside"])
+def test_without_taps_on_inputs_alone_outputs_are_run(taps):
+    (output,) = fetches_to_calibrate(tapped_graph(*taps)[0], ["out:0"])
+    assert output.name == "out:0"
+
+
+@pytest.mark.parametrize("taps", [(), (("one:0", "sin"),)], ids=["none", "on an input"])
+@pytest.mark.parametrize("name", ["nothing:0", "out:1"])
+def test_outputs_that_are_not_there_are_refused(taps, name):
+    with pytest.raises(KeyError):
+        fetches_to_calibrate(tapped_graph(*taps)[0], [name])
