@@ -59,7 +59,7 @@ def encode(name, value, quantize=None):
         return entry | {"dtype": "string"}, b"".join(struct.pack("<I", len(each)) + each for each in strings)
     value = value.astype("int32") if value.dtype == np.int64 else value
     entry["dtype"] = {"f": "float32", "i": "int32", "b": "bool", "c": "complex64", "u": "int32"}[value.dtype.kind]
-    if quantize is None or value.dtype.kind not in "fi":
+    if quantize is None or value.dtype.kind not in ("f" if quantize == "float16" else "fi"):
         return entry, value.astype(
             {"float32": "<f4", "int32": "<i4", "bool": "u1", "complex64": "<c8"}[entry["dtype"]]
         ).tobytes()

@@ -17,43 +17,28 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import json_format
 from tensorflow.core.framework.graph_pb2 import GraphDef
-from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.errors import ModelError, first_line
-from amct_tensorflow.graph.nodes import make_node
-from amct_tensorflow.graph.view import attribute, parse_tensor_name
+from amct_tensorflow.log import log_for
 from amct_tensorflow.model.loading.freezing import (
     Inference,
     check_complete,
     check_stateless,
-    describe,
     writer_in,
     writes,
 )
 from amct_tensorflow.model.loading.frozen_graph import TFJS_FILE, FrozenModel
 from amct_tensorflow.model.loading.known_ops import why_not_importable, without_fused_ops
+from amct_tensorflow.model.loading.tfjs_constants import fill_in
 from amct_tensorflow.model.loading.tfjs_layers import load_layers_model
+from amct_tensorflow.model.loading.tfjs_signature import Signature, find_inputs, find_outputs, set_shapes
 from amct_tensorflow.model.loading.tfjs_weights import Group, read_weights
-from amct_tensorflow.ops import has
-from amct_tensorflow.ops.traits import Fed
 
 _CONVERT_AGAIN = "Convert the model again, or give the one from which it was converted."
 
 
-class _Endpoint(msgspec.Struct, frozen=True):
-    """An input or output in a signature."""
-
-    name: str
-    tensorShape: dict[str, Any] | None = None  # noqa: N815
-
-
-class _Signature(msgspec.Struct, frozen=True):
-    inputs: dict[str, _Endpoint] = {}
-    outputs: dict[str, _Endpoint] = {}
-
-
 class _Metadata(msgspec.Struct, frozen=True):
-    signature: _Signature | None = None
+    signature: Signature | None = None
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -61,14 +46,15 @@ class _Document(msgspec.Struct, frozen=True):
 
     modelTopology: dict[str, Any]  # noqa: N815
     weightsManifest: tuple[Group, ...] = ()  # noqa: N815
-    signature: _Signature | None = None
+    signature: Signature | None = None
     userDefinedMetadata: _Metadata | None = None  # noqa: N815
+    modelInitializer: dict[str, Any] | None = None  # noqa: N815
 
     @property
-    def endpoints(self) -> _Signature:
-        """Its signature, which older converters wrote elsewhere; an empty one if it has none."""
+    def endpoints(self) -> Signature:
+        """Its signature, an empty one if it has none; that of the metadata goes first, as in TensorFlow.js."""
         metadata = self.userDefinedMetadata
-        return self.signature or (metadata and metadata.signature) or _Signature()
+        return (metadata and metadata.signature) or self.signature or Signature()
 
 
 def load_tfjs(path: Path) -> FrozenModel | Inference:
@@ -114,13 +100,27 @@ def _read(file: Path) -> _Document:
 
 def _graph_model(path: Path, file: Path, document: _Document, weights: Mapping[str, np.ndarray]) -> FrozenModel:
     graph_def = _parse(file, document.modelTopology)
-    _fill_in(file, graph_def, weights)
-    _set_shapes(file, graph_def, document.endpoints)
+    initializer = _initializer_ops(document)
+    fill_in(file, graph_def, weights, shared=bool(initializer))
+    set_shapes(file, graph_def, document.endpoints)
     graph_def = without_fused_ops(graph_def)
     graph = _import(file, graph_def)
-    fed = [op for op in graph.get_operations() if has(op.type, Fed)]
-    inputs = {op.name: describe(op.outputs[0]) for op in fed}
-    return FrozenModel(graph_def, path, True, inputs, _outputs(file, graph_def, graph, document.endpoints))
+    if initializer:  # for tables, and a graph that reads one is refused by now
+        log_for("loading").warning(
+            "Model %s has a modelInitializer, which fills tables before the first run (%s). Its graph reads none; the "
+            "modelInitializer is left out.",
+            file,
+            ", ".join(initializer),
+        )
+    inputs = find_inputs(file, graph, document.endpoints)
+    return FrozenModel(graph_def, path, True, inputs, find_outputs(file, graph_def, graph, document.endpoints))
+
+
+def _initializer_ops(document: _Document) -> list[str]:
+    """Returns the op types of what fills tables before the first run."""
+    nodes = (document.modelInitializer or {}).get("node")
+    described = [node for node in nodes if isinstance(node, dict)] if isinstance(nodes, list) else []
+    return list(dict.fromkeys(str(node.get("op")) for node in described))
 
 
 def _parse(file: Path, topology: dict[str, Any]) -> GraphDef:
@@ -138,66 +138,6 @@ def _parse(file: Path, topology: dict[str, Any]) -> GraphDef:
     if not graph_def.versions.producer:  # which old converters left out
         graph_def.versions.producer = tf.version.GRAPH_DEF_VERSION
     return graph_def
-
-
-def _nodes(graph_def: GraphDef) -> Iterator[NodeDef]:
-    yield from graph_def.node
-    for function in graph_def.library.function:
-        yield from function.node_def
-
-
-def _fill_in(file: Path, graph_def: GraphDef, weights: Mapping[str, np.ndarray]) -> None:
-    """Gives constants their values; TensorFlow.js has int32 for int64 as well, and float32 for all floats.
-
-    Raises:
-        ModelError: one has none.
-    """
-    for node in _nodes(graph_def):
-        if node.op != "Const":
-            continue
-        tensor = attribute(node, "value").tensor
-        if node.name in weights:
-            dtype = _type(file, node)
-            try:
-                value = tf.make_tensor_proto(weights[node.name], dtype, weights[node.name].shape)
-            except (TypeError, ValueError, OverflowError) as error:
-                raise ModelError(
-                    f"Model {file} has a value for its constant {node.name!r} that is not of its type {dtype.name}. "
-                    f"{_CONVERT_AGAIN}"
-                ) from error
-            node.attr["value"].tensor.CopyFrom(value)
-            node.attr["dtype"].type = dtype.as_datatype_enum
-        elif not tensor.tensor_content and not any(name.name.endswith("_val") for name, _ in tensor.ListFields()):
-            raise ModelError(
-                f"Model {file} has no value for its constant {node.name!r}: weightsManifest does not list it. "
-                f"{_CONVERT_AGAIN}"
-            )
-
-
-def _type(file: Path, node: NodeDef) -> tf.DType:
-    try:
-        return tf.as_dtype(attribute(node, "dtype").type or attribute(node, "value").tensor.dtype or tf.float32)
-    except TypeError as error:
-        raise ModelError(f"Model {file} has a constant {node.name!r} of no type. {_CONVERT_AGAIN}") from error
-
-
-def _set_shapes(file: Path, graph_def: GraphDef, signature: _Signature) -> None:
-    """Gives placeholders without a shape the one that the signature tells.
-
-    Raises:
-        ModelError: that is none.
-    """
-    shapes = {parse_tensor_name(each.name).node: each.tensorShape for each in signature.inputs.values()}
-    for node in graph_def.node:
-        shape = shapes.get(node.name)
-        if shape is not None and has(node.op, Fed) and "shape" not in node.attr:
-            try:
-                json_format.ParseDict(shape, node.attr["shape"].shape, ignore_unknown_fields=True)
-            except (json_format.ParseError, ValueError, TypeError, AttributeError) as error:
-                raise ModelError(
-                    f"Model {file} has a signature with no shape for the input {node.name!r} ({first_line(error)}). "
-                    f"{_CONVERT_AGAIN}"
-                ) from error
 
 
 def _import(file: Path, graph_def: GraphDef) -> tf.Graph:
@@ -219,33 +159,3 @@ def _import(file: Path, graph_def: GraphDef) -> tf.Graph:
     check_stateless(graph, {node.name for node in graph_def.node}, file)
     check_complete(graph_def, file)
     return graph
-
-
-def _outputs(file: Path, graph_def: GraphDef, graph: tf.Graph, signature: _Signature) -> dict[str, str]:
-    """Returns what the signature calls the outputs, by operator; those that nothing reads if it names none.
-
-    Raises:
-        ModelError: the graph does not have one.
-    """
-    found: dict[str, str] = {}
-    for label, endpoint in signature.outputs.items():
-        name = parse_tensor_name(endpoint.name)
-        try:
-            tensor = graph.get_operation_by_name(name.node).outputs[max(0, name.port)]
-        except (KeyError, ValueError, IndexError, TypeError) as error:  # the last of what is no text
-            raise ModelError(
-                f"Model {file} names the output {endpoint.name!r} ({label}), which its graph does not have. Correct "
-                "its signature, or convert it again."
-            ) from error
-        found[name.node if name.port <= 0 else _add_operator(graph_def, graph, tensor)] = label.removesuffix(":0")
-    if found:
-        return found
-    read = {parse_tensor_name(text).node for node in graph_def.node for text in node.input}
-    return {node.name: node.name for node in graph_def.node if node.name not in read}
-
-
-def _add_operator(graph_def: GraphDef, graph: tf.Graph, tensor: tf.Tensor) -> str:
-    """Adds an operator whose only output is a tensor that is not the first one of its own; returns its name."""
-    name = graph.unique_name(tensor.name.replace(":", "_"))
-    graph_def.node.append(make_node(name, "Identity", [tensor.name], T=tensor.dtype))
-    return str(name)

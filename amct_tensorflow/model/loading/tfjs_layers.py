@@ -52,8 +52,14 @@ def load_layers_model(source: Path, topology: Mapping[str, Any], weights: Mappin
             ) from error
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.h5"
-            _write_hdf5(path, without_slashes(config), version, by_layer)
-            return tf.keras.models.load_model(str(path), compile=False, safe_mode=True)
+            named = without_slashes(config)
+            _write_hdf5(path, named, version, by_layer)
+            model = tf.keras.models.load_model(str(path), compile=False, safe_mode=True)
+        names = map(_name, named["config"]["layers"])  # those of the model, in the order of the groups
+        for name, values in zip(names, by_layer.values(), strict=True):
+            if values:
+                _set_by_name(source, model.get_layer(name), values)
+        return model
 
     return build_keras(source, keras_contents(version, description), make)
 
@@ -84,6 +90,41 @@ def _by_layer(
             )
         found[owner][name] = value
     return found
+
+
+def _set_by_name(source: Path, layer: Any, values: Mapping[str, np.ndarray]) -> None:
+    """Gives the variables of a layer their values by name, as TensorFlow.js does; Keras has gone by their order."""
+    variables = [*layer.trainable_weights, *layer.non_trainable_weights]
+    wanted = [getattr(each, "path", each.name).removesuffix(":0") for each in variables]
+    for variable, name in zip(variables, _in_order(source, list(values), wanted), strict=True):
+        variable.assign(values[name])
+
+
+def _in_order(source: Path, names: list[str], wanted: list[str]) -> list[str]:
+    """Returns names of weights in the order of variables.
+
+    Keras 3 calls some variables otherwise than Keras 2, such as the kernel of a depthwise convolution. These keep their
+    place.
+
+    Raises:
+        ModelError: names tell of another order, but not of which.
+    """
+    for count in (2, 1):  # of scopes; a model in the model has several layers, each with a kernel
+        given, own = _ends(names, count), _ends(wanted, count)
+        if set(given) == set(own) and len(set(own)) == len(own):
+            return sorted(names, key=lambda name: own.index(given[names.index(name)]))
+    given, own = _ends(names, 1), _ends(wanted, 1)
+    if [each for each in given if each in own] != [each for each in own if each in given]:
+        raise ModelError(
+            f"Model {source} has weights in another order than the variables of their layer: {', '.join(names[:4])} "
+            f"where Keras has {', '.join(wanted[:4])}. {_SAVE_AGAIN}"
+        )
+    return names
+
+
+def _ends(names: list[str], count: int) -> list[str]:
+    """Returns the last scopes of each name."""
+    return ["/".join(name.split("/")[-count:]) for name in names]
 
 
 def _beginnings(name: str) -> Iterator[str]:

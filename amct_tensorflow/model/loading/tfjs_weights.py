@@ -40,11 +40,17 @@ class Quantization(msgspec.Struct, frozen=True):
     dtype: Literal["uint8", "uint16", "float16"]
     scale: float = math.nan
     min: float = math.nan
+    original_dtype: str | None = None
 
     @property
     def is_complete(self) -> bool:
         """Whether it tells what stored numbers stand for."""
         return self.dtype == "float16" or math.isfinite(self.scale + self.min)
+
+    def restores(self, dtype: str) -> bool:
+        """Tells whether it stands for weights of a type, as TensorFlow.js restores them."""
+        known = ("float32",) if self.dtype == "float16" else ("float32", "int32")
+        return dtype in known and self.original_dtype in (None, dtype)
 
 
 class Weight(msgspec.Struct, frozen=True):
@@ -137,6 +143,10 @@ def _decode(weight: Weight, data: bytes, at: int) -> tuple[np.ndarray, int]:
         raise ContentError(f"weight {weight.name!r} has the unknown type {weight.dtype!r}")
     if weight.quantization and not weight.quantization.is_complete:
         raise ContentError(f"weight {weight.name!r} is quantized without numbers for scale and min")
+    if weight.quantization and not weight.quantization.restores(weight.dtype):
+        before = weight.quantization.original_dtype
+        was = f", said to have been {before}" if before else ""
+        raise ContentError(f"weight {weight.name!r} is {weight.dtype}, which {stored} does not stand for{was}")
     dtype = np.dtype(_TYPES[stored])
     end = at + count * dtype.itemsize
     if end > len(data):

@@ -236,6 +236,60 @@ def test_a_functional_model_whose_names_have_slashes(tmp_path):
     )
 
 
+STATISTICS = {name: np.full(4, value, np.float32)
+              for name, value in {"gamma": 2, "beta": 3, "moving_mean": 5, "moving_variance": 7}.items()}  # fmt: skip
+
+
+@pytest.mark.parametrize("order", ["gamma beta moving_mean moving_variance", "beta gamma moving_variance moving_mean"])
+def test_weights_are_those_of_their_names_in_any_order(tmp_path, order):
+    """Their shapes are the same, so that nothing but the names tells them apart."""
+    layer = {"name": "bn", "axis": [1], "epsilon": 0.0, "batch_input_shape": [None, 4]}
+    config = {"class_name": "Sequential", "config": [{"class_name": "BatchNormalization", "config": layer}]}
+    weights = {f"bn/{name}": STATISTICS[name] for name in order.split()}
+    frozen = load_frozen(write_layers_model(tmp_path, config, "2.10.0", weights))
+    (name,) = frozen.inputs
+    (found,) = run(frozen.graph_def, list(frozen.outputs), {name: np.ones((1, 4), np.float32)})
+    np.testing.assert_allclose(found, np.full((1, 4), (1 - 5) / np.sqrt(7) * 2 + 3), rtol=1e-5)
+
+
+def side_by_side(name, order):
+    """A model of two layers of the same shapes, whose outputs are joined, listed in some order."""
+    start = {"class_name": "InputLayer", "name": f"{name}_in", "inbound_nodes": [],
+             "config": {"batch_input_shape": [None, 4], "dtype": "float32", "name": f"{name}_in"}}  # fmt: skip
+    both = {each: dense(each, 3) | {"name": each, "inbound_nodes": [[[f"{name}_in", 0, 0, {}]]]} for each in "ab"}
+    end = {"class_name": "Concatenate", "name": "end", "config": {"name": "end", "axis": -1},
+           "inbound_nodes": [[["a", 0, 0, {}], ["b", 0, 0, {}]]]}  # fmt: skip
+    ends = {"input_layers": [[f"{name}_in", 0, 0]], "output_layers": [["end", 0, 0]]}
+    return {"class_name": "Functional", "config": {"name": name, "layers": [start, *map(both.get, order), end]} | ends}
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_layers_of_the_same_shapes_get_their_own_weights_in_any_order(tmp_path, order, nested):
+    kernels = {"b": np.full((4, 3), 2, np.float32), "a": np.full((4, 3), 1, np.float32)}
+    weights = {f"{each}/{name}": value for each, kernel in kernels.items()
+               for name, value in {"kernel": kernel, "bias": np.zeros(3, np.float32)}.items()}  # fmt: skip
+    config = side_by_side("inner", order)
+    if nested:
+        config = functional("outer", [config | {"config": config["config"] | {"name": "inner"}}], "inner")
+    frozen = load_frozen(write_layers_model(tmp_path, config, "2.13.1", weights))
+    (name,) = frozen.inputs
+    (found,) = run(frozen.graph_def, list(frozen.outputs), {name: np.ones((1, 4), np.float32)})
+    np.testing.assert_array_equal(found, [[4, 4, 4, 8, 8, 8]])
+
+
+def test_an_order_that_no_name_explains(tmp_path):
+    """Their scopes are those of no layer, so that it cannot be told which of two layers they belong to."""
+    layers = [{"class_name": "BatchNormalization", "config": {"name": name, "axis": [1]}} for name in "ab"]
+    layers[0]["config"]["batch_input_shape"] = [None, 4]
+    inner = {"class_name": "Sequential", "config": {"name": "inner", "layers": layers}}
+    config = {"class_name": "Sequential", "config": {"name": "net", "layers": [inner]}}
+    names = [f"{scope}/{name}" for pair in (["beta", "gamma"], list(STATISTICS)[2:]) for scope in "pq" for name in pair]
+    weights = {f"inner/{name}": STATISTICS[name.partition("/")[2]] for name in names}
+    folder = write_layers_model(tmp_path, config, "2.13.1", weights)
+    refused(folder, "in another order", "inner/p/beta, inner/p/gamma", "Save it again")
+
+
 def test_a_model_in_a_layers_model(tmp_path):
     inner = functional("inner", [dense("a", 3, "relu")], "a")
     config = functional("outer", [inner, dense("b", 2)], "b")
@@ -384,6 +438,129 @@ def test_a_damaged_part(folder, part, change, word):
         {"weight": weight, "constant": constant["attr"], "output": output, "node": nodes[-1]}[part].update(change)
 
     refused(edited(folder, edit), word)
+
+
+# ------------------------------------------------------------------ What does not fit, and would change the values
+
+
+def entry(label, name, **more):
+    return {label: {"name": name} | more}
+
+
+def shape(*lengths):
+    return {"dim": [{"size": str(each)} for each in lengths]}
+
+
+def test_an_input_that_is_not_there(folder):
+    edited(folder, lambda model: model["signature"].update(inputs=entry("images", "lost:0")))
+    refused(
+        folder, "the input 'lost:0' (images)", "which its graph does not have", "'x' instead", "Correct its signature"
+    )
+
+
+def test_an_input_that_the_graph_computes(folder):
+    edited(folder, lambda model: model["signature"].update(inputs=entry("features", "Relu:0")))
+    refused(folder, "the input 'Relu:0' (features)", "computes itself", "Correct its signature")
+
+
+def test_an_input_that_no_output_needs(folder, graph_def, messages):
+    """Converters drop its node, and may leave it in the signature."""
+    edited(folder, lambda model: model["signature"]["inputs"].update(entry("mask", "mask:0")))
+    loaded_alike(folder, graph_def)
+    assert any(line.startswith("WARNING") and str(folder) in line and "'mask:0' (mask)" in line for line in messages)
+
+
+@pytest.mark.parametrize(
+    ("part", "label", "told", "words"),
+    [
+        ("inputs", "x", {"tensorShape": shape(-1, 8, 8, 4)}, ("'x'", "[None, 8, 8, 4]", "float32 [None, 6, 6, 4]")),
+        ("inputs", "x", {"tensorShape": shape(-1, 6, 6)}, ("'x'", "[None, 6, 6]", "float32 [None, 6, 6, 4]")),
+        ("inputs", "x", {"dtype": "DT_INT32"}, ("'x'", "int32", "in its graph it is float32")),
+        ("outputs", "second", {"tensorShape": shape(-1, 4)}, ("'second'", "[None, 4]", "float32 [None, 3]")),
+        ("outputs", "words", {"dtype": 1}, ("'words'", "float32", "in its graph it is string")),
+        ("inputs", "x", {"dtype": "DT_NONE"}, ("no type or no shape", "x:0")),
+        ("outputs", "words", {"dtype": 77}, ("no type or no shape", "words:0")),
+        ("outputs", "words", {"tensorShape": {"dim": 3}}, ("no type or no shape", "words:0")),
+    ],
+)
+def test_a_signature_of_another_graph(folder, part, label, told, words):
+    edited(folder, lambda model: model["signature"][part][label].update(told))
+    refused(folder, *words, "Correct its signature")
+
+
+def test_a_signature_that_says_what_the_graph_leaves_open(folder, graph_def):
+    def tell(model):
+        model["signature"]["inputs"]["x"].update(dtype="DT_FLOAT", tensorShape=shape(1, 6, 6, 4))
+        model["signature"]["outputs"]["scores"].update(dtype="DT_FLOAT", tensorShape={"unknownRank": True})
+
+    loaded_alike(edited(folder, tell), graph_def)
+
+
+def test_of_two_signatures_that_of_the_metadata_counts(folder):
+    """TensorFlow.js takes it, too."""
+    told = {"outputs": entry("mine", "Relu:0")}
+    frozen = load_frozen(edited(folder, lambda model: model.update(userDefinedMetadata={"signature": told})))
+    assert frozen.outputs == {"Relu": "mine"}
+
+
+INITIALIZER = [{"name": "keys", "op": "Const"}, {"name": "fill", "op": "LookupTableImportV2", "input": ["keys"]}]
+
+
+def test_an_initializer_of_tables_that_the_graph_does_not_read(folder, graph_def, messages):
+    edited(folder, lambda model: model.update(modelInitializer={"node": INITIALIZER}))
+    loaded_alike(folder, graph_def)
+    told = [line for line in messages if line.startswith("WARNING") and "modelInitializer" in line]
+    assert len(told) == 1 and str(folder) in told[0] and "Const, LookupTableImportV2" in told[0]
+
+
+@pytest.mark.parametrize("initializer", [{}, {"node": None}, {"node": []}])
+def test_an_initializer_of_nothing(folder, graph_def, messages, initializer):
+    loaded_alike(edited(folder, lambda model: model.update(modelInitializer=initializer)), graph_def)
+    assert not any(line.startswith("WARNING") for line in messages)
+
+
+def test_weights_that_the_initializer_shares(folder, graph_def):
+    """Its keys stand among the weights of the graph."""
+    more = {"name": "keys", "shape": [1], "dtype": "float32"}
+
+    def add(model):
+        model["modelInitializer"] = {"node": INITIALIZER}
+        model["weightsManifest"].append({"paths": ["keys.bin"], "weights": [more]})
+
+    (folder / "keys.bin").write_bytes(np.float32([1]).tobytes())
+    loaded_alike(edited(folder, add), graph_def)
+
+
+@pytest.mark.parametrize(("name", "words"), [("spare", "no constant of that name"), ("Relu", "no constant (Relu)")])
+def test_a_weight_of_no_constant(folder, name, words):
+    more = {"name": name, "shape": [1], "dtype": "float32"}
+    (folder / "more.bin").write_bytes(np.float32([1]).tobytes())
+    edited(folder, lambda model: model["weightsManifest"].append({"paths": ["more.bin"], "weights": [more]}))
+    refused(folder, repr(name), "weightsManifest", words, "Convert the model again")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("MatMul/b", {"shape": [6, 288]}, ("[6, 288]", "[288, 6]")),
+        ("MatMul/b", {"dtype": "int32"}, ("type float32", "int32 in weightsManifest")),
+        ("Const", {"dtype": "int32"}, ("type int64", "bool in weightsManifest")),
+        ("MatMul/b", {"quantization": {"dtype": "float16"}, "dtype": "int32"}, ("int32, which float16",)),
+        ("MatMul/b", {"quantization": {"dtype": "uint8", "scale": 1.0, "min": 0.0}, "dtype": "bool"}, ("bool, which",)),
+        ("MatMul/b", {"quantization": {"dtype": "float16", "original_dtype": "int32"}}, ("have been int32",)),
+    ],
+)
+def test_weights_that_are_not_those_of_their_constants(folder, name, change, words):
+    def edit(model):
+        if name == "Const":  # the type of the graph differs, and the bytes stay
+            nodes = {node["name"]: node for node in model["modelTopology"]["node"]}
+            kept = next(node for node in nodes.values() if node["attr"].get("dtype") == {"type": "DT_BOOL"})
+            kept["attr"]["dtype"] = {"type": "DT_INT64"}
+            return
+        (weight,) = [each for each in model["weightsManifest"][0]["weights"] if each["name"] == name]
+        weight.update(change)
+
+    refused(edited(folder, edit), *words)
 
 
 def test_a_table(folder):
