@@ -5,6 +5,7 @@ restored in a session, as in TensorFlow 1.
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from amct_tensorflow.model.loading.freezing import FREEZE_IT_YOURSELF, Inference
 from amct_tensorflow.model.loading.frozen_graph import SAVED_MODEL_FILES, pass_values
 from amct_tensorflow.model.loading.known_ops import why_not_importable
 from amct_tensorflow.model.loading.reproducible import called_functions, needed_nodes, producer
-from amct_tensorflow.ops import trait
-from amct_tensorflow.ops.traits import Call
+from amct_tensorflow.ops import has, trait
+from amct_tensorflow.ops.traits import Call, WritesVariable
 
 _SERVING = "serving_default"
 _DEFAULTS = (_SERVING, "default")  # the latter in modules of TensorFlow Hub
@@ -111,6 +112,8 @@ def _choose_signature(names: Collection[str], path: Path) -> str:
 
 _CHECKPOINT = ("variables", "variables")
 _VARIABLE = "VarHandleOp"
+# What TensorFlow 1 runs when it has restored the variables.
+_INITIALIZATIONS = ("saved_model_main_op", "legacy_init_op")
 tf1 = tf.compat.v1
 
 
@@ -129,6 +132,7 @@ def load_signature_graph(path: Path) -> Inference:
     try:
         needed = _needed(graph, _names(signature.outputs))
         _check(needed, path)
+        _check_initialization(graph, needed, path)
         frozen = _with_values(graph, [*_names(signature.inputs), *_names(signature.outputs)], path)
         return Inference(_function(frozen, signature), tuple(sorted(signature.outputs)), frozen)
     except ModelError:
@@ -167,6 +171,25 @@ def _check(graph_def: GraphDef, path: Path) -> None:
     reason = why_not_importable(graph_def)
     if reason is not None:
         raise ModelError(f"Model {path} cannot be loaded: {reason}")
+
+
+def _check_initialization(graph: MetaGraphDef, needed: GraphDef, path: Path) -> None:
+    """Checks that what runs once when a SavedModel is loaded sets none of the variables that are needed.
+
+    Raises:
+        ModelError: it does.
+    """
+    names = {node.name for node in needed.node}
+    held = [graph.collection_def[key].node_list.value for key in _INITIALIZATIONS if key in graph.collection_def]
+    signatures = [graph.signature_def[key] for key in (f"{_RESERVED}init_op",) if key in graph.signature_def]
+    told = (*chain.from_iterable(held), *chain.from_iterable(_names(each.outputs) for each in signatures))
+    there = {node.name for node in graph.graph_def.node}
+    for node in _needed(graph, [name for name in told if producer(name) in there]).node:
+        if has(node.op, WritesVariable) and node.input and producer(node.input[0]) in names:
+            raise ModelError(
+                f"Model {path} sets the variable {producer(node.input[0])!r} when it is loaded ({node.name!r}, "
+                f"{node.op}), and TensorFlow cannot load all of it. {FREEZE_IT_YOURSELF}"
+            )
 
 
 def _with_values(graph: MetaGraphDef, names: Sequence[str], path: Path) -> GraphDef:

@@ -69,6 +69,30 @@ def old(tmp_path):
         yield lambda **variable: Session1(tmp_path / "model", **variable)
 
 
+@pytest.mark.parametrize("use_resource", [False, True])
+def test_a_variable_that_is_set_when_it_is_loaded(old, use_resource):
+    """TensorFlow does so where it can load all of the model, and then there is nothing to refuse."""
+    model = old(use_resource=use_resource)
+    (variable,) = tf1.global_variables()
+    ones = tf.group(variable.assign(tf.ones_like(variable)))
+    model.save(main_op=ones)
+    padded = np.pad(IMAGES, [(0, 0), (1, 1), (1, 1), (0, 0)]).sum(axis=-1)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2)).sum(axis=(-1, -2))
+    sums = np.stack([windows, windows], axis=-1)  # a kernel of ones adds up what it covers
+    check(model.folder, {"features": np.maximum(sums, 0)})
+    patch(model.folder, lambda graph: graph.graph_def.node.add(name="mystery", op="Mystery"))
+    with pytest.raises(ModelError, match=r"sets the variable 'weights' when it is loaded \('Assign.*Freeze it"):
+        load_frozen(model.folder)
+
+
+def test_another_variable_that_is_set_when_it_is_loaded(old):
+    model = old()
+    counter = tf1.get_variable("counter", initializer=np.float32(0))
+    expected = model.save(main_op=tf.group(counter.assign(1.0)))
+    patch(model.folder, lambda graph: graph.graph_def.node.add(name="mystery", op="Mystery"))
+    check(model.folder, {"features": expected})
+
+
 def words(tmp_path):
     """Adds a table of words from a file, which no layer reads; returns the signature that looks words up."""
     file = tmp_path / "words.txt"
