@@ -10,6 +10,7 @@ from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError, ModelErro
 from amct_tensorflow.graph.names import LayerName, RecordKey
 from amct_tensorflow.graph.view import GraphView, upstream
 from amct_tensorflow.io.arguments import require_graph, require_names, require_path, require_positive, require_type
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedGraph
@@ -251,7 +252,9 @@ def _pending_balance(record_file: str) -> dict[RecordKey, tuple[float, ...]]:
     balance = read_balance(record_file) if is_pending(record_file) else {}
     if balance:
         log_for("quantize_model").info(
-            "The inputs of %d layers are balanced, as quantize_preprocess left it in %s.", len(balance), record_file
+            "The inputs of %s are balanced, as quantize_preprocess left it in %s.",
+            plural(len(balance), "layer"),
+            record_file,
         )
     return balance
 
@@ -284,7 +287,9 @@ def _leave_out_unused(config: QuantConfig, view: GraphView, outputs: Sequence[st
     if not unused:
         return config
     log_for("config").warning(
-        "%d layers stay in float, because the outputs do not depend on them: %s", len(unused), ", ".join(unused)
+        "%s in float, on which the outputs do not depend: %s",
+        plural(len(unused), "layer", "stays", "stay"),
+        ", ".join(unused),
     )
     restricted = config.with_enabled(dict.fromkeys(unused, False))
     if not restricted.enabled_layers() and not restricted.tensor_quantize:
@@ -443,17 +448,17 @@ def _tell(model: FakeQuantizedModel, pb_model: str) -> None:
         log.warning("Layer %s stays in float: %s.", name, reason)
     if model.unasked:
         log.warning(
-            "%d layers stay in float, because there are no fake quantizers around them: %s",
-            len(model.unasked), ", ".join(model.unasked),
+            "%s in float, which no fake quantizers surround: %s",
+            plural(len(model.unasked), "layer", "stays", "stay"), ", ".join(model.unasked),
         )  # fmt: skip
     if model.kept:
         log.warning(
-            "%d fake quantizers stay as they are (int8 does not have their values, or only a run tells them): %s",
-            len(model.kept), ", ".join(model.kept),
+            "%s unchanged (int8 does not have the values, or only a run tells them): %s",
+            plural(len(model.kept), "fake quantizer", "stays", "stay"), ", ".join(model.kept),
         )  # fmt: skip
     if not model.layers:
         raise ModelError(
             f"No layer of {pb_model} has fake quantizers of int8 around it. Give a model that was trained with them, "
             "and frozen as it is; a float model is quantized by accuracy_based_auto_calibration."
         )
-    log.info("%d layers will be in int8.", len(model.layers))
+    log.info("%s will be in int8.", plural(len(model.layers), "layer"))

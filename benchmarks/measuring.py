@@ -32,6 +32,7 @@ from pages import write_section
 
 import amct_tensorflow as amct
 from amct_tensorflow.data import ScannedRecords, find_files, scan_records
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.model.model_file import load_graph
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -259,7 +260,7 @@ def environment() -> dict[str, Any]:
     """Date, machine and versions."""
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {platform.system()}",
+        "machine": f"{platform.machine()}, {plural(len(os.sched_getaffinity(0)), 'core')}, {platform.system()}",
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "numpy": np.__version__,

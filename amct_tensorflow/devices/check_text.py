@@ -7,8 +7,8 @@ from typing import Any
 
 from amct_tensorflow.devices.ascend_rules import Evidence, Level
 from amct_tensorflow.devices.graph_check import DeviceCheck, Finding
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import printable
-from amct_tensorflow.model.inspection_output import plural
 
 _WIDTH = 120
 # To be raised when a key changes its meaning or goes; new ones may come.

@@ -18,9 +18,10 @@ from amct_tensorflow.devices.quantization_rules import knows_channels
 from amct_tensorflow.devices.undone_layers import computes_its_size, why_undone
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.graph.names import LayerName
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
-from amct_tensorflow.model.inspection_output import few, plural
+from amct_tensorflow.model.inspection_output import few
 from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.quantize.config.schema import QuantConfig
 
@@ -119,7 +120,7 @@ def _without_zero_points(graph: ExaminedGraph, config: QuantConfig, names: Colle
     if open_ones:
         log_for("device").warning(
             "%s calibrated without a zero point, as GE corrects it only where the number of channels is known: %s.",
-            "1 layer is" if len(open_ones) == 1 else f"{len(open_ones)} layers are", few(open_ones),
+            plural(len(open_ones), "layer", "is", "are"), few(open_ones),
         )  # fmt: skip
     return config.without_zero_points(open_ones)
 

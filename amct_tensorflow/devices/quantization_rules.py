@@ -12,7 +12,7 @@ from amct_tensorflow.devices.examined_graph import ExaminedGraph
 from amct_tensorflow.devices.graph_rules import Hit
 from amct_tensorflow.devices.undone_layers import computes_its_size, few_channels, unfit_pooling
 from amct_tensorflow.graph.view import GraphView, Shape, attribute, data_inputs
-from amct_tensorflow.model.inspection_output import plural
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.model.layers import why_not_quantizable
 from amct_tensorflow.ops import OP_TYPES, has
 from amct_tensorflow.ops.channels import data_format

@@ -9,7 +9,7 @@ import math
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import GraphView, data_inputs
-from amct_tensorflow.model.inspection_output import plural
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.ops import has
 from amct_tensorflow.ops.channels import data_format
 from amct_tensorflow.ops.sliding import spatial

@@ -17,6 +17,7 @@ import numpy as np
 from amct_tensorflow.errors import CalibrationError
 from amct_tensorflow.export.export_plan import ExportPlan
 from amct_tensorflow.export.observing import observe
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantize.algorithms.rounding import round_to_second_moments
 from amct_tensorflow.quantize.algorithms.second_moments import SecondMoments
@@ -42,7 +43,9 @@ def with_narrow_weights(plan: ExportPlan, evaluator: CheckedEvaluator, bounds: t
     wide = [layer for layer in plan.layers.values() if _has_beyond(layer, bounds)]
     if not wide:
         return plan
-    log_for("export").info("%d layers have weights beyond [%d, %d]; they are rounded again.", len(wide), *bounds)
+    log_for("export").info(
+        "%s weights beyond [%d, %d]; they are rounded again.", plural(len(wide), "layer", "has", "have"), *bounds
+    )
     seen = {layer.name: _Seen(layer, bounds) for layer in wide}
     by_quantizer: dict[str, list[_Seen]] = {}
     for each in seen.values():

@@ -1,4 +1,4 @@
-"""Tables of text, as a console shows them."""
+"""Tables of text, as a console shows them, and numbers in words."""
 
 from collections.abc import Collection, Sequence
 from itertools import takewhile
@@ -65,3 +65,17 @@ def abbreviated(number: int) -> str:
     while value >= 999.5 and len(prefixes) > 1:
         value, prefixes = value / 1000, prefixes[1:]
     return f"{value:#.3g}".rstrip(".") + prefixes[0]
+
+
+def plural(number: int, noun: str, *verbs: str) -> str:
+    """Returns a number with its noun, and with the verb behind it, in the singular or plural.
+
+    Args:
+        number: the number.
+        noun: the noun in the singular, whose plural ends with ``s``.
+        *verbs: none, or the verb in the singular and in the plural.
+    """
+    words = [str(number), noun if number == 1 else f"{noun}s"]
+    if verbs:
+        words.append(verbs[number != 1])
+    return " ".join(words)

@@ -6,7 +6,7 @@ from textwrap import wrap
 from typing import Any
 
 from amct_tensorflow.graph.view import Shape
-from amct_tensorflow.io.table import abbreviated, format_table
+from amct_tensorflow.io.table import abbreviated, format_table, plural
 from amct_tensorflow.log import printable
 from amct_tensorflow.model.endpoints import Endpoint
 from amct_tensorflow.model.float_scalings import FloatScaling
@@ -45,11 +45,6 @@ def _notes(inspection: Inspection) -> Iterator[str]:
     if inspection.unused:
         number = plural(len(inspection.unused), "layer")
         yield f"No output depends on {number}, not counted here: {few(inspection.unused)}."
-
-
-def plural(number: int, noun: str) -> str:
-    """Returns a number with its noun, in the singular or plural."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def few(names: Sequence[str]) -> str:

@@ -3,9 +3,10 @@
 from collections.abc import Collection, Iterator, Mapping
 
 from amct_tensorflow.graph.names import LayerName
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.inspection import Inspection
-from amct_tensorflow.model.inspection_output import plural, table_sentence
+from amct_tensorflow.model.inspection_output import table_sentence
 
 _ENOUGH = 0.9
 _MOST_REASONS = 3
@@ -35,12 +36,16 @@ def log_coverage(
     unknown = "" if share.of == "multiply-accumulates" else ", as the shapes do not tell the multiply-accumulates"
     scalings = len(inspection.float_scalings)
     log_for("coverage").info(
-        "%d of %d layers will be in int8, %s%s. %d BatchNorms or other scalings of channels stay in float.",
-        count, len(inspection.layers), share, unknown, scalings,
+        "%d of %d layers will be in int8, %s%s. %s or other %s in float.",
+        count, len(inspection.layers), share, unknown, plural(scalings, "BatchNorm"),
+        "scaling of channels stays" if scalings == 1 else "scalings of channels stay",
     )  # fmt: skip
     if wide:
         log_for("coverage").info(
-            "%d of these layers read activations in 16 bits, %s.", len(wide), inspection.share(wide)
+            "%d of these layers %s activations in 16 bits, %s.",
+            len(wide),
+            "reads" if len(wide) == 1 else "read",
+            inspection.share(wide),
         )
     in_float = [layer for layer in inspection.layers if layer.name not in quantized]
     is_uncertain = share.is_upper_bound and any(layer.parameters or layer.in_loop for layer in in_float)

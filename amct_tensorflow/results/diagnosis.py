@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, ActivationFactors
 from amct_tensorflow.quantize.algorithms.range_shape import RangeShape
 
@@ -131,7 +132,7 @@ def _causes(symptoms: Symptoms) -> Iterator[Cause]:
 
 def _causes_in_range(shape: RangeShape, symptoms: Symptoms) -> Iterator[Cause]:
     if shape.count < _FEW_VALUES:
-        detail = f"Only {shape.count} values of what it reads were seen."
+        detail = f"Only {plural(shape.count, 'value', 'was', 'were')} seen of what it reads."
         yield Cause("few_values", detail, "Calibrate on more data (batch_num).")
     if shape.deviation <= _ROUNDING * abs(shape.mean):
         detail = f"Everything that it reads is {shape.mean:.3g}: no data has shown what it may read."

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from amct_tensorflow.io.progress import duration
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.search.checked_evaluator import format_metric
 from amct_tensorflow.search.statistics import CONFIDENCE, LossInterval
@@ -60,7 +61,7 @@ def _interval(interval: LossInterval | None) -> str:
     if interval is None:
         return ""
     bounds = f"{interval.lower:.3g} to {interval.upper:.3g}"
-    return f" ({bounds} with {100 * CONFIDENCE:.0f} % confidence, from {interval.images} images)"
+    return f" ({bounds} with {100 * CONFIDENCE:.0f} % confidence, from {plural(interval.images, 'image')})"
 
 
 def _warn_if_too_few_images(interval: LossInterval, target: float) -> None:
@@ -68,6 +69,6 @@ def _warn_if_too_few_images(interval: LossInterval, target: float) -> None:
         return
     advice = f"About {interval.images_to_resolve(target)} would." if target > 0 else "No number of them can resolve 0."
     log_for().warning(
-        "%d images are too few to resolve a loss of %.3g: the loss is known to +-%.2g only. %s",
-        interval.images, target, interval.half_width, advice,
+        "%s too few to resolve a loss of %.3g: the loss is known to +-%.2g only. %s",
+        plural(interval.images, "image", "is", "are"), target, interval.half_width, advice,
     )  # fmt: skip

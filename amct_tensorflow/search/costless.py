@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from statistics import median
 
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 
 # A hundred such layers are a twentieth of the work.
@@ -38,7 +39,7 @@ def costless_layers(damages: Mapping[str, float], mac_shares: Mapping[str, float
         log_for("search").info(
             "%s in float from the start, as that costs %.2g %% of the multiply-accumulates, and each does more damage "
             "than half of the layers: %s%s",
-            "1 layer is" if len(found) == 1 else f"{len(found)} layers are",
+            plural(len(found), "layer", "is", "are"),
             100 * math.fsum(mac_shares[name] for name in found), ", ".join(found[:_NAMES]),
             ", ..." if len(found) > _NAMES else "",
         )  # fmt: skip

@@ -21,6 +21,7 @@ from collections.abc import Collection, Generator, Mapping, Sequence
 
 from amct_tensorflow.devices.device_table import UNNAMED
 from amct_tensorflow.devices.rungs import Ladder, Rung
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.search.configuration import quantized_layers
 from amct_tensorflow.search.damage import DamageModel, Raised
@@ -257,7 +258,10 @@ class _Planner:
     def described(self, raised: Raised) -> str:
         """Returns how many layers a set raises to which rung, in words."""
         names = Counter(self._ladders[name][rung].name for name, rung in raised)
-        return ", ".join(f"{count} layers in {name}" for name, count in sorted(names.items())) or "no layer raised"
+        return (
+            ", ".join(f"{plural(count, 'layer')} in {name}" for name, count in sorted(names.items()))
+            or "no layer raised"
+        )
 
     def score(self, raised: Raised) -> float:
         """Returns the score of the model with some layers raised: the measured one, if it is worth a run."""
@@ -300,7 +304,7 @@ class _Planner:
         """
         if self._knowledge is None:
             return None
-        log_for("search").info("Scoring %d layers, each alone on each rung.", len(self.layers))
+        log_for("search").info("Scoring %s, each alone on each rung.", plural(len(self.layers), "layer"))
         alone, whole = self._score_alone(self._knowledge)
         if not 0 < whole < _WORST:
             log_for("search").warning("The outputs tell nothing about the layers; their own similarities have to do.")

@@ -8,6 +8,7 @@ from amct_tensorflow.errors import StateError
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.progress import duration
 from amct_tensorflow.io.stages import stage
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantize.quantized.builder import QuantizedGraph, quantize_graph
 from amct_tensorflow.search.configuration import (
@@ -129,7 +130,7 @@ class RollBack:
             self._execution = None
             self.trials.forget_unconfirmed()
             self._follow(strategy)
-        log_for().info("Fine search finished after %d evaluations.", self._evaluator.evaluations - 2)
+        log_for().info("Fine search finished after %s.", plural(self._evaluator.evaluations - 2, "evaluation"))
 
     def _follow(self, strategy: CheckedStrategy) -> None:
         """Judges the decisions of a strategy until it stops."""

@@ -19,9 +19,9 @@ from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.memory import give_memory_back
 from amct_tensorflow.io.progress import duration
 from amct_tensorflow.io.stages import stage
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
-from amct_tensorflow.model.inspection_output import plural
 from amct_tensorflow.quantize.calibration.calibrate import prepare_calibration
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.config.schema import QuantConfig
@@ -260,4 +260,5 @@ def _log_estimate(calibration: CalibrationResult, strategy: CheckedStrategy, ori
         if most is not None and most > 2:
             times += f" if all layers can be quantized, else {most} in up to {duration(most * original.seconds)}"
         times += "."
-    log_for().info("%d layers, calibrated on %s images.%s", layers, calibration.images or "an unknown number of", times)
+    images = plural(calibration.images, "image") if calibration.images else "an unknown number of images"
+    log_for().info("%s, calibrated on %s.%s", plural(layers, "layer"), images, times)

@@ -21,6 +21,7 @@ from amct_tensorflow.errors import AmctError, ContentError, OutputError, RecordE
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.contents import decode, dump_arrays, parse_arrays, version_of
 from amct_tensorflow.io.files import write_atomically
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantize.algorithms.range_shape import RangeShape
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
@@ -239,8 +240,9 @@ class SearchState:
         except (OSError, ContentError, RecordError) as error:
             raise StateError(f"The state in {folder} is damaged ({str(error)[:200]}).") from error
         log_for("state").info(
-            "Going on with an earlier run, of which %d evaluations are known%s.",
-            len(state._evaluations), " and the calibration" if state._calibration else "",
+            "Going on with an earlier run, of which %s known%s.",
+            plural(len(state._evaluations), "evaluation", "is", "are"),
+            " and the calibration" if state._calibration else "",
         )  # fmt: skip
         if changes := _changes(chosen, choices):
             log_for("state").info("Decisions are made anew, of what is known: %s.", changes)

@@ -13,6 +13,7 @@ from amct_tensorflow.export.target import Exported, Target, Values
 from amct_tensorflow.export.tflite.tflite_model import TfliteModel, make_tflite_model
 from amct_tensorflow.export.tflite.tflite_reading import read_tflite_layers
 from amct_tensorflow.export.written import check_written
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
 
@@ -24,7 +25,7 @@ def _export(plan: ExportPlan, evaluator: CheckedEvaluator) -> Exported:
     notes = []
     if changed:
         notes.append(
-            f"{len(changed)} layers had weights of -128, which the format forbids; their weights were rounded again."
+            f"{plural(len(changed), 'layer')} had weights of -128, which the format forbids; they were rounded again."
         )
     return Exported({".tflite": model.content}, model.in_float, notes, _Runtime(plan, model), wide=model.wide)
 

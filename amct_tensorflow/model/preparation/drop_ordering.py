@@ -14,6 +14,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.op_definitions import functions_named, is_stateful
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.preparation.prepared import PreparedGraph
 from amct_tensorflow.ops import has
@@ -35,7 +36,9 @@ def drop_ordering(graph: PreparedGraph) -> PreparedGraph:
     dropped = graph.edited(editor)
     checks = sum(has(node.op, Observer) and name not in dropped.view.nodes for name, node in graph.view.nodes.items())
     if checks:
-        log_for("preparation").info("%d checks and messages (Assert, Print) of the model are left out.", checks)
+        log_for("preparation").info(
+            "%s left out, which checks or prints values (Assert, Print).", plural(checks, "node", "is", "are")
+        )
     return dropped
 
 

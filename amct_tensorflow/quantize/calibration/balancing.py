@@ -11,6 +11,7 @@ from amct_tensorflow.graph.batch_splitter import BatchSplitter
 from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.graph.view import full_tensor_name
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.equalization_groups import EqualizationGroup, find_equalization_groups
 from amct_tensorflow.model.float_model import FloatModel
@@ -126,7 +127,9 @@ class Balancer:
             )
             factors.update(dict.fromkeys(group.readers, balance_factors(activations, weights, strength)))
         log_for("balancing").info(
-            "The inputs of %d layers are balanced, in %d equalization groups.", len(factors), len(self._strengths)
+            "The inputs of %s are balanced, in %s.",
+            plural(len(factors), "layer"),
+            plural(len(self._strengths), "equalization group"),
         )
         self._complete(factors)
 

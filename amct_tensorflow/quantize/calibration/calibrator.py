@@ -14,6 +14,7 @@ from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
 from amct_tensorflow.io.stages import stage
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.equalization import equalize
 from amct_tensorflow.model.float_model import FloatModel
@@ -165,8 +166,8 @@ class Calibrator:
         self._groups = None
         if balance:
             log_for("calibration").info(
-                "The channels of what %d layers read lose less to rounding if they are balanced: %s",
-                len(balance), ", ".join(balance),
+                "The channels of what %s lose less to rounding if they are balanced: %s",
+                plural(len(balance), "layer", "reads", "read"), ", ".join(balance),
             )  # fmt: skip
             observers = self._observers
             self._let_go()
@@ -338,8 +339,8 @@ class Calibrator:
         if not self._for_search:
             return {}
         log_for("calibration").info(
-            "Measuring what quantization does to each of %d layers on %d calibration batches.",
-            len(factors), self._config.batch_num,
+            "Measuring what quantization does to each of %s; calibration batches: %d.",
+            plural(len(factors), "layer"), self._config.batch_num,
         )  # fmt: skip
         plan = QuantizationPlan(self.fused, factors, corrections, ())
         return LayerAnalyser(self._replay, plan).analyse(self._parts, self._comparison)

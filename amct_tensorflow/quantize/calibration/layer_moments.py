@@ -30,6 +30,7 @@ from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.io.stages import stage
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.ops.matrix_form import MatrixForm
@@ -164,7 +165,7 @@ def _tell(sparse: Mapping[LayerName, float]) -> None:
         log_for("calibration").info(
             "%s more inputs than the data has rows; weights are rounded by their second moments only as far as those "
             "can be trusted: by %.0f %% in %s%s. More images help.",
-            "1 layer has" if len(sparse) == 1 else f"{len(sparse)} layers have", 100 * sparse[least], least,
+            plural(len(sparse), "layer", "has", "have"), 100 * sparse[least], least,
             "" if len(sparse) == 1 else f", by up to {100 * max(sparse.values()):.0f} % in others",
         )  # fmt: skip
 

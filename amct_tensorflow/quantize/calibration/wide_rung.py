@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from amct_tensorflow.graph.batch_splitter import BatchSplitter, images_of
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.graph.view import full_tensor_name
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.quantize.algorithms.activation_factors import INT16_BITS, wide_range_factors
@@ -90,7 +91,7 @@ def _corrections(
     layers = [layer for name, layer in fused.layers.items() if name in factors]
     sources = {name: graph.get_tensor_by_name(name) for name in calibration.batches[0]}
     inputs = [full_tensor_name(fused.input_of(layer.name)) for layer in layers]
-    log_for("calibration").info("Calibrating %d layers for activations in 16 bits.", len(layers))
+    log_for("calibration").info("Calibrating %s for activations in 16 bits.", plural(len(layers), "layer"))
     with (
         threadpool_limits(limits=1, user_api="blas"),
         closing(Replay(fused, [fused.tail_of(layer.name) for layer in layers], sources)) as replay,

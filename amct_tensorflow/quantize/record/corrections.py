@@ -23,6 +23,7 @@ from amct_tensorflow.errors import ContentError, RecordError
 from amct_tensorflow.graph.names import LayerName, RecordKey
 from amct_tensorflow.io.contents import decode, dump_arrays, parse_arrays
 from amct_tensorflow.io.files import refusal, write_atomically
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.fusion import FusedLayer
 from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
@@ -163,8 +164,8 @@ def read_corrections(
     _check_weights(path, {name: entry.weights for name, entry in known.items()}, layers)
     if len(known) < len(entries):
         log_for("record").warning(
-            "The factors of %d layers differ from those that %s was measured with; these layers are not corrected.",
-            len(entries) - len(known), path,
+            "The factors of %s differ from those that %s was measured with, which is not corrected.",
+            plural(len(entries) - len(known), "layer"), path,
         )  # fmt: skip
     return _with_integers(weights_path(record_file), known, layers)
 
@@ -198,9 +199,9 @@ def _with_integers(
     }
     if len(fitting) < len(found):
         log_for("record").warning(
-            "%s does not hold the integers of %d layers. Their weights are rounded to the nearest, which is less "
-            "accurate, and their biases are not corrected. Put the file beside the record, or calibrate again.",
-            path, len(found) - len(fitting),
+            "%s does not hold the integers of %s: weights are rounded to the nearest there, which is less "
+            "accurate, and biases are not corrected. Put the file beside the record, or calibrate again.",
+            path, plural(len(found) - len(fitting), "layer"),
         )  # fmt: skip
     return {name: correction for name, correction in fitting.items() if correction.parts()}
 

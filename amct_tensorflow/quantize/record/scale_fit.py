@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from amct_tensorflow.graph.names import LayerName
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
@@ -83,4 +84,6 @@ def _fits(layer: FusedLayer, factors: LayerFactors) -> bool:
 
 def _warn(names: Collection[str], problem: str) -> None:
     if names:
-        log_for("record").warning("The weight scales of %d layers %s: %s", len(names), problem, ", ".join(names))
+        log_for("record").warning(
+            "The weight scales of %s %s: %s", plural(len(names), "layer"), problem, ", ".join(names)
+        )

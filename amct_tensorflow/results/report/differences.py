@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from amct_tensorflow.io.table import format_table
+from amct_tensorflow.io.table import format_table, plural
 from amct_tensorflow.log import printable
 from amct_tensorflow.results.report.document import Layer, Report
 from amct_tensorflow.results.report.wording import UNKNOWN, number, percent, size
@@ -170,7 +170,8 @@ def format_differences(differences: Differences, width: int | None = None) -> st
     blocks.append(format_table(("A", "B", "differs"), settings) if settings else ["Settings do not differ."])
     rows = [(*_kinds(each.a, each.b), *_numbers(each.a, each.b), printable(each.name)) for each in differences.layers]
     blocks.append(format_table(_HEADER, rows, _NUMBERS, width) if rows else [])
-    blocks.append([f"{len(rows)} layers differ, {differences.equal_layers} do not."])
+    equal = differences.equal_layers
+    blocks.append([f"{plural(len(rows), 'layer', 'differs', 'differ')}, {equal} {'does' if equal == 1 else 'do'} not."])
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 

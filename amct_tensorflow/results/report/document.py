@@ -331,6 +331,11 @@ class Size:
     content: FileContent | None = None
     given_bytes: int | None = None
 
+    @property
+    def smallest_bytes(self) -> int:
+        """The size of the original: of its frozen graph, or of the files that were given if these take less."""
+        return self.original_bytes if self.given_bytes is None else min(self.original_bytes, self.given_bytes)
+
 
 @dataclass(frozen=True)
 class Reproduction:

@@ -9,6 +9,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from amct_tensorflow.io.table import plural
+from amct_tensorflow.results.file_size import sentences_of
 from amct_tensorflow.results.report import wording
 from amct_tensorflow.results.report.document import Report
 from amct_tensorflow.results.report.plots import (
@@ -59,13 +61,14 @@ _FILTERS: Mapping[str, Any] = {
     "count": wording.count,
     "percent": wording.percent,
     "size": wording.size,
-    "content": wording.content_sentence,
     "breakable": wording.breakable,
 }
 _FUNCTIONS: Mapping[str, Any] = {
     "verdict": wording.verdict,
     "bounds": wording.bounds,
     "remarks": wording.remarks,
+    "plural": plural,
+    "file_sentences": sentences_of,
     "damage_meaning": wording.damage_meaning,
     "sketch_histogram": sketch_histogram,
     "sketch_ranges": sketch_ranges,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.results.report.document import Activation, Layer, Report, Weights
 
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
@@ -107,7 +108,7 @@ _LEAST = 1e-6
 def search_figure(report: Report) -> str:
     """Draws the search: per evaluation, the loss against the layers in float."""
     count = len(report.evaluations)
-    description = f"Loss against layers in float of {count} evaluations; the table below has the numbers."
+    description = f"Loss against layers in float of {plural(count, 'evaluation')}; the table below has the numbers."
     return draw("search", description, partial(_paint_search, report))
 
 

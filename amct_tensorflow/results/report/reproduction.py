@@ -11,6 +11,7 @@ from pathlib import Path
 
 from amct_tensorflow import __version__
 from amct_tensorflow.io.onednn import onednn_is_on
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for, printable
 from amct_tensorflow.quantize.config.schema import QuantConfig
 from amct_tensorflow.results.report.document import Reproduction
@@ -37,7 +38,7 @@ def log_environment(arguments: Mapping[str, object], hashes: Mapping[str, str]) 
 def _lines() -> Iterator[str]:
     yield f"amct_tensorflow {__version__}, Python {platform.python_version()}, {platform.platform()}"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
-    yield f"Machine: {platform.machine()}, {os.cpu_count()} CPUs, {memory:.0f} GiB of memory"
+    yield f"Machine: {platform.machine()}, {plural(os.cpu_count() or 1, 'CPU')}, {memory:.0f} GiB of memory"
     yield f"oneDNN: {_ONEDNN[onednn_is_on()]}"
     yield f"Command: {sys.argv!r}"
     versions = {(each.metadata["Name"] or "?").lower(): each.version for each in metadata.distributions()}
@@ -82,7 +83,7 @@ def describe_reproduction(
         command=printable(command_line(sys.orig_argv, Path(sys.executable).parent)),
         settings=settings,
         versions=_versions(),
-        machine=f"{platform.machine()}, {os.cpu_count()} CPUs",
+        machine=f"{platform.machine()}, {plural(os.cpu_count() or 1, 'CPU')}",
         files={**original, model_file.name: hashlib.sha256(quantized).hexdigest()},
         digests=dict(key.named),
         calibration_images=images,

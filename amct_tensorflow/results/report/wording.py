@@ -2,7 +2,7 @@
 
 from markupsafe import Markup
 
-from amct_tensorflow.io.table import abbreviated
+from amct_tensorflow.io.table import abbreviated, plural
 from amct_tensorflow.quantize.quantized.model_files import FileContent
 from amct_tensorflow.results.report.document import Interval, Outcome, Ranking, Report
 from amct_tensorflow.search.statistics import LossInterval
@@ -71,7 +71,7 @@ def verdict(outcome: Outcome) -> str:
 def bounds(interval: Interval) -> str:
     """Returns the confidence interval of the loss, in words."""
     ends = f"{number(interval.lower, 3)} to {number(interval.upper, 3)}"
-    return f"{100 * interval.confidence:.0f} % confidence: {ends}, from {interval.images} images"
+    return f"{100 * interval.confidence:.0f} % confidence: {ends}, from {plural(interval.images, 'image')}"
 
 
 def breakable(name: str) -> Markup:

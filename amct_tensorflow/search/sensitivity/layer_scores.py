@@ -9,6 +9,7 @@ from functools import cached_property
 import tensorflow as tf
 
 from amct_tensorflow.errors import ModelError
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
@@ -80,7 +81,7 @@ class LayerScores:
         names = list(self._ranked)
         if not names or not sensitivity.scores_outputs:
             return self.local_similarities()
-        log_for("search").info("Ranking %d layers by how far each moves the model's outputs.", len(names))
+        log_for("search").info("Ranking %s by how far each moves the model's outputs.", plural(len(names), "layer"))
         similarities = self._similarities(names, sensitivity)
         if not similarities or any(math.isnan(value) for value in similarities):
             log_for("search").warning("Layers are ranked by their own outputs, as those of the model tell nothing.")

@@ -13,6 +13,7 @@ from typing import Any
 
 from amct_tensorflow.errors import WorkerError, first_line
 from amct_tensorflow.io.onednn import same_onednn
+from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.search.workers.pool import Died, Event, Progressed
 from amct_tensorflow.search.workers.shares import MODELS_KEPT, Candidate, Task
@@ -50,8 +51,8 @@ class RayPool:
         if not 0 < self.size <= cpus:
             self.close()
             raise WorkerError(
-                f"The Ray cluster {address} has {cpus} CPUs, too few for {self.size or 1} workers. Ask for fewer "
-                "(--num_workers, in code num_workers), or add machines to it."
+                f"The Ray cluster {address} has {plural(cpus, 'CPU')}, too few for {plural(self.size or 1, 'worker')}. "
+                "Ask for fewer (--num_workers, in code num_workers), or add machines to it."
             )
         self._evaluator = self._ray.put(evaluator)
         self._settings = same_onednn()

@@ -203,9 +203,9 @@ class Scheduler:
         if empty and not self._told_of_empty:
             self._told_of_empty = True
             log_for("workers").warning(
-                "%d of %d workers have nothing to evaluate: there are fewer batches. Use fewer workers, or smaller "
+                "%d of %d workers %s nothing to evaluate: there are fewer batches. Use fewer workers, or smaller "
                 "batches.",
-                empty, len(results),
+                empty, len(results), "has" if empty == 1 else "have",
             )  # fmt: skip
 
     def _assign(self) -> None:

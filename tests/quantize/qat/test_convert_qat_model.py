@@ -288,7 +288,7 @@ def test_layers_without_fake_quantizers_are_named(workdir, messages):
         tf.matmul(fake(y), fake_tensor(normal((4, 3))), name="out")
 
     convert(build(make))
-    assert any("1 layers stay in float, because there are no fake quantizers around them: plain" in m for m in messages)
+    assert any("1 layer stays in float, which no fake quantizers surround: plain" in m for m in messages)
 
 
 def test_weights_of_fewer_bits_are_whole_numbers_of_int8(workdir):

@@ -305,7 +305,7 @@ def test_corrections_belong_to_their_integers(tmp_path, messages, damage):
         weights_path(record).write_bytes(dump_arrays(others.get(damage, {"another": integers})))
     assert read_corrections(record, FACTORS, layers) == {}
     (warning,) = messages
-    assert "record_weights.npz does not hold the integers of 1 layers" in warning and "calibrate again" in warning
+    assert "record_weights.npz does not hold the integers of 1 layer:" in warning and "calibrate again" in warning
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"nonsense" * 50])

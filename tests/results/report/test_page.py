@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reports import make_report, with_names
 
+from amct_tensorflow.quantize.quantized.model_files import FileContent
 from amct_tensorflow.results.report.differences import find_differences
 from amct_tensorflow.results.report.document import ChangedImages, DeviceFinding, DeviceVerdict
 from amct_tensorflow.results.report.page import render, render_report
@@ -77,7 +78,7 @@ def test_every_question_is_answered_in_its_order(page):
         "SQNR before",
         "clip from -0.4 to 1.194, 18.750 % beyond",
         "Images that changed their prediction",
-        "3 of 2000 images (0.15 %) are taken for something else than by the original model. 1 were right before, 1",
+        "3 of 2000 images (0.15 %) are taken for something else than by the original model. Right before: 1;",
         "Size and multiply-accumulates",
         "1.80 MB",
         "540.0 kB",
@@ -201,6 +202,37 @@ def test_hostile_names(make, name):
     assert elements(page) == elements(make("plain"))
     if name.isprintable():
         assert name in page.text
+
+
+CONTENT = FileContent(200_000, 260_000, 30_000, 10_000, 40_000)
+
+
+@pytest.mark.parametrize(
+    ("original", "given", "told"),
+    [
+        (1_800_000, None, ""),  # 540 kB are 30 %, as much as one expects
+        (1_700_000, None, "The quantized file takes 540.0 kB, 32 % of the original. It consists of 48 % weights in "
+         "float, 37 % weights in int8"),
+        (1_800_000, 900_000, "The quantized file takes 540.0 kB, 60 % of the original."),
+        (1_700_000, 2_000_000, "The quantized file takes 540.0 kB, 32 % of the original."),
+    ],
+)  # fmt: skip
+def test_what_the_file_consists_of_is_said_where_it_is_not_small(original, given, told):
+    report = make_report()
+    size = replace(report.size, original_bytes=original, content=CONTENT, given_bytes=given)
+    text = " ".join(Page(render_report(replace(report, size=size))).texts)
+    assert told in text and ("It consists of" in text) == bool(told)
+    assert ("Size of the files that were given" in text) == (given is not None)
+    assert f"from {min(original, given or original) / 1e6:.2f} MB" in text.replace("900.0 kB", "0.90 MB")
+
+
+def test_a_table_that_int8_would_make_smaller_is_named_beside_the_size():
+    report = make_report()
+    tables = (replace(report.tables[0], int8=False), *report.tables[1:])
+    size = replace(report.size, original_bytes=900_000, content=CONTENT)
+    text = " ".join(Page(render_report(replace(report, size=size, tables=tables))).texts)
+    saved = sum(each.float_bytes - each.int8_bytes for each in tables if not each.int8 and each.reason is None)
+    assert saved >= 256_000 - 68_000 and f"tables take {saved / 1e3:.1f} kB less" in text
 
 
 @settings(max_examples=40, deadline=None)
