@@ -20,6 +20,7 @@ _FEW_STEPS = 16
 _LARGE_CHANNEL_SPREAD = 4
 _LARGE_WEIGHT_SPREAD = 8
 _FAR_MEAN = 4
+_LONG_TAIL = 4
 _FEW_VALUES = 4096
 _SHARE_OF_DAMAGE = 0.8
 _MOST_LAYERS = 8
@@ -32,6 +33,7 @@ _WIDER = (
     "Give its activations 16 bits (num_bits: 16, asymmetric: false), or search with --device generic, which finds such "
     "layers."
 )
+_ZERO_POINT = "Give it a zero point (asymmetric: true), which makes its steps half as large."
 _BALANCE = "Let calibration balance its channels (input_balancing: true)."
 _Layer = TypeVar("_Layer")
 
@@ -41,8 +43,8 @@ class Cause:
     """A reason why a layer loses much.
 
     Attributes:
-        kind: ``outlier_channels``, ``tails``, ``far_mean``, ``few_values``, ``constant``, ``one_weight_scale``, or
-            ``unknown``.
+        kind: ``outlier_channels``, ``tails``, ``far_mean``, ``unused_levels``, ``few_values``, ``constant``,
+            ``one_weight_scale``, or ``unknown``.
         detail: what is so of this layer, as a sentence.
         remedy: what helps, as a sentence or two.
     """
@@ -64,6 +66,7 @@ class Symptoms:
         weight_spread: of weights with one scale for all, by what the channel that reaches farthest surpasses the median
             one; None with a scale per channel.
         is_product: whether it multiplies two computed operands, for which there are no 16 bits.
+        seen: the least and the greatest value that it reads; None if they are not known.
     """
 
     grid: ActivationFactors
@@ -72,6 +75,7 @@ class Symptoms:
     may_balance: bool
     weight_spread: float | None
     is_product: bool = False
+    seen: tuple[float, float] | None = None
 
     @property
     def reads_8_bits(self) -> bool:
@@ -82,6 +86,22 @@ class Symptoms:
     def remedy_for_coarse_steps(self) -> str:
         """What helps where the steps of its input are too coarse."""
         return _WIDER if self.reads_8_bits and not self.is_product else _IN_FLOAT
+
+    @property
+    def unused_side(self) -> str | None:
+        """The side of 0 on which no value lies, but half of the levels do; None if there is none."""
+        if self.seen is None or self.grid.offset != 0 or self.is_product or self.seen[0] == self.seen[1]:
+            return None
+        margin = self.grid.scale / 2  # what is less than that is rounded to 0
+        return "below" if self.seen[0] >= -margin else "above" if self.seen[1] <= margin else None
+
+    def reach(self, shape: RangeShape) -> tuple[float, float] | None:
+        """Returns how far values and range go below the mean and above it, in standard deviations, if it is known."""
+        if self.seen is None:
+            return None
+        lowest, highest = self.grid.limits
+        below, above = shape.mean - max(lowest, self.seen[0]), min(highest, self.seen[1]) - shape.mean
+        return below / shape.deviation, above / shape.deviation
 
 
 def most_damaging(damages: Iterable[tuple[_Layer, float]]) -> Iterator[tuple[_Layer, float]]:
@@ -142,6 +162,10 @@ def _causes_in_range(shape: RangeShape, symptoms: Symptoms) -> Iterator[Cause]:
     wider = symptoms.remedy_for_coarse_steps
     left = f"{steps:.1f} steps are left for a standard deviation."
     spread = shape.channel_spread or 0.0
+    if symptoms.unused_side is not None:
+        detail = f"It reads nothing {symptoms.unused_side} 0, where half of its levels are: {left}"
+        yield Cause("unused_levels", detail, _ZERO_POINT)
+        steps *= 2
     if steps < _FEW_STEPS and abs(shape.mean) >= _FAR_MEAN * shape.deviation > 0:
         detail = f"What it reads lies around {shape.mean:.3g}, but 0 has to be in its range, too: {left}"
         yield Cause("far_mean", detail, wider)
@@ -150,4 +174,16 @@ def _causes_in_range(shape: RangeShape, symptoms: Symptoms) -> Iterator[Cause]:
         detail = f"Channels of what it reads reach unequally far: {lost}"
         yield Cause("outlier_channels", detail, wider if symptoms.is_balanced or symptoms.may_balance else _BALANCE)
     elif steps < _FEW_STEPS:
-        yield Cause("tails", f"What it reads has long tails: {left}", wider)
+        yield Cause("tails", f"What it reads has {_tails(symptoms.reach(shape))}: {left}", wider)
+
+
+def _tails(reach: tuple[float, float] | None) -> str:
+    """Describes tails by how far they go below the mean and above it, in standard deviations."""
+    if reach is None or max(reach) < _LONG_TAIL:
+        return "long tails"
+    below, above = reach
+    if min(reach) >= _LONG_TAIL:
+        return f"long tails on both sides, {below:.0f} standard deviations below its mean and {above:.0f} above it"
+    if above > below:
+        return f"a long tail on one side, {above:.0f} standard deviations above its mean, and {below:.1f} below it"
+    return f"a long tail on one side, {below:.0f} standard deviations below its mean, and {above:.1f} above it"

@@ -53,6 +53,48 @@ def test_the_kind_of_range(shape, kind):
     assert kinds(with_shape(**shape)) == [kind]
 
 
+UNSIGNED = ActivationFactors(1 / 32, -128)  # 0 to 255 / 32
+
+
+@pytest.mark.parametrize(
+    ("grid", "mean", "seen", "told"),
+    [
+        (UNSIGNED, 0.1, (-0.3, 3.9),
+         "a long tail on one side, 19 standard deviations above its mean, and 0.5 below it"),
+        (replace(UNSIGNED, offset=127), -0.1, (-3.9, 0.1),
+         "a long tail on one side, 19 standard deviations below its mean, and 0.5 above it"),
+        (replace(UNSIGNED, offset=0), 0.0, (-3.0, 9.0),
+         "long tails on both sides, 15 standard deviations below its mean and 20 above it"),
+        (UNSIGNED, 0.1, None, "What it reads has long tails: 6.4 steps"),
+    ],
+)  # fmt: skip
+def test_on_which_side_tails_are(grid, mean, seen, told):
+    """With a deviation of 0.2; what is beyond the range is clipped, and reaches no farther."""
+    (cause,) = find_causes(replace(with_shape(deviation=0.2, mean=mean), grid=grid, seen=seen))
+    assert cause.kind == "tails" and told in cause.detail and "16 bits" in cause.remedy
+
+
+@pytest.mark.parametrize(
+    ("seen", "deviation", "expected"),
+    [
+        ((0.0, 3.9), 1.0, ["unused_levels"]),
+        ((-3.9, 0.0), 1.0, ["unused_levels"]),
+        ((0.0, 3.9), 0.3, ["unused_levels"]),  # 9.6 steps, and 19.2 with all levels
+        ((0.0, 3.9), 0.2, ["unused_levels", "tails"]),  # 6.4 and 12.8
+        ((-0.01, 3.9), 1.0, ["unused_levels"]),  # which is rounded to 0
+        ((-0.1, 3.9), 1.0, ["unknown"]),
+    ],
+)
+def test_levels_on_a_side_where_there_is_nothing(seen, deviation, expected):
+    symptoms = replace(with_shape(deviation=deviation, mean=0.5), seen=seen)
+    assert kinds(symptoms) == expected
+    assert kinds(replace(symptoms, is_product=True))[0] != "unused_levels"
+    if expected[0] == "unused_levels":
+        cause = find_causes(symptoms)[0]
+        assert "half of its levels" in cause.detail and "asymmetric: true" in cause.remedy
+        assert ("nothing below 0" in cause.detail) == (seen[1] > 0)
+
+
 def test_several_causes():
     few = with_shape(count=10, deviation=0.1)
     assert kinds(replace(few, weight_spread=9.0)) == ["one_weight_scale", "few_values", "tails"]

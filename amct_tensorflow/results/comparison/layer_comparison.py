@@ -67,14 +67,16 @@ class ComparedLayer:
         """Returns why it loses much, if it does."""
         quantized = self.layer.quantized
         uses = None if quantized.weights is None else uses_of_channels(quantized.op_type, quantized.float_weights)
+        found = self._values.distribution() if self.by_itself else None
         return find_causes(
             Symptoms(
                 grid=quantized.input_grid,
-                shape=RangeShape.of(self._values.distribution(), self._peaks, uses) if self.by_itself else None,
+                shape=None if found is None else RangeShape.of(found, self._peaks, uses),
                 is_balanced=bool(np.any(self.layer.read_factors != 1)),
                 may_balance=True,
                 weight_spread=_spread_under_one_scale(quantized),
                 is_product=quantized.is_product,
+                seen=None if found is None else (found.lowest, found.highest),
             )
         )
 

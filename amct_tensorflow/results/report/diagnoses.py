@@ -48,4 +48,5 @@ def _symptoms(layer: Layer, result: SearchResult, may_balance: bool) -> Symptoms
         may_balance=may_balance,
         weight_spread=spread_of_weights(weights.lowest, weights.highest) if weights and has_one_scale else None,
         is_product=layer.second_operand is not None,
+        seen=None if summary is None else (summary.lowest, summary.highest),
     )
