@@ -21,8 +21,13 @@ from amct_tensorflow.search.sensitivity.measures import SensitivityBase
 from amct_tensorflow.search.sensitivity.switchable_model import MeasureT, SwitchableModel
 
 # Each layer alone is tried on so many images that all of them together cost about so many float runs of all calibration
-# images, by their multiply-accumulates.
+# images, by their multiply-accumulates, and no more than so many of these.
 _PASSES = 5.0
+_PRODUCTS_ALONE = 1e11
+# A set is scored on so many images that it takes no more multiply-accumulates than these, but on a few in any case: a
+# search scores some twenty, each of which a processor would else work on for several seconds.
+_PRODUCTS_PER_SET = 1e10
+_FEWEST_IMAGES = 4
 
 
 class LayerScores:
@@ -69,8 +74,8 @@ class LayerScores:
 
     @property
     def images(self) -> int | None:
-        """How many images a divergence runs; None if it is not known."""
-        return self._calibration.images
+        """How many images a divergence runs: all of calibration, or the first ones of many; None if it is not known."""
+        return self._set_sample or self._calibration.images
 
     def local_similarities(self) -> dict[str, float]:
         """Per layer, the similarity of its float and quantized outputs."""
@@ -89,13 +94,13 @@ class LayerScores:
         return dict(zip(names, similarities, strict=True))
 
     def divergences(self, candidates: Sequence[Collection[str]], base: Collection[str] = ()) -> list[float]:
-        """Per set of quantized layers, the divergence on all calibration images; see ``SwitchableModel.divergences``.
+        """Per set of quantized layers, the divergence on ``images``; see ``SwitchableModel.divergences``.
 
         Sets are those of ``quantized_layers``; layers in 16 bits need ``add_rung`` before.
         Where outputs follow from decisions, it is that of the last layers before them (``compared_operators``). NaN if
         it cannot be measured.
         """
-        return self._divergences(candidates, base, None)
+        return self._divergences(candidates, base, self._set_sample)
 
     def sampled_divergences(self, candidates: Sequence[Collection[str]]) -> list[float]:
         """Per set of quantized layers, the divergence on so few images that all layers can be tried alone."""
@@ -127,13 +132,27 @@ class LayerScores:
 
     @cached_property
     def _sample(self) -> int | None:
-        """How many images each layer alone is tried on; None for all."""
+        """How many images each layer alone is tried on, no more than a set is scored on; None for all."""
         model, images = self._switchable.model, self._calibration.images
         if model is None or images is None:
             return None
         runs = sum(self.mac_shares.get(layer, 0.0) for name in self.mac_shares for layer in model.layers_to_run({name}))
-        affordable = max(1, int(_PASSES * images / max(runs, 1e-9)))
-        return affordable if affordable < images else None
+        passes = min(_PASSES * images, _PRODUCTS_ALONE / self._products_per_image)
+        affordable = max(1, int(passes / max(runs, 1e-9)))
+        return affordable if affordable < (self._set_sample or images) else self._set_sample
+
+    @cached_property
+    def _set_sample(self) -> int | None:
+        """How many images a set is scored on; None for all."""
+        images = self._calibration.images
+        affordable = max(_FEWEST_IMAGES, int(_PRODUCTS_PER_SET / self._products_per_image))
+        return affordable if images is not None and affordable < images else None
+
+    @property
+    def _products_per_image(self) -> float:
+        """The multiply-accumulates of all layers for an image."""
+        counts = sum(analysis.multiply_accumulates for analysis in self._calibration.analyses.values())
+        return max(counts / (self._calibration.images or 1), 1.0)
 
     @cached_property
     def _switchable(self) -> "_Switchable":

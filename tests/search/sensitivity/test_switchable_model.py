@@ -16,6 +16,7 @@ from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.quantize.calibration.calibrator import Calibrator
 from amct_tensorflow.quantize.config.defaults import default_config
 from amct_tensorflow.quantize.quantized.builder import quantize_graph
+from amct_tensorflow.search.sensitivity import layer_scores
 from amct_tensorflow.search.sensitivity.divergence import Divergence
 from amct_tensorflow.search.sensitivity.entry_points import find_entry_points
 from amct_tensorflow.search.sensitivity.layer_scores import LayerScores
@@ -327,3 +328,22 @@ def test_a_graph_that_tensorflow_does_not_take(chain, monkeypatch, messages):
     with closing(LayerScores(graph, chain.plan, chain.calibration)) as scores:
         assert scores.ranking(OutputDivergenceSensitivity()) == scores.local_similarities()
     assert any("cannot be measured" in line for line in messages)
+
+
+@pytest.mark.parametrize(("limit", "images"), [(1e12, 6), (1, 4)])
+def test_sets_are_scored_on_as_many_images_as_cost_little(chain, monkeypatch, limit, images):
+    """However many images calibrated, and however large they are; on a few in any case."""
+    monkeypatch.setattr(layer_scores, "_PRODUCTS_PER_SET", limit)
+    sets = [set(SMALL_NET_LAYERS), {SMALL_NET_LAYERS[0]}]
+    with closing(LayerScores(import_graph(chain.graph_def, "test"), chain.plan, chain.calibration)) as scores:
+        assert scores.images == images
+        assert scores.divergences(sets) == chain.switchable.divergences(sets, images=images)
+
+
+@pytest.mark.parametrize(("limit", "images"), [(1e12, 6), (1, 1)])
+def test_layers_alone_are_scored_on_as_many_images_as_cost_little(chain, monkeypatch, limit, images):
+    monkeypatch.setattr(layer_scores, "_PASSES", 100)
+    monkeypatch.setattr(layer_scores, "_PRODUCTS_ALONE", limit)
+    alone = [{name} for name in SMALL_NET_LAYERS]
+    with closing(LayerScores(import_graph(chain.graph_def, "test"), chain.plan, chain.calibration)) as scores:
+        assert scores.sampled_divergences(alone) == chain.switchable.divergences(alone, images=images)
