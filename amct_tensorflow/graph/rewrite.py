@@ -133,17 +133,23 @@ class GraphEditor:
         self._editable(name).attr["T"].type = dtype.as_datatype_enum
 
     def redirect(
-        self, replacements: Mapping[_Name, str], exempt: Collection[str] = (), *, control: bool = False
+        self,
+        replacements: Mapping[_Name, str],
+        exempt: Collection[str] = (),
+        *,
+        among: Collection[str] | None = None,
+        control: bool = False,
     ) -> None:
         """Makes every reader of output 0 of a node read another node instead, except the ``exempt`` readers.
 
         Args:
             replacements: per node, the other one.
             exempt: readers that stay as they are.
+            among: the nodes that are looked at; None for all.
             control: whether readers by control edges wait for the other node, too.
         """
         others: dict[str, str] = dict(replacements.items())
-        for name in self._nodes.keys() - set(exempt):
+        for name in (self._nodes.keys() if among is None else set(among)) - set(exempt):
             for index, text in enumerate(self._nodes[name].input):
                 source = parse_tensor_name(text)
                 if source.node in others and (source.port == 0 or (control and source.port == CONTROL)):

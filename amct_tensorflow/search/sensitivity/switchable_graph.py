@@ -4,8 +4,8 @@
                       -> quantized layer ->
 
 Only the selected side of each layer is computed. A layer may have a second quantized side, in 16 bits, behind a Switch
-of its own in front of the float layer. In the same way the graph can be entered at its entry points: no node
-before an entry point is computed if that is fed. So no candidate of a search needs a graph of its own, and layers late
+of its own in front of the float layer. In the same way the graph can be entered at cuts: no node before a cut is
+computed if its tensors are fed. So no candidate of a search needs a graph of its own, and layers late
 in the model are tried without running it from its beginning.
 """
 
@@ -23,6 +23,7 @@ from amct_tensorflow.quantize.quantized.ascend_ops import function_library
 from amct_tensorflow.quantize.quantized.builder import FLOAT_SCOPE, local_quantized_graph
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.search.configuration import in_16_bits
+from amct_tensorflow.search.sensitivity.cuts import Cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,32 +34,34 @@ class SwitchableGraph:
         graph_def: the graph. It lacks the tensors that ``entries`` names: they are to be mapped when it is imported.
         gates: per layer, the boolean placeholder that quantizes it; and per ``in_16_bits`` of a layer, that which lets
             it read 16 bits.
-        entries: per entry point, the tensor that stands for its value if it is fed, and must be dead otherwise.
-        values: per entry point, the node that holds its value, fed or computed.
+        entries: per cut, the tensors that stand for its values if they are fed, and must be dead otherwise.
+        values: per cut, the nodes that hold its values, fed or computed.
         outputs: per requested operator, the node that holds its value.
     """
 
     graph_def: GraphDef
     gates: dict[str, str]
-    entries: dict[str, str]
-    values: dict[str, str]
+    entries: list[list[str]]
+    values: list[list[str]]
     outputs: dict[str, str]
 
 
 def switchable_graph(
-    plan: QuantizationPlan, entry_points: Sequence[str], wide: QuantizationPlan | None = None
+    plan: QuantizationPlan,
+    order: Sequence[str],
+    cuts: Sequence[Cut],
+    wide: QuantizationPlan | None = None,
 ) -> SwitchableGraph:
     """Builds the switchable form of a model.
 
     Args:
         plan: its factors are those of the layers to be given a gate.
-        entry_points: nodes at which the graph can be entered.
+        order: the nodes that depend on the data, in topological order.
+        cuts: where the graph can be entered, in the same order.
         wide: the plan of the same layers in 16 bits; None if no layer is to be given a gate for these.
     """
     editor = GraphEditor(plan.fused.view)
-    entries = {name: f"{editor.unique_name(f'{name}/entry')}:0" for name in entry_points}
-    values = {name: _merge(editor, f"{name}/value", [name, entries[name]], like=name) for name in entry_points}
-    editor.redirect(values, exempt=values.values(), control=True)
+    entries, values = _enter(editor, order, cuts)
     gates: dict[str, str] = {}
     sides: dict[LayerName, list[str]] = {}
     added: list[tuple[GraphDef, str, dict[str, str]]] = []
@@ -84,9 +87,32 @@ def switchable_graph(
     graph_def.library.MergeFrom(function_library(bits))
     for quantized, scope, switches in added:
         _add_quantized(graph_def, quantized, scope, switches)
-    return SwitchableGraph(
-        graph_def, gates, entries, values, {name: merges.get(FusedName(name), name) for name in plan.outputs}
-    )
+    last: dict[str, str] = {}
+    for cut, merged in zip(cuts, values, strict=True):
+        last.update(zip(cut.tensors, merged, strict=True))
+    outputs = {name: last.get(name) or merges.get(FusedName(name), name) for name in plan.outputs}
+    return SwitchableGraph(graph_def, gates, entries, values, outputs)
+
+
+def _enter(editor: GraphEditor, order: Sequence[str], cuts: Sequence[Cut]) -> tuple[list[list[str]], list[list[str]]]:
+    """Lets the graph be entered at cuts: what lies behind one reads its tensors, or what is fed for them.
+
+    A tensor may pass through several cuts, each of which may be fed.
+
+    Returns:
+        Per cut the tensors to be fed, and the nodes that hold its values.
+    """
+    entries: list[list[str]] = []
+    values: list[list[str]] = []
+    last: dict[str, str] = {}
+    ends = [*(cut.position + 1 for cut in cuts[1:]), len(order)]
+    for cut, end in zip(cuts, ends, strict=True):
+        entries.append([f"{editor.unique_name(f'{name}/entry')}:0" for name in cut.tensors])
+        pairs = zip(cut.tensors, entries[-1], strict=True)
+        values.append([_merge(editor, f"{name}/value", [last.get(name, name), fed], like=name) for name, fed in pairs])
+        last.update(zip(cut.tensors, values[-1], strict=True))
+        editor.redirect(last, among=order[cut.position + 1 : end], control=True)
+    return entries, values
 
 
 def _gate(editor: GraphEditor, layer: str) -> str:

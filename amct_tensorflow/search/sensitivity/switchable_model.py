@@ -1,12 +1,11 @@
 """Scores sets of quantized layers by the divergence of the model's outputs, on the inputs of calibration.
 
 One switchable graph in one session serves every set; no label, no evaluator and no new graph is needed. A set is run
-from the last entry point before the first layer in which it differs from a base set, whose values at the entry points
-are computed once. Only the values of one part of the images at a few entry points are held, however many layers there
-are.
+from the last cut before the first layer in which it differs from a base set, whose values at the cuts are computed
+once. Only the values of one part of the images at a few cuts are held, however many layers there are.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar, cast
@@ -23,11 +22,11 @@ from amct_tensorflow.graph.view import GraphView, NamedGraph, full_tensor_name, 
 from amct_tensorflow.io.progress import Progress
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.search.configuration import in_16_bits
+from amct_tensorflow.search.sensitivity.cuts import Cut, find_cuts
 from amct_tensorflow.search.sensitivity.divergence import Divergence
-from amct_tensorflow.search.sensitivity.entry_points import find_entry_points
 from amct_tensorflow.search.sensitivity.switchable_graph import SwitchableGraph, switchable_graph
 
-# At so many tensors the model can be entered; each costs memory, and spares at most its share of the time.
+# At so many places the model can be entered; each costs memory, and spares at most its share of the time.
 MAX_CUTS = 8
 # Float outputs up to so many bytes, all batches together, are computed once and kept.
 _LARGEST_REFERENCE = 1 << 28
@@ -72,7 +71,7 @@ class SwitchableModel:
         self.outputs = tuple(output for output in plan.outputs if _follows(view, output, sources))
         source_nodes = {parse_tensor_name(name).node for name in sources}
         _check_nothing_is_hidden(view, source_nodes, plan)
-        flow = find_entry_points(view, source_nodes, self.outputs)
+        flow = find_cuts(view, source_nodes, self.outputs)
         position = {name: index for index, name in enumerate(flow.order)}
         layers, in_wide = (
             {name: each for name, each in factors.items() if name in position and name in fused.layers}
@@ -82,45 +81,44 @@ class SwitchableModel:
         self._position.update((in_16_bits(name), position[name]) for name in in_wide)
         # A layer with a bias is one unit: between its two nodes there is a value only while it is not quantized.
         inside = {name for name in {**layers, **in_wide} if fused.tail_of(name) != FusedName(name)}
-        known = _float_nodes(graph)  # those that fusion added are not among them
-        entry_points = [entry for entry in flow.entry_points if entry not in inside and entry in known]
-        self._entry_points = _choose_entry_points(
-            entry_points, position, sorted(position[name] for name in {**layers, **in_wide})
+        fit = _float_nodes(graph) - inside  # those that fusion added are not among them
+        self._cuts = _choose_cuts(
+            [cut for cut in flow.cuts if fit.issuperset(cut.tensors)],
+            sorted(position[name] for name in {**layers, **in_wide}),
         )
-        self._entry_positions = [position[entry] for entry in self._entry_points]
         fused = replace(fused, view=cast(NamedGraph[FusedName], view))
         switchable = QuantizationPlan(fused, layers, plan.corrections, self.outputs)
         switchable_wide = None
         if wide is not None:
             switchable_wide = QuantizationPlan(fused, in_wide, wide.corrections, self.outputs)
         self._runner = GraphRunner(tf.Graph(), sources, run_often=True)
-        self._import(switchable_graph(switchable, self._entry_points, switchable_wide), graph)
+        self._import(switchable_graph(switchable, flow.order, self._cuts, switchable_wide), graph)
         self._references: dict[tuple[int | None, int], list[np.ndarray]] = {}
 
     def _import(self, switchable: SwitchableGraph, shapes: tf.Graph) -> None:
-        """Imports the graph behind placeholders for its sources and entry points; a run feeds only some of them.
+        """Imports the graph behind placeholders for its sources and cuts; a run feeds only some of them.
 
-        All gates are fed as one vector, and all switches of entries as another: each thing fed costs time.
+        All gates are fed as one vector, and all switches of cuts as another: each thing fed costs time.
         """
         runner = self._runner
         self._gated = tuple(switchable.gates)
         with runner.graph.as_default():
             self._gates = tf.compat.v1.placeholder(tf.bool, [len(self._gated)])
-            self._entered = tf.compat.v1.placeholder(
-                tf.bool, [1 + len(self._entry_points)]
-            )  # the first is for the sources
-            from_start, *entries = tf.unstack(self._entered)
+            self._entered = tf.compat.v1.placeholder(tf.bool, [1 + len(self._cuts)])  # the first is for the sources
+            from_start, *entered = tf.unstack(self._entered)
             gates = [f"{gate}:0" for gate in switchable.gates.values()]
-            self._fed = [placeholder_for(shapes.get_tensor_by_name(f"{entry}:0")) for entry in self._entry_points]
+            self._fed = [
+                [placeholder_for(shapes.get_tensor_by_name(f"{name}:0")) for name in cut.tensors] for cut in self._cuts
+            ]
             given = {name: _alive_if(from_start, tensor) for name, tensor in runner.sources.items()}
-            for entry, entered, fed in zip(self._entry_points, entries, self._fed, strict=True):
-                given[switchable.entries[entry]] = _alive_if(entered, fed)
+            for names, at_cut, fed in zip(switchable.entries, entered, self._fed, strict=True):
+                given |= zip(names, (_alive_if(at_cut, tensor) for tensor in fed), strict=True)
             given |= zip(gates, tf.unstack(self._gates), strict=True)
         with _as_model_error():
             runner.import_behind(switchable.graph_def, "model", given)
         # TensorFlow leaves a node that is fetched as it is, even if it has no kernel for its data format.
         self._fetches = [runner.copy_of(self._tensor(switchable.outputs[output])) for output in self.outputs]
-        self._values = [runner.copy_of(self._tensor(switchable.values[entry])) for entry in self._entry_points]
+        self._values = [[runner.copy_of(self._tensor(node)) for node in nodes] for nodes in switchable.values]
 
     def _tensor(self, node: str) -> tf.Tensor:
         return self._runner.graph.get_tensor_by_name(f"model/{node}:0")
@@ -132,8 +130,8 @@ class SwitchableModel:
     def layers_to_run(self, candidate: Collection[str], base: Collection[str] = ()) -> list[str]:
         """Returns the layers that a run of a set computes, which begins where it differs from a base set."""
         start = self._start(set(candidate) ^ set(base))
-        entry = -1 if start is None else self._entry_positions[start]
-        return [name for name, position in self._position.items() if position > entry]
+        cut = -1 if start is None else self._cuts[start].position
+        return [name for name, position in self._position.items() if position > cut]
 
     def divergences(
         self, candidates: Sequence[Collection[str]], base: Collection[str] = (), images: int | None = None
@@ -170,7 +168,7 @@ class SwitchableModel:
         # Batches run whole, or in the same parts each time: from others, some kernels compute other last digits.
         for index, batch in enumerate(batches):
             reference = self._reference(images, index, batch)
-            values: list[np.ndarray] = []
+            values: list[list[np.ndarray]] = []
             if any(start is not None for start in starts):
                 values = self._run(batch, base, None, self._values)
             for candidate, start, measure in zip(candidates, starts, measures, strict=True):
@@ -212,25 +210,32 @@ class SwitchableModel:
         return outputs
 
     def _start(self, difference: Collection[str]) -> int | None:
-        """Returns the last entry point before every layer of a set; None for the beginning."""
+        """Returns the last cut before every layer of a set; None for the beginning."""
         first = min((self._position[name] for name in difference if name in self._position), default=-1)
-        before = [index for index, position in enumerate(self._entry_positions) if position < first]
+        before = [index for index, cut in enumerate(self._cuts) if cut.position < first]
         return before[-1] if before else None
 
     def _run(
-        self, batch: Batch, quantized: Collection[str], fed: tuple[int, np.ndarray] | None, fetches: Sequence[tf.Tensor]
-    ) -> list[np.ndarray]:
+        self,
+        batch: Batch,
+        quantized: Collection[str],
+        fed: tuple[int, Sequence[np.ndarray]] | None,
+        fetches: Sequence[Any],
+    ) -> list[Any]:
+        """Returns the values of fetches, in their structure, from the beginning or from a cut with its values."""
         if fed is not None:
             batch = some_images(batch, 0, 0)
         with _as_model_error():
             return list(self._runner.run(list(fetches), {**batch, **self._switches(quantized, fed)}))
 
-    def _switches(self, quantized: Collection[str], fed: tuple[int, np.ndarray] | None) -> dict[tf.Tensor, Any]:
-        """Returns the feeds beside a batch: which layers are quantized, and the values at an entry point."""
+    def _switches(
+        self, quantized: Collection[str], fed: tuple[int, Sequence[np.ndarray]] | None
+    ) -> dict[tf.Tensor, Any]:
+        """Returns the feeds beside a batch: which layers are quantized, and the values at a cut."""
         entered = -1 if fed is None else fed[0]
-        feeds = {tensor: _nothing(tensor) for tensor in self._fed}
+        feeds = {tensor: _nothing(tensor) for tensors in self._fed for tensor in tensors}
         if fed is not None:
-            feeds[self._fed[entered]] = fed[1]
+            feeds.update(zip(self._fed[entered], fed[1], strict=True))
         feeds[self._gates] = np.array([name in quantized for name in self._gated], bool)
         feeds[self._entered] = np.arange(-1, len(self._fed)) == entered
         return feeds
@@ -283,10 +288,14 @@ def _float_nodes(graph: tf.Graph) -> set[str]:
     return {each.name for each in graph.get_operations() if each.outputs and each.outputs[0].dtype == tf.float32}
 
 
-def _choose_entry_points(entry_points: Sequence[str], position: Mapping[str, int], layers: Sequence[int]) -> list[str]:
-    """Picks entry points that divide the layers, given by their positions, evenly."""
-    if not entry_points:
-        return []
-    before = np.searchsorted(layers, [position[entry] for entry in entry_points])
-    wanted = [len(layers) * part / (MAX_CUTS + 1) for part in range(1, MAX_CUTS + 1)]
-    return [entry_points[index] for index in sorted({int(np.argmin(np.abs(before - number))) for number in wanted})]
+def _choose_cuts(cuts: Sequence[Cut], layers: Sequence[int]) -> list[Cut]:
+    """Picks cuts that divide the layers, given by their positions, about evenly, and consist of few tensors."""
+    before = np.searchsorted(layers, [cut.position for cut in cuts])
+    widths = np.array([len(cut.tensors) for cut in cuts])
+    part = len(layers) / (MAX_CUTS + 1)
+    chosen: set[int] = set()
+    for number in range(1, MAX_CUTS + 1) if cuts else ():
+        distance = np.abs(before - number * part)
+        is_far = distance > part / 2  # of cuts that are all far, the nearest
+        chosen.add(int(np.lexsort((distance, np.where(is_far, 0, widths), is_far))[0]))
+    return [cuts[index] for index in sorted(chosen)]

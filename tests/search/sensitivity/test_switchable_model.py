@@ -17,8 +17,8 @@ from amct_tensorflow.quantize.calibration.calibrator import Calibrator
 from amct_tensorflow.quantize.config.defaults import default_config
 from amct_tensorflow.quantize.quantized.builder import quantize_graph
 from amct_tensorflow.search.sensitivity import layer_scores
+from amct_tensorflow.search.sensitivity.cuts import MOST_TENSORS, find_cuts
 from amct_tensorflow.search.sensitivity.divergence import Divergence
-from amct_tensorflow.search.sensitivity.entry_points import find_entry_points
 from amct_tensorflow.search.sensitivity.layer_scores import LayerScores
 from amct_tensorflow.search.sensitivity.measures import OutputDivergenceSensitivity
 from amct_tensorflow.search.sensitivity.switchable_model import SwitchableModel
@@ -141,19 +141,80 @@ def test_outputs_that_calibration_did_not_reach_are_left_out():
     assert prepared.switchable.divergences([set(SMALL_NET_LAYERS)])[0] > 0
 
 
+def single_tensors(flow):
+    """The tensors that alone determine all outputs."""
+    return [cut.tensors[0] for cut in flow.cuts if len(cut.tensors) == 1]
+
+
 def test_cuts_of_a_branched_model():
-    graph_def = build(residual_net)
-    flow = find_entry_points(GraphView(graph_def), {"input"}, ["picture", "classes"])
+    flow = find_cuts(GraphView(build(residual_net)), {"input"}, ["picture", "classes"])
+    single = single_tensors(flow)
     # The shared input of the branches, what joins them, and the last before the two outputs part.
-    assert {"stem", "joined", "relu", "pool"} < set(flow.entry_points)
-    assert not {"left", "right", "image", "picture", "classes", "input"} & set(flow.entry_points)
-    assert list(flow.entry_points) == [name for name in flow.order if name in flow.entry_points]
+    assert {"stem", "joined", "relu", "pool"} < set(single)
+    assert not {"left", "right", "image", "picture", "classes", "input"} & set(single)
+    assert single == [name for name in flow.order if name in single]
+    # Between them, both branches.
+    assert {"left", "right"} in [set(cut.tensors) for cut in flow.cuts]
+    assert [cut.position for cut in flow.cuts] == sorted({cut.position for cut in flow.cuts})
 
 
-def test_an_early_output_ends_the_cuts():
-    graph_def = build(residual_net)
-    flow = find_entry_points(GraphView(graph_def), {"input"}, ["joined", "classes"])
-    assert "stem" in flow.entry_points and "relu" not in flow.entry_points
+def test_an_early_output_is_in_use_to_the_end():
+    flow = find_cuts(GraphView(build(residual_net)), {"input"}, ["joined", "classes"])
+    single = single_tensors(flow)
+    assert "stem" in single and "relu" not in single
+    assert ("joined", "relu") in [cut.tensors for cut in flow.cuts]
+
+
+def pyramid():
+    """Shortcuts from each of three levels to the end, as a U-Net has; no single tensor determines the output."""
+    x = tf1.placeholder(tf.float32, [None, 12, 12, 3], name="input")
+    levels = []
+    for index in range(3):
+        weights = normal((3, 3, 3 if index == 0 else 4, 4), index, 0.3)
+        y = tf.nn.conv2d(x, weights, 1 if index == 0 else 2, "SAME", name=f"down{index}")
+        x = tf.nn.relu(tf.nn.bias_add(y, normal((4,), index + 5)), name=f"level{index}")
+        levels.append(x)
+    for index in (1, 0):
+        size = [12 // 2**index] * 2
+        large = tf1.image.resize_nearest_neighbor(x, size, name=f"large{index}")
+        joined = tf.concat([levels[index], large], -1)
+        x = tf.nn.conv2d(joined, normal((1, 1, 8, 4), index + 10, 0.4), 1, "SAME", name=f"up{index}")
+    tf.identity(x, name="out")
+    tf.reduce_mean(levels[2], [1, 2], name="early")
+
+
+@pytest.mark.parametrize("outputs", [["out"], ["early", "out"]])
+def test_a_model_with_shortcuts_is_entered_with_several_tensors(outputs):
+    prepared = Prepared(pyramid, outputs, [IMAGES])
+    prepared.check_every_layer()
+    last = prepared.switchable.layers_to_run({"up0"})
+    assert "up0" in last and len(last) < len(prepared.layers) - 1
+    lowest = set(prepared.layers)
+    for name in prepared.layers:  # from a base set, whose values are fed
+        (found,) = prepared.switchable.divergences([lowest - {name}], lowest)
+        assert found == pytest.approx(prepared.expected(lowest - {name}), rel=1e-3, abs=1e-8)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=3), min_size=3, max_size=12), st.data())
+def test_the_tensors_of_a_cut_are_all_that_is_read_behind_it(reads, data):
+    """Of any graph: what stands behind a cut reads its tensors, or what stands behind it, too."""
+
+    def make():
+        values = [tf1.placeholder(tf.float32, [None, 3], name="input")]
+        for index, sources in enumerate(reads):
+            values.append(tf.add_n([values[each % len(values)] for each in sources], name=f"n{index}"))
+
+    view = GraphView(build(make))
+    outputs = data.draw(
+        st.lists(st.sampled_from([f"n{index}" for index in range(len(reads))]), min_size=1, unique=True)
+    )
+    flow = find_cuts(view, {"input"}, outputs)
+    for cut in flow.cuts:
+        behind = set(flow.order[cut.position + 1 :])
+        read = {text for name in behind for text in view.nodes[name].input}
+        assert set(cut.tensors) == (read | set(outputs)) - behind
+        assert 1 <= len(cut.tensors) <= MOST_TENSORS and behind
 
 
 def test_no_cut_determines_the_outputs_before_every_input_is_known():
@@ -162,7 +223,9 @@ def test_no_cut_determines_the_outputs_before_every_input_is_known():
         joined = tf.add(tf.sin(tf.sin(x, name="a"), name="b"), tf.cos(other, name="c"), name="joined")
         tf.sin(joined, name="out")
 
-    assert find_entry_points(GraphView(build(make)), {"input", "other"}, ["out"]).entry_points == ("joined",)
+    flow = find_cuts(GraphView(build(make)), {"input", "other"}, ["out"])
+    assert single_tensors(flow) == ["joined"]
+    assert ("b", "c") in [tuple(sorted(cut.tensors)) for cut in flow.cuts]
 
 
 def test_what_a_loop_yields_is_data_wherever_it_comes_from():
@@ -173,19 +236,20 @@ def test_what_a_loop_yields_is_data_wherever_it_comes_from():
         tf.cos(tf.exp(z, name="b"), name="out")
 
     view = GraphView(build_v1(make))
-    flow = find_entry_points(view, {"input"}, ["out"])
-    assert {"while/Exit_1", "b", "out"} < set(flow.order) and not set(flow.entry_points) & view.loop_nodes
-    assert flow.entry_points[-2:] == ("while/Exit_1", "b")
+    flow = find_cuts(view, {"input"}, ["out"])
+    assert {"while/Exit_1", "b", "out"} < set(flow.order)
+    assert not {name for cut in flow.cuts for name in cut.tensors} & view.loop_nodes
+    assert single_tensors(flow)[-2:] == ["while/Exit_1", "b"]
 
 
-def test_control_edges_across_forbid_a_cut():
+def test_what_is_waited_for_behind_a_cut_belongs_to_it():
     def make():
         x = tf1.placeholder(tf.float32, [None, 3], name="input")
         first = tf.identity(tf.identity(x, name="a"), name="b")
         with tf1.get_default_graph().control_dependencies([first.op.inputs[0]]):
             tf.identity(first, name="c")
 
-    assert find_entry_points(GraphView(build(make)), {"input"}, ["c"]).entry_points == ("a",)
+    assert [cut.tensors for cut in find_cuts(GraphView(build(make)), {"input"}, ["c"]).cuts] == [("a",), ("a", "b")]
 
 
 def test_unknown_shapes_and_inputs_that_are_no_images():

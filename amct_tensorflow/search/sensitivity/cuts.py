@@ -1,11 +1,30 @@
-"""Finds entry points: tensors that alone determine all outputs, so that a model can be run from there."""
+"""Finds cuts: few tensors that together determine all outputs, so that a model can be run from there.
 
-from collections.abc import Collection, Mapping, Sequence
+A chain of layers can be cut at any tensor. Where shortcuts pass, as in a U-Net or a pyramid of features, several
+tensors are in use at a time, and the model is entered with all of them.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name, upstream
 from amct_tensorflow.ops import has, trait
 from amct_tensorflow.ops.traits import ControlFlow, Identity, RunState
+
+# Each tensor of a cut costs memory, and is fed in each run.
+MOST_TENSORS = 4
+
+
+class Cut(NamedTuple):
+    """A place at which a model can be entered.
+
+    Attributes:
+        position: that of the last node before it.
+        tensors: the nodes up to there whose output 0 is used behind it, or is itself an output.
+    """
+
+    position: int
+    tensors: tuple[str, ...]
 
 
 class DataFlow(NamedTuple):
@@ -13,14 +32,14 @@ class DataFlow(NamedTuple):
 
     Attributes:
         order: in topological order.
-        entry_points: the nodes whose output 0 alone determines all outputs, in the same order.
+        cuts: the places between them at which few tensors determine all outputs, in the same order.
     """
 
     order: tuple[str, ...]
-    entry_points: tuple[str, ...]
+    cuts: tuple[Cut, ...]
 
 
-def find_entry_points(view: GraphView, sources: Collection[str], outputs: Sequence[str]) -> DataFlow:
+def find_cuts(view: GraphView, sources: Collection[str], outputs: Sequence[str]) -> DataFlow:
     """Follows the data from its sources to the outputs.
 
     Args:
@@ -31,24 +50,36 @@ def find_entry_points(view: GraphView, sources: Collection[str], outputs: Sequen
     order = _data_nodes(view, sources, outputs)
     position = {name: index for index, name in enumerate(order)}
     last_use = dict(position)
-    other_ports: set[str] = set()
+    unfit = {*sources, *view.uncertain_nodes}
     for name in order:
         for source in map(parse_tensor_name, view.nodes[name].input):
             if source.node in position:  # by a control edge, too: what waits for a node that is not run never runs
                 last_use[source.node] = max(last_use[source.node], position[name])
             if source.port > 0:
-                other_ports.add(source.node)
+                unfit.add(source.node)
     last_use.update({output: len(order) for output in outputs if output in position})
     states = _states(view, position)
-    entry_points = []
-    still_needed = -1  # the last use of whatever was computed so far
+    cuts = (cut for cut in _cuts(order, last_use) if not unfit & set(cut.tensors))
+    return DataFlow(tuple(order), tuple(cut for cut in cuts if not _holds(states, cut.position)))
+
+
+def _cuts(order: Sequence[str], last_use: Mapping[str, int]) -> Iterator[Cut]:
+    """Yields the places at which few values are in use, of a node or more that are not all of them outputs."""
+    in_use: dict[str, None] = {}
+    ending: dict[int, list[str]] = {}
+    for name, last in last_use.items():
+        ending.setdefault(last, []).append(name)
     for index, name in enumerate(order):
-        alone = still_needed <= index < last_use[name] < len(order)
-        alone = alone and not any(first <= index < last for first, last in states)
-        if alone and name not in sources and name not in other_ports and name not in view.uncertain_nodes:
-            entry_points.append(name)
-        still_needed = max(still_needed, last_use[name])
-    return DataFlow(tuple(order), tuple(entry_points))
+        in_use[name] = None
+        for ended in ending.get(index, ()):
+            in_use.pop(ended, None)
+        if len(in_use) <= MOST_TENSORS and any(last_use[each] < len(order) for each in in_use):
+            yield Cut(index, tuple(in_use))
+
+
+def _holds(states: Sequence[tuple[int, int]], index: int) -> bool:
+    """Tells whether data stands beside the tensors at a place."""
+    return any(first <= index < last for first, last in states)
 
 
 def _data_nodes(view: GraphView, sources: Collection[str], outputs: Sequence[str]) -> list[str]:
