@@ -3,13 +3,20 @@
 Every moment belongs to one stage, the one that was entered last and not left yet. A stage is entered wherever its work
 is done, by ``with stage("rounding weights"):`` or by ``@stage("rounding weights")``, which do nothing unless somebody
 measures. Work of TensorFlow's threads belongs to the stage that waits for it; other processes are not measured.
+
+Runs in several threads have a clock each. What a run does in other threads than its own enters stages only as
+``counted_here`` says so.
 """
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from contextvars import ContextVar, copy_context
+from typing import NamedTuple, ParamSpec, TypeVar
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 OTHER = "everything else"
 
@@ -56,29 +63,37 @@ class StageClock:
         return (*found, Spent(OTHER, *self._spent[OTHER]))
 
 
-_running: list[StageClock] = []
+_running: ContextVar[StageClock | None] = ContextVar("running", default=None)
 
 
 @contextmanager
 def measured_stages() -> Iterator[StageClock]:
-    """Measures the stages that are entered inside the block, in whatever thread; blocks in it share its clock."""
-    if _running:
-        yield _running[0]
+    """Measures the stages that are entered inside the block; blocks in it share its clock."""
+    outer = _running.get()
+    if outer is not None:
+        yield outer
         return
-    _running.append(StageClock())
+    clock = StageClock()
+    token = _running.set(clock)
     try:
-        yield _running[0]
+        yield clock
     finally:
-        _running.clear()
+        _running.reset(token)
+
+
+def counted_here(action: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Returns an action whose stages count to whoever measures here and now, in whatever thread it is called."""
+    context = copy_context()
+    return lambda *args, **kwargs: context.copy().run(action, *args, **kwargs)
 
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
     """Counts the time of the block, but for stages that it enters in turn, to a stage."""
-    if not _running:
+    clock = _running.get()
+    if clock is None:
         yield
         return
-    clock = _running[0]
     left = clock.enter(name)
     try:
         yield

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amct_tensorflow.io import stages
-from amct_tensorflow.io.stages import OTHER, Spent, StageClock, measured_stages, stage
+from amct_tensorflow.io.stages import OTHER, Spent, StageClock, counted_here, measured_stages, stage
 
 
 @pytest.fixture
@@ -66,11 +66,44 @@ def test_a_thread_enters_a_stage_while_the_caller_waits_for_it(moment):
 
     with measured_stages() as clock, stage("calibration"):
         moment(1)
-        thread = threading.Thread(target=work)
+        thread = threading.Thread(target=counted_here(work))
         thread.start()
         thread.join()
         moment(4)
         assert clock.spent() == (Spent("calibration", 5, 10), Spent("rounding", 2, 4), Spent(OTHER, 0, 0))
+
+
+def test_runs_in_threads_have_a_clock_each(moment):
+    """They enter and leave stages in any order, and one goes on when the other has ended."""
+    begun, go_on, clocks = threading.Event(), threading.Event(), {}
+
+    def work():
+        with measured_stages() as clocks["work"], stage("rounding"):
+            begun.set()
+            go_on.wait(10)
+
+    with measured_stages() as clock:
+        with stage("calibration"):
+            moment(1)
+            thread = threading.Thread(target=work)
+            thread.start()
+            begun.wait(10)
+            moment(2)
+        moment(4)
+        assert clock.spent() == (Spent("calibration", 3, 6), Spent(OTHER, 4, 8))
+    moment(8)
+    go_on.set()
+    thread.join()
+    assert clocks["work"].spent() == (Spent("rounding", 14, 28), Spent(OTHER, 0, 0))
+
+
+def test_what_is_called_later_counts_to_the_run_that_it_is_of(moment):
+    with measured_stages() as clock:
+        later = counted_here(stage("calibration")(moment))
+    with measured_stages() as another:
+        later(1)
+        assert another.spent() == (Spent(OTHER, 1, 2),)
+    assert clock.spent() == (Spent("calibration", 1, 2), Spent(OTHER, 0, 0))
 
 
 def test_blocks_share_a_clock_and_the_next_begins_anew(moment):

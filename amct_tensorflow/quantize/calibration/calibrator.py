@@ -13,7 +13,7 @@ from amct_tensorflow.graph.batch_splitter import BatchSplitter
 from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
-from amct_tensorflow.io.stages import stage
+from amct_tensorflow.io.stages import counted_here, stage
 from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.equalization import equalize
@@ -139,7 +139,7 @@ class Calibrator:
         self._splitter = BatchSplitter(self._replay, self._replay.observed(self._inputs.values(), self._layers))
         self._parts: list[Batch] = []
         self._images: int | None = 0
-        self._feed.start(self._take, self._complete, self._release)
+        self._feed.start(self._take, counted_here(self._complete), self._release)  # called by TensorFlow's threads
 
     def _prepare(self) -> None:
         """Imports the fused model, and adds observers to the inputs of its layers."""
