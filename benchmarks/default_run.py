@@ -50,7 +50,7 @@ def main() -> None:
     arguments = parse()
     amct.set_logging_level(print_level="error", save_level="error")
     if arguments.profile:
-        profile(arguments.network[0])
+        profile(arguments.network, arguments.images)
     elif arguments.once:
         print(json.dumps(vars(once(arguments.network[0], arguments.images))))
     else:
@@ -172,30 +172,35 @@ def evaluate(classifier: Classifier, dataset: Path | None = None, images: int = 
         return spent(lambda: sample.MobileNetV2Evaluator(data).evaluate(graph, [sample.OUTPUT]))
 
 
-def profile(network: str) -> None:
-    """Measures the stages of a run, in seconds and in evaluations of the float model, and reports them."""
+def profile(networks: list[str], images: int) -> None:
+    """Measures the stages of runs, in seconds and in evaluations of the float model, and reports them."""
+    rows = [row for network in networks for row in stages_of(network, images)]
+    report("default_run_profile", rows, "The last row of a network is an evaluation of its float model.")
+
+
+def stages_of(network: str, images: int) -> list[dict[str, str | float]]:
+    """Returns what the stages of a run took, and all of it, and an evaluation of the float model."""
     classifier = CLASSIFIERS[network]
-    with scratch_folder():
+    with scratch_folder() as folder:
+        dataset = repeated(classifier.inputs.dataset, images, folder / "images") if images else None
         with measured_stages() as clock:
-            evaluate(classifier)
+            evaluate(classifier, dataset, images)
             (evaluation,) = (each for each in clock.spent() if each.stage == EVALUATION)
         with measured_stages() as clock:
-            run(classifier)
+            run(classifier, dataset, images)
             stages = clock.spent()
     total = Spent("whole run", sum(each.seconds for each in stages), sum(each.processor_seconds for each in stages))
-    rows = [
+    return [
         {
+            "network": network,
             "stage": name,
             "seconds": seconds,
             "processor seconds": processor_seconds,
             "of an evaluation": f"{seconds / evaluation.seconds:.2f}",
             "of its processor seconds": f"{processor_seconds / evaluation.processor_seconds:.2f}",
         }
-        for name, seconds, processor_seconds in (*stages, total)
+        for name, seconds, processor_seconds in (*stages, total, evaluation)
     ]
-    note = f"An evaluation of the float model took {evaluation.seconds:.1f} s, "
-    note += f"and {evaluation.processor_seconds:.1f} s of the processor."
-    report("default_run_profile", rows, note)
 
 
 if __name__ == "__main__":
