@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet_tensorflow()  # before the command imports it
     use_onednn()
     use_few_arenas()
-    return run_as_command(lambda: command.run(arguments), command.interrupted)
+    return run_as_command(lambda: command.do(arguments), command.interrupted)
 
 
 def _complete(parser: argparse.ArgumentParser) -> None:

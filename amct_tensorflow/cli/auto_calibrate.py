@@ -259,4 +259,5 @@ def _value(metric: Any) -> int | float | str:
 AUTO_CALIBRATE = Command(
     "auto-calibrate", "quantize a model, but for layers that its accuracy needs in float", _add_arguments, _run,
     _EXAMPLES, _check, "Interrupted. Give the same command with --resume to go on; nothing is evaluated twice.",
+    ("model",),
 )  # fmt: skip

@@ -106,4 +106,6 @@ def _evaluator(arguments: Namespace, batch_num: int) -> "CheckedEvaluator":
     return CheckedEvaluator(GraphEvaluator(*data, batch_num=batch_num))
 
 
-CALIBRATION = Command("calibration", "calibrate a model, and quantize it", _add_arguments, _run, _EXAMPLES, _check)
+CALIBRATION = Command(
+    "calibration", "calibrate a model, and quantize it", _add_arguments, _run, _EXAMPLES, _check, models=("model",)
+)

@@ -47,4 +47,11 @@ def _run(arguments: Namespace) -> int:
     return ERRORS_FOUND if found.errors else 0
 
 
-CHECK = Command("check", "tell what the compiler of a device will make of a model", _add_arguments, _run, _EXAMPLES)
+CHECK = Command(
+    "check",
+    "tell what the compiler of a device will make of a model",
+    _add_arguments,
+    _run,
+    _EXAMPLES,
+    models=("model",),
+)

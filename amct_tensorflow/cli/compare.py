@@ -118,5 +118,11 @@ def _batches(arguments: Namespace, inputs: "list[Endpoint]") -> "Iterable[Batch]
 
 
 COMPARE = Command(
-    "compare", "show where a quantized model differs from its original", _add_arguments, _run, _EXAMPLES, _check
+    "compare",
+    "show where a quantized model differs from its original",
+    _add_arguments,
+    _run,
+    _EXAMPLES,
+    _check,
+    models=("quantized", "original"),
 )

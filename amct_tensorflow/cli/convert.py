@@ -34,4 +34,6 @@ def _run(arguments: Namespace) -> int:
     return 0
 
 
-CONVERT = Command("convert", "make the quantized model for factors that are known", _add_arguments, _run, _EXAMPLES)
+CONVERT = Command(
+    "convert", "make the quantized model for factors that are known", _add_arguments, _run, _EXAMPLES, models=("model",)
+)

@@ -103,12 +103,13 @@ def _check(parser: ArgumentParser, arguments: Namespace) -> None:
 
 
 def _run(arguments: Namespace) -> int:
+    model = find_result(arguments.result)  # that there is none shows before TensorFlow is imported
+
     from amct_tensorflow.export.export_model import export_model
     from amct_tensorflow.export.export_report import format_document
     from amct_tensorflow.quantize.quantized.model_files import prefix_of
     from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 
-    model = find_result(arguments.result)
     document = export_model(
         model,
         [name for names in arguments.outputs for name in names],

@@ -35,4 +35,4 @@ _EXAMPLES = """
   %(prog)s saved_model/ --input_shape "input:1,224,224,3" --json
 """
 
-INSPECT = Command("inspect", "show what the tool makes of a model", _add_arguments, _run, _EXAMPLES)
+INSPECT = Command("inspect", "show what the tool makes of a model", _add_arguments, _run, _EXAMPLES, models=("model",))

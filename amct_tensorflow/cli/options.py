@@ -5,10 +5,13 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from amct_tensorflow.devices.device_file import read_device
 from amct_tensorflow.devices.device_table import DEVICES, Device
 from amct_tensorflow.errors import ArgumentValueError
+from amct_tensorflow.model.loading.forms import recognize
+from amct_tensorflow.model.shape_text import parse_input_shapes
 
 
 def _accept(parser: ArgumentParser, arguments: Namespace) -> None:
@@ -27,6 +30,7 @@ class Command:
             and help need not wait for that.
         examples: how it may be called, for its help; ``%(prog)s`` stands for the command.
         check: calls the parser's ``error`` if arguments do not fit together.
+        models: the arguments that are paths of models; a path with nothing at it shows before TensorFlow is imported.
         interrupted: what to say when Ctrl-C or SIGTERM ends it.
     """
 
@@ -37,6 +41,17 @@ class Command:
     examples: str
     check: Callable[[ArgumentParser, Namespace], None] = _accept
     interrupted: str = "Interrupted."
+    models: tuple[str, ...] = ()
+
+    def do(self, arguments: Namespace) -> int:
+        """Does the work; returns an exit code.
+
+        Raises:
+            AmctError: an input cannot be used.
+        """
+        for name in self.models:
+            recognize(Path(getattr(arguments, name)))
+        return self.run(arguments)
 
 
 _LARGEST = 2**31 - 1
@@ -182,8 +197,6 @@ def output_names(text: str) -> list[str]:
 
 def input_shapes(text: str) -> dict[str, tuple[int | None, ...]]:
     """Converts ``"name:1,224,224,3;other:1,7"`` to shapes by names; -1 stands for a length that is not known."""
-    from amct_tensorflow.model.input_shapes import parse_input_shapes
-
     try:
         return parse_input_shapes(text)
     except ArgumentValueError as error:

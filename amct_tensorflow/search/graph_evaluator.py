@@ -13,7 +13,7 @@ from amct_tensorflow.errors import ArgumentTypeError, EvaluatorError
 from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.io.progress import ProgressBar
-from amct_tensorflow.model.input_shapes import parse_input_shapes
+from amct_tensorflow.model.shape_text import parse_input_shapes
 from amct_tensorflow.quantize.calibration.taps import fetches_to_calibrate
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 from amct_tensorflow.search.sensitivity.divergence import Divergence

@@ -66,6 +66,27 @@ def test_reports_are_made_again_and_compared_without_tensorflow(workdir):
     assert Path("a/report.html").is_file() and Path("differences.html").is_file()
 
 
+RAW = "--data_dir d --input_shape x:1 --data_types float32"
+
+
+def test_what_is_wrong_shows_without_tensorflow(workdir):
+    """What does not exist, and shapes that are none."""
+    Path("empty").mkdir()
+    told = without_tensorflow(
+        "inspect none.pb", "inspect empty", "inspect none.pb --input_shape x:1,y",
+        "inspect none.keras --input_shape x:1,2", "auto-calibrate none.pb --data x.npy --snr 20",
+        "compare none.pb none.pb", "compare none.pb none.pb --input_shape x", "check none.pb",
+        f"calibration --model none.pb --outputs y --save_path s {RAW}",
+        "convert --model none.pb --outputs y --save_path s --record_file r", "export none --to onnx --data x.npy",
+    )  # fmt: skip
+    assert told == ""
+
+
+def test_what_does_not_exist_is_an_input_that_cannot_be_used(main, capsys, workdir):
+    assert main(["inspect", "none.pb"]) == 1
+    assert "Model none.pb does not exist. Give the path of a frozen model (.pb)" in capsys.readouterr().err
+
+
 def complete(typed):
     """Returns what the tab key offers, without TensorFlow."""
     code = "import sys; sys.modules['tensorflow'] = None; from amct_tensorflow.__main__ import main; main()"

@@ -1,8 +1,7 @@
-"""Recognizes the form of a model, and reads a graph that is frozen already."""
+"""Reads a graph that is frozen already."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 import tensorflow as tf
@@ -10,7 +9,8 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.errors import ModelError, ModelNotFoundError
+from amct_tensorflow.errors import ModelError
+from amct_tensorflow.model.loading.forms import ACCEPTED
 from amct_tensorflow.ops import trait
 from amct_tensorflow.ops.traits import Reference, Variable
 
@@ -41,48 +41,6 @@ class FrozenModel:
     def data(self) -> bytes:
         """The graph as it stands in its file."""
         return bytes(self.graph_def.SerializeToString(deterministic=True))
-
-
-ACCEPTED = (
-    "a frozen model (.pb), the directory of a SavedModel, a Keras model (.keras, .h5), or a TensorFlow.js model (its "
-    ".json, or the directory with its model.json)"
-)
-
-_KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")  # Keras itself goes by them, too
-_TFJS_SUFFIX, TFJS_FILE = ".json", "model.json"
-SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
-
-
-class Form(Enum):
-    """A form of models."""
-
-    FROZEN_GRAPH = "a frozen graph"
-    SAVED_MODEL = "a SavedModel"
-    KERAS = "a Keras model"
-    TFJS = "a TensorFlow.js model"
-
-
-def recognize(path: Path) -> Form:
-    """Returns the form of the model at a path, judged by the path alone.
-
-    Raises:
-        ModelNotFoundError: there is nothing.
-        ModelError: it is a directory, but neither that of a SavedModel nor of a TensorFlow.js model.
-    """
-    if not path.exists():
-        raise ModelNotFoundError(f"Model {path} does not exist. Give the path of {ACCEPTED}.")
-    if path.is_dir():
-        if any((path / name).is_file() for name in SAVED_MODEL_FILES):
-            return Form.SAVED_MODEL
-        if (path / TFJS_FILE).is_file():
-            return Form.TFJS
-        raise ModelError(
-            f"Model {path} cannot be read: the directory holds no {SAVED_MODEL_FILES[0]} of a SavedModel, and no "
-            f"{TFJS_FILE} of TensorFlow.js. Give {ACCEPTED}."
-        )
-    if path.suffix == _TFJS_SUFFIX:
-        return Form.TFJS
-    return Form.KERAS if path.suffix in _KERAS_SUFFIXES else Form.FROZEN_GRAPH
 
 
 def pass_values(graph_def: GraphDef) -> None:

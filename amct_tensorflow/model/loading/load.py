@@ -9,8 +9,9 @@ import tensorflow as tf
 from amct_tensorflow.errors import ModelError
 from amct_tensorflow.io.quiet import output_to_log_file
 from amct_tensorflow.log import log_for
+from amct_tensorflow.model.loading.forms import Form, recognize
 from amct_tensorflow.model.loading.freezing import Inference, freeze
-from amct_tensorflow.model.loading.frozen_graph import Form, FrozenModel, read_frozen_graph, recognize
+from amct_tensorflow.model.loading.frozen_graph import FrozenModel, read_frozen_graph
 from amct_tensorflow.model.loading.keras_file import load_keras
 from amct_tensorflow.model.loading.known_ops import with_known_ops
 from amct_tensorflow.model.loading.saved_model import load_saved_model, load_signature_graph, saved_model_files

@@ -14,8 +14,9 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
 
 from amct_tensorflow.errors import ModelError, first_line
+from amct_tensorflow.model.loading.forms import SAVED_MODEL_FILES
 from amct_tensorflow.model.loading.freezing import FREEZE_IT_YOURSELF, Inference, writer_in, writes
-from amct_tensorflow.model.loading.frozen_graph import SAVED_MODEL_FILES, pass_values
+from amct_tensorflow.model.loading.frozen_graph import pass_values
 from amct_tensorflow.model.loading.known_ops import why_not_importable
 from amct_tensorflow.model.loading.reproducible import called_functions, needed_nodes, producer
 from amct_tensorflow.ops import has, trait

@@ -20,6 +20,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.errors import ModelError, first_line
 from amct_tensorflow.log import log_for
+from amct_tensorflow.model.loading.forms import TFJS_FILE
 from amct_tensorflow.model.loading.freezing import (
     Inference,
     check_complete,
@@ -27,7 +28,7 @@ from amct_tensorflow.model.loading.freezing import (
     writer_in,
     writes,
 )
-from amct_tensorflow.model.loading.frozen_graph import TFJS_FILE, FrozenModel
+from amct_tensorflow.model.loading.frozen_graph import FrozenModel
 from amct_tensorflow.model.loading.known_ops import why_not_importable, without_fused_ops
 from amct_tensorflow.model.loading.tfjs_constants import fill_in
 from amct_tensorflow.model.loading.tfjs_layers import load_layers_model

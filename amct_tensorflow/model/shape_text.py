@@ -1,0 +1,32 @@
+"""Parses the shapes of inputs, without TensorFlow, so that a wrong text shows at once."""
+
+from amct_tensorflow.errors import ArgumentValueError
+
+_LONGEST = 2**31
+
+
+def parse_input_shapes(text: str) -> dict[str, tuple[int | None, ...]]:
+    """Converts ``"name:1,224,224,3;other:0:1,7"`` to shapes by the names of operators.
+
+    Returns:
+        Per input its shape; None stands for a length that is not known, which the text writes as -1.
+
+    Raises:
+        ArgumentValueError: the text has another form.
+    """
+    shapes: dict[str, tuple[int | None, ...]] = {}
+    for part in filter(None, map(str.strip, text.split(";"))):
+        name, _, lengths = part.rpartition(":")
+        name = name.strip().removesuffix(":0")
+        if not name or name in shapes:
+            raise ArgumentValueError(f'{part!r} is not, or not for the first time, of the form "name:1,224,224,3"')
+        shapes[name] = tuple(_length(length.strip(), part) for length in lengths.split(","))
+    return shapes
+
+
+def _length(text: str, part: str) -> int | None:
+    if text == "-1":
+        return None
+    if not text.isdecimal() or not 0 < int(text) < _LONGEST:
+        raise ArgumentValueError(f"{text!r} in {part!r} is no length; give a whole number above 0, or -1")
+    return int(text)
