@@ -19,6 +19,7 @@ from amct_tensorflow.export.export_plan import ExportPlan
 from amct_tensorflow.export.observing import observe
 from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
+from amct_tensorflow.ops.matrix_form import Sample
 from amct_tensorflow.quantize.algorithms.rounding import round_to_second_moments
 from amct_tensorflow.quantize.algorithms.second_moments import SecondMoments
 from amct_tensorflow.quantize.calibration.layer_moments import ROWS_PER_IMAGE
@@ -87,7 +88,8 @@ class _Seen:
     def observe(self, value: np.ndarray) -> None:
         if value.size:
             self._data = value.shape
-            self._moments.add(self._form.rows(self._node, value, self._weights.shape, ROWS_PER_IMAGE * len(value)))
+            sample = Sample(ROWS_PER_IMAGE * len(value))
+            self._moments.add(self._form.rows(self._node, value, self._weights.shape, sample))
 
     def narrow(self) -> QuantizedLayer:
         """Returns the layer with a wider step, and so smaller integers, where there are greater ones.

@@ -9,7 +9,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import attribute
 from amct_tensorflow.ops.channels import data_format
-from amct_tensorflow.ops.matrix_form import MatrixForm, spread
+from amct_tensorflow.ops.matrix_form import MatrixForm, Sample, spread
 from amct_tensorflow.ops.quantizable import Quantizable, always_pads
 from amct_tensorflow.ops.sliding import from_channels_last, spatial, to_channels_last
 
@@ -48,13 +48,13 @@ def _products(node: NodeDef, weights: Sequence[int]) -> Fraction:
     return Fraction(weights[0] * weights[1] * weights[3], math.prod(spatial(node, "strides")))
 
 
-def _rows(node: NodeDef, data: np.ndarray, _shape: tuple[int, ...], most: int) -> np.ndarray:
+def _rows(node: NodeDef, data: np.ndarray, _shape: tuple[int, ...], sample: Sample) -> np.ndarray:
     """Every position of the input is a row, and each weight of its channel an output of its own.
 
     Where windows overlap, an output adds up several of these products; that is left out of account.
     """
     nhwc = to_channels_last(node, data)
-    return np.asarray(nhwc[spread(nhwc.shape[:3], most)][np.newaxis])
+    return np.asarray(nhwc[spread(nhwc.shape[:3], sample)][np.newaxis])
 
 
 def _matrices(weights: np.ndarray, _groups: int) -> np.ndarray:

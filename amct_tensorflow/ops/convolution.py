@@ -14,7 +14,7 @@ import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.ops.channels import data_format
-from amct_tensorflow.ops.matrix_form import MatrixForm
+from amct_tensorflow.ops.matrix_form import MatrixForm, Sample
 from amct_tensorflow.ops.quantizable import Quantizable
 from amct_tensorflow.ops.sliding import from_channels_last, margins, pads, spatial, taps, to_channels_last, window_rows
 
@@ -43,10 +43,10 @@ def products_of_convolution(_node: NodeDef, weights: Sequence[int]) -> Fraction:
     return Fraction(math.prod(weights[:-1]))
 
 
-def _rows(node: NodeDef, data: np.ndarray, shape: tuple[int, ...], most: int) -> np.ndarray:
+def _rows(node: NodeDef, data: np.ndarray, shape: tuple[int, ...], sample: Sample) -> np.ndarray:
     """The inputs of a group: the window's places, and at each the channels of the group."""
     *window, channels, _ = shape
-    seen = window_rows(node, data, window, most)
+    seen = window_rows(node, data, window, sample)
     grouped = seen.reshape(*seen.shape[:2], -1, channels)
     return grouped.transpose(2, 1, 0, 3).reshape(-1, seen.shape[1], math.prod(shape[:-1]))
 

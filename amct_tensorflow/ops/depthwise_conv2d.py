@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from amct_tensorflow.ops.matrix_form import MatrixForm
+from amct_tensorflow.ops.matrix_form import MatrixForm, Sample
 from amct_tensorflow.ops.quantizable import Quantizable
 from amct_tensorflow.ops.sliding import from_channels_last, pads, spatial, taps, to_channels_last, window_rows
 
@@ -29,8 +29,8 @@ def _products(_node: NodeDef, weights: Sequence[int]) -> Fraction:
     return Fraction(math.prod(weights[:2]))
 
 
-def _rows(node: NodeDef, data: np.ndarray, shape: tuple[int, ...], most: int) -> np.ndarray:
-    return window_rows(node, data, shape[:2], most).transpose(2, 1, 0)
+def _rows(node: NodeDef, data: np.ndarray, shape: tuple[int, ...], sample: Sample) -> np.ndarray:
+    return window_rows(node, data, shape[:2], sample).transpose(2, 1, 0)
 
 
 def _matrices(weights: np.ndarray, _groups: int) -> np.ndarray:

@@ -13,8 +13,22 @@ from typing import TypeAlias
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-# Takes the node, its data, the shape of its weights, and how many rows are wanted at most.
-Rows: TypeAlias = Callable[[NodeDef, np.ndarray, tuple[int, ...], int], np.ndarray]
+
+@dataclass(frozen=True)
+class Sample:
+    """Which positions of data are looked at: evenly spread ones.
+
+    Attributes:
+        most: how many at most, 1 or more.
+        start: where the first one is, as a share of the step from one to the next, at least 0 and below 1.
+    """
+
+    most: int
+    start: float = 0.0
+
+
+# Takes the node, its data, the shape of its weights, and which positions of the data become rows.
+Rows: TypeAlias = Callable[[NodeDef, np.ndarray, tuple[int, ...], Sample], np.ndarray]
 
 
 def group_by_group(_node: NodeDef, products: np.ndarray, _shape: tuple[int, ...], _data: tuple[int, ...]) -> np.ndarray:
@@ -40,21 +54,22 @@ class MatrixForm:
     per_channel: Callable[[NodeDef, np.ndarray, tuple[int, ...], tuple[int, ...]], np.ndarray] = group_by_group
 
 
-def spread(shape: tuple[int, ...], most: int) -> tuple[np.ndarray, ...]:
-    """Returns the indices of at most ``most`` evenly spread positions on a grid, one array per axis.
+def spread(shape: tuple[int, ...], sample: Sample) -> tuple[np.ndarray, ...]:
+    """Returns the indices of evenly spread positions on a grid, one array per axis.
 
     Positions are counted with the last axis running fastest. The step between two of them has no factor in common with
     any axis but the first, so that all rows and columns of an image count alike.
     """
     total = math.prod(shape)
-    step = max(1, math.ceil(total / most))
+    step = max(1, math.ceil(total / sample.most))
     while any(math.gcd(step, length) > 1 for length in shape[1:]):
         step += 1
-    return np.unravel_index(np.arange(0, total, step), shape)
+    first = int(sample.start * min(step, total))
+    return np.unravel_index(np.arange(first, total, step), shape)
 
 
-def _rows_of_last_axis(_node: NodeDef, data: np.ndarray, _shape: tuple[int, ...], most: int) -> np.ndarray:
-    return np.asarray(data[spread(data.shape[:-1], most)][np.newaxis])
+def _rows_of_last_axis(_node: NodeDef, data: np.ndarray, _shape: tuple[int, ...], sample: Sample) -> np.ndarray:
+    return np.asarray(data[spread(data.shape[:-1], sample)][np.newaxis])
 
 
 def _one_matrix(weights: np.ndarray, _groups: int) -> np.ndarray:

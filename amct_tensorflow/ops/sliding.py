@@ -9,7 +9,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from amct_tensorflow.graph.view import attribute
 from amct_tensorflow.ops.channels import data_format
-from amct_tensorflow.ops.matrix_form import spread
+from amct_tensorflow.ops.matrix_form import Sample, spread
 
 
 def spatial(node: NodeDef, name: str) -> tuple[int, ...]:
@@ -75,15 +75,15 @@ def taps(node: NodeDef, data: np.ndarray, window: Sequence[int]) -> Iterator[tup
         yield place, padded[(slice(None), *seen)]
 
 
-def window_rows(node: NodeDef, data: np.ndarray, window: Sequence[int], most: int) -> np.ndarray:
-    """Returns the values of a window at up to ``most`` positions, [places in the window, positions, channels].
+def window_rows(node: NodeDef, data: np.ndarray, window: Sequence[int], sample: Sample) -> np.ndarray:
+    """Returns the values of a window at evenly spread positions, [places in the window, positions, channels].
 
     Only these values are touched, as there may be a hundred times as many.
     """
     data = to_channels_last(node, data)
     lengths = data.shape[1:-1]
     at = _Positions.of(node, lengths, window)
-    images, *chosen = spread((len(data), *at.counts), most)
+    images, *chosen = spread((len(data), *at.counts), sample)
     rows = np.empty((math.prod(window), len(images), data.shape[-1]), data.dtype)
     for row, place in zip(rows, np.ndindex(*window), strict=True):
         indices = [

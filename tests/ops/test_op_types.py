@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from graphs import build, normal, tf1
+from hypothesis import given
+from hypothesis import strategies as st
 
 from amct_tensorflow.graph.view import GraphView, static_shapes
 from amct_tensorflow.model.layers import find_layers, why_not_quantizable
 from amct_tensorflow.ops import OP_TYPES
+from amct_tensorflow.ops.matrix_form import Sample, spread
 
 
 def integers(shape, seed):
@@ -245,7 +248,7 @@ def test_why_a_node_cannot_be_quantized(make, reason):
 def matrix_product(node, data, weights, most=10**6):
     """What an op computes, as the products of its matrix form; [rows, outputs of all groups]."""
     form = OP_TYPES[node.op].matrix_form
-    rows = form.rows(node, data, weights.shape, most)
+    rows = form.rows(node, data, weights.shape, Sample(most))
     matrices = form.matrices(weights, len(rows))
     np.testing.assert_array_equal(form.weights(matrices, weights.shape), weights)
     return (rows @ matrices).transpose(1, 0, 2).reshape(rows.shape[1], -1)
@@ -313,9 +316,16 @@ def test_few_rows_are_spread_over_all_images_rows_and_columns():
     node = build(lambda: tf.nn.conv2d(tf1.placeholder(tf.float32, data.shape), normal((1, 1, 3, 2)), 1, "SAME")).node[
         -1
     ]
-    (rows,) = OP_TYPES["Conv2D"].matrix_form.rows(node, data, (1, 1, 3, 2), 40)
+    (rows,) = OP_TYPES["Conv2D"].matrix_form.rows(node, data, (1, 1, 3, 2), Sample(40))
     assert 20 <= len(rows) <= 40
     assert [len(np.unique(column)) for column in rows.T] == [4, 6, 10]
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=4), st.integers(1, 50), st.floats(0, 1, exclude_max=True))
+def test_a_sample_is_never_larger_than_asked_for_and_never_empty(shape, most, start):
+    found = np.stack(spread(tuple(shape), Sample(most, start)))
+    assert min(1, np.prod(shape)) <= found.shape[1] <= most
+    assert np.all(found < np.array(shape)[:, np.newaxis])
 
 
 @pytest.mark.parametrize("op_type", OP_TYPES.values(), ids=OP_TYPES)

@@ -13,7 +13,7 @@ import numpy as np
 
 from amct_tensorflow.quantize.algorithms.balance_choice import Rows
 
-_GOLDEN = (np.sqrt(5) - 1) / 2
+GOLDEN = (np.sqrt(5) - 1) / 2
 # The rows of one tensor take 4 MB at most.
 _LARGEST_SAMPLE = 1 << 20
 _MOST_ROWS = 4096
@@ -79,4 +79,4 @@ class ChannelSample:
 
 
 def _places(indices: np.ndarray) -> np.ndarray:
-    return np.asarray(np.modf(indices * _GOLDEN)[0])
+    return np.asarray(np.modf(indices * GOLDEN)[0])

@@ -20,12 +20,15 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
-from math import prod
+from dataclasses import replace
+from fractions import Fraction
+from functools import cached_property
+from math import modf, prod
 
 import numpy as np
 import tensorflow as tf
 
+from amct_tensorflow.graph.batch_splitter import images_of
 from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.graph.view import full_tensor_name
@@ -33,10 +36,11 @@ from amct_tensorflow.io.stages import stage
 from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
-from amct_tensorflow.ops.matrix_form import MatrixForm
+from amct_tensorflow.ops.matrix_form import MatrixForm, Sample
 from amct_tensorflow.quantize.algorithms.activation_factors import highest_integer, lowest_integer
 from amct_tensorflow.quantize.algorithms.rounding import round_to_second_moments
 from amct_tensorflow.quantize.algorithms.second_moments import LARGEST_BLOCK, SecondMoments, sum_of_rows
+from amct_tensorflow.quantize.calibration.channel_sample import GOLDEN
 from amct_tensorflow.quantize.calibration.replay import Replay
 from amct_tensorflow.quantize.config.schema import SECOND_MOMENTS, QuantConfig
 from amct_tensorflow.quantize.quantized.quantization_plan import nearest_integers
@@ -102,9 +106,10 @@ class LayerMoments:
             last: list[tf.Operation] = []
             inputs = [each for one in roundings for each in one.inputs]
             for each in inputs:  # one after the other, so that few tensors are alive at a time
-                observer = partial(each.observe, each.most_rows // max(len(parts), 1))
-                last = [self._replay.observe([self._replay.tensor(each.tensor)], observer, after=last)]
-            for part in parts:
+                last = [self._replay.observe([self._replay.tensor(each.tensor)], each.observe, after=last)]
+            for number, (part, share) in enumerate(zip(parts, _shares(parts), strict=True)):
+                for each in inputs:
+                    each.begin(number, share)
                 self._replay.run(last, part)
             with ThreadPoolExecutor(_THREADS) as threads:
                 for one, corrections in zip(roundings, threads.map(self._correct, roundings), strict=True):
@@ -125,6 +130,15 @@ class LayerMoments:
             for read in rounding.inputs
             for layer in read.readers
         }
+
+
+def _shares(parts: Sequence[Batch]) -> list[Fraction]:
+    """Returns the share of each part in all images; parts are alike if it is not known how many they have."""
+    images = [images_of(part) for part in parts]
+    known = [count for count in images if count is not None]
+    if len(known) < len(parts) or not sum(known):
+        return [Fraction(1, len(parts))] * len(parts)
+    return [Fraction(count, sum(known)) for count in known]
 
 
 def _with_equal_weights(inputs: Iterable["_Input"], *, together: bool) -> list[list["_Input"]]:
@@ -354,6 +368,7 @@ class _Input:
         self._origin: np.ndarray | None = None  # the mean of the first rows
         self._count = 0
         self._data: tuple[int, ...] = ()  # the shape of what was observed last
+        self._sample = Sample(self.most_rows)
 
     @property
     def form(self) -> MatrixForm:
@@ -370,12 +385,21 @@ class _Input:
         """How many rows of all images together are looked at, at most."""
         return min(max(_ROWS_PER_INPUT * prod(self.window), _LEAST_ROWS), _MOST_ROWS)
 
-    def observe(self, most: int, value: np.ndarray) -> None:
-        """Takes the input of the layers for some images, of which at most so many rows are looked at."""
+    def begin(self, number: int, share: Fraction) -> None:
+        """Begins with a part of the batches: the how-manieth it is, and its share of all images.
+
+        Where a part gives few rows, they begin elsewhere in each: all would look at the corners of images.
+        """
+        most = max(int(self.most_rows * share), 1)
+        self._sample = Sample(most, 0.0 if most >= ROWS_PER_IMAGE else modf(number * GOLDEN)[0])
+
+    def observe(self, value: np.ndarray) -> None:
+        """Takes the input of the layers for the images of a part."""
         if not value.size:
             return
         reader = self._reader
-        rows = reader.form.rows(reader.node, value, reader.weights.shape, min(ROWS_PER_IMAGE * len(value), most))
+        sample = replace(self._sample, most=min(ROWS_PER_IMAGE * len(value), self._sample.most))
+        rows = reader.form.rows(reader.node, value, reader.weights.shape, sample)
         self.groups, self._count, self._data = len(rows), self._count + rows.shape[1], value.shape
         for some in _blocks(rows):
             steps = self._quantize(some)

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from graphs import build, calibrate_and_save, node_of, normal, run, signal_to_noise, tf1
 
+from amct_tensorflow.graph import batch_splitter
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.quantize.algorithms.second_moments import SecondMoments
 from amct_tensorflow.quantize.calibration import layer_moments
@@ -73,6 +74,70 @@ def test_time_is_bounded_by_looking_at_fewer_rows(monkeypatch):
     shapes = added(monkeypatch)
     calibrate_and_save(build(attention), X)
     assert [rows for _, rows, _ in shapes] == [4] * 8  # of 16 in each of four parts, at most 5
+
+
+def test_more_parts_than_rows_give_one_each(monkeypatch):
+    monkeypatch.setattr(layer_moments, "_MOST_ROWS", 3)
+    shapes = added(monkeypatch)
+    calibrate_and_save(build(attention), X)
+    assert [rows for _, rows, _ in shapes] == [1] * 8
+
+
+def pointwise():
+    """A layer that reads the input at one place at a time."""
+    x = tf1.placeholder(tf.float32, [None, 10, 10, 2], name="x")
+    tf.nn.conv2d(x, normal((1, 1, 2, 3), 1), 1, "SAME", name="out")
+
+
+def placed(images):
+    """Images whose values tell the place: the rows and the columns, from -1 to 1."""
+    place = np.linspace(-1, 1, 10, dtype=np.float32)
+    return np.tile(np.stack(np.meshgrid(place, place, indexing="ij"), -1), (images, 1, 1, 1)) + np.zeros(
+        (images, 1, 1, 2), np.float32
+    )
+
+
+def seen(monkeypatch):
+    """Notes the rows of second moments."""
+    found = []
+    original = SecondMoments.add
+
+    def add(self, rows):
+        found.append(np.array(rows))
+        original(self, rows)
+
+    monkeypatch.setattr(SecondMoments, "add", add)
+    return found
+
+
+@pytest.mark.parametrize("rows_of_each", [1, 2, 3])
+def test_few_rows_of_many_parts_lie_all_over_the_images(monkeypatch, rows_of_each):
+    """Not in the same corner of each, where windows see little but the padding."""
+    monkeypatch.setattr(batch_splitter, "IMAGES_AT_A_TIME", 1)
+    monkeypatch.setattr(layer_moments, "_MOST_ROWS", 60 * rows_of_each)
+    found = seen(monkeypatch)
+    images = placed(60)
+    images[1:, 0, 0] += np.float32(1e-3)  # images that do not differ cannot tell whether they are independent
+    calibrate_and_save(build(pointwise), images)
+    assert len(found) == 60 and all(rows.shape[1] <= rows_of_each for rows in found)
+    rows = np.concatenate(found, axis=1)[0]
+    steps = placed(1).reshape(-1, 2).std(axis=0) * 127.5
+    assert np.all(np.abs(rows.mean(axis=0)) < 0.1 * steps)
+    np.testing.assert_allclose(rows.std(axis=0), steps, rtol=0.1)
+
+
+def test_images_count_alike_whatever_parts_they_come_in(monkeypatch):
+    """A batch of 33 images comes in parts of 16, 16 and 1."""
+    shapes = added(monkeypatch)
+    images = normal((33, 8, 8, 3), 3)
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8, 8, 3], name="x")
+        tf.nn.depthwise_conv2d(x, normal((3, 3, 3, 1), 1), [1, 1, 1, 1], "SAME", name="out")
+
+    calibrate_and_save(build(make), images)
+    rows = [number for _, number, _ in shapes]
+    assert len(rows) == 3 and rows[0] == rows[1] and abs(rows[2] - rows[0] / 16) <= 2
 
 
 def test_a_layer_with_more_inputs_than_rows_tells_how_far_it_is_trusted(messages):
