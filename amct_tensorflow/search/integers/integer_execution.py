@@ -195,7 +195,7 @@ class IntegerExecution:
         batch = self._batches[0]
         try:
             return check_layers(view, layers, self._plan.outputs, _parts(batch))
-        except tf.errors.OpError:
+        except (tf.errors.OpError, ValueError):  # the graph, or the shape of what is fed, is of so many images
             return check_layers(view, layers, self._plan.outputs, [batch])
 
 

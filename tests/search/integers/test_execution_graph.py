@@ -101,6 +101,20 @@ def test_convolutions(offset, size, stride, padding, dilation):
     assert (PRODUCT if is_product else CONVOLUTION) in Integers(make, images(2, 8, 9, 5), offset=offset).check()
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 9, 5), (None, 8, 9, 5)])
+def test_a_model_of_so_many_images_and_no_others_is_checked_on_a_whole_batch(messages, shape):
+    """Its input says how many there are, or a Reshape does."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, shape, name="x")
+        y = tf.nn.conv2d(x, normal((3, 3, 5, 6), 1, 0.3), 1, "SAME", name="layer")
+        tf.reshape(tf.nn.bias_add(y, normal((6,), 2, 3.0)), [8, 72, 6], name="out")
+
+    integers = Integers(make, images(8, 8, 9, 5))
+    assert integers.execution.model_of(integers.quantized) is not None
+    assert "but for 0 of 1 layers" in said(messages)
+
+
 @pytest.mark.parametrize("wrong", [0, 1])
 def test_parts_of_a_batch_are_checked_as_the_whole(wrong):
     def make():
