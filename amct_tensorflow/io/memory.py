@@ -3,11 +3,12 @@
 import ctypes
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 VARIABLE = "MALLOC_ARENA_MAX"
+_TUNABLE = "glibc.malloc.arena_max="
 _M_ARENA_MAX = -8  # as malloc.h has it
 
 
@@ -19,8 +20,13 @@ def use_few_arenas() -> None:
     """
     cores = os.cpu_count() or 1
     set_option = _function("mallopt")
-    if VARIABLE not in os.environ and set_option is not None and set_option(_M_ARENA_MAX, cores):
+    if not _is_set(os.environ) and set_option is not None and set_option(_M_ARENA_MAX, cores):
         os.environ[VARIABLE] = str(cores)
+
+
+def _is_set(environment: Mapping[str, str]) -> bool:
+    """Tells whether the user has said how many heaps there may be, in either way that glibc knows."""
+    return VARIABLE in environment or _TUNABLE in environment.get("GLIBC_TUNABLES", "")
 
 
 def give_memory_back() -> None:

@@ -99,7 +99,8 @@ def run_search(
     with stage("preparing the calibration"):
         calibrate = _prepare(model, config, evaluator, sensitivity, state)
     if scheduler is not None:
-        scheduler.gather()
+        with stage("waiting for workers"):
+            scheduler.gather()
     original_model = model.graph_def.SerializeToString(deterministic=True)
     evaluations.begin(None, original_model, _ORIGINAL)
     original = None if evaluations.in_background else _evaluate_original(original_model, evaluations)

@@ -73,16 +73,25 @@ def test_what_lies_between_pieces_in_use_is_given_back():
 
 
 @pytest.mark.skipif(not HAS_GLIBC, reason="another C library")
-@pytest.mark.parametrize("own", [None, "3"])
-def test_threads_share_heaps_unless_the_user_says_otherwise(own):
-    environment = {key: value for key, value in os.environ.items() if key != "MALLOC_ARENA_MAX"}
-    environment |= {"MALLOC_ARENA_MAX": own} if own else {}
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ({}, str(os.cpu_count())),
+        ({"MALLOC_ARENA_MAX": "3"}, "3"),
+        ({"GLIBC_TUNABLES": "glibc.malloc.arena_max=3"}, "None"),
+        ({"GLIBC_TUNABLES": "glibc.malloc.mmap_max=9:glibc.malloc.arena_max=3"}, "None"),
+        ({"GLIBC_TUNABLES": "glibc.malloc.arena_test=9"}, str(os.cpu_count())),
+    ],
+)
+def test_threads_share_heaps_unless_the_user_says_otherwise(own, expected):
+    names = ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
+    environment = {**{key: value for key, value in os.environ.items() if key not in names}, **own}
     code = "from amct_tensorflow.console import use_few_arenas; import os; use_few_arenas()\n"
-    code += "print(os.environ['MALLOC_ARENA_MAX'])"
+    code += "print(os.environ.get('MALLOC_ARENA_MAX'))"
     done = subprocess.run(
         [sys.executable, "-c", code], check=False, cwd=ROOT, env=environment, capture_output=True, text=True
     )
-    assert done.stdout.strip() == (own or str(os.cpu_count())), done.stderr
+    assert done.stdout.strip() == expected, done.stderr
 
 
 def test_nothing_is_done_without_such_functions(monkeypatch):

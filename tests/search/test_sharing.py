@@ -16,6 +16,7 @@ from test_auto_calibration import calibrate, contents, edit_config, prepare
 from amct_tensorflow.errors import ArgumentTypeError, ArgumentValueError, EvaluatorError, WorkerError
 from amct_tensorflow.log import LOG_DIR
 from amct_tensorflow.model.model_file import import_graph
+from amct_tensorflow.results.report.report_json import read_report
 from amct_tensorflow.search.workers.handshake import worker_handshake
 from amct_tensorflow.search.workers.pool import Finished, Ready
 from amct_tensorflow.search.workers.serialization import deserialize
@@ -156,6 +157,8 @@ def test_files_and_state_are_those_of_one_process(task, here, strategy):
 def test_float_and_quantized_model_are_evaluated_at_once(workdir, here):
     calibrate(prepare(workdir), Sharing(), num_workers=2)
     assert here().given == ["the original model"] * 2 + ["the model with all layers quantized"] * 2
+    times = [each.stage for each in read_report(workdir / "out").times]
+    assert times.index("waiting for workers") < times.index("calibrating")
 
 
 def test_what_a_strategy_names_is_evaluated_with_what_it_decided(task, here):
