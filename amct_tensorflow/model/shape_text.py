@@ -1,4 +1,7 @@
-"""Parses the shapes of inputs, without TensorFlow, so that a wrong text shows at once."""
+"""Parses the shapes of inputs, as commands and GraphEvaluator take them.
+
+Nothing here imports TensorFlow, so that a wrong text shows at once.
+"""
 
 from amct_tensorflow.errors import ArgumentValueError
 
@@ -7,6 +10,9 @@ _LONGEST = 2**31
 
 def parse_input_shapes(text: str) -> dict[str, tuple[int | None, ...]]:
     """Converts ``"name:1,224,224,3;other:0:1,7"`` to shapes by the names of operators.
+
+    Args:
+        text: the name and the lengths of each input; the ``:0`` of a name may be left out.
 
     Returns:
         Per input its shape; None stands for a length that is not known, which the text writes as -1.
@@ -25,6 +31,7 @@ def parse_input_shapes(text: str) -> dict[str, tuple[int | None, ...]]:
 
 
 def _length(text: str, part: str) -> int | None:
+    """Returns a length, None if it is not known; ``part`` is what messages quote."""
     if text == "-1":
         return None
     if not text.isdecimal() or not 0 < int(text) < _LONGEST:
