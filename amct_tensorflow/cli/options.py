@@ -10,8 +10,8 @@ from pathlib import Path
 from amct_tensorflow.devices.device_file import read_device
 from amct_tensorflow.devices.device_table import DEVICES, Device
 from amct_tensorflow.errors import ArgumentValueError
+from amct_tensorflow.model.input_texts import parse_input_shapes, split_parts
 from amct_tensorflow.model.loading.forms import recognize
-from amct_tensorflow.model.shape_text import parse_input_shapes
 
 
 def _accept(parser: ArgumentParser, arguments: Namespace) -> None:
@@ -150,7 +150,7 @@ def device(text: str) -> Device:
 
 def parts(text: str) -> list[str]:
     """Converts ``"a;b"`` to a list of what stands between."""
-    found = [part.strip() for part in text.split(";") if part.strip()]
+    found = split_parts(text)
     if not found:
         raise ArgumentTypeError(f"{text!r} names nothing")
     return found

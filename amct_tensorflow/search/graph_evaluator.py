@@ -13,7 +13,7 @@ from amct_tensorflow.errors import ArgumentTypeError, EvaluatorError
 from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.io.progress import ProgressBar
-from amct_tensorflow.model.shape_text import parse_input_shapes
+from amct_tensorflow.model.input_texts import parse_input_shapes, split_parts
 from amct_tensorflow.quantize.calibration.taps import fetches_to_calibrate
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 from amct_tensorflow.search.sensitivity.divergence import Divergence
@@ -150,7 +150,7 @@ def _check_inputs(graph: tf.Graph, names: Sequence[str]) -> None:
 
 def _parts(argument: str, value: str | Sequence[str]) -> list[str]:
     """Returns the parts of an argument, which is a list or a text with semicolons."""
-    parts = value.split(";") if isinstance(value, str) else value
+    parts = split_parts(value) if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
         raise ArgumentTypeError(f"GraphEvaluator: {argument} must be str, or a list of str.")
     return [part.strip() for part in parts if part.strip()]

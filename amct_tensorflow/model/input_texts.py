@@ -1,4 +1,4 @@
-"""Parses the shapes of inputs, as commands and GraphEvaluator take them.
+"""The texts in which commands and GraphEvaluator take what belongs to inputs: folders, types and shapes.
 
 Nothing here imports TensorFlow, so that a wrong text shows at once.
 """
@@ -6,6 +6,11 @@ Nothing here imports TensorFlow, so that a wrong text shows at once.
 from amct_tensorflow.errors import ArgumentValueError
 
 _LONGEST = 2**31
+
+
+def split_parts(text: str) -> list[str]:
+    """Returns what stands between the semicolons of ``"dir1/;dir2/"``, without what is empty."""
+    return [part.strip() for part in text.split(";") if part.strip()]
 
 
 def parse_input_shapes(text: str) -> dict[str, tuple[int | None, ...]]:
@@ -21,7 +26,7 @@ def parse_input_shapes(text: str) -> dict[str, tuple[int | None, ...]]:
         ArgumentValueError: the text has another form.
     """
     shapes: dict[str, tuple[int | None, ...]] = {}
-    for part in filter(None, map(str.strip, text.split(";"))):
+    for part in split_parts(text):
         name, _, lengths = part.rpartition(":")
         name = name.strip().removesuffix(":0")
         if not name or name in shapes:
