@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from amct_tensorflow.cli.options import (
     Command,
+    Gather,
     add_device,
     add_json,
     add_model,
@@ -51,7 +52,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="a Python file that makes an evaluator, an instance of a class derived from AutoCalibrationEvaluatorBase",
     )
-    add("--data", metavar="FILE", nargs="+",
+    add("--data", metavar="FILE", nargs="+", action=Gather,
         help="instead of an evaluator, batches to calibrate and to evaluate on: .npz with an array per input, or .npy "
         "for the only input")  # fmt: skip
     add(

@@ -4,7 +4,7 @@ import shutil
 import sys
 from argparse import ArgumentParser, Namespace
 
-from amct_tensorflow.cli.options import MODEL_FORMS, Command, add_json, add_outputs, input_shapes
+from amct_tensorflow.cli.options import MODEL_FORMS, Command, Gather, add_json, add_outputs, input_shapes
 from amct_tensorflow.devices.device_table import ASCEND, DEVICES
 from amct_tensorflow.io.run_as_command import show
 
@@ -23,7 +23,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add("--device", choices=[each.name for each in DEVICES.values() if each.has_rules], default=ASCEND.name,
         help="the device (default: %(default)s)")  # fmt: skip
     add_outputs(parser, "output operators (default: all nodes are examined)")
-    add("--input_shape", metavar="SHAPES", type=input_shapes, default={},
+    add("--input_shape", metavar="SHAPES", action=Gather, type=input_shapes, default={},
         help='shapes of inputs, where the model leaves them open: "name:1,224,224,3;other:1,7"')  # fmt: skip
     add("--report", metavar="PATH", help="report.json of the run, for the ranges of values in calibration "
         "(default: the one beside the model)")  # fmt: skip

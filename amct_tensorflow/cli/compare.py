@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from amct_tensorflow.cli.options import (
     MODEL_FORMS,
     Command,
+    Gather,
     add_json,
     add_outputs,
     add_raw_data,
@@ -37,7 +38,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add("quantized", metavar="QUANTIZED", help="what was made of it: PREFIX_quantized.pb")
     add("--node_map", metavar="JSON", help="its node map (default: PREFIX_quant.json beside it)")
     add_outputs(parser, "outputs to compare (default: those of the quantized model)")
-    add("--data", metavar="FILE", nargs="+",
+    add("--data", metavar="FILE", nargs="+", action=Gather,
         help="a batch per file: .npz with an array per input, or .npy for the only input (default: random values)",
     )  # fmt: skip
     add_raw_data(parser, ", also of random values")

@@ -7,7 +7,15 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from amct_tensorflow.cli.options import Command, add_json, add_outputs, add_raw_data, non_negative_float, positive_int
+from amct_tensorflow.cli.options import (
+    Command,
+    Gather,
+    add_json,
+    add_outputs,
+    add_raw_data,
+    non_negative_float,
+    positive_int,
+)
 from amct_tensorflow.errors import ModelNotFoundError
 from amct_tensorflow.export import TARGETS
 from amct_tensorflow.io.run_as_command import show
@@ -64,7 +72,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add("result", metavar="RESULT", help="folder or prefix of the results of a run, or its PREFIX_quantized.pb")
     add("--to", choices=list(TARGETS), required=True, help="the format (required)")
     add("--evaluator", metavar="FILE", help="a Python file that makes an evaluator, as for auto-calibrate")
-    add("--data", metavar="FILE", nargs="+",
+    add("--data", metavar="FILE", nargs="+", action=Gather,
         help="a batch per file: .npz with an array per input, or .npy for the only input")  # fmt: skip
     add("--labels", metavar="FILE", help="with --data: .npy with the class of each image, as the model counts them")
     add_raw_data(parser)

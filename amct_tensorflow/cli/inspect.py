@@ -4,14 +4,14 @@ import shutil
 import sys
 from argparse import ArgumentParser, Namespace
 
-from amct_tensorflow.cli.options import Command, add_json, add_model, input_shapes
+from amct_tensorflow.cli.options import Command, Gather, add_json, add_model, input_shapes
 from amct_tensorflow.io.run_as_command import show
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument(
-        "--input_shape", metavar="SHAPES", type=input_shapes, default={},
+        "--input_shape", metavar="SHAPES", action=Gather, type=input_shapes, default={},
         help='shapes of inputs, where the model leaves them open: "name:1,224,224,3;other:1,7"',
     )  # fmt: skip
     add_json(parser)

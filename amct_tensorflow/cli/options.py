@@ -1,11 +1,12 @@
 """The class of subcommands, and options that several of them share."""
 
 import math
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from amct_tensorflow.devices.device_file import read_device
 from amct_tensorflow.devices.device_table import DEVICES, Device
@@ -54,6 +55,17 @@ class Command:
         return self.run(arguments)
 
 
+class Gather(Action):
+    """Adds what an option has to what it had where it came before, of which argparse would keep the last alone."""
+
+    def __call__(
+        self, parser: ArgumentParser, namespace: Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        """Puts the values, a list or a dictionary, behind those that are there."""
+        before = getattr(namespace, self.dest) or type(values)()
+        setattr(namespace, self.dest, before | values if isinstance(values, dict) else [*before, *values])
+
+
 _LARGEST = 2**31 - 1
 
 
@@ -80,7 +92,7 @@ def add_original_options(parser: ArgumentParser) -> None:
 def add_outputs(parser: ArgumentParser, meaning: str, *, required: bool = False) -> None:
     """Adds the outputs."""
     parser.add_argument(
-        "--outputs", metavar="NAME", nargs="+", type=output_names, default=[], required=required,
+        "--outputs", metavar="NAME", nargs="+", action=Gather, type=output_names, default=[], required=required,
         help=f'{meaning}; as in --outputs a b, or "a:0;b:0"',
     )  # fmt: skip
 
@@ -88,14 +100,16 @@ def add_outputs(parser: ArgumentParser, meaning: str, *, required: bool = False)
 def add_raw_data(parser: ArgumentParser, shapes_also: str = "") -> None:
     """Adds the arguments for raw data: folders, shapes and types."""
     parser.add_argument(
-        "--data_dir", metavar="DIRS", type=parts,
+        "--data_dir", metavar="DIRS", action=Gather, type=parts,
         help='a folder of raw files per input, each file a batch, in the order of their names: "dir1/;dir2/"',
     )  # fmt: skip
     parser.add_argument(
-        "--input_shape", metavar="SHAPES", type=input_shapes, default={},
+        "--input_shape", metavar="SHAPES", action=Gather, type=input_shapes, default={},
         help=f'shape of a batch{shapes_also}, per input: "name:32,224,224,3;other:32,7"',
     )  # fmt: skip
-    parser.add_argument("--data_types", metavar="TYPES", type=parts, help='type per input: "float32;int64"')
+    parser.add_argument(
+        "--data_types", metavar="TYPES", action=Gather, type=parts, help='type per input: "float32;int64"'
+    )
 
 
 def add_json(parser: ArgumentParser) -> None:

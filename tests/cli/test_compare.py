@@ -18,7 +18,7 @@ def test_random_values_are_said_aloud(main, capsys, messages):
 def test_json_of_data(main, capsys):
     np.save("x.npy", normal((2, 12, 12, 3)))
     paths = quantize_small_net()
-    assert main(["compare", *paths, "--data", "x.npy", "x.npy", "--outputs=probabilities:0", "--json"]) == 0
+    assert main(["compare", *paths, "--data", "x.npy", "--data=x.npy", "--outputs=probabilities:0", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["data"] == {"files": ["x.npy", "x.npy"], "batches": 2}
     assert len(document["layers"]) == len(SMALL_NET_LAYERS) and document["outputs"][0]["name"] == "probabilities"

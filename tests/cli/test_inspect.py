@@ -107,3 +107,21 @@ def test_shapes_of_inputs():
 def test_shapes_that_are_none(text):
     with pytest.raises(ArgumentTypeError, match=r"is no length|of the form"):
         input_shapes(text)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_an_option_that_takes_several_may_come_several_times(main, workdir, capsys, together):
+    """The first one counts as much as the last one."""
+
+    def make():
+        x, y = (tf1.placeholder("float32", None, name=name) for name in "xy")
+        tf1.matmul(x, normal((3, 2), 1), name="a")
+        tf1.matmul(y, normal((3, 4), 2), name="b")
+
+    save(build(make), workdir / "two.pb")
+    options = ["--outputs", "a", "b", "--input_shape", "x:5,3;y:5,3"] if together else [
+        "--outputs", "a", "--input_shape", "x:5,3", "--outputs=b", "--input_shape=y:5,3"]  # fmt: skip
+    assert main(["inspect", "two.pb", *options, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [each["name"] for each in told["outputs"]] == ["a", "b"]
+    assert [layer["output_shape"] for layer in told["layers"]] == [[5, 2], [5, 4]]
