@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.errors import DatasetError, ModelError
+from amct_tensorflow.graph.batch_splitter import BatchSplitter, images_of
 from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.view import GraphView, parse_tensor_name
@@ -156,11 +157,16 @@ def compare_models(
         GraphRunner(import_graph(_cut_in_front(quantized, compared), quantized.path)) as alone_runner,
     ):
         runners = _Runners(float_runner, quantized_runner, alone_runner)
+        splitter = BatchSplitter(float_runner, _tensors_of(float_runner.graph, compared, outputs))
         count = 0
         for count, batch in enumerate(batches, 1):
-            step = _Step(runners, batch, (original.view, quantized.view), outputs)
-            step.compare_outputs(errors.values(), divergence)
-            step.compare_layers(compared, f"Layers on batch {count}")
+            steps = [
+                _Step(runners, part, (original.view, quantized.view), outputs)
+                for part in _parts(batch, original.view, splitter)
+            ]
+            for step in steps:
+                step.compare_outputs(errors.values(), divergence)
+            _compare_layers(steps, compared, f"Layers on batch {count}")
     if not count:
         raise DatasetError("There is no batch to compare on. Give data.")
     known = {each.layer for each in compared}
@@ -221,6 +227,34 @@ def _cut_in_front(quantized: MappedModel, layers: Iterable[ComparedLayer]) -> Gr
     return graph_def
 
 
+def _tensors_of(graph: tf.Graph, layers: Iterable[ComparedLayer], outputs: Sequence[str]) -> list[tf.Tensor]:
+    """Returns the tensors of the float model that tell whether parts of a batch have the values of the whole."""
+    inputs = [operation.outputs[0] for operation in graph.get_operations() if operation.type == "Placeholder"]
+    names = dict.fromkeys([*(each.value for each in layers), *(f"{name}:0" for name in outputs)])
+    return [*inputs, *map(graph.get_tensor_by_name, names)]
+
+
+def _parts(batch: Batch, view: GraphView, splitter: BatchSplitter) -> list[Batch]:
+    """Returns a batch in parts of a few images, as the values of many layers are in memory at the same time."""
+    feeds = {f"{name}:0": values for name, values in batch.items() if name in view.nodes}
+    if feeds.keys() != {f"{name}:0" for name in batch}:
+        return [batch]
+    parts = splitter.split(feeds, images_of(feeds))
+    return [{parse_tensor_name(name).node: values for name, values in part.items()} for part in parts]
+
+
+def _compare_layers(steps: Sequence["_Step"], layers: Sequence[ComparedLayer], title: str) -> None:
+    """Compares the outputs of layers on the parts of a batch, some layers at a time."""
+    progress = Progress(title, len(layers), "compare")
+    for start in range(0, len(layers), _LAYERS_AT_ONCE):
+        some = layers[start : start + _LAYERS_AT_ONCE]
+        for step in steps:
+            step.compare_layers(some, keep_graphs=len(steps) > 1)
+        steps[0].drop_graphs()
+        for _ in some:
+            progress.advance()
+
+
 @dataclass(frozen=True)
 class _Runners:
     """What runs the float model, the quantized one, and the quantized one whose layers read what they are given."""
@@ -251,30 +285,35 @@ class _Step:
             error.add(expected, actual)
         divergence.add(self._expected, found)
 
-    def compare_layers(self, layers: Sequence[ComparedLayer], title: str) -> None:
-        """Compares the outputs of layers, some of them at a time."""
-        progress = Progress(title, len(layers), "compare")
-        for start in range(0, len(layers), _LAYERS_AT_ONCE):
-            some = layers[start : start + _LAYERS_AT_ONCE]
-            tensors = [each.value for each in some] + [each.read for each in some if each.by_itself]
-            floats = self._runners.original.values(dict.fromkeys(tensors), self._feeds)
-            in_place = self._runners.quantized.values([each.result for each in some], self._quantized_feeds)
-            given = {
-                f"{each.placeholder}:0": floats[each.read] / each.layer.read_factors for each in some if each.by_itself
-            }
-            results = [each.result for each in some if each.by_itself]
-            alone = self._runners.alone.values(results, {**self._quantized_feeds, **given})
-            for each in some:
-                factors = each.layer.value_factors
-                each.in_place.add(floats[each.value], in_place[each.result] * factors)
-                if each.by_itself:
-                    each.add_read(given[f"{each.placeholder}:0"])
-                    value = alone[each.result] * factors
-                    each.alone.add(floats[each.value], value)
-                    each.damage.add(self._expected, self._moved_by(each.value, value))
-                    # Of each tensor that was given, TensorFlow keeps a graph of its own, with all weights.
-                    self._runners.original.close()
-                progress.advance()
+    def compare_layers(self, layers: Sequence[ComparedLayer], keep_graphs: bool) -> None:
+        """Compares the outputs of some layers.
+
+        Args:
+            layers: the layers.
+            keep_graphs: whether other parts follow, which are given the same tensors.
+        """
+        tensors = [each.value for each in layers] + [each.read for each in layers if each.by_itself]
+        floats = self._runners.original.values(dict.fromkeys(tensors), self._feeds)
+        in_place = self._runners.quantized.values([each.result for each in layers], self._quantized_feeds)
+        given = {
+            f"{each.placeholder}:0": floats[each.read] / each.layer.read_factors for each in layers if each.by_itself
+        }
+        results = [each.result for each in layers if each.by_itself]
+        alone = self._runners.alone.values(results, {**self._quantized_feeds, **given})
+        for each in layers:
+            factors = each.layer.value_factors
+            each.in_place.add(floats[each.value], in_place[each.result] * factors)
+            if each.by_itself:
+                each.add_read(given[f"{each.placeholder}:0"])
+                value = alone[each.result] * factors
+                each.alone.add(floats[each.value], value)
+                each.damage.add(self._expected, self._moved_by(each.value, value))
+                if not keep_graphs:
+                    self.drop_graphs()
+
+    def drop_graphs(self) -> None:
+        """Frees the graphs that TensorFlow keeps of each tensor that was given, with all weights."""
+        self._runners.original.close()
 
     def _moved_by(self, tensor: str, value: np.ndarray) -> list[np.ndarray]:
         """Returns the outputs of the float model in which a tensor has another value."""

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from amct_tensorflow import FloatModel
 from amct_tensorflow.errors import DatasetError, ModelError
+from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.quantize.record.record_file import read_balance, read_record
 from amct_tensorflow.results.comparison.comparison_text import dump_comparison, format_comparison
 from amct_tensorflow.results.comparison.correspondence import read_mapped_model
@@ -114,6 +115,44 @@ def test_a_spoiled_layer_is_the_first():
     assert worst.layer.name == "project/Conv2D" and worst.alone.sqnr < 3
     assert all(each.alone.sqnr > 20 for each in comparison.layers[1:])  # alone, those behind it are innocent
     assert min(each.in_place.sqnr for each in comparison.layers) < 5
+
+
+@pytest.fixture(name="lengths")
+def noted_lengths(monkeypatch):
+    """How many images the models are run on at a time."""
+    lengths = []
+    values = GraphRunner.values
+
+    def noting(runner, tensors, feeds):
+        lengths.extend(len(value) for name, value in feeds.items() if name in ("input:0", "x:0"))
+        return values(runner, tensors, feeds)
+
+    monkeypatch.setattr(GraphRunner, "values", noting)
+    return lengths
+
+
+def test_a_long_batch_is_compared_in_parts(lengths):
+    """The values of eight layers are in memory at the same time; what is found is the same."""
+    model, quantized = quantize_small_net()
+    images = normal((40, 12, 12, 3), 5)
+    one = compare(model, quantized, [{"input": images}])
+    assert max(lengths) == 16 and one.batches == 1
+    several = compare(model, quantized, [{"input": images[:16]}, {"input": images[16:]}])
+    for layer, other in zip(one.layers, several.layers, strict=True):
+        assert layer.alone.sqnr == pytest.approx(other.alone.sqnr, abs=1e-3)
+        assert layer.damage.value == pytest.approx(other.damage.value, rel=1e-3)
+
+
+def test_a_batch_whose_images_a_model_combines_stays_whole(lengths):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8], name="x")
+        y = tf.matmul(x, normal((8, 8), 1))
+        tf.matmul(y - tf.reduce_mean(y, 0), normal((8, 4), 2), name="out")
+
+    x = normal((40, 8), 3)
+    calibrate_and_save(build(make), x)
+    compare("float.pb", "results/net_quantized.pb", [{"x": x}], ["out"])
+    assert set(lengths) == {40}
 
 
 def test_a_model_of_another():
