@@ -16,6 +16,7 @@ from amct_tensorflow.export.export_plan import ExportPlan
 from amct_tensorflow.export.libraries import library, refusals
 from amct_tensorflow.export.onnx.onnx_model import OnnxModel, make_onnx_model
 from amct_tensorflow.export.onnx.onnx_target import feeds, in_layout
+from amct_tensorflow.export.openvino.openvino_biases import with_biases
 from amct_tensorflow.export.openvino.openvino_casts import with_plain_casts
 from amct_tensorflow.export.openvino.openvino_products import products_to_leave
 from amct_tensorflow.export.openvino.openvino_reading import read_openvino_layers
@@ -35,7 +36,8 @@ def _export(plan: ExportPlan, _evaluator: CheckedEvaluator) -> Exported:
     left_out = {**products_to_leave(plan), **dict.fromkeys(plan.wide_layers, _WIDE)}
     plan = plan.without(left_out)
     source = make_onnx_model(plan, outputs_in_int8=False)
-    files = convert_to_openvino(with_plain_casts(source.model).SerializeToString())
+    model = with_biases(with_plain_casts(source.model), source.nodes, plan.layers)
+    files = convert_to_openvino(model.SerializeToString())
     layers = {name: plan.layers[name] for name in source.weights}
     check_written(plan.layers, read_openvino_layers(_read(files), layers), "OpenVINO")
     runtime = _Runtime(plan, source, files, {})
@@ -91,18 +93,10 @@ class _Runtime:
         return [np.array(results[f"{name}:0"]) for name in self._plan.outputs]
 
     def layers(self, inputs: Values) -> dict[str, np.ndarray]:
-        """Runs the model with the outputs of layers as outputs of its own.
-
-        Those of products of two computed operands are left out: where one of attention is an output, too, OpenVINO
-        2026.4 scales its sums twice.
-        """
+        """Runs the model with the outputs of layers as outputs of its own."""
         model = _read(self._files)
         names = _names(model)
-        ends = {
-            name: tensor
-            for name, tensor in self._source.ends.items()
-            if tensor in names and not self._plan.layers[name].is_product
-        }
+        ends = {name: tensor for name, tensor in self._source.ends.items() if tensor in names}
         model.add_outputs(list(dict.fromkeys(ends.values())))
         compiled = _compile(model, self._settings)
         with refusals("OpenVINO", "run"):
