@@ -182,8 +182,8 @@ def _is_of_any_number(tensor: tf.Tensor) -> bool:
 def session_options(graph: tf.Graph, *, run_often: bool, in_calling_thread: bool = False) -> tf.compat.v1.ConfigProto:
     """Returns the options of a session on a graph: those that it has by default, which ``tf.config`` sets, and more.
 
-    TensorFlow has no kernels for NCHW on a CPU; its optimizer turns such nodes into NHWC, and must be on then. Nodes
-    that are bound to a device which the machine lacks run elsewhere, as whoever trains on GPUs expects.
+    TensorFlow without oneDNN has no kernels for NCHW on a CPU; its optimizer turns such nodes into NHWC, and must be on
+    then. Nodes that are bound to a device which the machine lacks run elsewhere, as whoever trains on GPUs expects.
 
     Args:
         graph: the graph that the session runs.

@@ -21,7 +21,7 @@ def _reference(node: NodeDef, data: np.ndarray, weights: np.ndarray | None) -> n
 
 def _restriction(node: NodeDef) -> str | None:
     if max(spatial(node, "dilations")) > 1 and max(spatial(node, "strides")) > 1:
-        return "it has both strides and dilations, which TensorFlow computes wrongly"
+        return "it has both strides and dilations, which TensorFlow advises against"
     return None
 
 
