@@ -180,7 +180,7 @@ def test_any_model_from_the_command_line(project, main, messages):
     """The evaluator with the commands, one after the other."""
     (project / "my_evaluator.py").write_text(EVALUATOR)
     save_images(16)
-    assert run_command(main, "auto-calibrate") == 0
+    assert run_command(main, "auto-calibrate model/") == 0
     accuracies = re.findall(r"Accuracy of original model is +([\d.]+)", "\n".join(messages))
     assert len(accuracies) == 1 and float(accuracies[0]) > 70
     assert run_command(main, "amct_tensorflow report") == 0
