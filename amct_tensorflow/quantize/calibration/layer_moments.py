@@ -51,9 +51,12 @@ from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactor
 ROWS_PER_IMAGE = 256
 # Of all images together so many, and more for no layer: 14 times the largest block of inputs.
 _MOST_ROWS = 1 << 15
-# So many rows per input are enough, and so many for few inputs, as a depthwise layer has in each of hundreds of groups.
+# So many rows per input are enough, and so many for few inputs.
 _ROWS_PER_INPUT = 128
 _LEAST_ROWS = 2048
+# Of a depthwise layer, whose rows are as long as those of hundreds of layers, so many.
+_DEPTHWISE_ROWS_PER_INPUT = 40
+_LEAST_DEPTHWISE_ROWS = 1024
 # So much the moments take that are collected at a time, but for a single layer with more.
 _MOST_BYTES = 1 << 29
 # The products of so many rows are looked at together, so that they take little memory.
@@ -255,6 +258,11 @@ class _Layer:
         return tuple(length for axis, length in enumerate(self.weights.shape) if axis not in channels)
 
     @property
+    def has_a_group_per_channel(self) -> bool:
+        """Whether weights are laid out by channels of the input as well as of the output."""
+        return len(self._layer.op.channel_axes) > 1
+
+    @property
     def rows_key(self) -> tuple[object, ...]:
         """What its rows depend on, besides the tensor: layers for which it is equal have the same."""
         grid = (self.factors.scale_d, self.factors.offset_d, self.factors.num_bits)
@@ -383,7 +391,10 @@ class _Input:
     @property
     def most_rows(self) -> int:
         """How many rows of all images together are looked at, at most."""
-        return min(max(_ROWS_PER_INPUT * prod(self.window), _LEAST_ROWS), _MOST_ROWS)
+        per_input, least = _ROWS_PER_INPUT, _LEAST_ROWS
+        if self._reader.has_a_group_per_channel:
+            per_input, least = _DEPTHWISE_ROWS_PER_INPUT, _LEAST_DEPTHWISE_ROWS
+        return min(max(per_input * prod(self.window), least), _MOST_ROWS)
 
     def begin(self, number: int, share: Fraction) -> None:
         """Begins with a part of the batches: the how-manieth it is, and its share of all images.

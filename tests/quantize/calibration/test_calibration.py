@@ -474,7 +474,7 @@ def test_scales_that_fit_no_weights_are_named(workdir, messages):
     write_record(record, factors)
     amct.convert_model(pb, [OUTPUT], record, str(workdir / "net"))
     (warning,) = [text for text in messages if "far off the range" in text]
-    assert "1 layers" in warning and "dw/depthwise" in warning and "skip_fusion" in warning
+    assert "1 layer " in warning and "dw/depthwise" in warning and "skip_fusion" in warning
 
 
 def branching_net():
