@@ -18,8 +18,9 @@ from amct_tensorflow.model.layers import IN_LOOP, is_product, why_not_quantizabl
 from amct_tensorflow.model.opened_functions import OpenGraph, open_functions
 from amct_tensorflow.model.outline import one_image_shapes
 from amct_tensorflow.model.tables import Table, find_tables
-from amct_tensorflow.ops import OP_TYPES
+from amct_tensorflow.ops import OP_TYPES, has
 from amct_tensorflow.ops.multiply_accumulates import CARRIERS, multiply_accumulates
+from amct_tensorflow.ops.traits import Chance
 from amct_tensorflow.ops.varying import varying_nodes
 
 
@@ -93,6 +94,7 @@ class Inspection:
         float_scalings: BatchNorms and other scalings of channels that stay in float.
         unused: layers on which no output depends.
         tables: constants that are looked up, and whether they can be stored in int8.
+        random: nodes that draw random numbers, but for those in branches, which inference need not take.
     """
 
     source: str | Path
@@ -102,6 +104,7 @@ class Inspection:
     float_scalings: tuple[FloatScaling, ...]
     unused: tuple[LayerName, ...]
     tables: tuple[Table, ...] = ()
+    random: tuple[PreparedName, ...] = ()
 
     @property
     def quantizable(self) -> list[LayerName]:
@@ -177,6 +180,11 @@ def inspect_model(model: FloatModel, unfused: Collection[LayerName] = ()) -> Ins
         unused=tuple(name for name in fused.layers if name not in graph.names),
         tables=tuple(
             table for table in find_tables(graph.view, names, graph.inside) if graph.names.intersection(table.lookups)
+        ),
+        random=tuple(
+            PreparedName(node.name)
+            for node in graph.view.nodes.values()
+            if node.name in graph.names - graph.view.branch_nodes and has(node.op, Chance)
         ),
     )
 

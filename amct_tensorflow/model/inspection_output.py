@@ -45,6 +45,16 @@ def _notes(inspection: Inspection) -> Iterator[str]:
     if inspection.unused:
         number = plural(len(inspection.unused), "layer")
         yield f"No output depends on {number}, not counted here: {few(inspection.unused)}."
+    if inspection.random:
+        yield random_sentence(inspection.random)
+
+
+def random_sentence(names: Sequence[str]) -> str:
+    """Returns a sentence about nodes that draw random numbers, and what to do about them."""
+    return (
+        f"{plural(len(names), 'node', 'draws', 'draw')} random numbers: {few(names)}. If they count, results differ "
+        "from run to run by chance, as with a dropout that was left on. Freeze the model for inference."
+    )
 
 
 def few(names: Sequence[str]) -> str:

@@ -124,6 +124,10 @@ class Fed:
     has_default: bool = False
 
 
+class Chance:
+    """Draws random numbers, others in each run."""
+
+
 class Iterator:
     """Yields the next element of a dataset."""
 

@@ -6,7 +6,7 @@ from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.inspection import Inspection
-from amct_tensorflow.model.inspection_output import table_sentence
+from amct_tensorflow.model.inspection_output import random_sentence, table_sentence
 
 _ENOUGH = 0.9
 _MOST_REASONS = 3
@@ -53,6 +53,8 @@ def log_coverage(
         beginning = "Only" if share.value < _ENOUGH else "Perhaps only"
         reasons = "; ".join(_reasons(inspection, quantized, for_device or {}))
         log_for("coverage").warning("%s %s will be in int8. In float: %s.", beginning, share, reasons)
+    if inspection.random:
+        log_for("coverage").warning("%s", random_sentence(inspection.random))
     for table in inspection.tables:
         log_for("coverage").info("%s", table_sentence(table, compressed=table.name in compressed))
 

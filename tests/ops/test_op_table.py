@@ -18,6 +18,7 @@ from amct_tensorflow.ops.clips import Clips
 from amct_tensorflow.ops.fused import Fused
 from amct_tensorflow.ops.op_table import FAMILIES, TABLE, row
 from amct_tensorflow.ops.traits import (
+    Chance,
     Concatenation,
     Convolution,
     Elementwise,
@@ -88,9 +89,19 @@ MAKERS = {
     "StridedSlice": lambda x: x[:, ::2, 1:],
     "Pad": lambda x: raw.Pad(input=x, paddings=[ALONG, [1, 2], [0, 1], ALONG]),
     "ConcatV2": lambda x: raw.ConcatV2(values=[x, x], axis=3),
+    "Multinomial": lambda x: raw.Multinomial(logits=x[:, 0, 0], num_samples=99),
+    "ParameterizedTruncatedNormal": lambda x: raw.ParameterizedTruncatedNormal(
+        shape=[99], means=0.0, stdevs=1.0, minvals=-1.0, maxvals=1.0),
+    "RandomGamma": lambda x: raw.RandomGamma(shape=[99], alpha=2.0),
+    "RandomPoissonV2": lambda x: raw.RandomPoissonV2(shape=[99], rate=9.0),
+    "RandomShuffle": lambda x: raw.RandomShuffle(value=tf.range(99)),
+    "RandomStandardNormal": lambda x: raw.RandomStandardNormal(shape=[99], dtype=tf.float32),
+    "RandomUniform": lambda x: raw.RandomUniform(shape=[99], dtype=tf.float32),
+    "RandomUniformInt": lambda x: raw.RandomUniformInt(shape=[99], minval=0, maxval=999),
+    "TruncatedNormal": lambda x: raw.TruncatedNormal(shape=[99], dtype=tf.float32),
 }  # fmt: skip
 TRIED = (Elementwise, Moves, Identity, ChannelMove, Clips, PerChannelAffine, PerImage, Reduction, Sum,
-         Concatenation, Convolution)  # fmt: skip
+         Concatenation, Convolution, Chance)  # fmt: skip
 IMAGES = normal((4, 6, 6, 4), 1)
 
 
@@ -148,6 +159,11 @@ def test_what_can_be_quantized_is_not_said_to_be_unquantized():
 @pytest.mark.parametrize("op", of(Identity))
 def test_an_identity_yields_what_it_reads(op):
     np.testing.assert_array_equal(compute(op, IMAGES), IMAGES)
+
+
+@pytest.mark.parametrize("op", of(Chance))
+def test_what_is_drawn_is_another_in_each_run(op):
+    assert np.any(compute(op, IMAGES) != compute(op, IMAGES))
 
 
 @pytest.mark.parametrize("op", of(Elementwise))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import tensorflow as tf
 from graphs import SMALL_NET_LAYERS, batch_norm, build, calibrate_and_save, normal, save, small_net, tf1
 
@@ -79,6 +80,27 @@ def test_loops_may_take_more_than_is_known(messages):
 
     log_coverage(inspect(make), ["dense"])
     assert messages[-1].startswith("WARNING Perhaps only at most 96.0 % of the multiply-accumulates will be in int8.")
+
+
+def dropped(x):
+    return tf.nn.dropout(x, 0.5, name="drop")
+
+
+def dropped_in_training(x):
+    return tf1.cond(tf1.placeholder_with_default(False, []), lambda: dropped(x), lambda: x)
+
+
+@pytest.mark.parametrize(("dropout", "is_said"), [(dropped, True), (dropped_in_training, False)])
+def test_a_dropout_that_was_left_on_is_told(messages, dropout, is_said):
+    def make():
+        tf1.disable_control_flow_v2()
+        x = tf1.placeholder(tf.float32, [None, 4])
+        tf.matmul(dropout(x), normal((4, 4)), name="dense")
+
+    log_coverage(inspect(make), ["dense"])
+    said = [line for line in messages if "random numbers" in line]
+    assert bool(said) == is_said
+    assert not said or said[0].startswith("WARNING 1 node draws random numbers: drop/random_uniform/RandomUniform. ")
 
 
 def test_the_public_steps_say_it_once(workdir, messages):
