@@ -1,20 +1,23 @@
 """Says what a quantized file consists of, and what would make it smaller, where it is not as small as one expects."""
 
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from amct_tensorflow.log import log_for
-from amct_tensorflow.model.tables import Table
-from amct_tensorflow.quantize.quantized.builder import QuantizedGraph
 from amct_tensorflow.quantize.quantized.model_files import FileContent
 from amct_tensorflow.results.report.document import Report
 from amct_tensorflow.results.report.wording import content_sentence
+
+if TYPE_CHECKING:  # a report is made again without TensorFlow
+    from amct_tensorflow.model.tables import Table
+    from amct_tensorflow.quantize.quantized.builder import QuantizedGraph
 
 # Weights in int8 take a quarter of the float ones; a file with more than this share of the float one has much else.
 EXPECTED_SHARE = 0.3
 
 
 def log_file_size(
-    original_bytes: int, quantized: QuantizedGraph, tables: Sequence[Table], compressed: Collection[str]
+    original_bytes: int, quantized: "QuantizedGraph", tables: "Sequence[Table]", compressed: Collection[str]
 ) -> None:
     """Logs what a quantized file consists of if it is larger than one expects.
 

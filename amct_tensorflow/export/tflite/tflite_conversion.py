@@ -11,6 +11,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from amct_tensorflow.errors import ExportError
 from amct_tensorflow.export.libraries import refusals
 from amct_tensorflow.export.tflite.tflite_erf import with_erf_in_small_ops
+from amct_tensorflow.export.tflite.tflite_products import keep_activations_of_products
 from amct_tensorflow.graph.view import attribute
 from amct_tensorflow.model.layers import HALF_PRECISION, IN_FLOAT32
 
@@ -67,6 +68,7 @@ def _convert(
             node.attr["shape"].shape.CopyFrom(tf.TensorShape(shapes[node.name]).as_proto())
             if "_output_shapes" in node.attr:
                 del node.attr["_output_shapes"]
+    keep_activations_of_products(shaped)
     with refusals("TensorFlow's converter", "convert"), _explained(graph_def):
         imported = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(shaped, name=""), [])
         pruned = imported.prune([f"{name}:0" for name in inputs], [f"{name}:0" for name in outputs])
