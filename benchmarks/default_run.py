@@ -105,8 +105,9 @@ def row_of(network: str, build: str, rounds: list[Times]) -> dict[str, str | flo
 
 
 def in_process(folder: Path, network: str, images: int) -> Times:
-    """Measures a round with the build in a folder."""
-    command = [sys.executable, "-W", "ignore", __file__, "--once", "--network", network, "--images", str(images)]
+    """Measures a round with the build in a folder, by its own program."""
+    program = str(folder / "benchmarks" / Path(__file__).name)
+    command = [sys.executable, "-W", "ignore", program, "--once", "--network", network, "--images", str(images)]
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": str(folder)}, stdout=subprocess.PIPE, text=True, check=True
     )
