@@ -51,12 +51,11 @@ from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactor
 ROWS_PER_IMAGE = 256
 # Of all images together so many, and more for no layer: 14 times the largest block of inputs.
 _MOST_ROWS = 1 << 15
-# So many rows per input are enough, and so many for few inputs.
+# So many rows per input are enough; of a depthwise layer, each of whose rows is one of each of hundreds of groups, so
+# many; and of few inputs so many.
 _ROWS_PER_INPUT = 128
-_LEAST_ROWS = 2048
-# Of a depthwise layer, whose rows are as long as those of hundreds of layers, so many.
 _DEPTHWISE_ROWS_PER_INPUT = 40
-_LEAST_DEPTHWISE_ROWS = 1024
+_LEAST_ROWS = 2048
 # So much the moments take that are collected at a time, but for a single layer with more.
 _MOST_BYTES = 1 << 29
 # The products of so many rows are looked at together, so that they take little memory.
@@ -391,10 +390,8 @@ class _Input:
     @property
     def most_rows(self) -> int:
         """How many rows of all images together are looked at, at most."""
-        per_input, least = _ROWS_PER_INPUT, _LEAST_ROWS
-        if self._reader.has_a_group_per_channel:
-            per_input, least = _DEPTHWISE_ROWS_PER_INPUT, _LEAST_DEPTHWISE_ROWS
-        return min(max(per_input * prod(self.window), least), _MOST_ROWS)
+        per_input = _DEPTHWISE_ROWS_PER_INPUT if self._reader.has_a_group_per_channel else _ROWS_PER_INPUT
+        return min(max(per_input * prod(self.window), _LEAST_ROWS), _MOST_ROWS)
 
     def begin(self, number: int, share: Fraction) -> None:
         """Begins with a part of the batches: the how-manieth it is, and its share of all images.
