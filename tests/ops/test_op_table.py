@@ -214,6 +214,7 @@ ELSEWHERE = {
     "export/onnx/onnx_model.py": "ops of ONNX",
     "export/openvino/openvino_reading.py": "ops of OpenVINO",
     "export/tflite/tflite_forms.py": "how TensorFlow Lite has the layers",
+    "export/tflite/tflite_products.py": "what its converter mistakes, and how each transposes",
     "model/preparation/affine_before_concat.py": "what it writes, to scale and to shift",
     "model/preparation/fold_constants.py": "what GraphView.constant reads",
     "model/preparation/merge_clips.py": "what it writes, to clip",
