@@ -11,6 +11,7 @@ import tensorflow as tf
 from amct_tensorflow.errors import DatasetError
 from amct_tensorflow.graph.batch_splitter import images_of
 from amct_tensorflow.graph.graph_runner import GraphRunner
+from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.io.progress import ProgressBar
 from amct_tensorflow.model.endpoints import Endpoint
 from amct_tensorflow.model.input_batches import Batch, read_batches
@@ -102,7 +103,7 @@ class AgreementEvaluator(AutoCalibrationEvaluatorBase):
         """Runs the files to calibrate on."""
         with GraphRunner(graph, run_often=False) as runner:
             _initialize(graph, runner)
-            fetches = fetches_to_calibrate(graph, _tensors(outputs))
+            fetches = fetches_to_calibrate(graph, list(map(full_tensor_name, outputs)))
             for batch in read_batches(self._files.calibration, self._files.inputs):
                 _run(runner, fetches, batch)
 
@@ -118,7 +119,9 @@ class AgreementEvaluator(AutoCalibrationEvaluatorBase):
             _initialize(graph, runner)
             found = []
             for index in indices:
-                found.append(self._compare(index, _run(runner, _tensors(outputs), self._files.batch(index))))
+                found.append(
+                    self._compare(index, _run(runner, list(map(full_tensor_name, outputs)), self._files.batch(index)))
+                )
                 progress.update()
         return found
 
@@ -162,7 +165,7 @@ class AgreementEvaluator(AutoCalibrationEvaluatorBase):
             ProgressBar("reference", len(missing), "batches") as progress,
         ):
             for index in missing:
-                values = _run(runner, _tensors(outputs), self._files.batch(index))
+                values = _run(runner, list(map(full_tensor_name, outputs)), self._files.batch(index))
                 if (wrong := self._measure.incomparable(values)) is not None:
                     raise DatasetError(
                         f"The float model itself yields inf or nan at its output {outputs[wrong]!r} for "
@@ -196,10 +199,6 @@ def _initialize(graph: tf.Graph, runner: GraphRunner) -> None:
     with graph.as_default():
         initialize = tf.compat.v1.global_variables_initializer()
     runner.run(initialize)
-
-
-def _tensors(outputs: Sequence[str]) -> list[str]:
-    return [f"{name}:0" for name in outputs]
 
 
 def _run(runner: GraphRunner, fetches: Sequence[Any], batch: Batch) -> list[Any]:

@@ -12,9 +12,11 @@ PRODUCTS = {
     "MatMul of the transposed": lambda x: tf.matmul(x, tf.tanh(x), transpose_a=True),
     "MatMul by the transposed": lambda x: tf.matmul(x, tf.tanh(x), transpose_b=True),
     "MatMul by a constant": lambda x: tf.matmul(x, normal((5, 5), 2)),
+    "MatMul of a constant": lambda x: tf.matmul(normal((5, 5), 2), tf.tanh(x)),
     "BatchMatMul": lambda x: tf.raw_ops.BatchMatMul(x=x, y=tf.tanh(x), adj_x=True),
     "BatchMatMulV2": lambda x: tf.raw_ops.BatchMatMulV2(x=x, y=tf.tanh(x)),
     "Einsum": lambda x: tf.einsum("ab,bc->ac", x, tf.tanh(x)),
+    "Einsum, transposed": lambda x: tf.einsum("ab,bc->ca", x, tf.tanh(x)),
     "Einsum of the transposed": lambda x: tf.einsum("ba,bc->ac", x, tf.tanh(x)),
 }
 
