@@ -20,10 +20,11 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from amct_tensorflow.console import use_onednn
+from amct_tensorflow.console import import_tensorflow, use_onednn
 
 if "tensorflow" not in sys.modules:
     use_onednn()  # as the sample does
+    import_tensorflow()
 
 import numpy as np
 import tensorflow as tf

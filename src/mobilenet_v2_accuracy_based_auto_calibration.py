@@ -23,7 +23,7 @@ from pathlib import Path
 # The package stands next to src/; this finds it even where it is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from amct_tensorflow.console import quiet_tensorflow, run_as_command, use_few_arenas, use_onednn
+from amct_tensorflow.console import import_tensorflow, quiet_tensorflow, run_as_command, use_few_arenas, use_onednn
 
 # ---------------------------------------------------------------------------------------------------- Constants
 
@@ -111,6 +111,7 @@ if __name__ == "__main__":
     quiet_tensorflow()
     use_onednn()
     use_few_arenas()
+    import_tensorflow()
 
 import tensorflow as tf
 from amct_tensorflow.utils.log import LOGGER

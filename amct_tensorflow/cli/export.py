@@ -18,6 +18,7 @@ from amct_tensorflow.cli.options import (
 )
 from amct_tensorflow.errors import ModelNotFoundError
 from amct_tensorflow.export import TARGETS
+from amct_tensorflow.io.memory import import_tensorflow
 from amct_tensorflow.io.run_as_command import show
 from amct_tensorflow.log import log_for
 
@@ -112,6 +113,7 @@ def _check(parser: ArgumentParser, arguments: Namespace) -> None:
 
 def _run(arguments: Namespace) -> int:
     model = find_result(arguments.result)  # that there is none shows before TensorFlow is imported
+    import_tensorflow()
 
     from amct_tensorflow.export.export_model import export_model
     from amct_tensorflow.export.export_report import format_document

@@ -11,6 +11,7 @@ from typing import Any
 from amct_tensorflow.devices.device_file import read_device
 from amct_tensorflow.devices.device_table import DEVICES, Device
 from amct_tensorflow.errors import ArgumentValueError
+from amct_tensorflow.io.memory import import_tensorflow
 from amct_tensorflow.model.input_texts import parse_input_shapes, split_parts
 from amct_tensorflow.model.loading.forms import recognize
 
@@ -52,6 +53,8 @@ class Command:
         """
         for name in self.models:
             recognize(Path(getattr(arguments, name)))
+        if self.models:
+            import_tensorflow()  # which reads them
         return self.run(arguments)
 
 

@@ -1,16 +1,19 @@
 """Memory that is free goes back to the system."""
 
 import ctypes
+import gc
+import importlib
 import os
 import subprocess
 import sys
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-from amct_tensorflow.io.memory import give_memory_back, older_objects_left_alone
+from amct_tensorflow.io.memory import give_memory_back, import_tensorflow, older_objects_left_alone
 
 HAS_GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim")
 
@@ -54,6 +57,41 @@ def test_what_nothing_used_before_is_freed_first():
     before = weakref.ref(Selfish())
     with older_objects_left_alone():
         assert before() is None
+
+
+@pytest.fixture
+def thawed():
+    yield
+    gc.unfreeze()
+
+
+def test_what_the_program_has_left_out_stays_out(thawed):
+    gc.freeze()
+    before = weakref.ref(Selfish())
+    with older_objects_left_alone():
+        assert before() is not None
+        give_memory_back()
+        assert before() is None
+    assert gc.get_freeze_count()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_tensorflow_is_imported_without_a_search_for_garbage(monkeypatch, thawed, fails):
+    searched = []
+
+    def import_module(name):
+        searched.append((name, gc.isenabled()))
+        if fails:
+            raise ImportError(name)
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    import_tensorflow()  # the tests have imported it
+    assert not searched and not gc.get_freeze_count()
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    with pytest.raises(ImportError) if fails else nullcontext():
+        import_tensorflow()
+    assert searched == [("tensorflow", False)] and gc.isenabled()
+    assert bool(gc.get_freeze_count()) is not fails
 
 
 def resident():
