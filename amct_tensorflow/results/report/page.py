@@ -62,6 +62,9 @@ _FILTERS: Mapping[str, Any] = {
     "percent": wording.percent,
     "size": wording.size,
     "breakable": wording.breakable,
+    # Those of Jinja call several functions per value, and layers have thousands.
+    "min": min,
+    "max": max,
 }
 _FUNCTIONS: Mapping[str, Any] = {
     "verdict": wording.verdict,

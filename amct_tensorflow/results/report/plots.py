@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.ticker import Formatter
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -169,6 +170,8 @@ def _paint_layers(layers: Sequence[tuple[int, Layer]], title: str, axes: "Axes")
             axes.bar([place for place, _ in chosen], heights, width=0.8, color=color, label=label)
     if largest > 0:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(_plain_labels())
+        axes.yaxis.set_minor_formatter(_plain_labels(labelOnlyBase=False))
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.set_xlabel(title)
@@ -176,6 +179,33 @@ def _paint_layers(layers: Sequence[tuple[int, Layer]], title: str, axes: "Axes")
     axes.margins(x=0.01)
     if len({layer.int8 for _, layer in layers}) > 1:
         axes.legend(loc="best")
+
+
+_POWER = re.compile(r"\$\\mathdefault\{(?:(?P<factor>[^\\{}]+)\\times)?10\^\{(?P<exponent>-?\d+)\}\}\$")
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _plain_labels(**options: Any) -> "Formatter":
+    """Returns what labels a logarithmic axis as Matplotlib does, but in plain text.
+
+    To typeset the labels takes as long as all the rest of a figure.
+    """
+    from matplotlib.ticker import LogFormatterSciNotation  # noqa: PLC0415 - as late as the rest of it
+
+    class PlainLabels(LogFormatterSciNotation):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return plain_power(super().__call__(x, pos))
+
+    return PlainLabels(**options)
+
+
+def plain_power(label: str) -> str:
+    """Returns a power of ten that Matplotlib would typeset, or a multiple of one, as text; other labels as they are."""
+    found = _POWER.fullmatch(label)
+    if found is None:
+        return label
+    factor = f"{found['factor']}·" if found["factor"] else ""
+    return f"{factor}10{found['exponent'].translate(_RAISED)}"
 
 
 WIDTH, HEIGHT = 384, 96
