@@ -130,11 +130,10 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
         if self.image_key not in {feature.key for feature in self.dataset.features}:
             return None
         found: list[Picture] = []
-        for number, record in enumerate(self.dataset.records().take(max(images, default=-1) + 1)):
-            if number in images:
-                features = parse_records(record, self.dataset.features)
-                label = int(features[self.label_key]) if self.label_key in features else ""
-                found.append(Picture(_small(features[self.image_key]), str(label)))
+        for number in images:
+            features = parse_records(tf.constant(self.dataset.positions.record(number)), self.dataset.features)
+            label = int(features[self.label_key]) if self.label_key in features else ""
+            found.append(Picture(_small(features[self.image_key]), str(label)))
         return found
 
     def metric_eval(self, original_metric: float, new_metric: float) -> tuple[bool, float]:

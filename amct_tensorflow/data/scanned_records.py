@@ -43,7 +43,7 @@ class RecordPositions:
             indices: which ones.
             num_parallel_reads: how many are read at a time.
         """
-        names = [os.fsencode(file) for file in self.files]
+        names = self._names
 
         def read(file: np.ndarray, offset: np.ndarray, length: np.ndarray) -> bytes:
             return _read(names[file], int(offset), int(length))
@@ -56,6 +56,18 @@ class RecordPositions:
         block = slice(indices.start, indices.stop)
         positions = tf.data.Dataset.from_tensor_slices((self.file[block], self.offset[block], self.length[block]))
         return positions.map(record, num_parallel_calls=num_parallel_reads, deterministic=True)
+
+    def record(self, index: int) -> bytes:
+        """Returns a serialized record.
+
+        Raises:
+            OSError: its file cannot be read, or has changed.
+        """
+        return _read(self._names[self.file[index]], int(self.offset[index]), int(self.length[index]))
+
+    @property
+    def _names(self) -> list[bytes]:
+        return [os.fsencode(file) for file in self.files]
 
 
 class RecordWalk:
@@ -141,8 +153,9 @@ class ScannedRecords:
         options = tf.data.Options()
         options.autotune.enabled = False
         records = self.records() if indices is None else self.positions.records(indices, self.num_parallel_reads)
+        parse = as_it_is(lambda record: parse_records(record, self.features))
         loaded = records.map(
-            lambda record: load(parse_records(record, self.features)),
+            lambda record: load(parse(record)),
             num_parallel_calls=PARALLEL_RECORDS,
             deterministic=True,
         )

@@ -34,6 +34,7 @@ def test_blocks(tmp_path, counts):
     assert len(whole) == sum(counts)
     for block in (range(len(whole)), range(len(whole) // 3, len(whole) - 1), range(2, 3), range(4, 4)):
         assert read(dataset, block) == whole[block.start : block.stop]
+    assert list(map(dataset.positions.record, range(len(whole)))) == whole
 
 
 def test_only_the_records_to_use_are_known(tmp_path):
@@ -54,4 +55,6 @@ def test_a_file_that_has_changed_is_noticed(tmp_path):
     write(tmp_path / "000.tfrecord", [example(b"other", 1)])
     with pytest.raises(tf.errors.OpError, match="the file has changed"):
         read(dataset, range(2, 6))
+    with pytest.raises(OSError, match="the file has changed"):
+        dataset.positions.record(2)
     assert isinstance(dataset.find_undecodable(lambda features: features[LABEL.key], 2), DatasetError)
