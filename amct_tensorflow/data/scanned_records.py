@@ -149,11 +149,15 @@ class ScannedRecords:
             batch_size: records per batch.
             indices: which records, a block of them; all, unless it is given.
         """
+
+        @as_it_is
+        def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
+            return parse_records(record, self.features)
+
         # TensorFlow's autotuning would take seconds to stop when the session is closed.
         options = tf.data.Options()
         options.autotune.enabled = False
         records = self.records() if indices is None else self.positions.records(indices, self.num_parallel_reads)
-        parse = as_it_is(lambda record: parse_records(record, self.features))
         loaded = records.map(
             lambda record: load(parse(record)),
             num_parallel_calls=PARALLEL_RECORDS,
