@@ -41,7 +41,8 @@ def _lines() -> Iterator[str]:
     yield f"Machine: {platform.machine()}, {plural(os.cpu_count() or 1, 'CPU')}, {memory:.0f} GiB of memory"
     yield f"oneDNN: {_ONEDNN[onednn_is_on()]}"
     yield f"Command: {sys.argv!r}"
-    versions = {(each.metadata["Name"] or "?").lower(): each.version for each in metadata.distributions()}
+    found = [each.metadata for each in metadata.distributions()]  # each access parses it anew
+    versions = {(each["Name"] or "?").lower(): each["Version"] for each in found}
     yield "Packages: " + ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
 
 
