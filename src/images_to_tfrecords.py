@@ -23,7 +23,7 @@ from pathlib import Path
 # The package stands next to src/; this finds it even where it is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from amct_tensorflow.console import ProgressBar, quiet_tensorflow
+from amct_tensorflow.console import ProgressBar, import_tensorflow, quiet_tensorflow
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}
 IMAGES_PER_SHARD = 1024
@@ -54,6 +54,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     parse_arguments()  # wrong ones show before TensorFlow is imported, which takes seconds
     quiet_tensorflow()
+    import_tensorflow()
 
 import tensorflow as tf
 

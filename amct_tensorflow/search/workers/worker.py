@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from amct_tensorflow.errors import AmctError, EvaluatorError, WorkerError, core_message, first_line
+from amct_tensorflow.io.memory import import_tensorflow
 from amct_tensorflow.io.progress import redirected_progress
 from amct_tensorflow.log import redirect_log
 from amct_tensorflow.search.workers.handshake import worker_handshake
@@ -97,6 +98,7 @@ def main(descriptor: int, number: int) -> None:
         number: the number of the worker.
     """
     link = _Link(descriptor)
+    import_tensorflow()  # which the evaluator needs
     worker = Worker(number, link.send)
     link.send(worker.handshake(link.receive()))
     while True:
