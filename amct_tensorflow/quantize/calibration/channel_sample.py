@@ -18,6 +18,8 @@ GOLDEN = (np.sqrt(5) - 1) / 2
 _LARGEST_SAMPLE = 1 << 20
 _MOST_ROWS = 4096
 _MOST_BLOCKS = 32
+# So many values of a row are looked at together.
+_WIDE = 1024
 
 
 class ChannelSample:
@@ -45,16 +47,16 @@ class ChannelSample:
         rows = channels_last.reshape(-1, channels_last.shape[-1])
         if not len(rows):
             return
-        indices = np.arange(self._seen, self._seen + len(rows))
+        indices = np.append(self._indices, np.arange(self._seen, self._seen + len(rows)))
         self._seen += len(rows)
-        self._add_highest(rows, indices)
-        chosen = np.flatnonzero(_places(indices) < self._share)
-        self._indices = np.append(self._indices, indices[chosen])
-        self._rows = np.concatenate([self._rows, rows[chosen]])
-        while len(self._rows) > self._most:
+        self._add_highest(rows, self._seen - len(rows))
+        places = np.modf(indices * GOLDEN)[0]
+        while np.count_nonzero(places < self._share) > self._most:
             self._share /= 2
-            kept = _places(self._indices) < self._share
-            self._indices, self._rows = self._indices[kept], self._rows[kept]
+        kept = np.flatnonzero(places < self._share)
+        before = np.searchsorted(kept, len(self._indices))
+        self._rows = np.concatenate([self._rows[kept[:before]], rows[kept[before:] - len(self._indices)]])
+        self._indices = indices[kept]
 
     def halves(self) -> tuple[Rows, Rows]:
         """Returns what was seen first, and what was seen then."""
@@ -64,19 +66,26 @@ class ChannelSample:
         halves = [Rows(self._rows[rows], self._highest[blocks].max(axis=0, initial=0)) for rows, blocks in parts]
         return halves[0], halves[1]
 
-    def _add_highest(self, rows: np.ndarray, indices: np.ndarray) -> None:
-        """Takes rows, which follow those of before, into the largest values of the blocks."""
+    def _add_highest(self, rows: np.ndarray, first: int) -> None:
+        """Takes the last rows, of which the first is the ``first`` of all, into the largest values of the blocks."""
         while self._seen > _MOST_BLOCKS * self._block:
             self._block *= 2
             self._highest = np.maximum.reduceat(self._highest, np.arange(0, len(self._highest), 2), axis=0)
-        blocks, starts = np.unique(indices // self._block, return_index=True)
-        for block, start, end in zip(blocks, starts, [*starts[1:], len(rows)], strict=True):
-            highest = np.maximum(rows[start:end].max(axis=0), -rows[start:end].min(axis=0))
+        for block in range(first // self._block, -(-self._seen // self._block)):
+            start, end = (max(index * self._block - first, 0) for index in (block, block + 1))
+            highest = _largest_magnitudes(rows[start:end])
             if block < len(self._highest):
                 self._highest[block] = np.maximum(self._highest[block], highest)
             else:
                 self._highest = np.concatenate([self._highest, highest[np.newaxis]])
 
 
-def _places(indices: np.ndarray) -> np.ndarray:
-    return np.asarray(np.modf(indices * GOLDEN)[0])
+def _largest_magnitudes(rows: np.ndarray) -> np.ndarray:
+    """Returns the largest absolute value of each column; of short rows several at a time, which NumPy is faster at."""
+    together = max(1, _WIDE // rows.shape[1])
+    whole = len(rows) // together * together
+    if together > 1 and whole:
+        wide = rows[:whole].reshape(-1, together * rows.shape[1])
+        ends = np.stack([wide.max(axis=0), wide.min(axis=0)]).reshape(-1, rows.shape[1])
+        rows = np.concatenate([ends, rows[whole:]])
+    return np.asarray(np.maximum(rows.max(axis=0), -rows.min(axis=0)))

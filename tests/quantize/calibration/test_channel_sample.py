@@ -75,3 +75,11 @@ def test_the_split_into_batches_does_not_matter(lengths):
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_array_equal(one.sample, other.sample)
         np.testing.assert_array_equal(one.highest, other.highest)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 700, 2000])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5000])
+def test_the_largest_values_of_few_and_of_many_channels(rows, channels):
+    values = rng(rows).normal(size=(min(rows, 2_000_000 // channels), channels)).astype(np.float32)
+    found = np.maximum(*(half.highest for half in sample([values])))
+    np.testing.assert_array_equal(found, np.abs(values).max(axis=0))
