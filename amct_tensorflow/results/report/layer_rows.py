@@ -1,6 +1,7 @@
 """Describes each layer for a report."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -138,9 +139,9 @@ def _weights(layer: FusedLayer, factors: LayerFactors) -> Weights | None:
     by_channel = layer.op.by_channel(values)
     return Weights(
         shape=tuple(values.shape),
-        scales=tuple(map(_short, factors.scale_w)),
-        lowest=tuple(map(_short, by_channel.min(axis=1))),
-        highest=tuple(map(_short, by_channel.max(axis=1))),
+        scales=_shortest(factors.scale_w),
+        lowest=_shortest(by_channel.min(axis=1)),
+        highest=_shortest(by_channel.max(axis=1)),
     )
 
 
@@ -152,3 +153,8 @@ def _decibels(noise: float | None) -> float | None:
 def _short(value: float) -> float:
     """Returns a float32 value as the number with the fewest digits that stands for it."""
     return float(str(np.float32(value)))
+
+
+def _shortest(values: Sequence[float] | np.ndarray) -> tuple[float, ...]:
+    """Returns float32 values likewise; layers have thousands."""
+    return tuple(map(float, map(str, np.asarray(values, np.float32))))
