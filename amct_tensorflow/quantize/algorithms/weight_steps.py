@@ -1,7 +1,7 @@
 """Adapts the steps of weights to the bias of their layer, and to sums of 32 bits; likewise those of two operands.
 
 A layer adds integers in units of ``scale_d * scale_w``. ARQ chooses ``scale_w`` by the weights alone, and knows nothing
-of the bias, which is rounded to these units and added to the sums. Three kinds of channels need another step:
+of the bias, which is rounded to these units and added to the sums. Four kinds of channels need another step:
 
 *   A channel whose weights are all 0. Any step represents its weights. So it gets one like those of the other channels,
     but no coarser than ``2**-BIAS_BITS`` of its bias. That also suits runtimes that refuse a layer if the unit of one
@@ -13,12 +13,15 @@ of the bias, which is rounded to these units and added to the sums. Three kinds 
     where 255 bounds both ``|x_q - offset_d|`` and a byte. Its step is widened until the left side is ``2**30``, which
     leaves room for what rounding and bias correction add. Activations in 16 bits have wider accumulators, and hardly
     ever need it; see ``ACCUMULATORS``.
+*   A channel with a step of its own whose bias exceeds ``2**23`` units: its step is widened until it does not. Float32
+    adds integers exactly up to ``2**24``, so that the simulation yields the very sums of the device.
 *   A channel whose unit would be below the smallest normal float32: its step is widened until it is not.
 
-A channel that is widened for its own bias hardly uses its weights: its products are at most ``inputs * 3e-5`` of it,
-and what they lose is about what float32 itself loses beside it. But if one step serves all channels, widening it takes
-from the others as well; and so do sums that exceed 32 bits without a bias. Where the weights of these channels lose
-more than ``_TOLERATED`` of the layer's sum of squares, no steps help, and the layer has to stay in float.
+A channel that is widened for its own bias hardly uses its weights. With ``n`` inputs its products are at most
+``n / 259`` of the bias, and what rounding takes from them at most ``n / 65,000``, and on average ``1 / sqrt(3 * n)`` of
+that: little beside half a step of what 8 bits make of the output. But if one step serves all channels, widening it
+takes from the others as well; and so do sums that exceed 32 bits without a bias. Where the weights of these channels
+lose more than ``_TOLERATED`` of the layer's sum of squares, no steps help, and the layer has to stay in float.
 
 If calibration saw nothing but 0 at an input, its step is free. The layer's output is its bias then, so that ``scale_d``
 must not make the units coarser than ``1 / _UNITS_OF_CONSTANT`` of the largest bias. It is no smaller than that, so that
@@ -61,6 +64,9 @@ class Accumulator:
         return float(2.0 ** (self.bits - 2))
 
 
+# How many units a bias has at most in new steps: half of what float32 holds exactly, which leaves room for products.
+_EXACT_BITS = 24
+_EXACT_BIAS = 2.0 ** (_EXACT_BITS - 1)
 # By the bits of activations. Kernels for 16 bits add up in 64, of which TensorFlow Lite's requantization takes 48.
 ACCUMULATORS = {INT8_BITS: Accumulator(255, 32), INT16_BITS: Accumulator(1 << 15, 48)}
 # Of two operands in int8, of which a kernel may hold one as bytes without a sign.
@@ -131,7 +137,8 @@ def adapt_steps(layer: FusedLayer, scale_d: float, scales: np.ndarray, num_bits:
         scales: float32, [Cout] or [1].
         num_bits: bits of its input.
     """
-    return fit_steps(layer, scale_d, _adapt_zeros(layer, scale_d, scales), num_bits)
+    largest_bias = _EXACT_BIAS if num_bits == INT8_BITS else None
+    return fit_steps(layer, scale_d, _adapt_zeros(layer, scale_d, scales), num_bits, largest_bias)
 
 
 def _adapt_zeros(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> np.ndarray:
@@ -149,7 +156,13 @@ def _adapt_zeros(layer: FusedLayer, scale_d: float, scales: np.ndarray) -> np.nd
     return np.where(living, scales, np.maximum(served, SMALLEST_SCALE)).astype(np.float32)
 
 
-def fit_steps(layer: FusedLayer, scale_d: float, scales: np.ndarray, num_bits: int = INT8_BITS) -> WeightSteps:
+def fit_steps(
+    layer: FusedLayer,
+    scale_d: float,
+    scales: np.ndarray,
+    num_bits: int = INT8_BITS,
+    largest_bias: float | None = None,
+) -> WeightSteps:
     """Widens steps where bias and sums would not fit their accumulator; what fits stays as it is.
 
     Args:
@@ -157,10 +170,11 @@ def fit_steps(layer: FusedLayer, scale_d: float, scales: np.ndarray, num_bits: i
         scale_d: step of its input.
         scales: float32, [Cout] or [1].
         num_bits: bits of its input.
+        largest_bias: how many units a bias may have if each channel has its own step; None for what fits.
     """
     accumulator = ACCUMULATORS[num_bits]
     bias, weights = _magnitudes(layer)
-    for_bias = bias / scale_d / accumulator.room
+    for_bias = bias / scale_d / (accumulator.room if largest_bias is None or scales.size == 1 else largest_bias)
     needed = np.maximum(for_bias + accumulator.largest_input * weights / accumulator.room, SMALLEST_SCALE / scale_d)
     if scales.size == 1:
         needed = needed.max(keepdims=True)
@@ -175,7 +189,8 @@ def fit_steps(layer: FusedLayer, scale_d: float, scales: np.ndarray, num_bits: i
     if too_narrow.any() and _loss(layer, fitting, others) - _loss(layer, scales, others) > _TOLERATED:
         return WeightSteps(scales, failure=_NO_STEPS.format(accumulator.bits))
     living = weights > 0 if scales.size > 1 else weights.any(keepdims=True)
-    return WeightSteps(fitting, np.flatnonzero(too_narrow & living).tolist(), accumulator.bits)
+    bits = accumulator.bits if largest_bias is None or scales.size == 1 else _EXACT_BITS
+    return WeightSteps(fitting, np.flatnonzero(too_narrow & living).tolist(), bits)
 
 
 def _magnitudes(layer: FusedLayer) -> tuple[np.ndarray, np.ndarray]:

@@ -38,6 +38,7 @@ from amct_tensorflow.quantize.calibration.layer_moments import LayerMoments
 from amct_tensorflow.quantize.calibration.observers import ActivationObservers, ActivationSummary
 from amct_tensorflow.quantize.calibration.output_comparison import Comparison
 from amct_tensorflow.quantize.calibration.replay import Replay
+from amct_tensorflow.quantize.calibration.settling import settle_steps
 from amct_tensorflow.quantize.config.schema import FORCE_FP16_QUANT, QuantConfig, TensorQuantize
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
@@ -251,6 +252,7 @@ class Calibrator:
                 uses = None if layer is None else uses_of_channels(layer.op, layer.weights)
                 summaries[name] = self._observers.summary(name, distribution, uses)
         layer_factors, unquantizable = self._layer_factors(activations)
+        layer_factors = settle_steps(self.fused, layer_factors)
         tensor_factors = {
             tensor.key: _tensor_factors(activations[tensor.key]) for tensor in self._config.tensor_quantize
         }

@@ -54,7 +54,7 @@ def readers_of(view: GraphView, name: str, outputs: Collection[str], *, through_
         outputs: nodes whose own value is requested.
         through_moves: whether what only moves values counts as no reader: what reads the moved values does.
     """
-    end, clip = _clipped(view, name, outputs, through_moves)
+    end, clip = clipped(view, name, outputs, through_moves=through_moves)
     quantizers: dict[Quantizer, None] = {}
     others: set[str] = set()
     for reader in _readers(view, end, outputs, through_moves):
@@ -65,10 +65,10 @@ def readers_of(view: GraphView, name: str, outputs: Collection[str], *, through_
     return Readers(end, clip, tuple(quantizers), frozenset(others))
 
 
-def _clipped(view: GraphView, name: str, outputs: Collection[str], through_moves: bool) -> tuple[str, Clip]:
+def clipped(view: GraphView, name: str, outputs: Collection[str], *, through_moves: bool) -> tuple[str, Clip]:
     """Returns the last of what clips a value and alone reads it, perhaps in another shape, and how they clip together.
 
-    It is the node itself if nothing clips it.
+    It is the node itself if nothing clips it. The arguments are those of ``readers_of``, of any graph.
     """
     end, together = name, NO_CLIP
     value, readers = name, view.readers(name)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.model.fusion import fuse
+from amct_tensorflow.quantize.algorithms.activation_factors import INT16_BITS
 from amct_tensorflow.quantize.algorithms.scales import arq_scales
 from amct_tensorflow.quantize.algorithms.weight_steps import adapt_steps, fit_steps, step_for_zeros
 
@@ -36,12 +37,26 @@ def test_a_layer_whose_sums_fit_keeps_its_steps():
 
 
 def test_a_nearly_dead_channel_gets_room_for_its_bias():
-    """Of 12 / (0.5 * s) + 255 * 1e-10 / s = 2**30 the first summand is all that counts: s is 24 / 2**30."""
+    """12 / (0.5 * s) is 2**23 units of the bias, to which float32 adds products exactly: s is 24 / 2**23."""
     layer = layer_of([[1.27, 1e-10], [1.27, 0.0]], [3.0, -12.0])
     steps = served(layer, 0.5)
-    np.testing.assert_allclose(steps.scales, [0.01, 24 / 2**30], rtol=1e-6)
+    np.testing.assert_allclose(steps.scales, [0.01, 24 / 2**23], rtol=1e-6)
     assert steps.failure is None
-    assert steps.remark is not None and "1 of 2 channels (1)" in steps.remark
+    assert steps.remark is not None and "1 of 2 channels (1)" in steps.remark and "24 bits" in steps.remark
+
+
+def test_steps_of_a_record_leave_as_much_room_as_32_bits_need():
+    """A record may come from elsewhere; of 24 / s = 2**30 units the step is 24 / 2**30."""
+    layer = layer_of([[1.27, 1e-10], [1.27, 0.0]], [3.0, -12.0])
+    steps = fit_steps(layer, 0.5, np.float32([0.01, 1e-12]))
+    np.testing.assert_allclose(steps.scales, [0.01, 24 / 2**30], rtol=1e-6)
+    assert steps.remark is not None and "32 bits" in steps.remark
+
+
+def test_activations_of_16_bits_have_sums_of_64():
+    layer = layer_of([[1.27, 1e-10], [1.27, 0.0]], [3.0, -12.0])
+    steps = adapt_steps(layer, 0.5, np.float32([0.01, 24 / 2**30]), INT16_BITS)
+    np.testing.assert_array_equal(steps.scales, np.float32([0.01, 24 / 2**30]))
 
 
 def test_products_alone_may_exceed_32_bits_as_well():
@@ -80,9 +95,9 @@ def test_one_step_for_all_channels_serves_the_largest_bias():
 
 
 def test_a_bias_that_leaves_nothing_of_its_own_weights_is_kept_all_the_same():
-    """2**31 + 765, of which float32 knows nothing: its neighbours of 2**31 are 256 apart."""
+    """2**31 - 1, which float32 takes for 2**31, is 2**23 units of 256."""
     steps = served(layer_of(np.ones((3, 2)), [2147483647.0, 0.0]), 1.0)
-    np.testing.assert_allclose(steps.scales, [2.0, 1 / 127], rtol=1e-5)
+    np.testing.assert_allclose(steps.scales, [256.0, 1 / 127], rtol=1e-5)
     assert steps.failure is None
 
 

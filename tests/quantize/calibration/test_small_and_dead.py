@@ -71,12 +71,12 @@ def test_one_nearly_dead_channel_is_widened(workdir, messages, size):
     first[..., 2] *= size
     x = np.abs(normal((16, 8, 8, 3), 3))
     assert decibels(net(first, [0.1, -0.1, 12, 0.2]), x) > 30
-    (line,) = [text for text in messages if "32 bits" in text]
+    (line,) = [text for text in messages if "24 bits" in text]
     assert line.startswith("INFO Layer first/Conv2D: ") and "1 of 4 channels (2)" in line
     assert decibels(net(first, [0.1, -0.1, 12, 0.2]), x, UNBALANCED) > 30
     factors = read_record("record.txt")["first/Conv2D"]
     units = 12 / (factors.scale_d * np.array(factors.scale_w)[2])
-    assert units == pytest.approx(2**30, rel=1e-3)  # and hardly anything for the products
+    assert units == pytest.approx(2**23, rel=1e-3)
 
 
 def test_a_constant_channel_keeps_its_value(workdir):
