@@ -58,7 +58,7 @@ def start_scheduler(
         identity: what the evaluator's ``identity`` returns in this process, as JSON by name.
         num_workers: number of workers; on a Ray cluster, 0 stands for one per CPU.
         ray: address of the cluster; None for this machine.
-        exact: whether no candidate runs in integers.
+        exact: whether no model runs in integers.
 
     Raises:
         WorkerError: the cluster does not exist or has not so many CPUs, or this process is a worker itself.
@@ -165,8 +165,8 @@ def accuracy_based_auto_calibration(
         resume: go on with a run that was cut off; nothing is evaluated again that it had evaluated. If the model, the
             configuration, the code of the evaluator, or what its ``identity`` tells has changed, the run starts afresh,
             and says why.
-        exact: evaluate every candidate as it would be saved. Otherwise candidates after the first run in integers,
-            where the processor makes that faster, and the best of them is evaluated again as it is saved.
+        exact: evaluate quantized models as they would be saved. Otherwise they run in integers, with the same results,
+            where the processor makes that faster.
         config: a configuration from ``make_quant_config``, instead of that in ``config_file``, which is not read then,
             but written together with the results.
         num_workers: how many processes evaluate, each a share of the data; results are those of one. Without it this

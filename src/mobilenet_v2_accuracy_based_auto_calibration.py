@@ -95,8 +95,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--ray", metavar="ADDRESS", help="evaluate on an existing Ray cluster, whose machines see DIR under the same "
         'path; "auto" finds it (default: on this machine)')  # fmt: skip
     add("--resume", action="store_true", help="go on with a run that was cut off (default: start afresh)")
-    add("--exact", action="store_true", help="evaluate every candidate as it would be saved (default: in integers "
-        "where the processor makes that faster, and the best of them again as it is saved)")  # fmt: skip
+    add("--exact", action="store_true", help="evaluate every quantized model as it would be saved (default: in "
+        "integers where the processor makes that faster, with the same results)")  # fmt: skip
     arguments = parser.parse_args(argv)
     if arguments.config_defination and arguments.calibration_batches != 1:
         parser.error(f"--calibration_batches has no effect; set batch_num in {arguments.config_defination}")

@@ -88,8 +88,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "yes)")  # fmt: skip
     add_workers(parser)
     add("--resume", action="store_true", help="go on with a run that was cut off (default: start afresh)")
-    add("--exact", action="store_true", help="evaluate every candidate as it would be saved (default: in integers "
-        "where the processor makes that faster, and the best of them again as it is saved)")  # fmt: skip
+    add("--exact", action="store_true", help="evaluate every quantized model as it would be saved (default: in "
+        "integers where the processor makes that faster, with the same results)")  # fmt: skip
     add_json(parser)
 
 

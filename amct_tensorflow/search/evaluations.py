@@ -42,43 +42,45 @@ class Evaluations:
         """Whether models are evaluated while this process does something else."""
         return self._scheduler is not None
 
-    def begin(self, quantized: Collection[str] | None, model: bytes, title: str, *, in_integers: bool = False) -> None:
+    def begin(
+        self, quantized: Collection[str] | None, model: bytes, title: str, execution: bytes | None = None
+    ) -> None:
         """Lets workers begin with a model that ``get`` will be asked for; does nothing without workers.
 
         The result counts, and is kept, only when ``get`` asks for it, so that the state is that of a run without
         workers. The arguments are those of ``get``.
         """
-        if self._scheduler is not None and self._known(quantized, digest(model), in_integers) is None:
-            self._scheduler.begin(self._candidate(model, title))
+        if self._scheduler is not None and self._known(quantized, digest(model)) is None:
+            self._scheduler.begin(self._candidate(execution or model, title))
 
-    def forget(self, model: bytes) -> None:
+    def forget(self, model: bytes, execution: bytes | None = None) -> None:
         """Cancels the evaluation of a model that workers have begun."""
         if self._scheduler is not None:
-            self._scheduler.forget(digest(model))
+            self._scheduler.forget(digest(execution or model))
 
     def get(
-        self, quantized: Collection[str] | None, model: bytes, title: str, *, in_integers: bool = False
+        self, quantized: Collection[str] | None, model: bytes, title: str, execution: bytes | None = None
     ) -> Evaluation:
         """Returns the evaluation of a model; an earlier run may have evaluated the same bytes.
 
         Args:
             quantized: its quantized layers; None for the original model.
-            model: the bytes of its file, or of its execution graph.
+            model: the bytes of its file.
             title: what it is called in messages.
-            in_integers: whether ``model`` is the execution graph.
+            execution: those of its execution graph, which yields the same, to run instead.
         """
         identity = digest(model)
-        evaluation = self._known(quantized, identity, in_integers)
+        evaluation = self._known(quantized, identity)
         if evaluation is not None:
             log_for().info("The result of %s is known from the earlier run.", title)
             self.evaluator.reuse()
             return evaluation
-        evaluation = replace(self._evaluate(model, title), model=identity)
-        self._state.add_evaluation(quantized, evaluation, in_integers=in_integers)
+        evaluation = replace(self._evaluate(execution or model, title), model=identity)
+        self._state.add_evaluation(quantized, evaluation)
         return evaluation
 
-    def _known(self, quantized: Collection[str] | None, identity: str, in_integers: bool) -> Evaluation | None:
-        evaluation = self._state.evaluation(quantized, in_integers=in_integers)
+    def _known(self, quantized: Collection[str] | None, identity: str) -> Evaluation | None:
+        evaluation = self._state.evaluation(quantized)
         return evaluation if evaluation is not None and evaluation.model == identity else None
 
     def _evaluate(self, model: bytes, title: str) -> Evaluation:

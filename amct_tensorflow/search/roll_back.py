@@ -31,11 +31,10 @@ _NAMES_PER_LINE = 10
 
 
 class _Made(NamedTuple):
-    """The model of a configuration, and the graph that is evaluated: the model, or its execution graph."""
+    """The model of a configuration, and the execution graph that is evaluated in its place, if one is."""
 
     quantized: QuantizedGraph
-    run: bytes
-    in_integers: bool
+    execution: bytes | None
 
 
 class RollBack:
@@ -65,55 +64,53 @@ class RollBack:
         # Models that workers have begun with.
         self._begun: dict[frozenset[str], _Made] = {}
 
-    def begin(self, configuration: Configuration, title: str, *, simulated: bool = False) -> None:
+    def begin(self, configuration: Configuration, title: str) -> None:
         """Lets workers, if there are any, begin with a configuration that will be judged; see ``judge``."""
         key = quantized_layers(configuration)
         if self._evaluations.in_background and key and key not in self._begun and self.trials.find(key) is None:
-            made = self._begun[key] = self._make(configuration, simulated)
-            self._evaluations.begin(key, made.run, title, in_integers=made.in_integers)
+            made = self._begun[key] = self._make(configuration)
+            self._evaluations.begin(key, made.quantized.model, title, made.execution)
 
     def compare_with(self, original: Evaluation, execution: IntegerExecution | None) -> None:
         """Takes the evaluation of the original model, with which all others are compared.
 
-        With an ``execution``, candidates are evaluated in integers, and the best of them again as it will be saved.
+        With an ``execution``, models are evaluated in integers from here on, which yields the same.
         """
         self._original = original
         self._execution = execution
 
-    def judge(self, configuration: Configuration, title: str, *, simulated: bool = False) -> Trial:
+    def judge(self, configuration: Configuration, title: str) -> Trial:
         """Evaluates a configuration, unless it is known; with all layers and tables in float, it needs no evaluation.
 
         Args:
             configuration: on which rung each layer stands; those that stay in float anyway may be left out.
             title: what the model is called in messages.
-            simulated: whether to evaluate the model that would be saved, even if integers would be faster.
         """
         key = quantized_layers(configuration)
         known = self.trials.find(key)
-        if known is not None and (known.simulated or not simulated):
+        if known is not None:
             return known
         is_float = not key and len(self.trials) > 0 and not self._plans.has_tables
-        made = None if is_float else self._begun.pop(key, None) or self._make(configuration, simulated)
+        made = None if is_float else self._begun.pop(key, None) or self._make(configuration)
         if made is None:
             evaluation = self._original
         else:
             with stage("evaluating quantized models"):
-                evaluation = self._evaluations.get(key, made.run, title, in_integers=made.in_integers)
+                evaluation = self._evaluations.get(key, made.quantized.model, title, made.execution)
         judged = self._evaluator.judge_model(self._original.metric, evaluation.metric, title)
         decided = {**configuration, **self._plans.in_float}
-        trial = Trial(decided, evaluation, judged, simulated=made is None or not made.in_integers)
+        trial = Trial(decided, evaluation, judged, in_integers=made is not None and made.execution is not None)
         self.trials.add(trial)
         if made is not None and self.trials.best(self.settled) is trial:
             self._built = trial, made.quantized
         return trial
 
     @stage("making quantized models")
-    def _make(self, configuration: Configuration, simulated: bool) -> _Made:
+    def _make(self, configuration: Configuration) -> _Made:
         """Makes the model of a configuration; see ``judge``."""
         quantized = quantize_graph(self._plans.of(configuration))
-        execution = self._execution if quantized_layers(configuration) and not simulated else None
-        integers = None if execution is None else execution.model_of(quantized)
-        return _Made(quantized, integers or quantized.model, integers is not None)
+        execution = self._execution if quantized_layers(configuration) else None
+        return _Made(quantized, None if execution is None else execution.model_of(quantized))
 
     def search(self, strategy: CheckedStrategy, sensitivity: SensitivityBase) -> None:
         """Runs the strategy, from the result with all layers quantized."""
@@ -124,12 +121,6 @@ class RollBack:
         if not self.ranking:  # only tensors are quantized
             return
         self._follow(strategy)
-        while not self._confirm():
-            log_for().warning("Candidates are simulated from here on, and the search is done again with them.")
-            self._forget_begun()
-            self._execution = None
-            self.trials.forget_unconfirmed()
-            self._follow(strategy)
         log_for().info("Fine search finished after %s.", plural(self._evaluator.evaluations - 2, "evaluation"))
 
     def _follow(self, strategy: CheckedStrategy) -> None:
@@ -165,25 +156,6 @@ class RollBack:
         evaluated, scored = self._original.image_results, self._scores.images
         return evaluated is None or scored is None or scored < len(evaluated)
 
-    def _confirm(self) -> bool:
-        """Evaluates the model to be saved, if only its execution graph was evaluated; if it fails, the next best one.
-
-        Returns:
-            False if no model satisfies of which the execution graph did.
-        """
-        best = self.trials.best(self.settled)
-        flattered = False
-        while not best.simulated:
-            itself = self.judge(best.configuration, "the model to save", simulated=True)
-            log_for().info(
-                "The model to save itself: loss %.4g; in integers it was %.4g.", itself.judged.loss, best.judged.loss
-            )
-            flattered = flattered or (best.judged.satisfied and not itself.judged.satisfied)
-            best = self.trials.best(self.settled)
-            if flattered and not best.judged.satisfied:
-                return False
-        return True
-
     def model_of(self, trial: Trial) -> QuantizedGraph:
         """Returns the model of a trial; it is built again unless it is the best one.
 
@@ -193,7 +165,7 @@ class RollBack:
         if self._built is not None and self._built[0] is trial:
             return self._built[1]
         quantized = quantize_graph(self._plans.of(trial.configuration))
-        if trial.simulated and digest(quantized.model) != trial.evaluation.model:
+        if digest(quantized.model) != trial.evaluation.model:
             raise StateError("The model to save is not the one that was evaluated. Start again, without resume.")
         return quantized
 
@@ -217,7 +189,8 @@ class RollBack:
         """Cancels evaluations that workers have begun, but for one set of layers; returns whether there were any."""
         keys = self._begun.keys() - {but}
         for key in keys:
-            self._evaluations.forget(self._begun.pop(key).run)
+            made = self._begun.pop(key)
+            self._evaluations.forget(made.quantized.model, made.execution)
         return bool(keys)
 
     def _try(self, configuration: Configuration, strategy: CheckedStrategy) -> Trial:

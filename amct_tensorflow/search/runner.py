@@ -46,8 +46,7 @@ from amct_tensorflow.search.workers.scheduler import Scheduler
 _ORIGINAL = "the original model"
 _ALL_QUANTIZED = "the model with all layers quantized"
 
-# The check takes some seconds; a processor that multiplies integers exactly needs about as long for so many products
-# of floats on each of its cores.
+# The check takes half a second, which integers save an evaluation of so many products on two cores.
 _PRODUCTS_THAT_PAY = 10**11
 # What an evaluator that does not tell is taken to evaluate.
 _ASSUMED_IMAGES = 10_000
@@ -70,8 +69,8 @@ def run_search(
     """Evaluates, calibrates, and rolls back as few layers as the strategy finds, until the requirement is met.
 
     Every search needs the float model and the one with all layers quantized. Workers evaluate the first while this
-    process calibrates, then the second, which is usually the one to save and therefore evaluated as it would be saved.
-    Later candidates run in integers where that pays.
+    process calibrates, then the second. Quantized models run in integers where that pays, which yields what they yield
+    themselves.
 
     Args:
         model: the float model.
@@ -81,7 +80,7 @@ def run_search(
         sensitivity: ranks the layers.
         state: the findings of an earlier run; new ones are added.
         scheduler: the scheduler of workers that evaluate; None if this process does.
-        exact: evaluate every candidate as it would be saved.
+        exact: run every model itself.
         rungs: the rungs of the device on which layers may stand.
         in_float: per layer that stays in float for the sake of the device, why.
         raise_costless: whether layers start in float that cost nothing there; see ``costless_layers``.
@@ -114,19 +113,17 @@ def run_search(
         plans = RungPlans(model.outline, whole, calibration, config, strategy.rungs_of(rungs), [*kept, *costless])
         first = plans.lowest
         search = RollBack(plans, evaluations, scores)
-        search.begin(first, _ALL_QUANTIZED, simulated=True)
+        search.begin(first, _ALL_QUANTIZED)
         original = original or _evaluate_original(original_model, evaluations)
         # Only now, so that the state of a run with workers is that of one without.
         _keep(calibration, state)
         pays = not exact and _pays(original, calibration)
-        execution = IntegerExecution(plans.of(first), calibration.batches) if pays else None
+        execution = IntegerExecution(model.outputs, calibration.batches) if pays else None
         search.compare_with(original, execution)
         _log_estimate(calibration, strategy, original)
         _log_gain(scores, whole, in_float or {})
         interruption = _roll_back(search, first, strategy, sensitivity)
     saved = search.trials.best(search.settled)
-    if not saved.simulated:
-        log_for().warning("The model to save was evaluated in integers only; --resume evaluates it itself, too.")
     interval = _interval(original, saved)
     return SearchResult(
         original=original,
@@ -216,7 +213,7 @@ def _roll_back(
     Returns:
         The exception that interrupted it after the first result; None if none did.
     """
-    first = search.judge(all_quantized, _ALL_QUANTIZED, simulated=True)
+    first = search.judge(all_quantized, _ALL_QUANTIZED)
     log_for().info("Accuracy of the model with all layers quantized: %s", format_metric(first.metric))
     if first.judged.satisfied:
         log_for().info("The model satisfies the requirement after all layers are quantized.")
@@ -240,7 +237,7 @@ def _pays(original: Evaluation, calibration: CalibrationResult) -> bool:
     products = sum(analysis.multiply_accumulates for analysis in calibration.analyses.values())
     pays = images * products >= _PRODUCTS_THAT_PAY * (calibration.images or 1)
     if not pays:
-        log_for("search").debug("Candidates are simulated: an evaluation is too small for integers to pay.")
+        log_for("search").debug("Quantized models are simulated: an evaluation is too small for integers to pay.")
     return pays
 
 

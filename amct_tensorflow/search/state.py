@@ -40,7 +40,6 @@ _RESULTS = "results"
 _PREDICTIONS = "predictions"
 _FILE_NAME_LENGTH = 16
 _ORIGINAL = "original"
-_IN_INTEGERS = "\nin integers"  # no layer's name has a line break
 
 
 class _Arrays(msgspec.Struct, frozen=True):
@@ -149,18 +148,13 @@ class SearchState:
             log_for("state").warning("%s Starting from the beginning.", error)
         return cls(folder, key, choices)
 
-    def evaluation(self, quantized: Collection[str] | None, *, in_integers: bool = False) -> Evaluation | None:
-        """Returns the evaluation of a set of quantized layers (None: of the original model), if it is known.
+    def evaluation(self, quantized: Collection[str] | None) -> Evaluation | None:
+        """Returns the evaluation of a set of quantized layers (None: of the original model), if it is known."""
+        return self._evaluations.get(_name(quantized))
 
-        That of its execution graph, ``in_integers``, is another one.
-        """
-        return self._evaluations.get(_name(quantized, in_integers))
-
-    def add_evaluation(
-        self, quantized: Collection[str] | None, evaluation: Evaluation, *, in_integers: bool = False
-    ) -> None:
+    def add_evaluation(self, quantized: Collection[str] | None, evaluation: Evaluation) -> None:
         """Keeps an evaluation, unless its metric cannot be written exactly."""
-        name = _name(quantized, in_integers)
+        name = _name(quantized)
         self._evaluations[name] = evaluation
         try:
             metric = _exactly(evaluation.metric)
@@ -274,11 +268,8 @@ def _changes(earlier: Mapping[str, str], choices: Mapping[str, str]) -> str:
     return ", ".join(f"{name} was {earlier[name]} and is {choices[name]} now" for name in changed)
 
 
-def _name(quantized: Collection[str] | None, in_integers: bool) -> str:
-    if quantized is None:
-        return _ORIGINAL
-    names = sorted(quantized)
-    return digest("\n".join([*names, _IN_INTEGERS] if in_integers else names))
+def _name(quantized: Collection[str] | None) -> str:
+    return _ORIGINAL if quantized is None else digest("\n".join(sorted(quantized)))
 
 
 def _exactly(metric: Any) -> Any:

@@ -27,13 +27,13 @@ class Trial:
         configuration: per layer, the rung on which it stands.
         evaluation: what the evaluator gave for the model.
         judged: whether the model satisfies the requirement, and the loss.
-        simulated: whether the model that would be saved was evaluated; else its execution graph was.
+        in_integers: whether its execution graph was run, which yields the same.
     """
 
     configuration: Configuration
     evaluation: Evaluation
     judged: MetricEval
-    simulated: bool = True
+    in_integers: bool = False
 
     @property
     def quantized(self) -> frozenset[str]:
@@ -85,13 +85,8 @@ class Trials:
         return self._trials.get(quantized)
 
     def add(self, trial: Trial) -> None:
-        """Adds a trial, in the place of one of the same configuration if there is one."""
+        """Adds a trial."""
         self._trials[trial.quantized] = trial
-
-    def forget_unconfirmed(self) -> None:
-        """Removes the trials that satisfied, but of which only the execution graph was evaluated."""
-        kept = {key: each for key, each in self._trials.items() if each.simulated or not each.judged.satisfied}
-        self._trials = kept
 
     def best(self, settled: frozenset[str] = frozenset()) -> Trial:
         """Returns the trial of ``settled`` layers, if there are any and it satisfies; else the best quantized one."""

@@ -218,7 +218,6 @@ ELSEWHERE = {
     "model/preparation/affine_before_concat.py": "what it writes, to scale and to shift",
     "model/preparation/fold_constants.py": "what GraphView.constant reads",
     "model/preparation/merge_clips.py": "what it writes, to clip",
-    "search/integers/integer_nodes.py": "what is fused into an integer kernel",
 }
 NAMES = frozenset(dir(raw)) | TABLE.keys() | FAMILIES.keys()
 

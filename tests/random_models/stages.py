@@ -24,6 +24,7 @@ from amct_tensorflow.errors import ConfigEmptyError, ConfigValueError, ExportErr
 from amct_tensorflow.export import TARGETS
 from amct_tensorflow.export.export_model import export_model
 from amct_tensorflow.graph.graph_runner import session_options
+from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.quantize.quantized.builder import quantize_graph
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
@@ -33,7 +34,8 @@ from amct_tensorflow.quantize.record.record_file import read_balance, read_recor
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
 from amct_tensorflow.search.integers.availability import why_no_integer_kernels
-from amct_tensorflow.search.integers.integer_execution import IntegerExecution
+from amct_tensorflow.search.integers.execution_graph import execution_graph
+from amct_tensorflow.search.integers.kernel_layer import find_kernel_layers
 from random_models.building import INPUT, build, step_of
 from random_models.references import expect
 from random_models.values import batches
@@ -46,8 +48,6 @@ _ROUNDINGS, _SHARE_OF_REACH = 30, 2e-4
 # What noise is too little to matter, of the variance, and what tells nothing: activations that saturate make steps of
 # noise, and whether values fall onto one or the other side of a few steps is luck.
 _SHARE_OF_VARIANCE, _DROWNED = 1e-5, 0.03
-# Integers may round otherwise where a value is just between two.
-_NOISES_OF_INTEGERS = 0.01
 _OTHER_COUNTS = (1, 2, 5)
 # Beyond this divergence a file must be marked.
 _LIMIT = 0.01
@@ -122,10 +122,10 @@ class _Case:
             "products": products,
         }  # fmt: skip
 
-    def run(self, graph_def, values=None):
-        """Returns the outputs of a graph, per batch."""
+    def run(self, graph_def, values=None, *, optimized=False):
+        """Returns the outputs of a graph, per batch; TensorFlow may optimize it first."""
         graph = _import(graph_def)
-        with tf1.Session(graph=graph, config=session_options(graph, run_often=False)) as session:
+        with tf1.Session(graph=graph, config=session_options(graph, run_often=optimized)) as session:
             fetches = [f"{name}:0" for name in self.model.outputs]
             return [session.run(fetches, {f"{INPUT}:0": batch}) for batch in values or self.batches]
 
@@ -268,23 +268,24 @@ def _decibels(signal, noise):
 
 
 def _check_integers(case):
-    """The execution graph computes what the simulation does, for any number of images."""
+    """The execution graph computes what the simulation does, to the bit, for any number of images."""
     if why_no_integer_kernels() is not None:
         return
     factors = read_record("record.txt")
     fused = case.float_model.fuse(unfused_layers(factors), read_balance("record.txt"))
     plan = QuantizationPlan(fused, factors, read_corrections("record.txt", factors, fused.layers), case.model.outputs)
     quantized = quantize_graph(plan)
-    execution = IntegerExecution(plan, [{f"{INPUT}:0": case.batches[0]}]).model_of(quantized)
-    if execution is None:
+    view = GraphView(quantized.graph_def, quantized.shapes)
+    layers, _ = find_kernel_layers(view)
+    if not layers:
         return
     others = case.other_batches()
-    simulated = case.run(quantized.graph_def, others)
-    computed = case.run(tf1.GraphDef.FromString(execution), others)
-    for index, expected in enumerate(case.expected):
-        _compare_noise(
-            [run[index] for run in computed], [run[index] for run in simulated], expected, _NOISES_OF_INTEGERS
-        )
+    simulated = case.run(quantized.graph_def, others, optimized=True)
+    computed = case.run(execution_graph(view, layers, plan.outputs), others, optimized=True)
+    for one, other in zip(simulated, computed, strict=True):
+        for values, same in zip(one, other, strict=True):
+            if not np.array_equal(values, same, equal_nan=True):
+                raise WrongError(f"integers | {np.count_nonzero(values != same)} of {values.size} values differ")
 
 
 class _Batches(AutoCalibrationEvaluatorBase):

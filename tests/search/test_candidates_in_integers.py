@@ -1,4 +1,6 @@
-"""Candidates run in integers; what is saved was evaluated itself, whatever the integers said."""
+"""Quantized models are evaluated in integers, which changes nothing but the time."""
+
+import json
 
 import pytest
 import tensorflow as tf
@@ -15,7 +17,7 @@ from amct_tensorflow.search.integers.availability import why_no_integer_kernels
 from amct_tensorflow.search.integers.integer_execution import IntegerExecution
 
 OPTIONS = {"strategy": "BinarySearch", "sensitivity": "CosineSimilarity"}
-KERNELS = {"_FusedQuantizedConv2D", "_FusedQuantizedDepthwiseConv2D", "_QuantizedMatMul"}
+KERNELS = {"_FusedQuantizedConv2D", "_FusedQuantizedDepthwiseConv2D"}
 needs_integers = pytest.mark.skipif(why_no_integer_kernels() is not None, reason=f"{why_no_integer_kernels()}")
 
 
@@ -44,17 +46,17 @@ def task(workdir, monkeypatch):
 
 
 @needs_integers
-def test_the_first_model_and_the_saved_one_are_evaluated_themselves(task, messages):
+def test_all_quantized_models_run_in_integers_and_what_is_saved_does_not(task, messages):
     arguments, limit = task
     evaluator = Watching(limit)
     result = calibrate(arguments, evaluator, **OPTIONS)
     assert result.target_met and result.evaluations == len(evaluator.in_integers)
-    assert evaluator.in_integers[:2] == [False, False] and evaluator.in_integers[-1] is False
-    assert len(evaluator.in_integers) > 3 and all(evaluator.in_integers[2:-1])
-    assert any("Candidates run in integers" in line for line in messages)
-    assert any("The model to save itself: loss" in line for line in messages)
+    assert evaluator.in_integers[0] is False and all(evaluator.in_integers[1:]) and len(evaluator.in_integers) > 3
+    assert any("Quantized models run in integers" in line for line in messages)
     saved = tf.compat.v1.GraphDef.FromString(result.model_file.read_bytes())
     assert not KERNELS & {node.op for node in saved.node}
+    report = json.loads(result.model_file.with_name("report.json").read_text("utf-8"))
+    assert [each["in_integers"] for each in report["evaluations"]] == evaluator.in_integers[1:]
 
 
 @needs_integers
@@ -70,59 +72,25 @@ def test_layers_are_checked_where_a_few_rows_make_no_window(messages):
         session.run("out:0", {"x:0": normal((96, 8), 3)})
     found = calibrator.check_complete()
     plan = found.plan(calibrator.fused, ["out"])
-    assert IntegerExecution(plan, found.batches).model_of(quantize_graph(plan)) is not None
-    assert any("Candidates run in integers, but for 0 of 2 layers" in line for line in messages)
+    assert IntegerExecution(["out"], found.batches).model_of(quantize_graph(plan)) is not None
+    assert any("Quantized models run in integers, but for 0 of 2 layers" in line for line in messages)
 
 
 @needs_integers
-def test_both_ways_lead_to_the_same_model(task):
+def test_both_ways_lead_to_the_same_metrics_and_the_same_model(task):
     arguments, limit = task
     fast = calibrate(arguments, Watching(limit), **OPTIONS)
-    model = fast.model_file.read_bytes()
+    model, metrics = fast.model_file.read_bytes(), metrics_of(fast)
     evaluator = Watching(limit)
     exact = calibrate(arguments, evaluator, exact=True, **OPTIONS)
     assert not any(evaluator.in_integers)
-    assert exact.roll_back_config == fast.roll_back_config and exact.loss == fast.loss
+    assert metrics == metrics_of(exact) and len(metrics) > 2
     assert model == exact.model_file.read_bytes()
 
 
-class Flattered(Watching):
-    """In integers nothing is lost; and the first models that are confirmed lose too much."""
-
-    def __init__(self, limit, failures):
-        super().__init__(limit)
-        self.failures = failures
-
-    def evaluate(self, graph, outputs):
-        metric = super().evaluate(graph, outputs)
-        if self.in_integers[-1]:
-            return 0.0
-        if True in self.in_integers and self.failures:
-            self.failures -= 1
-            return metric + 10 * self.limit
-        return metric
-
-
-@needs_integers
-def test_where_a_model_itself_fails_the_next_best_one_is_confirmed(task, messages):
-    arguments, limit = task
-    evaluator = Flattered(limit, failures=1)
-    result = calibrate(arguments, evaluator, **OPTIONS)
-    assert result.target_met and 0 < result.loss <= limit
-    assert evaluator.in_integers[-2:] == [False, False] and evaluator.in_integers.count(False) == 4
-    assert not any("the search is done again" in line for line in messages)
-
-
-@needs_integers
-def test_integers_that_flatter_do_not_count(task, messages):
-    """Where every model itself fails that satisfied in integers, the search is done again without them."""
-    arguments, limit = task
-    evaluator = Flattered(limit, failures=2)
-    result = calibrate(arguments, evaluator, **OPTIONS)
-    assert any("the search is done again" in line for line in messages)
-    assert result.target_met and 0 < result.loss <= limit
-    last_in_integers = len(evaluator.in_integers) - evaluator.in_integers[::-1].index(True)
-    assert len(evaluator.in_integers) - last_in_integers > 2
+def metrics_of(result):
+    report = json.loads(result.model_file.with_name("report.json").read_text("utf-8"))
+    return [(each["metric"], each["in_float"]) for each in report["evaluations"]]
 
 
 @needs_integers
@@ -142,13 +110,17 @@ def test_a_run_that_goes_on_evaluates_nothing_twice(task):
 
 
 @needs_integers
-def test_an_interrupted_search_says_what_was_not_evaluated(task, messages):
+def test_a_run_that_goes_on_without_integers_evaluates_nothing_twice(task):
     arguments, limit = task
-    count = Watching(limit)
-    calibrate(arguments, count, **OPTIONS)
+    first, second = Watching(limit, interrupt_at=3), Watching(limit)
     with pytest.raises(KeyboardInterrupt):
-        calibrate(arguments, Watching(limit, interrupt_at=len(count.in_integers) - 1), **OPTIONS)
-    assert any("was evaluated in integers only" in line for line in messages)
+        calibrate(arguments, first, **OPTIONS)
+    second.reference = first.reference
+    calibrate(arguments, second, resume=True, exact=True, **OPTIONS)
+    whole = Watching(limit)
+    calibrate(arguments, whole, **OPTIONS)
+    assert len(first.in_integers) + len(second.in_integers) == len(whole.in_integers)
+    assert not any(second.in_integers)
 
 
 @needs_integers

@@ -201,7 +201,7 @@ def _evaluation(run: FinishedRun, number: int, trial: Trial) -> Evaluation:
         metric=_metric(trial.metric),
         loss=finite_or_none(trial.judged.loss),
         satisfied=trial.judged.satisfied,
-        in_integers=not trial.simulated,
+        in_integers=trial.in_integers,
         saved=trial is run.result.saved,
         in_16_bits=tuple(wide),
         wide_mac_share=sum(counts.get(name, 0) for name in wide) / total,

@@ -62,7 +62,7 @@ class Evaluation:
         metric: what the evaluator returned.
         loss: as it judged; None if that is not finite.
         satisfied: whether it satisfied.
-        in_integers: whether its execution graph was run, and not the model that would be saved.
+        in_integers: whether its execution graph was run in its place, which yields the same.
         saved: whether this is the saved model.
         in_16_bits: the layers that read activations of 16 bits.
         wide_mac_share: their share of the multiply-accumulates, likewise.

@@ -26,6 +26,7 @@ from amct_tensorflow.search.integers.integer_nodes import Scope
 from amct_tensorflow.search.integers.kernel_layer import (
     CONVOLUTION,
     DEPTHWISE_CONVOLUTION,
+    REQUANTIZATION,
     KernelLayer,
     as_kernel_layer,
     has_kernel,
@@ -39,7 +40,7 @@ _BYTE, _WEIGHT = 255, 127
 @cache
 def why_no_integer_kernels() -> str | None:
     """Returns why this process cannot run integer kernels; None if it can."""
-    missing = [op for op in (CONVOLUTION, DEPTHWISE_CONVOLUTION) if not has_kernel(op)]
+    missing = [op for op in (CONVOLUTION, DEPTHWISE_CONVOLUTION, REQUANTIZATION) if not has_kernel(op)]
     if missing:
         return f"this TensorFlow has no {missing[0]}"
     if not onednn_is_on():
@@ -80,7 +81,7 @@ def _greatest_sums() -> np.ndarray:
     editor = GraphEditor(GraphView(GraphDef(node=[make_node("layer", "NoOp", ())])))
     scope = Scope(editor, "layer")
     read = scope.quantized("data", data, tf.quint8)
-    sums = integer_nodes.plain_sums(scope, integer_nodes.sums(scope, layer, read))
+    sums = integer_nodes.sums(scope, layer, read)
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(editor.graph_def(), name="")
         with GraphRunner(graph) as runner:

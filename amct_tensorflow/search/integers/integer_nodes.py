@@ -1,7 +1,8 @@
 """Makes the nodes that compute a layer in integers.
 
-Their ops take scales as the range of values that the bytes cover. Here data has the scale 1, the range [0, 255] or
-[-127, 127], and the weights carry the whole factor from sums to values, so that it is rounded only once.
+Their ops take scales as the range of values that the bytes cover. Here data and weights have the scale 1, and kernels
+yield plain sums of 32 bits. What follows them multiplies as the simulation does, so that the values are the same to the
+bit. (Kernels that multiply themselves scale products and bias separately, and round both.)
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,11 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 from amct_tensorflow.graph.nodes import Attr, AttrLike, make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.ops.sliding import spatial
+from amct_tensorflow.quantize.algorithms.kernel_factors import HIGHEST_BYTE
 from amct_tensorflow.search.integers.kernel_layer import (
     CONVOLUTION,
     DEPTHWISE_CONVOLUTION,
-    HIGHEST_BYTE,
-    MATRIX_PRODUCT,
+    REQUANTIZATION,
     KernelLayer,
     Requantization,
 )
@@ -60,6 +61,8 @@ class Scope:
 
 
 _HIGHEST_SIGNED = 127.0
+# A power of two, by which the kernel divides exactly.
+_REQUESTED = 256.0
 
 
 def bytes_of(scope: Scope, integers: str, layer: KernelLayer) -> str:
@@ -78,55 +81,44 @@ def integers_of(scope: Scope, data: str) -> str:
 def requantized(scope: Scope, layer: KernelLayer, data: str, to: Requantization) -> str:
     """Adds nodes that compute a layer and quantize its values for a reader with zero point 0; returns bytes.
 
-    They are ``clip(rint(sums * (deq_scale * factor)), lowest, highest)``: TensorFlow multiplies the two factors in the
-    simulation, too, so that at most the last digit of the product differs.
+    They are ``clip(rint(sums * factor), 0, 255)``, with ties to even. The kernel divides a range by the requested one
+    and by 2**31, and multiplies by 255.
     """
-    factors = layer.deq_scale * to.factor
-    ends = [scope.floats("lowest_output", 0), scope.floats("highest_output", HIGHEST_BYTE)]
-    result = _convolution(scope, layer, data, factors, ["BiasAdd", "Relu", "Requantize"], tf.quint8, ends)
-    bounds = [("Minimum", to.highest, HIGHEST_BYTE), ("Maximum", to.lowest, 0)]
-    limits = [(op, bound) for op, bound, end in bounds if bound != end]
-    if not limits:
-        return result
-    limited = integers_of(scope, result)
-    for op, bound in limits:
-        limit = scope.const("limit", np.array(bound, np.uint8))
-        limited = scope.add("limited", op, [limited, limit], T=tf.uint8)
-    return scope.add("limited_bytes", "Bitcast", [limited], T=tf.uint8, type=tf.quint8)
+    reach = to.quotients.astype(np.float64) * _REQUESTED * 2.0**31
+    result = scope.add(
+        "requantized",
+        REQUANTIZATION,
+        [
+            _convolution(scope, layer, data),
+            scope.floats("lowest_sums", -reach),
+            scope.floats("highest_sums", reach),
+            scope.floats("lowest_output", 0),
+            scope.floats("highest_output", _REQUESTED),
+        ],
+        T=tf.qint32,
+        out_type=tf.quint8,
+    )
+    return _as_rows(scope, layer, result, tf.quint8)
 
 
-def values(scope: Scope, layer: KernelLayer, data: str, addend: str | None = None) -> str:
-    """Adds nodes that compute the values of a layer, as floats.
-
-    A tensor of the same shape may be added to those of a product of matrices.
-    """
-    if layer.is_product:
-        return _matrix_product(scope, layer, data, addend)
-    plain = plain_sums(scope, sums(scope, layer, data))
-    floats = scope.add("float", "Cast", [plain], SrcT=tf.int32, DstT=tf.float32)
-    return scope.add("values", "Mul", [floats, scope.floats("factors", layer.deq_scale)], T=tf.float32)
+def float_sums(scope: Scope, layer: KernelLayer, data: str) -> str:
+    """Adds nodes that compute the sums of a layer as the floats that its AscendDequant reads."""
+    return scope.add("floats", "Cast", [sums(scope, layer, data)], SrcT=tf.int32, DstT=tf.float32)
 
 
 def sums(scope: Scope, layer: KernelLayer, data: str) -> str:
-    """Adds nodes that compute the sums of a layer, bias included, as qint32."""
-    return _convolution(scope, layer, data, np.ones_like(layer.deq_scale), ["BiasAdd"], tf.qint32, [])
+    """Adds nodes that compute the sums of a layer, bias included, as int32."""
+    rows = _as_rows(scope, layer, _convolution(scope, layer, data), tf.qint32)
+    return scope.add("int32", "Bitcast", [rows], T=tf.qint32, type=tf.int32)
 
 
-def plain_sums(scope: Scope, tensor: str) -> str:
-    """Adds a node that turns sums into a type that other ops than integer kernels know."""
-    return scope.add("int32", "Bitcast", [tensor], T=tf.qint32, type=tf.int32)
+def _as_rows(scope: Scope, layer: KernelLayer, result: str, dtype: tf.DType) -> str:
+    """Brings what a convolution of 1x1 images yields back to the rows of a matrix, if the layer multiplies one."""
+    return scope.reshape("rows", result, dtype, (-1, layer.weights.shape[3])) if layer.is_matrix else result
 
 
-def _convolution(
-    scope: Scope,
-    layer: KernelLayer,
-    data: str,
-    factors: np.ndarray,
-    fused: Sequence[str],
-    output: tf.DType,
-    limits: Sequence[str],
-) -> str:
-    """Adds a convolution; a product of matrices becomes a convolution of 1x1 images."""
+def _convolution(scope: Scope, layer: KernelLayer, data: str) -> str:
+    """Adds a convolution that yields sums; a product of matrices becomes a convolution of 1x1 images."""
     strides: tuple[int, ...] = (1, 1)
     dilations, padding = strides, "VALID"
     _, bytes_type = _types_of_data(layer)
@@ -140,69 +132,25 @@ def _convolution(
             padding = "SAME"
     weights = scope.quantized("weights", layer.weights, tf.qint8)
     bias = scope.quantized("bias", layer.bias, tf.qint32)
-    inputs = [data, weights, bias, *_ranges(scope, layer, factors), *limits]
-    result = scope.add(
+    inputs = [data, weights, bias, *_ranges(scope, layer)]
+    return scope.add(
         "integers",
         DEPTHWISE_CONVOLUTION if layer.is_depthwise else CONVOLUTION,
         inputs,
         **_types(
-            [bytes_type, tf.qint8, tf.qint32, *[tf.float32] * (len(inputs) - 3)], [output, tf.float32, tf.float32]
+            [bytes_type, tf.qint8, tf.qint32, *[tf.float32] * (len(inputs) - 3)], [tf.qint32, tf.float32, tf.float32]
         ),
         Tinput=bytes_type,
         Tfilter=tf.qint8,
         Tbias=tf.qint32,
-        Tsummand=output,
-        out_type=output,
+        Tsummand=tf.qint32,
+        out_type=tf.qint32,
         strides=[1, *strides, 1],
         dilations=[1, *dilations, 1],
         padding=padding,
         data_format="NHWC",
-        fused_ops=_strings(fused),
+        fused_ops=Attr(list=Attr.ListValue(s=[b"BiasAdd"])),
     )
-    return scope.reshape("rows", result, output, (-1, layer.weights.shape[3])) if layer.is_matrix else result
-
-
-def _matrix_product(scope: Scope, layer: KernelLayer, data: str, addend: str | None) -> str:
-    """Adds a product of matrices; the rows of a pointwise convolution are all positions of all images."""
-    channels, outputs = layer.weights.shape[2:]
-    _, bytes_type = _types_of_data(layer)
-    rows, added = data, addend
-    if not layer.is_matrix:
-        rows = scope.reshape("rows", data, bytes_type, (-1, channels))
-        added = None if addend is None else scope.reshape("added_rows", addend, tf.float32, (-1, outputs))
-    bias = layer.bias * layer.deq_scale.astype(np.float64)
-    inputs = [
-        rows,
-        scope.quantized("weights", layer.weights[0, 0], tf.qint8),
-        scope.floats("bias", bias),
-        *([] if added is None else [added]),
-        *_ranges(scope, layer, layer.deq_scale),
-    ]
-    product = scope.add(
-        "product",
-        MATRIX_PRODUCT,
-        inputs,
-        **_types([bytes_type, tf.qint8, *[tf.float32] * (len(inputs) - 2)], [tf.float32]),
-        T1=bytes_type,
-        T2=tf.qint8,
-        Tbias=tf.float32,
-        U=tf.float32,
-        Tout=tf.float32,
-        input_quant_mode="SCALED",
-        output_quant_mode="SCALED",
-        fused_ops=_strings(["BiasAdd", *([] if added is None else ["Add"]), "Dequantize"]),
-    )
-    return product if layer.is_matrix else _as_image(scope, product, data, bytes_type, outputs)
-
-
-def _as_image(scope: Scope, rows: str, data: str, bytes_type: tf.DType, channels: int) -> str:
-    """Reshapes rows to the images, the height and the width of the layer's input."""
-    shape = scope.add("shape", "Shape", [data], T=bytes_type, out_type=tf.int32)
-    bounds = [scope.const(name, np.array([index], np.int32)) for name, index in (("from", 0), ("to", 3), ("by", 1))]
-    places = scope.add("places", "StridedSlice", [shape, *bounds], T=tf.int32, Index=tf.int32)
-    axes = [places, scope.const("channels", np.array([channels], np.int32)), scope.const("axis", np.array(0, np.int32))]
-    whole = scope.add("image_shape", "ConcatV2", axes, T=tf.int32, N=2, Tidx=tf.int32)
-    return scope.reshape("image", rows, tf.float32, whole)
 
 
 def _padded(scope: Scope, layer: KernelLayer, data: str) -> str:
@@ -216,14 +164,13 @@ def _padded(scope: Scope, layer: KernelLayer, data: str) -> str:
     return scope.add("padded_bytes", "Bitcast", [padded], T=plain, type=quantized)
 
 
-def _ranges(scope: Scope, layer: KernelLayer, factors: np.ndarray) -> list[str]:
-    """Adds the ranges of data and weights; the latter carry the factors from sums to values."""
-    reach = _HIGHEST_SIGNED * factors.astype(np.float64)
+def _ranges(scope: Scope, layer: KernelLayer) -> list[str]:
+    """Adds the ranges of data and weights, whose steps are 1."""
     return [
         scope.floats("lowest_data", -_HIGHEST_SIGNED if layer.signed else 0),
         scope.floats("highest_data", _HIGHEST_SIGNED if layer.signed else HIGHEST_BYTE),
-        scope.floats("lowest_weights", -reach),
-        scope.floats("highest_weights", reach),
+        scope.floats("lowest_weights", np.full(layer.deq_scale.shape, -_HIGHEST_SIGNED)),
+        scope.floats("highest_weights", np.full(layer.deq_scale.shape, _HIGHEST_SIGNED)),
     ]
 
 
@@ -239,7 +186,3 @@ def _types(inputs: Sequence[tf.DType], outputs: Sequence[tf.DType]) -> Mapping[s
         name: Attr(list=Attr.ListValue(type=[dtype.as_datatype_enum for dtype in types]))
         for name, types in lists.items()
     }
-
-
-def _strings(texts: Sequence[str]) -> Attr:
-    return Attr(list=Attr.ListValue(s=[text.encode() for text in texts]))

@@ -3,14 +3,14 @@
 Spec section 8.3 gives a layer as ``x -> AscendQuant -> op(AscendWeightQuant) -> [BiasAdd] -> AscendDequant``. The
 kernels take bytes, ``r + zero_point``, where ``r`` is what AscendQuant yields, relative to the zero point: signed ones,
 ``q`` itself with the zero point ``offset``, or unsigned ones with ``offset + 128``. The bias makes up for the excess
-``zero_point * sum(weights)`` in their sums. A kernel scales bias and products separately, and rounds both, so that a
-smaller excess means smaller errors. So the smaller zero point is chosen, and readers of a Relu, whose offset is -128,
-get unsigned bytes.
+``zero_point * sum(weights)`` in their sums.
+
+The simulation adds the same integers in float32, which is exact in any order up to 2**24. A layer whose sums may exceed
+that has no kernel here, so that both always yield the same.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -23,18 +23,13 @@ from amct_tensorflow.ops.channels import data_format
 from amct_tensorflow.ops.sliding import margins, spatial
 from amct_tensorflow.ops.traits import IntegerKernel
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
+from amct_tensorflow.quantize.algorithms.kernel_factors import HIGHEST_BYTE, quotients
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, read_layers
 from amct_tensorflow.quantize.quantized.quantizer_readers import readers_of
 
 CONVOLUTION = "_FusedQuantizedConv2D"
 DEPTHWISE_CONVOLUTION = "_FusedQuantizedDepthwiseConv2D"
-MATRIX_PRODUCT = "_QuantizedMatMul"
-
-
-@cache
-def has_matrix_product() -> bool:
-    """Tells whether TensorFlow has a product of matrices that yields floats; 2.16 has none."""
-    return has_kernel(MATRIX_PRODUCT)
+REQUANTIZATION = "RequantizePerChannel"
 
 
 def has_kernel(op: str) -> bool:
@@ -42,49 +37,11 @@ def has_kernel(op: str) -> bool:
     return len(kernels.get_registered_kernels_for_op(op).kernel) > 0
 
 
-_INT32 = np.iinfo(np.int32)
+# Up to here float32 adds integers exactly.
+_EXACT = 2**24
 # What AscendQuant calls the offset of unsigned bytes whose zero point is 0.
 _OFFSET = -128
 _NO_MARGINS = ((0, 0), (0, 0))
-
-
-HIGHEST_BYTE = 255
-
-
-@dataclass(frozen=True)
-class Requantization:
-    """How a kernel hands the values of a layer on as bytes.
-
-    Attributes:
-        quantizers: the quantizers that would make these bytes, all of them alike.
-        factor: what they multiply by.
-        lowest: the least byte that they yield.
-        highest: the greatest byte that they yield.
-    """
-
-    quantizers: tuple[QuantizedName, ...]
-    factor: np.float32
-    lowest: int
-    highest: int
-
-
-def requantization(view: GraphView, layer: QuantizedLayer, outputs: Collection[str]) -> Requantization | None:
-    """Returns how a kernel hands the values of a layer on as bytes; None if it must yield the values themselves.
-
-    The bytes of a kernel are unsigned, and have the zero point 0.
-
-    Args:
-        view: the quantized model.
-        layer: the layer.
-        outputs: nodes whose own value is requested.
-    """
-    readers = readers_of(view, layer.dequantizer, outputs, through_moves=False)
-    grid = readers.grid
-    if readers.others or grid is None or grid.offset != _OFFSET:
-        return None
-    lowest, highest = (grid.integer_of(bound) - _OFFSET for bound in readers.clip)
-    names = tuple(quantizer.name for quantizer in readers.quantizers)
-    return Requantization(names, grid.inverse, lowest, highest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,12 +87,41 @@ class KernelLayer:
         """Whether the data has no height and width."""
         return _kernel(self.node) is IntegerKernel.MATRIX_PRODUCT
 
-    @property
-    def is_product(self) -> bool:
-        """Whether it can be computed as a product of matrices, and there is a kernel for that."""
-        one_place = self.weights.shape[:2] == (1, 1) and not self.is_depthwise and self.margins is None
-        is_pointwise = self.is_matrix or (one_place and spatial(self.node, "strides") == (1, 1))
-        return is_pointwise and has_matrix_product()
+
+@dataclass(frozen=True, eq=False)
+class Requantization:
+    """How a kernel hands the sums of a layer on as bytes.
+
+    Attributes:
+        quantizer: the quantizer that would make these bytes.
+        quotients: float32 [Cout], of the factors from sums to bytes; see ``kernel_factors``.
+    """
+
+    quantizer: QuantizedName
+    quotients: np.ndarray
+
+
+def requantization(view: GraphView, layer: KernelLayer, outputs: Collection[str]) -> Requantization | None:
+    """Returns how a kernel hands the sums of a layer on as bytes; None if it must yield values.
+
+    The bytes of a kernel are unsigned, and have the zero point 0. TensorFlow multiplies the factors of a dequantizer
+    and of the one quantizer right behind it in the simulation, too; with a clip between them, or another reader, it
+    does not, and rounds twice.
+
+    Args:
+        view: the quantized model.
+        layer: the layer.
+        outputs: nodes whose own value is requested.
+    """
+    dequantizer = layer.quantized.dequantizer
+    readers = readers_of(view, dequantizer, outputs, through_moves=False)
+    if readers.others or readers.end != dequantizer or len(readers.quantizers) != 1:
+        return None
+    (quantizer,) = readers.quantizers
+    if quantizer.grid.offset != _OFFSET or quantizer.grid.num_bits != INT8_BITS:
+        return None
+    found = quotients(layer.deq_scale * quantizer.grid.inverse)
+    return None if np.isnan(found).any() else Requantization(quantizer.name, found)
 
 
 def find_kernel_layers(view: GraphView) -> tuple[dict[QuantizedName, KernelLayer], dict[QuantizedName, str]]:
@@ -173,13 +159,15 @@ def as_kernel_layer(quantized: QuantizedLayer, data: Shape | None) -> KernelLaye
     weights, shape = found
     zero_point, signed = _zero_point(quantized.input_grid.offset)
     around = margins(node, shape, weights.shape) if kernel is not IntegerKernel.MATRIX_PRODUCT else _NO_MARGINS
-    if around is None and zero_point != 0:
+    # Bytes of 0 are what the kernel pads with, by the same rules as the op but where the op is told how much. Where a
+    # filter with gaps meets nothing but padding, what it makes of signed bytes is wrong.
+    has_gaps = kernel is not IntegerKernel.MATRIX_PRODUCT and spatial(node, "dilations") != (1, 1)
+    kernel_pads = zero_point == 0 and attribute(node, "padding").s != b"EXPLICIT" and not (signed and has_gaps)
+    if around is None and not kernel_pads:
         return "how much is padded depends on a size that only a run tells"
     bias = _bias(quantized.bias, weights, zero_point, depthwise=kernel is IntegerKernel.DEPTHWISE_CONVOLUTION)
-    if np.any(np.abs(bias) > _INT32.max):
-        return "its bias exceeds 32 bits when the zero point is taken off it"
-    # Bytes of 0 are what the kernel pads with, by the same rules as the op but where the op is told how much.
-    kernel_pads = zero_point == 0 and attribute(node, "padding").s != b"EXPLICIT"
+    if _largest_sums(quantized.bias, bias, weights, depthwise=kernel is IntegerKernel.DEPTHWISE_CONVOLUTION) >= _EXACT:
+        return "its sums may exceed 24 bits, which float32 holds"
     return KernelLayer(
         quantized=quantized,
         weights=weights,
@@ -224,6 +212,13 @@ def _zero_point(offset: int) -> tuple[int, bool]:
     """Returns the smaller of the two zero points, and whether the bytes are signed then."""
     unsigned = offset + 128
     return (offset, True) if abs(offset) < unsigned else (unsigned, False)
+
+
+def _largest_sums(plain: np.ndarray | None, bias: np.ndarray, weights: np.ndarray, *, depthwise: bool) -> int:
+    """Returns a bound of all sums on the way, of bytes with one bias and of integers around 0 with the plain one."""
+    products = HIGHEST_BYTE * np.abs(weights.astype(np.int64)).sum(axis=(0, 1, 3) if depthwise else (0, 1, 2))
+    biases = np.abs(bias) if plain is None else np.maximum(np.abs(bias), np.abs(plain.astype(np.int64)))
+    return int((products + biases).max(initial=0))
 
 
 def _bias(bias: np.ndarray | None, weights: np.ndarray, zero_point: int, *, depthwise: bool) -> np.ndarray:

@@ -71,7 +71,7 @@ def check_handshake(ours: Handshake, theirs: Handshake) -> None:
             )
     if ours.no_integers is None and theirs.no_integers is not None:
         raise WorkerError(
-            f"The worker {theirs.place} cannot run candidates in integers ({theirs.no_integers}), as this process "
+            f"The worker {theirs.place} cannot run models in integers ({theirs.no_integers}), as this process "
             "can. Use --exact (exact=True), so that none does."
         )
     changed = [name for name in {**ours.data, **theirs.data} if ours.data.get(name) != theirs.data.get(name)]

@@ -228,7 +228,7 @@ def test_workers_that_have_nothing_to_do_are_told_of_once(messages):
 def test_workers_must_run_integers_where_we_do():
     """Else their candidates would be others than ours; unless nothing is to run in integers anyway."""
     ours, theirs = replace(SAME, no_integers=None), replace(SAME, no_integers="no VNNI")
-    with pytest.raises(WorkerError, match=r"cannot run candidates in integers \(no VNNI\).*--exact"):
+    with pytest.raises(WorkerError, match=r"cannot run models in integers \(no VNNI\).*--exact"):
         check_handshake(ours, theirs)
     check_handshake(theirs, ours)
     check_handshake(replace(ours, no_integers="not asked for"), theirs)
