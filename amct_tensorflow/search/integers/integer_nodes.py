@@ -81,8 +81,8 @@ def integers_of(scope: Scope, data: str) -> str:
 def requantized(scope: Scope, layer: KernelLayer, data: str, to: Requantization) -> str:
     """Adds nodes that compute a layer and quantize its values for a reader with zero point 0; returns bytes.
 
-    They are ``clip(rint(sums * factor), 0, 255)``, with ties to even. The kernel divides a range by the requested one
-    and by 2**31, and multiplies by 255.
+    They are ``clip(rint(sums * factor), lowest, highest)``, with ties to even. The kernel divides a range by the
+    requested one and by 2**31, and multiplies by 255.
     """
     reach = to.quotients.astype(np.float64) * _REQUESTED * 2.0**31
     result = scope.add(
@@ -98,7 +98,19 @@ def requantized(scope: Scope, layer: KernelLayer, data: str, to: Requantization)
         T=tf.qint32,
         out_type=tf.quint8,
     )
-    return _as_rows(scope, layer, result, tf.quint8)
+    return _as_rows(scope, layer, _limited(scope, result, to), tf.quint8)
+
+
+def _limited(scope: Scope, data: str, to: Requantization) -> str:
+    """Adds nodes that limit bytes, where those of the kernel reach further."""
+    bounds = [("Minimum", to.highest, HIGHEST_BYTE), ("Maximum", to.lowest, 0)]
+    limits = [(op, bound) for op, bound, end in bounds if bound != end]
+    if not limits:
+        return data
+    limited = integers_of(scope, data)
+    for op, bound in limits:
+        limited = scope.add("limited", op, [limited, scope.const("limit", np.array(bound, np.uint8))], T=tf.uint8)
+    return scope.add("limited_bytes", "Bitcast", [limited], T=tf.uint8, type=tf.quint8)
 
 
 def float_sums(scope: Scope, layer: KernelLayer, data: str) -> str:

@@ -23,7 +23,14 @@ from amct_tensorflow.ops.channels import data_format
 from amct_tensorflow.ops.sliding import margins, spatial
 from amct_tensorflow.ops.traits import IntegerKernel
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
-from amct_tensorflow.quantize.algorithms.kernel_factors import HIGHEST_BYTE, quotients
+from amct_tensorflow.quantize.algorithms.kernel_factors import (
+    BYTE_OFFSET,
+    EXACT_SUMS,
+    HIGHEST_BYTE,
+    has_exact_bytes,
+    limits_of,
+    quotients,
+)
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, read_layers
 from amct_tensorflow.quantize.quantized.quantizer_readers import readers_of
 
@@ -37,10 +44,6 @@ def has_kernel(op: str) -> bool:
     return len(kernels.get_registered_kernels_for_op(op).kernel) > 0
 
 
-# Up to here float32 adds integers exactly.
-_EXACT = 2**24
-# What AscendQuant calls the offset of unsigned bytes whose zero point is 0.
-_OFFSET = -128
 _NO_MARGINS = ((0, 0), (0, 0))
 
 
@@ -95,18 +98,20 @@ class Requantization:
     Attributes:
         quantizer: the quantizer that would make these bytes.
         quotients: float32 [Cout], of the factors from sums to bytes; see ``kernel_factors``.
+        lowest: the least byte that it yields.
+        highest: the greatest byte that it yields.
     """
 
     quantizer: QuantizedName
     quotients: np.ndarray
+    lowest: int
+    highest: int
 
 
 def requantization(view: GraphView, layer: KernelLayer, outputs: Collection[str]) -> Requantization | None:
-    """Returns how a kernel hands the sums of a layer on as bytes; None if it must yield values.
+    """Returns how a kernel hands the sums of a layer on as bytes; None if they would not be those of the simulation.
 
-    The bytes of a kernel are unsigned, and have the zero point 0. TensorFlow multiplies the factors of a dequantizer
-    and of the one quantizer right behind it in the simulation, too; with a clip between them, or another reader, it
-    does not, and rounds twice.
+    The bytes of a kernel are unsigned, and have the zero point 0.
 
     Args:
         view: the quantized model.
@@ -115,13 +120,15 @@ def requantization(view: GraphView, layer: KernelLayer, outputs: Collection[str]
     """
     dequantizer = layer.quantized.dequantizer
     readers = readers_of(view, dequantizer, outputs, through_moves=False)
-    if readers.others or readers.end != dequantizer or len(readers.quantizers) != 1:
+    if readers.others or len(readers.quantizers) != 1:
         return None
     (quantizer,) = readers.quantizers
-    if quantizer.grid.offset != _OFFSET or quantizer.grid.num_bits != INT8_BITS:
+    grid = quantizer.grid
+    if grid.offset != BYTE_OFFSET or grid.num_bits != INT8_BITS:
         return None
-    found = quotients(layer.deq_scale * quantizer.grid.inverse)
-    return None if np.isnan(found).any() else Requantization(quantizer.name, found)
+    if not has_exact_bytes(layer.deq_scale, grid, None if readers.end == dequantizer else readers.clip).all():
+        return None
+    return Requantization(quantizer.name, quotients(layer.deq_scale * grid.inverse), *limits_of(grid, readers.clip))
 
 
 def find_kernel_layers(view: GraphView) -> tuple[dict[QuantizedName, KernelLayer], dict[QuantizedName, str]]:
@@ -165,8 +172,9 @@ def as_kernel_layer(quantized: QuantizedLayer, data: Shape | None) -> KernelLaye
     kernel_pads = zero_point == 0 and attribute(node, "padding").s != b"EXPLICIT" and not (signed and has_gaps)
     if around is None and not kernel_pads:
         return "how much is padded depends on a size that only a run tells"
-    bias = _bias(quantized.bias, weights, zero_point, depthwise=kernel is IntegerKernel.DEPTHWISE_CONVOLUTION)
-    if _largest_sums(quantized.bias, bias, weights, depthwise=kernel is IntegerKernel.DEPTHWISE_CONVOLUTION) >= _EXACT:
+    is_depthwise = kernel is IntegerKernel.DEPTHWISE_CONVOLUTION
+    bias = _bias(quantized.bias, weights, zero_point, depthwise=is_depthwise)
+    if _largest_sums(quantized.bias, bias, weights, depthwise=is_depthwise) >= EXACT_SUMS:
         return "its sums may exceed 24 bits, which float32 holds"
     return KernelLayer(
         quantized=quantized,
