@@ -54,11 +54,13 @@ def import_tensorflow() -> None:
     """
     if "tensorflow" in sys.modules:
         return
+    searches = gc.isenabled()
     gc.disable()
     try:
         importlib.import_module("tensorflow")
     finally:
-        gc.enable()
+        if searches:
+            gc.enable()
     gc.freeze()
 
 
