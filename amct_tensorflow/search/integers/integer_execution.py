@@ -15,7 +15,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from amct_tensorflow.graph.batch_splitter import some_images
 from amct_tensorflow.graph.graph_runner import Batch, GraphRunner
 from amct_tensorflow.graph.names import QuantizedName
-from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.graph.view import GraphView, full_tensor_name
 from amct_tensorflow.io.stages import stage
 from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
@@ -50,7 +50,7 @@ class IntegerExecution:
         if not layers:
             return None
         graph_def = execution_graph(view, layers, self._outputs)
-        if self._is_trusted is None and not self._check(quantized.graph_def, graph_def):
+        if self._is_trusted is None and not self._check(quantized, graph_def):
             return None
         if not self._is_trusted:
             self._is_trusted = True
@@ -68,9 +68,9 @@ class IntegerExecution:
         self._is_trusted = False
 
     @stage("checking the integer kernels")
-    def _check(self, simulated: GraphDef, in_integers: GraphDef) -> bool:
+    def _check(self, quantized: QuantizedGraph, in_integers: GraphDef) -> bool:
         """Tells whether both graphs of a model yield the same on a few images."""
-        batch = self._batches[0]
+        batch, simulated = _fed(quantized, self._batches[0]), quantized.graph_def
         try:
             try:
                 found = self._run_both(simulated, in_integers, some_images(batch, 0, _IMAGES))
@@ -97,6 +97,13 @@ class IntegerExecution:
             with GraphRunner(graph, run_often=True) as runner:
                 found: list[np.ndarray] = runner.run([f"{name}:0" for name in self._outputs], feeds)
         return found
+
+
+def _fed(quantized: QuantizedGraph, batch: Batch) -> Batch:
+    """Returns a batch as a quantized model takes it: what a quantizer would repeat is fed in front of the quantizer."""
+    nodes = {node.name: node for node in quantized.graph_def.node}
+    fed = {f"{last}:0": full_tensor_name(nodes[name].input[0]) for name, last in quantized.absorbed.items() if last}
+    return {fed.get(name, name): values for name, values in batch.items()}
 
 
 def _differing(one: np.ndarray, other: np.ndarray) -> int:

@@ -98,7 +98,7 @@ def requantized(scope: Scope, layer: KernelLayer, data: str, to: Requantization)
         T=tf.qint32,
         out_type=tf.quint8,
     )
-    return _as_rows(scope, layer, _limited(scope, result, to), tf.quint8)
+    return _limited(scope, result, to)
 
 
 def _limited(scope: Scope, data: str, to: Requantization) -> str:
@@ -119,14 +119,11 @@ def float_sums(scope: Scope, layer: KernelLayer, data: str) -> str:
 
 
 def sums(scope: Scope, layer: KernelLayer, data: str) -> str:
-    """Adds nodes that compute the sums of a layer, bias included, as int32."""
-    rows = _as_rows(scope, layer, _convolution(scope, layer, data), tf.qint32)
-    return scope.add("int32", "Bitcast", [rows], T=tf.qint32, type=tf.int32)
-
-
-def _as_rows(scope: Scope, layer: KernelLayer, result: str, dtype: tf.DType) -> str:
-    """Brings what a convolution of 1x1 images yields back to the rows of a matrix, if the layer multiplies one."""
-    return scope.reshape("rows", result, dtype, (-1, layer.weights.shape[3])) if layer.is_matrix else result
+    """Adds nodes that compute the sums of a layer, bias included, as int32; those of a matrix product in rows again."""
+    result = _convolution(scope, layer, data)
+    if layer.is_matrix:
+        result = scope.reshape("rows", result, tf.qint32, (-1, layer.weights.shape[3]))
+    return scope.add("int32", "Bitcast", [result], T=tf.qint32, type=tf.int32)
 
 
 def _convolution(scope: Scope, layer: KernelLayer, data: str) -> str:

@@ -111,7 +111,8 @@ class Requantization:
 def requantization(view: GraphView, layer: KernelLayer, outputs: Collection[str]) -> Requantization | None:
     """Returns how a kernel hands the sums of a layer on as bytes; None if they would not be those of the simulation.
 
-    The bytes of a kernel are unsigned, and have the zero point 0.
+    The bytes of a kernel are unsigned, and have the zero point 0. Of no rows, as where nothing is detected, it makes
+    none: it ends the process.
 
     Args:
         view: the quantized model.
@@ -120,7 +121,7 @@ def requantization(view: GraphView, layer: KernelLayer, outputs: Collection[str]
     """
     dequantizer = layer.quantized.dequantizer
     readers = readers_of(view, dequantizer, outputs, through_moves=False)
-    if readers.others or len(readers.quantizers) != 1:
+    if readers.others or len(readers.quantizers) != 1 or layer.is_matrix:
         return None
     (quantizer,) = readers.quantizers
     grid = quantizer.grid

@@ -267,6 +267,19 @@ def test_a_size_that_only_a_run_tells():
     assert integers.simulated == {"unknown": "how much is padded depends on a size that only a run tells"}
 
 
+def rows():
+    x = tf1.placeholder(tf.float32, [None, 8], name="x")
+    y = tf.nn.relu(tf.matmul(x, normal((8, 16), 1, 0.3), name="one"), name="relu")
+    tf.identity(tf.matmul(y, normal((16, 4), 2, 0.3), name="two"), name="out")
+
+
+def test_no_rows_as_where_nothing_is_detected():
+    """The kernel that makes bytes of sums would end the process."""
+    integers = Integers(rows, images(4, 8))
+    assert REQUANTIZATION not in integers.check()
+    integers.compare(integers.graph_def, {"x": images(0, 8)})
+
+
 def pointwise(addend, pooled=False):
     """A pointwise layer with a tensor of its own input added, or a constant; the layer may see the mean of images."""
 
@@ -414,6 +427,15 @@ def test_candidates_with_layers_in_float():
     integers.compare(model, integers.feeds, quantized)
     nothing = quantize_graph(integers.plan.restrict(dict.fromkeys(integers.plan.factors, False)))
     assert integers.execution.model_of(nothing) is None
+
+
+def test_images_that_begin_behind_a_clip_that_a_quantizer_repeats():
+    """Calibration keeps what the first quantized layers read; the quantized model has no such node then."""
+    integers = Integers(two_layers(), images(2, 16, 16, 8), scale=6 / 255)
+    quantized = quantize_graph(integers.plan.restrict({"one": False}))
+    assert "relu" not in {node.name for node in quantized.graph_def.node}
+    execution = IntegerExecution(integers.outputs, [{"relu:0": np.abs(images(2, 16, 16, 64))}])
+    assert execution.model_of(quantized) is not None
 
 
 def test_a_balanced_model():
