@@ -46,17 +46,22 @@ def task(workdir, monkeypatch):
 
 
 @needs_integers
-def test_all_quantized_models_run_in_integers_and_what_is_saved_does_not(task, messages):
+def test_quantized_models_run_in_integers_and_what_is_saved_does_not(task, messages):
+    """All but one: with only the depthwise layer and pooling quantized, nothing in it pays."""
     arguments, limit = task
     evaluator = Watching(limit)
     result = calibrate(arguments, evaluator, **OPTIONS)
     assert result.target_met and result.evaluations == len(evaluator.in_integers)
-    assert evaluator.in_integers[0] is False and all(evaluator.in_integers[1:]) and len(evaluator.in_integers) > 3
+    assert evaluator.in_integers[0] is False and len(evaluator.in_integers) > 3
     assert any("Quantized models run in integers" in line for line in messages)
     saved = tf.compat.v1.GraphDef.FromString(result.model_file.read_bytes())
     assert not KERNELS & {node.op for node in saved.node}
     report = json.loads(result.model_file.with_name("report.json").read_text("utf-8"))
     assert [each["in_integers"] for each in report["evaluations"]] == evaluator.in_integers[1:]
+    in_float = [set(each["in_float"]) for each in report["evaluations"]]
+    assert [not {"conv/Conv2D", "project/Conv2D", "logits/Conv2D"} <= names for names in in_float] == (
+        evaluator.in_integers[1:]
+    )
 
 
 @needs_integers

@@ -22,7 +22,7 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.quantize.quantized.builder import QuantizedGraph
 from amct_tensorflow.search.integers.availability import why_no_integer_kernels
 from amct_tensorflow.search.integers.execution_graph import execution_graph
-from amct_tensorflow.search.integers.kernel_layer import find_kernel_layers
+from amct_tensorflow.search.integers.kernel_layer import find_kernel_layers, layers_between_floats
 
 # So many images show whether a kernel is wrong.
 _IMAGES = 4
@@ -47,6 +47,9 @@ class IntegerExecution:
             return None
         view = GraphView(quantized.graph_def, quantized.shapes)
         layers, others = find_kernel_layers(view)
+        for name in layers_between_floats(view, layers, self._outputs):
+            del layers[name]
+            others[name] = "its few products take less time than casts would"
         if not layers:
             return None
         graph_def = execution_graph(view, layers, self._outputs)

@@ -9,7 +9,7 @@ The simulation adds the same integers in float32, which is exact in any order up
 that has no kernel here, so that both always yield the same.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,6 +149,25 @@ def find_kernel_layers(view: GraphView) -> tuple[dict[QuantizedName, KernelLayer
         else:
             found[quantized.name] = layer
     return found, others
+
+
+def layers_between_floats(
+    view: GraphView, layers: Mapping[QuantizedName, KernelLayer], outputs: Collection[str]
+) -> list[QuantizedName]:
+    """Returns the depthwise layers that read floats and yield floats, which casts would make slower than simulated.
+
+    Args:
+        view: the quantized model.
+        layers: all that kernels can compute.
+        outputs: nodes whose own value is requested.
+    """
+    handed_on = {name: requantization(view, layer, outputs) for name, layer in layers.items()}
+    in_bytes = {each.quantizer for each in handed_on.values() if each is not None}
+    return [
+        name
+        for name, layer in layers.items()
+        if layer.is_depthwise and handed_on[name] is None and layer.quantized.quantizer.name not in in_bytes
+    ]
 
 
 def as_kernel_layer(quantized: QuantizedLayer, data: Shape | None) -> KernelLayer | str:

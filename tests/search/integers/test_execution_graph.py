@@ -391,6 +391,24 @@ def test_depthwise_filters_with_gaps_stay_in_simulation():
     assert Integers(make, images(2, 8, 8, 4)).simulated == {"out/quantized": "its filters have gaps"}
 
 
+def test_a_depthwise_layer_between_floats_is_simulated(messages):
+    """Casts to bytes and from sums take more time than its few products; one that yields bytes is worth it."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8, 8, 4], name="x")
+        depthwise = [1] * 4, "SAME"
+        y = tf.tanh(tf.nn.depthwise_conv2d(x, normal((3, 3, 4, 1), 1, 0.3), *depthwise, name="between"))
+        y = tf.nn.relu(tf.nn.depthwise_conv2d(y, normal((3, 3, 4, 1), 2, 0.3), *depthwise, name="before"), name="relu")
+        tf.identity(tf.nn.conv2d(y, normal((1, 1, 4, 4), 3, 0.3), 1, "SAME", name="behind"), name="out")
+
+    integers = Integers(make, images(2, 8, 8, 4))
+    assert set(integers.layers) == {"between", "before", "behind"}
+    model = tf1.GraphDef.FromString(integers.execution.model_of(integers.quantized))
+    assert [ops_of(model).count(op) for op in (DEPTHWISE, "DepthwiseConv2dNative", REQUANTIZATION)] == [1, 1, 1]
+    integers.compare(model, integers.feeds)
+    assert "Simulated all the same: 1, as its few products take less time than casts would." in said(messages)
+
+
 def test_a_model_whose_results_differ_is_simulated(monkeypatch, messages):
     """As on a processor whose products of bytes overflow."""
     honest = integer_execution.find_kernel_layers
