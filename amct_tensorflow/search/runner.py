@@ -46,7 +46,8 @@ from amct_tensorflow.search.workers.scheduler import Scheduler
 _ORIGINAL = "the original model"
 _ALL_QUANTIZED = "the model with all layers quantized"
 
-# The check takes half a second, which integers save an evaluation of so many products on two cores.
+# The check takes half a second (of deep networks up to a few), which integers save an evaluation of so many products
+# on two cores.
 _PRODUCTS_THAT_PAY = 10**11
 # What an evaluator that does not tell is taken to evaluate.
 _ASSUMED_IMAGES = 10_000

@@ -26,7 +26,6 @@ from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
 from amct_tensorflow.quantize.algorithms.kernel_factors import (
     BYTE_OFFSET,
     EXACT_SUMS,
-    HIGHEST_BYTE,
     has_exact_bytes,
     limits_of,
     quotients,
@@ -194,7 +193,7 @@ def as_kernel_layer(quantized: QuantizedLayer, data: Shape | None) -> KernelLaye
         return "how much is padded depends on a size that only a run tells"
     is_depthwise = kernel is IntegerKernel.DEPTHWISE_CONVOLUTION
     bias = _bias(quantized.bias, weights, zero_point, depthwise=is_depthwise)
-    if _largest_sums(quantized.bias, bias, weights, depthwise=is_depthwise) >= EXACT_SUMS:
+    if _largest_sums(quantized, weights, depthwise=is_depthwise) >= EXACT_SUMS:
         return "its sums may exceed 24 bits, which float32 holds"
     return KernelLayer(
         quantized=quantized,
@@ -242,11 +241,16 @@ def _zero_point(offset: int) -> tuple[int, bool]:
     return (offset, True) if abs(offset) < unsigned else (unsigned, False)
 
 
-def _largest_sums(plain: np.ndarray | None, bias: np.ndarray, weights: np.ndarray, *, depthwise: bool) -> int:
-    """Returns a bound of all sums on the way, of bytes with one bias and of integers around 0 with the plain one."""
-    products = HIGHEST_BYTE * np.abs(weights.astype(np.int64)).sum(axis=(0, 1, 3) if depthwise else (0, 1, 2))
-    biases = np.abs(bias) if plain is None else np.maximum(np.abs(bias), np.abs(plain.astype(np.int64)))
-    return int((products + biases).max(initial=0))
+def _largest_sums(quantized: QuantizedLayer, weights: np.ndarray, *, depthwise: bool) -> int:
+    """Returns a bound of the simulation's sums, also of those of some of the products, in whatever order they come."""
+    values, inputs = weights.astype(np.int64), (0, 1, 3) if depthwise else (0, 1, 2)
+    positive, negative = (np.maximum(each, 0).sum(axis=inputs) for each in (values, -values))
+    grid = quantized.input_grid
+    lowest, highest = grid.lowest - grid.offset, grid.highest - grid.offset
+    bias = np.zeros(1, np.int64) if quantized.bias is None else quantized.bias.astype(np.int64)
+    above = positive * highest - negative * lowest + np.maximum(bias, 0)
+    below = negative * highest - positive * lowest + np.maximum(-bias, 0)
+    return int(np.maximum(above, below).max(initial=0))
 
 
 def _bias(bias: np.ndarray | None, weights: np.ndarray, zero_point: int, *, depthwise: bool) -> np.ndarray:

@@ -233,6 +233,23 @@ def test_a_quantizer_that_two_layers_do_not_share_is_one_reader_too_many():
     assert ops.count(REQUANTIZATION) == 1 and ops.count(CONVOLUTION) == 3  # one quantizer serves both
 
 
+@pytest.mark.parametrize(
+    ("inputs", "signs", "stays"), [(518, 1, False), (519, 1, True), (1030, -1, False), (1040, -1, True)]
+)
+def test_products_of_one_sign_alone_count(inputs, signs, stays):
+    """Of data from 0 to 255 and weights of 127 on one side and -127 on the other: 2**24 is 518.06 products."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 2, 2, inputs], name="x")
+        weights = np.ones((1, 1, inputs, 3), np.float32)
+        weights[:, :, ::2] *= signs
+        tf.identity(tf.nn.conv2d(x, weights, 1, "SAME", name="layer"), name="out")
+
+    integers = Integers(make, images(2, 2, 2, inputs))
+    assert bool(integers.simulated) == stays
+    integers.check()
+
+
 def test_sums_beyond_24_bits_stay_in_simulation():
     integers = Integers(two_layers(bias=4000.0), images(2, 16, 16, 8))
     assert integers.simulated == {"one": "its sums may exceed 24 bits, which float32 holds"}
