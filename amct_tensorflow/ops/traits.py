@@ -69,14 +69,6 @@ class Root:
     """Makes a standard deviation, or one over it, of a variance."""
 
 
-class Reduction:
-    """Makes one value of all along the axes that the second input names."""
-
-
-class PerImage:
-    """Yields as many images as its first input has."""
-
-
 class Convolution:
     """Slides a window over images or volumes, with strides, dilations and padding."""
 

@@ -24,9 +24,7 @@ from amct_tensorflow.ops.traits import (
     Elementwise,
     Identity,
     Moves,
-    PerImage,
     Quantized,
-    Reduction,
     Sum,
 )
 from amct_tensorflow.quantize.quantized import ascend_ops
@@ -100,7 +98,7 @@ MAKERS = {
     "RandomUniformInt": lambda x: raw.RandomUniformInt(shape=[99], minval=0, maxval=999),
     "TruncatedNormal": lambda x: raw.TruncatedNormal(shape=[99], dtype=tf.float32),
 }  # fmt: skip
-TRIED = (Elementwise, Moves, Identity, ChannelMove, Clips, PerChannelAffine, PerImage, Reduction, Sum,
+TRIED = (Elementwise, Moves, Identity, ChannelMove, Clips, PerChannelAffine, Sum,
          Concatenation, Convolution, Chance)  # fmt: skip
 IMAGES = normal((4, 6, 6, 4), 1)
 
@@ -190,11 +188,6 @@ def test_what_moves_values_yields_no_others(op):
 @pytest.mark.parametrize("op", of(ChannelMove))
 def test_positive_factors_go_through(op):
     np.testing.assert_allclose(compute(op, 4 * IMAGES), 4 * compute(op, IMAGES), rtol=1e-6)
-
-
-@pytest.mark.parametrize("op", of(PerImage))
-def test_as_many_images_come_out_as_go_in(op):
-    assert [len(compute(op, IMAGES[:count])) for count in (1, 3)] == [1, 3]
 
 
 @pytest.mark.parametrize("op", of(PerChannelAffine))

@@ -276,7 +276,7 @@ def _check_integers(case):
     plan = QuantizationPlan(fused, factors, read_corrections("record.txt", factors, fused.layers), case.model.outputs)
     quantized = quantize_graph(plan)
     view = GraphView(quantized.graph_def, quantized.shapes)
-    layers, _ = find_kernel_layers(view)
+    layers, _ = find_kernel_layers(view, plan.outputs)
     if not layers:
         return
     others = case.other_batches()

@@ -38,6 +38,7 @@ import numpy as np
 
 from amct_tensorflow.model.fusion import FusedLayer
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, INT16_BITS
+from amct_tensorflow.quantize.algorithms.kernel_factors import EXACT_SUMS
 from amct_tensorflow.quantize.algorithms.scales import LARGEST_SCALE, SCALE_OF_NOTHING, SMALLEST_SCALE
 
 
@@ -65,8 +66,8 @@ class Accumulator:
 
 
 # How many units a bias has at most in new steps: half of what float32 holds exactly, which leaves room for products.
-_EXACT_BITS = 24
-_EXACT_BIAS = 2.0 ** (_EXACT_BITS - 1)
+_EXACT_BIAS = EXACT_SUMS / 2
+_EXACT_BITS = EXACT_SUMS.bit_length() - 1
 # By the bits of activations. Kernels for 16 bits add up in 64, of which TensorFlow Lite's requantization takes 48.
 ACCUMULATORS = {INT8_BITS: Accumulator(255, 32), INT16_BITS: Accumulator(1 << 15, 48)}
 # Of two operands in int8, of which a kernel may hold one as bytes without a sign.
@@ -137,7 +138,7 @@ def adapt_steps(layer: FusedLayer, scale_d: float, scales: np.ndarray, num_bits:
         scales: float32, [Cout] or [1].
         num_bits: bits of its input.
     """
-    largest_bias = _EXACT_BIAS if num_bits == INT8_BITS else None
+    largest_bias = _EXACT_BIAS if num_bits == INT8_BITS and scales.size > 1 else None
     return fit_steps(layer, scale_d, _adapt_zeros(layer, scale_d, scales), num_bits, largest_bias)
 
 
@@ -170,11 +171,11 @@ def fit_steps(
         scale_d: step of its input.
         scales: float32, [Cout] or [1].
         num_bits: bits of its input.
-        largest_bias: how many units a bias may have if each channel has its own step; None for what fits.
+        largest_bias: how many units a bias may have; None for what fits.
     """
     accumulator = ACCUMULATORS[num_bits]
     bias, weights = _magnitudes(layer)
-    for_bias = bias / scale_d / (accumulator.room if largest_bias is None or scales.size == 1 else largest_bias)
+    for_bias = bias / scale_d / (largest_bias or accumulator.room)
     needed = np.maximum(for_bias + accumulator.largest_input * weights / accumulator.room, SMALLEST_SCALE / scale_d)
     if scales.size == 1:
         needed = needed.max(keepdims=True)
@@ -189,7 +190,7 @@ def fit_steps(
     if too_narrow.any() and _loss(layer, fitting, others) - _loss(layer, scales, others) > _TOLERATED:
         return WeightSteps(scales, failure=_NO_STEPS.format(accumulator.bits))
     living = weights > 0 if scales.size > 1 else weights.any(keepdims=True)
-    bits = accumulator.bits if largest_bias is None or scales.size == 1 else _EXACT_BITS
+    bits = _EXACT_BITS if largest_bias else accumulator.bits
     return WeightSteps(fitting, np.flatnonzero(too_narrow & living).tolist(), bits)
 
 

@@ -18,7 +18,7 @@ from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.search.integers import integer_nodes
 from amct_tensorflow.search.integers.integer_nodes import Scope
-from amct_tensorflow.search.integers.kernel_layer import KernelLayer, requantization
+from amct_tensorflow.search.integers.kernel_layer import KernelLayer
 
 
 def execution_graph(view: GraphView, layers: Mapping[QuantizedName, KernelLayer], outputs: Collection[str]) -> GraphDef:
@@ -26,7 +26,7 @@ def execution_graph(view: GraphView, layers: Mapping[QuantizedName, KernelLayer]
 
     Args:
         view: the quantized model; knows the shapes of its tensors as far as they are known.
-        layers: these layers, by name.
+        layers: these layers, by name, as found for these outputs.
         outputs: nodes whose values are requested; they keep their names.
     """
     return _Rewrite(view, layers, outputs).graph_def()
@@ -51,7 +51,7 @@ class _Rewrite:
     def _compute(self, layer: KernelLayer) -> None:
         scope = Scope(self._editor, layer.name)
         data = self._data(layer)
-        to = requantization(self._view, layer, self._outputs)
+        to = layer.to_bytes
         if to is None:
             self._editor.replace_input(layer.quantized.dequantizer, 0, integer_nodes.float_sums(scope, layer, data))
             return

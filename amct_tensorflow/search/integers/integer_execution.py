@@ -7,6 +7,7 @@ is checked once, with the first model, on a few calibration images, since a kern
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
 import tensorflow as tf
@@ -35,40 +36,34 @@ class IntegerExecution:
         """Takes the outputs of the models, and the calibration batches; checks nothing yet."""
         self._outputs = outputs
         self._batches = batches
-        self._is_trusted: bool | None = None  # until a model was checked
+        self._is_right: bool | None = None  # until a model was checked
 
     def model_of(self, quantized: QuantizedGraph) -> bytes | None:
         """Returns the execution graph of a quantized model as bytes; None if the model itself is to be run."""
-        if self._is_trusted is None:
-            reason = self._why_not()
-            if reason is not None:
-                self._distrust(f"{reason}.")
-        if self._is_trusted is False:
+        if not self._is_available or self._is_right is False:
             return None
         view = GraphView(quantized.graph_def, quantized.shapes)
-        layers, others = find_kernel_layers(view)
-        for name in layers_between_floats(view, layers, self._outputs):
+        layers, others = find_kernel_layers(view, self._outputs)
+        for name in layers_between_floats(layers):
             del layers[name]
             others[name] = "its few products take less time than casts would"
         if not layers:
             return None
         graph_def = execution_graph(view, layers, self._outputs)
-        if self._is_trusted is None and not self._check(quantized, graph_def):
-            return None
-        if not self._is_trusted:
-            self._is_trusted = True
-            _log(len(layers), others)
-        return bytes(graph_def.SerializeToString(deterministic=True))
+        if self._is_right is None:
+            self._is_right = self._check(quantized, graph_def)
+            if self._is_right:
+                _log(len(layers), others)
+        return bytes(graph_def.SerializeToString(deterministic=True)) if self._is_right else None
 
-    def _why_not(self) -> str | None:
+    @cached_property
+    def _is_available(self) -> bool:
         reason = why_no_integer_kernels()
         if reason is None and not self._batches:
-            return "no calibration batch was kept, with which integers could be checked"
-        return reason
-
-    def _distrust(self, reason: str) -> None:
-        log_for("search").info("Quantized models are simulated: %s", reason)
-        self._is_trusted = False
+            reason = "no calibration batch was kept, with which integers could be checked"
+        if reason is not None:
+            _log_simulation(f"{reason}.")
+        return reason is None
 
     @stage("checking the integer kernels")
     def _check(self, quantized: QuantizedGraph, in_integers: GraphDef) -> bool:
@@ -80,11 +75,11 @@ class IntegerExecution:
             except (tf.errors.OpError, ValueError):  # the graph, or what is fed, is of so many images
                 found = self._run_both(simulated, in_integers, batch)
         except (tf.errors.OpError, ValueError, KeyError) as error:
-            self._distrust(" ".join(str(error).split())[:300])
+            _log_simulation(" ".join(str(error).split())[:300])
             return False
         differing = sum(_differing(one, other) for one, other in zip(*found, strict=True))
         if differing:
-            self._distrust(f"in integers {plural(differing, 'value')} of the outputs would differ.")
+            _log_simulation(f"in integers {plural(differing, 'value')} of the outputs would differ.")
         return not differing
 
     def _run_both(self, simulated: GraphDef, in_integers: GraphDef, batch: Batch) -> list[list[np.ndarray]]:
@@ -115,6 +110,10 @@ def _differing(one: np.ndarray, other: np.ndarray) -> int:
         return max(one.size, other.size)
     both_are_none = np.isnan(one) & np.isnan(other) if one.dtype.kind == "f" else np.zeros(one.shape, bool)
     return int(np.count_nonzero((one != other) & ~both_are_none))
+
+
+def _log_simulation(reason: str) -> None:
+    log_for("search").info("Quantized models are simulated: %s", reason)
 
 
 def _log(layers: int, simulated: Mapping[QuantizedName, str]) -> None:

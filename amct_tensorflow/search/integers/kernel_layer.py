@@ -10,7 +10,7 @@ that has no kernel here, so that both always yield the same.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -47,6 +47,23 @@ _NO_MARGINS = ((0, 0), (0, 0))
 
 
 @dataclass(frozen=True, eq=False)
+class Requantization:
+    """How a kernel hands the sums of a layer on as bytes.
+
+    Attributes:
+        quantizer: the quantizer that would make these bytes.
+        quotients: float32 [Cout], of the factors from sums to bytes; see ``kernel_factors``.
+        lowest: the least byte that it yields.
+        highest: the greatest byte that it yields.
+    """
+
+    quantizer: QuantizedName
+    quotients: np.ndarray
+    lowest: int
+    highest: int
+
+
+@dataclass(frozen=True, eq=False)
 class KernelLayer:
     """A layer as an integer kernel computes it.
 
@@ -59,6 +76,7 @@ class KernelLayer:
         signed: whether its data is signed.
         margins: the zeros to pad before and behind height and width, where the kernel would pad wrongly; None if it
             pads as the op does.
+        to_bytes: how its sums become the bytes of the next layer; None if they become floats.
     """
 
     quantized: QuantizedLayer
@@ -68,6 +86,7 @@ class KernelLayer:
     zero_point: int
     signed: bool
     margins: tuple[tuple[int, int], ...] | None
+    to_bytes: Requantization | None = None
 
     @property
     def node(self) -> NodeDef:
@@ -90,24 +109,7 @@ class KernelLayer:
         return _kernel(self.node) is IntegerKernel.MATRIX_PRODUCT
 
 
-@dataclass(frozen=True, eq=False)
-class Requantization:
-    """How a kernel hands the sums of a layer on as bytes.
-
-    Attributes:
-        quantizer: the quantizer that would make these bytes.
-        quotients: float32 [Cout], of the factors from sums to bytes; see ``kernel_factors``.
-        lowest: the least byte that it yields.
-        highest: the greatest byte that it yields.
-    """
-
-    quantizer: QuantizedName
-    quotients: np.ndarray
-    lowest: int
-    highest: int
-
-
-def requantization(view: GraphView, layer: KernelLayer, outputs: Collection[str]) -> Requantization | None:
+def _requantization(view: GraphView, layer: KernelLayer, outputs: Collection[str]) -> Requantization | None:
     """Returns how a kernel hands the sums of a layer on as bytes; None if they would not be those of the simulation.
 
     The bytes of a kernel are unsigned, and have the zero point 0. Of no rows, as where nothing is detected, it makes
@@ -131,11 +133,14 @@ def requantization(view: GraphView, layer: KernelLayer, outputs: Collection[str]
     return Requantization(quantizer.name, quotients(layer.deq_scale * grid.inverse), *limits_of(grid, readers.clip))
 
 
-def find_kernel_layers(view: GraphView) -> tuple[dict[QuantizedName, KernelLayer], dict[QuantizedName, str]]:
+def find_kernel_layers(
+    view: GraphView, outputs: Collection[str]
+) -> tuple[dict[QuantizedName, KernelLayer], dict[QuantizedName, str]]:
     """Finds the layers of a quantized model that integer kernels can compute.
 
     Args:
         view: the quantized model; knows the shapes of what quantizers read, as far as they are known.
+        outputs: nodes whose own value is requested.
 
     Returns:
         These layers by name, and why the other quantized ones stay in simulation.
@@ -146,26 +151,17 @@ def find_kernel_layers(view: GraphView) -> tuple[dict[QuantizedName, KernelLayer
         if isinstance(layer, str):
             others[quantized.name] = layer
         else:
-            found[quantized.name] = layer
+            found[quantized.name] = replace(layer, to_bytes=_requantization(view, layer, outputs))
     return found, others
 
 
-def layers_between_floats(
-    view: GraphView, layers: Mapping[QuantizedName, KernelLayer], outputs: Collection[str]
-) -> list[QuantizedName]:
-    """Returns the depthwise layers that read floats and yield floats, which casts would make slower than simulated.
-
-    Args:
-        view: the quantized model.
-        layers: all that kernels can compute.
-        outputs: nodes whose own value is requested.
-    """
-    handed_on = {name: requantization(view, layer, outputs) for name, layer in layers.items()}
-    in_bytes = {each.quantizer for each in handed_on.values() if each is not None}
+def layers_between_floats(layers: Mapping[QuantizedName, KernelLayer]) -> list[QuantizedName]:
+    """Returns the depthwise ones of layers that read floats and yield floats; casts would make them slower."""
+    in_bytes = {layer.to_bytes.quantizer for layer in layers.values() if layer.to_bytes is not None}
     return [
         name
         for name, layer in layers.items()
-        if layer.is_depthwise and handed_on[name] is None and layer.quantized.quantizer.name not in in_bytes
+        if layer.is_depthwise and layer.to_bytes is None and layer.quantized.quantizer.name not in in_bytes
     ]
 
 

@@ -46,7 +46,7 @@ class Integers:
         self.batch = {f"{images_name}:0": images}
         self.execution = IntegerExecution(self.outputs, [self.batch])
         self.view = GraphView(self.quantized.graph_def, self.quantized.shapes)
-        self.layers, self.simulated = integer_execution.find_kernel_layers(self.view)
+        self.layers, self.simulated = integer_execution.find_kernel_layers(self.view, self.outputs)
 
     @staticmethod
     def _factors(fused, name, scale, offset):
@@ -430,8 +430,8 @@ def test_a_model_whose_results_differ_is_simulated(monkeypatch, messages):
     """As on a processor whose products of bytes overflow."""
     honest = integer_execution.find_kernel_layers
 
-    def dishonest(view):
-        layers, simulated = honest(view)
+    def dishonest(view, outputs):
+        layers, simulated = honest(view, outputs)
         wrong = layers["depthwise0"]
         return {**layers, "depthwise0": replace(wrong, bias=wrong.bias + 1000)}, simulated
 
