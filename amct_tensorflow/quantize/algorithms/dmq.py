@@ -36,8 +36,19 @@ def balance_factors(activations: np.ndarray, weights: np.ndarray, strength: floa
         only_weights = (weights > 0) & ~both
         factors[only_activations] = activations[only_activations] / np.max(activations[both] / factors[both])
         factors[only_weights] = np.max(weights[both] * factors[both]) / weights[only_weights]
-    limited = np.clip(factors, _SMALLEST, 1 / _SMALLEST)
-    return tuple(limited.astype(np.float32).tolist())
+    return tuple(_limited(factors).astype(np.float32).tolist())
+
+
+def _limited(factors: np.ndarray) -> np.ndarray:
+    """Returns the factors, around 1 and limited if some of them are too small or too large.
+
+    A multiple of all factors gives the same products. Small data and large weights make all factors small, so that
+    limits alone would change their ratios.
+    """
+    if np.min(factors) >= _SMALLEST and np.max(factors) <= 1 / _SMALLEST:
+        return factors
+    middle = np.log2([np.min(factors), np.max(factors)]).mean()
+    return np.asarray(np.clip(np.ldexp(factors, -int(np.rint(middle))), _SMALLEST, 1 / _SMALLEST))
 
 
 def largest_weights(op: Quantizable, weights: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from graphs import normal, rng
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from amct_tensorflow.ops import OP_TYPES
@@ -191,6 +191,8 @@ def test_what_is_chosen_gains_for_every_reader(exponents, seed, least_gain):
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(-20, 20), st.integers(-20, 20), st.integers(0, 9))
+@example(-19, 18, 0)  # every factor is about 2**-19, and some would be below the smallest
+@example(20, -20, 0)
 def test_units_of_data_and_weights_do_not_matter(data, weights, seed):
     sizes = np.exp2(rng(seed).uniform(-6, 6, 6))
     first, second = even(sizes, seed + 1, 64)

@@ -30,3 +30,8 @@ def test_factors_by_hand(activations, weights, strength, expected):
 def test_factors_can_be_divided_by_and_stand_in_a_record():
     smallest = np.finfo(np.float32).eps
     assert factors([1e-30, 1e30], [1e30, 1e-30]) == (smallest, 1 / smallest)
+
+
+def test_what_is_small_as_a_whole_is_not_limited():
+    """They would be 2**-25 and 2**-23, one of them below the smallest; their ratio is what matters."""
+    assert factors([2.0**-25, 2.0**-21], [2.0**25, 2.0**25]) == (0.5, 2.0)
