@@ -197,6 +197,7 @@ def session_options(graph: tf.Graph, *, run_often: bool, in_calling_thread: bool
     if in_calling_thread:
         options.inter_op_parallelism_threads = -1
     rewrites = options.graph_options.rewrite_options
+    rewrites.disable_tfg_optimizer = True  # most of the time of optimizing, of which no graph gets faster
     if any(map(_is_nchw, graph.get_operations())):
         rewrites.cpu_layout_conversion = RewriterConfig.NCHW_TO_NHWC
         rewrites.min_graph_nodes = -1  # small graphs, too

@@ -63,6 +63,7 @@ def test_what_the_user_told_tensorflow_holds():
     options = session_options(graph, run_often=True)
     options.allow_soft_placement = default.allow_soft_placement
     options.experimental.disable_output_partition_graphs = default.experimental.disable_output_partition_graphs
+    default.graph_options.rewrite_options.disable_tfg_optimizer = True
     assert options == default
     before = tf.config.optimizer.get_experimental_options()
     tf.config.optimizer.set_experimental_options({"constant_folding": False})
