@@ -8,13 +8,15 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 VARIABLE = "MALLOC_ARENA_MAX"
 _TUNABLE = "glibc.malloc.arena_max="
 _M_ARENA_MAX = -8  # as malloc.h has it
+# What TensorFlow imports of Keras while it is imported itself; it goes on without what is not there.
+_OPTIMIZERS = ("keras.src.optimizers", "tf_keras.src.optimizers")
 
 
 def use_few_arenas() -> None:
@@ -50,18 +52,34 @@ def import_tensorflow() -> None:
     """Imports TensorFlow, whose objects Python leaves out of its search for garbage from then on.
 
     They live as long as the program. To search through them again and again takes half a second while they are made,
-    and a second when the program ends. To be called by a program and not by a library.
+    and a second when the program ends. Keras is left to those who use it, which saves half a second more: TensorFlow
+    imports it on demand, and at its own end just so that it registers its optimizers. To be called by a program and
+    not by a library.
     """
     if "tensorflow" in sys.modules:
         return
     searches = gc.isenabled()
     gc.disable()
     try:
-        importlib.import_module("tensorflow")
+        with _without(_OPTIMIZERS):
+            importlib.import_module("tensorflow")
     finally:
         if searches:
             gc.enable()
     gc.freeze()
+
+
+@contextmanager
+def _without(modules: Sequence[str]) -> Iterator[None]:
+    """Lets imports of modules fail inside the block, but for those that were imported before."""
+    missing = [name for name in modules if name not in sys.modules]
+    modules_or_none: dict[str, Any] = sys.modules
+    modules_or_none.update(dict.fromkeys(missing))
+    try:
+        yield
+    finally:
+        for name in missing:
+            del sys.modules[name]
 
 
 @contextmanager

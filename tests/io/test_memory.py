@@ -94,6 +94,16 @@ def test_tensorflow_is_imported_without_a_search_for_garbage(monkeypatch, thawed
     assert bool(gc.get_freeze_count()) is not fails
 
 
+def test_keras_is_imported_only_on_demand():
+    code = (
+        "import sys; from amct_tensorflow.console import import_tensorflow; import_tensorflow()\n"
+        "print([name for name in sys.modules if name.startswith('keras')])\n"
+        "import tensorflow as tf; print(tf.keras.optimizers.get('sgd').name)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == ["[]", "sgd"], done.stderr
+
+
 def resident():
     return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 

@@ -4,6 +4,7 @@ Unknown optimizers, tables and assets of other signatures, and uncalled ops and 
 restored in a session, as in TensorFlow 1.
 """
 
+import importlib
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -35,6 +36,7 @@ def load_saved_model(path: Path) -> Inference:
         ModelError: it is damaged, or it cannot be told which of its signatures is meant.
     """
     graph, name = find_signature(path)
+    importlib.import_module(tf.keras.optimizers.__name__)  # Keras registers its own, which the model may hold
     try:
         loaded = tf.saved_model.load(str(path), tags=list(graph.meta_info_def.tags))
         function = loaded.signatures[name]
