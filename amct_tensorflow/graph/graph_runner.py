@@ -36,7 +36,7 @@ class GraphRunner:
         kept: Mapping[str, tf.Tensor] | None = None,
         *,
         run_often: bool = False,
-        in_calling_thread: bool = False,
+        own_threads: int = 0,
     ) -> None:
         """Takes a graph, and adds placeholders to it.
 
@@ -44,12 +44,12 @@ class GraphRunner:
             graph: the graph.
             kept: tensors of another graph whose batches were kept, by full name; see ``import_behind``.
             run_often: as for ``session_options``.
-            in_calling_thread: likewise.
+            own_threads: likewise.
         """
         self.graph = graph
         self.weights: dict[str, np.ndarray] = {}
         self._run_often = run_often
-        self._in_calling_thread = in_calling_thread
+        self._own_threads = own_threads
         tensors = kept or {}
         with graph.as_default():
             self.sources = {name: placeholder_for(tensor) for name, tensor in tensors.items()}
@@ -134,7 +134,7 @@ class GraphRunner:
             TypeError: likewise.
         """
         if self._session is None:
-            options = session_options(self.graph, run_often=self._run_often, in_calling_thread=self._in_calling_thread)
+            options = session_options(self.graph, run_often=self._run_often, own_threads=self._own_threads)
             self._session = tf.compat.v1.Session(graph=self.graph, config=options)
         self._error = None
         given = {self.sources.get(key, key): each for key, each in (feeds or {}).items()}
@@ -179,7 +179,7 @@ def _is_of_any_number(tensor: tf.Tensor) -> bool:
     return bool(shape.rank is None or shape.rank == 0 or shape[0] is None)
 
 
-def session_options(graph: tf.Graph, *, run_often: bool, in_calling_thread: bool = False) -> tf.compat.v1.ConfigProto:
+def session_options(graph: tf.Graph, *, run_often: bool, own_threads: int = 0) -> tf.compat.v1.ConfigProto:
     """Returns the options of a session on a graph: those that it has by default, which ``tf.config`` sets, and more.
 
     TensorFlow without oneDNN has no kernels for NCHW on a CPU; its optimizer turns such nodes into NHWC, and must be on
@@ -188,14 +188,15 @@ def session_options(graph: tf.Graph, *, run_often: bool, in_calling_thread: bool
     Args:
         graph: the graph that the session runs.
         run_often: whether it pays to optimize the graph first, which takes several times as long as running it.
-        in_calling_thread: whether all ops run one after the other in the thread that calls the session.
+        own_threads: number of threads that only this session has, in which its ops run; 0 for those of all sessions.
     """
     options = tf.compat.v1.ConfigProto()
     options.CopyFrom(context.context().config)
     options.allow_soft_placement = True
     options.experimental.disable_output_partition_graphs = True  # which nobody asks for: copies of the weights
-    if in_calling_thread:
-        options.inter_op_parallelism_threads = -1
+    if own_threads:
+        options.inter_op_parallelism_threads = own_threads
+        options.use_per_session_threads = True
     rewrites = options.graph_options.rewrite_options
     rewrites.disable_tfg_optimizer = True  # most of the time of optimizing, of which no graph gets faster
     if any(map(_is_nchw, graph.get_operations())):

@@ -52,9 +52,9 @@ def test_nodes_on_a_device_that_the_machine_lacks():
     expected = run(graph_def, ["out"], {"x": x})
     for node in graph_def.node:
         node.device = "/device:GPU:7"
-    options = session_options(import_graph(graph_def, "test"), run_often=False, in_calling_thread=True)
+    options = session_options(import_graph(graph_def, "test"), run_often=False, own_threads=2)
     np.testing.assert_allclose(run(graph_def, ["out"], {"x": x}, options), expected, rtol=1e-5)
-    assert options.inter_op_parallelism_threads == -1
+    assert options.inter_op_parallelism_threads == 2 and options.use_per_session_threads
 
 
 def test_what_the_user_told_tensorflow_holds():

@@ -62,6 +62,8 @@ _MOST_BYTES = 1 << 29
 _ROWS_AT_A_TIME = 1024
 # Of groups of channels, so many values are worked on at a time: 16 MB, of which passes in turn find much in the cache.
 _VALUES_IN_CACHE = 1 << 22
+# So many chains of observers are called beside each other, by threads of the replay.
+_CHAINS = 2
 # So many inputs of layers are worked on at a time, each in a thread, which takes up to 250 MB.
 _THREADS = min(os.cpu_count() or 1, 2)
 
@@ -105,10 +107,8 @@ class LayerMoments:
         found: dict[LayerName, LayerCorrection] = {}
         sparse: dict[LayerName, float] = {}
         for roundings in _waves(self._roundings):
-            last: list[tf.Operation] = []
+            last = self._attach(roundings)
             inputs = [each for one in roundings for each in one.inputs]
-            for each in inputs:  # one after the other, so that few tensors are alive at a time
-                last = [self._replay.observe([self._replay.tensor(each.tensor)], each.observe, after=last)]
             for number, (part, share) in enumerate(zip(parts, _shares(parts), strict=True)):
                 for each in inputs:
                     each.begin(number, share)
@@ -121,6 +121,20 @@ class LayerMoments:
                     one.forget()
         _tell(sparse)
         return found
+
+    def _attach(self, roundings: Sequence["_Rounding"]) -> list[tf.Operation]:
+        """Adds observers to the replay; returns those that are called last.
+
+        They are called one after the other in each of a few chains, so that few tensors are alive at a time. What is
+        rounded together sums up the same moments, and is therefore in one chain.
+        """
+        chains: list[list[tf.Operation]] = [[] for _ in range(_CHAINS)]
+        for index, rounding in enumerate(roundings):
+            chain = index % _CHAINS
+            for each in rounding.inputs:
+                tensor = self._replay.tensor(each.tensor)
+                chains[chain] = [self._replay.observe([tensor], each.observe, after=chains[chain])]
+        return [last for chain in chains for last in chain]
 
     def _correct(self, rounding: "_Rounding") -> dict[LayerName, LayerCorrection]:
         """Returns the corrections of the layers that are rounded together."""

@@ -17,6 +17,9 @@ from amct_tensorflow.graph.weights import take_weights_out
 from amct_tensorflow.model.fusion import FusedGraph
 from amct_tensorflow.quantize.quantized.builder import FLOAT_SCOPE
 
+# While one of them looks at values, the other computes the next ones, or looks at others.
+_THREADS = 2
+
 
 class Replay(GraphRunner):
     """The fused float graph, to which each stage of a calibration adds its observers.
@@ -33,9 +36,8 @@ class Replay(GraphRunner):
             needed: the nodes that are looked at.
             sources: the tensors of the caller's graph from which those follow, by full name.
         """
-        # The replay runs inside a call from the caller's session, whose threads may all be taken. The calling thread
-        # also has the memory at hand that the caller's session has just freed.
-        super().__init__(tf.Graph(), sources, in_calling_thread=True)
+        # The replay runs inside a call from the caller's session, whose threads may all be taken.
+        super().__init__(tf.Graph(), sources, own_threads=_THREADS)
         names = upstream(fused.view.nodes, map(FusedName, needed))
         rest, weights = take_weights_out(fused.graph_def, names)
         self.import_behind(subgraph(rest, needed), FLOAT_SCOPE)

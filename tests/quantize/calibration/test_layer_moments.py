@@ -52,7 +52,7 @@ def files():
 def test_layers_that_read_the_same_rows_share_their_moments(monkeypatch):
     shapes = added(monkeypatch)
     calibrate_and_save(build(attention), X)
-    assert shapes == [QKV, LAST] * 4
+    assert sorted(shapes) == sorted([QKV, LAST] * 4)
     shared = files()
     monkeypatch.setattr(layer_moments._Layer, "rows_key", property(lambda self: (self.name,)))
     calibrate_and_save(build(attention), X)
