@@ -38,7 +38,7 @@ import numpy as np
 
 from amct_tensorflow.model.fusion import FusedLayer
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, INT16_BITS
-from amct_tensorflow.quantize.algorithms.kernel_factors import EXACT_SUMS
+from amct_tensorflow.quantize.algorithms.kernel_bytes import EXACT_SUMS
 from amct_tensorflow.quantize.algorithms.scales import LARGEST_SCALE, SCALE_OF_NOTHING, SMALLEST_SCALE
 
 

@@ -252,13 +252,13 @@ class Calibrator:
                 uses = None if layer is None else uses_of_channels(layer.op, layer.weights)
                 summaries[name] = self._observers.summary(name, distribution, uses)
         layer_factors, unquantizable = self._layer_factors(activations)
-        layer_factors = settle_steps(self.fused, layer_factors)
         tensor_factors = {
             tensor.key: _tensor_factors(activations[tensor.key]) for tensor in self._config.tensor_quantize
         }
         layers = [layer for name, layer in self.fused.layers.items() if name in layer_factors]
         moments = LayerMoments(self._replay, self.fused, layers, layer_factors, self._config)
         corrections = moments.corrections(self._parts)
+        layer_factors = settle_steps(self.fused, layer_factors, corrections)
         analyses = self._analyse(layer_factors, corrections)
         return CalibrationResult(
             {**layer_factors, **tensor_factors},

@@ -1,8 +1,8 @@
 """Settles the steps of weights, so that an integer kernel takes sums to the next layer's bytes as the simulation does.
 
-Where only one quantizer reads a layer, a kernel could do so in one pass. In three channels of a thousand, and in
-sixteen of a hundred where values are clipped before, it would round some sums otherwise; see ``kernel_factors``. So
-these steps are moved to one of the next floats, which no weight notices.
+Where only one quantizer reads a convolution, a kernel can do so in the pass that adds up the sums. In a fifth of the
+channels it would round some sums otherwise; see ``kernel_bytes``. So their steps are moved to one of the next floats,
+which no weight notices. The bias tells which, and comes with the corrections, so that this is done last.
 """
 
 from collections.abc import Mapping
@@ -12,29 +12,42 @@ import numpy as np
 
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.graph.view import full_tensor_name
-from amct_tensorflow.model.fusion import FusedGraph
+from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
+from amct_tensorflow.ops import trait
+from amct_tensorflow.ops.clips import Clip
+from amct_tensorflow.ops.traits import IntegerKernel
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, ActivationFactors
-from amct_tensorflow.quantize.algorithms.kernel_factors import BYTE_OFFSET, settled_steps
+from amct_tensorflow.quantize.algorithms.kernel_bytes import BYTE_OFFSET, KernelSums, has_exact_bytes, settled_steps
+from amct_tensorflow.quantize.quantized.quantization_plan import corrected_bias, layer_integers, quantize_bias
 from amct_tensorflow.quantize.quantized.quantizer_readers import clipped
-from amct_tensorflow.quantize.record.factors import LayerFactors
+from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
 
 
-def settle_steps(fused: FusedGraph, factors: Mapping[LayerName, LayerFactors]) -> dict[LayerName, LayerFactors]:
+def settle_steps(
+    fused: FusedGraph, factors: Mapping[LayerName, LayerFactors], corrections: Mapping[LayerName, LayerCorrection]
+) -> dict[LayerName, LayerFactors]:
     """Returns the factors of layers, with the steps of weights settled for whoever reads each layer.
 
     Args:
         fused: the float graph after fusion.
         factors: the factors of all layers that are quantized.
+        corrections: their corrections; layers without any are left out.
     """
     grids: dict[str, set[ActivationFactors]] = {}
     for name, of_layer in factors.items():
-        grid = ActivationFactors(of_layer.scale_d, of_layer.offset_d, of_layer.num_bits)
-        grids.setdefault(full_tensor_name(fused.input_of(name)), set()).add(grid)
-    return {name: _settled(fused, name, of_layer, grids) for name, of_layer in factors.items()}
+        grids.setdefault(full_tensor_name(fused.input_of(name)), set()).add(_grid(of_layer))
+    return {
+        name: _settled(fused, name, of_layer, corrections.get(name, LayerCorrection()), grids)
+        for name, of_layer in factors.items()
+    }
 
 
 def _settled(
-    fused: FusedGraph, name: LayerName, factors: LayerFactors, grids: Mapping[str, set[ActivationFactors]]
+    fused: FusedGraph,
+    name: LayerName,
+    factors: LayerFactors,
+    correction: LayerCorrection,
+    grids: Mapping[str, set[ActivationFactors]],
 ) -> LayerFactors:
     """Returns the factors of a layer, settled if all layers that read it quantize it alike, to bytes of zero point 0.
 
@@ -42,14 +55,40 @@ def _settled(
         fused: the float graph after fusion.
         name: the layer.
         factors: its factors.
+        correction: its corrections.
         grids: how layers quantize what they read, by the full name of the tensor.
     """
+    layer = fused.layers[name]
     end, clip = clipped(fused.view, fused.tail_of(name), (), through_moves=False)
     found = grids.get(f"{end}:0", set())
-    if len(found) != 1 or not factors.scale_w or factors.num_bits != INT8_BITS:
+    if len(found) != 1 or factors.num_bits != INT8_BITS or layer.weights is None:
         return factors
     (grid,) = found
-    if grid.offset != BYTE_OFFSET or grid.num_bits != INT8_BITS:
+    if grid.offset != BYTE_OFFSET or grid.num_bits != INT8_BITS or trait(layer.op_type, IntegerKernel) is None:
         return factors
-    steps = settled_steps(np.asarray(factors.scale_w, np.float32), factors.scale_d, grid, clip)
+    steps = _settled_steps(layer, factors, correction, grid, None if grid.repeats(clip) else clip)
     return replace(factors, scale_w=tuple(steps.tolist()))
+
+
+def _settled_steps(
+    layer: FusedLayer, factors: LayerFactors, correction: LayerCorrection, grid: ActivationFactors, clip: Clip | None
+) -> np.ndarray:
+    """Returns the steps of a layer's weights, float32; the quantized model has no clip that the quantizer repeats."""
+    bias, steps = corrected_bias(layer, correction), np.asarray(factors.scale_w, np.float32)
+    layer_sums = KernelSums.of(_grid(factors), layer.op.by_channel(layer_integers(layer, factors, correction)), None)
+    every = np.arange(layer.channels)
+
+    def exact_channels(tried: np.ndarray, channels: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            deq_scale = np.float32(factors.scale_d) * tried
+        integers = None if bias is None else quantize_bias(bias[channels], deq_scale)
+        return has_exact_bytes(deq_scale, layer_sums.of_channels(channels, integers), grid, clip)
+
+    def exact_layers(tried: np.ndarray, _: np.ndarray) -> np.ndarray:
+        return np.array([exact_channels(np.full(every.shape, step), every).all() for step in tried])
+
+    return settled_steps(steps, exact_channels if steps.size == every.size else exact_layers)
+
+
+def _grid(factors: LayerFactors) -> ActivationFactors:
+    return ActivationFactors(factors.scale_d, factors.offset_d, factors.num_bits)

@@ -43,8 +43,9 @@ from amct_tensorflow.quantize.quantized.model_files import FileContent
 from amct_tensorflow.quantize.quantized.quantization_plan import (
     QuantizationPlan,
     check_sums,
+    corrected_bias,
     layer_deq_scale,
-    nearest_integers,
+    layer_integers,
     quantize_bias,
 )
 from amct_tensorflow.quantize.quantized.quantized_layer import INSIDE_OUTPUT
@@ -170,7 +171,8 @@ class _Builder:
             editor.set_type(name, tf.float64)
         if layer.weights is not None:
             integers = self._insert_weights(layer, factors, correction, is_wide)
-            bias = _integer_bias(layer, correction, deq_scale, factors.num_bits)
+            bias = corrected_bias(layer, correction)
+            bias = None if bias is None else quantize_bias(bias, deq_scale, factors.num_bits)
             check_sums(layer.name, layer.op_type, integers, bias, factors.num_bits)
             value = self._insert_bias(layer, bias, tf.float64 if is_wide else tf.float32)
         originals = dict.fromkeys((*self._plan.fused.originals([FusedName(layer.name)]), *layer.absorbed))
@@ -348,10 +350,8 @@ class _Builder:
         self, layer: FusedLayer, factors: LayerFactors, correction: LayerCorrection, is_wide: bool
     ) -> np.ndarray:
         """Quantizes the weights; returns their integers."""
-        assert layer.weights is not None and layer.op.weight_input is not None
-        quantized = correction.weights
-        if quantized is None:
-            quantized = nearest_integers(layer.op_type, layer.weights, np.asarray(factors.scale_w, np.float32))
+        assert layer.op.weight_input is not None
+        quantized = layer_integers(layer, factors, correction)
         weights = self._insert_const(make_const(self._short_name("w"), quantized))
         offsets = self._insert_const(make_const(self._short_name("o"), np.zeros(1, np.int8)))
         node = ascend_ops.weight_quant_node(self._short_name("q"), weights, offsets)
@@ -408,13 +408,3 @@ class _Builder:
 def _prepared(name: FusedName, prepared: Collection[PreparedName]) -> PreparedName | None:
     """Returns the prepared node that has the value of a fused one; None if none has."""
     return PreparedName(name) if PreparedName(name) in prepared else None
-
-
-def _integer_bias(
-    layer: FusedLayer, correction: LayerCorrection, deq_scale: np.ndarray, num_bits: int
-) -> np.ndarray | None:
-    """Returns the integers of the bias; None if there is none, and no correction asks for one."""
-    if layer.bias is None and correction.bias is None:
-        return None
-    bias = np.zeros(layer.channels) if layer.bias is None else layer.bias.astype(np.float64)
-    return quantize_bias(bias if correction.bias is None else bias + correction.bias, deq_scale, num_bits)

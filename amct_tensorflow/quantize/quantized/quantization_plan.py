@@ -8,7 +8,7 @@ import numpy as np
 
 from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph.names import LayerName
-from amct_tensorflow.model.fusion import FusedGraph
+from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
 from amct_tensorflow.quantize.algorithms.weight_steps import ACCUMULATORS
@@ -66,6 +66,22 @@ def nearest_integers(op_type: str, weights: np.ndarray, scale_w: np.ndarray) -> 
     """Returns ``clip(rint(weights / scale_w), -128, 127)`` as int8 in the layout of ``weights``."""
     scale = OP_TYPES[op_type].along_channels(weights, scale_w.astype(np.float64))
     return np.asarray(np.clip(np.rint(weights / scale), -128, 127), np.int8)
+
+
+def layer_integers(layer: FusedLayer, factors: LayerFactors, correction: LayerCorrection) -> np.ndarray:
+    """Returns the integers of a layer's weights, int8 in their own layout."""
+    assert layer.weights is not None
+    if correction.weights is not None:
+        return correction.weights
+    return nearest_integers(layer.op_type, layer.weights, np.asarray(factors.scale_w, np.float32))
+
+
+def corrected_bias(layer: FusedLayer, correction: LayerCorrection) -> np.ndarray | None:
+    """Returns the bias of a layer, float64 [Cout]; None if there is none, and no correction asks for one."""
+    if layer.bias is None and correction.bias is None:
+        return None
+    bias = np.zeros(layer.channels) if layer.bias is None else layer.bias.astype(np.float64)
+    return bias if correction.bias is None else bias + correction.bias
 
 
 def layer_deq_scale(factors: LayerFactors) -> np.ndarray:

@@ -26,7 +26,6 @@ from amct_tensorflow.search.integers.integer_nodes import Scope
 from amct_tensorflow.search.integers.kernel_layer import (
     CONVOLUTION,
     DEPTHWISE_CONVOLUTION,
-    REQUANTIZATION,
     KernelLayer,
     as_kernel_layer,
     has_kernel,
@@ -40,7 +39,7 @@ _BYTE, _WEIGHT = 255, 127
 @cache
 def why_no_integer_kernels() -> str | None:
     """Returns why this process cannot run integer kernels; None if it can."""
-    missing = [op for op in (CONVOLUTION, DEPTHWISE_CONVOLUTION, REQUANTIZATION) if not has_kernel(op)]
+    missing = [op for op in (CONVOLUTION, DEPTHWISE_CONVOLUTION) if not has_kernel(op)]
     if missing:
         return f"this TensorFlow has no {missing[0]}"
     if not onednn_is_on():

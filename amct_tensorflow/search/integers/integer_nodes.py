@@ -1,8 +1,8 @@
 """Makes the nodes that compute a layer in integers.
 
-Their ops take scales as the range of values that the bytes cover. Here data and weights have the scale 1, and kernels
-yield plain sums of 32 bits. What follows them multiplies as the simulation does, so that the values are the same to the
-bit. (Kernels that multiply themselves scale products and bias separately, and round both.)
+Their ops take scales as the range of values that the bytes cover. Data has the scale 1, and so have weights where a
+kernel yields plain sums of 32 bits, which the simulation goes on with. Where it yields bytes, the range of the weights
+tells it what to multiply by (``kernel_bytes``).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,10 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 from amct_tensorflow.graph.nodes import Attr, AttrLike, make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.ops.sliding import spatial
-from amct_tensorflow.quantize.algorithms.kernel_factors import HIGHEST_BYTE
+from amct_tensorflow.quantize.algorithms.kernel_bytes import HIGHEST_BYTE, HIGHEST_SIGNED_BYTE
 from amct_tensorflow.search.integers.kernel_layer import (
     CONVOLUTION,
     DEPTHWISE_CONVOLUTION,
-    REQUANTIZATION,
     KernelLayer,
     Requantization,
 )
@@ -60,14 +59,9 @@ class Scope:
         return self._editor.unique_name(f"{self._owner}/{_SCOPE}/{name}")
 
 
-_HIGHEST_SIGNED = 127.0
-# A power of two, by which the kernel divides exactly.
-_REQUESTED = 256.0
-
-
 def bytes_of(scope: Scope, integers: str, layer: KernelLayer) -> str:
     """Adds nodes that turn the output of a layer's AscendQuant into bytes."""
-    shifted = scope.add("shifted", "AddV2", [integers, scope.floats("zero_point", layer.zero_point)], T=tf.float32)
+    shifted = scope.add("shifted", "AddV2", [integers, scope.floats("zero_point", layer.sums.zero_point)], T=tf.float32)
     plain, quantized = _types_of_data(layer)
     cast = scope.add("plain_bytes", "Cast", [shifted], SrcT=tf.float32, DstT=plain)
     return scope.add("bytes", "Bitcast", [cast], T=plain, type=quantized)
@@ -81,23 +75,10 @@ def integers_of(scope: Scope, data: str) -> str:
 def requantized(scope: Scope, layer: KernelLayer, data: str, to: Requantization) -> str:
     """Adds nodes that compute a layer and quantize its values for a reader with zero point 0; returns bytes.
 
-    They are ``clip(rint(sums * factor), lowest, highest)``, with ties to even. The kernel divides a range by the
-    requested one and by 2**31, and multiplies by 255.
+    Outputs have the scale 1, too. The kernel clips them to 0 and 255, which it wants to be told as a Relu.
     """
-    reach = to.quotients.astype(np.float64) * _REQUESTED * 2.0**31
-    result = scope.add(
-        "requantized",
-        REQUANTIZATION,
-        [
-            _convolution(scope, layer, data),
-            scope.floats("lowest_sums", -reach),
-            scope.floats("highest_sums", reach),
-            scope.floats("lowest_output", 0),
-            scope.floats("highest_output", _REQUESTED),
-        ],
-        T=tf.qint32,
-        out_type=tf.quint8,
-    )
+    ends = [scope.floats("lowest_output", 0), scope.floats("highest_output", HIGHEST_BYTE)]
+    result = _convolution(scope, layer, data, to.ranges, ends)
     return _limited(scope, result, to)
 
 
@@ -120,14 +101,23 @@ def float_sums(scope: Scope, layer: KernelLayer, data: str) -> str:
 
 def sums(scope: Scope, layer: KernelLayer, data: str) -> str:
     """Adds nodes that compute the sums of a layer, bias included, as int32; those of a matrix product in rows again."""
-    result = _convolution(scope, layer, data)
-    if layer.is_matrix:
-        result = scope.reshape("rows", result, tf.qint32, (-1, layer.weights.shape[3]))
+    ranges = np.full(layer.deq_scale.shape, HIGHEST_SIGNED_BYTE, np.float32)
+    result = _convolution(scope, layer, data, ranges)
     return scope.add("int32", "Bitcast", [result], T=tf.qint32, type=tf.int32)
 
 
-def _convolution(scope: Scope, layer: KernelLayer, data: str) -> str:
-    """Adds a convolution that yields sums; a product of matrices becomes a convolution of 1x1 images."""
+def _convolution(
+    scope: Scope, layer: KernelLayer, data: str, ranges: np.ndarray, ends: Sequence[str] | None = None
+) -> str:
+    """Adds a convolution; a product of matrices becomes a convolution of 1x1 images.
+
+    Args:
+        scope: adds the nodes.
+        layer: the layer.
+        data: its bytes.
+        ranges: the ranges of its weights, float32 [Cout].
+        ends: the range of the bytes that it yields; None if it yields sums.
+    """
     strides: tuple[int, ...] = (1, 1)
     dilations, padding = strides, "VALID"
     _, bytes_type = _types_of_data(layer)
@@ -140,26 +130,28 @@ def _convolution(scope: Scope, layer: KernelLayer, data: str) -> str:
         elif layer.node.attr["padding"].s == b"SAME":
             padding = "SAME"
     weights = scope.quantized("weights", layer.weights, tf.qint8)
-    bias = scope.quantized("bias", layer.bias, tf.qint32)
-    inputs = [data, weights, bias, *_ranges(scope, layer)]
-    return scope.add(
+    bias = scope.quantized("bias", layer.sums.bias.astype(np.int32), tf.qint32)
+    inputs = [data, weights, bias, *_ranges(scope, layer, ranges), *(ends or ())]
+    output = tf.qint32 if ends is None else tf.quint8
+    result = scope.add(
         "integers",
         DEPTHWISE_CONVOLUTION if layer.is_depthwise else CONVOLUTION,
         inputs,
         **_types(
-            [bytes_type, tf.qint8, tf.qint32, *[tf.float32] * (len(inputs) - 3)], [tf.qint32, tf.float32, tf.float32]
+            [bytes_type, tf.qint8, tf.qint32, *[tf.float32] * (len(inputs) - 3)], [output, tf.float32, tf.float32]
         ),
         Tinput=bytes_type,
         Tfilter=tf.qint8,
         Tbias=tf.qint32,
-        Tsummand=tf.qint32,
-        out_type=tf.qint32,
+        Tsummand=output,
+        out_type=output,
         strides=[1, *strides, 1],
         dilations=[1, *dilations, 1],
         padding=padding,
         data_format="NHWC",
-        fused_ops=Attr(list=Attr.ListValue(s=[b"BiasAdd"])),
+        fused_ops=Attr(list=Attr.ListValue(s=[b"BiasAdd"] if ends is None else [b"BiasAdd", b"Relu", b"Requantize"])),
     )
+    return scope.reshape("rows", result, output, (-1, layer.weights.shape[3])) if layer.is_matrix else result
 
 
 def _padded(scope: Scope, layer: KernelLayer, data: str) -> str:
@@ -167,25 +159,25 @@ def _padded(scope: Scope, layer: KernelLayer, data: str) -> str:
     assert layer.margins is not None
     plain, quantized = _types_of_data(layer)
     around = scope.const("margins", np.array([(0, 0), *layer.margins, (0, 0)], np.int32))
-    zero = scope.const("zero", np.array(layer.zero_point, plain.as_numpy_dtype))
+    zero = scope.const("zero", np.array(layer.sums.zero_point, plain.as_numpy_dtype))
     bare = scope.add("bare", "Bitcast", [data], T=quantized, type=plain)
     padded = scope.add("padded", "PadV2", [bare, around, zero], T=plain, Tpaddings=tf.int32)
     return scope.add("padded_bytes", "Bitcast", [padded], T=plain, type=quantized)
 
 
-def _ranges(scope: Scope, layer: KernelLayer) -> list[str]:
-    """Adds the ranges of data and weights, whose steps are 1."""
+def _ranges(scope: Scope, layer: KernelLayer, of_weights: np.ndarray) -> list[str]:
+    """Adds the ranges of data, whose step is 1, and of weights."""
     return [
-        scope.floats("lowest_data", -_HIGHEST_SIGNED if layer.signed else 0),
-        scope.floats("highest_data", _HIGHEST_SIGNED if layer.signed else HIGHEST_BYTE),
-        scope.floats("lowest_weights", np.full(layer.deq_scale.shape, -_HIGHEST_SIGNED)),
-        scope.floats("highest_weights", np.full(layer.deq_scale.shape, _HIGHEST_SIGNED)),
+        scope.floats("lowest_data", -HIGHEST_SIGNED_BYTE if layer.sums.signed else 0),
+        scope.floats("highest_data", HIGHEST_SIGNED_BYTE if layer.sums.signed else HIGHEST_BYTE),
+        scope.floats("lowest_weights", -of_weights),
+        scope.floats("highest_weights", of_weights),
     ]
 
 
 def _types_of_data(layer: KernelLayer) -> tuple[tf.DType, tf.DType]:
     """Returns the type of a layer's data that all ops know, and that which only the integer kernels do."""
-    return (tf.int8, tf.qint8) if layer.signed else (tf.uint8, tf.quint8)
+    return (tf.int8, tf.qint8) if layer.sums.signed else (tf.uint8, tf.quint8)
 
 
 def _types(inputs: Sequence[tf.DType], outputs: Sequence[tf.DType]) -> Mapping[str, Attr]:

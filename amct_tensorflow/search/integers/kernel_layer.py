@@ -23,19 +23,19 @@ from amct_tensorflow.ops.channels import data_format
 from amct_tensorflow.ops.sliding import margins, spatial
 from amct_tensorflow.ops.traits import IntegerKernel
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
-from amct_tensorflow.quantize.algorithms.kernel_factors import (
+from amct_tensorflow.quantize.algorithms.kernel_bytes import (
     BYTE_OFFSET,
     EXACT_SUMS,
+    KernelSums,
     has_exact_bytes,
     limits_of,
-    quotients,
+    weight_ranges,
 )
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, read_layers
 from amct_tensorflow.quantize.quantized.quantizer_readers import readers_of
 
 CONVOLUTION = "_FusedQuantizedConv2D"
 DEPTHWISE_CONVOLUTION = "_FusedQuantizedDepthwiseConv2D"
-REQUANTIZATION = "RequantizePerChannel"
 
 
 def has_kernel(op: str) -> bool:
@@ -52,13 +52,13 @@ class Requantization:
 
     Attributes:
         quantizer: the quantizer that would make these bytes.
-        quotients: float32 [Cout], of the factors from sums to bytes; see ``kernel_factors``.
+        ranges: of the weights, by which the kernel multiplies; float32 [Cout], see ``kernel_bytes``.
         lowest: the least byte that it yields.
         highest: the greatest byte that it yields.
     """
 
     quantizer: QuantizedName
-    quotients: np.ndarray
+    ranges: np.ndarray
     lowest: int
     highest: int
 
@@ -70,10 +70,8 @@ class KernelLayer:
     Attributes:
         quantized: the layer, as the quantized model has it.
         weights: int8 [h, w, Cin, Cout], or [h, w, C, 1] of a depthwise convolution.
-        bias: int32 [Cout]; includes the correction for the zero point.
+        sums: what it adds up.
         deq_scale: factor from sums to values, float32 [Cout].
-        zero_point: the byte that stands for 0.
-        signed: whether its data is signed.
         margins: the zeros to pad before and behind height and width, where the kernel would pad wrongly; None if it
             pads as the op does.
         to_bytes: how its sums become the bytes of the next layer; None if they become floats.
@@ -81,10 +79,8 @@ class KernelLayer:
 
     quantized: QuantizedLayer
     weights: np.ndarray
-    bias: np.ndarray
+    sums: KernelSums
     deq_scale: np.ndarray
-    zero_point: int
-    signed: bool
     margins: tuple[tuple[int, int], ...] | None
     to_bytes: Requantization | None = None
 
@@ -112,8 +108,8 @@ class KernelLayer:
 def _requantization(view: GraphView, layer: KernelLayer, outputs: Collection[str]) -> Requantization | None:
     """Returns how a kernel hands the sums of a layer on as bytes; None if they would not be those of the simulation.
 
-    The bytes of a kernel are unsigned, and have the zero point 0. Of no rows, as where nothing is detected, it makes
-    none: it ends the process.
+    The bytes of a kernel are unsigned, and have the zero point 0. Of no rows, as where nothing is detected, they would
+    have another number of channels.
 
     Args:
         view: the quantized model.
@@ -128,9 +124,11 @@ def _requantization(view: GraphView, layer: KernelLayer, outputs: Collection[str
     grid = quantizer.grid
     if grid.offset != BYTE_OFFSET or grid.num_bits != INT8_BITS:
         return None
-    if not has_exact_bytes(layer.deq_scale, grid, None if readers.end == dequantizer else readers.clip).all():
+    clip = None if readers.end == dequantizer else readers.clip
+    if not has_exact_bytes(layer.deq_scale, layer.sums, grid, clip).all():
         return None
-    return Requantization(quantizer.name, quotients(layer.deq_scale * grid.inverse), *limits_of(grid, readers.clip))
+    ranges = weight_ranges(layer.deq_scale * grid.inverse)
+    return Requantization(quantizer.name, ranges, *limits_of(grid, readers.clip))
 
 
 def find_kernel_layers(
@@ -179,25 +177,24 @@ def as_kernel_layer(quantized: QuantizedLayer, data: Shape | None) -> KernelLaye
     if isinstance(found, str):
         return found
     weights, shape = found
-    zero_point, signed = _zero_point(quantized.input_grid.offset)
+    assert quantized.weights is not None
+    sums = KernelSums.of(quantized.input_grid, quantized.op_type.by_channel(quantized.weights), quantized.bias)
     around = margins(node, shape, weights.shape) if kernel is not IntegerKernel.MATRIX_PRODUCT else _NO_MARGINS
     # Bytes of 0 are what the kernel pads with, by the same rules as the op but where the op is told how much. Where a
     # filter with gaps meets nothing but padding, what it makes of signed bytes is wrong.
     has_gaps = kernel is not IntegerKernel.MATRIX_PRODUCT and spatial(node, "dilations") != (1, 1)
-    kernel_pads = zero_point == 0 and attribute(node, "padding").s != b"EXPLICIT" and not (signed and has_gaps)
+    kernel_pads = (
+        sums.zero_point == 0 and attribute(node, "padding").s != b"EXPLICIT" and not (sums.signed and has_gaps)
+    )
     if around is None and not kernel_pads:
         return "how much is padded depends on a size that only a run tells"
-    is_depthwise = kernel is IntegerKernel.DEPTHWISE_CONVOLUTION
-    bias = _bias(quantized.bias, weights, zero_point, depthwise=is_depthwise)
-    if _largest_sums(quantized, weights, depthwise=is_depthwise) >= EXACT_SUMS:
+    if sums.largest.max(initial=0) >= EXACT_SUMS:
         return "its sums may exceed 24 bits, which float32 holds"
     return KernelLayer(
         quantized=quantized,
         weights=weights,
-        bias=bias.astype(np.int32),
-        deq_scale=np.broadcast_to(quantized.deq_scale, bias.shape).astype(np.float32),
-        zero_point=zero_point,
-        signed=signed,
+        sums=sums,
+        deq_scale=np.broadcast_to(quantized.deq_scale, sums.bias.shape).astype(np.float32),
         margins=None if kernel_pads or around == _NO_MARGINS else around,
     )
 
@@ -229,27 +226,3 @@ def _why_not_convolution(node: NodeDef, data: Shape, weights: np.ndarray) -> str
     if weights.shape[3] != 1:
         return "its channels have several filters each"
     return "its filters have gaps" if spatial(node, "dilations") != (1, 1) else None
-
-
-def _zero_point(offset: int) -> tuple[int, bool]:
-    """Returns the smaller of the two zero points, and whether the bytes are signed then."""
-    unsigned = offset + 128
-    return (offset, True) if abs(offset) < unsigned else (unsigned, False)
-
-
-def _largest_sums(quantized: QuantizedLayer, weights: np.ndarray, *, depthwise: bool) -> int:
-    """Returns a bound of the simulation's sums, also of those of some of the products, in whatever order they come."""
-    values, inputs = weights.astype(np.int64), (0, 1, 3) if depthwise else (0, 1, 2)
-    positive, negative = (np.maximum(each, 0).sum(axis=inputs) for each in (values, -values))
-    grid = quantized.input_grid
-    lowest, highest = grid.lowest - grid.offset, grid.highest - grid.offset
-    bias = np.zeros(1, np.int64) if quantized.bias is None else quantized.bias.astype(np.int64)
-    above = positive * highest - negative * lowest + np.maximum(bias, 0)
-    below = negative * highest - positive * lowest + np.maximum(-bias, 0)
-    return int(np.maximum(above, below).max(initial=0))
-
-
-def _bias(bias: np.ndarray | None, weights: np.ndarray, zero_point: int, *, depthwise: bool) -> np.ndarray:
-    """Returns the bias that the sums of bytes need, int64 [Cout]."""
-    per_channel = weights.astype(np.int64).sum(axis=(0, 1, 3) if depthwise else (0, 1, 2))
-    return np.asarray((0 if bias is None else bias.astype(np.int64)) - zero_point * per_channel)
