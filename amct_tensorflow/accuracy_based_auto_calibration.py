@@ -27,6 +27,7 @@ from amct_tensorflow.quantize.quantized.model_files import ModelPaths
 from amct_tensorflow.results.coverage import log_coverage
 from amct_tensorflow.results.file_size import log_file_size
 from amct_tensorflow.results.report.collect import FinishedRun, make_report
+from amct_tensorflow.results.report.page import prepared_meanwhile
 from amct_tensorflow.results.report.reproduction import digest_of_file, log_environment
 from amct_tensorflow.results.result_files import ResultFiles
 from amct_tensorflow.results.summary import log_report
@@ -224,7 +225,7 @@ def accuracy_based_auto_calibration(
         config = config or read_config_for(model, config_file)
         demands = prepare_for_device(model, config, made_for, free_roll_back=free_roll_back)
         config = demands.config
-        with files.reserved():
+        with files.reserved(), prepared_meanwhile():
             key = run_key(model, config, checked, chosen)
             original = digest_of_file(model.source)
             log_environment(asked, key.named)

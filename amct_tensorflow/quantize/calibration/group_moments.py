@@ -1,6 +1,8 @@
 """Observes what the layers of equalization groups read, and chooses factors for the groups that gain by them."""
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -19,6 +21,8 @@ from amct_tensorflow.quantize.config.schema import SECOND_MOMENTS, QuantConfig
 # has to gain 2 dB, which is a third of a bit.
 _LEAST_GAIN = 10**0.05
 _LEAST_GAIN_OF_PRODUCTS = 10**0.2
+# So many groups are looked at at a time, each in a thread.
+_THREADS = min(os.cpu_count() or 1, 2)
 
 
 class GroupMoments:
@@ -70,13 +74,17 @@ class GroupMoments:
     def balance(self) -> dict[LayerName, tuple[float, ...]]:
         """Returns per layer whose input should be divided by factors, those factors, [Cin]."""
         found: dict[LayerName, tuple[float, ...]] = {}
-        for group, readers in self._groups:
-            tensors = [self._read_tensor(tensor, names) for tensor, names in readers.items()]
-            least_gain = _LEAST_GAIN if group.is_free else _LEAST_GAIN_OF_PRODUCTS
-            factors = choose_factors(tensors, least_gain)
-            if factors is not None:
-                found.update(dict.fromkeys(group.readers, factors))
+        with ThreadPoolExecutor(_THREADS) as threads:
+            for (group, _), factors in zip(self._groups, threads.map(self._factors, self._groups), strict=True):
+                if factors is not None:
+                    found.update(dict.fromkeys(group.readers, factors))
         return found
+
+    def _factors(self, read: tuple[EqualizationGroup, dict[str, list[LayerName]]]) -> tuple[float, ...] | None:
+        """Returns the factors of a group and those who read it; None if they gain too little."""
+        group, readers = read
+        tensors = [self._read_tensor(tensor, names) for tensor, names in readers.items()]
+        return choose_factors(tensors, _LEAST_GAIN if group.is_free else _LEAST_GAIN_OF_PRODUCTS)
 
     def _read_tensor(self, tensor: str, names: Sequence[LayerName]) -> ReadTensor:
         """Returns a tensor with its readers; its range is what calibration would choose for the first."""

@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
+from threading import Thread
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,6 +19,7 @@ from amct_tensorflow.results.report.plots import (
     HEIGHT,
     WIDTH,
     along_figure,
+    import_matplotlib,
     search_figure,
     sketch_histogram,
     sketch_ranges,
@@ -24,7 +27,28 @@ from amct_tensorflow.results.report.plots import (
 )
 
 REPORT_PAGE = "report.html"
+_TEMPLATE = "report.html"
 _LOADER = PackageLoader("amct_tensorflow.results.report", "templates")
+
+
+@contextmanager
+def prepared_meanwhile() -> Iterator[None]:
+    """Imports what draws figures, and compiles the templates, in a thread beside the block.
+
+    That is half a second, most of a page's time, and models that are evaluated in the block leave Python to others.
+    """
+    thread = Thread(target=_prepare)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def _prepare() -> None:
+    with suppress(Exception):  # which will be raised again, and reported, where the page is made
+        import_matplotlib()
+        _environment().get_template(_TEMPLATE)
 
 
 def render_report(report: Report) -> str:
@@ -32,7 +56,7 @@ def render_report(report: Report) -> str:
     figures = {"search": search_figure(report)}
     if report.by_damage:
         figures |= {"along": along_figure(report), "sorted": sorted_figure(report)}
-    return render("report.html", report=report, figures={name: Markup(svg) for name, svg in figures.items()})
+    return render(_TEMPLATE, report=report, figures={name: Markup(svg) for name, svg in figures.items()})
 
 
 def render(template: str, **values: object) -> str:
