@@ -1,18 +1,19 @@
 """Where TensorFlow's integer convolutions yield the very bytes of the simulation.
 
-``_FusedQuantizedConv2D`` adds products of bytes to sums of 32 bits, and makes them bytes in the same pass. It is told
-the greatest of the data, and per channel the greatest ``r`` of the weights, in what units it likes. With data and bytes
-in steps of 1 it computes, all in float32, product and sum rounded each:
+``_FusedQuantizedConv2D`` adds products of bytes to sums of 32 bits, and makes them bytes in the same pass. Per channel
+it is told the range ``r`` of the weights, and a bias ``b`` in float32. With data and bytes in steps of 1 it computes,
+in float32, product and sum rounded each:
 
-    clip(rint(products * (r / 127) + bias * (1 / (greatest * 127 / (greatest * r)))), 0, 255)
+    clip(rint(products * (r / 127) + b), lowest, highest)
 
 (As found by trying, with no difference in 40 million values: oneDNN of TensorFlow 2.16 to 2.21, on AVX-512 VNNI and on
-AVX-VNNI, pointwise, 3 x 3 and depthwise.) The simulation multiplies ``products + bias`` by one factor, and rounds once,
-where a quantizer reads a dequantizer. With a clip between them it multiplies twice.
+AVX-VNNI, pointwise, 3 x 3 and depthwise; ``tests/search/integers/test_kernel_formula.py``.) The simulation multiplies
+the sum of products and bias by one factor, and rounds once, where a quantizer reads a dequantizer. With a clip between
+them it multiplies twice.
 
 All of these are monotonic. So they yield the same bytes if they yield those of an exact product for the two sums next
-to where a byte becomes the next one, as far as the sums of a channel reach. In a fifth of the channels of usual layers
-some byte differs. A step of the weights that is larger by a float or two serves them.
+to where a byte becomes the next one, as far as the sums of a channel reach. In two fifths of the channels of usual
+layers some byte differs. A step of the weights that is larger by a float or two serves them.
 """
 
 from collections.abc import Callable
@@ -21,21 +22,59 @@ from dataclasses import dataclass
 import numpy as np
 
 from amct_tensorflow.ops.clips import Clip
-from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
+from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, ActivationFactors
 from amct_tensorflow.quantize.algorithms.scales import SMALLEST_SCALE
 
-HIGHEST_BYTE, HIGHEST_SIGNED_BYTE = 255, 127
-# What AscendQuant calls the offset of unsigned bytes whose zero point is 0, as kernels yield them.
-BYTE_OFFSET = -128
+HIGHEST_WEIGHT = 127
 # Up to here float32 holds every integer.
 EXACT_SUMS = 2**24
-# With more, a byte would take less than a sixtieth of a sum; the greatest products stay within 32 bits.
+# With more, a byte would take less than a sixtieth of a sum. Scaled sums stay within 32 bits.
 _LARGEST_FACTOR = 64.0
 # Of the channels of usual layers half are settled by each move, and none has taken more than 60.
 _MOST_MOVES = 127
-# Eight times what rounding to float32 takes from a number, which is more than all roundings of a byte add up to: five
-# times the greatest byte, and eleven times the bias.
+# Eight times what rounding to float32 takes from a number, which is more than all roundings of a byte add up to: six
+# times 256, and five times the bias.
 _ROUNDING = 2.0**-21
+
+
+@dataclass(frozen=True)
+class ByteForm:
+    """How the integers of a quantizer are held as bytes.
+
+    Attributes:
+        signed: whether they are signed.
+        zero_point: the byte that stands for 0.
+    """
+
+    signed: bool
+    zero_point: int
+
+    @classmethod
+    def of(cls, grid: ActivationFactors) -> "ByteForm":
+        """Returns the form with the smaller zero point.
+
+        Args:
+            grid: scale and offset of the quantizer, in 8 bits.
+        """
+        unsigned = grid.offset - grid.lowest
+        return cls(True, grid.offset) if abs(grid.offset) < unsigned else cls(False, unsigned)
+
+    @property
+    def lowest(self) -> int:
+        """The least byte."""
+        return -128 if self.signed else 0
+
+    @property
+    def highest(self) -> int:
+        """The greatest one."""
+        return 127 if self.signed else 255
+
+    def limits(self, grid: ActivationFactors, clip: Clip | None) -> tuple[int, int]:
+        """Returns the least and the greatest byte of values that are clipped in front of the quantizer, or not."""
+        if clip is None:
+            return self.lowest, self.highest
+        lowest, highest = (grid.integer_of(bound) - grid.offset + self.zero_point for bound in clip)
+        return lowest, highest
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,19 +112,14 @@ class KernelSums:
         return KernelSums(self.grid, self.positive[channels], self.negative[channels], added)
 
     @property
-    def signed(self) -> bool:
-        """Whether the kernel reads signed bytes, whose zero point is smaller then."""
-        return abs(self.grid.offset) < self.grid.offset - BYTE_OFFSET
-
-    @property
-    def zero_point(self) -> int:
-        """The byte that stands for 0."""
-        return self.grid.offset - (0 if self.signed else BYTE_OFFSET)
+    def form(self) -> ByteForm:
+        """How its data is held."""
+        return ByteForm.of(self.grid)
 
     @property
     def bias(self) -> np.ndarray:
         """What the kernel adds to products of bytes: the bias, less what the zero point adds; int64 [Cout]."""
-        return np.asarray(self.added - self.zero_point * (self.positive - self.negative))
+        return np.asarray(self.added - self.form.zero_point * (self.positive - self.negative))
 
     @property
     def lowest(self) -> np.ndarray:
@@ -120,38 +154,40 @@ class KernelSums:
         return self.grid.highest - self.grid.offset
 
 
-def limits_of(grid: ActivationFactors, clip: Clip) -> tuple[int, int]:
-    """Returns the least and the greatest byte of clipped values."""
-    lowest, highest = (grid.integer_of(bound) - BYTE_OFFSET for bound in clip)
-    return lowest, highest
-
-
 def weight_ranges(factors: np.ndarray) -> np.ndarray:
     """Returns per factor the range of weights by which the kernel multiplies by it, or by a float next to it.
 
     Args:
         factors: from sums to bytes, float32 [Cout].
     """
-    nearest = factors * np.float32(HIGHEST_SIGNED_BYTE)
+    nearest = factors * np.float32(HIGHEST_WEIGHT)
     tried = np.stack([nearest, np.nextafter(nearest, np.float32(0)), np.nextafter(nearest, np.float32(np.inf))])
-    fits = tried / np.float32(HIGHEST_SIGNED_BYTE) == factors
+    fits = tried / np.float32(HIGHEST_WEIGHT) == factors
     return np.asarray(np.take_along_axis(tried, fits.argmax(axis=0)[np.newaxis], axis=0)[0])
 
 
-def kernel_bytes(sums: np.ndarray, bias: np.ndarray, ranges: np.ndarray, *, signed: bool) -> np.ndarray:
-    """Returns the bytes that the kernel makes of sums, as float32 of any shape.
+def float_biases(factors: np.ndarray, bias: np.ndarray, zero_point: int) -> np.ndarray:
+    """Returns what the kernel adds to scaled products, float32 [Cout].
 
     Args:
-        sums: of products and bias, integers of any type.
-        bias: what it adds to products, integers that broadcast against the sums.
-        ranges: the ranges of the weights that it is told, float32, likewise.
-        signed: whether its data is signed.
+        factors: from sums to bytes, float32 [Cout].
+        bias: what it would add to the products themselves, int64 [Cout].
+        zero_point: that of the bytes that it yields.
     """
-    highest = np.float32(HIGHEST_SIGNED_BYTE)
-    greatest = np.float32(HIGHEST_SIGNED_BYTE if signed else HIGHEST_BYTE)
-    added = bias.astype(np.float32) * (np.float32(1) / (greatest * highest / (greatest * ranges)))
-    values = (sums - bias).astype(np.float32) * (ranges / highest) + added
-    return np.asarray(np.clip(np.rint(values), 0, HIGHEST_BYTE))
+    return np.asarray(bias * factors.astype(np.float64) + zero_point, np.float32)
+
+
+def kernel_bytes(products: np.ndarray, ranges: np.ndarray, biases: np.ndarray, form: ByteForm) -> np.ndarray:
+    """Returns the bytes that the kernel makes of sums of products, as float32 of any shape.
+
+    Args:
+        products: integers of any type.
+        ranges: the ranges of the weights that it is told, float32 that broadcasts against the products.
+        biases: the biases, likewise.
+        form: of the bytes.
+    """
+    values = products.astype(np.float32) * (ranges / np.float32(HIGHEST_WEIGHT)) + biases
+    return np.asarray(np.clip(np.rint(values), form.lowest, form.highest))
 
 
 def has_exact_bytes(deq_scale: np.ndarray, sums: KernelSums, grid: ActivationFactors, clip: Clip | None) -> np.ndarray:
@@ -163,23 +199,30 @@ def has_exact_bytes(deq_scale: np.ndarray, sums: KernelSums, grid: ActivationFac
         grid: scale and offset of the quantizer behind the layer, in 8 bits.
         clip: how values are clipped between the two; None if the quantizer reads the dequantizer.
     """
+    form = ByteForm.of(grid)
     with np.errstate(over="ignore"):
         factors = deq_scale * grid.inverse
     exact = (factors >= SMALLEST_SCALE) & (factors <= _LARGEST_FACTOR)
     factors, deq_scale = (np.where(exact, each, np.float32(1)) for each in (factors, deq_scale))
-    channels, tried = _sums_to_try(factors, sums)
-    lowest, highest = (0, HIGHEST_BYTE) if clip is None else limits_of(grid, clip)
-    ranges, bias, factors, deq_scale = (
-        each[channels, np.newaxis] for each in (weight_ranges(factors), sums.bias, factors, deq_scale)
+    channels, tried = _sums_to_try(factors, sums, form)
+    lowest, highest = form.limits(grid, clip)
+    biases = float_biases(factors, sums.bias, form.zero_point)
+    ranges, biases, bias, factors, deq_scale = (
+        each[channels, np.newaxis] for each in (weight_ranges(factors), biases, sums.bias, factors, deq_scale)
     )
-    bytes_ = np.clip(np.rint(tried * factors.astype(np.float64)), lowest, highest)
-    simulated = _simulated_bytes(tried.astype(np.float32), deq_scale, factors, grid, clip)
-    found = np.clip(kernel_bytes(tried, bias, ranges, signed=sums.signed), lowest, highest)
+    values = tried.astype(np.float32)
+    if clip is None:
+        values = values * factors
+    else:
+        values = np.clip(values * deq_scale, np.float32(clip.lowest), np.float32(clip.highest)) * grid.inverse
+    simulated = np.clip(np.rint(values) + form.zero_point, lowest, highest)
+    bytes_ = np.clip(np.rint(tried * factors.astype(np.float64)) + form.zero_point, lowest, highest)
+    found = np.clip(kernel_bytes(tried - bias, ranges, biases, form), lowest, highest)
     exact[channels[((simulated != bytes_) | (found != bytes_)).any(axis=1)]] = False
     return np.asarray(exact)
 
 
-def _sums_to_try(factors: np.ndarray, sums: KernelSums) -> tuple[np.ndarray, np.ndarray]:
+def _sums_to_try(factors: np.ndarray, sums: KernelSums, form: ByteForm) -> tuple[np.ndarray, np.ndarray]:
     """Returns the sums of which rounding might make another byte than an exact product does.
 
     They are the least and the greatest of each channel, and the two next to a new byte where one of them is close.
@@ -187,15 +230,15 @@ def _sums_to_try(factors: np.ndarray, sums: KernelSums) -> tuple[np.ndarray, np.
     Args:
         factors: from sums to bytes, float32 [Cout].
         sums: those of the channels.
+        form: of the bytes.
 
     Returns:
         The number of a channel, [pairs], and two of its sums, float64 [pairs, 2].
     """
     steps = factors.astype(np.float64)[:, np.newaxis]
-    lowest, highest = sums.lowest, sums.highest
-    ends = np.stack([lowest, highest], axis=1).astype(np.float64)
-    error = _ROUNDING * (HIGHEST_BYTE + 1 + 2 * np.abs(sums.bias)[:, np.newaxis] * steps)
-    edges = (np.arange(HIGHEST_BYTE) + 0.5) / steps
+    ends = np.stack([sums.lowest, sums.highest], axis=1).astype(np.float64)
+    error = _ROUNDING * (2.0**INT8_BITS + 2 * np.abs(sums.bias)[:, np.newaxis] * steps)
+    edges = (np.arange(form.lowest, form.highest) + 0.5 - form.zero_point) / steps
     below = np.floor(edges)
     edges -= below
     edges -= 0.5
@@ -206,16 +249,6 @@ def _sums_to_try(factors: np.ndarray, sums: KernelSums) -> tuple[np.ndarray, np.
     near = below[channels, places][:, np.newaxis] + np.arange(2)
     near = np.clip(near, ends[channels, :1], ends[channels, 1:])
     return np.concatenate([np.arange(len(ends)), channels]), np.concatenate([ends, near])
-
-
-def _simulated_bytes(
-    sums: np.ndarray, deq_scale: np.ndarray, factors: np.ndarray, grid: ActivationFactors, clip: Clip | None
-) -> np.ndarray:
-    """Returns the bytes that the simulation makes of sums; all of float32, and broadcast."""
-    if clip is None:
-        return np.asarray(np.clip(np.rint(sums * factors), 0, HIGHEST_BYTE))
-    values = np.clip(sums * deq_scale, np.float32(clip.lowest), np.float32(clip.highest))
-    return np.asarray(np.clip(np.rint(values * grid.inverse), 0, HIGHEST_BYTE))
 
 
 def settled_steps(steps: np.ndarray, is_exact: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:

@@ -1,26 +1,28 @@
 """Settles the steps of weights, so that an integer kernel takes sums to the next layer's bytes as the simulation does.
 
-Where only one quantizer reads a convolution, a kernel can do so in the pass that adds up the sums. In a fifth of the
+Where only one quantizer reads a convolution, a kernel can do so in the pass that adds up the sums. In two fifths of the
 channels it would round some sums otherwise; see ``kernel_bytes``. So their steps are moved to one of the next floats,
 which no weight notices. The bias tells which, and comes with the corrections, so that this is done last.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from amct_tensorflow.graph.names import LayerName
+from amct_tensorflow.graph.names import FusedName, LayerName
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.ops import trait
 from amct_tensorflow.ops.clips import Clip
 from amct_tensorflow.ops.traits import IntegerKernel
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, ActivationFactors
-from amct_tensorflow.quantize.algorithms.kernel_bytes import BYTE_OFFSET, KernelSums, has_exact_bytes, settled_steps
+from amct_tensorflow.quantize.algorithms.kernel_bytes import KernelSums, has_exact_bytes, settled_steps
 from amct_tensorflow.quantize.quantized.quantization_plan import corrected_bias, layer_integers, quantize_bias
 from amct_tensorflow.quantize.quantized.quantizer_readers import clipped
 from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
+
+_CONVOLUTIONS = (IntegerKernel.CONVOLUTION, IntegerKernel.DEPTHWISE_CONVOLUTION)
 
 
 def settle_steps(
@@ -33,11 +35,11 @@ def settle_steps(
         factors: the factors of all layers that are quantized.
         corrections: their corrections; layers without any are left out.
     """
-    grids: dict[str, set[ActivationFactors]] = {}
+    readers: dict[str, list[ActivationFactors]] = {}
     for name, of_layer in factors.items():
-        grids.setdefault(full_tensor_name(fused.input_of(name)), set()).add(_grid(of_layer))
+        readers.setdefault(full_tensor_name(fused.input_of(name)), []).append(_grid(of_layer))
     return {
-        name: _settled(fused, name, of_layer, corrections.get(name, LayerCorrection()), grids)
+        name: _settled(fused, name, of_layer, corrections.get(name, LayerCorrection()), readers)
         for name, of_layer in factors.items()
     }
 
@@ -47,24 +49,24 @@ def _settled(
     name: LayerName,
     factors: LayerFactors,
     correction: LayerCorrection,
-    grids: Mapping[str, set[ActivationFactors]],
+    readers: Mapping[str, Sequence[ActivationFactors]],
 ) -> LayerFactors:
-    """Returns the factors of a layer, settled if all layers that read it quantize it alike, to bytes of zero point 0.
+    """Returns the factors of a layer, settled if only layers read it that quantize it alike, to 8 bits.
 
     Args:
         fused: the float graph after fusion.
         name: the layer.
         factors: its factors.
         correction: its corrections.
-        grids: how layers quantize what they read, by the full name of the tensor.
+        readers: how layers quantize what they read, by the full name of the tensor.
     """
     layer = fused.layers[name]
     end, clip = clipped(fused.view, fused.tail_of(name), (), through_moves=False)
-    found = grids.get(f"{end}:0", set())
-    if len(found) != 1 or factors.num_bits != INT8_BITS or layer.weights is None:
+    grids = readers.get(f"{end}:0", ())
+    if len(set(grids)) != 1 or len(grids) < len(fused.view.readers(FusedName(end))):
         return factors
-    (grid,) = found
-    if grid.offset != BYTE_OFFSET or grid.num_bits != INT8_BITS or trait(layer.op_type, IntegerKernel) is None:
+    grid = grids[0]
+    if {factors.num_bits, grid.num_bits} != {INT8_BITS} or trait(layer.op_type, IntegerKernel) not in _CONVOLUTIONS:
         return factors
     steps = _settled_steps(layer, factors, correction, grid, None if grid.repeats(clip) else clip)
     return replace(factors, scale_w=tuple(steps.tolist()))

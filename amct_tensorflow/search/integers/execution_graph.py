@@ -1,10 +1,10 @@
 """Turns the quantized graph into one that computes in integers, and yields the same to the bit.
 
     AscendQuant -> Conv2D -> BiasAdd -> AscendDequant -> AscendQuant -> Conv2D -> ...    becomes
-    AscendQuant -> Cast -> _FusedQuantizedConv2D -> RequantizePerChannel -> _FusedQuantizedConv2D -> ...
+    AscendQuant -> Cast -> _FusedQuantizedConv2D -> _FusedQuantizedConv2D -> ...
 
-If the only reader of a layer is a quantizer with zero point 0, its sums become bytes in one pass, with no floats in
-between. Otherwise AscendDequant reads them as floats, and what follows it is the simulation.
+If the only reader of a layer is a quantizer, the layer yields the bytes of that, with no floats in between. Otherwise
+AscendDequant reads its sums as floats, and what follows it is the simulation.
 """
 
 from collections.abc import Collection, Mapping
@@ -58,12 +58,12 @@ class _Rewrite:
         result = integer_nodes.requantized(scope, layer, data, to)
         self._bytes[to.quantizer] = result
         # Whoever else reads the quantizer goes on to get what it yielded.
-        plain = integer_nodes.integers_of(Scope(self._editor, to.quantizer), result)
-        self._editor.replace_node(make_node(to.quantizer, "Cast", [plain], SrcT=tf.uint8, DstT=tf.float32))
+        integers = integer_nodes.integers_of(Scope(self._editor, to.quantizer), result, to.form)
+        self._editor.replace_node(make_node(to.quantizer, "Identity", [integers], T=tf.float32))
 
     def _data(self, layer: KernelLayer) -> str:
         """Returns the input of a layer, as bytes."""
         name = layer.quantized.quantizer.name
         if name not in self._bytes:
-            self._bytes[name] = integer_nodes.bytes_of(Scope(self._editor, name), name, layer)
+            self._bytes[name] = integer_nodes.bytes_of(Scope(self._editor, name), name, layer.sums.form)
         return self._bytes[name]

@@ -24,11 +24,11 @@ from amct_tensorflow.ops.sliding import margins, spatial
 from amct_tensorflow.ops.traits import IntegerKernel
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
 from amct_tensorflow.quantize.algorithms.kernel_bytes import (
-    BYTE_OFFSET,
     EXACT_SUMS,
+    ByteForm,
     KernelSums,
+    float_biases,
     has_exact_bytes,
-    limits_of,
     weight_ranges,
 )
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, read_layers
@@ -52,13 +52,17 @@ class Requantization:
 
     Attributes:
         quantizer: the quantizer that would make these bytes.
-        ranges: of the weights, by which the kernel multiplies; float32 [Cout], see ``kernel_bytes``.
+        form: how it holds them.
+        ranges: of the weights, which tell the kernel what to multiply by; float32 [Cout], see ``kernel_bytes``.
+        biases: what the kernel adds then, likewise.
         lowest: the least byte that it yields.
         highest: the greatest byte that it yields.
     """
 
     quantizer: QuantizedName
+    form: ByteForm
     ranges: np.ndarray
+    biases: np.ndarray
     lowest: int
     highest: int
 
@@ -108,8 +112,7 @@ class KernelLayer:
 def _requantization(view: GraphView, layer: KernelLayer, outputs: Collection[str]) -> Requantization | None:
     """Returns how a kernel hands the sums of a layer on as bytes; None if they would not be those of the simulation.
 
-    The bytes of a kernel are unsigned, and have the zero point 0. Of no rows, as where nothing is detected, they would
-    have another number of channels.
+    Of no rows, as where nothing is detected, they would have another number of channels.
 
     Args:
         view: the quantized model.
@@ -121,14 +124,12 @@ def _requantization(view: GraphView, layer: KernelLayer, outputs: Collection[str
     if readers.others or len(readers.quantizers) != 1 or layer.is_matrix:
         return None
     (quantizer,) = readers.quantizers
-    grid = quantizer.grid
-    if grid.offset != BYTE_OFFSET or grid.num_bits != INT8_BITS:
+    grid, clip = quantizer.grid, None if readers.end == dequantizer else readers.clip
+    if grid.num_bits != INT8_BITS or not has_exact_bytes(layer.deq_scale, layer.sums, grid, clip).all():
         return None
-    clip = None if readers.end == dequantizer else readers.clip
-    if not has_exact_bytes(layer.deq_scale, layer.sums, grid, clip).all():
-        return None
-    ranges = weight_ranges(layer.deq_scale * grid.inverse)
-    return Requantization(quantizer.name, ranges, *limits_of(grid, readers.clip))
+    form, factors = ByteForm.of(grid), layer.deq_scale * grid.inverse
+    biases = float_biases(factors, layer.sums.bias, form.zero_point)
+    return Requantization(quantizer.name, form, weight_ranges(factors), biases, *form.limits(grid, readers.clip))
 
 
 def find_kernel_layers(
@@ -182,9 +183,10 @@ def as_kernel_layer(quantized: QuantizedLayer, data: Shape | None) -> KernelLaye
     around = margins(node, shape, weights.shape) if kernel is not IntegerKernel.MATRIX_PRODUCT else _NO_MARGINS
     # Bytes of 0 are what the kernel pads with, by the same rules as the op but where the op is told how much. Where a
     # filter with gaps meets nothing but padding, what it makes of signed bytes is wrong.
+    form = sums.form
     has_gaps = kernel is not IntegerKernel.MATRIX_PRODUCT and spatial(node, "dilations") != (1, 1)
     kernel_pads = (
-        sums.zero_point == 0 and attribute(node, "padding").s != b"EXPLICIT" and not (sums.signed and has_gaps)
+        form.zero_point == 0 and attribute(node, "padding").s != b"EXPLICIT" and not (form.signed and has_gaps)
     )
     if around is None and not kernel_pads:
         return "how much is padded depends on a size that only a run tells"

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from amct_tensorflow.ops.clips import NO_CLIP, Clip
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.quantize.algorithms.kernel_bytes import (
+    ByteForm,
     KernelSums,
+    float_biases,
     has_exact_bytes,
     kernel_bytes,
-    limits_of,
     settled_steps,
     weight_ranges,
 )
@@ -32,8 +33,15 @@ def sums_of(weights, offset=-128, bias=None):
     [(-128, False, 0), (-77, False, 51), (-64, False, 64), (-63, True, -63), (0, True, 0), (127, True, 127)],
 )
 def test_the_smaller_zero_point_is_taken(offset, signed, zero_point):
-    sums = sums_of([[1]], offset)
-    assert (sums.signed, sums.zero_point) == (signed, zero_point)
+    assert ByteForm.of(grid_of(1, offset)) == sums_of([[1]], offset).form == ByteForm(signed, zero_point)
+
+
+def test_the_limits_of_clipped_values():
+    """In steps of 1/16, 6 is 96 above the zero point."""
+    for offset, lowest, highest in ((-128, 0, 96), (-100, 28, 124), (10, 10, 106), (100, 100, 127)):
+        grid = grid_of(1 / 16, offset)
+        assert ByteForm.of(grid).limits(grid, RELU6) == (lowest, highest)
+        assert ByteForm.of(grid).limits(grid, None) == ((-128, 127) if offset >= 0 else (0, 255))
 
 
 def test_the_sums_of_a_layer_by_hand():
@@ -57,25 +65,32 @@ def test_kernels_multiply_by_the_factor_itself_where_a_range_tells_them_to():
 
 def test_the_bytes_of_the_kernel_by_hand():
     """In steps of 1/8 nothing is rounded before it is a byte; ties are, to even."""
-    ranges, sums = np.float32([[127 / 8]]), np.array([[-9, 3, 4, 5, 12, 20, 2036, 2040, 9000]])
-    for bias, signed in ((0, False), (-1000, True)):
-        found = kernel_bytes(sums, np.array([[bias]]), ranges, signed=signed)
-        assert found.tolist() == [[0, 0, 0, 1, 2, 2, 254, 255, 255]]
+    ranges, products = np.float32([127 / 8]), np.array([-9, 3, 4, 5, 12, 20, 2036, 2040, 9000])
+    found = kernel_bytes(products, ranges, np.float32([0]), ByteForm(False, 0))
+    assert found.tolist() == [0, 0, 0, 1, 2, 2, 254, 255, 255]
+    biases = float_biases(np.float32([1 / 8]), np.array([-800]), 5)
+    assert biases == np.float32(-95)
+    found = kernel_bytes(products, ranges, biases, ByteForm(True, 5))
+    assert found.tolist() == [-96, -95, -94, -94, -94, -92, 127, 127, 127]
 
 
 def simulated_bytes(sums, deq_scale, grid, clip):
     """Returns what the nodes of the quantized model make of sums."""
+    form = ByteForm.of(grid)
     if clip is None:
-        return np.clip(np.rint(np.float32(sums) * (deq_scale * grid.inverse)), 0, 255)
-    values = np.clip(np.float32(sums) * deq_scale, np.float32(clip.lowest), np.float32(clip.highest))
-    return np.clip(np.rint(values * grid.inverse), 0, 255)
+        values = np.float32(sums) * (deq_scale * grid.inverse)
+    else:
+        values = np.clip(np.float32(sums) * deq_scale, np.float32(clip.lowest), np.float32(clip.highest)) * grid.inverse
+    return np.clip(np.rint(values) + form.zero_point, form.lowest, form.highest)
 
 
 def alike(deq_scale, sums, grid, clip):
     """Tells per channel whether all sums that it reaches become the same bytes, one by one."""
     tried = np.arange(sums.lowest.min(), sums.highest.max() + 1)[:, np.newaxis]
-    found = kernel_bytes(tried, sums.bias, weight_ranges(deq_scale * grid.inverse), signed=sums.signed)
-    found = np.clip(found, *((0, 255) if clip is None else limits_of(grid, clip)))
+    form, factors = ByteForm.of(grid), deq_scale * grid.inverse
+    biases = float_biases(factors, sums.bias, form.zero_point)
+    found = kernel_bytes(tried - sums.bias, weight_ranges(factors), biases, form)
+    found = np.clip(found, *form.limits(grid, clip))
     reached = (tried >= sums.lowest) & (tried <= sums.highest)
     return (~reached | (found == simulated_bytes(tried, deq_scale, grid, clip))).all(axis=0)
 
@@ -86,10 +101,11 @@ def alike(deq_scale, sums, grid, clip):
     clip=st.sampled_from([None, RELU6, RELU, Clip(0.5, 4.0), NO_CLIP]),
     scale=st.sampled_from([6 / 255, 0.024, 0.03, 0.002]),
     offset=st.sampled_from([-128, -90, -5, 60]),
+    reader=st.sampled_from([-128, -100, -3, 90]),
     bias=st.sampled_from([0, 100, 10_000, 1_000_000]),
 )
-def test_channels_with_exact_bytes_have_them_for_every_sum(seed, clip, scale, offset, bias):
-    generator, grid = np.random.default_rng(seed), grid_of(scale)
+def test_channels_with_exact_bytes_have_them_for_every_sum(seed, clip, scale, offset, reader, bias):
+    generator, grid = np.random.default_rng(seed), grid_of(scale, reader)
     deq_scale = np.exp(generator.uniform(-11, -3, 64)).astype(np.float32)
     sums = sums_of(generator.integers(-20, 21, (64, 9)), offset, generator.integers(-bias, bias + 1, 64) // 50)
     right, found = alike(deq_scale, sums, grid, clip), has_exact_bytes(deq_scale, sums, grid, clip)

@@ -228,6 +228,39 @@ def test_many_channels_are_the_same_to_the_bit_where_steps_are_settled(scale):
     integers.compare(graph_def, integers.feeds, quantized)
 
 
+@pytest.mark.parametrize("offset", [-128, -90, -3, 100])
+@pytest.mark.parametrize("clip", [lambda y, name: y, lambda y, name: tf.clip_by_value(y, -0.6, 0.9, name=name)])
+def test_bytes_with_any_zero_point(offset, clip):
+    """The layer between reads them with a padding of zero points."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8, 8, 6], name="x")
+        y = tf.nn.bias_add(tf.nn.conv2d(x, normal((1, 1, 6, 32), 1, 0.3), 1, "SAME", name="one"), normal((32,), 4))
+        y = tf.nn.conv2d(clip(y, "clip_1"), normal((3, 3, 32, 8), 2, 0.1), 1, "SAME", name="two")
+        y = clip(tf.nn.bias_add(y, normal((8,), 5)), "clip_2")
+        tf.identity(tf.nn.depthwise_conv2d(y, normal((3, 3, 8, 1), 3), [1] * 4, "SAME", name="three"), name="out")
+
+    integers = Integers(make, images(4, 8, 8, 6), offset=offset)
+    integers.check()
+    assert yielding_bytes(integers.graph_def) == 2
+
+
+def test_an_output_behind_a_layer_that_yields_bytes():
+    """Whoever reads its quantizer gets what that would yield."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 6, 6, 5], name="x")
+        y = tf.nn.conv2d(x, normal((3, 3, 5, 8), 1, 0.3), 1, "SAME", name="one")
+        left = tf.nn.conv2d(y, normal((3, 3, 8, 4), 2, 0.3), 1, "SAME", name="left")
+        right = tf.nn.depthwise_conv2d(y, normal((3, 3, 8, 2), 3, 0.3), [1] * 4, "SAME", name="right")
+        tf.concat([left, right], -1, name="out")
+
+    integers = Integers(make, images(3, 6, 6, 5), offset=-20)
+    assert integers.simulated == {"right": "its channels have several filters each"}
+    integers.check()
+    assert yielding_bytes(integers.graph_def) == 1
+
+
 def test_a_quantizer_that_two_layers_do_not_share_is_one_reader_too_many():
     def make():
         x = tf1.placeholder(tf.float32, [None, 6, 6, 5], name="x")
@@ -441,11 +474,9 @@ def test_a_model_whose_results_differ_is_simulated(monkeypatch, messages):
 
     def dishonest(view, outputs):
         layers, simulated = honest(view, outputs)
-        wrong = layers["depthwise0"]
-        return {
-            **layers,
-            "depthwise0": replace(wrong, sums=replace(wrong.sums, added=wrong.sums.added + 1000)),
-        }, simulated
+        right = layers["project0"]
+        wrong = replace(right, sums=replace(right.sums, added=right.sums.added + 1000))
+        return {**layers, "project0": wrong}, simulated
 
     monkeypatch.setattr(integer_execution, "find_kernel_layers", dishonest)
     integers = Integers(bottlenecks, images(4, 8, 8, 6), offset=-9)

@@ -12,7 +12,7 @@ from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
-from amct_tensorflow.quantize.algorithms.kernel_bytes import kernel_bytes, weight_ranges
+from amct_tensorflow.quantize.algorithms.kernel_bytes import ByteForm, float_biases, kernel_bytes, weight_ranges
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, Quantizer
 from amct_tensorflow.search.integers import integer_nodes
 from amct_tensorflow.search.integers.availability import why_no_integer_kernels
@@ -41,21 +41,25 @@ def kernel_layer(op, weights, bias, signed):
     return as_kernel_layer(quantized, (None, None, None, weights.shape[2]))
 
 
-def bytes_of(layer, ranges, data):
+def bytes_of(layer, to, data):
     """Returns the bytes that the kernel makes."""
     editor = GraphEditor(GraphView(tf1.GraphDef(node=[make_node("layer", "NoOp", ())])))
     scope = Scope(editor, "layer")
-    read = scope.quantized("data", data, tf.qint8 if layer.sums.signed else tf.quint8)
-    result = integer_nodes.requantized(scope, layer, read, Requantization(QuantizedName("next"), ranges, 0, 255))
-    plain = integer_nodes.integers_of(scope, result)
+    read = scope.quantized("data", data, tf.qint8 if layer.sums.form.signed else tf.quint8)
+    integers = integer_nodes.integers_of(scope, integer_nodes.requantized(scope, layer, read, to), to.form)
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(editor.graph_def(), name="")
         with tf1.Session(graph=graph) as session:
-            return session.run(f"{plain}:0")
+            return session.run(f"{integers}:0") + to.form.zero_point
 
 
-@grid(kind=["pointwise", "3x3", "depthwise"], signed=[False, True], seed=[0, 1, 2])
-def test_the_formula(kind, signed, seed):
+@grid(
+    kind=["pointwise", "3x3", "depthwise"],
+    signed=[False, True],
+    form=[ByteForm(False, 0), ByteForm(False, 30), ByteForm(True, -20)],
+    seed=[0, 1],
+)
+def test_the_formula(kind, signed, form, seed):
     """Two of the data go through all values, so that products go through all integers; the others are what they are."""
     generator, highest = np.random.default_rng(seed), 127 if signed else 255
     fine, coarse = (each.ravel() for each in np.meshgrid(np.arange(127), np.arange(highest + 1)))
@@ -71,11 +75,12 @@ def test_the_formula(kind, signed, seed):
     products = np.einsum("nhwi,hwi->n", data, weights[..., 0], dtype=np.int64) if kind != "depthwise" else (
         np.einsum("nhw,hw->n", data[..., 0], weights[:, :, 0, 0], dtype=np.int64)
     )  # fmt: skip
-    added = -products.min() + generator.integers(-2000, 2001, CHANNELS)
+    added = -products.min() + generator.integers(-2000, 2001, CHANNELS)  # so that sums begin near 0
     op = "DepthwiseConv2dNative" if kind == "depthwise" else "Conv2D"
     layer = kernel_layer(op, weights, added.astype(np.int32), signed)
-    ranges = weight_ranges((generator.uniform(1, 2, CHANNELS) * 2 / highest).astype(np.float32))
-    found = bytes_of(layer, ranges, data.astype(np.int8 if signed else np.uint8)).reshape(-1, CHANNELS)
-    expected = kernel_bytes(products[:, np.newaxis] + added, layer.sums.bias, ranges, signed=signed)
-    np.testing.assert_array_equal(found, expected)
+    factors = (generator.uniform(1, 2, CHANNELS) * 2 / highest).astype(np.float32)
+    ranges, biases = weight_ranges(factors), float_biases(factors, layer.sums.bias, form.zero_point)
+    to = Requantization(QuantizedName("next"), form, ranges, biases, form.lowest, form.highest)
+    found = bytes_of(layer, to, data.astype(np.int8 if signed else np.uint8)).reshape(-1, CHANNELS)
+    np.testing.assert_array_equal(found, kernel_bytes(products[:, np.newaxis], ranges, biases, form))
     assert len(np.unique(found)) > 100
