@@ -181,12 +181,12 @@ def as_kernel_layer(quantized: QuantizedLayer, data: Shape | None) -> KernelLaye
     assert quantized.weights is not None
     sums = KernelSums.of(quantized.input_grid, quantized.op_type.by_channel(quantized.weights), quantized.bias)
     around = margins(node, shape, weights.shape) if kernel is not IntegerKernel.MATRIX_PRODUCT else _NO_MARGINS
-    # Bytes of 0 are what the kernel pads with, by the same rules as the op but where the op is told how much. Where a
-    # filter with gaps meets nothing but padding, what it makes of signed bytes is wrong.
+    # Bytes of 0 are what the kernel pads with, by the same rules as the op but where the op is told how much.
     form = sums.form
-    has_gaps = kernel is not IntegerKernel.MATRIX_PRODUCT and spatial(node, "dilations") != (1, 1)
     kernel_pads = (
-        form.zero_point == 0 and attribute(node, "padding").s != b"EXPLICIT" and not (form.signed and has_gaps)
+        form.zero_point == 0
+        and attribute(node, "padding").s != b"EXPLICIT"
+        and not (form.signed and _pads_signed_bytes_wrongly(node, weights))
     )
     if around is None and not kernel_pads:
         return "how much is padded depends on a size that only a run tells"
@@ -199,6 +199,16 @@ def as_kernel_layer(quantized: QuantizedLayer, data: Shape | None) -> KernelLaye
         deq_scale=np.broadcast_to(quantized.deq_scale, sums.bias.shape).astype(np.float32),
         margins=None if kernel_pads or around == _NO_MARGINS else around,
     )
+
+
+def _pads_signed_bytes_wrongly(node: NodeDef, weights: np.ndarray) -> bool:
+    """Tells whether the kernel may make something of what it pads signed bytes with.
+
+    It does where a filter with gaps meets nothing but padding, and where one channel is padded along one axis alone.
+    """
+    if _kernel(node) is IntegerKernel.MATRIX_PRODUCT:
+        return False
+    return spatial(node, "dilations") != (1, 1) or weights.shape[2] == 1
 
 
 def _shaped(quantized: QuantizedLayer, data: Shape | None) -> tuple[np.ndarray, Shape] | str:

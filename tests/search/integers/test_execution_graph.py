@@ -128,6 +128,16 @@ def test_filters_with_gaps_that_meet_nothing_but_padding(offset, height, width, 
     assert CONVOLUTION in Integers(make, images(2, height, width, 4), offset=offset).check()
 
 
+@grid(offset=OFFSETS, channels=[1, 2], outputs=[1, 16], size__stride=[((2, 7), 2), ((3, 3), 3)])
+def test_filters_that_meet_padding_beside_their_data_and_none_above_or_below(offset, channels, outputs, size, stride):
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 12, 13, channels], name="x")
+        y = tf.nn.conv2d(x, normal((*size, channels, outputs), 1, 0.3), stride, "SAME", name="layer")
+        tf.nn.bias_add(y, normal((outputs,), 2, 3.0), name="out")
+
+    assert CONVOLUTION in Integers(make, images(2, 12, 13, channels), offset=offset).check()
+
+
 @grid(offset=OFFSETS, stride__padding=[(1, "SAME"), (2, "SAME"), (2, "VALID")])
 def test_depthwise_convolutions(offset, stride, padding):
     def make():
