@@ -197,8 +197,7 @@ def accuracy_based_auto_calibration(
     follow_directory()  # the state and the history go to it, too
     files = _check_arguments(model_file, outputs, record_file, config_file, save_dir, resume, exact, config)
     require_type(_NAME, "free_roll_back", free_roll_back, bool)
-    if raise_costless is None:
-        raise_costless = device is not None
+    raise_costless = device is not None if raise_costless is None else raise_costless
     require_type(_NAME, "raise_costless", raise_costless, bool)
     made_for = choose_device(_NAME, device)
     if num_workers is not None:
@@ -225,7 +224,7 @@ def accuracy_based_auto_calibration(
         config = config or read_config_for(model, config_file)
         demands = prepare_for_device(model, config, made_for, free_roll_back=free_roll_back)
         config = demands.config
-        with files.reserved(), prepared_meanwhile():
+        with files.reserved():
             key = run_key(model, config, checked, chosen)
             original = digest_of_file(model.source)
             log_environment(asked, key.named)
@@ -239,10 +238,11 @@ def accuracy_based_auto_calibration(
                 "raise_costless": str(raise_costless),
             }
             state = open_state(files.model.model, key, choices, model, config, resume=resume)
-            result = run_search(
-                model, config, checked, checked_strategy, chosen, state, scheduler, exact=exact,
-                rungs=made_for.rungs, in_float=demands.in_float, raise_costless=raise_costless,
-            )  # fmt: skip
+            with prepared_meanwhile():
+                result = run_search(
+                    model, config, checked, checked_strategy, chosen, state, scheduler, exact=exact,
+                    rungs=made_for.rungs, in_float=demands.in_float, raise_costless=raise_costless,
+                )  # fmt: skip
             check: DeviceCheck | None = None
             report: dict[Path, str] = {}
             try:

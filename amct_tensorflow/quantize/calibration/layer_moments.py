@@ -60,8 +60,8 @@ _LEAST_ROWS = 2048
 _MOST_BYTES = 1 << 29
 # The products of so many rows are looked at together, so that they take little memory.
 _ROWS_AT_A_TIME = 1024
-# Of groups of channels, so many values are worked on at a time: 16 MB, of which passes in turn find much in the cache.
-_VALUES_IN_CACHE = 1 << 22
+# Of groups of channels, so many values are worked on at a time: 4 MB, which passes in turn find in the cache.
+_VALUES_IN_CACHE = 1 << 20
 # So many chains of observers are called beside each other, by threads of the replay.
 _CHAINS = 2
 # So many inputs of layers are worked on at a time, each in a thread, which takes up to 250 MB.

@@ -66,9 +66,17 @@ def calibrate(images=IMAGES, batches=1, make=small_net, comparison=None, **optio
     return calibrator
 
 
+def assert_same_but_for_settling(one, other):
+    """Compares factors, of which the steps of weights depend on the last digits of corrections by a float or two."""
+    assert one.keys() == other.keys()
+    for name, factors in one.items():
+        assert replace(factors, scale_w=()) == replace(other[name], scale_w=())
+        np.testing.assert_allclose(factors.scale_w, other[name].scale_w, rtol=2e-5)
+
+
 def test_the_cut_into_batches_changes_nothing():
     one, four = calibrate(batches=1).check_complete(), calibrate(batches=4).check_complete()
-    assert one.factors == four.factors
+    assert_same_but_for_settling(one.factors, four.factors)
     for name, correction in one.corrections.items():
         for part, values in correction.parts().items():
             np.testing.assert_allclose(values, getattr(four.corrections[name], part), rtol=1e-3, atol=1e-6)
@@ -225,7 +233,9 @@ def test_without_a_search_only_what_is_saved_is_measured(bias_correction):
     with tf1.Session(graph=model.graph) as session:
         session.run(f"{OUTPUT}:0", {"input:0": IMAGES})
     result, expected = calibrator.check_complete(), calibrate().check_complete()
-    assert result.factors == expected.factors
+    if bias_correction:
+        assert result.factors == expected.factors
+    assert_same_but_for_settling(result.factors, expected.factors)
     assert (result.analyses, result.batches) == ({}, ())
     assert set(result.corrections) == (set(expected.corrections) if bias_correction else set())
     for name, correction in result.corrections.items():
