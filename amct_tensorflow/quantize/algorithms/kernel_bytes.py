@@ -256,7 +256,7 @@ def settled_steps(steps: np.ndarray, is_exact: Callable[[np.ndarray, np.ndarray]
     Steps only grow, so that whatever fitted still does. One for which none of the next floats is exact stays.
 
     Args:
-        steps: float32 above 0, [Cout] or [1].
+        steps: float32 above 0, [Cout].
         is_exact: tells of steps, and of their indices, for each whether the kernel yields the bytes of the simulation.
     """
     settled, unsettled = steps.copy(), np.arange(steps.size)

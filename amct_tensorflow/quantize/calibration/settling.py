@@ -1,6 +1,6 @@
 """Settles the steps of weights, so that an integer kernel takes sums to the next layer's bytes as the simulation does.
 
-Where only one quantizer reads a convolution, a kernel can do so in the pass that adds up the sums. In two fifths of the
+Where only one quantizer reads a convolution, a kernel can do so in the pass that adds up the sums. In a quarter of the
 channels it would round some sums otherwise; see ``kernel_bytes``. So their steps are moved to one of the next floats,
 which no weight notices. The bias tells which, and comes with the corrections, so that this is done last.
 """
@@ -68,6 +68,8 @@ def _settled(
     grid = grids[0]
     if {factors.num_bits, grid.num_bits} != {INT8_BITS} or trait(layer.op_type, IntegerKernel) not in _CONVOLUTIONS:
         return factors
+    if len(factors.scale_w) != layer.channels:  # no step serves many channels at once
+        return factors
     steps = _settled_steps(layer, factors, correction, grid, None if grid.repeats(clip) else clip)
     return replace(factors, scale_w=tuple(steps.tolist()))
 
@@ -77,19 +79,15 @@ def _settled_steps(
 ) -> np.ndarray:
     """Returns the steps of a layer's weights, float32; the quantized model has no clip that the quantizer repeats."""
     bias, steps = corrected_bias(layer, correction), np.asarray(factors.scale_w, np.float32)
-    layer_sums = KernelSums.of(_grid(factors), layer.op.by_channel(layer_integers(layer, factors, correction)), None)
-    every = np.arange(layer.channels)
+    sums = KernelSums.of(_grid(factors), layer.op.by_channel(layer_integers(layer, factors, correction)), None)
 
-    def exact_channels(tried: np.ndarray, channels: np.ndarray) -> np.ndarray:
+    def is_exact(tried: np.ndarray, channels: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
             deq_scale = np.float32(factors.scale_d) * tried
         integers = None if bias is None else quantize_bias(bias[channels], deq_scale)
-        return has_exact_bytes(deq_scale, layer_sums.of_channels(channels, integers), grid, clip)
+        return has_exact_bytes(deq_scale, sums.of_channels(channels, integers), grid, clip)
 
-    def exact_layers(tried: np.ndarray, _: np.ndarray) -> np.ndarray:
-        return np.array([exact_channels(np.full(every.shape, step), every).all() for step in tried])
-
-    return settled_steps(steps, exact_channels if steps.size == every.size else exact_layers)
+    return settled_steps(steps, is_exact)
 
 
 def _grid(factors: LayerFactors) -> ActivationFactors:

@@ -17,7 +17,7 @@ from amct_tensorflow.quantize.algorithms.scales import arq_scales
 from amct_tensorflow.quantize.calibration.settling import settle_steps
 from amct_tensorflow.quantize.quantized.builder import quantize_graph
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
-from amct_tensorflow.quantize.record.factors import LayerFactors
+from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
 from amct_tensorflow.search.integers import integer_execution
 from amct_tensorflow.search.integers.availability import why_no_integer_kernels
 from amct_tensorflow.search.integers.execution_graph import execution_graph
@@ -269,6 +269,21 @@ def test_an_output_behind_a_layer_that_yields_bytes():
     assert integers.simulated == {"right": "its channels have several filters each"}
     integers.check()
     assert yielding_bytes(integers.graph_def) == 1
+
+
+def test_one_step_for_all_channels_is_left_as_it_is():
+    """No step makes the bytes of many channels right at once; sums become floats then."""
+    fused, factors = (Integers(two_layers(), images(2, 16, 16, 8)).plan.fused, {})
+    for name, layer in fused.layers.items():
+        (scale,) = arq_scales("layer", layer.op_type, layer.weights, False).tolist()
+        factors[name] = LayerFactors(0.024, -128, (scale,))
+    assert settle_steps(fused, factors, {}) == factors
+    corrections = {"one": LayerCorrection(np.zeros(64))}
+    several = {
+        name: replace(each, scale_w=each.scale_w * fused.layers[name].channels) for name, each in factors.items()
+    }
+    settled = settle_steps(fused, several, corrections)
+    assert settled["one"] != several["one"] and settled["two"] == several["two"]
 
 
 def test_a_quantizer_that_two_layers_do_not_share_is_one_reader_too_many():
