@@ -6,6 +6,7 @@ restored in a session, as in TensorFlow 1.
 
 import importlib
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ def load_saved_model(path: Path) -> Inference:
         ModelError: it is damaged, or it cannot be told which of its signatures is meant.
     """
     graph, name = find_signature(path)
-    importlib.import_module(tf.keras.optimizers.__name__)  # Keras registers its own, which the model may hold
+    with suppress(ImportError, AttributeError):  # TensorFlow, too, goes on without Keras
+        importlib.import_module(tf.keras.optimizers.__name__)  # which registers them, as the model may hold one
     try:
         loaded = tf.saved_model.load(str(path), tags=list(graph.meta_info_def.tags))
         function = loaded.signatures[name]
