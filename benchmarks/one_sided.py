@@ -15,7 +15,7 @@ from tensorflow.core.framework.types_pb2 import DT_FLOAT
 from amct_tensorflow.ops import OP_TYPES
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, highest_integer, lowest_integer
 from amct_tensorflow.quantize.calibration import layer_moments
-from amct_tensorflow.quantize.quantized import ascend_ops, builder
+from amct_tensorflow.quantize.quantized import ascend_ops, quantization_plan
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def only_activations() -> Iterator[None]:
 
     with (
         _changed_function(ascend_ops.WEIGHT_QUANT, take_floats),
-        mock.patch.object(builder, "nearest_integers", steps),
+        mock.patch.object(quantization_plan, "nearest_integers", steps),
         mock.patch.object(layer_moments, "nearest_integers", steps),
     ):
         yield

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from graphs import SMALL_NET_LAYERS, tf1
 from test_auto_calibration import IMAGES, OUTPUT, Evaluator, calibrate, contents, edit_config, prepare
 
@@ -91,4 +92,4 @@ def test_layers_are_compared_with_the_original(workdir):
     assert narrow.keys() == wide.keys() == set(SMALL_NET_LAYERS)
     assert narrow["pool/AvgPool"] < 60 and wide["pool/AvgPool"] > 70  # it clips what calibration has not seen
     assert wide["dw/depthwise"] > narrow["dw/depthwise"]
-    assert wide["conv/Conv2D"] == narrow["conv/Conv2D"]
+    assert wide["conv/Conv2D"] == pytest.approx(narrow["conv/Conv2D"], abs=1e-4)  # but for settled steps

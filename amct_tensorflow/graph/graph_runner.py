@@ -113,7 +113,7 @@ class GraphRunner:
             try:
                 observer(*values)
             except AmctError as error:
-                self._error = error  # TensorFlow would turn it into text
+                self._error = self._error or error  # the first one, which TensorFlow would turn into text
                 raise
             return np.int32(0)
 

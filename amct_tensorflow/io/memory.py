@@ -53,8 +53,8 @@ def import_tensorflow() -> None:
 
     They live as long as the program. To search through them again and again takes half a second while they are made,
     and a second when the program ends. Keras is left to those who use it, which saves half a second more: TensorFlow
-    imports it on demand, and at its own end just so that it registers its optimizers. To be called by a program and
-    not by a library.
+    imports it on demand, and at the end of its own import only so that Keras registers its optimizers for SavedModels
+    that hold one. To be called by a program and not by a library.
     """
     if "tensorflow" in sys.modules:
         return
@@ -79,7 +79,7 @@ def _without(modules: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         for name in missing:
-            del sys.modules[name]
+            sys.modules.pop(name, None)
 
 
 @contextmanager

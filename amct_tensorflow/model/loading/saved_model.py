@@ -37,8 +37,9 @@ def load_saved_model(path: Path) -> Inference:
         ModelError: it is damaged, or it cannot be told which of its signatures is meant.
     """
     graph, name = find_signature(path)
-    with suppress(ImportError, AttributeError):  # TensorFlow, too, goes on without Keras
-        importlib.import_module(tf.keras.optimizers.__name__)  # which registers them, as the model may hold one
+    # To ask for them imports Keras, which registers them: the model may hold one. TensorFlow, too, goes on without.
+    with suppress(ImportError, AttributeError):
+        importlib.import_module(tf.keras.optimizers.__name__)
     try:
         loaded = tf.saved_model.load(str(path), tags=list(graph.meta_info_def.tags))
         function = loaded.signatures[name]

@@ -40,7 +40,7 @@ def balance_factors(activations: np.ndarray, weights: np.ndarray, strength: floa
 
 
 def _limited(factors: np.ndarray) -> np.ndarray:
-    """Returns the factors, around 1 and limited if some of them are too small or too large.
+    """Returns the factors as they are or, if one is too small or too large, brought around 1 and limited.
 
     A multiple of all factors gives the same products. Small data and large weights make all factors small, so that
     limits alone would change their ratios.

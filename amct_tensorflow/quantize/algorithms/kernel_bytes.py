@@ -12,7 +12,7 @@ the sum of products and bias by one factor, and rounds once, where a quantizer r
 them it multiplies twice.
 
 All of these err by little. So only sums close to where a byte becomes the next one can have another byte, as far as the
-sums of a channel reach, and all of them are tried. In a quarter of the channels of usual layers some byte differs, and
+sums of a channel reach, and all of them are tried. In a fifth of the channels of usual layers some byte differs, and
 in most of those that add up a thousand products or more. A step of the weights that is larger by a few floats serves
 them. The two are compared with each other, and not with an exact product: both round alike more often than right, so
 that a step serves in one of four tries instead of one of thirty.
@@ -34,8 +34,10 @@ EXACT_SUMS = 2**24
 _LARGEST_FACTOR = 64.0
 # Of the channels of usual layers half are settled by each move, and of those that add up a thousand products a quarter.
 _MOST_MOVES = 127
+# So many are tried at once, each with hundreds of sums, which takes 20 MB.
+_MOST_TRIED = 1 << 12
 # Eight times what rounding to float32 takes from a number, which is more than all roundings of a byte add up to: six
-# times 256, and five times the bias.
+# times 256, and five times the bias, of which twice as much is added.
 _ROUNDING = 2.0**-21
 
 
@@ -260,12 +262,13 @@ def settled_steps(steps: np.ndarray, is_exact: Callable[[np.ndarray, np.ndarray]
         is_exact: tells of steps, and of their indices, for each whether the kernel yields the bytes of the simulation.
     """
     settled, unsettled = steps.copy(), np.arange(steps.size)
-    moves, number = 0, 1  # of the nearest floats, and of the next ones that are tried at once
+    moves, number = 0, 1  # how many floats were tried of each, and how many are tried next
     while unsettled.size and moves < _MOST_MOVES:
-        nearest = steps[unsettled].view(np.int32)[:, np.newaxis]
-        tried = (nearest + np.arange(moves, moves + number, dtype=np.int32)).view(np.float32)
+        bits = steps[unsettled].view(np.int32)[:, np.newaxis]
+        tried = (bits + np.arange(moves, moves + number, dtype=np.int32)).view(np.float32)
         exact = is_exact(tried.ravel(), np.repeat(unsettled, number)).reshape(tried.shape)
         found = exact.any(axis=1)
         settled[unsettled[found]] = tried[found, exact.argmax(axis=1)[found]]
-        unsettled, moves, number = unsettled[~found], moves + number, 2 * number
+        unsettled, moves = unsettled[~found], moves + number
+        number = max(min(2 * number, _MOST_TRIED // max(unsettled.size, 1)), 1)
     return settled

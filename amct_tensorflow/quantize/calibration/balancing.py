@@ -71,10 +71,10 @@ class Balancer:
         self._feed = Feed(model, fused, nodes, config.batch_num, graph=graph)
         self._replay = Replay(fused, list(inputs), self._feed.tensors)
         self._splitter = BatchSplitter(self._replay, self._replay.observed(self._tensors.values(), self._tensors))
-        self._operations = [
-            self._replay.observe([self._replay.tensor(tensor)], partial(self._observe, fused.layers[name]))
-            for name, tensor in self._tensors.items()
-        ]
+        self._operations: list[tf.Operation] = []
+        for name, tensor in self._tensors.items():  # one after the other, so that the first layer to see NaN is named
+            observer = partial(self._observe, fused.layers[name])
+            self._operations = [self._replay.observe([self._replay.tensor(tensor)], observer, after=self._operations)]
         self._feed.start(self._take, self._finish, self._release)
 
     def check_complete(self) -> _Balance:

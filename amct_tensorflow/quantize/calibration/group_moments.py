@@ -21,7 +21,7 @@ from amct_tensorflow.quantize.config.schema import SECOND_MOMENTS, QuantConfig
 # has to gain 2 dB, which is a third of a bit.
 _LEAST_GAIN = 10**0.05
 _LEAST_GAIN_OF_PRODUCTS = 10**0.2
-# So many groups are looked at at a time, each in a thread.
+# So many groups have their factors chosen at the same time, each in a thread.
 _THREADS = min(os.cpu_count() or 1, 2)
 
 
@@ -80,9 +80,9 @@ class GroupMoments:
                     found.update(dict.fromkeys(group.readers, factors))
         return found
 
-    def _factors(self, read: tuple[EqualizationGroup, dict[str, list[LayerName]]]) -> tuple[float, ...] | None:
-        """Returns the factors of a group and those who read it; None if they gain too little."""
-        group, readers = read
+    def _factors(self, pair: tuple[EqualizationGroup, dict[str, list[LayerName]]]) -> tuple[float, ...] | None:
+        """Returns the factors of a group, given with the layers that read each tensor; None if they gain too little."""
+        group, readers = pair
         tensors = [self._read_tensor(tensor, names) for tensor, names in readers.items()]
         return choose_factors(tensors, _LEAST_GAIN if group.is_free else _LEAST_GAIN_OF_PRODUCTS)
 

@@ -1,8 +1,8 @@
 """Settles the steps of weights, so that an integer kernel takes sums to the next layer's bytes as the simulation does.
 
-Where only one quantizer reads a convolution, a kernel can do so in the pass that adds up the sums. In a quarter of the
+Where only one quantizer reads a convolution, a kernel can do so in the pass that adds up the sums. In a fifth of the
 channels it would round some sums otherwise; see ``kernel_bytes``. So their steps are moved to one of the next floats,
-which no weight notices. The bias tells which, and comes with the corrections, so that this is done last.
+which no weight notices. Which float serves depends on the bias, so steps are settled after it has been corrected.
 """
 
 from collections.abc import Mapping, Sequence

@@ -35,7 +35,8 @@ _LOADER = PackageLoader("amct_tensorflow.results.report", "templates")
 def prepared_meanwhile() -> Iterator[None]:
     """Imports what draws figures, and compiles the templates, in a thread beside the block.
 
-    That is half a second, most of a page's time, and models that are evaluated in the block leave Python to others.
+    That is half a second, most of a page's time, and TensorFlow evaluates models without Python's lock. A process that
+    is forked from this one meanwhile cannot import Matplotlib.
     """
     thread = Thread(target=_prepare)
     thread.start()

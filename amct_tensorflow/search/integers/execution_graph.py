@@ -3,8 +3,8 @@
     AscendQuant -> Conv2D -> BiasAdd -> AscendDequant -> AscendQuant -> Conv2D -> ...    becomes
     AscendQuant -> Cast -> _FusedQuantizedConv2D -> _FusedQuantizedConv2D -> ...
 
-If the only reader of a layer is a quantizer, the layer yields the bytes of that, with no floats in between. Otherwise
-AscendDequant reads its sums as floats, and what follows it is the simulation.
+If a quantizer alone reads a convolution, and the kernel makes the same bytes, the convolution yields them, with no
+floats in between. Otherwise AscendDequant reads its sums as floats, and what follows it is the simulation.
 """
 
 from collections.abc import Collection, Mapping

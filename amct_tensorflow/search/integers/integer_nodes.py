@@ -106,7 +106,7 @@ def float_sums(scope: Scope, layer: KernelLayer, data: str) -> str:
 
 
 def sums(scope: Scope, layer: KernelLayer, data: str) -> str:
-    """Adds nodes that compute the sums of a layer, bias included, as int32; those of a matrix product in rows again."""
+    """Adds nodes that compute the sums of a layer, bias included, as int32."""
     result = _convolution(scope, layer, data)
     return scope.add("int32", "Bitcast", [result], T=tf.qint32, type=tf.int32)
 
@@ -114,7 +114,7 @@ def sums(scope: Scope, layer: KernelLayer, data: str) -> str:
 def _convolution(scope: Scope, layer: KernelLayer, data: str, to: Requantization | None = None) -> str:
     """Adds a convolution that yields bytes or, by default, sums.
 
-    A product of matrices becomes a convolution of 1x1 images.
+    A product of matrices becomes a convolution of 1x1 images, and its result rows again.
     """
     strides: tuple[int, ...] = (1, 1)
     dilations, padding = strides, "VALID"
@@ -159,7 +159,7 @@ def _integer_bias(scope: Scope, layer: KernelLayer) -> str:
 
 
 def _fused_ops(to: Requantization | None) -> list[bytes]:
-    """Returns what the kernel does with sums; it wants to be told as a Relu that unsigned bytes begin at 0."""
+    """Returns what the kernel does with sums; for unsigned bytes it wants a Relu in the list."""
     if to is None:
         return [b"BiasAdd"]
     return [b"BiasAdd", b"Requantize"] if to.form.signed else [b"BiasAdd", b"Relu", b"Requantize"]

@@ -112,7 +112,8 @@ class KernelLayer:
 def _requantization(view: GraphView, layer: KernelLayer, outputs: Collection[str]) -> Requantization | None:
     """Returns how a kernel hands the sums of a layer on as bytes; None if they would not be those of the simulation.
 
-    Of no rows, as where nothing is detected, they would have another number of channels.
+    Products of matrices yield sums. Of no rows, as where nothing is detected, the kernel makes bytes with another
+    number of columns.
 
     Args:
         view: the quantized model.

@@ -148,7 +148,7 @@ def test_settled_steps_grow_by_next_to_nothing(seed, scale_d, scale, clip):
     is_exact = exactness(sums, read, grid, clip)
     found = settled_steps(steps, is_exact)
     settled = is_exact(found, np.arange(100))
-    assert settled.mean() > 0.97 and (clip is not None or not is_exact(steps, np.arange(100)).all())
+    assert settled.mean() > 0.97
     np.testing.assert_array_equal(found[~settled], steps[~settled])
     assert (found >= steps).all() and (found / steps - 1).max() <= 2e-5
 
@@ -177,6 +177,18 @@ def test_the_first_exact_step_is_taken():
     found = settled_steps(steps, is_exact)
     assert found.tolist() == [1, 2 + 5 * float(np.spacing(np.float32(2))), 3]
     assert len(set(seen)) == len(seen)
+
+
+def test_many_steps_are_tried_a_few_at_a_time():
+    """Where none of thousands is exact, memory does not grow with the moves."""
+    tried = []
+
+    def is_exact(steps, channels):
+        tried.append(len(steps))
+        return np.zeros(len(steps), bool)
+
+    settled_steps(np.ones(3000, np.float32), is_exact)
+    assert max(tried) == 3000 and sum(tried) == 127 * 3000
 
 
 @pytest.mark.parametrize("step", [2.0**-126, 2.0**126])

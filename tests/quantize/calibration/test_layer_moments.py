@@ -60,6 +60,25 @@ def test_layers_that_read_the_same_rows_share_their_moments(monkeypatch):
     assert files() == shared
 
 
+@pytest.mark.parametrize("chains", [1, 2, 3])
+def test_chains_of_observers_change_nothing(monkeypatch, chains):
+    """Layers with equal weights sum up one covariance, one after the other."""
+    weights = normal((24, 24), 1)
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 24], name="x")
+        for number in range(6):
+            x = tf.nn.relu(tf.matmul(x, weights if number % 2 else normal((24, 24), number + 2), name=f"layer{number}"))
+        tf.identity(x, name="out")
+
+    calibrate_and_save(build(make), X)
+    expected = files()
+    monkeypatch.setattr(layer_moments, "_CHAINS", chains)
+    for _ in range(3):
+        calibrate_and_save(build(make), X)
+        assert files() == expected
+
+
 def test_memory_is_bounded_by_running_again(monkeypatch):
     calibrate_and_save(build(attention), X)
     whole = files()

@@ -3,8 +3,10 @@
 import base64
 import hashlib
 import re
+import sys
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 
 import pytest
@@ -13,10 +15,11 @@ from hypothesis import strategies as st
 from reports import make_report, with_names
 
 from amct_tensorflow.quantize.quantized.model_files import FileContent
+from amct_tensorflow.results.report import page as page_module
 from amct_tensorflow.results.report.differences import find_differences
 from amct_tensorflow.results.report.document import ChangedImages, DeviceFinding, DeviceVerdict
 from amct_tensorflow.results.report.page import render, render_report
-from amct_tensorflow.results.report.plots import along_figure, search_figure, sorted_figure
+from amct_tensorflow.results.report.plots import along_figure, draw, search_figure, sorted_figure
 
 VOID = {"meta", "link", "br", "img", "input", "wbr"}
 
@@ -145,6 +148,25 @@ def test_what_is_missing_is_said():
     for said in ("No histogram: the calibration", "does not tell predictions", "no confidence interval",
                  "not known as a number", "do not tell the multiply-accumulates"):  # fmt: skip
         assert said in text
+
+
+def test_what_a_page_needs_is_there_behind_the_block(monkeypatch):
+    monkeypatch.setattr(page_module, "_environment", cache(page_module._environment.__wrapped__))
+    for name in [name for name in sys.modules if name.startswith("matplotlib")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(KeyError), page_module.prepared_meanwhile():
+        raise KeyError("of the block")
+    assert {"matplotlib.figure", "matplotlib.backends.backend_svg"} <= sys.modules.keys()
+    assert len(page_module._environment().cache) == 1
+
+
+def test_what_cannot_be_imported_is_told_where_the_page_is_made(monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with page_module.prepared_meanwhile():
+        pass
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(ImportError):
+        draw("name", "description", lambda axes: None)
 
 
 def test_a_model_without_layers_and_a_search_without_numbers():

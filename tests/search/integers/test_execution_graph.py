@@ -286,6 +286,30 @@ def test_one_step_for_all_channels_is_left_as_it_is():
     assert settled["one"] != several["one"] and settled["two"] == several["two"]
 
 
+def test_steps_are_settled_by_the_corrected_bias():
+    integers = Integers(two_layers(1000), images(2, 16, 16, 8))
+    corrections = {"one": LayerCorrection(normal((1000,), 7, 0.01))}
+    settled = settle_steps(integers.plan.fused, integers.asked, corrections)
+    assert settled["one"] not in (integers.asked["one"], integers.plan.factors["one"])
+    for factors, number in ((settled, 1), (integers.plan.factors, 0)):
+        quantized = quantize_graph(replace(integers.plan, factors=factors, corrections=corrections))
+        graph_def = tf1.GraphDef.FromString(integers.execution.model_of(quantized))
+        assert yielding_bytes(graph_def) == number
+        integers.compare(graph_def, integers.feeds, quantized)
+
+
+def test_steps_stay_where_something_else_reads_the_layer():
+    def make():
+        x = tf1.placeholder(tf.float32, [None, 8, 8, 6], name="x")
+        y = tf.nn.conv2d(x, normal((1, 1, 6, 200), 1, 0.3), 1, "SAME", name="one")
+        tf.add(y, tf.nn.conv2d(y, normal((1, 1, 200, 200), 2, 0.1), 1, "SAME", name="two"), name="out")
+
+    integers = Integers(make, images(2, 8, 8, 6))
+    assert integers.plan.factors == integers.asked
+    integers.check()
+    assert yielding_bytes(integers.graph_def) == 0
+
+
 def test_a_quantizer_that_two_layers_do_not_share_is_one_reader_too_many():
     def make():
         x = tf1.placeholder(tf.float32, [None, 6, 6, 5], name="x")
