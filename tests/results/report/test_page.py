@@ -198,8 +198,8 @@ NAMES = st.text(st.characters() | st.sampled_from("<>&\"'/{}%`=$"), min_size=1, 
 
 def test_figures_hold_no_names():
     report = make_report()
-    for draw in (search_figure, along_figure, sorted_figure):
-        assert draw(with_names(report, "<b>$x$")) == draw(with_names(report, "plain"))
+    for figure in (search_figure, along_figure, sorted_figure):
+        assert figure(with_names(report, "<b>$x$")) == figure(with_names(report, "plain"))
 
 
 def elements(page):
