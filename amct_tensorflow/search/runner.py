@@ -101,9 +101,11 @@ def run_search(
     if scheduler is not None:
         with stage("waiting for workers"):
             scheduler.gather()
-    original_model = model.graph_def.SerializeToString(deterministic=True)
-    evaluations.begin(None, original_model, _ORIGINAL)
-    original = None if evaluations.in_background else _evaluate_original(original_model, evaluations)
+    original: Evaluation | None = None
+    if evaluations.in_background:
+        evaluations.begin(None, _bytes_of(model), _ORIGINAL)
+    else:
+        original = _evaluate_original(model, evaluations)
     with stage("calibrating"):
         give_memory_back()
         calibration = calibrate()
@@ -115,7 +117,7 @@ def run_search(
         first = plans.lowest
         search = RollBack(plans, evaluations, scores)
         search.begin(first, _ALL_QUANTIZED)
-        original = original or _evaluate_original(original_model, evaluations)
+        original = original or _evaluate_original(model, evaluations)
         # Only now, so that the state of a run with workers is that of one without.
         _keep(calibration, state)
         pays = not exact and _pays(original, calibration)
@@ -198,9 +200,14 @@ def _log_gain(scores: LayerScores, plan: QuantizationPlan, in_float: Mapping[Lay
     )  # fmt: skip
 
 
+def _bytes_of(model: FloatModel) -> bytes:
+    """Returns the bytes of a model, which are as many as its file has; nobody holds them for long."""
+    return bytes(model.graph_def.SerializeToString(deterministic=True))
+
+
 @stage("evaluating the original model")
-def _evaluate_original(model: bytes, evaluations: Evaluations) -> Evaluation:
-    original = evaluations.get(None, model, _ORIGINAL)
+def _evaluate_original(model: FloatModel, evaluations: Evaluations) -> Evaluation:
+    original = evaluations.get(None, _bytes_of(model), _ORIGINAL)
     log_for().info("Accuracy of original model: %s", format_metric(original.metric))
     evaluations.evaluator.check_requirement(original.metric)
     return original
