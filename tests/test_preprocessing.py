@@ -233,7 +233,7 @@ def test_factors_that_were_edited_are_refused(model):
 
 
 def test_data_that_is_not_finite_names_the_layer(model):
-    with pytest.raises(tf.errors.OpError, match=r"layer 'last' have invalid value inf or nan"):
+    with pytest.raises(tf.errors.OpError, match=r"layer 'expand' have invalid value inf or nan"):
         step(amct.quantize_preprocess, images=np.full_like(IMAGES, np.nan))
 
 
