@@ -1,7 +1,7 @@
 """Settles the steps of weights, so that an integer kernel takes sums to the next layer's bytes as the simulation does.
 
-Where only one quantizer reads a convolution, a kernel can do so in the pass that adds up the sums. In a fifth of the
-channels it would round some sums otherwise; see ``kernel_bytes``. So their steps are moved to one of the next floats,
+Where only one quantizer reads a convolution, a kernel can do so in the pass that adds up the sums. In some channels it
+would round a sum otherwise, whatever it is told; see ``kernel_bytes``. Their steps grow to one of the next floats,
 which no weight notices. Which float serves depends on the bias, so steps are settled after it has been corrected.
 """
 
@@ -17,7 +17,7 @@ from amct_tensorflow.ops import trait
 from amct_tensorflow.ops.clips import Clip
 from amct_tensorflow.ops.traits import IntegerKernel
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS, ActivationFactors
-from amct_tensorflow.quantize.algorithms.kernel_bytes import KernelSums, has_exact_bytes, settled_steps
+from amct_tensorflow.quantize.algorithms.kernel_bytes import KernelSums, kernel_numbers, settled_steps
 from amct_tensorflow.quantize.quantized.quantization_plan import corrected_bias, layer_integers, quantize_bias
 from amct_tensorflow.quantize.quantized.quantizer_readers import clipped
 from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
@@ -85,7 +85,7 @@ def _settled_steps(
         with np.errstate(over="ignore"):
             deq_scale = np.float32(factors.scale_d) * tried
         integers = None if bias is None else quantize_bias(bias[channels], deq_scale)
-        return has_exact_bytes(deq_scale, sums.of_channels(channels, integers), grid, clip)
+        return kernel_numbers(deq_scale, sums.of_channels(channels, integers), grid, clip).exact
 
     return settled_steps(steps, is_exact)
 

@@ -27,9 +27,7 @@ from amct_tensorflow.quantize.algorithms.kernel_bytes import (
     EXACT_SUMS,
     ByteForm,
     KernelSums,
-    float_biases,
-    has_exact_bytes,
-    weight_ranges,
+    kernel_numbers,
 )
 from amct_tensorflow.quantize.quantized.quantized_layer import QuantizedLayer, read_layers
 from amct_tensorflow.quantize.quantized.quantizer_readers import readers_of
@@ -126,11 +124,12 @@ def _requantization(view: GraphView, layer: KernelLayer, outputs: Collection[str
         return None
     (quantizer,) = readers.quantizers
     grid, clip = quantizer.grid, None if readers.end == dequantizer else readers.clip
-    if grid.num_bits != INT8_BITS or not has_exact_bytes(layer.deq_scale, layer.sums, grid, clip).all():
+    if grid.num_bits != INT8_BITS:
         return None
-    form, factors = ByteForm.of(grid), layer.deq_scale * grid.inverse
-    biases = float_biases(factors, layer.sums.bias, form.zero_point)
-    return Requantization(quantizer.name, form, weight_ranges(factors), biases, *form.limits(grid, readers.clip))
+    numbers, form = kernel_numbers(layer.deq_scale, layer.sums, grid, clip), ByteForm.of(grid)
+    if not numbers.exact.all():
+        return None
+    return Requantization(quantizer.name, form, numbers.ranges, numbers.biases, *form.limits(grid, readers.clip))
 
 
 def find_kernel_layers(

@@ -11,8 +11,8 @@ from amct_tensorflow.quantize.algorithms.kernel_bytes import (
     ByteForm,
     KernelSums,
     float_biases,
-    has_exact_bytes,
     kernel_bytes,
+    kernel_numbers,
     settled_steps,
     weight_ranges,
 )
@@ -84,12 +84,15 @@ def simulated_bytes(sums, deq_scale, grid, clip):
     return np.clip(np.rint(values) + form.zero_point, form.lowest, form.highest)
 
 
-def alike(deq_scale, sums, grid, clip):
-    """Tells per channel whether all sums that it reaches become the same bytes, one by one."""
+def alike(deq_scale, sums, grid, clip, numbers=None):
+    """Tells per channel whether all sums that it reaches become the same bytes, one by one.
+
+    The kernel is told some numbers, or by default those that would serve if nothing were rounded.
+    """
     tried = np.arange(sums.lowest.min(), sums.highest.max() + 1)[:, np.newaxis]
     form, factors = ByteForm.of(grid), deq_scale * grid.inverse
-    biases = float_biases(factors, sums.bias, form.zero_point)
-    found = kernel_bytes(tried - sums.bias, weight_ranges(factors), biases, form)
+    told = (weight_ranges(factors), float_biases(factors, sums.bias, form.zero_point))
+    found = kernel_bytes(tried - sums.bias, *(told if numbers is None else (numbers.ranges, numbers.biases)), form)
     found = np.clip(found, *form.limits(grid, clip))
     reached = (tried >= sums.lowest) & (tried <= sums.highest)
     return (~reached | (found == simulated_bytes(tried, deq_scale, grid, clip))).all(axis=0)
@@ -108,25 +111,28 @@ def test_channels_with_exact_bytes_are_those_that_have_them_for_every_sum(seed, 
     generator, grid = np.random.default_rng(seed), grid_of(scale, reader)
     deq_scale = np.exp(generator.uniform(-11, -3, 64)).astype(np.float32)
     sums = sums_of(generator.integers(-20, 21, (64, 9)), offset, generator.integers(-bias, bias + 1, 64) // 50)
-    found = has_exact_bytes(deq_scale, sums, grid, clip)
-    np.testing.assert_array_equal(found, alike(deq_scale, sums, grid, clip))
+    found = kernel_numbers(deq_scale, sums, grid, clip)
+    assert alike(deq_scale, sums, grid, clip, found)[found.exact].all()
+    plain = alike(deq_scale, sums, grid, clip)
+    assert found.exact[plain].all()  # nothing is moved there
+    np.testing.assert_array_equal(found.ranges[plain], weight_ranges(deq_scale * grid.inverse)[plain])
+    assert not alike(deq_scale, sums, grid, clip, found)[~found.exact].any()
 
 
 def test_a_channel_that_never_reaches_another_byte_needs_no_step_of_its_own():
     """A byte would take 40,000 sums, of which it has 254; its bias is far beyond what would be exact."""
     sums = sums_of([[1]], -127, np.array([2**22]))
     factor = np.float32(1 / 39_999.7)
-    assert alike(factor[np.newaxis], sums, grid_of(1), None) == has_exact_bytes(
-        factor[np.newaxis], sums, grid_of(1), None
-    )
-    assert has_exact_bytes(np.float32([1e-9]), sums_of([[1]]), grid_of(1), None)
+    assert alike(factor[np.newaxis], sums, grid_of(1), None)
+    assert kernel_numbers(factor[np.newaxis], sums, grid_of(1), None).exact
+    assert kernel_numbers(np.float32([1e-9]), sums_of([[1]]), grid_of(1), None).exact
 
 
 def exactness(sums, read, grid, clip):
     """Returns what tells ``settled_steps`` of a layer's steps whether they are exact."""
 
     def is_exact(steps, channels):
-        return has_exact_bytes(np.float32(read) * steps, sums.of_channels(channels, None), grid, clip)
+        return kernel_numbers(np.float32(read) * steps, sums.of_channels(channels, None), grid, clip).exact
 
     return is_exact
 

@@ -278,12 +278,6 @@ def test_one_step_for_all_channels_is_left_as_it_is():
         (scale,) = arq_scales("layer", layer.op_type, layer.weights, False).tolist()
         factors[name] = LayerFactors(0.024, -128, (scale,))
     assert settle_steps(fused, factors, {}) == factors
-    corrections = {"one": LayerCorrection(np.zeros(64))}
-    several = {
-        name: replace(each, scale_w=each.scale_w * fused.layers[name].channels) for name, each in factors.items()
-    }
-    settled = settle_steps(fused, several, corrections)
-    assert settled["one"] != several["one"] and settled["two"] == several["two"]
 
 
 def test_steps_are_settled_by_the_corrected_bias():
