@@ -157,7 +157,7 @@ def test_the_sample_shows_nothing_but_its_own(workdir):
 
 def test_a_run_that_dies_inside_tensorflow(workdir):
     """It ends the process when a flag of the user's has no meaning."""
-    done = run_program(SAMPLE, *small_sample(workdir), TF_XLA_FLAGS="--nonsense")
+    done = run(SAMPLE, *small_sample(workdir), TF_XLA_FLAGS="--nonsense")  # which waits for the watcher, too
     assert done.returncode != 0
     assert DIED in done.stderr and "Unknown flag in TF_XLA_FLAGS: --nonsense" in done.stderr
     assert "--nonsense" in LOG_FILE.read_text()
