@@ -33,7 +33,7 @@ HIGHEST_WEIGHT = 127
 EXACT_SUMS = 2**24
 # With more, a byte would take less than a sixtieth of a sum. Scaled sums stay within 32 bits.
 _LARGEST_FACTOR = 64.0
-# By fewer floats steps grow. In real networks it were up to 54, which is less than 1e-5 of a step.
+# Steps grow by fewer floats than this; in real networks by up to 54, which is less than 1e-5 of a step.
 _MOST_MOVES = 127
 # By how many floats range and bias are moved in turn, until the kernel yields the bytes of the simulation.
 _MOVES = sorted(product((0, 1, -1), (0, 1, -1, 2, -2)), key=lambda moves: abs(moves[0]) + abs(moves[1]))
