@@ -49,7 +49,9 @@ def measure(network: Network, images: np.ndarray) -> list[dict[str, Any]]:
         with tf.compat.v1.Session(graph=graph) as session:
             session.run(f"{network.output}:0", {f"{network.input}:0": images[:BATCH]})
 
-    calibration = prepare_calibration(model, config, calibrate)()
+    prepared = prepare_calibration(model, config, calibrate)
+    prepared.run()
+    calibration = prepared.result()
     plan = calibration.plan(model.fuse((), calibration.balance), model.outputs)
     rows = []
     for kept in ({}, in_float):

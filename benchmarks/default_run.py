@@ -190,18 +190,23 @@ def stages_of(network: str, images: int) -> list[dict[str, str | float]]:
         with measured_stages() as clock:
             run(classifier, dataset, images)
             stages = clock.spent()
-    total = Spent("whole run", sum(each.seconds for each in stages), sum(each.processor_seconds for each in stages))
-    return [
-        {
-            "network": network,
-            "stage": name,
-            "seconds": seconds,
-            "processor seconds": processor_seconds,
-            "of an evaluation": f"{seconds / evaluation.seconds:.2f}",
-            "of its processor seconds": f"{processor_seconds / evaluation.processor_seconds:.2f}",
-        }
-        for name, seconds, processor_seconds in (*stages, total, evaluation)
-    ]
+    one_by_one = [each for each in stages if each.processor_seconds is not None]
+    total = Spent(
+        "whole run", sum(each.seconds for each in one_by_one), sum(each.processor_seconds or 0 for each in one_by_one)
+    )
+    return [row_of_stage(network, each, evaluation) for each in (*stages, total, evaluation)]
+
+
+def row_of_stage(network: str, spent: Spent, evaluation: Spent) -> dict[str, str | float]:
+    """Returns what a stage took, also compared with an evaluation; what went on beside others counts to those."""
+    name, seconds, processor_seconds = spent
+    assert evaluation.processor_seconds is not None
+    row: dict[str, str | float] = {"network": network, "stage": name, "seconds": seconds}
+    row["of an evaluation"] = f"{seconds / evaluation.seconds:.2f}"
+    if processor_seconds is None:
+        return {**row, "processor seconds": "beside", "of its processor seconds": "beside"}
+    of_evaluation = f"{processor_seconds / evaluation.processor_seconds:.2f}"
+    return {**row, "processor seconds": processor_seconds, "of its processor seconds": of_evaluation}
 
 
 if __name__ == "__main__":

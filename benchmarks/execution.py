@@ -68,7 +68,9 @@ def models(classifier: Classifier) -> tuple[dict[str, tf.Graph], float]:
     """Returns the three models, and the seconds that it takes to check the layers and make the execution graph."""
     model = FloatModel.load(str(classifier.inputs.model), [classifier.output])
     calibrating = partial(calibrate_with, classifier)
-    calibration = prepare_calibration(model, make_quant_config(model), calibrating, for_search=True)()
+    prepared = prepare_calibration(model, make_quant_config(model), calibrating, for_search=True)
+    prepared.run()
+    calibration = prepared.result()
     plan = calibration.plan(model.fuse(unfused_layers(calibration.factors), calibration.balance), model.outputs)
     quantized = quantize_graph(plan)
     start = time.perf_counter()

@@ -83,7 +83,9 @@ def _run(arguments: Namespace) -> int:
     log_coverage(
         inspection, config.enabled_layers(), config.wide_layers(), config.compressed_tables(), demands.in_float
     )
-    calibration = prepare_calibration(model, config, evaluator.calibrate)()
+    prepared = prepare_calibration(model, config, evaluator.calibrate)
+    prepared.run()
+    calibration = prepared.result()
     plan = calibration.plan(model.fuse(unfused_layers(calibration.factors), calibration.balance), model.outputs)
     quantized = quantize_graph(plan)
     write_quantized_model(paths, quantized.model, dump_node_map(quantized), model.frozen)

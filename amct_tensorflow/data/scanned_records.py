@@ -165,7 +165,7 @@ class ScannedRecords:
         )
         # TensorFlow makes room for a whole batch, however few records there are.
         num_records = self.num_records if indices is None else len(indices)
-        return loaded.batch(min(batch_size, num_records)).prefetch(2).with_options(options)
+        return loaded.batch(min(batch_size, num_records)).prefetch(1).with_options(options)
 
     def find_undecodable(self, load: Load, start: int = 0) -> DatasetError:
         """Looks for the first record, not before number ``start``, that ``load`` refuses.

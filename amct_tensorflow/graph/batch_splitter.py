@@ -12,7 +12,7 @@ from functools import cached_property, partial
 import numpy as np
 import tensorflow as tf
 
-from amct_tensorflow.graph.graph_runner import Batch, GraphRunner
+from amct_tensorflow.graph.graph_runner import Batch, GraphRunner, Look
 from amct_tensorflow.log import log_for
 
 # A part has so many images.
@@ -66,6 +66,7 @@ class BatchSplitter:
             return
         images = max(len(value) for value in beginning.values() if value.ndim)
         self._is_the_same = self._compare(beginning, parts_of(beginning, images, _length_to_try(images)))
+        self._runner.look_no_more()
         if not self._is_the_same:
             log_for("calibration").info(
                 "Batches are run as a whole, which takes more memory: from parts of one the model computes something "
@@ -91,10 +92,9 @@ class BatchSplitter:
     @cached_property
     def _observers(self) -> list[tf.Operation]:
         """The last of the operations that look at the tensors one after the other."""
-        last: list[tf.Operation] = []
-        for index, tensor in enumerate(self._tensors):
-            last = [self._runner.observe([tensor], partial(self._observe, index), after=last)]
-        return last
+        return self._runner.look(
+            [Look(tensor, partial(self._observe, index)) for index, tensor in enumerate(self._tensors)]
+        )
 
     def _observe(self, index: int, value: np.ndarray) -> None:
         self._values[index].observe(value)

@@ -5,6 +5,7 @@ images; ``BatchSplitter`` finds out whether it does.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -19,6 +20,21 @@ from amct_tensorflow.graph.view import full_tensor_name, parse_tensor_name
 
 # Values of tensors by full name.
 Batch: TypeAlias = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """An observer of a tensor.
+
+    Attributes:
+        tensor: of the graph.
+        observer: called with its value, which it must neither keep nor change.
+        chain: observers of the same chain are called one after the other.
+    """
+
+    tensor: tf.Tensor
+    observer: Callable[..., None]
+    chain: int = 0
 
 
 class GraphRunner:
@@ -119,6 +135,21 @@ class GraphRunner:
 
         with self.graph.as_default(), tf.device("/CPU:0"), tf.control_dependencies(after):
             return tf.numpy_function(tap, tensors, tf.int32).op
+
+    def look(self, looks: Sequence[Look]) -> list[tf.Operation]:
+        """Adds observers; returns the operations to run, which are the last ones of the chains.
+
+        Args:
+            looks: in topological order of what they look at.
+        """
+        last: dict[int, tf.Operation] = {}
+        for each in looks:
+            before = [last[each.chain]] if each.chain in last else []
+            last[each.chain] = self.observe([each.tensor], each.observer, after=before)
+        return list(last.values())
+
+    def look_no_more(self) -> None:
+        """Lets the graph run without the observers of ``look``, which are left where nobody runs them."""
 
     def run(self, fetches: Any, feeds: Mapping[Any, Any] | None = None) -> Any:
         """Returns the values of fetches, in their structure; an operation has none.

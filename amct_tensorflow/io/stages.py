@@ -5,7 +5,7 @@ is done, by ``with stage("rounding weights"):`` or by ``@stage("rounding weights
 measures. Work of TensorFlow's threads belongs to the stage that waits for it; other processes are not measured.
 
 Runs in several threads have a clock each. What a run does in other threads than its own enters stages only as
-``counted_here`` says so.
+``counted_here`` says so, or ``counted_beside`` where the run goes on meanwhile.
 """
 
 import threading
@@ -27,12 +27,13 @@ class Spent(NamedTuple):
     Attributes:
         stage: its name.
         seconds: by the clock on the wall.
-        processor_seconds: by the clock of the process, of all of its threads together.
+        processor_seconds: by the clock of the process, of all of its threads together; None for a stage beside others,
+            which these seconds count to.
     """
 
     stage: str
     seconds: float
-    processor_seconds: float
+    processor_seconds: float | None
 
 
 class StageClock:
@@ -42,6 +43,7 @@ class StageClock:
         self._lock = threading.Lock()  # calibration goes on in a thread of TensorFlow, while the caller's waits
         self._spent: dict[str, tuple[float, float]] = {}
         self._stage, self._since = OTHER, _now()
+        self._beside: list[StageClock] = []
 
     def enter(self, stage: str) -> str:
         """Goes over to a stage; returns the one that is left."""
@@ -56,11 +58,25 @@ class StageClock:
             left, self._stage, self._since = self._stage, stage, now
         return left
 
+    def add(self, beside: "StageClock") -> None:
+        """Takes the clock of work that goes on beside what this one measures."""
+        with self._lock:
+            self._beside.append(beside)
+
     def spent(self) -> tuple[Spent, ...]:
-        """Returns all stages so far, in the order in which they were entered first; what is outside of any is last."""
+        """Returns all stages so far, in the order in which they were entered first; what is outside of any is last.
+
+        Behind them come the stages beside.
+        """
         self.enter(self._stage)
         found = [Spent(stage, *times) for stage, times in self._spent.items() if stage != OTHER]
-        return (*found, Spent(OTHER, *self._spent[OTHER]))
+        beside = [
+            each._replace(processor_seconds=None)
+            for clock in self._beside
+            for each in clock.spent()
+            if each.stage != OTHER
+        ]
+        return (*found, Spent(OTHER, *self._spent[OTHER]), *beside)
 
 
 _running: ContextVar[StageClock | None] = ContextVar("running", default=None)
@@ -85,6 +101,25 @@ def counted_here(action: Callable[_P, _T]) -> Callable[_P, _T]:
     """Returns an action whose stages count to whoever measures here and now, in whatever thread it is called."""
     context = copy_context()
     return lambda *args, **kwargs: context.copy().run(action, *args, **kwargs)
+
+
+def counted_beside(action: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Returns an action for another thread, whose stages count beside those that go on here meanwhile."""
+    clock = _running.get()
+    if clock is None:
+        return action
+
+    def count(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        own = StageClock()
+        clock.add(own)
+        token = _running.set(own)
+        try:
+            return action(*args, **kwargs)
+        finally:
+            own.enter(OTHER)
+            _running.reset(token)
+
+    return count
 
 
 @contextmanager

@@ -42,15 +42,13 @@ class RollBack:
 
     Attributes:
         trials: the configurations judged so far.
-        ranking: per layer, its similarity; by the sensitivity asked for once a search has begun.
         settled: the layers that the latest decision of the strategy quantizes.
     """
 
     def __init__(self, plans: RungPlans, evaluations: Evaluations, scores: LayerScores) -> None:
         """Takes the plans of configurations, evaluations, and scores of layers."""
         self.trials = Trials()
-        # Ranking by the model's outputs takes time; nobody needs it unless layers are to be rolled back.
-        self.ranking = scores.local_similarities()
+        self._ranking: dict[str, float] | None = None
         self.settled: frozenset[str] = frozenset()
         self._plans = plans
         self._original: Evaluation
@@ -63,6 +61,14 @@ class RollBack:
         self._built: tuple[Trial, QuantizedGraph] | None = None
         # Models that workers have begun with.
         self._begun: dict[frozenset[str], _Made] = {}
+
+    @property
+    def ranking(self) -> dict[str, float]:
+        """Per layer, its similarity; by the sensitivity asked for once a search has begun.
+
+        Ranking by the model's outputs takes time; nobody needs it unless layers are to be rolled back.
+        """
+        return self._scores.local_similarities() if self._ranking is None else self._ranking
 
     def begin(self, configuration: Configuration, title: str) -> None:
         """Lets workers, if there are any, begin with a configuration that will be judged; see ``judge``."""
@@ -117,8 +123,8 @@ class RollBack:
         with stage("ranking the layers"):
             if self._plans.wide is not None:
                 self._scores.add_rung(self._plans.wide)
-            self.ranking = self._scores.ranking(sensitivity)
-        if not self.ranking:  # only tensors are quantized
+            self._ranking = self._scores.ranking(sensitivity)
+        if not self._ranking:  # only tensors are quantized
             return
         self._follow(strategy)
         log_for().info("Fine search finished after %s.", plural(self._evaluator.evaluations - 2, "evaluation"))

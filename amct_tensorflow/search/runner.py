@@ -10,19 +10,22 @@ Evaluations and calibration are kept in a state, from which an interrupted run c
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 
 from amct_tensorflow.devices.device_table import UNNAMED
 from amct_tensorflow.devices.rungs import Ladder
-from amct_tensorflow.graph.names import LayerName
+from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.io.memory import give_memory_back
 from amct_tensorflow.io.progress import duration
-from amct_tensorflow.io.stages import stage
+from amct_tensorflow.io.stages import counted_beside, stage
 from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
-from amct_tensorflow.quantize.calibration.calibrate import prepare_calibration
+from amct_tensorflow.ops.multiply_accumulates import multiply_accumulates
+from amct_tensorflow.quantize.calibration.calibrate import Calibration, prepare_calibration
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.config.schema import QuantConfig
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
@@ -96,36 +99,34 @@ def run_search(
     """
     start = time.perf_counter()
     evaluations = Evaluations(evaluator, state, model.outputs, scheduler)
-    with stage("preparing the calibration"):
-        calibrate = _prepare(model, config, evaluator, sensitivity, state)
-    if scheduler is not None:
-        with stage("waiting for workers"):
-            scheduler.gather()
-    original: Evaluation | None = None
-    if evaluations.in_background:
-        evaluations.begin(None, _bytes_of(model), _ORIGINAL)
-    else:
-        original = _evaluate_original(model, evaluations)
-    with stage("calibrating"):
-        give_memory_back()
-        calibration = calibrate()
-    fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
-    whole, kept = calibration.plan(fused, model.outputs), {**calibration.unquantizable, **(in_float or {})}
-    with closing(LayerScores(model.outline, whole, calibration, kept)) as scores:
-        costless = _costless(scores, kept) if raise_costless else []
-        plans = RungPlans(model.outline, whole, calibration, config, strategy.rungs_of(rungs), [*kept, *costless])
-        first = plans.lowest
-        search = RollBack(plans, evaluations, scores)
-        search.begin(first, _ALL_QUANTIZED)
-        original = original or _evaluate_original(model, evaluations)
-        # Only now, so that the state of a run with workers is that of one without.
-        _keep(calibration, state)
-        pays = not exact and _pays(original, calibration)
-        execution = IntegerExecution(model.outputs, calibration.batches) if pays else None
-        search.compare_with(original, execution)
-        _log_estimate(calibration, strategy, original)
-        _log_gain(scores, whole, in_float or {})
-        interruption = _roll_back(search, first, strategy, sensitivity)
+    # What asks the user's evaluator for nothing goes on beside its evaluations.
+    with ThreadPoolExecutor(1) as beside:
+        with stage("preparing the calibration"):
+            prepared = _prepare(model, config, evaluator, sensitivity, state, beside)
+        if scheduler is not None:
+            with stage("waiting for workers"):
+                scheduler.gather()
+        original = _begin(prepared, model, evaluations)
+        with stage("calibrating"):
+            calibration = prepared.result()
+        fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
+        whole, kept = calibration.plan(fused, model.outputs), {**calibration.unquantizable, **(in_float or {})}
+        with closing(LayerScores(model.outline, whole, calibration, kept)) as scores:
+            costless = _costless(scores, kept) if raise_costless else []
+            plans = RungPlans(model.outline, whole, calibration, config, strategy.rungs_of(rungs), [*kept, *costless])
+            first = plans.lowest
+            search = RollBack(plans, evaluations, scores)
+            search.begin(first, _ALL_QUANTIZED)
+            original = original or _evaluate_original(model, evaluations)
+            # Only now, so that the state of a run with workers is that of one without.
+            keeping = beside.submit(counted_beside(partial(_keep, calibration, state)))
+            pays = not exact and _pays(original, calibration, model)
+            execution = IntegerExecution(model.outputs, calibration.batches) if pays else None
+            search.compare_with(original, execution)
+            _log_estimate(calibration, strategy, original)
+            _log_gain(scores, whole, in_float or {})
+            interruption = _roll_back(search, first, strategy, sensitivity)
+            keeping.result()
     saved = search.trials.best(search.settled)
     interval = _interval(original, saved)
     return SearchResult(
@@ -154,13 +155,36 @@ def _prepare(
     evaluator: CheckedEvaluator,
     sensitivity: SensitivityBase,
     state: SearchState,
-) -> Callable[[], CalibrationResult]:
-    """Returns a function that calibrates, or returns the calibration of an earlier run."""
+    beside: Executor,
+) -> Calibration:
+    """Prepares a calibration, or that of an earlier run.
+
+    Nothing goes on beside evaluations that calls a sensitivity of the user's.
+    """
     known = state.calibration
     if known is not None:
-        return lambda: known
+        return Calibration(lambda: None, lambda: known, is_beside=False)
     comparison = sensitivity.layer_comparison()
-    return prepare_calibration(model, config, evaluator.calibrate, for_search=True, comparison=comparison)
+    return prepare_calibration(
+        model, config, evaluator.calibrate, for_search=True, comparison=comparison,
+        beside=beside if comparison is None else None,
+    )  # fmt: skip
+
+
+def _begin(prepared: Calibration, model: FloatModel, evaluations: Evaluations) -> Evaluation | None:
+    """Runs the calibration batches, and evaluates the original model, which workers only begin with."""
+    run = stage("calibrating")(prepared.run)
+    if evaluations.in_background:
+        evaluations.begin(None, _bytes_of(model), _ORIGINAL)
+        run()
+        return None
+    if prepared.is_beside:
+        run()
+        return _evaluate_original(model, evaluations)
+    original = _evaluate_original(model, evaluations)
+    give_memory_back()
+    run()
+    return original
 
 
 def _keep(calibration: CalibrationResult, state: SearchState) -> None:
@@ -236,17 +260,27 @@ def _roll_back(
     return None
 
 
-def _pays(original: Evaluation, calibration: CalibrationResult) -> bool:
+def _pays(original: Evaluation, calibration: CalibrationResult, model: FloatModel) -> bool:
     """Tells whether integers save more time in an evaluation than the check of the execution graph takes.
 
     It counts products, not seconds, so that equal runs decide alike.
     """
     images = _ASSUMED_IMAGES if original.image_results is None else len(original.image_results)
-    products = sum(analysis.multiply_accumulates for analysis in calibration.analyses.values())
-    pays = images * products >= _PRODUCTS_THAT_PAY * (calibration.images or 1)
+    pays = images * _products_per_image(calibration, model) >= _PRODUCTS_THAT_PAY
     if not pays:
         log_for("search").debug("Quantized models are simulated: an evaluation is too small for integers to pay.")
     return pays
+
+
+def _products_per_image(calibration: CalibrationResult, model: FloatModel) -> float:
+    """Returns the multiply-accumulates of the quantized layers; where shapes do not tell, they have been counted."""
+    layers = [layer.name for layer in model.layers if layer.name in calibration.factors]
+    counts = [multiply_accumulates(model.view, model.view.nodes[PreparedName(name)]) for name in layers]
+    known = [count for count in counts if count is not None]
+    if len(known) == len(counts):
+        return sum(known)
+    counted = sum(analysis.multiply_accumulates for analysis in calibration.analyses.values())
+    return counted / (calibration.images or 1)
 
 
 def _interval(original: Evaluation, saved: Trial) -> LossInterval | None:
@@ -257,7 +291,7 @@ def _interval(original: Evaluation, saved: Trial) -> LossInterval | None:
 
 
 def _log_estimate(calibration: CalibrationResult, strategy: CheckedStrategy, original: Evaluation) -> None:
-    layers = len(calibration.analyses)
+    layers = sum(":" not in name for name in calibration.factors)
     times = ""
     if original.seconds is not None:
         times = f" One evaluation takes {duration(original.seconds)}. To expect: 2 evaluations in "

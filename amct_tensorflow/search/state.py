@@ -9,6 +9,7 @@ A state belongs to one ``RunKey``, which has a digest of all that could change a
 
 import json
 import shutil
+import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
@@ -117,6 +118,7 @@ class SearchState:
     _evaluations: dict[str, Evaluation] = field(default_factory=dict)
     _calibration: CalibrationResult | None = None
     _document: _Document | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # the calibration is kept beside evaluations
 
     @classmethod
     def begin(cls, folder: Path, key: RunKey, choices: Mapping[str, str]) -> "SearchState":
@@ -202,6 +204,10 @@ class SearchState:
 
     def _keep(self, name: str, entry: _EvaluationEntry | _CalibrationEntry, arrays: Mapping[str, np.ndarray]) -> None:
         """Writes findings: arrays, then the document that names them. A full disk must not end a run of hours."""
+        with self._lock:
+            self._write(name, entry, arrays)
+
+    def _write(self, name: str, entry: _EvaluationEntry | _CalibrationEntry, arrays: Mapping[str, np.ndarray]) -> None:
         try:
             if self._document is None:
                 shutil.rmtree(self.folder, ignore_errors=True)  # the state of another run

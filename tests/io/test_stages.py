@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amct_tensorflow.io import stages
-from amct_tensorflow.io.stages import OTHER, Spent, StageClock, counted_here, measured_stages, stage
+from amct_tensorflow.io.stages import OTHER, Spent, StageClock, counted_beside, counted_here, measured_stages, stage
 
 
 @pytest.fixture
@@ -71,6 +71,36 @@ def test_a_thread_enters_a_stage_while_the_caller_waits_for_it(moment):
         thread.join()
         moment(4)
         assert clock.spent() == (Spent("calibration", 5, 10), Spent("rounding", 2, 4), Spent(OTHER, 0, 0))
+
+
+def test_what_goes_on_beside_counts_to_no_stage_but_its_own(moment):
+    """Its processor seconds are those of the stages that it goes on beside."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    @stage("rounding")
+    def work():
+        entered.set()
+        go_on.wait(10)
+
+    with measured_stages() as clock:
+        with stage("evaluation"):
+            moment(1)
+            thread = threading.Thread(target=counted_beside(work))
+            thread.start()
+            entered.wait(10)
+            moment(2)
+        moment(4)
+        go_on.set()
+        thread.join()
+        moment(8)
+        assert clock.spent() == (Spent("evaluation", 3, 6), Spent(OTHER, 12, 24), Spent("rounding", 6, None))
+
+
+def test_nothing_is_counted_beside_where_nobody_measures():
+    def work():
+        return 1
+
+    assert counted_beside(work) is work
 
 
 def test_runs_in_threads_have_a_clock_each(moment):

@@ -1,6 +1,8 @@
 """Calibrates a model with batches that an evaluator runs."""
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -16,9 +18,29 @@ from amct_tensorflow.quantize.config.schema import QuantConfig
 Run = Callable[[tf.Graph, Sequence[str]], None]
 
 
+class Calibration(NamedTuple):
+    """A calibration that is prepared.
+
+    Attributes:
+        run: runs the batches; to be called first.
+        result: waits for the result, and returns it.
+        is_beside: whether the result is computed while the caller goes on.
+    """
+
+    run: Callable[[], None]
+    result: Callable[[], CalibrationResult]
+    is_beside: bool
+
+
 def prepare_calibration(
-    model: FloatModel, config: QuantConfig, run: Run, *, for_search: bool = False, comparison: Comparison | None = None
-) -> Callable[[], CalibrationResult]:
+    model: FloatModel,
+    config: QuantConfig,
+    run: Run,
+    *,
+    for_search: bool = False,
+    comparison: Comparison | None = None,
+    beside: Executor | None = None,
+) -> Calibration:
     """Prepares a calibration, so that errors in model and configuration show at once.
 
     Layers are balanced first, if the configuration asks for it; that runs the batches through a graph of its own.
@@ -29,23 +51,22 @@ def prepare_calibration(
         run: runs the batches.
         for_search: as for ``Calibrator``.
         comparison: as for ``Calibrator``.
-
-    Returns:
-        A function that calibrates.
+        beside: as for ``Calibrator``.
 
     Raises:
-        AmctError: the model cannot be calibrated so. The returned function raises it if too few batches were run.
+        AmctError: the model cannot be calibrated so. The functions returned raise it if the data cannot be used, or too
+            few batches were run.
     """
     balance = _balance(model, config, run) if config.asks_for_balancing() else {}
     calibrator = Calibrator(
-        model, config, lambda _: None, for_search=for_search, comparison=comparison, balance=balance
+        model, config, lambda _: None, for_search=for_search, comparison=comparison, balance=balance, beside=beside
     )
 
-    def calibrate() -> CalibrationResult:
+    def run_batches() -> None:
         _run_for(calibrator, run, model.graph, model.outputs)
-        return calibrator.check_complete()
+        calibrator.check_fed()
 
-    return calibrate
+    return Calibration(run_batches, calibrator.check_complete, calibrator.computes_beside)
 
 
 def _balance(model: FloatModel, config: QuantConfig, run: Run) -> Mapping[LayerName, tuple[float, ...]]:

@@ -1,8 +1,17 @@
-"""Calibrates the layers of a model on batches that taps in the caller's session collect."""
+"""Calibrates the layers of a model on batches that taps in the caller's session collect.
+
+By default all is computed in that session, when the last batch has been seen. A search lets it be computed beside what
+it does meanwhile: the factors of a small model while the float model is evaluated, which leaves processors idle now and
+then, and the analyses while the first quantized model is made and evaluated.
+"""
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +22,7 @@ from amct_tensorflow.graph.batch_splitter import BatchSplitter
 from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
-from amct_tensorflow.io.stages import counted_here, stage
+from amct_tensorflow.io.stages import counted_beside, counted_here, stage
 from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.equalization import equalize
@@ -33,7 +42,7 @@ from amct_tensorflow.quantize.algorithms.scales import arq_scales
 from amct_tensorflow.quantize.algorithms.weight_steps import adapt_steps, second_step, step_for_zeros, why_no_product
 from amct_tensorflow.quantize.calibration.feed import Feed
 from amct_tensorflow.quantize.calibration.group_moments import GroupMoments
-from amct_tensorflow.quantize.calibration.layer_analysis import LayerAnalyser, LayerAnalysis
+from amct_tensorflow.quantize.calibration.layer_analysis import AnalysesToCome, LayerAnalyser, LayerAnalysis
 from amct_tensorflow.quantize.calibration.layer_moments import LayerMoments
 from amct_tensorflow.quantize.calibration.observers import ActivationObservers, ActivationSummary
 from amct_tensorflow.quantize.calibration.output_comparison import Comparison
@@ -43,6 +52,12 @@ from amct_tensorflow.quantize.config.schema import FORCE_FP16_QUANT, QuantConfig
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactors
 
+_T = TypeVar("_T")
+
+# The factors of models with less than so many bytes of weights are computed beside the evaluation. Beside that of a
+# larger one, moments and copies of weights would take gigabytes, and few processors are idle.
+_SMALL_BYTES = 1 << 26
+
 
 @dataclass(frozen=True, eq=False)
 class CalibrationResult:
@@ -51,7 +66,8 @@ class CalibrationResult:
     Attributes:
         factors: per layer name, its factors; per ``op:input`` of tensor_quantize, those of the tensor.
         corrections: per layer name, its corrections; layers without any are left out.
-        analyses: per layer name, the measured effect of quantization; empty if no search follows.
+        analyses: per layer name, the measured effect of quantization; empty if no search follows. Who asks for one may
+            have to wait for it.
         batches: per calibration batch, the values of the tensors from which the outputs follow, by full tensor name;
             empty if no search follows.
         balance: per layer whose input was divided by factors, those factors; see ``equalize``.
@@ -64,7 +80,7 @@ class CalibrationResult:
 
     factors: dict[LayerName, LayerFactors]
     corrections: dict[LayerName, LayerCorrection]
-    analyses: dict[LayerName, LayerAnalysis]
+    analyses: Mapping[LayerName, LayerAnalysis]
     batches: tuple[Batch, ...] = ()
     balance: Mapping[LayerName, tuple[float, ...]] = field(default_factory=dict)
     summaries: Mapping[LayerName, ActivationSummary] = field(default_factory=dict)
@@ -83,6 +99,7 @@ class Calibrator:
     Attributes:
         fused: the float model after fusion, whose layers are calibrated.
         result: the findings; None until the last batch has been seen.
+        computes_beside: whether they are computed beside the caller's session, which then only collects the batches.
     """
 
     def __init__(
@@ -94,6 +111,7 @@ class Calibrator:
         for_search: bool = False,
         comparison: Comparison | None = None,
         balance: Mapping[LayerName, tuple[float, ...]] | None = None,
+        beside: Executor | None = None,
     ) -> None:
         """Edits the model's graph: adds taps that keep the tensors from which the inputs of all layers follow.
 
@@ -106,6 +124,9 @@ class Calibrator:
             comparison: a user's sensitivity to compare outputs with; None for the cosine similarity.
             balance: per layer by what to divide its input; see ``equalize``. Without any, the groups that gain
                 by it are balanced, if the configuration allows it and the outputs of the model are known.
+            beside: a single thread, in which all is computed that can be while the caller does something else: the
+                factors of a small model, and the analyses, from when the caller takes the result. None if the caller's
+                session waits for it.
 
         Raises:
             CalibrationError: weights hold NaN or Inf.
@@ -117,6 +138,10 @@ class Calibrator:
         self._for_search = for_search
         self._comparison = comparison
         self._on_complete = on_complete
+        self._beside = beside
+        self._actions_beside = 0
+        self._to_measure: QuantizationPlan | None = None
+        self._computing: Future[None] | None = None
         self._model = weakref.ref(model)
         self._outputs = model.outputs
         self.fused = model.fuse(config.unfused_layers(), balance)
@@ -137,9 +162,12 @@ class Calibrator:
         scalable = self._groups.scalable if self._groups else ()
         self._feed = Feed(model, self.fused, nodes, config.batch_num, outputs=outputs, scalable=scalable)
         self._prepare()
+        sizes = [0 if layer.weights is None else layer.weights.nbytes for layer in self._layers.values()]
+        self.computes_beside = beside is not None and sum(sizes) < _SMALL_BYTES
         self._splitter = BatchSplitter(self._replay, self._replay.observed(self._inputs.values(), self._layers))
         self._parts: list[Batch] = []
         self._images: int | None = 0
+        self._taken: list[tuple[Batch, int | None]] = []  # which have not been looked at
         self._feed.start(self._take, counted_here(self._complete), self._release)  # called by TensorFlow's threads
 
     def _prepare(self) -> None:
@@ -189,8 +217,8 @@ class Calibrator:
         """The error inside the caller's session, which TensorFlow would turn into text; None without one."""
         return self._feed.error
 
-    def check_complete(self) -> CalibrationResult:
-        """Returns the result.
+    def check_fed(self) -> None:
+        """Checks that all batches were run.
 
         Raises:
             AmctError: what stopped the calibration.
@@ -200,9 +228,24 @@ class Calibrator:
             raise self.error
         if self.result is None:
             self._feed.batches.check_complete()
+
+    def check_complete(self) -> CalibrationResult:
+        """Returns the result; waits for it if it is computed beside the caller's session.
+
+        Raises:
+            AmctError: what stopped the calibration.
+            CalibrationError: too few batches were run.
+        """
+        self.check_fed()
+        if self._computing is not None:
+            self._computing.result()
         assert self.result is not None  # it follows the last batch
         if not self._for_search:
             return self.result
+        if self._to_measure is not None:
+            measure = partial(self._measure, self._to_measure)
+            self._to_measure = None
+            self.result = replace(self.result, analyses=AnalysesToCome(self._start_beside(measure)))
         # What only the outputs need may arrive after the last layer has been seen.
         return replace(self.result, batches=self._feed.batches.batches(), images=self._images)
 
@@ -215,29 +258,61 @@ class Calibrator:
 
     def _take(self, batch: Batch, images: int | None) -> None:
         self._images = None if images is None or self._images is None else self._images + images
-        parts = self._splitter.split(batch, images)
-        self._observers.observe(parts)
-        self._parts.extend(parts)
+        self._taken.append((batch, images))
+        if not self.computes_beside:
+            self._look()
+
+    @stage("calibrating: observing activations")
+    def _look(self) -> None:
+        """Observes the batches that were taken."""
+        for batch, images in self._taken:
+            parts = self._splitter.split(batch, images)
+            self._observers.observe(parts)
+            self._parts.extend(parts)
+        self._taken.clear()
 
     def _complete(self) -> None:
-        # Threads of BLAS spin when a product is done, and would take the cores from TensorFlow, which does the rest.
-        with threadpool_limits(limits=1, user_api="blas"):
+        if self.computes_beside:
+            self._computing = self._start_beside(self._compute)
+        else:
+            self._compute()
+
+    def _compute(self) -> None:
+        with _one_thread_of_blas():
+            self._look()
             self._balance()
             self.result = self._finish()
         if not self._for_search:
             self._feed.batches.forget()
         self._on_complete(self.result)
 
+    def _start_beside(self, action: Callable[[], _T]) -> Future[_T]:
+        """Begins with an action beside the caller; behind the last one, all is freed."""
+        assert self._beside is not None
+        self._actions_beside += 1
+
+        def act() -> _T:
+            try:
+                return action()
+            finally:
+                self._actions_beside -= 1
+                self._release()
+
+        return self._beside.submit(counted_beside(act))
+
     def _release(self) -> None:
-        """Frees what is not needed any more."""
-        self._let_go()
-        del self._parts, self._on_complete
+        """Frees what is not needed any more, unless there is something to do beside the caller, which needs it."""
+        if not self._actions_beside and self._to_measure is None:
+            self._let_go()
+            for name in ("_parts", "_taken", "_on_complete", "_beside"):
+                self.__dict__.pop(name, None)
 
     def _let_go(self) -> None:
         """Frees the graph that is run again, and what holds it; an error may come before there is another."""
-        if "_replay" in self.__dict__:
-            self._replay.close()
-        for name in ("_replay", "_observers", "_splitter"):
+        replay = self.__dict__.pop("_replay", None)
+        if replay is not None:
+            replay.close()
+        for name in ("_observers", "_splitter"):
             self.__dict__.pop(name, None)
 
     @stage("calibrating: choosing factors")
@@ -252,6 +327,7 @@ class Calibrator:
                 uses = None if layer is None else uses_of_channels(layer.op, layer.weights)
                 summaries[name] = self._observers.summary(name, distribution, uses)
         layer_factors, unquantizable = self._layer_factors(activations)
+        del self._observers  # they hold a histogram of each tensor
         tensor_factors = {
             tensor.key: _tensor_factors(activations[tensor.key]) for tensor in self._config.tensor_quantize
         }
@@ -334,18 +410,32 @@ class Calibrator:
         )  # fmt: skip
         return factors
 
-    @stage("calibrating: measuring each layer")
     def _analyse(
         self, factors: Mapping[LayerName, LayerFactors], corrections: Mapping[LayerName, LayerCorrection]
     ) -> dict[LayerName, LayerAnalysis]:
+        """Measures the layers if a search follows; if that can be done beside the caller, when it takes the result."""
         if not self._for_search:
             return {}
+        plan = QuantizationPlan(self.fused, factors, corrections, ())
+        if self._beside is None:
+            return self._measure(plan)
+        self._to_measure = plan
+        return {}
+
+    @stage("calibrating: measuring each layer")
+    def _measure(self, plan: QuantizationPlan) -> dict[LayerName, LayerAnalysis]:
         log_for("calibration").info(
             "Measuring what quantization does to each of %s; calibration batches: %d.",
-            plural(len(factors), "layer"), self._config.batch_num,
+            plural(len(plan.factors), "layer"), self._config.batch_num,
         )  # fmt: skip
-        plan = QuantizationPlan(self.fused, factors, corrections, ())
-        return LayerAnalyser(self._replay, plan).analyse(self._parts, self._comparison)
+        with _one_thread_of_blas():
+            return LayerAnalyser(self._replay, plan).analyse(self._parts, self._comparison)
+
+
+def _one_thread_of_blas() -> AbstractContextManager[object]:
+    """Keeps BLAS from threads: they spin when a product is done, and would take the cores from TensorFlow."""
+    limits: AbstractContextManager[object] = threadpool_limits(limits=1, user_api="blas")
+    return limits
 
 
 def factors_of_nothing(

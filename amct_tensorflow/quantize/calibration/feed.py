@@ -208,6 +208,7 @@ class Feed:
                     self._take(self.batches.batch(self._taken), self.batches.images(self._taken))
                     self._taken += 1
                     if self._taken == self._batch_num:
+                        self._lent.take_back()  # what is computed now takes memory itself
                         self._finish()
                         self._release()
             except Exception as error:

@@ -4,7 +4,8 @@ Each layer is computed twice from the same *float* input: in float, and exactly 
 the two outputs is the layer's sensitivity (spec section 6.2). It does not depend on which other layers are quantized.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,23 @@ class LayerAnalysis:
     multiply_accumulates: int
     noise: float | None = None
     uncorrected_noise: float | None = None
+
+
+class AnalysesToCome(Mapping[LayerName, LayerAnalysis]):
+    """The analyses of layers that are being measured; whoever asks for one waits for all, and gets their error."""
+
+    def __init__(self, future: Future[dict[LayerName, LayerAnalysis]]) -> None:
+        """Takes the future of the analyses."""
+        self._future = future
+
+    def __getitem__(self, name: LayerName) -> LayerAnalysis:
+        return self._future.result()[name]
+
+    def __iter__(self) -> Iterator[LayerName]:
+        return iter(self._future.result())
+
+    def __len__(self) -> int:
+        return len(self._future.result())
 
 
 class LayerAnalyser:
@@ -128,6 +146,7 @@ class LayerAnalyser:
     def _attach(self, quantized: Mapping[str, tf.Tensor]) -> list[tf.Operation]:
         """Adds a probe per layer; each layer waits for the one before, so that few tensors are alive at a time."""
         operations: list[tf.Operation] = []
+        self._replay.look_no_more()
         for name, probe in self._probes.items():
             if operations:
                 self._replay.let_wait(name, operations[-1])

@@ -42,7 +42,8 @@ class LentWeights:
         if sum(sizes[name] for name in names) < _LEAST_BYTES:
             return
         self._constants = [graph.get_operation_by_name(name) for name in names]
-        self._values: list[np.ndarray] | None = [const_value(view.nodes[name]) for name in names]
+        self._values: list[np.ndarray] | None = None
+        self._keeps = True
         types = [constant.outputs[0].dtype for constant in self._constants]
         with (
             graph.as_default(),
@@ -59,12 +60,13 @@ class LentWeights:
 
     def take_back(self) -> None:
         """Frees the memory; who runs the graph once more is lent the constants anew."""
-        self._values = None
+        self._values, self._keeps = None, False
 
     def _lend(self) -> list[np.ndarray]:
-        if self._values is not None:
-            return self._values
-        return [tf.make_ndarray(constant.get_attr("value")) for constant in self._constants]
+        """Returns the values, which are held from the first run to the last one that counts."""
+        values = self._values or [const_value(constant.node_def) for constant in self._constants]
+        self._values = values if self._keeps else None
+        return values
 
 
 def _bytes(node: NodeDef) -> int:

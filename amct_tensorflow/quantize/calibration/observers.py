@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.errors import CalibrationError
-from amct_tensorflow.graph.graph_runner import Batch
+from amct_tensorflow.graph.graph_runner import Batch, Look
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.graph.view import parse_tensor_name
 from amct_tensorflow.quantize.algorithms.distribution import Distribution, Observation
@@ -92,13 +92,17 @@ class ActivationObservers:
             self._replay.run(self._last, part)
 
     def _attach(self) -> list[tf.Operation]:
-        """Adds the observers to the replay; returns the last of them."""
-        last: list[tf.Operation] = []
-        for tensor in self._observations:  # one after the other, so that the first layer to see NaN is named
-            if tensor not in self._known:
-                observer = partial(self._observe, tensor, self._readers[tensor])
-                last = [self._replay.observe([self._replay.tensor(tensor)], observer, after=last)]
-        return last
+        """Adds the observers to the replay; returns the last of them.
+
+        They are called one after the other, so that the first layer to see NaN is named.
+        """
+        return self._replay.look(
+            [
+                Look(self._replay.tensor(tensor), partial(self._observe, tensor, self._readers[tensor]))
+                for tensor in self._observations
+                if tensor not in self._known
+            ]
+        )
 
     def distribution(self, layer: LayerName) -> Distribution:
         """Returns the distribution of the input of a layer."""

@@ -5,11 +5,11 @@ stand that the caller's graph hides in a function. So the caller's session yield
 observed here, in the very form that is quantized.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
-from amct_tensorflow.graph.graph_runner import GraphRunner
+from amct_tensorflow.graph.graph_runner import GraphRunner, Look
 from amct_tensorflow.graph.names import FusedName
 from amct_tensorflow.graph.rewrite import subgraph
 from amct_tensorflow.graph.view import upstream
@@ -19,6 +19,8 @@ from amct_tensorflow.quantize.quantized.builder import FLOAT_SCOPE
 
 # While one of them looks at values, the other computes the next ones, or looks at others.
 _THREADS = 2
+# What reads a tensor waits until the tensor before the last one has been looked at.
+_LOOKS_BEHIND = 2
 
 
 class Replay(GraphRunner):
@@ -42,6 +44,7 @@ class Replay(GraphRunner):
         rest, weights = take_weights_out(fused.graph_def, names)
         self.import_behind(subgraph(rest, needed), FLOAT_SCOPE)
         self.weights = {f"{FLOAT_SCOPE}/{name}:0": values for name, values in weights.items()}
+        self._own_control_inputs: dict[tf.Operation, list[tf.Operation]] = {}  # of the nodes that wait
 
     def tensor(self, name: str) -> tf.Tensor:
         """Returns a tensor of the float model by its full name."""
@@ -53,8 +56,42 @@ class Replay(GraphRunner):
         """Returns, each once, tensors by their full names, and what layers of the float model yield."""
         return [self.tensor(name) for name in dict.fromkeys((*inputs, *(f"{name}:0" for name in layers)))]
 
+    def look(self, looks: Sequence[Look]) -> list[tf.Operation]:
+        """Adds the observers of a stage, in place of those of the stage before; returns the operations to run.
+
+        The model would run far ahead of them, and hold all that they have not looked at yet. So its nodes wait for
+        them: what reads a tensor, for observers of tensors in front of it in topological order.
+        """
+        self.look_no_more()
+        order = {operation: number for number, operation in enumerate(self.graph.get_operations())}
+        added: list[tf.Operation] = []
+        last: dict[int, tf.Operation] = {}
+        seen: set[tf.Operation] = set()
+        for each in sorted(looks, key=lambda look: order[look.tensor.op]):
+            if len(added) >= _LOOKS_BEHIND and each.tensor.op not in seen:
+                for reader in each.tensor.consumers():
+                    if reader.name.startswith(f"{FLOAT_SCOPE}/"):
+                        self._let_wait(reader, added[-_LOOKS_BEHIND])
+            seen.add(each.tensor.op)
+            before = [last[each.chain]] if each.chain in last else []
+            last[each.chain] = self.observe([each.tensor], each.observer, after=before)
+            added.append(last[each.chain])
+        return list(last.values())
+
     def let_wait(self, node: str, operation: tf.Operation) -> None:
-        """Makes a node of the float model wait for an operation, so that few tensors are alive at a time."""
+        """Makes a node of the float model wait for an operation, until ``look_no_more``."""
+        self._let_wait(self.graph.get_operation_by_name(f"{FLOAT_SCOPE}/{node}"), operation)
+
+    def _let_wait(self, node: tf.Operation, operation: tf.Operation) -> None:
         self.close()  # a session does not notice edges that are added to what it has run
-        # TensorFlow has no public way to add an edge to a live graph.
-        self.graph.get_operation_by_name(f"{FLOAT_SCOPE}/{node}")._add_control_input(operation)
+        self._own_control_inputs.setdefault(node, list(node.control_inputs))
+        # TensorFlow has no public way to change the edges of a live graph.
+        node._add_control_input(operation)
+
+    def look_no_more(self) -> None:
+        """Lets no node wait any more, so that what runs the model runs no observers of an earlier stage."""
+        self.close()
+        for node, own in self._own_control_inputs.items():
+            node._remove_all_control_inputs()
+            node._add_control_inputs(own)
+        self._own_control_inputs.clear()

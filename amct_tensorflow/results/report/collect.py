@@ -132,7 +132,10 @@ def collect_report(run: FinishedRun) -> Report:
         ),
         device=None if run.check is None else _verdict(run.check),
         diagnoses=diagnose(layers, result, may_balance=run.config.input_balancing),
-        times=tuple(StageTime(name, round(wall, 3), round(processor, 3)) for name, wall, processor in run.spent),
+        times=tuple(
+            StageTime(name, round(wall, 3), None if processor is None else round(processor, 3))
+            for name, wall, processor in run.spent
+        ),
     )
 
 

@@ -473,12 +473,13 @@ class StageTime:
     Attributes:
         stage: its name.
         seconds: by the clock on the wall.
-        processor_seconds: by the clock of the process, of all of its threads together; workers are not in it.
+        processor_seconds: by the clock of the process, of all of its threads together; workers are not in it. None for
+            a stage that went on beside others, which they count to.
     """
 
     stage: str
     seconds: float
-    processor_seconds: float
+    processor_seconds: float | None
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class LayerScores:
 
         Layers that are ``in_float`` anyway are not ranked.
         """
-        self._ranked = {name: each for name, each in calibration.analyses.items() if name not in in_float}
+        self._in_float = set(in_float)
         self._graph = graph
         self._plan = plan
         self._wide: QuantizationPlan | None = None
@@ -54,7 +54,7 @@ class LayerScores:
 
     def leave_in_float(self, names: Collection[str]) -> None:
         """Takes more layers that stay in float anyway, and are not ranked."""
-        self._ranked = {name: each for name, each in self._ranked.items() if name not in names}
+        self._in_float.update(names)
 
     def add_rung(self, wide: QuantizationPlan) -> None:
         """Lets sets hold layers in 16 bits; see ``in_16_bits``.
@@ -79,11 +79,12 @@ class LayerScores:
 
     def local_similarities(self) -> dict[str, float]:
         """Per layer, the similarity of its float and quantized outputs."""
-        return {name: analysis.similarity for name, analysis in self._ranked.items()}
+        analyses = self._calibration.analyses.items()
+        return {name: analysis.similarity for name, analysis in analyses if name not in self._in_float}
 
     def ranking(self, sensitivity: SensitivityBase) -> dict[str, float]:
         """Per layer, its similarity by the sensitivity."""
-        names = list(self._ranked)
+        names = list(self.local_similarities())
         if not names or not sensitivity.scores_outputs:
             return self.local_similarities()
         log_for("search").info("Ranking %s by how far each moves the model's outputs.", plural(len(names), "layer"))

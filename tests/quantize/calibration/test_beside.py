@@ -1,0 +1,96 @@
+"""What a calibration computes beside the caller: the same, one thing after the other, and errors are not lost."""
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from graphs import build, normal, small_net, tf1
+
+from amct_tensorflow.errors import CalibrationError
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.model.model_file import import_graph
+from amct_tensorflow.quantize.calibration import calibrator as calibrators
+from amct_tensorflow.quantize.calibration.calibrator import Calibrator
+from amct_tensorflow.quantize.calibration.layer_analysis import AnalysesToCome, LayerAnalyser, LayerAnalysis
+from amct_tensorflow.quantize.config.defaults import default_config
+
+IMAGES = normal((20, 12, 12, 3), 60)
+
+
+@pytest.fixture
+def beside():
+    with ThreadPoolExecutor(1) as thread:
+        yield thread
+
+
+def calibrate(images=IMAGES, beside=None):
+    """Runs a calibration of a small graph, for a search; returns the calibrator."""
+    model = FloatModel.of_graph(import_graph(build(small_net), "test"), ["probabilities"])
+    config = default_config(model.layers, model.op_types)
+    calibrator = Calibrator(model, config, lambda _: None, for_search=True, beside=beside)
+    with tf1.Session(graph=model.graph) as session:
+        session.run("probabilities:0", {"input:0": images})
+    return calibrator
+
+
+@pytest.mark.parametrize("smallest", [0, 1 << 26], ids=["large", "small"])
+def test_the_result_is_that_of_the_callers_session(beside, monkeypatch, smallest):
+    monkeypatch.setattr(calibrators, "_SMALL_BYTES", smallest)
+    expected = calibrate().check_complete()
+    calibrator = calibrate(beside=beside)
+    assert calibrator.computes_beside == bool(smallest)
+    found = calibrator.check_complete()
+    assert found.factors == expected.factors and dict(found.analyses) == expected.analyses
+    assert found.images == expected.images == len(IMAGES)
+    for name, correction in expected.corrections.items():
+        for part, values in correction.parts().items():
+            np.testing.assert_array_equal(getattr(found.corrections[name], part), values)
+
+
+def test_layers_are_measured_from_when_the_result_is_taken(beside, monkeypatch):
+    """Not while the caller is busy: there the processors have enough to do."""
+    measured, analyse = threading.Event(), LayerAnalyser.analyse
+
+    def note(*arguments):
+        measured.set()
+        return analyse(*arguments)
+
+    monkeypatch.setattr(LayerAnalyser, "analyse", note)
+    calibrator = calibrate(beside=beside)
+    beside.submit(lambda: None).result()  # all that was begun has ended
+    assert not measured.is_set()
+    first, second = calibrator.check_complete(), calibrator.check_complete()
+    assert len(first.analyses) > 0 and first.analyses is second.analyses and measured.is_set()
+
+
+def test_an_error_beside_is_raised_where_the_result_is_asked_for(beside):
+    images = np.array(IMAGES)
+    images[3, 0, 0, 0] = np.nan
+    calibrator = calibrate(images, beside)
+    calibrator.check_fed()
+    with pytest.raises(CalibrationError, match="invalid value inf or nan"):
+        calibrator.check_complete()
+
+
+def test_too_few_batches_show_before_anything_is_waited_for(beside):
+    model = FloatModel.of_graph(import_graph(build(small_net), "test"), ["probabilities"])
+    config = replace(default_config(model.layers, model.op_types), batch_num=2)
+    calibrator = Calibrator(model, config, lambda _: None, for_search=True, beside=beside)
+    with tf1.Session(graph=model.graph) as session:
+        session.run("probabilities:0", {"input:0": IMAGES})
+    with pytest.raises(CalibrationError, match="needs 2 batches, but saw 1"):
+        calibrator.check_fed()
+
+
+def test_who_asks_for_an_analysis_waits_for_all_and_gets_their_error():
+    future = Future()
+    analyses = AnalysesToCome(future)
+    timer = threading.Timer(0.1, future.set_result, [{"layer": LayerAnalysis(1.0, 2)}])
+    timer.start()
+    assert list(analyses) == ["layer"] and len(analyses) == 1 and analyses["layer"].multiply_accumulates == 2
+    failed = Future()
+    failed.set_exception(CalibrationError("broken"))
+    with pytest.raises(CalibrationError, match="broken"):
+        len(AnalysesToCome(failed))

@@ -1,0 +1,118 @@
+"""What goes on beside evaluations: nothing of the user's, and nothing that changes a result."""
+
+import time
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+from test_auto_calibration import Evaluator, calibrate, prepare
+
+from amct_tensorflow.errors import EvaluatorError
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.quantization import make_quant_config
+from amct_tensorflow.quantize.calibration import calibrator as calibrators
+from amct_tensorflow.quantize.calibration.layer_analysis import LayerAnalyser, LayerAnalysis
+from amct_tensorflow.search import runner
+from amct_tensorflow.search.sensitivity.measures import CosineSimilaritySensitivity
+
+
+class Calls:
+    """The user's functions that were called, and whether one ever ran beside an evaluation."""
+
+    def __init__(self):
+        self.names = []
+        self.running = []
+        self.overlap = False
+
+    @contextmanager
+    def call(self, name):
+        self.names.append(name)
+        self.running.append(name)
+        self.overlap |= len(self.running) > 1 and "evaluate" in self.running
+        time.sleep(0.01)
+        yield
+        self.running.remove(name)
+
+
+class Noted(Evaluator):
+    def __init__(self, calls, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.calls = calls
+
+    def calibration(self, graph, outputs):
+        with self.calls.call("calibration"):
+            super().calibration(graph, outputs)
+
+    def evaluate(self, graph, outputs):
+        with self.calls.call("evaluate"):
+            return super().evaluate(graph, outputs)
+
+
+class NotedSensitivity(CosineSimilaritySensitivity):
+    def __init__(self, calls):
+        super().__init__()
+        self.calls = calls
+
+    def compare(self, data, other):
+        with self.calls.call("compare"):
+            return super().compare(data, other)
+
+    def layer_comparison(self):
+        return self
+
+
+@pytest.fixture
+def arguments(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return prepare(tmp_path)
+
+
+def test_batches_are_run_first_and_the_rest_goes_on_beside_the_evaluation(arguments):
+    calls = Calls()
+    calibrate(arguments, Noted(calls))
+    assert calls.names == ["calibration", "evaluate", "evaluate"] and not calls.overlap
+
+
+def test_a_large_model_is_evaluated_before_it_is_calibrated(arguments, monkeypatch):
+    """Its copies would take memory beside those of the evaluation."""
+    monkeypatch.setattr(calibrators, "_SMALL_BYTES", 0)
+    calls = Calls()
+    calibrate(arguments, Noted(calls))
+    assert calls.names == ["evaluate", "calibration", "evaluate"]
+
+
+def test_a_sensitivity_of_the_users_is_never_asked_beside_an_evaluation(arguments):
+    calls = Calls()
+    calibrate(arguments, Noted(calls), sensitivity=NotedSensitivity(calls))
+    assert calls.names[0] == "evaluate" and "compare" in calls.names and not calls.overlap
+
+
+def test_an_evaluator_that_fails_is_told_of_although_the_model_is_being_calibrated(arguments):
+    class Broken(Evaluator):
+        def evaluate(self, graph, outputs):
+            raise EvaluatorError("no connection")
+
+    with pytest.raises(EvaluatorError, match="no connection"):
+        calibrate(arguments, Broken())
+
+
+def test_an_error_of_the_measurement_ends_the_run(arguments, monkeypatch):
+    def fail(*_):
+        raise EvaluatorError("cannot be measured")
+
+    monkeypatch.setattr(LayerAnalyser, "analyse", fail)
+    with pytest.raises(EvaluatorError, match="cannot be measured"):
+        calibrate(arguments, Evaluator())
+
+
+def test_products_follow_from_shapes_and_else_from_what_was_counted(arguments, monkeypatch):
+    model = FloatModel.load(arguments["model_file"], arguments["outputs"])
+    layers = make_quant_config(model).enabled_layers()
+    calibration = SimpleNamespace(
+        factors=dict.fromkeys(layers), analyses={name: LayerAnalysis(1.0, 80) for name in layers}, images=8
+    )
+    nodes = [model.view.nodes[layer.name] for layer in model.layers]
+    expected = sum(runner.multiply_accumulates(model.view, node) for node in nodes)
+    assert runner._products_per_image(calibration, model) == expected > 12 * 12 * 27
+    monkeypatch.setattr(runner, "multiply_accumulates", lambda *_: None)
+    assert runner._products_per_image(calibration, model) == 10 * len(layers)
