@@ -16,7 +16,7 @@ from amct_tensorflow.graph.graph_runner import Batch, GraphRunner, Look
 from amct_tensorflow.log import log_for
 
 # A part has so many images.
-IMAGES_AT_A_TIME = 16
+IMAGES_AT_A_TIME = 8
 # The beginning of a batch that is tried: a few images, and as many as are small enough. What is small may be frames of
 # a recording, which reach far.
 _FEWEST_TRIED = 4

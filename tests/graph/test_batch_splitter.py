@@ -12,6 +12,11 @@ from amct_tensorflow.quantize.calibration.calibrator import Calibrator
 from amct_tensorflow.quantize.config.defaults import default_config
 
 
+@pytest.fixture(autouse=True)
+def sixteen_images_at_a_time(monkeypatch):
+    monkeypatch.setattr(batch_splitter, "IMAGES_AT_A_TIME", 16)
+
+
 def placeholder(*shape, name="x", dtype=tf.float32):
     return tf1.placeholder(dtype, [None, *shape], name=name)
 

@@ -15,6 +15,11 @@ from amct_tensorflow.quantize.quantized.quantized_layer import read_layers
 
 
 @pytest.fixture(autouse=True)
+def sixteen_images_at_a_time(monkeypatch):
+    monkeypatch.setattr(batch_splitter, "IMAGES_AT_A_TIME", 16)
+
+
+@pytest.fixture(autouse=True)
 def _folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
