@@ -55,7 +55,7 @@ _MOST_ROWS = 1 << 15
 _ROWS = 128, 2048
 # Of a depthwise layer each row is one of each of hundreds of groups, and fewer are as good: with 360 to 2,048 the
 # outputs of MobileNet V2 and EfficientNet-Lite0 diverge alike.
-_DEPTHWISE_ROWS = 20, 512
+_DEPTHWISE_ROWS = 20, 360
 # So much the moments take that are collected at a time, but for a single layer with more.
 _MOST_BYTES = 1 << 29
 # The products of so many rows are looked at together, so that they take little memory.
