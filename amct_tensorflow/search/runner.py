@@ -2,7 +2,8 @@
 
 Errors in the model or its configuration show first, before hours of evaluation. Then the original model is evaluated
 and calibrated once: every configuration of the search uses the same factors, because they were observed in the float
-model. Layers are rolled back until the model satisfies, and the result is summed up.
+model. Of a small model the user's code runs the batches first, and they are calibrated on beside the evaluation. Layers
+are rolled back until the model satisfies, and the result is summed up.
 
 No result is written before the search has ended, so that an error leaves those of an earlier run as they are.
 Evaluations and calibration are kept in a state, from which an interrupted run can be resumed.
@@ -123,7 +124,7 @@ def run_search(
             pays = not exact and _pays(original, calibration, model)
             execution = IntegerExecution(model.outputs, calibration.batches) if pays else None
             search.compare_with(original, execution)
-            _log_estimate(calibration, strategy, original)
+            _log_estimate(calibration, strategy, original, " beside the calibration" if prepared.is_beside else "")
             _log_gain(scores, whole, in_float or {})
             interruption = _roll_back(search, first, strategy, sensitivity)
             keeping.result()
@@ -290,11 +291,13 @@ def _interval(original: Evaluation, saved: Trial) -> LossInterval | None:
     return paired_interval(results[0], results[1], saved.judged.loss)
 
 
-def _log_estimate(calibration: CalibrationResult, strategy: CheckedStrategy, original: Evaluation) -> None:
+def _log_estimate(
+    calibration: CalibrationResult, strategy: CheckedStrategy, original: Evaluation, circumstance: str
+) -> None:
     layers = sum(":" not in name for name in calibration.factors)
     times = ""
     if original.seconds is not None:
-        times = f" One evaluation takes {duration(original.seconds)}. To expect: 2 evaluations in "
+        times = f" One evaluation takes {duration(original.seconds)}{circumstance}. To expect: 2 evaluations in "
         times += duration(2 * original.seconds)
         most = strategy.evaluations_to_expect(layers)
         if most is not None and most > 2:
