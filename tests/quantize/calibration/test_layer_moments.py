@@ -161,7 +161,7 @@ def test_images_count_alike_whatever_parts_they_come_in(monkeypatch):
 
     calibrate_and_save(build(make), images)
     rows = [number for _, number, _ in shapes]
-    assert len(rows) == 3 and rows[0] == rows[1] and abs(rows[2] - rows[0] / 16) <= 2
+    assert len(rows) == 3 and abs(rows[0] - rows[1]) <= 1 and abs(rows[2] - rows[0] / 16) <= 2
 
 
 def test_a_layer_with_more_inputs_than_rows_tells_how_far_it_is_trusted(messages):

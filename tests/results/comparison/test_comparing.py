@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from amct_tensorflow import FloatModel
 from amct_tensorflow.errors import DatasetError, ModelError
+from amct_tensorflow.graph.batch_splitter import IMAGES_AT_A_TIME
 from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.quantize.record.record_file import read_balance, read_record
 from amct_tensorflow.results.comparison.comparison_text import dump_comparison, format_comparison
@@ -136,7 +137,7 @@ def test_a_long_batch_is_compared_in_parts(lengths):
     model, quantized = quantize_small_net()
     images = normal((40, 12, 12, 3), 5)
     one = compare(model, quantized, [{"input": images}])
-    assert max(lengths) == 16 and one.batches == 1
+    assert max(lengths) == IMAGES_AT_A_TIME and one.batches == 1
     several = compare(model, quantized, [{"input": images[:16]}, {"input": images[16:]}])
     for layer, other in zip(one.layers, several.layers, strict=True):
         assert layer.alone.sqnr == pytest.approx(other.alone.sqnr, abs=1e-3)
