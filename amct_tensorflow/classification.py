@@ -64,6 +64,12 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
     def __post_init__(self) -> None:
         self._predictions: np.ndarray | None = None
 
+    @property
+    def calibration_may_overlap(self) -> bool:
+        """Yes, unless a class derived from this one calibrates or evaluates in a way of its own."""
+        methods = ("calibration", "evaluate", "evaluate_share", "join_shares")
+        return all(getattr(type(self), method) is getattr(ClassifierEvaluator, method) for method in methods)
+
     def load(self, features: dict[str, tf.Tensor], height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the preprocessed image of a record, float32 [height, width, 3], and its label; to be overridden.
 

@@ -805,7 +805,7 @@ class NotImplementedYet(AutoCalibrationEvaluatorBase):
         (NanLoss(), EvaluatorError, "loss NaN"),
         (BadImages(), EvaluatorError, r"image_results returned an array of shape \(1, 2\)"),
         (RaisesInImages(), EvaluatorError, "image_results failed on .*not counted"),
-        (NotImplementedYet(), EvaluatorError, r"does not implement calibration\(\)"),
+        (NotImplementedYet(), EvaluatorError, r"does not implement evaluate\(\)"),
         (object(), EvaluatorError, "AutoCalibrationEvaluatorBase"),
     ],
 )

@@ -122,3 +122,15 @@ def test_predictions_are_labels(workdir):
     evaluator.evaluate(import_graph(graph_def, "test"), ["out"])
     assert evaluator.image_predictions() == expected.tolist()
     assert evaluator.image_results() == [100.0 * (a == b) for a, b in zip(expected, labels, strict=True)]
+
+
+def test_calibration_overlaps_where_nothing_but_this_class_evaluates():
+    class Loads(ClassifierEvaluator):
+        def load(self, features, height, width):
+            return features["image"], features["label"]
+
+    class Evaluates(Loads):
+        def evaluate_share(self, graph, outputs, share):
+            return super().evaluate_share(graph, outputs, share)
+
+    assert Loads(None).calibration_may_overlap and not Evaluates(None).calibration_may_overlap

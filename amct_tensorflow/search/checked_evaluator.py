@@ -81,6 +81,11 @@ class CheckedEvaluator:
         self.reused = 0
         self.seconds = 0.0
 
+    @property
+    def calibration_may_overlap(self) -> bool:
+        """Asks for ``calibration_may_overlap``."""
+        return bool(self._evaluator.calibration_may_overlap)
+
     def calibrate(self, graph: tf.Graph, outputs: Sequence[str]) -> None:
         """Calls ``calibration``."""
         try:

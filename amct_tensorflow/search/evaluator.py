@@ -15,6 +15,14 @@ class AutoCalibrationEvaluatorBase:
 
     _image_results: np.ndarray | None = None
 
+    @property
+    def calibration_may_overlap(self) -> bool:
+        """Whether a small model may be calibrated while ``evaluate`` runs on it, which takes less time; by default not.
+
+        ``calibration`` is called before the first ``evaluate`` then, and NumPy's BLAS has one thread meanwhile.
+        """
+        return False
+
     def calibration(self, graph: tf.Graph, outputs: list[str]) -> None:
         """Runs at least ``batch_num`` batches.
 

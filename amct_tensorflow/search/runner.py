@@ -2,8 +2,8 @@
 
 Errors in the model or its configuration show first, before hours of evaluation. Then the original model is evaluated
 and calibrated once: every configuration of the search uses the same factors, because they were observed in the float
-model. Of a small model the user's code runs the batches first, and they are calibrated on beside the evaluation. Layers
-are rolled back until the model satisfies, and the result is summed up.
+model. Of a small model the batches are run first, and calibrated on beside the evaluation, if the evaluator is known to
+bear that. Layers are rolled back until the model satisfies, and the result is summed up.
 
 No result is written before the search has ended, so that an error leaves those of an earlier run as they are.
 Evaluations and calibration are kept in a state, from which an interrupted run can be resumed.
@@ -164,11 +164,11 @@ def _prepare(
     """
     known = state.calibration
     if known is not None:
-        return Calibration(lambda: None, lambda: known, is_beside=False)
+        return Calibration(lambda: None, lambda: known, lambda: None, is_beside=False)
     comparison = sensitivity.layer_comparison()
     return prepare_calibration(
         model, config, evaluator.calibrate, for_search=True, comparison=comparison,
-        beside=beside if comparison is None else None,
+        beside=beside if comparison is None else None, overlaps=evaluator.calibration_may_overlap,
     )  # fmt: skip
 
 
@@ -181,7 +181,11 @@ def _begin(prepared: Calibration, model: FloatModel, evaluations: Evaluations) -
         return None
     if prepared.is_beside:
         run()
-        return _evaluate_original(model, evaluations)
+        try:
+            return _evaluate_original(model, evaluations)
+        except BaseException:
+            prepared.stop()
+            raise
     original = _evaluate_original(model, evaluations)
     give_memory_back()
     run()

@@ -112,11 +112,7 @@ def test_what_was_evaluated_is_not_evaluated_again(main, evaluator, capsys):
         (WORDY, ["--target", "1"], "a number, not str"),
         (DERIVED, ["--target", "1", "--outputs", "nothing"], "Output 'nothing' is not a node"),
         (DERIVED, ["--target", "1", "--batch_num", "2"], "batch"),
-        (
-            DERIVED.replace('"input:0"', '"inputs:0"'),
-            ["--target", "1"],
-            "MyEvaluator.calibration failed on the model prepared",
-        ),
+        (DERIVED.replace('"input:0"', '"inputs:0"'), ["--target", "1"], "MyEvaluator.evaluate failed on the original"),
     ],
 )
 def test_one_line_per_error_and_no_result(main, evaluator, capsys, text, options, words):

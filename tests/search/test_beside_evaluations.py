@@ -11,7 +11,9 @@ from amct_tensorflow.errors import EvaluatorError
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.quantization import make_quant_config
 from amct_tensorflow.quantize.calibration import calibrator as calibrators
+from amct_tensorflow.quantize.calibration import layer_moments
 from amct_tensorflow.quantize.calibration.layer_analysis import LayerAnalyser, LayerAnalysis
+from amct_tensorflow.quantize.calibration.observers import ActivationObservers
 from amct_tensorflow.search import runner
 from amct_tensorflow.search.sensitivity.measures import CosineSimilaritySensitivity
 
@@ -35,9 +37,14 @@ class Calls:
 
 
 class Noted(Evaluator):
-    def __init__(self, calls, *arguments, **options):
-        super().__init__(*arguments, **options)
+    """Notes its calls; the calibration may go on beside its evaluations, if it is told so."""
+
+    calibration_may_overlap = False
+
+    def __init__(self, calls, may_overlap=True):
+        super().__init__()
         self.calls = calls
+        self.calibration_may_overlap = may_overlap
 
     def calibration(self, graph, outputs):
         with self.calls.call("calibration"):
@@ -87,13 +94,31 @@ def test_a_sensitivity_of_the_users_is_never_asked_beside_an_evaluation(argument
     assert calls.names[0] == "evaluate" and "compare" in calls.names and not calls.overlap
 
 
-def test_an_evaluator_that_fails_is_told_of_although_the_model_is_being_calibrated(arguments):
+def test_any_other_evaluator_is_called_in_the_order_of_the_original_toolkit(arguments):
+    calls = Calls()
+    calibrate(arguments, Noted(calls, may_overlap=False))
+    assert calls.names == ["evaluate", "calibration", "evaluate"]
+
+
+def test_an_evaluator_that_fails_is_told_of_before_the_calibration_has_ended(arguments, monkeypatch):
     class Broken(Evaluator):
+        calibration_may_overlap = True
+
         def evaluate(self, graph, outputs):
             raise EvaluatorError("no connection")
 
+    corrected = []
+    observe = ActivationObservers.observe
+
+    def slowly(self, parts):
+        observe(self, parts)
+        time.sleep(0.5)
+
+    monkeypatch.setattr(ActivationObservers, "observe", slowly)
+    monkeypatch.setattr(layer_moments, "round_to_second_moments", lambda *_: corrected.append(1))
     with pytest.raises(EvaluatorError, match="no connection"):
         calibrate(arguments, Broken())
+    assert not corrected
 
 
 def test_an_error_of_the_measurement_ends_the_run(arguments, monkeypatch):

@@ -24,11 +24,13 @@ class Calibration(NamedTuple):
     Attributes:
         run: runs the batches; to be called first.
         result: waits for the result, and returns it.
+        stop: ends soon what is computed beside the caller, whose result nobody wants any more.
         is_beside: whether the result is computed while the caller goes on.
     """
 
     run: Callable[[], None]
     result: Callable[[], CalibrationResult]
+    stop: Callable[[], None]
     is_beside: bool
 
 
@@ -40,6 +42,7 @@ def prepare_calibration(
     for_search: bool = False,
     comparison: Comparison | None = None,
     beside: Executor | None = None,
+    overlaps: bool = False,
 ) -> Calibration:
     """Prepares a calibration, so that errors in model and configuration show at once.
 
@@ -52,6 +55,7 @@ def prepare_calibration(
         for_search: as for ``Calibrator``.
         comparison: as for ``Calibrator``.
         beside: as for ``Calibrator``.
+        overlaps: as for ``Calibrator``.
 
     Raises:
         AmctError: the model cannot be calibrated so. The functions returned raise it if the data cannot be used, or too
@@ -59,14 +63,15 @@ def prepare_calibration(
     """
     balance = _balance(model, config, run) if config.asks_for_balancing() else {}
     calibrator = Calibrator(
-        model, config, lambda _: None, for_search=for_search, comparison=comparison, balance=balance, beside=beside
-    )
+        model, config, lambda _: None, for_search=for_search, comparison=comparison, balance=balance, beside=beside,
+        overlaps=overlaps,
+    )  # fmt: skip
 
     def run_batches() -> None:
         _run_for(calibrator, run, model.graph, model.outputs)
         calibrator.check_fed()
 
-    return Calibration(run_batches, calibrator.check_complete, calibrator.computes_beside)
+    return Calibration(run_batches, calibrator.check_complete, calibrator.stop, calibrator.computes_beside)
 
 
 def _balance(model: FloatModel, config: QuantConfig, run: Run) -> Mapping[LayerName, tuple[float, ...]]:

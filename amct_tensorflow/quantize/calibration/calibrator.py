@@ -112,6 +112,7 @@ class Calibrator:
         comparison: Comparison | None = None,
         balance: Mapping[LayerName, tuple[float, ...]] | None = None,
         beside: Executor | None = None,
+        overlaps: bool = False,
     ) -> None:
         """Edits the model's graph: adds taps that keep the tensors from which the inputs of all layers follow.
 
@@ -124,9 +125,10 @@ class Calibrator:
             comparison: a user's sensitivity to compare outputs with; None for the cosine similarity.
             balance: per layer by what to divide its input; see ``equalize``. Without any, the groups that gain
                 by it are balanced, if the configuration allows it and the outputs of the model are known.
-            beside: a single thread, in which all is computed that can be while the caller does something else: the
-                factors of a small model, and the analyses, from when the caller takes the result. None if the caller's
-                session waits for it.
+            beside: a single thread, in which layers are analysed from when the caller takes the result; None if the
+                caller's session waits for it.
+            overlaps: whether the factors of a small model are computed in that thread, too. BLAS has one thread then,
+                also for the caller.
 
         Raises:
             CalibrationError: weights hold NaN or Inf.
@@ -141,6 +143,7 @@ class Calibrator:
         self._beside = beside
         self._actions_beside = 0
         self._to_measure: QuantizationPlan | None = None
+        self._is_stopped = False
         self._computing: Future[None] | None = None
         self._model = weakref.ref(model)
         self._outputs = model.outputs
@@ -163,7 +166,7 @@ class Calibrator:
         self._feed = Feed(model, self.fused, nodes, config.batch_num, outputs=outputs, scalable=scalable)
         self._prepare()
         sizes = [0 if layer.weights is None else layer.weights.nbytes for layer in self._layers.values()]
-        self.computes_beside = beside is not None and sum(sizes) < _SMALL_BYTES
+        self.computes_beside = beside is not None and overlaps and sum(sizes) < _SMALL_BYTES
         self._splitter = BatchSplitter(self._replay, self._replay.observed(self._inputs.values(), self._layers))
         self._parts: list[Batch] = []
         self._images: int | None = 0
@@ -184,6 +187,7 @@ class Calibrator:
         self._scales = {name: self._arq(layer) for name, layer in self._layers.items()}
         tails = [self.fused.tail_of(name) for name in self._layers]
         self._replay = Replay(self.fused, [*tails, *self._nodes], self._feed.tensors)
+        self._replay.is_stopped = self._is_stopped
         observers = {} if self._groups is None else self._groups.observers
         axes = {name: layer.input_channels.axis for name, layer in self._layers.items() if layer.input_channels}
         self._observers = ActivationObservers(self._replay, self._inputs, observers, axes if self._for_search else {})
@@ -248,6 +252,13 @@ class Calibrator:
             self.result = replace(self.result, analyses=AnalysesToCome(self._start_beside(measure)))
         # What only the outputs need may arrive after the last layer has been seen.
         return replace(self.result, batches=self._feed.batches.batches(), images=self._images)
+
+    def stop(self) -> None:
+        """Ends soon what is computed beside the caller, whose result nobody wants any more."""
+        self._is_stopped = True
+        replay = self.__dict__.get("_replay")  # another one may be made, or this one freed, in the meantime
+        if replay is not None:
+            replay.is_stopped = True
 
     def _arq(self, layer: FusedLayer) -> np.ndarray | None:
         """Returns the ARQ scales of a layer's weights."""
@@ -424,12 +435,12 @@ class Calibrator:
 
     @stage("calibrating: measuring each layer")
     def _measure(self, plan: QuantizationPlan) -> dict[LayerName, LayerAnalysis]:
+        """Measures the layers; BLAS is left as it is, as it takes one thread for what is asked of it here."""
         log_for("calibration").info(
             "Measuring what quantization does to each of %s; calibration batches: %d.",
             plural(len(plan.factors), "layer"), self._config.batch_num,
         )  # fmt: skip
-        with _one_thread_of_blas():
-            return LayerAnalyser(self._replay, plan).analyse(self._parts, self._comparison)
+        return LayerAnalyser(self._replay, plan).analyse(self._parts, self._comparison)
 
 
 def _one_thread_of_blas() -> AbstractContextManager[object]:

@@ -6,9 +6,11 @@ observed here, in the very form that is quantized.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
+from amct_tensorflow.errors import CalibrationError
 from amct_tensorflow.graph.graph_runner import GraphRunner, Look
 from amct_tensorflow.graph.names import FusedName
 from amct_tensorflow.graph.rewrite import subgraph
@@ -28,7 +30,12 @@ class Replay(GraphRunner):
 
     The nodes of the float model stand under ``FLOAT_SCOPE``. Its weights are fed: TensorFlow would copy constants for
     each stage again.
+
+    Attributes:
+        is_stopped: whether somebody has asked, from another thread, that nothing is run any more.
     """
+
+    is_stopped = False
 
     def __init__(self, fused: FusedGraph, needed: Collection[str], sources: Mapping[str, tf.Tensor]) -> None:
         """Imports the float graph.
@@ -45,6 +52,16 @@ class Replay(GraphRunner):
         self.import_behind(subgraph(rest, needed), FLOAT_SCOPE)
         self.weights = {f"{FLOAT_SCOPE}/{name}:0": values for name, values in weights.items()}
         self._own_control_inputs: dict[tf.Operation, list[tf.Operation]] = {}  # of the nodes that wait
+
+    def run(self, fetches: Any, feeds: Mapping[Any, Any] | None = None) -> Any:
+        """Returns the values of fetches; see ``GraphRunner.run``.
+
+        Raises:
+            CalibrationError: it is stopped.
+        """
+        if self.is_stopped:
+            raise CalibrationError("The calibration was stopped. Start again.")
+        return super().run(fetches, feeds)
 
     def tensor(self, name: str) -> tf.Tensor:
         """Returns a tensor of the float model by its full name."""
