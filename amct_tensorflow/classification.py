@@ -195,7 +195,7 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
         """Checks that the model's output has a score for every label, as far as its shape is known."""
         if shape.rank not in (None, 2):
             raise ModelError(f"The model's output has the shape {shape}; it must be [images, classes].")
-        classes = shape[1] if shape.rank else None
+        classes = shape.as_list()[1] if shape.rank else None
         largest = self.dataset.largest.get(self.label_key)
         if classes is not None and largest is not None and largest >= self.first_label + classes:
             raise DatasetError(
@@ -241,7 +241,7 @@ def find_input(graph: tf.Graph, image_size: int) -> tuple[tf.Tensor, int, int]:
         names = ", ".join(tensor.op.name for tensor in placeholders) or "none"
         raise ModelError(f"The model must have exactly one placeholder, for the images; it has: {names}.")
     tensor = placeholders[0]
-    images, height, width, channels = tensor.shape if tensor.shape.rank == 4 else [None] * 4
+    images, height, width, channels = tensor.shape.as_list() if tensor.shape.rank == 4 else [None] * 4
     if tensor.dtype != tf.float32 or tensor.shape.rank not in (None, 4) or images or channels not in (None, 3):
         raise ModelError(
             f"Input {tensor.op.name!r} takes {tensor.dtype.name} {tensor.shape}; it must take batches of any size, "

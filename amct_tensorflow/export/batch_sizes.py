@@ -44,7 +44,8 @@ def _length(view: GraphView, placeholder: str) -> int | None:
     """Returns the length of the first axis of a placeholder; None if it is open, or there is no axis."""
     node = view.nodes[placeholder]
     shape = tf.TensorShape(attribute(node, "shape").shape if "shape" in node.attr else None)
-    return int(shape[0]) if shape.rank and shape[0] is not None else None
+    length: int | None = shape.as_list()[0] if shape.rank else None
+    return length
 
 
 def _candidates(view: GraphView) -> list[int]:

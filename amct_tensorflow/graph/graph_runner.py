@@ -201,13 +201,13 @@ class GraphRunner:
 def placeholder_for(tensor: tf.Tensor) -> tf.Tensor:
     """Returns a placeholder for a tensor; its first axis counts images, whose number may change."""
     shape = tensor.shape
-    return tf.compat.v1.placeholder(tensor.dtype, [None, *shape[1:]] if shape.rank else shape)
+    return tf.compat.v1.placeholder(tensor.dtype, [None, *shape.as_list()[1:]] if shape.rank else shape)
 
 
 def _is_of_any_number(tensor: tf.Tensor) -> bool:
     """Tells whether a tensor accepts any number of images; it does not if its first axis has a fixed length."""
     shape = tensor.shape
-    return bool(shape.rank is None or shape.rank == 0 or shape[0] is None)
+    return not shape.rank or shape.as_list()[0] is None
 
 
 def session_options(graph: tf.Graph, *, run_often: bool, own_threads: int = 0) -> tf.compat.v1.ConfigProto:

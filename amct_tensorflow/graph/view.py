@@ -89,7 +89,8 @@ def attribute(node: NodeDef, name: str) -> AttrValue:
 def static_shapes(graph: tf.Graph) -> dict[str, Shape]:
     """Returns the static shapes of a graph, by full tensor name; tensors of unknown rank are left out."""
     tensors = [tensor for operation in graph.get_operations() for tensor in operation.outputs]
-    return {tensor.name: tuple(tensor.shape) for tensor in tensors if tensor.shape.rank is not None}
+    # With TensorFlow 1's behavior the lengths of a shape are no numbers, but those of its list are.
+    return {tensor.name: tuple(tensor.shape.as_list()) for tensor in tensors if tensor.shape.rank is not None}
 
 
 def _flow_op(node: NodeDef) -> str:

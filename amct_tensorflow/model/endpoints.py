@@ -84,5 +84,5 @@ def _endpoint(graph: tf.Graph, name: str, *, has_default: bool = False) -> Endpo
     if not tensors:
         raise ModelError(f"Output {name!r} yields nothing. Give operators whose values are wanted.")
     tensor = tensors[0]
-    shape = None if tensor.shape.rank is None else tuple(tensor.shape)
+    shape = None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
     return Endpoint(name, tensor.dtype.base_dtype.name, shape, has_default)

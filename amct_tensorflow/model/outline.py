@@ -63,8 +63,9 @@ def _outline(view: GraphView, node: NodeDef, images: int) -> NodeDef:
     """Returns a node for shape inference: without weights, without a number of images, and outside its loop."""
     if has(node.op, Fed):
         shape = tf.TensorShape(attribute(node, "shape").shape if "shape" in node.attr else None)
-        if shape.rank and shape[0] is None:
-            return make_placeholder(node.name, tf.as_dtype(attribute(node, "dtype").type), [images, *shape[1:]])
+        lengths = shape.as_list() if shape.rank else [0]
+        if lengths[0] is None:
+            return make_placeholder(node.name, tf.as_dtype(attribute(node, "dtype").type), [images, *lengths[1:]])
     if trait(node.op, ControlFlow) in _OF_LOOPS or view.closes_loop(node):
         return make_node(node.name, "Identity", node.input[:1], T=attribute(node, "T"))
     copy = NodeDef()
