@@ -165,6 +165,7 @@ class ScannedRecords:
         )
         # TensorFlow makes room for a whole batch, however few records there are.
         num_records = self.num_records if indices is None else len(indices)
+        # One batch ahead is enough: more take memory, and save no time.
         return loaded.batch(min(batch_size, num_records)).prefetch(1).with_options(options)
 
     def find_undecodable(self, load: Load, start: int = 0) -> DatasetError:

@@ -142,11 +142,16 @@ class GraphRunner:
         Args:
             looks: in topological order of what they look at.
         """
+        return last_of_chains(self.observe_each(looks))
+
+    def observe_each(self, looks: Sequence[Look]) -> dict[Look, tf.Operation]:
+        """Adds observers, each behind the one before it in its chain; returns their operations in the same order."""
+        added: dict[Look, tf.Operation] = {}
         last: dict[int, tf.Operation] = {}
         for each in looks:
             before = [last[each.chain]] if each.chain in last else []
-            last[each.chain] = self.observe([each.tensor], each.observer, after=before)
-        return list(last.values())
+            added[each] = last[each.chain] = self.observe([each.tensor], each.observer, after=before)
+        return added
 
     def look_no_more(self) -> None:
         """Lets the graph run without the observers of ``look``, which are left where nobody runs them."""
@@ -196,6 +201,11 @@ class GraphRunner:
         if self._session is not None:
             self._session.close()
             self._session = None
+
+
+def last_of_chains(added: Mapping[Look, tf.Operation]) -> list[tf.Operation]:
+    """Returns the last operation of each chain of observers."""
+    return list({look.chain: operation for look, operation in added.items()}.values())
 
 
 def placeholder_for(tensor: tf.Tensor) -> tf.Tensor:

@@ -116,7 +116,6 @@ def counted_beside(action: Callable[_P, _T]) -> Callable[_P, _T]:
         try:
             return action(*args, **kwargs)
         finally:
-            own.enter(OTHER)
             _running.reset(token)
 
     return count

@@ -25,6 +25,7 @@ from amct_tensorflow.io.stages import counted_beside, stage
 from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.model.fusion import FusedGraph
 from amct_tensorflow.ops.multiply_accumulates import multiply_accumulates
 from amct_tensorflow.quantize.calibration.calibrate import Calibration, prepare_calibration
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
@@ -124,7 +125,8 @@ def run_search(
             pays = not exact and _pays(original, calibration, model)
             execution = IntegerExecution(model.outputs, calibration.batches) if pays else None
             search.compare_with(original, execution)
-            _log_estimate(calibration, strategy, original, " beside the calibration" if prepared.is_beside else "")
+            circumstance = " beside the calibration" if prepared.is_beside else ""
+            _log_estimate(calibration, fused, strategy, original, circumstance)
             _log_gain(scores, whole, in_float or {})
             interruption = _roll_back(search, first, strategy, sensitivity)
             keeping.result()
@@ -296,9 +298,13 @@ def _interval(original: Evaluation, saved: Trial) -> LossInterval | None:
 
 
 def _log_estimate(
-    calibration: CalibrationResult, strategy: CheckedStrategy, original: Evaluation, circumstance: str
+    calibration: CalibrationResult,
+    fused: FusedGraph,
+    strategy: CheckedStrategy,
+    original: Evaluation,
+    circumstance: str,
 ) -> None:
-    layers = sum(":" not in name for name in calibration.factors)
+    layers = sum(name in fused.layers for name in calibration.factors)
     times = ""
     if original.seconds is not None:
         times = f" One evaluation takes {duration(original.seconds)}{circumstance}. To expect: 2 evaluations in "

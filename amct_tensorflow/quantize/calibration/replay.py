@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from amct_tensorflow.errors import CalibrationError
-from amct_tensorflow.graph.graph_runner import GraphRunner, Look
+from amct_tensorflow.graph.graph_runner import GraphRunner, Look, last_of_chains
 from amct_tensorflow.graph.names import FusedName
 from amct_tensorflow.graph.rewrite import subgraph
 from amct_tensorflow.graph.view import upstream
@@ -81,19 +81,12 @@ class Replay(GraphRunner):
         """
         self.look_no_more()
         order = {operation: number for number, operation in enumerate(self.graph.get_operations())}
-        added: list[tf.Operation] = []
-        last: dict[int, tf.Operation] = {}
-        seen: set[tf.Operation] = set()
-        for each in sorted(looks, key=lambda look: order[look.tensor.op]):
-            if len(added) >= _LOOKS_BEHIND and each.tensor.op not in seen:
-                for reader in each.tensor.consumers():
-                    if reader.name.startswith(f"{FLOAT_SCOPE}/"):
-                        self._let_wait(reader, added[-_LOOKS_BEHIND])
-            seen.add(each.tensor.op)
-            before = [last[each.chain]] if each.chain in last else []
-            last[each.chain] = self.observe([each.tensor], each.observer, after=before)
-            added.append(last[each.chain])
-        return list(last.values())
+        added = self.observe_each(sorted(looks, key=lambda look: order[look.tensor.op]))
+        for earlier, look in zip(added, list(added)[_LOOKS_BEHIND:], strict=False):
+            for reader in look.tensor.consumers():
+                if reader.name.startswith(f"{FLOAT_SCOPE}/"):
+                    self._let_wait(reader, added[earlier])
+        return last_of_chains(added)
 
     def let_wait(self, node: str, operation: tf.Operation) -> None:
         """Makes a node of the float model wait for an operation, until ``look_no_more``."""
