@@ -59,6 +59,8 @@ class RollBack:
         # The best model so far, as it was evaluated: what is saved in the end is not built again. Only one is kept,
         # so that memory does not grow with the number of evaluations.
         self._built: tuple[Trial, QuantizedGraph] | None = None
+        # A model that was made before it is judged.
+        self._ahead: tuple[frozenset[str], QuantizedGraph] | None = None
         # Models that workers have begun with.
         self._begun: dict[frozenset[str], _Made] = {}
 
@@ -69,6 +71,17 @@ class RollBack:
         Ranking by the model's outputs takes time; nobody needs it unless layers are to be rolled back.
         """
         return self._scores.local_similarities() if self._ranking is None else self._ranking
+
+    @stage("making quantized models")
+    def make_ahead(self, configuration: Configuration, execution: IntegerExecution | None) -> None:
+        """Makes the model of a configuration that will be judged next, beside the evaluation of the original model.
+
+        It is tried in integers before it is known whether they are to be used; see ``compare_with``.
+        """
+        key, quantized = quantized_layers(configuration), quantize_graph(self._plans.of(configuration))
+        if execution is not None and key:
+            execution.prepare(quantized)
+        self._ahead = key, quantized
 
     def begin(self, configuration: Configuration, title: str) -> None:
         """Lets workers, if there are any, begin with a configuration that will be judged; see ``judge``."""
@@ -114,9 +127,15 @@ class RollBack:
     @stage("making quantized models")
     def _make(self, configuration: Configuration) -> _Made:
         """Makes the model of a configuration; see ``judge``."""
-        quantized = quantize_graph(self._plans.of(configuration))
+        quantized = self._quantize(configuration)
         execution = self._execution if quantized_layers(configuration) else None
         return _Made(quantized, None if execution is None else execution.model_of(quantized))
+
+    def _quantize(self, configuration: Configuration) -> QuantizedGraph:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == quantized_layers(configuration):
+            return ahead[1]
+        return quantize_graph(self._plans.of(configuration))
 
     def search(self, strategy: CheckedStrategy, sensitivity: SensitivityBase) -> None:
         """Runs the strategy, from the result with all layers quantized."""

@@ -3,7 +3,8 @@
 Errors in the model or its configuration show first, before hours of evaluation. Then the original model is evaluated
 and calibrated once: every configuration of the search uses the same factors, because they were observed in the float
 model. Of a small model the batches are run first, and calibrated on beside the evaluation, if the evaluator is known to
-bear that. Layers are rolled back until the model satisfies, and the result is summed up.
+bear that; the first quantized model is made there, too. Layers are rolled back until the model satisfies, and the
+result is summed up.
 
 No result is written before the search has ended, so that an error leaves those of an earlier run as they are.
 Evaluations and calibration are kept in a state, from which an interrupted run can be resumed.
@@ -11,8 +12,8 @@ Evaluations and calibration are kept in a state, from which an interrupted run c
 
 import math
 import time
-from collections.abc import Collection, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 
@@ -31,17 +32,14 @@ from amct_tensorflow.quantize.calibration.calibrate import Calibration, prepare_
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.config.schema import QuantConfig
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
-from amct_tensorflow.quantize.record.factors import unfused_layers
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator, format_metric
 from amct_tensorflow.search.configuration import Configuration, layers_in_16_bits, layers_in_float
-from amct_tensorflow.search.costless import costless_layers, is_small
 from amct_tensorflow.search.evaluations import Evaluations
 from amct_tensorflow.search.evaluator import Evaluation
-from amct_tensorflow.search.integers.integer_execution import IntegerExecution
 from amct_tensorflow.search.roll_back import RollBack
-from amct_tensorflow.search.rung_plans import RungPlans
 from amct_tensorflow.search.sensitivity.layer_scores import LayerScores
 from amct_tensorflow.search.sensitivity.measures import SensitivityBase
+from amct_tensorflow.search.start import Start, start_search
 from amct_tensorflow.search.state import SearchState
 from amct_tensorflow.search.statistics import LossInterval, paired_interval
 from amct_tensorflow.search.strategy import CheckedStrategy
@@ -99,7 +97,7 @@ def run_search(
         AmctError: the evaluator broke its contract, or calibration failed.
         KeyboardInterrupt: it was interrupted earlier.
     """
-    start = time.perf_counter()
+    began = time.perf_counter()
     evaluations = Evaluations(evaluator, state, model.outputs, scheduler)
     # What asks the user's evaluator for nothing goes on beside its evaluations.
     with ThreadPoolExecutor(1) as beside:
@@ -108,35 +106,34 @@ def run_search(
         if scheduler is not None:
             with stage("waiting for workers"):
                 scheduler.gather()
-        original = _begin(prepared, model, evaluations)
+        start_after = partial(
+            start_search, model=model, config=config, evaluations=evaluations, rungs=strategy.rungs_of(rungs),
+            in_float=in_float or {}, exact=exact, raise_costless=raise_costless,
+        )  # fmt: skip
+        # Layers that cost nothing are known only when all have been measured, which is done behind the calibration.
+        ahead = None if raise_costless else beside
+        original, get_start = _begin(prepared, model, evaluations, start_after, ahead)
         with stage("calibrating"):
-            calibration = prepared.result()
-        fused = model.fuse(unfused_layers(calibration.factors), calibration.balance)
-        whole, kept = calibration.plan(fused, model.outputs), {**calibration.unquantizable, **(in_float or {})}
-        with closing(LayerScores(model.outline, whole, calibration, kept)) as scores:
-            costless = _costless(scores, kept) if raise_costless else []
-            plans = RungPlans(model.outline, whole, calibration, config, strategy.rungs_of(rungs), [*kept, *costless])
-            first = plans.lowest
-            search = RollBack(plans, evaluations, scores)
-            search.begin(first, _ALL_QUANTIZED)
+            start = get_start()
+        calibration, search = start.calibration, start.search
+        with closing(start.scores):
+            search.begin(start.first, _ALL_QUANTIZED)
             original = original or _evaluate_original(model, evaluations)
             # Only now, so that the state of a run with workers is that of one without.
             keeping = beside.submit(counted_beside(partial(_keep, calibration, state)))
             pays = not exact and _pays(original, calibration, model)
-            execution = IntegerExecution(model.outputs, calibration.batches) if pays else None
-            search.compare_with(original, execution)
+            search.compare_with(original, start.execution if pays else None)
             circumstance = " beside the calibration" if prepared.is_beside else ""
-            _log_estimate(calibration, fused, strategy, original, circumstance)
-            _log_gain(scores, whole, in_float or {})
-            interruption = _roll_back(search, first, strategy, sensitivity)
-            keeping.result()
+            _log_estimate(calibration, start.fused, strategy, original, circumstance)
+            _log_gain(start.scores, start.whole, in_float or {})
+            interruption = _roll_back(search, start.first, strategy, sensitivity, keeping)
     saved = search.trials.best(search.settled)
     interval = _interval(original, saved)
     return SearchResult(
         original=original,
         trials=tuple(search.trials),
         saved=saved,
-        plan=plans.of(saved.configuration),
+        plan=start.plans.of(saved.configuration),
         quantized=search.model_of(saved),
         ranking=search.ranking,
         float_mac_share=search.mac_share(layers_in_float(saved.configuration)),
@@ -146,8 +143,8 @@ def run_search(
         calibration=calibration,
         rungs=rungs,
         left_in_float=dict(in_float or {}),
-        costless=costless,
-        cost=RunCost(evaluator.evaluations, evaluator.reused, evaluator.seconds, time.perf_counter() - start),
+        costless=start.costless,
+        cost=RunCost(evaluator.evaluations, evaluator.reused, evaluator.seconds, time.perf_counter() - began),
         interruption=interruption,
     )
 
@@ -174,24 +171,60 @@ def _prepare(
     )  # fmt: skip
 
 
-def _begin(prepared: Calibration, model: FloatModel, evaluations: Evaluations) -> Evaluation | None:
-    """Runs the calibration batches, and evaluates the original model, which workers only begin with."""
+def _begin(
+    prepared: Calibration,
+    model: FloatModel,
+    evaluations: Evaluations,
+    start_after: Callable[[CalibrationResult], Start],
+    ahead: Executor | None,
+) -> tuple[Evaluation | None, Callable[[], Start]]:
+    """Runs the calibration batches, and evaluates the original model, which workers only begin with.
+
+    Args:
+        prepared: the calibration.
+        model: the float model.
+        evaluations: the evaluations of the run.
+        start_after: returns what the search starts with.
+        ahead: what computes the calibration; there the first quantized model can be made behind it.
+
+    Returns:
+        The evaluation, None if workers are at it, and what waits for the start of the search.
+    """
     run = stage("calibrating")(prepared.run)
     if evaluations.in_background:
         evaluations.begin(None, _bytes_of(model), _ORIGINAL)
         run()
-        return None
-    if prepared.is_beside:
+        return None, lambda: start_after(prepared.result())
+    if not prepared.is_beside:
+        original = _evaluate_original(model, evaluations)
+        give_memory_back()
         run()
-        try:
-            return _evaluate_original(model, evaluations)
-        except BaseException:
-            prepared.stop()
-            raise
-    original = _evaluate_original(model, evaluations)
-    give_memory_back()
+        return original, lambda: start_after(prepared.result())
     run()
-    return original
+    evaluated: list[Evaluation] = []
+    coming = None
+    if ahead is not None:
+        coming = ahead.submit(counted_beside(partial(_start_ahead, prepared, start_after, evaluated)))
+    try:
+        evaluated.append(_evaluate_original(model, evaluations))
+    except BaseException:
+        prepared.stop()
+        if coming is not None:
+            coming.cancel()  # which waits for the calibration
+        raise
+    return evaluated[0], (lambda: start_after(prepared.result())) if coming is None else coming.result
+
+
+def _start_ahead(
+    prepared: Calibration, start_after: Callable[[CalibrationResult], Start], evaluated: Sequence[Evaluation]
+) -> Start:
+    """Makes the first quantized model as soon as the calibration is done.
+
+    If the original model has been evaluated by then, the caller knows whether integers pay, and tries them.
+    """
+    start = start_after(prepared.result())
+    start.search.make_ahead(start.first, None if evaluated else start.execution)
+    return start
 
 
 def _keep(calibration: CalibrationResult, state: SearchState) -> None:
@@ -201,20 +234,6 @@ def _keep(calibration: CalibrationResult, state: SearchState) -> None:
     for name, analysis in calibration.analyses.items():
         log_for().debug("Layer %s: similarity %.9g", name, analysis.similarity)
     state.add_calibration(calibration)
-
-
-def _costless(scores: LayerScores, kept: Collection[str]) -> list[LayerName]:
-    """Returns the layers that start in float as that costs nothing, and takes them out of the ranking.
-
-    Layers are scored only if there are such small ones.
-    """
-    shares = {name: share for name, share in scores.mac_shares.items() if name not in kept}
-    if not any(map(is_small, shares.values())):
-        return []
-    damages = zip(shares, scores.sampled_divergences([{name} for name in shares]), strict=True)
-    found = [LayerName(name) for name in costless_layers(dict(damages), shares)]
-    scores.leave_in_float(found)
-    return found
 
 
 def _log_gain(scores: LayerScores, plan: QuantizationPlan, in_float: Mapping[LayerName, str]) -> None:
@@ -245,23 +264,28 @@ def _evaluate_original(model: FloatModel, evaluations: Evaluations) -> Evaluatio
 
 
 def _roll_back(
-    search: RollBack, all_quantized: Configuration, strategy: CheckedStrategy, sensitivity: SensitivityBase
+    search: RollBack,
+    all_quantized: Configuration,
+    strategy: CheckedStrategy,
+    sensitivity: SensitivityBase,
+    keeping: Future[None],
 ) -> KeyboardInterrupt | None:
     """Judges the model with all layers quantized, and the candidates of the strategy if it does not satisfy.
 
-    Returns:
-        The exception that interrupted it after the first result; None if none did.
+    Returns, when the calibration has been kept, too, the exception that interrupted it after the first result; None if
+    none did.
     """
     first = search.judge(all_quantized, _ALL_QUANTIZED)
-    log_for().info("Accuracy of the model with all layers quantized: %s", format_metric(first.metric))
-    if first.judged.satisfied:
-        log_for().info("The model satisfies the requirement after all layers are quantized.")
-        if sensitivity.scores_outputs:
-            log_for().info("As nothing is rolled back, layers are ranked by their own outputs, not the model's.")
-        return None
     try:
-        with stage("searching"):
-            search.search(strategy, sensitivity)
+        log_for().info("Accuracy of the model with all layers quantized: %s", format_metric(first.metric))
+        if first.judged.satisfied:
+            log_for().info("The model satisfies the requirement after all layers are quantized.")
+            if sensitivity.scores_outputs:
+                log_for().info("As nothing is rolled back, layers are ranked by their own outputs, not the model's.")
+        else:
+            with stage("searching"):
+                search.search(strategy, sensitivity)
+        keeping.result()
     except KeyboardInterrupt as interruption:
         return interruption
     return None

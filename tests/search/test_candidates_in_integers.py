@@ -1,6 +1,8 @@
 """Quantized models are evaluated in integers, which changes nothing but the time."""
 
 import json
+import time
+from threading import Event
 
 import pytest
 import tensorflow as tf
@@ -12,9 +14,10 @@ from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.quantize.calibration.calibrator import Calibrator
 from amct_tensorflow.quantize.config.defaults import default_config
 from amct_tensorflow.quantize.quantized.builder import quantize_graph
-from amct_tensorflow.search import runner
+from amct_tensorflow.search import roll_back, runner
 from amct_tensorflow.search.integers.availability import why_no_integer_kernels
 from amct_tensorflow.search.integers.integer_execution import IntegerExecution
+from amct_tensorflow.search.roll_back import RollBack
 
 OPTIONS = {"strategy": "BinarySearch", "sensitivity": "CosineSimilarity"}
 KERNELS = {"_FusedQuantizedConv2D", "_FusedQuantizedDepthwiseConv2D"}
@@ -134,6 +137,78 @@ def test_integers_that_cannot_be_checked_are_not_used(task, monkeypatch):
     monkeypatch.setattr(IntegerExecution, "model_of", lambda self, quantized: None)
     evaluator = Watching(limit)
     assert calibrate(arguments, evaluator, **OPTIONS).target_met and not any(evaluator.in_integers)
+
+
+class Overlapping(Watching):
+    """Evaluates the original model for as long as the first quantized model is made and checked."""
+
+    calibration_may_overlap = True
+    made = None
+
+    def evaluate(self, graph, outputs):
+        assert self.in_integers or self.made is None or self.made.wait(60)
+        return super().evaluate(graph, outputs)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Set as soon as a model has been made ahead."""
+    event, make_ahead = Event(), RollBack.make_ahead
+
+    def make(self, *arguments):
+        make_ahead(self, *arguments)
+        event.set()
+
+    monkeypatch.setattr(RollBack, "make_ahead", make)
+    return event
+
+
+@needs_integers
+@pytest.mark.parametrize("pays", [True, False])
+def test_the_first_model_is_made_and_tried_beside_the_evaluation(task, made, pays, monkeypatch, messages):
+    """Whether it is evaluated in integers depends on the evaluation, as does what is said of them."""
+    arguments, limit = task
+    monkeypatch.setattr(runner, "_PRODUCTS_THAT_PAY", 0 if pays else 10**12)
+    messages.clear()
+    number = []
+    monkeypatch.setattr(roll_back, "quantize_graph", lambda plan: number.append(plan) or quantize_graph(plan))
+    evaluator = Overlapping(limit * 100)
+    evaluator.made = made
+    result = calibrate(arguments, evaluator, **OPTIONS)
+    assert result.target_met and len(number) == 1
+    assert evaluator.in_integers == [False, pays]
+    said = [line for line in messages if "calibrated on" in line or "run in integers" in line]
+    assert ["calibrated on" in line for line in said] == [True, False][: 1 + pays]
+    report = json.loads(result.model_file.with_name("report.json").read_text("utf-8"))
+    beside = {each["stage"] for each in report["times"] if each["processor_seconds"] is None}
+    assert {"making quantized models", "checking the integer kernels"} <= beside
+
+
+@needs_integers
+def test_nothing_is_tried_in_integers_for_nothing(task, monkeypatch):
+    """An evaluation that has ended tells whether that pays."""
+    arguments, limit = task
+    checked, start_ahead = [], runner._start_ahead
+
+    def late(prepared, start_after, evaluated):
+        while not evaluated:
+            time.sleep(0.01)
+        return start_ahead(prepared, start_after, evaluated)
+
+    monkeypatch.setattr(runner, "_start_ahead", late)
+    monkeypatch.setattr(runner, "_PRODUCTS_THAT_PAY", 10**12)
+    monkeypatch.setattr(IntegerExecution, "_check", lambda *arguments: checked.append(arguments) or True)
+    result = calibrate(arguments, Overlapping(limit * 100), **OPTIONS)
+    assert result.target_met and not checked
+
+
+def test_layers_that_cost_nothing_are_found_beside_an_evaluation_too(task):
+    arguments, limit = task
+    one, other = (
+        calibrate(arguments, evaluator, raise_costless=True, **OPTIONS)
+        for evaluator in (Watching(limit * 100), Overlapping(limit * 100))
+    )
+    assert one.rungs == other.rungs and one.loss == other.loss
 
 
 def test_small_evaluations_are_simulated(task, monkeypatch, messages):

@@ -5,9 +5,9 @@ is checked once, with the first model, on a few calibration images, since a kern
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import tensorflow as tf
@@ -37,9 +37,23 @@ class IntegerExecution:
         self._outputs = outputs
         self._batches = batches
         self._is_right: bool | None = None  # until a model was checked
+        self._ahead: tuple[QuantizedGraph, bytes | None] | None = None
+        self._untold: list[Callable[[], None]] = []
+
+    def prepare(self, quantized: QuantizedGraph) -> None:
+        """Makes the execution graph of a model that will be asked for next, if any is; logs nothing yet."""
+        self._ahead = quantized, self._make(quantized)
 
     def model_of(self, quantized: QuantizedGraph) -> bytes | None:
         """Returns the execution graph of a quantized model as bytes; None if the model itself is to be run."""
+        ahead, self._ahead = self._ahead, None
+        found = ahead[1] if ahead is not None and ahead[0] is quantized else self._make(quantized)
+        for tell in self._untold:
+            tell()
+        self._untold.clear()
+        return found
+
+    def _make(self, quantized: QuantizedGraph) -> bytes | None:
         if not self._is_available or self._is_right is False:
             return None
         view = GraphView(quantized.graph_def, quantized.shapes)
@@ -53,7 +67,7 @@ class IntegerExecution:
         if self._is_right is None:
             self._is_right = self._check(quantized, graph_def)
             if self._is_right:
-                _log(len(layers), others)
+                self._untold.append(partial(_log, len(layers), others))
         return bytes(graph_def.SerializeToString(deterministic=True)) if self._is_right else None
 
     @cached_property
@@ -62,7 +76,7 @@ class IntegerExecution:
         if reason is None and not self._batches:
             reason = "no calibration batch was kept, with which integers could be checked"
         if reason is not None:
-            _log_simulation(f"{reason}.")
+            self._untold.append(partial(_log_simulation, f"{reason}."))
         return reason is None
 
     @stage("checking the integer kernels")
@@ -75,11 +89,12 @@ class IntegerExecution:
             except (tf.errors.OpError, ValueError):  # the graph, or what is fed, is of so many images
                 found = self._run_both(simulated, in_integers, batch)
         except (tf.errors.OpError, ValueError, KeyError) as error:
-            _log_simulation(" ".join(str(error).split())[:300])
+            self._untold.append(partial(_log_simulation, " ".join(str(error).split())[:300]))
             return False
         differing = sum(_differing(one, other) for one, other in zip(*found, strict=True))
         if differing:
-            _log_simulation(f"in integers {plural(differing, 'value')} of the outputs would differ.")
+            reason = f"in integers {plural(differing, 'value')} of the outputs would differ."
+            self._untold.append(partial(_log_simulation, reason))
         return not differing
 
     def _run_both(self, simulated: GraphDef, in_integers: GraphDef, batch: Batch) -> list[list[np.ndarray]]:
