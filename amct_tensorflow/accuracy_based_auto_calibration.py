@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,15 @@ from amct_tensorflow.io.memory import older_objects_left_alone
 from amct_tensorflow.io.stages import measured_stages, stage
 from amct_tensorflow.log import follow_directory, log_for
 from amct_tensorflow.model.float_model import FloatModel
-from amct_tensorflow.model.inspection import inspect_model
+from amct_tensorflow.model.inspection import Inspection, inspect_model
 from amct_tensorflow.quantization import read_config_for
 from amct_tensorflow.quantize.config.schema import QuantConfig
 from amct_tensorflow.quantize.quantized.model_files import ModelPaths
 from amct_tensorflow.results.coverage import log_coverage
 from amct_tensorflow.results.file_size import log_file_size
 from amct_tensorflow.results.report.collect import FinishedRun, make_report
-from amct_tensorflow.results.report.page import prepared_meanwhile
+from amct_tensorflow.results.report.layer_rows import bars_ahead
+from amct_tensorflow.results.report.page import draw_ahead, prepared_meanwhile
 from amct_tensorflow.results.report.reproduction import digest_of_file, log_environment
 from amct_tensorflow.results.result_files import ResultFiles
 from amct_tensorflow.results.summary import log_report
@@ -39,6 +41,7 @@ from amct_tensorflow.search.resuming import open_state
 from amct_tensorflow.search.run_key import run_key
 from amct_tensorflow.search.runner import run_search
 from amct_tensorflow.search.sensitivity.measures import SensitivityBase
+from amct_tensorflow.search.start import Start
 from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase
 from amct_tensorflow.search.trials import SearchResult
 from amct_tensorflow.search.workers.handshake import own_handshake
@@ -242,6 +245,7 @@ def accuracy_based_auto_calibration(
                 result = run_search(
                     model, config, checked, checked_strategy, chosen, state, scheduler, exact=exact,
                     rungs=made_for.rungs, in_float=demands.in_float, raise_costless=raise_costless,
+                    beside_first=partial(_draw_ahead, inspection),
                 )  # fmt: skip
             check: DeviceCheck | None = None
             report: dict[Path, str] = {}
@@ -261,6 +265,12 @@ def accuracy_based_auto_calibration(
         log_for().warning("The search was interrupted; this is the best model until then.")
         raise result.interruption
     return AutoCalibrationResult.of(result, files.model.model, check)
+
+
+@stage("drawing figures")
+def _draw_ahead(inspection: Inspection, start: Start) -> None:
+    """Draws the figures that the report has if the first quantized model satisfies."""
+    draw_ahead(bars_ahead(inspection, start.scores.local_similarities(), start.first))
 
 
 def _log_result(result: SearchResult, model: FloatModel, save_dir: str, record_file: str) -> None:

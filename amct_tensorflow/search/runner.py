@@ -69,6 +69,7 @@ def run_search(
     rungs: Ladder = UNNAMED.rungs,
     in_float: Mapping[LayerName, str] | None = None,
     raise_costless: bool = False,
+    beside_first: Callable[[Start], object] | None = None,
 ) -> SearchResult:
     """Evaluates, calibrates, and rolls back as few layers as the strategy finds, until the requirement is met.
 
@@ -88,6 +89,8 @@ def run_search(
         rungs: the rungs of the device on which layers may stand.
         in_float: per layer that stays in float for the sake of the device, why.
         raise_costless: whether layers start in float that cost nothing there; see ``costless_layers``.
+        beside_first: called beside the evaluation of the first quantized model, if the evaluator lets the calibration
+            go on beside one, too; raises nothing.
 
     Returns:
         The best model found: the satisfying one that the strategy settled on, or else the one with the least loss. If
@@ -121,6 +124,8 @@ def run_search(
             original = original or _evaluate_original(model, evaluations)
             # Only now, so that the state of a run with workers is that of one without.
             keeping = beside.submit(counted_beside(partial(_keep, calibration, state)))
+            if beside_first is not None and evaluator.calibration_may_overlap:
+                beside.submit(counted_beside(partial(beside_first, start)))
             pays = not exact and _pays(original, calibration, model)
             search.compare_with(original, start.execution if pays else None)
             circumstance = " beside the calibration" if prepared.is_beside else ""

@@ -14,6 +14,7 @@ from amct_tensorflow.quantize.calibration import calibrator as calibrators
 from amct_tensorflow.quantize.calibration import layer_moments
 from amct_tensorflow.quantize.calibration.layer_analysis import LayerAnalyser, LayerAnalysis
 from amct_tensorflow.quantize.calibration.observers import ActivationObservers
+from amct_tensorflow.results.report.plots import sorted_figure
 from amct_tensorflow.search import runner
 from amct_tensorflow.search.sensitivity.measures import CosineSimilaritySensitivity
 
@@ -98,6 +99,15 @@ def test_any_other_evaluator_is_called_in_the_order_of_the_original_toolkit(argu
     calls = Calls()
     calibrate(arguments, Noted(calls, may_overlap=False))
     assert calls.names == ["evaluate", "calibration", "evaluate"]
+
+
+@pytest.mark.parametrize("may_overlap", [True, False])
+def test_figures_are_drawn_beside_the_evaluation_if_the_user_draws_nothing_meanwhile(arguments, figures, may_overlap):
+    sorted_figure.cache_clear()
+    with figures():
+        calibrate(arguments, Noted(Calls(), may_overlap))
+    found = sorted_figure.cache_info()
+    assert (found.misses, found.hits) == (1, int(may_overlap))
 
 
 def test_an_evaluator_that_fails_is_told_of_before_the_calibration_has_ended(arguments, monkeypatch):

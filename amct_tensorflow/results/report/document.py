@@ -532,9 +532,3 @@ class Report:
     def in_16_bits(self) -> list[Layer]:
         """The layers that the saved model has read 16 bits."""
         return [layer for layer in self.layers if layer.precision == "16 bits"]
-
-    @property
-    def by_damage(self) -> list[Layer]:
-        """The layers that were calibrated, most damaging first."""
-        known = [layer for layer in self.layers if layer.damage is not None]
-        return sorted(known, key=lambda layer: -(layer.damage or 0.0))

@@ -1,10 +1,11 @@
 """Describes each layer for a report."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from amct_tensorflow.devices.rungs import Rung
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.contents import finite_or_none
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
@@ -14,6 +15,8 @@ from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.calibration.observers import ActivationSummary
 from amct_tensorflow.quantize.record.factors import LayerFactors
 from amct_tensorflow.results.report.document import Activation, Histogram, InputProduct, Layer, Weights, Why
+from amct_tensorflow.results.report.plots import Bar
+from amct_tensorflow.search.configuration import Configuration
 from amct_tensorflow.search.trials import SearchResult
 
 _COSTLESS = "it costs next to nothing in float, and in int8 does more damage than half of the layers"
@@ -23,6 +26,26 @@ def describe_layers(inspection: Inspection, result: SearchResult) -> tuple[Layer
     """Returns the layers of a model, in the order of the graph."""
     products = _input_products(inspection, result.plan.fused)
     return tuple(_describe(layer, result, products.get(LayerName(layer.name))) for layer in inspection.layers)
+
+
+def bars_ahead(inspection: Inspection, ranking: Mapping[str, float], configuration: Configuration) -> tuple[Bar, ...]:
+    """Returns what figures show of the layers if a configuration is saved; see ``describe_layers``.
+
+    Args:
+        inspection: the inspection of the model.
+        ranking: per layer, its similarity.
+        configuration: on which rung each layer stands.
+    """
+    names = [layer.name for layer in inspection.layers]
+    return tuple(Bar(_damage(ranking.get(name)), _is_int8(configuration.get(name))) for name in names)
+
+
+def _damage(similarity: float | None) -> float | None:
+    return None if similarity is None else finite_or_none(1 - similarity)
+
+
+def _is_int8(rung: Rung | None) -> bool:
+    return rung is not None and not rung.is_float
 
 
 def _input_products(inspection: Inspection, fused: FusedGraph) -> dict[LayerName, InputProduct]:
@@ -46,19 +69,18 @@ def _describe(layer: InspectedLayer, result: SearchResult, product: InputProduct
     analysis = calibration.analyses.get(name)
     fused = result.plan.fused.layers.get(name)
     balance = calibration.balance.get(name)
-    similarity = result.ranking.get(name)
     factors = result.plan.factors.get(name) or calibration.factors.get(name)
     return Layer(
         name=name,
         type=layer.op_type,
-        int8=rung is not None and not rung.is_float,
+        int8=_is_int8(rung),
         why=why,
         reason=reason,
         evaluation=evaluation,
         multiply_accumulates=layer.multiply_accumulates,
         parameters=layer.parameters,
         output_shape=layer.output_shape,
-        damage=None if similarity is None else finite_or_none(1 - similarity),
+        damage=_damage(result.ranking.get(name)),
         sqnr_db=_decibels(analysis.noise if analysis else None),
         uncorrected_sqnr_db=_decibels(analysis.uncorrected_noise if analysis else None),
         activation=activation_of(name, factors, calibration) if analysis and factors else None,
@@ -73,7 +95,7 @@ def _describe(layer: InspectedLayer, result: SearchResult, product: InputProduct
 def _why(layer: InspectedLayer, result: SearchResult) -> tuple[Why | None, int | None, str | None]:
     """Returns why a layer stayed in float, the evaluation in which it first was, and the reason in words."""
     rung = result.saved.configuration.get(layer.name)
-    if rung is not None and not rung.is_float:
+    if _is_int8(rung):
         return None, None, None
     reason = layer.reason or result.calibration.unquantizable.get(LayerName(layer.name))
     if reason is not None:

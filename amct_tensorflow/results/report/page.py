@@ -18,6 +18,7 @@ from amct_tensorflow.results.report.document import Report
 from amct_tensorflow.results.report.plots import (
     HEIGHT,
     WIDTH,
+    Bar,
     along_figure,
     import_matplotlib,
     search_figure,
@@ -52,11 +53,21 @@ def _prepare() -> None:
         _environment().get_template(_TEMPLATE)
 
 
+def draw_ahead(bars: tuple[Bar, ...]) -> None:
+    """Draws the figures of layers that a report is expected to have; it draws others itself.
+
+    They are most of its time. Matplotlib's settings are changed meanwhile, which nobody else may be drawing by.
+    """
+    with suppress(Exception):  # likewise
+        along_figure(bars)
+        sorted_figure(bars)
+
+
 def render_report(report: Report) -> str:
     """Returns the page of a report; equal reports give equal pages."""
-    figures = {"search": search_figure(report)}
-    if report.by_damage:
-        figures |= {"along": along_figure(report), "sorted": sorted_figure(report)}
+    figures, bars = {"search": search_figure(report)}, tuple(Bar(layer.damage, layer.int8) for layer in report.layers)
+    if any(bar.damage is not None for bar in bars):
+        figures |= {"along": along_figure(bars), "sorted": sorted_figure(bars)}
     return render(_TEMPLATE, report=report, figures={name: Markup(svg) for name, svg in figures.items()})
 
 

@@ -9,14 +9,14 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 
 from amct_tensorflow.io.table import plural
-from amct_tensorflow.results.report.document import Activation, Layer, Report, Weights
+from amct_tensorflow.results.report.document import Activation, Report, Weights
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -152,24 +152,38 @@ def _paint_search(report: Report, axes: "Axes") -> None:
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, markerscale=0.7, borderaxespad=0)
 
 
-def along_figure(report: Report) -> str:
-    """Draws the damage of the layers in the order of the model."""
-    layers = [(number, layer) for number, layer in enumerate(report.layers, 1) if layer.damage is not None]
+class Bar(NamedTuple):
+    """A layer in a figure.
+
+    Attributes:
+        damage: its damage; None if it was not calibrated.
+        int8: whether it is in int8.
+    """
+
+    damage: float | None
+    int8: bool
+
+
+@lru_cache(maxsize=1)
+def along_figure(bars: tuple[Bar, ...]) -> str:
+    """Draws the damage of the layers, given in the order of the model; may have been called for them before."""
+    known = [(number, bar) for number, bar in enumerate(bars, 1) if bar.damage is not None]
     description = "Damage of each layer along the model; the table below has the numbers."
-    return draw("along", description, partial(_paint_layers, layers, "layer, in the order of the model"))
+    return draw("along", description, partial(_paint_layers, known, "layer, in the order of the model"))
 
 
-def sorted_figure(report: Report) -> str:
-    """Draws the damage of the layers, most damaging first."""
-    layers = list(enumerate(report.by_damage, 1))
+@lru_cache(maxsize=1)
+def sorted_figure(bars: tuple[Bar, ...]) -> str:
+    """Draws the damage of the layers, most damaging first; takes them as ``along_figure`` does."""
+    known = sorted((bar for bar in bars if bar.damage is not None), key=lambda bar: -(bar.damage or 0.0))
     description = "Damage of each layer, most damaging first; the table below has the numbers."
-    return draw("sorted", description, partial(_paint_layers, layers, "layer, most damaging first"))
+    return draw("sorted", description, partial(_paint_layers, list(enumerate(known, 1)), "layer, most damaging first"))
 
 
-def _paint_layers(layers: Sequence[tuple[int, Layer]], title: str, axes: "Axes") -> None:
-    largest = max((layer.damage or 0.0 for _, layer in layers), default=0.0)
+def _paint_layers(bars: Sequence[tuple[int, Bar]], title: str, axes: "Axes") -> None:
+    largest = max((bar.damage or 0.0 for _, bar in bars), default=0.0)
     for int8, color, label in ((True, INT8, "in int8"), (False, FLOAT, "in float")):
-        chosen = [(place, layer.damage or 0.0) for place, layer in layers if layer.int8 is int8]
+        chosen = [(place, bar.damage or 0.0) for place, bar in bars if bar.int8 is int8]
         if chosen:
             heights = [max(damage, largest * _LEAST) for _, damage in chosen]
             axes.bar([place for place, _ in chosen], heights, width=0.8, color=color, label=label)
@@ -182,7 +196,7 @@ def _paint_layers(layers: Sequence[tuple[int, Layer]], title: str, axes: "Axes")
     axes.set_xlabel(title)
     axes.set_ylabel("damage")
     axes.margins(x=0.01)
-    if len({layer.int8 for _, layer in layers}) > 1:
+    if len({bar.int8 for _, bar in bars}) > 1:
         axes.legend(loc="best")
 
 
