@@ -7,11 +7,11 @@ Your class says what a record holds for the model::
             return preprocess(features["image/encoded"], height, width), features["image/class/label"]
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -25,6 +25,8 @@ from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase, Pictu
 from amct_tensorflow.search.workers.shares import Share
 
 _PICTURE_SIZE = 96
+# Looks at the images of a batch.
+_Look: TypeAlias = Callable[[np.ndarray], None]
 
 
 class Classified(NamedTuple):
@@ -103,6 +105,34 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
         for _ in self._runs(graph, fetches_to_calibrate(graph, [scores.name]), "calibration", images):
             pass
 
+    def evaluate_and_calibrate(
+        self, graph: tf.Graph, outputs: list[str], tapped: tf.Graph, calibrated: Callable[[], None]
+    ) -> Any:
+        """Evaluates a model, and runs the first batches on it as prepared for calibration, too.
+
+        Args:
+            graph: as for ``evaluate``.
+            outputs: as for ``evaluate``.
+            tapped: as for ``calibration``.
+            calibrated: called behind the last of these batches.
+        """
+        fetches = fetches_to_calibrate(tapped, [self._scores(tapped, outputs).name])
+        model_input, _, _ = find_input(tapped, self.image_size)
+        left = min(self.calibration_batches, -(-self.dataset.num_records // self.batch_size))
+        with GraphRunner(tapped, run_often=True) as runner:
+
+            def calibrate(images: np.ndarray) -> None:
+                nonlocal left
+                if left:
+                    runner.run(fetches, {model_input: images})
+                    left -= 1
+                    if not left:
+                        runner.close()
+                        calibrated()
+
+            whole = range(self.dataset.num_records)
+            return self.join_shares([self._classify(graph, outputs, "original model", whole, calibrate)])
+
     def evaluate_share(self, graph: tf.Graph, outputs: list[str], share: Share) -> Any:
         """Classifies the images of a share."""
         quantized = any(op.type.startswith("Ascend") for op in graph.get_operations())
@@ -148,10 +178,12 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
         # Without the second condition a target of 0 would refuse even the original model itself.
         return loss < self.expected_acc_loss or loss <= 0, loss
 
-    def _classify(self, graph: tf.Graph, outputs: list[str], title: str, indices: range) -> Classified:
-        """Runs the model on some of the images."""
+    def _classify(
+        self, graph: tf.Graph, outputs: list[str], title: str, indices: range, first: _Look | None = None
+    ) -> Classified:
+        """Runs the model on some of the images; what looks at batches ``first`` gets each before the model."""
         found, expected = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        for predictions, labels in self._runs(graph, self._scores(graph, outputs), title, indices):
+        for predictions, labels in self._runs(graph, self._scores(graph, outputs), title, indices, first):
             self._check_scores(tf.TensorShape(predictions.shape))
             found.append(np.argmax(predictions, axis=1) + self.first_label)
             expected.append(labels)
@@ -162,8 +194,10 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
         self._check_scores(scores.shape)
         return scores
 
-    def _runs(self, graph: tf.Graph, fetches: Any, title: str, indices: range) -> Iterator[tuple[Any, np.ndarray]]:
-        """Yields per batch of some of the images what is fetched, and the labels."""
+    def _runs(
+        self, graph: tf.Graph, fetches: Any, title: str, indices: range, first: _Look | None = None
+    ) -> Iterator[tuple[Any, np.ndarray]]:
+        """Yields per batch of some of the images what is fetched, and the labels; see ``_classify``."""
         if not indices:
             return
         model_input, height, width = find_input(graph, self.image_size)
@@ -188,6 +222,8 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
                     raise self.dataset.find_undecodable(
                         lambda features: self.load(features, height, width), indices.start + int(progress.n)
                     ) from error
+                if first is not None:
+                    first(images)
                 yield runner.run(fetches, {model_input: images}), labels
                 progress.update(len(labels))
 

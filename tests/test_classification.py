@@ -8,8 +8,10 @@ import tensorflow as tf
 from graphs import build, normal, tf1
 from tfrecords import example, png, write
 
+import amct_tensorflow as amct
 from amct_tensorflow.classification import ClassifierEvaluator
 from amct_tensorflow.data import Feature, find_files, scan_records
+from amct_tensorflow.errors import CalibrationError
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.quantize.calibration.calibrator import Calibrator
@@ -134,3 +136,80 @@ def test_calibration_overlaps_where_nothing_but_this_class_evaluates():
             return super().evaluate_share(graph, outputs, share)
 
     assert Loads(None).calibration_may_overlap and not Evaluates(None).calibration_may_overlap
+
+
+@dataclass
+class Counted(Records):
+    """Counts how often it is asked for batches, and the images in each that is taken."""
+
+    asked: int = 0
+    taken: list = field(default_factory=list)
+
+    def batches(self, load, batch_size):
+        def note(number):
+            self.taken.append(int(number))
+            return number
+
+        def noted(images, labels):
+            count = tf.numpy_function(note, [tf.size(labels)], tf.int32)
+            return images[:count], labels
+
+        self.asked += 1
+        return super().batches(load, batch_size).map(noted)
+
+
+class Passes(ClassifierEvaluator):
+    """Counts on what the calibration is run."""
+
+    calibrations = 0
+
+    def calibration(self, graph, outputs):
+        self.calibrations += 1
+        super().calibration(graph, outputs)
+
+
+class Apart(Passes):
+    """Likewise, before the original model is evaluated."""
+
+    calibration_may_overlap = True
+    evaluate_and_calibrate = None
+
+
+def calibrated(folder, evaluator, batch_num=2):
+    """Returns the result of a run, and its files but for those with times."""
+    folder.mkdir()
+    graph_def = build(channels_last)
+    (folder / "net.pb").write_bytes(graph_def.SerializeToString(deterministic=True))
+    model = FloatModel.load(str(folder / "net.pb"), ["out"])
+    config = amct.make_quant_config(model, batch_num=batch_num)
+    paths = [str(folder / name) for name in ("record.txt", "config.json", "net")]
+    result = amct.accuracy_based_auto_calibration(model, ["out"], *paths, evaluator, config=config)
+    files = [path for path in folder.iterdir() if not path.name.startswith("report")]
+    return result, {path.name: path.read_bytes() for path in files}
+
+
+LABELS = np.arange(6) % 5
+
+
+def test_calibration_batches_are_those_that_the_evaluation_comes_by(tmp_path):
+    passing = ClassifierEvaluator(Counted(LABELS), 4, calibration_batches=2, expected_acc_loss=100)
+    apart = Apart(Counted(LABELS), 4, calibration_batches=2, expected_acc_loss=100)
+    one, other = calibrated(tmp_path / "one", passing), calibrated(tmp_path / "other", apart)
+    assert apart.calibrations == 1 and (passing.dataset.asked, apart.dataset.asked) == (2, 3)
+    assert passing.dataset.taken == [4, 2] * 2
+    assert one[0].original_metric == other[0].original_metric and one[0].loss == other[0].loss
+    assert one[1] == other[1]
+
+
+def test_who_calibrates_in_a_way_of_their_own_is_asked_to(tmp_path):
+    evaluator = Passes(Counted(LABELS), 4, calibration_batches=2, expected_acc_loss=100)
+    calibrated(tmp_path / "run", evaluator)
+    assert evaluator.calibrations == 1
+
+
+def test_too_few_batches_are_told_of_before_the_evaluation_goes_on(tmp_path):
+    evaluator = ClassifierEvaluator(Counted(LABELS), 2, calibration_batches=1)
+    with pytest.raises(CalibrationError, match="needs 2 batches, but saw 1"):
+        calibrated(tmp_path / "run", evaluator)
+    assert len(evaluator.dataset.taken) <= 2  # one is prepared ahead
+    assert evaluator.image_predictions() is None

@@ -427,7 +427,7 @@ def test_main_with_a_simplified_configuration(workdir, conv_model, monkeypatch, 
     arguments = ("--dataset", workdir / "data", "--model", conv_model, "--config_defination", "my.cfg")
     Path("my.cfg").write_text("batch_num: 3\ncommon_config: { arq_quantize: { channel_wise: false } }")
     assert exit_code(monkeypatch, *arguments, "--batch_size", 4) == 0
-    assert "calibration: 12 of 12 images" in capsys.readouterr().err
+    assert "calibrated on 12 images" in capsys.readouterr().err
     config = json.loads(Path(sample.CONFIG_FILE).read_text())
     assert config["batch_num"] == 3
     assert config["conv/Conv2D"]["weight_quant_params"]["channel_wise"] is False

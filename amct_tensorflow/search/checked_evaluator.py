@@ -5,7 +5,7 @@ import math
 import numbers
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +21,28 @@ from amct_tensorflow.search.evaluator import (
 )
 from amct_tensorflow.search.source_code import code_of
 from amct_tensorflow.search.workers.serialization import serialize
+
+
+@runtime_checkable
+class CalibratesInPassing(Protocol):
+    """An evaluator that prepares the data of the calibration batches once, for the evaluation, too."""
+
+    def evaluate_and_calibrate(
+        self, graph: tf.Graph, outputs: list[str], tapped: tf.Graph, calibrated: Callable[[], None]
+    ) -> Any:
+        """Does what ``evaluate`` does on a graph, and what ``calibration`` does on another, and says so as it has."""
+
+
+class Tapped(NamedTuple):
+    """A model prepared for calibration, to run the batches on in passing.
+
+    Attributes:
+        graph: the model.
+        check: to be called behind the last batch; raises an error if there were too few.
+    """
+
+    graph: tf.Graph
+    check: Callable[[], None]
 
 
 def check_sharing(evaluator: AutoCalibrationEvaluatorBase) -> None:
@@ -86,6 +108,11 @@ class CheckedEvaluator:
         """Asks for ``calibration_may_overlap``."""
         return bool(self._evaluator.calibration_may_overlap)
 
+    @property
+    def calibrates_in_passing(self) -> bool:
+        """Whether it runs the calibration batches as it comes by them in an evaluation."""
+        return self.calibration_may_overlap and isinstance(self._evaluator, CalibratesInPassing)
+
     def calibrate(self, graph: tf.Graph, outputs: Sequence[str]) -> None:
         """Calls ``calibration``."""
         try:
@@ -95,11 +122,21 @@ class CheckedEvaluator:
         except Exception as error:
             raise self._failure("calibration", "the model prepared for calibration", error) from error
 
-    def evaluate(self, graph: tf.Graph, outputs: Sequence[str], model: str) -> Evaluation:
-        """Calls ``evaluate``; ``model`` says in messages which one it is."""
+    def evaluate(self, graph: tf.Graph, outputs: Sequence[str], model: str, tapped: Tapped | None = None) -> Evaluation:
+        """Calls ``evaluate``.
+
+        Args:
+            graph: the model.
+            outputs: its outputs.
+            model: says in messages which one it is.
+            tapped: the model prepared for calibration, if an evaluator that ``calibrates_in_passing`` shall do so.
+        """
         start = time.perf_counter()
         try:
-            metric = self._evaluator.evaluate(graph, list(outputs))
+            if tapped is not None and isinstance(self._evaluator, CalibratesInPassing):
+                metric = self._evaluator.evaluate_and_calibrate(graph, list(outputs), *tapped)
+            else:
+                metric = self._evaluator.evaluate(graph, list(outputs))
         except AmctError:
             raise
         except Exception as error:

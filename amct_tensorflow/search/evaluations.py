@@ -9,7 +9,7 @@ import tensorflow as tf
 from amct_tensorflow.io.memory import give_memory_back
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.model_file import import_graph
-from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
+from amct_tensorflow.search.checked_evaluator import CheckedEvaluator, Tapped
 from amct_tensorflow.search.evaluator import Evaluation
 from amct_tensorflow.search.run_key import digest
 from amct_tensorflow.search.state import SearchState
@@ -58,8 +58,18 @@ class Evaluations:
         if self._scheduler is not None:
             self._scheduler.forget(digest(execution or model))
 
+    def knows(self, quantized: Collection[str] | None) -> bool:
+        """Tells whether an earlier run has evaluated a set of quantized layers, perhaps of other bytes."""
+        return self._state.evaluation(quantized) is not None
+
     def get(
-        self, quantized: Collection[str] | None, model: bytes, title: str, execution: bytes | None = None
+        self,
+        quantized: Collection[str] | None,
+        model: bytes,
+        title: str,
+        execution: bytes | None = None,
+        *,
+        tapped: Tapped | None = None,
     ) -> Evaluation:
         """Returns the evaluation of a model; an earlier run may have evaluated the same bytes.
 
@@ -68,6 +78,7 @@ class Evaluations:
             model: the bytes of its file.
             title: what it is called in messages.
             execution: those of its execution graph, which yields the same, to run instead.
+            tapped: what to run the calibration batches on in passing; see ``CheckedEvaluator.evaluate``.
         """
         identity = digest(model)
         evaluation = self._known(quantized, identity)
@@ -75,7 +86,7 @@ class Evaluations:
             log_for().info("The result of %s is known from the earlier run.", title)
             self.evaluator.reuse()
             return evaluation
-        evaluation = replace(self._evaluate(execution or model, title), model=identity)
+        evaluation = replace(self._evaluate(execution or model, title, tapped), model=identity)
         self._state.add_evaluation(quantized, evaluation)
         return evaluation
 
@@ -83,11 +94,11 @@ class Evaluations:
         evaluation = self._state.evaluation(quantized)
         return evaluation if evaluation is not None and evaluation.model == identity else None
 
-    def _evaluate(self, model: bytes, title: str) -> Evaluation:
+    def _evaluate(self, model: bytes, title: str, tapped: Tapped | None) -> Evaluation:
         if self._scheduler is None:
             give_memory_back()  # before the evaluator takes what it needs
             graph = import_graph(tf.compat.v1.GraphDef.FromString(model), title)
-            return self.evaluator.evaluate(graph, self._outputs, title)
+            return self.evaluator.evaluate(graph, self._outputs, title, tapped)
         start = time.perf_counter()
         shares = self._scheduler.finish(self._candidate(model, title))
         return self.evaluator.join_shares(shares.results, title, shares.seconds, time.perf_counter() - start)

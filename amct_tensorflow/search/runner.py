@@ -12,15 +12,14 @@ Evaluations and calibration are kept in a state, from which an interrupted run c
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 
 from amct_tensorflow.devices.device_table import UNNAMED
 from amct_tensorflow.devices.rungs import Ladder
 from amct_tensorflow.graph.names import LayerName, PreparedName
-from amct_tensorflow.io.memory import give_memory_back
 from amct_tensorflow.io.progress import duration
 from amct_tensorflow.io.stages import counted_beside, stage
 from amct_tensorflow.io.table import plural
@@ -28,10 +27,10 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedGraph
 from amct_tensorflow.ops.multiply_accumulates import multiply_accumulates
-from amct_tensorflow.quantize.calibration.calibrate import Calibration, prepare_calibration
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.config.schema import QuantConfig
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
+from amct_tensorflow.search.beginning import Beginning
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator, format_metric
 from amct_tensorflow.search.configuration import Configuration, layers_in_16_bits, layers_in_float
 from amct_tensorflow.search.evaluations import Evaluations
@@ -46,7 +45,6 @@ from amct_tensorflow.search.strategy import CheckedStrategy
 from amct_tensorflow.search.trials import RunCost, SearchResult, Trial
 from amct_tensorflow.search.workers.scheduler import Scheduler
 
-_ORIGINAL = "the original model"
 _ALL_QUANTIZED = "the model with all layers quantized"
 
 # The check takes half a second (of deep networks up to a few), which integers save an evaluation of so many products
@@ -104,31 +102,28 @@ def run_search(
     evaluations = Evaluations(evaluator, state, model.outputs, scheduler)
     # What asks the user's evaluator for nothing goes on beside its evaluations.
     with ThreadPoolExecutor(1) as beside:
-        with stage("preparing the calibration"):
-            prepared = _prepare(model, config, evaluator, sensitivity, state, beside)
-        if scheduler is not None:
-            with stage("waiting for workers"):
-                scheduler.gather()
         start_after = partial(
             start_search, model=model, config=config, evaluations=evaluations, rungs=strategy.rungs_of(rungs),
             in_float=in_float or {}, exact=exact, raise_costless=raise_costless,
         )  # fmt: skip
         # Layers that cost nothing are known only when all have been measured, which is done behind the calibration.
-        ahead = None if raise_costless else beside
-        original, get_start = _begin(prepared, model, evaluations, start_after, ahead)
-        with stage("calibrating"):
-            start = get_start()
+        beginning = Beginning(model, evaluations, start_after, beside, makes_ahead=not raise_costless)
+        beginning.prepare(config, sensitivity, state.calibration)
+        if scheduler is not None:
+            with stage("waiting for workers"):
+                scheduler.gather()
+        original, start = beginning.run(), beginning.start()
         calibration, search = start.calibration, start.search
         with closing(start.scores):
             search.begin(start.first, _ALL_QUANTIZED)
-            original = original or _evaluate_original(model, evaluations)
+            original = original or beginning.evaluate()
             # Only now, so that the state of a run with workers is that of one without.
             keeping = beside.submit(counted_beside(partial(_keep, calibration, state)))
             if beside_first is not None and evaluator.calibration_may_overlap:
                 beside.submit(counted_beside(partial(beside_first, start)))
             pays = not exact and _pays(original, calibration, model)
             search.compare_with(original, start.execution if pays else None)
-            circumstance = " beside the calibration" if prepared.is_beside else ""
+            circumstance = " beside the calibration" if beginning.is_beside else ""
             _log_estimate(calibration, start.fused, strategy, original, circumstance)
             _log_gain(start.scores, start.whole, in_float or {})
             interruption = _roll_back(search, start.first, strategy, sensitivity, keeping)
@@ -154,84 +149,6 @@ def run_search(
     )
 
 
-def _prepare(
-    model: FloatModel,
-    config: QuantConfig,
-    evaluator: CheckedEvaluator,
-    sensitivity: SensitivityBase,
-    state: SearchState,
-    beside: Executor,
-) -> Calibration:
-    """Prepares a calibration, or that of an earlier run.
-
-    Nothing goes on beside evaluations that calls a sensitivity of the user's.
-    """
-    known = state.calibration
-    if known is not None:
-        return Calibration(lambda: None, lambda: known, lambda: None, is_beside=False)
-    comparison = sensitivity.layer_comparison()
-    return prepare_calibration(
-        model, config, evaluator.calibrate, for_search=True, comparison=comparison,
-        beside=beside if comparison is None else None, overlaps=evaluator.calibration_may_overlap,
-    )  # fmt: skip
-
-
-def _begin(
-    prepared: Calibration,
-    model: FloatModel,
-    evaluations: Evaluations,
-    start_after: Callable[[CalibrationResult], Start],
-    ahead: Executor | None,
-) -> tuple[Evaluation | None, Callable[[], Start]]:
-    """Runs the calibration batches, and evaluates the original model, which workers only begin with.
-
-    Args:
-        prepared: the calibration.
-        model: the float model.
-        evaluations: the evaluations of the run.
-        start_after: returns what the search starts with.
-        ahead: what computes the calibration; there the first quantized model can be made behind it.
-
-    Returns:
-        The evaluation, None if workers are at it, and what waits for the start of the search.
-    """
-    run = stage("calibrating")(prepared.run)
-    if evaluations.in_background:
-        evaluations.begin(None, _bytes_of(model), _ORIGINAL)
-        run()
-        return None, lambda: start_after(prepared.result())
-    if not prepared.is_beside:
-        original = _evaluate_original(model, evaluations)
-        give_memory_back()
-        run()
-        return original, lambda: start_after(prepared.result())
-    run()
-    evaluated: list[Evaluation] = []
-    coming = None
-    if ahead is not None:
-        coming = ahead.submit(counted_beside(partial(_start_ahead, prepared, start_after, evaluated)))
-    try:
-        evaluated.append(_evaluate_original(model, evaluations))
-    except BaseException:
-        prepared.stop()
-        if coming is not None:
-            coming.cancel()  # which waits for the calibration
-        raise
-    return evaluated[0], (lambda: start_after(prepared.result())) if coming is None else coming.result
-
-
-def _start_ahead(
-    prepared: Calibration, start_after: Callable[[CalibrationResult], Start], evaluated: Sequence[Evaluation]
-) -> Start:
-    """Makes the first quantized model as soon as the calibration is done.
-
-    If the original model has been evaluated by then, the caller knows whether integers pay, and tries them.
-    """
-    start = start_after(prepared.result())
-    start.search.make_ahead(start.first, None if evaluated else start.execution)
-    return start
-
-
 def _keep(calibration: CalibrationResult, state: SearchState) -> None:
     """Keeps a calibration in the state, unless it comes from there."""
     if calibration is state.calibration:
@@ -253,19 +170,6 @@ def _log_gain(scores: LayerScores, plan: QuantizationPlan, in_float: Mapping[Lay
         "With %s in float for the device, the outputs diverge by %.4g on the calibration data; in int8, by %.4g.",
         plural(len(layers & in_float.keys()), "layer"), others, every,
     )  # fmt: skip
-
-
-def _bytes_of(model: FloatModel) -> bytes:
-    """Returns the bytes of a model, which are as many as its file has; nobody holds them for long."""
-    return bytes(model.graph_def.SerializeToString(deterministic=True))
-
-
-@stage("evaluating the original model")
-def _evaluate_original(model: FloatModel, evaluations: Evaluations) -> Evaluation:
-    original = evaluations.get(None, _bytes_of(model), _ORIGINAL)
-    log_for().info("Accuracy of original model: %s", format_metric(original.metric))
-    evaluations.evaluator.check_requirement(original.metric)
-    return original
 
 
 def _roll_back(

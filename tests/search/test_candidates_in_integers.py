@@ -14,7 +14,7 @@ from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.quantize.calibration.calibrator import Calibrator
 from amct_tensorflow.quantize.config.defaults import default_config
 from amct_tensorflow.quantize.quantized.builder import quantize_graph
-from amct_tensorflow.search import roll_back, runner
+from amct_tensorflow.search import beginning, roll_back, runner
 from amct_tensorflow.search.integers.availability import why_no_integer_kernels
 from amct_tensorflow.search.integers.integer_execution import IntegerExecution
 from amct_tensorflow.search.roll_back import RollBack
@@ -188,14 +188,14 @@ def test_the_first_model_is_made_and_tried_beside_the_evaluation(task, made, pay
 def test_nothing_is_tried_in_integers_for_nothing(task, monkeypatch):
     """An evaluation that has ended tells whether that pays."""
     arguments, limit = task
-    checked, start_ahead = [], runner._start_ahead
+    checked, start_ahead = [], beginning._start_ahead
 
     def late(prepared, start_after, evaluated):
         while not evaluated:
             time.sleep(0.01)
         return start_ahead(prepared, start_after, evaluated)
 
-    monkeypatch.setattr(runner, "_start_ahead", late)
+    monkeypatch.setattr(beginning, "_start_ahead", late)
     monkeypatch.setattr(runner, "_PRODUCTS_THAT_PAY", 10**12)
     monkeypatch.setattr(IntegerExecution, "_check", lambda *arguments: checked.append(arguments) or True)
     result = calibrate(arguments, Overlapping(limit * 100), **OPTIONS)

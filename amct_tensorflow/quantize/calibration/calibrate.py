@@ -22,13 +22,15 @@ class Calibration(NamedTuple):
     """A calibration that is prepared.
 
     Attributes:
-        run: runs the batches; to be called first.
+        run: runs the batches; to be called first. What it is given runs them instead of the evaluator.
+        check: checks behind the last batch that there were enough.
         result: waits for the result, and returns it.
         stop: ends soon what is computed beside the caller, whose result nobody wants any more.
         is_beside: whether the result is computed while the caller goes on.
     """
 
-    run: Callable[[], None]
+    run: Callable[..., None]
+    check: Callable[[], None]
     result: Callable[[], CalibrationResult]
     stop: Callable[[], None]
     is_beside: bool
@@ -43,6 +45,7 @@ def prepare_calibration(
     comparison: Comparison | None = None,
     beside: Executor | None = None,
     overlaps: bool = False,
+    on_begun: Callable[[], None] | None = None,
 ) -> Calibration:
     """Prepares a calibration, so that errors in model and configuration show at once.
 
@@ -56,6 +59,7 @@ def prepare_calibration(
         comparison: as for ``Calibrator``.
         beside: as for ``Calibrator``.
         overlaps: as for ``Calibrator``.
+        on_begun: as for ``Calibrator``.
 
     Raises:
         AmctError: the model cannot be calibrated so. The functions returned raise it if the data cannot be used, or too
@@ -64,14 +68,16 @@ def prepare_calibration(
     balance = _balance(model, config, run) if config.asks_for_balancing() else {}
     calibrator = Calibrator(
         model, config, lambda _: None, for_search=for_search, comparison=comparison, balance=balance, beside=beside,
-        overlaps=overlaps,
+        overlaps=overlaps, on_begun=on_begun,
     )  # fmt: skip
 
-    def run_batches() -> None:
-        _run_for(calibrator, run, model.graph, model.outputs)
+    def run_batches(by: Run = run) -> None:
+        _run_for(calibrator, by, model.graph, model.outputs)
         calibrator.check_fed()
 
-    return Calibration(run_batches, calibrator.check_complete, calibrator.stop, calibrator.computes_beside)
+    return Calibration(
+        run_batches, calibrator.check_fed, calibrator.check_complete, calibrator.stop, calibrator.computes_beside
+    )
 
 
 def _balance(model: FloatModel, config: QuantConfig, run: Run) -> Mapping[LayerName, tuple[float, ...]]:

@@ -1,0 +1,157 @@
+"""The first steps of a run: the original model is evaluated and calibrated, one after the other or beside each other.
+
+Beside each other they go where the calibration says so. The batches are run first then, or as the evaluation comes by
+them. Behind the calibration, in its thread, the first quantized model is made.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from functools import partial
+
+import tensorflow as tf
+
+from amct_tensorflow.io.memory import give_memory_back
+from amct_tensorflow.io.stages import counted_beside, stage
+from amct_tensorflow.log import log_for
+from amct_tensorflow.model.float_model import FloatModel
+from amct_tensorflow.quantize.calibration.calibrate import Calibration, prepare_calibration
+from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
+from amct_tensorflow.quantize.config.schema import QuantConfig
+from amct_tensorflow.search.checked_evaluator import Tapped, format_metric
+from amct_tensorflow.search.evaluations import Evaluations
+from amct_tensorflow.search.evaluator import Evaluation
+from amct_tensorflow.search.sensitivity.measures import SensitivityBase
+from amct_tensorflow.search.start import Start
+
+_ORIGINAL = "the original model"
+
+
+class Beginning:
+    """Evaluates the original model, and calibrates it.
+
+    Attributes:
+        is_beside: whether the calibration is computed beside the evaluation.
+    """
+
+    is_beside = False
+
+    def __init__(
+        self,
+        model: FloatModel,
+        evaluations: Evaluations,
+        start_after: Callable[[CalibrationResult], Start],
+        beside: Executor,
+        *,
+        makes_ahead: bool,
+    ) -> None:
+        """Takes what it needs, and begins nothing yet.
+
+        Args:
+            model: the float model.
+            evaluations: the evaluations of the run.
+            start_after: returns what the search starts with.
+            beside: the single thread for what goes on beside the evaluation.
+            makes_ahead: whether the first quantized model may be made there.
+        """
+        self._model = model
+        self._evaluations = evaluations
+        self._start_after = start_after
+        self._beside = beside
+        self._makes_ahead = makes_ahead
+        self._evaluated: list[Evaluation] = []
+        self._coming: Future[Start] | None = None
+
+    @stage("preparing the calibration")
+    def prepare(self, config: QuantConfig, sensitivity: SensitivityBase, known: CalibrationResult | None) -> None:
+        """Prepares the calibration, unless it is known from an earlier run.
+
+        Nothing goes on beside evaluations that calls a sensitivity of the user's.
+        """
+        if known is not None:
+            self._calibration = Calibration(
+                lambda _=None: None, lambda: None, lambda: known, lambda: None, is_beside=False
+            )
+            return
+        evaluator, comparison = self._evaluations.evaluator, sensitivity.layer_comparison()
+        self._calibration = prepare_calibration(
+            self._model, config, evaluator.calibrate, for_search=True, comparison=comparison,
+            beside=self._beside if comparison is None else None, overlaps=evaluator.calibration_may_overlap,
+            on_begun=self._go_ahead,
+        )  # fmt: skip
+        self.is_beside = self._calibration.is_beside
+
+    def run(self) -> Evaluation | None:
+        """Runs the calibration batches, and evaluates the original model.
+
+        Returns:
+            The evaluation; None if workers have begun with it.
+        """
+        run_batches = stage("calibrating")(self._calibration.run)
+        if self._evaluations.in_background:
+            self._evaluations.begin(None, _bytes_of(self._model), _ORIGINAL)
+            run_batches()
+            return None
+        if not self.is_beside:
+            original = self.evaluate()
+            give_memory_back()
+            run_batches()
+            return original
+        try:
+            if self._evaluations.evaluator.calibrates_in_passing and not self._evaluations.knows(None):
+                self._calibration.run(self._evaluate_in_passing)
+            else:
+                run_batches()
+                self._evaluated.append(self.evaluate())
+        except BaseException:
+            self._calibration.stop()
+            if self._coming is not None:
+                self._coming.cancel()
+            raise
+        return self._evaluated[0]
+
+    @stage("evaluating the original model")
+    def evaluate(self, tapped: Tapped | None = None) -> Evaluation:
+        """Evaluates the original model, and checks that the requirement suits the metric.
+
+        Args:
+            tapped: what to run the calibration batches on in passing, if the evaluator can do that.
+        """
+        original = self._evaluations.get(None, _bytes_of(self._model), _ORIGINAL, tapped=tapped)
+        log_for().info("Accuracy of original model: %s", format_metric(original.metric))
+        self._evaluations.evaluator.check_requirement(original.metric)
+        return original
+
+    def _evaluate_in_passing(self, graph: tf.Graph, _: Sequence[str]) -> None:
+        self._evaluated.append(self.evaluate(Tapped(graph, self._calibration.check)))
+
+    @stage("calibrating")
+    def start(self) -> Start:
+        """Waits for the calibration; returns what the search starts with."""
+        return self._start_after(self._calibration.result()) if self._coming is None else self._coming.result()
+
+    def _go_ahead(self) -> None:
+        """Lets the first quantized model be made behind the calibration, which has begun beside the evaluation."""
+        if self._makes_ahead:
+            make = partial(_start_ahead, self._calibration, self._start_after, self._evaluated)
+            self._coming = self._beside.submit(counted_beside(make))
+
+
+def _nothing() -> None:
+    """Does what is left to do for a calibration that is known."""
+
+
+def _start_ahead(
+    calibration: Calibration, start_after: Callable[[CalibrationResult], Start], evaluated: Sequence[Evaluation]
+) -> Start:
+    """Makes the first quantized model.
+
+    If the original model has been evaluated by then, the caller knows whether integers pay, and tries them.
+    """
+    start = start_after(calibration.result())
+    start.search.make_ahead(start.first, None if evaluated else start.execution)
+    return start
+
+
+def _bytes_of(model: FloatModel) -> bytes:
+    """Returns the bytes of a model, which are as many as its file has; nobody holds them for long."""
+    return bytes(model.graph_def.SerializeToString(deterministic=True))
