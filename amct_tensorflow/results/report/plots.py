@@ -7,6 +7,7 @@ import importlib
 import io
 import math
 import re
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -45,6 +46,8 @@ _SETTINGS: Any = {  # of a type that newer versions of Matplotlib have a name fo
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
+# Matplotlib has one set of settings for all threads, and a run draws in one beside that of its caller.
+_drawing = threading.Lock()
 
 
 def import_matplotlib() -> None:
@@ -69,7 +72,7 @@ def draw(name: str, description: str, paint: Callable[["Axes"], None]) -> str:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     stream = io.BytesIO()
-    with rc_context({**_SETTINGS, "svg.hashsalt": name}):
+    with _drawing, rc_context({**_SETTINGS, "svg.hashsalt": name}):
         figure = Figure(figsize=_INCHES, facecolor="none")
         figure.subplots_adjust(**_MARGINS)
         paint(figure.subplots())

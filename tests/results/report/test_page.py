@@ -5,8 +5,9 @@ import hashlib
 import re
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from html.parser import HTMLParser
 
 import pytest
@@ -199,6 +200,19 @@ NAMES = st.text(st.characters() | st.sampled_from("<>&\"'/{}%`=$"), min_size=1, 
 def test_the_figure_of_the_search_holds_no_names():
     report = make_report()
     assert search_figure(with_names(report, "<b>$x$")) == search_figure(with_names(report, "plain"))
+
+
+def test_figures_drawn_in_several_threads_are_those_drawn_in_one():
+    def lines(number, axes):
+        axes.plot([0, number], [number, 1])
+
+    def figures(name):
+        return [draw(name, "lines", partial(lines, number)) for number in range(8)]
+
+    names = ["one", "two", "three"]
+    expected = [figures(name) for name in names]
+    with ThreadPoolExecutor(len(names)) as threads:
+        assert list(threads.map(figures, names)) == expected
 
 
 def elements(page):
