@@ -69,8 +69,14 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
     @property
     def calibration_may_overlap(self) -> bool:
         """Yes, unless a class derived from this one calibrates or evaluates in a way of its own."""
+        return self.calibrates_in_passing
+
+    @property
+    def calibrates_in_passing(self) -> bool:
+        """Whether ``evaluate_and_calibrate`` does what the methods do that it stands for."""
         methods = ("calibration", "evaluate", "evaluate_share", "join_shares")
-        return all(getattr(type(self), method) is getattr(ClassifierEvaluator, method) for method in methods)
+        is_own = [getattr(type(self), method) is getattr(ClassifierEvaluator, method) for method in methods]
+        return all(is_own) and not vars(self).keys() & set(methods)
 
     def load(self, features: dict[str, tf.Tensor], height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the preprocessed image of a record, float32 [height, width, 3], and its label; to be overridden.
@@ -118,15 +124,15 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
         """
         fetches = fetches_to_calibrate(tapped, [self._scores(tapped, outputs).name])
         model_input, _, _ = find_input(tapped, self.image_size)
-        left = min(self.calibration_batches, -(-self.dataset.num_records // self.batch_size))
+        left = min(self.calibration_batches * self.batch_size, self.dataset.num_records)
         with GraphRunner(tapped, run_often=True) as runner:
 
             def calibrate(images: np.ndarray) -> None:
                 nonlocal left
-                if left:
+                if left > 0:
                     runner.run(fetches, {model_input: images})
-                    left -= 1
-                    if not left:
+                    left -= len(images)
+                    if left <= 0:
                         runner.close()
                         calibrated()
 

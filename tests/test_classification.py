@@ -1,5 +1,7 @@
 """The evaluator that classifiers share, on graphs that TensorFlow does not run by itself on a CPU."""
 
+import gc
+import weakref
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -205,6 +207,59 @@ def test_who_calibrates_in_a_way_of_their_own_is_asked_to(tmp_path):
     evaluator = Passes(Counted(LABELS), 4, calibration_batches=2, expected_acc_loss=100)
     calibrated(tmp_path / "run", evaluator)
     assert evaluator.calibrations == 1
+
+
+class Overrides(Passes):
+    """Says that calibration may overlap, whatever else it does in a way of its own."""
+
+    calibration_may_overlap = True
+
+    def join_shares(self, results):
+        return super().join_shares(results) + 1000
+
+
+def test_who_says_so_too_is_asked_in_the_order_of_two_methods(tmp_path):
+    evaluator = Overrides(Counted(LABELS), 4, calibration_batches=2, expected_acc_loss=100)
+    result, _ = calibrated(tmp_path / "run", evaluator)
+    assert evaluator.calibrations == 1 and result.original_metric > 1000
+
+
+def test_a_method_of_the_evaluator_alone_is_one_of_its_own(tmp_path):
+    evaluator = ClassifierEvaluator(Counted(LABELS), 4, calibration_batches=2, expected_acc_loss=100)
+    called = []
+    evaluator.calibration = lambda *graph: called.append(1) or ClassifierEvaluator.calibration(evaluator, *graph)
+    calibrated(tmp_path / "run", evaluator)
+    assert called == [1]
+
+
+@dataclass
+class Halves(Records):
+    """Its batches are half as large as they are asked for."""
+
+    def batches(self, load, batch_size):
+        return super().batches(load, batch_size // 2)
+
+
+def test_calibration_takes_as_many_images_however_many_are_in_a_batch(tmp_path):
+    evaluator = ClassifierEvaluator(Halves(LABELS), 4, calibration_batches=1, expected_acc_loss=100)
+    _, files = calibrated(tmp_path / "run", evaluator)
+    assert "record.txt" in files
+
+
+def test_a_run_that_failed_leaves_nothing_with_the_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.pb").write_bytes(build(channels_last).SerializeToString(deterministic=True))
+    model = FloatModel.load("net.pb", ["out"])
+    config = amct.make_quant_config(model, batch_num=3)
+    evaluator = ClassifierEvaluator(Records(LABELS), 4, calibration_batches=2)
+    with pytest.raises(CalibrationError, match="saw 2"):
+        amct.accuracy_based_auto_calibration(
+            model, ["out"], "record.txt", "config.json", "net", evaluator, config=config
+        )
+    left = weakref.ref(evaluator)
+    del evaluator
+    gc.collect()
+    assert left() is None
 
 
 def test_too_few_batches_are_told_of_before_the_evaluation_goes_on(tmp_path):

@@ -76,7 +76,6 @@ class Beginning:
         self._calibration = prepare_calibration(
             self._model, config, evaluator.calibrate, for_search=True, comparison=comparison,
             beside=self._beside if comparison is None else None, overlaps=evaluator.calibration_may_overlap,
-            on_begun=self._go_ahead,
         )  # fmt: skip
         self.is_beside = self._calibration.is_beside
 
@@ -101,11 +100,10 @@ class Beginning:
                 self._calibration.run(self._evaluate_in_passing)
             else:
                 run_batches()
+                self._go_ahead()
                 self._evaluated.append(self.evaluate())
         except BaseException:
-            self._calibration.stop()
-            if self._coming is not None:
-                self._coming.cancel()
+            self._stop()
             raise
         return self._evaluated[0]
 
@@ -122,22 +120,32 @@ class Beginning:
         return original
 
     def _evaluate_in_passing(self, graph: tf.Graph, _: Sequence[str]) -> None:
-        self._evaluated.append(self.evaluate(Tapped(graph, self._calibration.check)))
+        self._evaluated.append(self.evaluate(Tapped(graph, self._go_ahead)))
 
     @stage("calibrating")
     def start(self) -> Start:
         """Waits for the calibration; returns what the search starts with."""
-        return self._start_after(self._calibration.result()) if self._coming is None else self._coming.result()
+        try:
+            return self._start_after(self._calibration.result()) if self._coming is None else self._coming.result()
+        except BaseException:
+            self._stop()
+            raise
+
+    def _stop(self) -> None:
+        """Ends soon what goes on beside the caller, whose run has failed."""
+        self._calibration.stop()
+        if self._coming is not None:
+            self._coming.cancel()
 
     def _go_ahead(self) -> None:
-        """Lets the first quantized model be made behind the calibration, which has begun beside the evaluation."""
+        """Lets the first quantized model be made behind the calibration, which has all batches, and computes beside.
+
+        Not sooner: of the last batch, what only the outputs need may arrive late.
+        """
+        self._calibration.check()
         if self._makes_ahead:
             make = partial(_start_ahead, self._calibration, self._start_after, self._evaluated)
             self._coming = self._beside.submit(counted_beside(make))
-
-
-def _nothing() -> None:
-    """Does what is left to do for a calibration that is known."""
 
 
 def _start_ahead(

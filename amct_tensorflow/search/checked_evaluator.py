@@ -27,6 +27,10 @@ from amct_tensorflow.search.workers.serialization import serialize
 class CalibratesInPassing(Protocol):
     """An evaluator that prepares the data of the calibration batches once, for the evaluation, too."""
 
+    @property
+    def calibrates_in_passing(self) -> bool:
+        """Whether it does so; a class derived from one that does may calibrate or evaluate in another way."""
+
     def evaluate_and_calibrate(
         self, graph: tf.Graph, outputs: list[str], tapped: tf.Graph, calibrated: Callable[[], None]
     ) -> Any:
@@ -111,7 +115,9 @@ class CheckedEvaluator:
     @property
     def calibrates_in_passing(self) -> bool:
         """Whether it runs the calibration batches as it comes by them in an evaluation."""
-        return self.calibration_may_overlap and isinstance(self._evaluator, CalibratesInPassing)
+        if not isinstance(self._evaluator, CalibratesInPassing):
+            return False
+        return self.calibration_may_overlap and self._evaluator.calibrates_in_passing
 
     def calibrate(self, graph: tf.Graph, outputs: Sequence[str]) -> None:
         """Calls ``calibration``."""

@@ -1,21 +1,29 @@
 """What goes on beside evaluations: nothing of the user's, and nothing that changes a result."""
 
+import signal
+import threading
 import time
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from test_auto_calibration import Evaluator, calibrate, prepare
+import tensorflow as tf
+from graphs import small_net, tf1
+from test_auto_calibration import IMAGES, OUTPUT, Evaluator, calibrate, prepare
 
 from amct_tensorflow.errors import EvaluatorError
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.quantization import make_quant_config
 from amct_tensorflow.quantize.calibration import calibrator as calibrators
 from amct_tensorflow.quantize.calibration import layer_moments
+from amct_tensorflow.quantize.calibration.calibrator import Calibrator
+from amct_tensorflow.quantize.calibration.feed import Feed
 from amct_tensorflow.quantize.calibration.layer_analysis import LayerAnalyser, LayerAnalysis
 from amct_tensorflow.quantize.calibration.observers import ActivationObservers
 from amct_tensorflow.results.report.plots import sorted_figure
-from amct_tensorflow.search import runner
+from amct_tensorflow.search import runner, start
+from amct_tensorflow.search.beginning import Beginning
 from amct_tensorflow.search.sensitivity.measures import CosineSimilaritySensitivity
 
 
@@ -129,6 +137,64 @@ def test_an_evaluator_that_fails_is_told_of_before_the_calibration_has_ended(arg
     with pytest.raises(EvaluatorError, match="no connection"):
         calibrate(arguments, Broken())
     assert not corrected
+
+
+def test_an_interruption_does_not_wait_for_the_calibration_to_end(arguments, monkeypatch):
+    evaluated, corrected = threading.Event(), []
+    look, begin, main = Calibrator._look, Beginning.start, threading.get_ident()
+
+    def interrupts(self):
+        look(self)
+        assert evaluated.wait(60)
+        time.sleep(0.3)
+        signal.pthread_kill(main, signal.SIGINT)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(Calibrator, "_look", interrupts)
+    monkeypatch.setattr(Beginning, "start", lambda self: evaluated.set() or begin(self))
+    monkeypatch.setattr(layer_moments, "round_to_second_moments", lambda *_: corrected.append(1))
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(arguments, Noted(Calls()))
+    assert not corrected
+
+
+def with_late_input():
+    small_net()
+    late = tf1.placeholder(tf.float32, [None, 1], name="late")
+    tf.add(tf1.get_default_graph().get_tensor_by_name(f"{OUTPUT}:0"), late, name="sum")
+
+
+class WithLateInput(Noted):
+    def predict(self, graph, outputs):
+        with tf1.Session(graph=graph) as session:
+            return session.run("sum:0", {"input:0": IMAGES, "late:0": np.zeros((len(IMAGES), 1))})
+
+    def calibration(self, graph, outputs):
+        self.predict(graph, outputs)
+
+
+def test_what_only_the_outputs_need_may_arrive_late(tmp_path, monkeypatch):
+    """The first quantized model is tried with it, however soon it was made."""
+    monkeypatch.chdir(tmp_path)
+    arguments = {**prepare(tmp_path, with_late_input), "outputs": ["sum"]}
+    computed, tried = threading.Event(), []
+    compute, keep = Calibrator._compute, Feed._keep
+
+    def computes(self):
+        compute(self)
+        computed.set()
+
+    def keeps(self, source, value):
+        if source == "late:0":
+            assert computed.wait(60)
+            time.sleep(0.3)
+        keep(self, source, value)
+
+    monkeypatch.setattr(Calibrator, "_compute", computes)
+    monkeypatch.setattr(Feed, "_keep", keeps)
+    monkeypatch.setattr(start, "IntegerExecution", lambda outputs, batches: tried.extend(batches))
+    calibrate(arguments, WithLateInput(Calls()))
+    assert [batch.keys() for batch in tried] == [{"input:0", "late:0"}]
 
 
 def test_an_error_of_the_measurement_ends_the_run(arguments, monkeypatch):

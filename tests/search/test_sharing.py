@@ -17,6 +17,7 @@ from amct_tensorflow.errors import ArgumentTypeError, ArgumentValueError, Evalua
 from amct_tensorflow.log import LOG_DIR
 from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.results.report.report_json import read_report
+from amct_tensorflow.search.roll_back import RollBack
 from amct_tensorflow.search.workers.handshake import worker_handshake
 from amct_tensorflow.search.workers.pool import Finished, Ready
 from amct_tensorflow.search.workers.serialization import deserialize
@@ -159,6 +160,15 @@ def test_float_and_quantized_model_are_evaluated_at_once(workdir, here):
     assert here().given == ["the original model"] * 2 + ["the model with all layers quantized"] * 2
     times = [each.stage for each in read_report(workdir / "out").times]
     assert times.index("waiting for workers") < times.index("calibrating")
+
+
+def test_no_model_is_made_or_checked_ahead_while_workers_evaluate(workdir, here, monkeypatch):
+    """They would wait for the next model meanwhile."""
+    monkeypatch.setattr(Sharing, "calibration_may_overlap", True)
+    made = []
+    monkeypatch.setattr(RollBack, "make_ahead", lambda *_: made.append(1))
+    calibrate(prepare(workdir), Sharing(), num_workers=2)
+    assert not made
 
 
 def test_what_a_strategy_names_is_evaluated_with_what_it_decided(task, here):

@@ -45,7 +45,6 @@ def prepare_calibration(
     comparison: Comparison | None = None,
     beside: Executor | None = None,
     overlaps: bool = False,
-    on_begun: Callable[[], None] | None = None,
 ) -> Calibration:
     """Prepares a calibration, so that errors in model and configuration show at once.
 
@@ -59,7 +58,6 @@ def prepare_calibration(
         comparison: as for ``Calibrator``.
         beside: as for ``Calibrator``.
         overlaps: as for ``Calibrator``.
-        on_begun: as for ``Calibrator``.
 
     Raises:
         AmctError: the model cannot be calibrated so. The functions returned raise it if the data cannot be used, or too
@@ -68,7 +66,7 @@ def prepare_calibration(
     balance = _balance(model, config, run) if config.asks_for_balancing() else {}
     calibrator = Calibrator(
         model, config, lambda _: None, for_search=for_search, comparison=comparison, balance=balance, beside=beside,
-        overlaps=overlaps, on_begun=on_begun,
+        overlaps=overlaps,
     )  # fmt: skip
 
     def run_batches(by: Run = run) -> None:

@@ -113,7 +113,6 @@ class Calibrator:
         balance: Mapping[LayerName, tuple[float, ...]] | None = None,
         beside: Executor | None = None,
         overlaps: bool = False,
-        on_begun: Callable[[], None] | None = None,
     ) -> None:
         """Edits the model's graph: adds taps that keep the tensors from which the inputs of all layers follow.
 
@@ -130,7 +129,6 @@ class Calibrator:
                 caller's session waits for it.
             overlaps: whether the factors of a small model are computed in that thread, too. BLAS has one thread then,
                 also for the caller.
-            on_begun: called when that thread has been given the factors to compute.
 
         Raises:
             CalibrationError: weights hold NaN or Inf.
@@ -141,7 +139,7 @@ class Calibrator:
         self._config = config
         self._for_search = for_search
         self._comparison = comparison
-        self._on_complete, self._on_begun = on_complete, on_begun
+        self._on_complete = on_complete
         self._beside = beside
         self._actions_beside = 0
         self._to_measure: QuantizationPlan | None = None
@@ -287,8 +285,6 @@ class Calibrator:
     def _complete(self) -> None:
         if self.computes_beside:
             self._computing = self._start_beside(self._compute)
-            if self._on_begun is not None:
-                self._on_begun()
         else:
             self._compute()
 
@@ -319,7 +315,7 @@ class Calibrator:
         """Frees what is not needed any more, unless there is something to do beside the caller, which needs it."""
         if not self._actions_beside and self._to_measure is None:
             self._let_go()
-            for name in ("_parts", "_taken", "_on_complete", "_on_begun", "_beside"):
+            for name in ("_parts", "_taken", "_on_complete", "_beside"):
                 self.__dict__.pop(name, None)
 
     def _let_go(self) -> None:
