@@ -49,7 +49,7 @@ class GraphRunner:
     def __init__(
         self,
         graph: tf.Graph,
-        kept: Mapping[str, tf.Tensor] | None = None,
+        kept: Mapping[str, tf.TensorSpec] | None = None,
         *,
         run_often: bool = False,
         own_threads: int = 0,
@@ -58,7 +58,8 @@ class GraphRunner:
 
         Args:
             graph: the graph.
-            kept: tensors of another graph whose batches were kept, by full name; see ``import_behind``.
+            kept: what is known of tensors of another graph whose batches were kept, by full name; see
+                ``import_behind``.
             run_often: as for ``session_options``.
             own_threads: likewise.
         """
@@ -208,13 +209,13 @@ def last_of_chains(added: Mapping[Look, tf.Operation]) -> list[tf.Operation]:
     return list({look.chain: operation for look, operation in added.items()}.values())
 
 
-def placeholder_for(tensor: tf.Tensor) -> tf.Tensor:
+def placeholder_for(tensor: tf.Tensor | tf.TensorSpec) -> tf.Tensor:
     """Returns a placeholder for a tensor; its first axis counts images, whose number may change."""
     shape = tensor.shape
     return tf.compat.v1.placeholder(tensor.dtype, [None, *shape.as_list()[1:]] if shape.rank else shape)
 
 
-def _is_of_any_number(tensor: tf.Tensor) -> bool:
+def _is_of_any_number(tensor: tf.Tensor | tf.TensorSpec) -> bool:
     """Tells whether a tensor accepts any number of images; it does not if its first axis has a fixed length."""
     shape = tensor.shape
     return not shape.rank or shape.as_list()[0] is None

@@ -317,14 +317,25 @@ def const_value(node: NodeDef) -> np.ndarray:
     try:
         content = tensor.tensor_content  # each access copies it, and make_ndarray has several
         if content and tensor.dtype == DT_FLOAT:
-            return _aligned(np.frombuffer(content, np.float32).reshape([axis.size for axis in tensor.tensor_shape.dim]))
+            return _aligned_copy(
+                np.frombuffer(content, np.float32).reshape([axis.size for axis in tensor.tensor_shape.dim])
+            )
         return np.asarray(tf.make_ndarray(tensor))
     except (TypeError, ValueError, KeyError) as error:
         raise ModelError(f"Const node {node.name!r} holds no readable tensor ({error}). Freeze it again.") from error
 
 
-def _aligned(values: np.ndarray) -> np.ndarray:
-    """Returns a copy of values at a multiple of ``_ALIGNMENT``."""
+def is_aligned(values: np.ndarray) -> bool:
+    """Tells whether values begin where TensorFlow takes them without a copy."""
+    return bool(values.ctypes.data % _ALIGNMENT == 0 and values.flags.c_contiguous)
+
+
+def aligned(values: np.ndarray) -> np.ndarray:
+    """Returns values, or a copy of them that begins where TensorFlow takes it without another."""
+    return values if is_aligned(values) else _aligned_copy(values)
+
+
+def _aligned_copy(values: np.ndarray) -> np.ndarray:
     room = np.empty(values.nbytes + _ALIGNMENT, np.uint8)
     start = -room.ctypes.data % _ALIGNMENT
     placed = room[start : start + values.nbytes].view(values.dtype).reshape(values.shape)

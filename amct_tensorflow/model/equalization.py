@@ -20,7 +20,7 @@ from amct_tensorflow.errors import RecordError
 from amct_tensorflow.graph.names import FusedName, LayerName
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import TensorName
+from amct_tensorflow.graph.view import TensorName, aligned
 from amct_tensorflow.model.equalization_groups import (
     EqualizationGroup,
     EqualizationGroups,
@@ -147,7 +147,7 @@ class _Editing:
         if of_output is not None:
             weights = weights / layer.op.along_channels(weights, of_output)
             bias = None if bias is None else (bias / of_output).astype(np.float32)
-        balanced = replace(layer, weights=weights.astype(np.float32), bias=bias)
+        balanced = replace(layer, weights=aligned(weights.astype(np.float32)), bias=bias)
         assert balanced.weights is not None
         const = make_const(self._editor.unique_name(f"{layer.name}/balanced_weights"), balanced.weights)
         name = self._add(const, layer.name)

@@ -116,6 +116,14 @@ class FloatModel:
         """
         return self._given or import_graph(self.graph_def, self.source)
 
+    def forget_graph(self) -> None:
+        """Frees the graph, which has all weights; there is another one for who asks."""
+        self.__dict__.pop("graph", None)
+
+    def forget_fused(self) -> None:
+        """Frees the fused form likewise."""
+        self._fused = {}
+
     @cached_property
     def _prepared(self) -> PreparedGraph:
         known = None if self._given is None else take_prepared(self._given, self.original, self.outputs)

@@ -25,7 +25,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.graph.names import FusedName, LayerName, OriginalName, PreparedName
 from amct_tensorflow.graph.nodes import behind_barrier, make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, NamedGraph, TensorName, parse_tensor_name
+from amct_tensorflow.graph.view import GraphView, NamedGraph, TensorName, aligned, parse_tensor_name
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.layers import layer_weights, why_not_quantizable
 from amct_tensorflow.ops import OP_TYPES, Quantizable, has
@@ -173,6 +173,18 @@ class FusedGraph:
         (tail,) = (edge.node for edge in self.view.consumers(accumulator) if not self.view.is_control(edge))
         return FusedName(tail.name)
 
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights of layers, by the names of the Consts that hold them."""
+        found: dict[str, np.ndarray] = {}
+        for name, layer in self.layers.items():
+            index = OP_TYPES[layer.op_type].weight_input
+            if layer.weights is not None and index is not None:
+                const = FusedName(parse_tensor_name(self.node_of(name).input[index]).node)
+                if self.view.nodes[const].op == "Const":
+                    found[const] = layer.weights
+        return found
+
     def prepared_values(self) -> set[PreparedName]:
         """Returns the nodes that have the same value before and after fusion.
 
@@ -268,7 +280,7 @@ def _fuse_layer(
     is_scaled = not np.array_equal(chain.affine.scale, np.ones_like(chain.affine.scale))
     if is_scaled:
         scale = op_type.along_channels(weights, chain.affine.scale)
-        weights = (weights * scale).astype(np.float32)
+        weights = aligned((weights * scale).astype(np.float32))
         const = editor.add(make_const(editor.unique_name(f"{node.name}/folded_weights"), weights), like=node.name)
         editor.replace_constant(node.name, op_type.weight_input, const, keep)
         origins[FusedName(const)] = ()

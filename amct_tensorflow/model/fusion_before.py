@@ -17,7 +17,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from amct_tensorflow.graph.names import FusedName, LayerName, OriginalName
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
-from amct_tensorflow.graph.view import GraphView, full_tensor_name, parse_tensor_name
+from amct_tensorflow.graph.view import GraphView, aligned, full_tensor_name, parse_tensor_name
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
 from amct_tensorflow.ops import trait
 from amct_tensorflow.ops.affine import Affine
@@ -145,7 +145,7 @@ def _folded(layer: FusedLayer, affine: Affine) -> tuple[np.ndarray, np.ndarray]:
     with np.errstate(all="ignore"):
         shift = np.sum(weights * affine.shift.reshape(shape), axis=summed).reshape(-1)
         bias = shift if layer.bias is None else layer.bias + shift
-        return (weights * affine.scale.reshape(shape)).astype(np.float32), bias.astype(np.float32)
+        return aligned((weights * affine.scale.reshape(shape)).astype(np.float32)), bias.astype(np.float32)
 
 
 def _fold(

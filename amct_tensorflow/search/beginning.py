@@ -4,8 +4,9 @@ Beside each other they go where the calibration says so. The batches are run fir
 them. Behind the calibration, in its thread, the first quantized model is made.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from functools import partial
 
 import tensorflow as tf
@@ -14,11 +15,11 @@ from amct_tensorflow.io.memory import give_memory_back
 from amct_tensorflow.io.stages import counted_beside, stage
 from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
-from amct_tensorflow.quantize.calibration.calibrate import Calibration, prepare_calibration
+from amct_tensorflow.quantize.calibration.calibrate import Calibration, known_calibration, prepare_calibration
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.config.schema import QuantConfig
 from amct_tensorflow.search.checked_evaluator import Tapped, format_metric
-from amct_tensorflow.search.evaluations import Evaluations
+from amct_tensorflow.search.evaluations import Evaluations, bytes_of
 from amct_tensorflow.search.evaluator import Evaluation
 from amct_tensorflow.search.sensitivity.measures import SensitivityBase
 from amct_tensorflow.search.start import Start
@@ -67,10 +68,9 @@ class Beginning:
 
         Nothing goes on beside evaluations that calls a sensitivity of the user's.
         """
+        self._config, self._sensitivity = config, sensitivity
         if known is not None:
-            self._calibration = Calibration(
-                lambda _=None: None, lambda: None, lambda: known, lambda: None, is_beside=False
-            )
+            self._calibration = known_calibration(known)
             return
         evaluator, comparison = self._evaluations.evaluator, sensitivity.layer_comparison()
         self._calibration = prepare_calibration(
@@ -85,21 +85,21 @@ class Beginning:
         Returns:
             The evaluation; None if workers have begun with it.
         """
-        run_batches = stage("calibrating")(self._calibration.run)
         if self._evaluations.in_background:
-            self._evaluations.begin(None, _bytes_of(self._model), _ORIGINAL)
-            run_batches()
+            self._evaluations.begin(None, bytes_of(self._model.graph_def), _ORIGINAL)
+            self._run_batches()
             return None
         if not self.is_beside:
-            original = self.evaluate()
+            with self._little_held():
+                original = self.evaluate()
             give_memory_back()
-            run_batches()
+            self._run_batches()
             return original
         try:
             if self._evaluations.evaluator.calibrates_in_passing and not self._evaluations.knows(None):
                 self._calibration.run(self._evaluate_in_passing)
             else:
-                run_batches()
+                self._run_batches()
                 self._go_ahead()
                 self._evaluated.append(self.evaluate())
         except BaseException:
@@ -114,10 +114,30 @@ class Beginning:
         Args:
             tapped: what to run the calibration batches on in passing, if the evaluator can do that.
         """
-        original = self._evaluations.get(None, _bytes_of(self._model), _ORIGINAL, tapped=tapped)
+        original = self._evaluations.get(None, self._model.graph_def, _ORIGINAL, tapped=tapped)
         log_for().info("Accuracy of original model: %s", format_metric(original.metric))
         self._evaluations.evaluator.check_requirement(original.metric)
         return original
+
+    @stage("calibrating")
+    def _run_batches(self) -> None:
+        self._calibration.run()
+
+    @contextmanager
+    def _little_held(self) -> Iterator[None]:
+        """Frees inside the block what is prepared of a large model: it has all weights, in several forms.
+
+        It is not freed if the batches were run to balance the model.
+        """
+        if self._calibration.is_small or self._evaluations.knows(None) or self._config.asks_for_balancing():
+            yield
+            return
+        del self._calibration
+        self._model.forget_graph()
+        self._model.forget_fused()
+        yield
+        give_memory_back()
+        self.prepare(self._config, self._sensitivity, None)
 
     def _evaluate_in_passing(self, graph: tf.Graph, _: Sequence[str]) -> None:
         self._evaluated.append(self.evaluate(Tapped(graph, self._go_ahead)))
@@ -125,6 +145,7 @@ class Beginning:
     @stage("calibrating")
     def start(self) -> Start:
         """Waits for the calibration; returns what the search starts with."""
+        self._model.forget_graph()  # the taps in it have seen what they are there for
         try:
             return self._start_after(self._calibration.result()) if self._coming is None else self._coming.result()
         except BaseException:
@@ -158,8 +179,3 @@ def _start_ahead(
     start = start_after(calibration.result())
     start.search.make_ahead(start.first, None if evaluated else start.execution)
     return start
-
-
-def _bytes_of(model: FloatModel) -> bytes:
-    """Returns the bytes of a model, which are as many as its file has; nobody holds them for long."""
-    return bytes(model.graph_def.SerializeToString(deterministic=True))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.io.memory import give_memory_back
 from amct_tensorflow.log import log_for
@@ -15,6 +15,11 @@ from amct_tensorflow.search.run_key import digest
 from amct_tensorflow.search.state import SearchState
 from amct_tensorflow.search.workers.scheduler import Scheduler
 from amct_tensorflow.search.workers.shares import Candidate
+
+
+def bytes_of(model: bytes | GraphDef) -> bytes:
+    """Returns the bytes of a model, which are as many as its file has."""
+    return model if isinstance(model, bytes) else bytes(model.SerializeToString(deterministic=True))
 
 
 class Evaluations:
@@ -65,7 +70,7 @@ class Evaluations:
     def get(
         self,
         quantized: Collection[str] | None,
-        model: bytes,
+        model: bytes | GraphDef,
         title: str,
         execution: bytes | None = None,
         *,
@@ -75,12 +80,12 @@ class Evaluations:
 
         Args:
             quantized: its quantized layers; None for the original model.
-            model: the bytes of its file.
+            model: the bytes of its file, or what they are made of, so that nobody holds them while it is evaluated.
             title: what it is called in messages.
             execution: those of its execution graph, which yields the same, to run instead.
             tapped: what to run the calibration batches on in passing; see ``CheckedEvaluator.evaluate``.
         """
-        identity = digest(model)
+        identity = digest(bytes_of(model))
         evaluation = self._known(quantized, identity)
         if evaluation is not None:
             log_for().info("The result of %s is known from the earlier run.", title)
@@ -94,13 +99,13 @@ class Evaluations:
         evaluation = self._state.evaluation(quantized)
         return evaluation if evaluation is not None and evaluation.model == identity else None
 
-    def _evaluate(self, model: bytes, title: str, tapped: Tapped | None) -> Evaluation:
+    def _evaluate(self, model: bytes | GraphDef, title: str, tapped: Tapped | None) -> Evaluation:
         if self._scheduler is None:
             give_memory_back()  # before the evaluator takes what it needs
-            graph = import_graph(tf.compat.v1.GraphDef.FromString(model), title)
+            graph = import_graph(GraphDef.FromString(model) if isinstance(model, bytes) else model, title)
             return self.evaluator.evaluate(graph, self._outputs, title, tapped)
         start = time.perf_counter()
-        shares = self._scheduler.finish(self._candidate(model, title))
+        shares = self._scheduler.finish(self._candidate(bytes_of(model), title))
         return self.evaluator.join_shares(shares.results, title, shares.seconds, time.perf_counter() - start)
 
     def _candidate(self, model: bytes, title: str) -> Candidate:

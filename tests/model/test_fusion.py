@@ -3,8 +3,12 @@ import pytest
 import tensorflow as tf
 from graphs import batch_norm, build, normal, run, small_net, tf1
 
-from amct_tensorflow.graph.view import GraphView
+from amct_tensorflow.graph.names import LayerName
+from amct_tensorflow.graph.view import GraphView, const_value
+from amct_tensorflow.graph.weights import take_weights_out
+from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import fuse
+from amct_tensorflow.model.model_file import import_graph
 
 X = normal((2, 6, 6, 4), 10)
 
@@ -251,3 +255,29 @@ def test_what_reads_another_output_of_a_batch_norm_is_not_folded():
     fused = fuse(GraphView(graph_def))
     assert "Mul" in types_of(fused)
     check_same_value(graph_def, fused)
+
+
+def test_weights_are_those_of_the_constants_that_hold_them():
+    """Whoever runs the graph feeds them, instead of copies."""
+    model = FloatModel.of_graph(import_graph(build(small_net), "test"), ["probabilities"])
+    fused = model.fuse()
+    balanced = model.fuse(balance={LayerName("logits/Conv2D"): tuple(np.linspace(0.5, 2.0, 16))})
+    for graph in (fused, balanced):
+        assert len(graph.weights) == sum(layer.weights is not None for layer in graph.layers.values()) > 2
+        for name, values in graph.weights.items():
+            np.testing.assert_array_equal(const_value(graph.view.nodes[name]), values)
+
+
+def test_weights_that_are_fed_are_those_of_the_layers():
+    """Also those that were folded, which begin where TensorFlow does not copy them."""
+
+    def make():
+        y = batch_norm(conv(placeholder(), 16), 16, "bn", 13)
+        tf.nn.conv2d(y, normal((1, 1, 16, 32), 14), 1, "SAME", name="out")
+
+    fused = fuse(GraphView(build(make)))
+    rest, weights = take_weights_out(fused.graph_def, set(fused.view.nodes), fused.weights)
+    assert len(fused.weights) == 2
+    for name, values in fused.weights.items():
+        assert weights[name] is values and values.ctypes.data % 64 == 0
+    assert not any(node.op == "Const" and node.name in weights for node in rest.node)

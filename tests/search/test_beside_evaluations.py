@@ -1,8 +1,10 @@
 """What goes on beside evaluations: nothing of the user's, and nothing that changes a result."""
 
+import gc
 import signal
 import threading
 import time
+import weakref
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -22,7 +24,7 @@ from amct_tensorflow.quantize.calibration.feed import Feed
 from amct_tensorflow.quantize.calibration.layer_analysis import LayerAnalyser, LayerAnalysis
 from amct_tensorflow.quantize.calibration.observers import ActivationObservers
 from amct_tensorflow.results.report.plots import sorted_figure
-from amct_tensorflow.search import runner, start
+from amct_tensorflow.search import beginning, runner, start
 from amct_tensorflow.search.beginning import Beginning
 from amct_tensorflow.search.sensitivity.measures import CosineSimilaritySensitivity
 
@@ -95,6 +97,38 @@ def test_a_large_model_is_evaluated_before_it_is_calibrated(arguments, monkeypat
     calls = Calls()
     calibrate(arguments, Noted(calls))
     assert calls.names == ["evaluate", "calibration", "evaluate"]
+
+
+class Holding(Noted):
+    """Notes before each evaluation how many graphs that were prepared for calibration are still alive."""
+
+    def __init__(self, calls, prepared):
+        super().__init__(calls)
+        self.prepared = prepared
+        self.held = []
+
+    def evaluate(self, graph, outputs):
+        gc.collect()
+        self.held.append(sum(one() is not None for one in self.prepared))
+        return super().evaluate(graph, outputs)
+
+
+@pytest.mark.parametrize(("smallest", "expected"), [(0, [0, 0]), (1 << 26, [1, 0])], ids=["large", "small"])
+def test_nothing_that_is_prepared_of_a_large_model_takes_memory_while_it_is_evaluated(
+    arguments, monkeypatch, smallest, expected
+):
+    prepared, prepare_calibration = [], beginning.prepare_calibration
+
+    def note(model, *arguments, **options):
+        prepared.append(weakref.ref(model.graph))
+        return prepare_calibration(model, *arguments, **options)
+
+    monkeypatch.setattr(calibrators, "_SMALL_BYTES", smallest)
+    monkeypatch.setattr(beginning, "prepare_calibration", note)
+    evaluator = Holding(Calls(), prepared)
+    result = calibrate(arguments, evaluator)
+    assert evaluator.held == expected and len(prepared) == (2 if smallest == 0 else 1)
+    assert result.loss == calibrate(arguments, Noted(Calls())).loss
 
 
 def test_a_sensitivity_of_the_users_is_never_asked_beside_an_evaluation(arguments):

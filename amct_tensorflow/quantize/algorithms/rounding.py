@@ -55,6 +55,7 @@ def round_to_second_moments(
     ordered = np.stack([one[np.ix_(kept, kept)] for one, kept in zip(covariance, order, strict=True)])
     _damp(ordered, damping)
     feedback = _unit_upper_factor(ordered).astype(np.float32, copy=False).transpose(0, 2, 1).copy()
+    del ordered
     wanted = (np.take_along_axis(weights, order[:, :, np.newaxis], 1) / scales).astype(np.float32)
     integers, errors = np.empty_like(wanted), np.zeros_like(wanted)
     lowest, highest = map(np.float32, bounds)  # np.clip takes longer than all the rest for few outputs
@@ -96,8 +97,11 @@ def _unit_upper_factor(matrix: np.ndarray) -> np.ndarray:
 
 def _single_cholesky(matrix: np.ndarray) -> np.ndarray:
     """Returns the Cholesky factors in float32, in float64 if that loses the last positive pivot."""
+    single = matrix.astype(np.float32)
     try:
-        return np.stack([cholesky_by_blocks(one) for one in matrix.astype(np.float32)])
+        for one in single:
+            one[:] = cholesky_by_blocks(one)
+        return single
     except np.linalg.LinAlgError:
         return np.linalg.cholesky(matrix)
 

@@ -145,7 +145,8 @@ class SecondMoments:
         mean = self._sum / self.count
         for products, fourth, third, block in zip(self._products, self._fourth, self._third, self._blocks, strict=True):
             part = mean[:, 0, block]
-            values = products / self.count - part[:, :, np.newaxis] * part[:, np.newaxis]
+            values = part[:, :, np.newaxis] * part[:, np.newaxis]
+            np.subtract(products / self.count, values, out=values)
             yield Covariance(block, values, self._damping(values, part, fourth / self.count, third / self.count))
 
     def _damping(self, covariance: np.ndarray, mean: np.ndarray, fourth: np.ndarray, third: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ class Calibration(NamedTuple):
         result: waits for the result, and returns it.
         stop: ends soon what is computed beside the caller, whose result nobody wants any more.
         is_beside: whether the result is computed while the caller goes on.
+        is_small: whether the model is so small that nothing has to be freed while it is evaluated.
     """
 
     run: Callable[..., None]
@@ -34,6 +35,12 @@ class Calibration(NamedTuple):
     result: Callable[[], CalibrationResult]
     stop: Callable[[], None]
     is_beside: bool
+    is_small: bool
+
+
+def known_calibration(result: CalibrationResult) -> Calibration:
+    """Returns a calibration of which nothing is left to do."""
+    return Calibration(lambda: None, lambda: None, lambda: result, lambda: None, is_beside=False, is_small=True)
 
 
 def prepare_calibration(
@@ -74,8 +81,9 @@ def prepare_calibration(
         calibrator.check_fed()
 
     return Calibration(
-        run_batches, calibrator.check_fed, calibrator.check_complete, calibrator.stop, calibrator.computes_beside
-    )
+        run_batches, calibrator.check_fed, calibrator.check_complete, calibrator.stop, calibrator.computes_beside,
+        calibrator.is_small,
+    )  # fmt: skip
 
 
 def _balance(model: FloatModel, config: QuantConfig, run: Run) -> Mapping[LayerName, tuple[float, ...]]:

@@ -1,8 +1,9 @@
 """Calibrates the layers of a model on batches that taps in the caller's session collect.
 
-By default all is computed in that session, when the last batch has been seen. A search lets it be computed beside what
-it does meanwhile: the factors of a small model while the float model is evaluated, which leaves processors idle now and
-then, and the analyses while the first quantized model is made and evaluated.
+By default all is computed in that session, when the last batch has been seen. A search asks for the result when the
+session has ended, whose copies of a large model take memory. The factors of a small model are computed beside the
+evaluation of the float model, which leaves processors idle now and then, and the analyses beside that of the first
+quantized model.
 """
 
 import weakref
@@ -22,6 +23,7 @@ from amct_tensorflow.graph.batch_splitter import BatchSplitter
 from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
+from amct_tensorflow.io.memory import give_memory_back
 from amct_tensorflow.io.stages import counted_beside, counted_here, stage
 from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
@@ -54,8 +56,8 @@ from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactor
 
 _T = TypeVar("_T")
 
-# The factors of models with less than so many bytes of weights are computed beside the evaluation. Beside that of a
-# larger one, moments and copies of weights would take gigabytes, and few processors are idle.
+# Models with less than so many bytes of weights are calibrated beside the evaluation. Beside that of a larger one,
+# moments and copies of weights would take gigabytes, and few processors are idle.
 _SMALL_BYTES = 1 << 26
 
 
@@ -100,6 +102,7 @@ class Calibrator:
         fused: the float model after fusion, whose layers are calibrated.
         result: the findings; None until the last batch has been seen.
         computes_beside: whether they are computed beside the caller's session, which then only collects the batches.
+        is_small: whether the model is so small that copies of its weights do not matter.
     """
 
     def __init__(
@@ -125,10 +128,10 @@ class Calibrator:
             comparison: a user's sensitivity to compare outputs with; None for the cosine similarity.
             balance: per layer by what to divide its input; see ``equalize``. Without any, the groups that gain
                 by it are balanced, if the configuration allows it and the outputs of the model are known.
-            beside: a single thread, in which layers are analysed from when the caller takes the result; None if the
-                caller's session waits for it.
-            overlaps: whether the factors of a small model are computed in that thread, too. BLAS has one thread then,
-                also for the caller.
+            beside: a single thread, in which the layers of a small model are analysed from when the caller takes the
+                result, which is computed only then; None if all is computed in the caller's session.
+            overlaps: whether the factors of a small model are computed in that thread, too, from the last batch on.
+                BLAS has one thread then, also for the caller.
 
         Raises:
             CalibrationError: weights hold NaN or Inf.
@@ -143,6 +146,7 @@ class Calibrator:
         self._beside = beside
         self._actions_beside = 0
         self._to_measure: QuantizationPlan | None = None
+        self._is_due = False
         self._is_stopped = False
         self._computing: Future[None] | None = None
         self._model = weakref.ref(model)
@@ -166,7 +170,8 @@ class Calibrator:
         self._feed = Feed(model, self.fused, nodes, config.batch_num, outputs=outputs, scalable=scalable)
         self._prepare()
         sizes = [0 if layer.weights is None else layer.weights.nbytes for layer in self._layers.values()]
-        self.computes_beside = beside is not None and overlaps and sum(sizes) < _SMALL_BYTES
+        self.is_small = sum(sizes) < _SMALL_BYTES
+        self.computes_beside = beside is not None and overlaps and self.is_small
         self._splitter = BatchSplitter(self._replay, self._replay.observed(self._inputs.values(), self._layers))
         self._parts: list[Batch] = []
         self._images: int | None = 0
@@ -234,7 +239,7 @@ class Calibrator:
             self._feed.batches.check_complete()
 
     def check_complete(self) -> CalibrationResult:
-        """Returns the result; waits for it if it is computed beside the caller's session.
+        """Returns the result; computes it, or waits for it, if it is not computed in the caller's session.
 
         Raises:
             AmctError: what stopped the calibration.
@@ -243,6 +248,8 @@ class Calibrator:
         self.check_fed()
         if self._computing is not None:
             self._computing.result()
+        if self._is_due:
+            self._compute_now()
         assert self.result is not None  # it follows the last batch
         if not self._for_search:
             return self.result
@@ -270,7 +277,7 @@ class Calibrator:
     def _take(self, batch: Batch, images: int | None) -> None:
         self._images = None if images is None or self._images is None else self._images + images
         self._taken.append((batch, images))
-        if not self.computes_beside:
+        if self._beside is None:
             self._look()
 
     @stage("calibrating: observing activations")
@@ -285,8 +292,20 @@ class Calibrator:
     def _complete(self) -> None:
         if self.computes_beside:
             self._computing = self._start_beside(self._compute)
+        elif self._beside is not None:
+            self._is_due = True
         else:
             self._compute()
+
+    def _compute_now(self) -> None:
+        """Computes the result behind the caller's session, whose memory is free again."""
+        give_memory_back()
+        try:
+            self._compute()
+        finally:
+            self._is_due = False
+            self._release()
+            give_memory_back()
 
     def _compute(self) -> None:
         with _one_thread_of_blas():
@@ -313,7 +332,7 @@ class Calibrator:
 
     def _release(self) -> None:
         """Frees what is not needed any more, unless there is something to do beside the caller, which needs it."""
-        if not self._actions_beside and self._to_measure is None:
+        if not self._actions_beside and self._to_measure is None and not self._is_due:
             self._let_go()
             for name in ("_parts", "_taken", "_on_complete", "_beside"):
                 self.__dict__.pop(name, None)
@@ -339,6 +358,8 @@ class Calibrator:
                 summaries[name] = self._observers.summary(name, distribution, uses)
         layer_factors, unquantizable = self._layer_factors(activations)
         del self._observers  # they hold a histogram of each tensor
+        if not self.is_small:
+            give_memory_back()  # before moments take it
         tensor_factors = {
             tensor.key: _tensor_factors(activations[tensor.key]) for tensor in self._config.tensor_quantize
         }
@@ -424,11 +445,11 @@ class Calibrator:
     def _analyse(
         self, factors: Mapping[LayerName, LayerFactors], corrections: Mapping[LayerName, LayerCorrection]
     ) -> dict[LayerName, LayerAnalysis]:
-        """Measures the layers if a search follows; if that can be done beside the caller, when it takes the result."""
+        """Measures the layers if a search follows; of a small model, beside the caller when it takes the result."""
         if not self._for_search:
             return {}
         plan = QuantizationPlan(self.fused, factors, corrections, ())
-        if self._beside is None:
+        if self._beside is None or not self.is_small:
             return self._measure(plan)
         self._to_measure = plan
         return {}

@@ -127,7 +127,7 @@ class Feed:
 
     Attributes:
         batches: what has been kept.
-        tensors: the tensors of the caller's graph that are kept, by full name.
+        tensors: what is known of the tensors of the caller's graph that are kept, by full name.
         error: the error inside the caller's session, which TensorFlow would turn into text; None without one.
     """
 
@@ -164,7 +164,8 @@ class Feed:
         self.batches = KeptBatches(batch_num, sources, self._late, self._fed)
         self.error: Exception | None = None
         self._graph = graph or model.graph
-        self.tensors = {source: self._graph.get_tensor_by_name(source) for source in sources}
+        found = {source: self._graph.get_tensor_by_name(source) for source in sources}
+        self.tensors = {source: tf.TensorSpec(tensor.shape, tensor.dtype) for source, tensor in found.items()}
         self._model = model
         self._needed = model.original_upstream([*nodes, *map(PreparedName, model.outputs)])
         self._batch_num = batch_num
@@ -187,7 +188,8 @@ class Feed:
         for tensor in dict.fromkeys((*self._fed, *kept)):
             readers = readers_of(self._model.original, tensor, self._needed)
             attach_tap(self._graph, readers, tensor, partial(self._observe, tensor, tensor in kept))
-        del self._model, self._needed  # the caller's graph, which may live long, keeps what the taps call
+        # The caller's graph, which may live long, keeps what the taps call; a large one need not live long.
+        del self._model, self._needed, self._graph
 
     def _observe(self, tensor: str, is_kept: bool, value: np.ndarray) -> None:
         """Takes a tensor of the caller's session."""
@@ -220,4 +222,4 @@ class Feed:
     def _release(self) -> None:
         self._free()
         self._lent.take_back()
-        del self._take, self._finish, self._free
+        del self._take, self._finish, self._free, self._lent

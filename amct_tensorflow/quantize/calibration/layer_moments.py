@@ -57,7 +57,7 @@ _ROWS = 128, 2048
 # outputs of MobileNet V2 and EfficientNet-Lite0 diverge alike.
 _DEPTHWISE_ROWS = 20, 360
 # So much the moments take that are collected at a time, but for a single layer with more.
-_MOST_BYTES = 1 << 29
+_MOST_BYTES = 1 << 28
 # The products of so many rows are looked at together, so that they take little memory.
 _ROWS_AT_A_TIME = 1024
 # Of groups of channels, so many values are worked on at a time: 4 MB, which passes in turn find in the cache.

@@ -37,7 +37,7 @@ class Replay(GraphRunner):
 
     is_stopped = False
 
-    def __init__(self, fused: FusedGraph, needed: Collection[str], sources: Mapping[str, tf.Tensor]) -> None:
+    def __init__(self, fused: FusedGraph, needed: Collection[str], sources: Mapping[str, tf.TensorSpec]) -> None:
         """Imports the float graph.
 
         Args:
@@ -48,7 +48,7 @@ class Replay(GraphRunner):
         # The replay runs inside a call from the caller's session, whose threads may all be taken.
         super().__init__(tf.Graph(), sources, own_threads=_THREADS)
         names = upstream(fused.view.nodes, map(FusedName, needed))
-        rest, weights = take_weights_out(fused.graph_def, names)
+        rest, weights = take_weights_out(fused.graph_def, names, fused.weights)
         self.import_behind(subgraph(rest, needed), FLOAT_SCOPE)
         self.weights = {f"{FLOAT_SCOPE}/{name}:0": values for name, values in weights.items()}
         self._own_control_inputs: dict[tf.Operation, list[tf.Operation]] = {}  # of the nodes that wait

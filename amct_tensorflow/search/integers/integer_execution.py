@@ -27,6 +27,8 @@ from amct_tensorflow.search.integers.kernel_layer import find_kernel_layers, lay
 
 # So many images show whether a kernel is wrong.
 _IMAGES = 4
+# A quantized model of so many bytes is large.
+_LARGE_BYTES = 1 << 24
 
 
 class IntegerExecution:
@@ -98,8 +100,12 @@ class IntegerExecution:
         return not differing
 
     def _run_both(self, simulated: GraphDef, in_integers: GraphDef, batch: Batch) -> list[list[np.ndarray]]:
-        """Returns the outputs of both graphs, beside each other: most of the time one thread optimizes a graph."""
-        with ThreadPoolExecutor(2) as threads:
+        """Returns the outputs of both graphs.
+
+        They are run beside each other, as most of the time one thread optimizes a graph; those of a large model in
+        turn, as TensorFlow makes floats of its weights, several times.
+        """
+        with ThreadPoolExecutor(2 if simulated.ByteSize() < _LARGE_BYTES else 1) as threads:
             return list(threads.map(self._run, (simulated, in_integers), (batch, batch)))
 
     def _run(self, graph_def: GraphDef, batch: Batch) -> list[np.ndarray]:

@@ -51,9 +51,22 @@ def test_the_result_is_that_of_the_callers_session(beside, monkeypatch, smallest
             np.testing.assert_array_equal(getattr(found.corrections[name], part), values)
 
 
-def test_factors_are_computed_in_the_callers_session_unless_they_may_overlap(beside):
+def test_factors_are_computed_when_the_result_is_asked_for_unless_they_may_overlap(beside):
+    """The caller's session has ended by then, and its memory is free."""
     calibrator = calibrate(beside=beside, overlaps=False)
-    assert not calibrator.computes_beside and calibrator.result is not None
+    beside.submit(lambda: None).result()
+    assert not calibrator.computes_beside and calibrator.result is None
+    calibrator.check_fed()
+    assert calibrator.check_complete().factors.keys() == calibrate().check_complete().factors.keys()
+
+
+def test_factors_are_computed_in_the_callers_session_if_nobody_asks_for_the_result():
+    assert calibrate().result is not None
+
+
+def test_layers_of_a_large_model_are_measured_before_it_is_quantized(beside, monkeypatch):
+    monkeypatch.setattr(calibrators, "_SMALL_BYTES", 0)
+    assert isinstance(calibrate(beside=beside).check_complete().analyses, dict)
 
 
 def test_what_nobody_wants_any_more_is_not_computed(beside):
