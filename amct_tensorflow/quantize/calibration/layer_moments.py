@@ -458,5 +458,6 @@ class _Input:
         steps = values * (np.float32(1) / np.float32(factors.scale_d))
         np.rint(steps, out=steps)
         lowest, highest = lowest_integer(factors.num_bits), highest_integer(factors.num_bits)
-        np.maximum(steps, np.float32(lowest - factors.offset_d), out=steps)  # np.clip takes twice as long
-        return np.asarray(np.minimum(steps, np.float32(highest - factors.offset_d), out=steps))
+        # With bounds of their own type NumPy 2.4 clips 8 times as fast as by its functions for one bound.
+        bounds = np.float32(lowest - factors.offset_d), np.float32(highest - factors.offset_d)
+        return np.asarray(np.clip(steps, *bounds, out=steps))
