@@ -16,6 +16,13 @@ from amct_tensorflow.search.state import SearchState
 from amct_tensorflow.search.workers.scheduler import Scheduler
 from amct_tensorflow.search.workers.shares import Candidate
 
+# To search for what a smaller model has left takes longer than it is worth.
+_LARGE_BYTES = 1 << 24
+
+
+def _size(model: bytes | GraphDef) -> int:
+    return len(model) if isinstance(model, bytes) else model.ByteSize()
+
 
 def bytes_of(model: bytes | GraphDef) -> bytes:
     """Returns the bytes of a model, which are as many as its file has."""
@@ -101,7 +108,8 @@ class Evaluations:
 
     def _evaluate(self, model: bytes | GraphDef, title: str, tapped: Tapped | None) -> Evaluation:
         if self._scheduler is None:
-            give_memory_back()  # before the evaluator takes what it needs
+            if _size(model) >= _LARGE_BYTES:
+                give_memory_back()  # before the evaluator takes what it needs
             graph = import_graph(GraphDef.FromString(model) if isinstance(model, bytes) else model, title)
             return self.evaluator.evaluate(graph, self._outputs, title, tapped)
         start = time.perf_counter()
