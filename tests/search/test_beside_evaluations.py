@@ -174,17 +174,18 @@ def test_an_evaluator_that_fails_is_told_of_before_the_calibration_has_ended(arg
 
 
 def test_an_interruption_does_not_wait_for_the_calibration_to_end(arguments, monkeypatch):
-    evaluated, corrected = threading.Event(), []
-    look, begin, main = Calibrator._look, Beginning.start, threading.get_ident()
+    evaluated, stopped, corrected = threading.Event(), threading.Event(), []
+    look, stop, begin, main = Calibrator._look, Calibrator.stop, Beginning.start, threading.get_ident()
 
     def interrupts(self):
         look(self)
         assert evaluated.wait(60)
         time.sleep(0.3)
         signal.pthread_kill(main, signal.SIGINT)
-        time.sleep(0.3)
+        assert stopped.wait(60)
 
     monkeypatch.setattr(Calibrator, "_look", interrupts)
+    monkeypatch.setattr(Calibrator, "stop", lambda self: (stop(self), stopped.set()))
     monkeypatch.setattr(Beginning, "start", lambda self: evaluated.set() or begin(self))
     monkeypatch.setattr(layer_moments, "round_to_second_moments", lambda *_: corrected.append(1))
     with pytest.raises(KeyboardInterrupt):
