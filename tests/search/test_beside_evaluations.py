@@ -188,8 +188,12 @@ def test_an_interruption_does_not_wait_for_the_calibration_to_end(arguments, mon
     monkeypatch.setattr(Calibrator, "stop", lambda self: (stop(self), stopped.set()))
     monkeypatch.setattr(Beginning, "start", lambda self: evaluated.set() or begin(self))
     monkeypatch.setattr(layer_moments, "round_to_second_moments", lambda *_: corrected.append(1))
-    with pytest.raises(KeyboardInterrupt):
-        calibrate(arguments, Noted(Calls()))
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process of the tests may ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            calibrate(arguments, Noted(Calls()))
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert not corrected
 
 
