@@ -42,11 +42,11 @@ class Tapped(NamedTuple):
 
     Attributes:
         graph: the model.
-        check: to be called behind the last batch; raises an error if there were too few.
+        calibrated: to be called behind the last batch; raises an error if there were too few.
     """
 
     graph: tf.Graph
-    check: Callable[[], None]
+    calibrated: Callable[[], None]
 
 
 def check_sharing(evaluator: AutoCalibrationEvaluatorBase) -> None:
