@@ -44,7 +44,7 @@ def main() -> None:
 def measure(classifier: Classifier) -> dict[str, object]:
     """Returns the row of a network."""
     images, classes = classifier.data
-    graphs, check_seconds = models(classifier)
+    graphs, check_seconds, _execution = models(classifier)
     softmax = {
         name: predict(graph, images, classifier.placeholder, classifier.output) for name, graph in graphs.items()
     }
@@ -64,8 +64,8 @@ def measure(classifier: Classifier) -> dict[str, object]:
     }
 
 
-def models(classifier: Classifier) -> tuple[dict[str, tf.Graph], float]:
-    """Returns the three models, and the seconds that it takes to check the layers and make the execution graph."""
+def models(classifier: Classifier) -> tuple[dict[str, tf.Graph], float, IntegerExecution]:
+    """Returns the three models, the seconds that it takes to make and check the execution graph, and what it runs with."""
     model = FloatModel.load(str(classifier.inputs.model), [classifier.output])
     calibrating = partial(calibrate_with, classifier)
     prepared = prepare_calibration(model, make_quant_config(model), calibrating, for_search=True)
@@ -74,7 +74,8 @@ def models(classifier: Classifier) -> tuple[dict[str, tf.Graph], float]:
     plan = calibration.plan(model.fuse(unfused_layers(calibration.factors), calibration.balance), model.outputs)
     quantized = quantize_graph(plan)
     start = time.perf_counter()
-    integers = IntegerExecution(model.outputs, calibration.batches).model_of(quantized)
+    execution = IntegerExecution(model.outputs, calibration.batches, in_process=True)
+    integers = execution.model_of(quantized)
     seconds = time.perf_counter() - start
     if integers is None:
         raise SystemExit("Nothing runs in integers here; the log says why.")
@@ -83,7 +84,7 @@ def models(classifier: Classifier) -> tuple[dict[str, tf.Graph], float]:
         "simulated": quantized.graph_def,
         "integers": tf.compat.v1.GraphDef.FromString(integers),
     }
-    return {name: import_graph(graph_def, name) for name, graph_def in made.items()}, seconds
+    return {name: import_graph(graph_def, name) for name, graph_def in made.items()}, seconds, execution
 
 
 def calibrate_with(classifier: Classifier, graph: tf.Graph, outputs: list[str]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
-from amct_tensorflow.errors import StateError
+from amct_tensorflow.errors import EvaluatorError, StateError
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.progress import duration
 from amct_tensorflow.io.stages import stage
@@ -111,18 +111,32 @@ class RollBack:
             return known
         is_float = not key and len(self.trials) > 0 and not self._plans.has_tables
         made = None if is_float else self._begun.pop(key, None) or self._make(configuration)
-        if made is None:
-            evaluation = self._original
-        else:
-            with stage("evaluating quantized models"):
-                evaluation = self._evaluations.get(key, made.quantized.model, title, made.execution)
+        evaluation, in_integers = (self._original, False) if made is None else self._evaluate(key, made, title)
         judged = self._evaluator.judge_model(self._original.metric, evaluation.metric, title)
         decided = {**configuration, **self._plans.in_float}
-        trial = Trial(decided, evaluation, judged, in_integers=made is not None and made.execution is not None)
+        trial = Trial(decided, evaluation, judged, in_integers=in_integers)
         self.trials.add(trial)
         if made is not None and self.trials.best(self.settled) is trial:
             self._built = trial, made.quantized
         return trial
+
+    @stage("evaluating quantized models")
+    def _evaluate(self, key: frozenset[str], made: _Made, title: str) -> tuple[Evaluation, bool]:
+        """Evaluates a model; returns whether that was in integers, too.
+
+        A graph of this process alone is of no use to an evaluator that runs models elsewhere, or converts them. It gets
+        the model itself then; if it fails for another reason, it fails again.
+        """
+        try:
+            return self._evaluations.get(key, made.quantized.model, title, made.execution), made.execution is not None
+        except EvaluatorError as error:
+            if made.execution is None or self._execution is None or not self._execution.is_of_this_process:
+                raise
+            log_for("search").warning(
+                "Models are simulated from here on, as the evaluator failed in integers: %s", error
+            )
+            self._execution = None
+            return self._evaluations.get(key, made.quantized.model, title), False
 
     @stage("making quantized models")
     def _make(self, configuration: Configuration) -> _Made:

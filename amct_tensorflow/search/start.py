@@ -82,7 +82,8 @@ def start_search(
     scores = LayerScores(model.outline, whole, calibration, kept)
     costless = _costless(scores, kept) if raise_costless else []
     plans = RungPlans(model.outline, whole, calibration, config, rungs, [*kept, *costless])
-    execution = None if exact else IntegerExecution(model.outputs, calibration.batches)
+    in_process = not evaluations.in_background
+    execution = None if exact else IntegerExecution(model.outputs, calibration.batches, in_process=in_process)
     return Start(calibration, fused, whole, scores, costless, plans, RollBack(plans, evaluations, scores), execution)
 
 

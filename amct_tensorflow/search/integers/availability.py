@@ -6,6 +6,7 @@ floats. A convolution with known sums shows which of these holds.
 """
 
 from functools import cache
+from importlib.util import find_spec
 
 import numpy as np
 import tensorflow as tf
@@ -48,6 +49,16 @@ def why_no_integer_kernels() -> str | None:
         return "the model runs on a GPU, and the integer kernels on the processor"
     if not _is_exact():
         return "this processor has no exact products of bytes (VNNI)"
+    return None
+
+
+@cache
+def why_no_lite_kernels() -> str | None:
+    """Returns why this process cannot run TensorFlow Lite's kernels beside TensorFlow's; None if it can."""
+    if tf.config.list_physical_devices("GPU"):
+        return "the model runs on a GPU, and TensorFlow Lite on the processor"
+    if find_spec("tensorflow.lite.python.schema_py_generated") is None or not hasattr(tf.lite, "Interpreter"):
+        return "this TensorFlow comes without TensorFlow Lite"
     return None
 
 

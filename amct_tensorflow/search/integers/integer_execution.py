@@ -2,12 +2,16 @@
 
 Both yield the same to the bit: the kernels add the same integers, and everything else multiplies and rounds alike. That
 is checked once, with the first model, on a few calibration images, since a kernel may be wrong on some processor.
+
+oneDNN's kernels come first, as the graph is one that any process can run. Where they are not exact, TensorFlow Lite's
+are, of a graph that runs in this process alone.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -21,25 +25,57 @@ from amct_tensorflow.io.stages import stage
 from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
 from amct_tensorflow.quantize.quantized.builder import QuantizedGraph
-from amct_tensorflow.search.integers.availability import why_no_integer_kernels
+from amct_tensorflow.search.integers.availability import why_no_integer_kernels, why_no_lite_kernels
 from amct_tensorflow.search.integers.execution_graph import execution_graph
-from amct_tensorflow.search.integers.kernel_layer import find_kernel_layers, layers_between_floats
+from amct_tensorflow.search.integers.kernel_layer import KernelLayer, find_kernel_layers, layers_between_floats
 
 # So many images show whether a kernel is wrong.
 _IMAGES = 4
 # A quantized model of so many bytes is large.
 _LARGE_BYTES = 1 << 24
+_NO_GAIN = "TensorFlow Lite would not gain what handing values over takes"
+
+_Layers: TypeAlias = dict[QuantizedName, KernelLayer]
+_Others: TypeAlias = dict[QuantizedName, str]
+
+
+class _Execution(NamedTuple):
+    """An execution graph.
+
+    Attributes:
+        graph_def: the graph.
+        layers: how many layers run in integers.
+        others: the quantized layers that do not, and why.
+        kept: what it runs with, and has to be kept.
+    """
+
+    graph_def: GraphDef
+    layers: int
+    others: Mapping[QuantizedName, str]
+    kept: object = None
 
 
 class IntegerExecution:
-    """Makes the execution graphs of the models of one search."""
+    """Makes the execution graphs of the models of one search.
 
-    def __init__(self, outputs: Sequence[str], batches: Sequence[Batch]) -> None:
-        """Takes the outputs of the models, and the calibration batches; checks nothing yet."""
+    Attributes:
+        is_of_this_process: whether the graphs run in this process alone.
+    """
+
+    def __init__(self, outputs: Sequence[str], batches: Sequence[Batch], *, in_process: bool = False) -> None:
+        """Checks nothing yet.
+
+        Args:
+            outputs: the outputs of the models.
+            batches: the calibration batches.
+            in_process: whether this process evaluates all models, each before the next one is asked for.
+        """
         self._outputs = outputs
         self._batches = batches
+        self._in_process = in_process
         self._is_right: bool | None = None  # until a model was checked
-        self._ahead: tuple[QuantizedGraph, bytes | None] | None = None
+        self._ahead: tuple[QuantizedGraph, _Execution | None] | None = None
+        self._current: _Execution | None = None
         self._untold: list[Callable[[], None]] = []
 
     def prepare(self, quantized: QuantizedGraph) -> None:
@@ -47,39 +83,74 @@ class IntegerExecution:
         self._ahead = quantized, self._make(quantized)
 
     def model_of(self, quantized: QuantizedGraph) -> bytes | None:
-        """Returns the execution graph of a quantized model as bytes; None if the model itself is to be run."""
+        """Returns the execution graph of a quantized model as bytes; None if the model itself is to be run.
+
+        A graph of this process runs until the next one is asked for.
+        """
         ahead, self._ahead = self._ahead, None
-        found = ahead[1] if ahead is not None and ahead[0] is quantized else self._make(quantized)
+        self._current = ahead[1] if ahead is not None and ahead[0] is quantized else self._make(quantized)
         for tell in self._untold:
             tell()
         self._untold.clear()
-        return found
+        if self._current is None:
+            return None
+        return bytes(self._current.graph_def.SerializeToString(deterministic=True))
 
-    def _make(self, quantized: QuantizedGraph) -> bytes | None:
-        if not self._is_available or self._is_right is False:
+    @property
+    def is_of_this_process(self) -> bool:
+        """See above."""
+        return self._current is not None and self._current.kept is not None
+
+    def _make(self, quantized: QuantizedGraph) -> _Execution | None:
+        if self._is_right is False or self._kernels is None:
             return None
         view = GraphView(quantized.graph_def, quantized.shapes)
-        layers, others = find_kernel_layers(view, self._outputs)
+        found = self._kernels(view, *find_kernel_layers(view, self._outputs))
+        if found is None:
+            return None
+        if self._is_right is None:
+            self._is_right = self._check(quantized, found.graph_def)
+            if self._is_right:
+                self._untold.append(partial(_log, found))
+        return found if self._is_right else None
+
+    @cached_property
+    def _kernels(self) -> Callable[[GraphView, _Layers, _Others], _Execution | None] | None:
+        """What makes the graphs; None if nothing can."""
+        reason = why_no_integer_kernels()
+        kernels = self._in_onednn if reason is None else self._in_lite
+        if reason is not None and not self._in_process:
+            reason += ", and other processes evaluate the models"
+        elif reason is not None:
+            missing = why_no_lite_kernels()
+            reason = None if missing is None else f"{reason}, and {missing}"
+        if reason is None and not self._batches:
+            reason = "no calibration batch was kept, with which integers could be checked"
+        if reason is not None:
+            self._untold.append(partial(_log_simulation, f"{reason}."))
+        return kernels if reason is None else None
+
+    def _in_onednn(self, view: GraphView, layers: _Layers, others: _Others) -> _Execution | None:
         for name in layers_between_floats(layers):
             del layers[name]
             others[name] = "its few products take less time than casts would"
         if not layers:
             return None
-        graph_def = execution_graph(view, layers, self._outputs)
-        if self._is_right is None:
-            self._is_right = self._check(quantized, graph_def)
-            if self._is_right:
-                self._untold.append(partial(_log, len(layers), others))
-        return bytes(graph_def.SerializeToString(deterministic=True)) if self._is_right else None
+        return _Execution(execution_graph(view, layers, self._outputs), len(layers), others)
 
-    @cached_property
-    def _is_available(self) -> bool:
-        reason = why_no_integer_kernels()
-        if reason is None and not self._batches:
-            reason = "no calibration batch was kept, with which integers could be checked"
-        if reason is not None:
-            self._untold.append(partial(_log_simulation, f"{reason}."))
-        return reason is None
+    def _in_lite(self, view: GraphView, layers: _Layers, others: _Others) -> _Execution | None:
+        from amct_tensorflow.search.lite.lite_execution import (  # noqa: PLC0415 - not every TensorFlow has what it needs
+            lite_execution,
+        )
+
+        found = lite_execution(view, layers, self._outputs)
+        if not found.layers:
+            if self._is_right is None:
+                self._untold.append(partial(_log_simulation, f"{why_no_integer_kernels()}, and {_NO_GAIN}."))
+                self._is_right = False
+            return None
+        left = dict.fromkeys(layers.keys() - found.layers, _NO_GAIN)
+        return _Execution(found.graph_def, len(found.layers), others | left, found.kept)
 
     @stage("checking the integer kernels")
     def _check(self, quantized: QuantizedGraph, in_integers: GraphDef) -> bool:
@@ -137,13 +208,14 @@ def _log_simulation(reason: str) -> None:
     log_for("search").info("Quantized models are simulated: %s", reason)
 
 
-def _log(layers: int, simulated: Mapping[QuantizedName, str]) -> None:
+def _log(execution: _Execution) -> None:
     """Logs how many layers run in integers, and why the others do not."""
     log_for("search").info(
-        "Quantized models run in integers, but for %d of %d layers. They yield the same as simulated, to the bit.",
-        len(simulated), layers + len(simulated),
+        "Quantized models run in integers%s, but for %d of %d layers. They yield the same as simulated, to the bit.",
+        "" if execution.kept is None else " in TensorFlow Lite",
+        len(execution.others), execution.layers + len(execution.others),
     )  # fmt: skip
-    for cause, count in Counter(simulated.values()).most_common():
+    for cause, count in Counter(execution.others.values()).most_common():
         log_for("search").info("Simulated all the same: %d, as %s.", count, cause)
-    for name, reason in simulated.items():
+    for name, reason in execution.others.items():
         log_for("search").debug("Layer %s is simulated: %s.", name, reason)
