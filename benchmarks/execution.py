@@ -65,7 +65,7 @@ def measure(classifier: Classifier) -> dict[str, object]:
 
 
 def models(classifier: Classifier) -> tuple[dict[str, tf.Graph], float, IntegerExecution]:
-    """Returns the three models, the seconds that it takes to make and check the execution graph, and what it runs with."""
+    """Returns the three models, the seconds to make and check the execution graph, and what it runs with."""
     model = FloatModel.load(str(classifier.inputs.model), [classifier.output])
     calibrating = partial(calibrate_with, classifier)
     prepared = prepare_calibration(model, make_quant_config(model), calibrating, for_search=True)

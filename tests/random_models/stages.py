@@ -14,6 +14,7 @@ import traceback
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import tensorflow as tf
@@ -33,9 +34,11 @@ from amct_tensorflow.quantize.record.factors import unfused_layers
 from amct_tensorflow.quantize.record.record_file import read_balance, read_record
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase
-from amct_tensorflow.search.integers.availability import why_no_integer_kernels
+from amct_tensorflow.search.integers.availability import why_no_integer_kernels, why_no_lite_kernels
 from amct_tensorflow.search.integers.execution_graph import execution_graph
 from amct_tensorflow.search.integers.kernel_layer import find_kernel_layers
+from amct_tensorflow.search.lite.lite_execution import lite_execution
+from amct_tensorflow.search.lite.lite_region import LiteRegion
 from random_models.building import INPUT, build, step_of
 from random_models.references import expect
 from random_models.values import batches
@@ -268,9 +271,7 @@ def _decibels(signal, noise):
 
 
 def _check_integers(case):
-    """The execution graph computes what the simulation does, to the bit, for any number of images."""
-    if why_no_integer_kernels() is not None:
-        return
+    """The execution graphs compute what the simulation does, to the bit, for any number of images."""
     factors = read_record("record.txt")
     fused = case.float_model.fuse(unfused_layers(factors), read_balance("record.txt"))
     plan = QuantizationPlan(fused, factors, read_corrections("record.txt", factors, fused.layers), case.model.outputs)
@@ -281,11 +282,25 @@ def _check_integers(case):
         return
     others = case.other_batches()
     simulated = case.run(quantized.graph_def, others, optimized=True)
-    computed = case.run(execution_graph(view, layers, plan.outputs), others, optimized=True)
-    for one, other in zip(simulated, computed, strict=True):
-        for values, same in zip(one, other, strict=True):
-            if not np.array_equal(values, same, equal_nan=True):
-                raise WrongError(f"integers | {np.count_nonzero(values != same)} of {values.size} values differ")
+    for kernels, graph_def, _kept in _execution_graphs(view, layers, plan.outputs):
+        computed = case.run(graph_def, others, optimized=True)
+        for one, other in zip(simulated, computed, strict=True):
+            for values, same in zip(one, other, strict=True):
+                if not np.array_equal(values, same, equal_nan=True):
+                    count = np.count_nonzero(values != same) if values.shape == same.shape else "all"
+                    raise WrongError(f"integers {kernels} | {count} of {values.size} values differ")
+
+
+def _execution_graphs(view, layers, outputs):
+    """Yields by which kernels a model runs in integers, its execution graph, and what that runs with."""
+    if why_no_integer_kernels() is None:
+        yield "of oneDNN", execution_graph(view, layers, outputs), None
+    if why_no_lite_kernels() is None:
+        found = lite_execution(view, layers, outputs)
+        yield "of TensorFlow Lite", found.graph_def, found
+        with patch.object(LiteRegion, "pays", lambda self: True):
+            found = lite_execution(view, layers, outputs)
+        yield "of TensorFlow Lite, all of them", found.graph_def, found
 
 
 class _Batches(AutoCalibrationEvaluatorBase):
