@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.graph.names import QuantizedName
-from amct_tensorflow.graph.nodes import Attr, make_node
+from amct_tensorflow.graph.nodes import make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView
 from amct_tensorflow.search.integers.kernel_layer import KernelLayer
@@ -28,7 +28,7 @@ class LiteExecution:
 
     graph_def: GraphDef
     layers: frozenset[QuantizedName]
-    kept: tuple[tf.Graph, ...]
+    kept: tuple[object, ...]
 
 
 def lite_execution(
@@ -47,7 +47,7 @@ def lite_execution(
     return LiteExecution(editor.graph_def_for(outputs), computed, tuple(kept))
 
 
-def _replace(view: GraphView, editor: GraphEditor, region: LiteRegion, outputs: Collection[str]) -> tf.Graph:
+def _replace(view: GraphView, editor: GraphEditor, region: LiteRegion, outputs: Collection[str]) -> object:
     """Puts a kernel in the place of a part; returns what keeps the kernel."""
     kernel = LiteKernel(translate(view, region, outputs))
     node, kept = node_of(kernel, len(region.inputs), len(region.outputs))
@@ -55,12 +55,12 @@ def _replace(view: GraphView, editor: GraphEditor, region: LiteRegion, outputs: 
     node.name = editor.unique_name(f"{owner}/in_lite")
     node.input.extend(region.inputs)
     editor.add(node, like=owner)
+    # As in the simulation, TensorFlow knows no shapes behind a dequantizer: it would fuse floats by them, and round
+    # otherwise.
     for port, name in enumerate(region.outputs):
-        shape = Attr(shape=tf.TensorShape([None, *region.shapes[f"{name}:0"]]).as_proto())
-        value = make_node(name, "EnsureShape", [f"{node.name}:{port}"], T=tf.float32, shape=shape)
-        if name in region.layers:  # its sums
-            value.name = editor.unique_name(f"{name}/sums")
-            editor.replace_input(name, 0, editor.add(value, like=name))
+        value = f"{node.name}:{port}"
+        if region.yields_sums(name):
+            editor.replace_input(name, 0, value)
         else:
-            editor.replace_node(value)
+            editor.replace_node(make_node(name, "Identity", [value], T=tf.float32))
     return kept

@@ -1,9 +1,9 @@
 """Finds the parts of a quantized model that TensorFlow Lite computes faster, with the results of the simulation.
 
 A part is a set of connected layers, quantizers between them, and ops there that add or clip floats. No path leaves a
-part and comes back, so that it runs as a whole. What it reads are the integers of quantizers, and what others read of
-its layers are sums: quantizers in front of it and dequantizers behind it stay in TensorFlow, which multiplies their
-factors into those of their neighbours there, as in the simulation.
+part and comes back, so that it runs as a whole. What it reads are the integers of quantizers, and values of other
+parts. What only others read of its layers are sums: quantizers in front of it and dequantizers behind it stay in
+TensorFlow, which multiplies their factors into those of their neighbours there, as in the simulation.
 
 TensorFlow Lite wants to know all sizes but the number of images.
 """
@@ -39,7 +39,7 @@ class LiteRegion:
         nodes: its quantizers, dequantizers, and the other ops, each after those that it reads.
         layers: its layers, by their dequantizers.
         shapes: of what its nodes yield and read, without the axis of images, by full name.
-        inputs: the quantizers that it reads from outside.
+        inputs: what it reads from outside: quantizers, and nodes of other parts.
         outputs: its nodes that are read outside.
     """
 
@@ -48,6 +48,14 @@ class LiteRegion:
     shapes: Mapping[str, tuple[int, ...]]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+    def yields_sums(self, output: str) -> bool:
+        """Tells whether it hands the sums of a layer over, and not its values, or those of another node.
+
+        TensorFlow multiplies into a dequantizer what alone reads it. So its values stay whole if something here, and
+        something outside, reads them.
+        """
+        return output in self.layers and not any(output in _inputs(node) for node in self.nodes)
 
     def pays(self) -> bool:
         """Tells whether it takes less time in TensorFlow Lite."""
@@ -97,7 +105,7 @@ class _Search:
             shape = None if name in self._view.uncertain_nodes else self._shape_of(node)
             if shape is not None:
                 self._members[name], self._shapes[f"{name}:0"] = node, shape
-            sources = [parse_tensor_name(text).node for text in node.input] if shape is None else self._sources(node)
+            sources = _inputs(node) if shape is None else self._sources(node)
             leaves = [exits.get(each, 0) + (shape is None and each in self._members) for each in sources]
             exits[name] = max(leaves, default=0)
         return [self._region(names) for names in self._connected(exits) if any(map(self._layers.get, names))]
@@ -136,9 +144,7 @@ class _Search:
     def _sources(self, node: NodeDef) -> list[str]:
         """Returns the nodes that a member reads; a layer reads its quantizer."""
         layer = self._layers.get(node.name)
-        if layer is not None:
-            return [str(layer.quantized.quantizer.name)]
-        return [parse_tensor_name(text).node for text in node.input]
+        return _inputs(node) if layer is None else [str(layer.quantized.quantizer.name)]
 
     def _connected(self, exits: Mapping[str, int]) -> list[list[str]]:
         """Returns the members in groups that are connected, and that paths have left equally often before.
@@ -166,18 +172,31 @@ class _Search:
         within = set(names)
         layers = {name: self._layers[name] for name in names if name in self._layers}
         shapes = {f"{name}:0": self._shapes[f"{name}:0"] for name in names}
-        inputs = []
-        for layer in layers.values():
-            quantizer, shape = str(layer.quantized.quantizer.name), self._shape_of_data(layer)
-            if quantizer not in within and quantizer not in inputs and shape is not None:
-                inputs.append(quantizer)
-                shapes[f"{quantizer}:0"] = shape
+        inputs = {
+            source: self._shape_read(name, source)
+            for name in names
+            for source in self._sources(self._members[name])
+            if source not in within
+        }
+        shapes.update((f"{source}:0", shape) for source, shape in inputs.items())
         outputs = [name for name in names if name in self._outputs or self._is_read_outside(name, within)]
         return LiteRegion(tuple(self._members[name] for name in names), layers, shapes, tuple(inputs), tuple(outputs))
+
+    def _shape_read(self, name: str, source: str) -> tuple[int, ...]:
+        """Returns the shape of what a member reads."""
+        layer = self._layers.get(name)
+        shape = self._shapes[f"{source}:0"] if layer is None else self._shape_of_data(layer)
+        assert shape is not None
+        return shape
 
     def _is_read_outside(self, name: str, within: Collection[str]) -> bool:
         readers = (str(reader.name) for reader in self._view.readers(QuantizedName(name)))
         return any(self._inside.get(reader, reader) not in within for reader in readers)
+
+
+def _inputs(node: NodeDef) -> list[str]:
+    """Returns the nodes that a node reads."""
+    return [parse_tensor_name(text).node for text in node.input]
 
 
 def _known(shape: Shape | None) -> tuple[int, ...] | None:

@@ -5,7 +5,8 @@ A layer whose values are quantized right behind it computes in int8, a step per 
     clip(rint(sum * factor) + zero point)
 
 XNNPACK adds products of bytes in 32 bits, multiplies by one float and rounds once, halves to even. The simulation does
-the same, as TensorFlow multiplies the factors of an AscendDequant and of the AscendQuant right behind it into one.
+the same, as TensorFlow multiplies the factors of an AscendDequant and of the AscendQuant right behind it into one. So
+it does with several of them that multiply by the same factor, as they do so once.
 
 Any other layer computes with the same integers as floats, which add up exactly up to 2^24, and a product behind it
 makes values of the sums. What stands between layers is computed in floats, op by op, as in the simulation.
@@ -20,7 +21,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from amct_tensorflow.graph.view import GraphView, attribute, parse_tensor_name
 from amct_tensorflow.ops import trait
 from amct_tensorflow.ops.clips import RELU, RELU6, Clips
-from amct_tensorflow.ops.sliding import spatial
+from amct_tensorflow.ops.sliding import margins, spatial
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.quantize.algorithms.scales import SMALLEST_SCALE
 from amct_tensorflow.quantize.quantized.ascend_ops import QUANT
@@ -32,7 +33,6 @@ from amct_tensorflow.search.lite.lite_region import LiteRegion
 
 # XNNPACK refuses a step of 256.
 _LARGEST_FACTOR = 64.0
-_RANK = 4
 _CLIPS = {RELU: "RELU", RELU6: "RELU6"}
 
 
@@ -58,6 +58,7 @@ class _Translation:
         self._values: dict[str, int] = {}  # of quantizers, their integers relative to the zero point
         self._bytes: dict[str, int] = {}  # the same in int8
         self._sums: dict[str, int] = {}
+        self._scaled: dict[str, int] = {}  # what a quantizer rounds, where that is a product of sums
 
     def content(self) -> bytes:
         inputs = [self._model.floats(self._shape(name)) for name in self._region.inputs]
@@ -65,8 +66,9 @@ class _Translation:
         for node in self._region.nodes:
             self._translate(node)
         outputs = self._region.outputs
+        yields_sums = self._region.yields_sums
         return self._model.content(
-            inputs, [self._sums[name] if name in self._region.layers else self._value_of(name) for name in outputs]
+            inputs, [self._sums[name] if yields_sums(name) else self._value_of(name) for name in outputs]
         )
 
     def _shape(self, name: str) -> tuple[int, ...]:
@@ -77,6 +79,9 @@ class _Translation:
             self._convolve(self._region.layers[node.name])
             return
         if node.name in self._bytes:  # the layer in front of the quantizer yields them
+            return
+        if node.name in self._scaled:
+            self._bytes[node.name] = self._rounded(self._scaled[node.name], read_quantizer(node).grid)
             return
         values = [self._value_of(parse_tensor_name(text).node) for text in node.input]
         clips = trait(node.op, Clips)
@@ -118,22 +123,28 @@ class _Translation:
 
     def _convolve(self, layer: KernelLayer) -> None:
         name, read = str(layer.quantized.dequantizer), layer.quantized.quantizer
-        reader = self._only_reader(name)
-        steps = None if reader is None else layer.deq_scale * reader.grid.inverse
-        if reader is None or steps is None or steps.min() < SMALLEST_SCALE or steps.max() > _LARGEST_FACTOR:
-            sums = self._model.floats(self._shape(name))
-            self._sums[name] = self._convolution(layer, self._value_of(read.name), sums, None)
-        else:
-            integers = self._model.integers(self._shape(name), reader.grid.offset)
-            self._bytes[reader.name] = self._convolution(layer, self._bytes_of(read), integers, steps)
+        quantizers = self._only_readers(name)
+        steps = layer.deq_scale * quantizers[0].grid.inverse if quantizers else None
+        grids = {quantizer.grid for quantizer in quantizers}
+        if steps is not None and len(grids) == 1 and steps.min() >= SMALLEST_SCALE and steps.max() <= _LARGEST_FACTOR:
+            integers = self._model.integers(self._shape(name), grids.pop().offset)
+            result = self._convolution(layer, self._bytes_of(read), integers, steps)
+            self._bytes.update((quantizer.name, result) for quantizer in quantizers)
+            return
+        result = self._convolution(layer, self._value_of(read.name), self._model.floats(self._shape(name)), None)
+        self._sums[name] = result
+        if steps is not None:
+            scaled = self._times(result, steps)
+            self._scaled.update((quantizer.name, scaled) for quantizer in quantizers)
 
-    def _only_reader(self, name: str) -> Quantizer | None:
-        """Returns the quantizer of this part that alone reads the values of a layer, unclipped; None if none does."""
+    def _only_readers(self, name: str) -> tuple[Quantizer, ...]:
+        """Returns the quantizers of this part that multiply the values of a layer by one factor; none if others do."""
         readers = readers_of(self._view, name, self._outputs, through_moves=False)
-        if readers.others or len(readers.quantizers) != 1 or readers.end != name:
-            return None
-        (quantizer,) = readers.quantizers
-        return quantizer if f"{quantizer.name}:0" in self._region.shapes else None
+        are_here = all(f"{quantizer.name}:0" in self._region.shapes for quantizer in readers.quantizers)
+        factors = {quantizer.grid.inverse for quantizer in readers.quantizers}
+        return (
+            readers.quantizers if are_here and len(factors) == 1 and not readers.others and readers.end == name else ()
+        )
 
     def _convolution(self, layer: KernelLayer, data: int, output: int, steps: np.ndarray | None) -> int:
         """Adds a convolution of bytes that yields bytes, in steps of its sums, or of floats that yields sums."""
@@ -146,9 +157,8 @@ class _Translation:
             options = schema.Conv2DOptionsT()
         options.strideH, options.strideW = spatial(layer.node, "strides")
         options.dilationHFactor, options.dilationWFactor = spatial(layer.node, "dilations")
-        padding = attribute(layer.node, "padding").s
-        options.padding = schema.Padding.SAME if padding == b"SAME" else schema.Padding.VALID
-        if padding == b"EXPLICIT":
+        options.padding = schema.Padding.SAME if self._pads_itself(layer) else schema.Padding.VALID
+        if options.padding == schema.Padding.VALID:
             data = self._padded(layer, data)
         bias, version = layer.sums.added, 1 if steps is None else 3
         if steps is None:
@@ -157,9 +167,27 @@ class _Translation:
             constants = [self._model.constant(weights, steps, axis), self._model.constant(bias.astype(np.int32), steps)]
         return self._model.add(op_type, version, [data, *constants], output, options)
 
+    @staticmethod
+    def _pads_itself(layer: KernelLayer) -> bool:
+        """Tells whether a convolution of TensorFlow Lite pads as the layer does.
+
+        XNNPACK pads wrongly where a stride is longer than what a filter covers, so that the end of an axis is not read.
+        """
+        reach = [
+            (size - 1) * dilation + 1
+            for size, dilation in zip(layer.weights.shape, spatial(layer.node, "dilations"), strict=False)
+        ]
+        strides = spatial(layer.node, "strides")
+        fits = all(length >= stride for length, stride in zip(reach, strides, strict=True))
+        return attribute(layer.node, "padding").s == b"SAME" and fits
+
     def _padded(self, layer: KernelLayer, data: int) -> int:
-        """Adds zeros around the data of a layer that says how many."""
-        around = np.array(attribute(layer.node, "explicit_paddings").list.i, np.int32).reshape(_RANK, 2)
+        """Adds the zeros around the data of a layer, if there are any."""
+        margin = margins(layer.node, self._model.shape(data), layer.weights.shape)
+        assert margin is not None  # all sizes are known
+        around = np.array([(0, 0), *margin, (0, 0)], np.int32)
+        if not around.any():
+            return data
         shape = [int(size) for size in self._model.shape(data) + around.sum(axis=1)]
         output = self._model.like(data, shape)
         return self._model.add("PAD", 2, [data, self._model.constant(around)], output, schema.PadOptionsT())
