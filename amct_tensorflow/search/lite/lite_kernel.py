@@ -4,6 +4,8 @@ The op calls Python. So a graph that holds it runs in this process alone, and as
 """
 
 import os
+import warnings
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -13,6 +15,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+# Each one holds the weights once more: of ResNet-50 it takes 50 MB.
+_MOST_INTERPRETERS = 8
 
 
 @cache
@@ -29,8 +34,8 @@ def _threads() -> ThreadPoolExecutor:
 class LiteKernel:
     """Runs a part of a model on any number of images.
 
-    Each thread takes its share of them, one by one, so that what a layer hands to the next one stays in the cache. A
-    single image is computed by all threads.
+    Each thread takes its share of them, one by one, so that what a layer hands to the next one stays in the cache. Of
+    many threads a few take a share together, and a single image is computed by all.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -41,8 +46,10 @@ class LiteKernel:
 
     def __call__(self, *data: np.ndarray) -> list[np.ndarray]:
         """Returns the outputs for the inputs, float32 [images, height, width, channels] each."""
+        images = len(data[0])
+        if any(len(each) != images for each in data):
+            raise ValueError("TensorFlow Lite repeats no images")
         with self._lock:
-            images = len(data[0])
             interpreters = self._for(images)
             shapes = [detail["shape"][1:] for detail in interpreters[0].get_output_details()]
             results = [np.empty((images, *shape), np.float32) for shape in shapes]
@@ -52,7 +59,7 @@ class LiteKernel:
 
     def _for(self, images: int) -> list[Any]:
         """Returns the interpreters that share so many images, made when they are first needed."""
-        count = 1 if images == 1 else _thread_count()
+        count = 1 if images == 1 else min(_thread_count(), _MOST_INTERPRETERS)
         threads = _thread_count() // count
         if threads not in self._interpreters:
             self._interpreters[threads] = [_interpreter(self._content, threads) for _ in range(count)]
@@ -70,17 +77,23 @@ def _run(interpreter: Any, share: np.ndarray, data: Sequence[np.ndarray], result
 
 
 def _interpreter(content: bytes, threads: int) -> Any:
-    interpreter = tf.lite.Interpreter(model_content=content, num_threads=threads)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of its own removal
+        interpreter = tf.lite.Interpreter(model_content=content, num_threads=threads)
     interpreter.allocate_tensors()
     return interpreter
 
 
-def node_of(kernel: LiteKernel, inputs: int, outputs: int) -> tuple[NodeDef, tf.Graph]:
-    """Returns a node that calls a kernel, without its inputs, and the graph that keeps the kernel callable."""
+def node_of(kernel: LiteKernel, inputs: int, outputs: int) -> tuple[NodeDef, object]:
+    """Returns a node that calls a kernel, without its inputs, and what has to be kept as long as it does so.
+
+    The kernel goes as soon as that goes. The graph in which the node is made refers to itself, and would stay on with
+    all that it holds until Python looks for such things.
+    """
     with tf.Graph().as_default() as graph:
         data = [tf.compat.v1.placeholder(tf.float32) for _ in range(inputs)]
-        called = tf.numpy_function(kernel, data, [tf.float32] * outputs)
+        called = tf.numpy_function(weakref.proxy(kernel), data, [tf.float32] * outputs)
         node = NodeDef()
         node.CopyFrom(called[0].op.node_def)
     del node.input[:]
-    return node, graph
+    return node, (kernel, graph)
