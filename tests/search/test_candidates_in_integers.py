@@ -9,18 +9,20 @@ import tensorflow as tf
 from graphs import PLAIN, build_graph, normal
 from test_auto_calibration import Evaluator, calibrate, edit_config, prepare
 
-from amct_tensorflow.errors import ArgumentTypeError
+from amct_tensorflow.errors import ArgumentTypeError, EvaluatorError
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.quantize.calibration.calibrator import Calibrator
 from amct_tensorflow.quantize.config.defaults import default_config
 from amct_tensorflow.quantize.quantized.builder import quantize_graph
 from amct_tensorflow.search import beginning, roll_back, runner
-from amct_tensorflow.search.integers.availability import why_no_integer_kernels
+from amct_tensorflow.search.integers import integer_execution
+from amct_tensorflow.search.integers.availability import why_no_integer_kernels, why_no_lite_kernels
 from amct_tensorflow.search.integers.integer_execution import IntegerExecution
+from amct_tensorflow.search.lite.lite_region import LiteRegion
 from amct_tensorflow.search.roll_back import RollBack
 
 OPTIONS = {"strategy": "BinarySearch", "sensitivity": "CosineSimilarity"}
-KERNELS = {"_FusedQuantizedConv2D", "_FusedQuantizedDepthwiseConv2D"}
+KERNELS = {"_FusedQuantizedConv2D", "_FusedQuantizedDepthwiseConv2D", "PyFunc"}
 needs_integers = pytest.mark.skipif(why_no_integer_kernels() is not None, reason=f"{why_no_integer_kernels()}")
 
 
@@ -39,8 +41,22 @@ class Watching(Evaluator):
         return super().evaluate(graph, outputs)
 
 
+needs_lite = pytest.mark.skipif(why_no_lite_kernels() is not None, reason=f"{why_no_lite_kernels()}")
+ONEDNN, LITE = (pytest.param(name, marks=mark) for name, mark in (("oneDNN", needs_integers), ("Lite", needs_lite)))
+in_onednn, in_lite = (pytest.mark.parametrize("kernels", [each], indirect=True) for each in (ONEDNN, LITE))
+
+
+@pytest.fixture(params=[ONEDNN, LITE])
+def kernels(request, monkeypatch):
+    """Whose kernels integers run in; on a processor without those of oneDNN, it is TensorFlow Lite's."""
+    if request.param != "oneDNN":
+        monkeypatch.setattr(integer_execution, "why_no_integer_kernels", lambda: "there is no VNNI here")
+        monkeypatch.setattr(LiteRegion, "pays", lambda self: True)
+    return request.param
+
+
 @pytest.fixture
-def task(workdir, monkeypatch):
+def task(workdir, monkeypatch, kernels):
     """A model of which layers have to be rolled back, and the loss that is allowed."""
     monkeypatch.setattr(runner, "_PRODUCTS_THAT_PAY", 0)
     arguments = prepare(workdir)
@@ -48,23 +64,24 @@ def task(workdir, monkeypatch):
     return arguments, calibrate(arguments, Evaluator()).loss * 0.3
 
 
-@needs_integers
-def test_quantized_models_run_in_integers_and_what_is_saved_does_not(task, messages):
-    """All but one: with only the depthwise layer and pooling quantized, nothing in it pays."""
+def test_quantized_models_run_in_integers_and_what_is_saved_does_not(task, kernels, messages):
+    """All but one: with only the depthwise layer and pooling quantized, nothing in it pays for oneDNN."""
     arguments, limit = task
     evaluator = Watching(limit)
     result = calibrate(arguments, evaluator, **OPTIONS)
     assert result.target_met and result.evaluations == len(evaluator.in_integers)
     assert evaluator.in_integers[0] is False and len(evaluator.in_integers) > 3
-    assert any("Quantized models run in integers" in line for line in messages)
+    said = "in integers, but for" if kernels == "oneDNN" else "in integers in TensorFlow Lite, but for"
+    assert any(f"Quantized models run {said}" in line for line in messages)
     saved = tf.compat.v1.GraphDef.FromString(result.model_file.read_bytes())
     assert not KERNELS & {node.op for node in saved.node}
     report = json.loads(result.model_file.with_name("report.json").read_text("utf-8"))
     assert [each["in_integers"] for each in report["evaluations"]] == evaluator.in_integers[1:]
     in_float = [set(each["in_float"]) for each in report["evaluations"]]
-    assert [not {"conv/Conv2D", "project/Conv2D", "logits/Conv2D"} <= names for names in in_float] == (
-        evaluator.in_integers[1:]
-    )
+    paying = {"conv/Conv2D", "project/Conv2D", "logits/Conv2D"}
+    if kernels != "oneDNN":
+        paying.add("depthwise/depthwise")
+    assert [not paying <= names for names in in_float] == evaluator.in_integers[1:]
 
 
 @needs_integers
@@ -84,7 +101,6 @@ def test_layers_are_checked_where_a_few_rows_make_no_window(messages):
     assert any("Quantized models run in integers, but for 0 of 2 layers" in line for line in messages)
 
 
-@needs_integers
 def test_both_ways_lead_to_the_same_metrics_and_the_same_model(task):
     arguments, limit = task
     fast = calibrate(arguments, Watching(limit), **OPTIONS)
@@ -101,7 +117,6 @@ def metrics_of(result):
     return [(each["metric"], each["in_float"]) for each in report["evaluations"]]
 
 
-@needs_integers
 def test_a_run_that_goes_on_evaluates_nothing_twice(task):
     arguments, limit = task
     evaluator = Watching(limit)
@@ -117,7 +132,6 @@ def test_a_run_that_goes_on_evaluates_nothing_twice(task):
         assert result.roll_back_config == whole.roll_back_config and result.loss == whole.loss
 
 
-@needs_integers
 def test_a_run_that_goes_on_without_integers_evaluates_nothing_twice(task):
     arguments, limit = task
     first, second = Watching(limit, interrupt_at=3), Watching(limit)
@@ -131,7 +145,6 @@ def test_a_run_that_goes_on_without_integers_evaluates_nothing_twice(task):
     assert not any(second.in_integers)
 
 
-@needs_integers
 def test_integers_that_cannot_be_checked_are_not_used(task, monkeypatch):
     arguments, limit = task
     monkeypatch.setattr(IntegerExecution, "model_of", lambda self, quantized: None)
@@ -163,7 +176,6 @@ def made(monkeypatch):
     return event
 
 
-@needs_integers
 @pytest.mark.parametrize("pays", [True, False])
 def test_the_first_model_is_made_and_tried_beside_the_evaluation(task, made, pays, monkeypatch, messages):
     """Whether it is evaluated in integers depends on the evaluation, as does what is said of them."""
@@ -184,7 +196,6 @@ def test_the_first_model_is_made_and_tried_beside_the_evaluation(task, made, pay
     assert {"making quantized models", "checking the integer kernels"} <= beside
 
 
-@needs_integers
 def test_nothing_is_tried_in_integers_for_nothing(task, monkeypatch):
     """An evaluation that has ended tells whether that pays."""
     arguments, limit = task
@@ -222,3 +233,57 @@ def test_small_evaluations_are_simulated(task, monkeypatch, messages):
 def test_exact_is_yes_or_no(task):
     with pytest.raises(ArgumentTypeError, match="exact"):
         calibrate(task[0], Watching(1.0), exact="yes")
+
+
+class Elsewhere(Watching):
+    """Runs models where only what TensorFlow itself has can be run."""
+
+    def evaluate(self, graph, outputs):
+        if "PyFunc" in {operation.type for operation in graph.get_operations()}:
+            raise RuntimeError("there is no PyFunc here")
+        return super().evaluate(graph, outputs)
+
+
+@in_lite
+def test_an_evaluator_that_cannot_run_a_graph_of_this_process_gets_the_simulation(task, messages):
+    arguments, limit = task
+    evaluator = Elsewhere(limit)
+    result = calibrate(arguments, evaluator, **OPTIONS)
+    metrics, model = metrics_of(result), result.model_file.read_bytes()
+    assert result.target_met and not any(evaluator.in_integers)
+    assert result.evaluations == len(evaluator.in_integers) > 2
+    report = json.loads(result.model_file.with_name("report.json").read_text("utf-8"))
+    assert not any(each["in_integers"] for each in report["evaluations"])
+    (said,) = (line for line in messages if "simulated from here on" in line)
+    assert "no PyFunc here" in said
+    exact = calibrate(arguments, Watching(limit), exact=True, **OPTIONS)
+    assert metrics == metrics_of(exact) and model == exact.model_file.read_bytes()
+
+
+class Failing(Watching):
+    """Fails whatever it evaluates, but for the original model."""
+
+    def evaluate(self, graph, outputs):
+        result = super().evaluate(graph, outputs)
+        if len(self.in_integers) > 1:
+            raise RuntimeError(f"call {len(self.in_integers)} fails")
+        return result
+
+
+@in_lite
+def test_an_evaluator_that_fails_anyway_raises_its_own_error(task):
+    arguments, limit = task
+    evaluator = Failing(limit)
+    with pytest.raises(EvaluatorError, match="call 3 fails"):
+        calibrate(arguments, evaluator, **OPTIONS)
+    assert evaluator.in_integers == [False, True, False]
+
+
+@in_onednn
+def test_an_evaluator_that_fails_with_a_graph_of_any_process_is_not_asked_again(task):
+    """As what it has been given could be run anywhere."""
+    arguments, limit = task
+    evaluator = Failing(limit)
+    with pytest.raises(EvaluatorError, match="call 2 fails"):
+        calibrate(arguments, evaluator, **OPTIONS)
+    assert evaluator.in_integers == [False, True]

@@ -6,7 +6,7 @@ floats. A convolution with known sums shows which of these holds.
 """
 
 from functools import cache
-from importlib.util import find_spec
+from importlib import import_module
 
 import numpy as np
 import tensorflow as tf
@@ -57,9 +57,12 @@ def why_no_lite_kernels() -> str | None:
     """Returns why this process cannot run TensorFlow Lite's kernels beside TensorFlow's; None if it can."""
     if tf.config.list_physical_devices("GPU"):
         return "the model runs on a GPU, and TensorFlow Lite on the processor"
-    if find_spec("tensorflow.lite.python.schema_py_generated") is None or not hasattr(tf.lite, "Interpreter"):
-        return "this TensorFlow comes without TensorFlow Lite"
-    return None
+    try:
+        import_module("tensorflow.lite.python.schema_py_generated")
+        has_lite = hasattr(tf.lite, "Interpreter")
+    except (ImportError, AttributeError):
+        has_lite = False
+    return None if has_lite else "this TensorFlow comes without TensorFlow Lite"
 
 
 def _is_exact() -> bool:

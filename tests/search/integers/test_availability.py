@@ -1,5 +1,8 @@
 """Whether integers may run at all is asked of TensorFlow, and tried on the processor."""
 
+import sys
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,9 +16,12 @@ SATURATED = 16 * 32767  # of each pair 32,767 are left
 
 @pytest.fixture(autouse=True)
 def afresh():
-    availability.why_no_integer_kernels.cache_clear()
+    asked = availability.why_no_integer_kernels, availability.why_no_lite_kernels
+    for function in asked:
+        function.cache_clear()
     yield
-    availability.why_no_integer_kernels.cache_clear()
+    for function in asked:
+        function.cache_clear()
 
 
 @pytest.fixture
@@ -75,3 +81,28 @@ def test_a_gpu(sums, monkeypatch):
 
 def test_an_op_that_does_not_exist():
     assert not has_kernel("NoSuchOp")
+
+
+LITE = "tensorflow.lite.python.schema_py_generated"
+
+
+def test_tensorflow_lite_runs_where_it_is():
+    missing = find_spec(LITE) is None or bool(tf.config.list_physical_devices("GPU"))
+    assert (availability.why_no_lite_kernels() is None) == (not missing)
+
+
+def test_tensorflow_lite_beside_a_gpu(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    assert "GPU" in availability.why_no_lite_kernels()
+
+
+def test_a_tensorflow_without_what_writes_its_files(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setitem(sys.modules, LITE, None)
+    assert availability.why_no_lite_kernels() == "this TensorFlow comes without TensorFlow Lite"
+
+
+def test_a_tensorflow_without_what_runs_them(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(tf, "lite", object())
+    assert availability.why_no_lite_kernels() == "this TensorFlow comes without TensorFlow Lite"
