@@ -8,6 +8,7 @@ Your class says what a record holds for the model::
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from amct_tensorflow.data import DatasetError, ScannedRecords, parse_records
 from amct_tensorflow.errors import EvaluatorError, ModelError
 from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.io.progress import ProgressBar
+from amct_tensorflow.io.stages import counted_beside
 from amct_tensorflow.quantize.calibration.taps import fetches_to_calibrate
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase, Picture
 from amct_tensorflow.search.workers.shares import Share
@@ -125,19 +127,30 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
         fetches = fetches_to_calibrate(tapped, [self._scores(tapped, outputs).name])
         model_input, _, _ = find_input(tapped, self.image_size)
         left = min(self.calibration_batches * self.batch_size, self.dataset.num_records)
-        with GraphRunner(tapped, run_often=True) as runner:
+        running: Future[None] | None = None
 
-            def calibrate(images: np.ndarray) -> None:
-                nonlocal left
-                if left > 0:
-                    runner.run(fetches, {model_input: images})
-                    left -= len(images)
-                    if left <= 0:
-                        runner.close()
-                        calibrated()
+        def run(images: np.ndarray, is_last: bool) -> None:
+            runner.run(fetches, {model_input: images})
+            if is_last:
+                runner.close()
+                calibrated()
 
+        def calibrate(images: np.ndarray) -> None:
+            nonlocal left, running
+            if running is not None:
+                running.result()
+                running = None
+            if left > 0:
+                left -= len(images)
+                running = beside.submit(counted_beside(run), images, left <= 0)
+
+        # TensorFlow optimizes both graphs at their first batch, each in one thread.
+        with GraphRunner(tapped, run_often=True) as runner, ThreadPoolExecutor(1) as beside:
             whole = range(self.dataset.num_records)
-            return self.join_shares([self._classify(graph, outputs, "original model", whole, calibrate)])
+            classified = self._classify(graph, outputs, "original model", whole, calibrate)
+            if running is not None:
+                running.result()
+        return self.join_shares([classified])
 
     def evaluate_share(self, graph: tf.Graph, outputs: list[str], share: Share) -> Any:
         """Classifies the images of a share."""
