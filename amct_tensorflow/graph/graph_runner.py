@@ -20,6 +20,7 @@ from amct_tensorflow.graph.view import full_tensor_name, parse_tensor_name
 
 # Values of tensors by full name.
 Batch: TypeAlias = Mapping[str, np.ndarray]
+_LEFT_OPEN = "_amct_session"
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,8 +172,7 @@ class GraphRunner:
             TypeError: likewise.
         """
         if self._session is None:
-            options = session_options(self.graph, run_often=self._run_often, own_threads=self._own_threads)
-            self._session = tf.compat.v1.Session(graph=self.graph, config=options)
+            self._session = self._left_open() or self._opened()
         self._error = None
         given = {self.sources.get(key, key): each for key, each in (feeds or {}).items()}
         try:
@@ -197,11 +197,32 @@ class GraphRunner:
             raise DatasetError(f"The model cannot be run on this data: {first_line(error)}") from error
         return found
 
+    def _opened(self) -> tf.compat.v1.Session:
+        options = session_options(self.graph, run_often=self._run_often, own_threads=self._own_threads)
+        return tf.compat.v1.Session(graph=self.graph, config=options)
+
     def close(self) -> None:
         """Frees the session, and TensorFlow's graphs for each set of fetches; ``run`` opens another."""
         if self._session is not None:
             self._session.close()
             self._session = None
+
+    def leave_open(self) -> None:
+        """Leaves the session to the next runner of this graph, for which TensorFlow need not optimize it again."""
+        # The graph holds it, so that both are freed together.
+        setattr(self.graph, _LEFT_OPEN, (self._run_often, self._own_threads, self._session))
+        self._session = None
+
+    def _left_open(self) -> tf.compat.v1.Session | None:
+        """Returns the session that a runner with the same options has left, if any."""
+        if not hasattr(self.graph, _LEFT_OPEN):
+            return None
+        *options, session = getattr(self.graph, _LEFT_OPEN)
+        delattr(self.graph, _LEFT_OPEN)
+        if session is not None and options != [self._run_often, self._own_threads]:
+            session.close()
+            return None
+        return session
 
 
 def last_of_chains(added: Mapping[Look, tf.Operation]) -> list[tf.Operation]:

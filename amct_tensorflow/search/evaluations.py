@@ -4,6 +4,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.io.memory import give_memory_back
@@ -81,6 +82,7 @@ class Evaluations:
         title: str,
         execution: bytes | None = None,
         *,
+        checked: tf.Graph | None = None,
         tapped: Tapped | None = None,
     ) -> Evaluation:
         """Returns the evaluation of a model; an earlier run may have evaluated the same bytes.
@@ -90,6 +92,7 @@ class Evaluations:
             model: the bytes of its file, or what they are made of, so that nobody holds them while it is evaluated.
             title: what it is called in messages.
             execution: those of its execution graph, which yields the same, to run instead.
+            checked: the execution graph as it was run already, with a session left open.
             tapped: what to run the calibration batches on in passing; see ``CheckedEvaluator.evaluate``.
         """
         identity = digest(bytes_of(model))
@@ -98,7 +101,7 @@ class Evaluations:
             log_for().info("The result of %s is known from the earlier run.", title)
             self.evaluator.reuse()
             return evaluation
-        evaluation = replace(self._evaluate(execution or model, title, tapped), model=identity)
+        evaluation = replace(self._evaluate(execution or model, title, checked, tapped), model=identity)
         self._state.add_evaluation(quantized, evaluation)
         return evaluation
 
@@ -106,11 +109,14 @@ class Evaluations:
         evaluation = self._state.evaluation(quantized)
         return evaluation if evaluation is not None and evaluation.model == identity else None
 
-    def _evaluate(self, model: bytes | GraphDef, title: str, tapped: Tapped | None) -> Evaluation:
+    def _evaluate(
+        self, model: bytes | GraphDef, title: str, graph: tf.Graph | None, tapped: Tapped | None
+    ) -> Evaluation:
         if self._scheduler is None:
             if _size(model) >= _LARGE_BYTES:
                 give_memory_back()  # before the evaluator takes what it needs
-            graph = import_graph(GraphDef.FromString(model) if isinstance(model, bytes) else model, title)
+            if graph is None:
+                graph = import_graph(GraphDef.FromString(model) if isinstance(model, bytes) else model, title)
             return self.evaluator.evaluate(graph, self._outputs, title, tapped)
         start = time.perf_counter()
         shares = self._scheduler.finish(self._candidate(bytes_of(model), title))

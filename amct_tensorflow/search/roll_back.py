@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
+import tensorflow as tf
+
 from amct_tensorflow.errors import EvaluatorError, StateError
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.progress import duration
@@ -31,10 +33,17 @@ _NAMES_PER_LINE = 10
 
 
 class _Made(NamedTuple):
-    """The model of a configuration, and the execution graph that is evaluated in its place, if one is."""
+    """The model of a configuration, and the execution graph that is evaluated in its place, if one is.
+
+    Attributes:
+        quantized: the model.
+        execution: its execution graph, as bytes.
+        graph: the same as it was checked, if it was.
+    """
 
     quantized: QuantizedGraph
-    execution: bytes | None
+    execution: bytes | None = None
+    graph: tf.Graph | None = None
 
 
 class RollBack:
@@ -83,6 +92,11 @@ class RollBack:
             execution.prepare(quantized)
         self._ahead = key, quantized
 
+    @property
+    def made_ahead(self) -> QuantizedGraph | None:
+        """The model of ``make_ahead``, until it is judged."""
+        return None if self._ahead is None else self._ahead[1]
+
     def begin(self, configuration: Configuration, title: str) -> None:
         """Lets workers, if there are any, begin with a configuration that will be judged; see ``judge``."""
         key = quantized_layers(configuration)
@@ -128,7 +142,8 @@ class RollBack:
         the model itself then; if it fails for another reason, it fails again.
         """
         try:
-            return self._evaluations.get(key, made.quantized.model, title, made.execution), made.execution is not None
+            evaluation = self._evaluations.get(key, made.quantized.model, title, made.execution, checked=made.graph)
+            return evaluation, made.execution is not None
         except EvaluatorError as error:
             if made.execution is None or self._execution is None or not self._execution.is_of_this_process:
                 raise
@@ -143,7 +158,9 @@ class RollBack:
         """Makes the model of a configuration; see ``judge``."""
         quantized = self._quantize(configuration)
         execution = self._execution if quantized_layers(configuration) else None
-        return _Made(quantized, None if execution is None else execution.model_of(quantized))
+        if execution is None:
+            return _Made(quantized)
+        return _Made(quantized, execution.model_of(quantized), execution.take_graph())
 
     def _quantize(self, configuration: Configuration) -> QuantizedGraph:
         ahead, self._ahead = self._ahead, None

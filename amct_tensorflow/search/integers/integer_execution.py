@@ -24,6 +24,7 @@ from amct_tensorflow.graph.view import GraphView, full_tensor_name
 from amct_tensorflow.io.stages import stage
 from amct_tensorflow.io.table import plural
 from amct_tensorflow.log import log_for
+from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.quantize.quantized.builder import QuantizedGraph
 from amct_tensorflow.search.integers.availability import why_no_integer_kernels, why_no_lite_kernels
 from amct_tensorflow.search.integers.execution_graph import execution_graph
@@ -47,12 +48,14 @@ class _Execution(NamedTuple):
         layers: how many layers run in integers.
         others: the quantized layers that do not, and why.
         kept: what it runs with, and has to be kept.
+        graph: the graph as it was checked, with a session that is left open for the evaluation; None of a large one.
     """
 
     graph_def: GraphDef
     layers: int
     others: Mapping[QuantizedName, str]
     kept: object = None
+    graph: tf.Graph | None = None
 
 
 class IntegerExecution:
@@ -101,6 +104,13 @@ class IntegerExecution:
         """See above."""
         return self._current is not None and self._current.kept is not None
 
+    def take_graph(self) -> tf.Graph | None:
+        """Returns the graph of what ``model_of`` returned last, if it is there from the check, to whoever runs it."""
+        if self._current is None:
+            return None
+        graph, self._current = self._current.graph, self._current._replace(graph=None)
+        return graph
+
     def _make(self, quantized: QuantizedGraph) -> _Execution | None:
         if self._is_right is False or self._kernels is None:
             return None
@@ -109,9 +119,11 @@ class IntegerExecution:
         if found is None:
             return None
         if self._is_right is None:
-            self._is_right = self._check(quantized, found.graph_def)
+            graph = import_graph(found.graph_def, "the quantized model in integers")
+            self._is_right = self._check(quantized, graph)
             if self._is_right:
                 self._untold.append(partial(_log, found))
+                found = found._replace(graph=graph if _is_small(quantized) else None)
         return found if self._is_right else None
 
     @cached_property
@@ -153,14 +165,14 @@ class IntegerExecution:
         return _Execution(found.graph_def, len(found.layers), others | left, found.kept)
 
     @stage("checking the integer kernels")
-    def _check(self, quantized: QuantizedGraph, in_integers: GraphDef) -> bool:
+    def _check(self, quantized: QuantizedGraph, in_integers: tf.Graph) -> bool:
         """Tells whether both graphs of a model yield the same on a few images."""
-        batch, simulated = _fed(quantized, self._batches[0]), quantized.graph_def
+        batch = _fed(quantized, self._batches[0])
         try:
             try:
-                found = self._run_both(simulated, in_integers, some_images(batch, 0, _IMAGES))
+                found = self._run_both(quantized, in_integers, some_images(batch, 0, _IMAGES))
             except (tf.errors.OpError, ValueError):  # the graph, or what is fed, is of so many images
-                found = self._run_both(simulated, in_integers, batch)
+                found = self._run_both(quantized, in_integers, batch)
         except (tf.errors.OpError, ValueError, KeyError) as error:
             self._untold.append(partial(_log_simulation, " ".join(str(error).split())[:300]))
             return False
@@ -170,23 +182,35 @@ class IntegerExecution:
             self._untold.append(partial(_log_simulation, reason))
         return not differing
 
-    def _run_both(self, simulated: GraphDef, in_integers: GraphDef, batch: Batch) -> list[list[np.ndarray]]:
+    def _run_both(self, quantized: QuantizedGraph, in_integers: tf.Graph, batch: Batch) -> list[list[np.ndarray]]:
         """Returns the outputs of both graphs.
 
         They are run beside each other, as most of the time one thread optimizes a graph; those of a large model in
         turn, as TensorFlow makes floats of its weights, several times.
         """
-        with ThreadPoolExecutor(2 if simulated.ByteSize() < _LARGE_BYTES else 1) as threads:
-            return list(threads.map(self._run, (simulated, in_integers), (batch, batch)))
 
-    def _run(self, graph_def: GraphDef, batch: Batch) -> list[np.ndarray]:
+        def simulate() -> list[np.ndarray]:
+            return self._run(import_graph(quantized.graph_def, "the quantized model"), batch)
+
+        def compute() -> list[np.ndarray]:
+            return self._run(in_integers, batch, leaves_open=_is_small(quantized))
+
+        with ThreadPoolExecutor(2 if _is_small(quantized) else 1) as threads:
+            runs = [threads.submit(run) for run in (simulate, compute)]
+            return [run.result() for run in runs]
+
+    def _run(self, graph: tf.Graph, batch: Batch, *, leaves_open: bool = False) -> list[np.ndarray]:
         """Returns the outputs of a graph, which is optimized as an evaluator's is."""
-        with tf.Graph().as_default() as graph:
-            tf.import_graph_def(graph_def, name="")
-            feeds = {graph.get_tensor_by_name(name): values for name, values in batch.items()}
-            with GraphRunner(graph, run_often=True) as runner:
-                found: list[np.ndarray] = runner.run([f"{name}:0" for name in self._outputs], feeds)
+        feeds = {graph.get_tensor_by_name(name): values for name, values in batch.items()}
+        with GraphRunner(graph, run_often=True) as runner:
+            found: list[np.ndarray] = runner.run([f"{name}:0" for name in self._outputs], feeds)
+            if leaves_open:
+                runner.leave_open()
         return found
+
+
+def _is_small(quantized: QuantizedGraph) -> bool:
+    return bool(quantized.graph_def.ByteSize() < _LARGE_BYTES)
 
 
 def _fed(quantized: QuantizedGraph, batch: Batch) -> Batch:
