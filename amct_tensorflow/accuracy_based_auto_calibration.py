@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from amct_tensorflow.devices.device_run import check_result, prepare_for_device
 from amct_tensorflow.devices.device_table import Device, choose_device
 from amct_tensorflow.devices.graph_check import DeviceCheck
 from amct_tensorflow.errors import ArgumentValueError
+from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.io.arguments import require_names, require_path, require_positive, require_type
 from amct_tensorflow.io.memory import older_objects_left_alone
 from amct_tensorflow.io.stages import measured_stages, stage
@@ -27,9 +27,9 @@ from amct_tensorflow.quantize.config.schema import QuantConfig
 from amct_tensorflow.quantize.quantized.model_files import ModelPaths
 from amct_tensorflow.results.coverage import log_coverage
 from amct_tensorflow.results.file_size import log_file_size
+from amct_tensorflow.results.made_ahead import MadeAhead
 from amct_tensorflow.results.report.collect import FinishedRun, make_report
-from amct_tensorflow.results.report.layer_rows import bars_ahead
-from amct_tensorflow.results.report.page import draw_ahead, prepared_meanwhile
+from amct_tensorflow.results.report.page import prepared_meanwhile
 from amct_tensorflow.results.report.reproduction import digest_of_file, log_environment
 from amct_tensorflow.results.result_files import ResultFiles
 from amct_tensorflow.results.summary import log_report
@@ -41,7 +41,6 @@ from amct_tensorflow.search.resuming import open_state
 from amct_tensorflow.search.run_key import run_key
 from amct_tensorflow.search.runner import run_search
 from amct_tensorflow.search.sensitivity.measures import SensitivityBase
-from amct_tensorflow.search.start import Start
 from amct_tensorflow.search.strategy import AutoCalibrationStrategyBase
 from amct_tensorflow.search.trials import SearchResult
 from amct_tensorflow.search.workers.handshake import own_handshake
@@ -232,8 +231,7 @@ def accuracy_based_auto_calibration(
             original = digest_of_file(model.source)
             log_environment(asked, key.named)
             inspection = inspect_model(model, config.unfused_layers())
-            layers = [name for name in config.enabled_layers() if name not in demands.in_float]
-            log_coverage(inspection, layers, config.wide_layers(), config.compressed_tables(), demands.in_float)
+            _log_coverage(inspection, config, demands.in_float)
             choices = {
                 "strategy": checked_strategy.name,
                 "device": made_for.described,
@@ -241,11 +239,12 @@ def accuracy_based_auto_calibration(
                 "raise_costless": str(raise_costless),
             }
             state = open_state(files.model.model, key, choices, model, config, resume=resume)
+            ahead = MadeAhead(files, inspection)
             with prepared_meanwhile():
                 result = run_search(
                     model, config, checked, checked_strategy, chosen, state, scheduler, exact=exact,
                     rungs=made_for.rungs, in_float=demands.in_float, raise_costless=raise_costless,
-                    beside_first=partial(_draw_ahead, inspection),
+                    beside_first=ahead.make,
                 )  # fmt: skip
             check: DeviceCheck | None = None
             report: dict[Path, str] = {}
@@ -253,13 +252,13 @@ def accuracy_based_auto_calibration(
                 check = _check_for_device(result, made_for, model, files.model.model)
                 run = FinishedRun(
                     model, original, config, inspection, checked, chosen, key, asked, result, files.model.model,
-                    clock.spent(), check,
+                    clock.spent(), check, ahead,
                 )  # fmt: skip
                 with stage("making the report"):
                     report = make_report(run, files.report_page, files.report_numbers)
             finally:  # who interrupts the drawing of figures must not lose the model either
                 with stage("writing the results"):
-                    files.publish(result, config, report)
+                    files.publish(result, config, report, ahead.contents_of_model(result))
     _log_result(result, model, save_dir, record_file)
     if result.interruption is not None:
         log_for().warning("The search was interrupted; this is the best model until then.")
@@ -267,10 +266,9 @@ def accuracy_based_auto_calibration(
     return AutoCalibrationResult.of(result, files.model.model, check)
 
 
-@stage("drawing figures")
-def _draw_ahead(inspection: Inspection, start: Start) -> None:
-    """Draws the figures that the report has if the first quantized model satisfies."""
-    draw_ahead(bars_ahead(inspection, start.scores.local_similarities(), start.first))
+def _log_coverage(inspection: Inspection, config: QuantConfig, in_float: Mapping[LayerName, str]) -> None:
+    layers = [name for name in config.enabled_layers() if name not in in_float]
+    log_coverage(inspection, layers, config.wide_layers(), config.compressed_tables(), in_float)
 
 
 def _log_result(result: SearchResult, model: FloatModel, save_dir: str, record_file: str) -> None:

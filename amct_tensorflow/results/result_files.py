@@ -119,36 +119,49 @@ class ResultFiles:
             finish(self.folder, self.paths)
             yield
 
-    def publish(self, result: SearchResult, config: QuantConfig, report: Mapping[Path, str]) -> None:
+    def publish(
+        self,
+        result: SearchResult,
+        config: QuantConfig,
+        report: Mapping[Path, str],
+        of_model: Mapping[Path, str | bytes],
+    ) -> None:
         """Publishes all files together; see ``contents``.
 
         Args:
             result: how the search ended.
             config: the configuration that was asked for.
             report: the content of the files of the report; without it, that of an earlier run is removed.
+            of_model: what ``contents_of_model`` returns.
 
         Raises:
             OutputError: one cannot be written; all are then as they were.
         """
         if existing := next(filter(Path.exists, self.models), None):
             log_for().warning("%s and the files beside it already exist; they will be overwritten.", existing)
-        publish(self.folder, {**self.contents(result, config), **report})
+        publish(self.folder, {**of_model, **self.contents(result, config), **report})
         for outdated in {self.report_page, self.report_numbers} - report.keys():
             outdated.unlink(missing_ok=True)
 
+    def contents_of_model(self, result: SearchResult) -> dict[Path, str | bytes]:
+        """Returns the content of each file that follows from the model which is saved, whatever its metric."""
+        plan = result.plan
+        return {
+            self.model.model: result.quantized.model,
+            self.model.node_map: dump_node_map(result.quantized),
+            self.record: dump_record(plan.factors, plan.fused.balance if plan.factors else {}, plan.tables),
+            **dump_corrections(self.record, plan.factors, plan.corrections, plan.fused.layers),
+        }
+
     def contents(self, result: SearchResult, config: QuantConfig) -> dict[Path, str | bytes]:
-        """Returns the content of each file but those of the report.
+        """Returns the content of each other file but those of the report.
 
         Args:
             result: how the search ended.
             config: the configuration that was asked for.
         """
-        plan, saved, with_rungs = result.plan, result.saved.configuration, result.has_wide_rung
+        saved, with_rungs = result.saved.configuration, result.has_wide_rung
         contents: dict[Path, str | bytes] = {
-            self.model.model: result.quantized.model,
-            self.model.node_map: dump_node_map(result.quantized),
-            self.record: dump_record(plan.factors, plan.fused.balance if plan.factors else {}, plan.tables),
-            **dump_corrections(self.record, plan.factors, plan.corrections, plan.fused.layers),
             self.folder / FINAL_CONFIG_FILE: dump_config(
                 config.with_enabled(decisions(saved)).with_wide(layers_in_16_bits(saved))
             ),

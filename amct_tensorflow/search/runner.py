@@ -12,13 +12,15 @@ Evaluations and calibration are kept in a state, from which an interrupted run c
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 
 from amct_tensorflow.devices.device_table import UNNAMED
 from amct_tensorflow.devices.rungs import Ladder
+from amct_tensorflow.errors import StateError
 from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.io.progress import duration
 from amct_tensorflow.io.stages import counted_beside, stage
@@ -29,12 +31,13 @@ from amct_tensorflow.model.fusion import FusedGraph
 from amct_tensorflow.ops.multiply_accumulates import multiply_accumulates
 from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.config.schema import QuantConfig
+from amct_tensorflow.quantize.quantized.builder import QuantizedGraph
 from amct_tensorflow.quantize.quantized.quantization_plan import QuantizationPlan
 from amct_tensorflow.search.beginning import Beginning
 from amct_tensorflow.search.checked_evaluator import CheckedEvaluator, format_metric
 from amct_tensorflow.search.configuration import Configuration, layers_in_16_bits, layers_in_float
 from amct_tensorflow.search.evaluations import Evaluations
-from amct_tensorflow.search.evaluator import Evaluation
+from amct_tensorflow.search.evaluator import Evaluation, MetricEval
 from amct_tensorflow.search.roll_back import RollBack
 from amct_tensorflow.search.sensitivity.layer_scores import LayerScores
 from amct_tensorflow.search.sensitivity.measures import SensitivityBase
@@ -67,7 +70,7 @@ def run_search(
     rungs: Ladder = UNNAMED.rungs,
     in_float: Mapping[LayerName, str] | None = None,
     raise_costless: bool = False,
-    beside_first: Callable[[Start], object] | None = None,
+    beside_first: Callable[[SearchResult], object] | None = None,
 ) -> SearchResult:
     """Evaluates, calibrates, and rolls back as few layers as the strategy finds, until the requirement is met.
 
@@ -88,7 +91,7 @@ def run_search(
         in_float: per layer that stays in float for the sake of the device, why.
         raise_costless: whether layers start in float that cost nothing there; see ``costless_layers``.
         beside_first: called beside the evaluation of the first quantized model, if the evaluator lets the calibration
-            go on beside one, too; raises nothing.
+            go on beside one, too, with what is returned if that model is saved, but for its metric; raises nothing.
 
     Returns:
         The best model found: the satisfying one that the strategy settled on, or else the one with the least loss. If
@@ -120,7 +123,8 @@ def run_search(
             # Only now, so that the state of a run with workers is that of one without.
             keeping = beside.submit(counted_beside(partial(_keep, calibration, state)))
             if beside_first is not None and evaluator.calibration_may_overlap:
-                beside.submit(counted_beside(partial(beside_first, start)))
+                expect = partial(_expected, start, original, in_float or {}, rungs, search.made_ahead)
+                beside.submit(counted_beside(lambda: beside_first(expect())))
             pays = not exact and _pays(original, calibration, model)
             search.compare_with(original, start.execution if pays else None)
             circumstance = " beside the calibration" if beginning.is_beside else ""
@@ -128,24 +132,65 @@ def run_search(
             _log_gain(start.scores, start.whole, in_float or {})
             interruption = _roll_back(search, start.first, strategy, sensitivity, keeping)
     saved = search.trials.best(search.settled)
-    interval = _interval(original, saved)
+    result = _sum_up(start, original, in_float or {}, rungs, search.trials, saved, search.model_of(saved))
+    return replace(
+        result,
+        interval=_interval(original, saved),
+        target_loss=evaluator.find_target(original.metric),
+        cost=RunCost(evaluator.evaluations, evaluator.reused, evaluator.seconds, time.perf_counter() - began),
+        interruption=interruption,
+    )
+
+
+def _expected(
+    start: Start,
+    original: Evaluation,
+    in_float: Mapping[LayerName, str],
+    rungs: Ladder,
+    made_ahead: QuantizedGraph | None,
+) -> SearchResult:
+    """Returns the result if the first quantized model satisfies; the evaluation of the original stands in for its own.
+
+    Args:
+        start: what the search starts with.
+        original: the evaluation of the original model.
+        in_float: per layer that stays in float for the sake of the device, why.
+        rungs: the rungs of the device.
+        made_ahead: the first quantized model; None if it is still to be made.
+
+    Raises:
+        StateError: it is still to be made.
+    """
+    if made_ahead is None:
+        raise StateError("The first quantized model was not made beside the evaluation.")
+    first = Trial({**start.first, **start.plans.in_float}, original, MetricEval(True, 0.0))
+    return _sum_up(start, original, in_float, rungs, [first], first, made_ahead)
+
+
+def _sum_up(
+    start: Start,
+    original: Evaluation,
+    in_float: Mapping[LayerName, str],
+    rungs: Ladder,
+    trials: Iterable[Trial],
+    saved: Trial,
+    quantized: QuantizedGraph,
+) -> SearchResult:
+    """Returns a result without what only the end of a search tells."""
+    search = start.search
     return SearchResult(
         original=original,
-        trials=tuple(search.trials),
+        trials=tuple(trials),
         saved=saved,
         plan=start.plans.of(saved.configuration),
-        quantized=search.model_of(saved),
+        quantized=quantized,
         ranking=search.ranking,
         float_mac_share=search.mac_share(layers_in_float(saved.configuration)),
         wide_mac_share=search.mac_share(layers_in_16_bits(saved.configuration)),
-        interval=interval,
-        target_loss=evaluator.find_target(original.metric),
-        calibration=calibration,
+        calibration=start.calibration,
         rungs=rungs,
-        left_in_float=dict(in_float or {}),
+        left_in_float=dict(in_float),
         costless=start.costless,
-        cost=RunCost(evaluator.evaluations, evaluator.reused, evaluator.seconds, time.perf_counter() - began),
-        interruption=interruption,
     )
 
 

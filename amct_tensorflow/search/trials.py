@@ -113,6 +113,9 @@ class RunCost:
     seconds: float
 
 
+_NO_COST = RunCost(0, 0, 0.0, 0.0)
+
+
 @dataclass(frozen=True, eq=False)
 class SearchResult:
     """The result of a search.
@@ -126,14 +129,14 @@ class SearchResult:
         ranking: per layer, its similarity by the sensitivity asked for.
         float_mac_share: share of the multiply-accumulates that the model does in float.
         wide_mac_share: share of those that it does with activations of 16 bits.
-        interval: confidence interval of its loss; None if the evaluator offers no results per image.
-        target_loss: the loss up to which a model satisfies; None if it is not known.
         calibration: the findings of the calibration.
-        cost: the cost of the run.
-        interruption: the exception that interrupted the search; None if none did.
         rungs: the rungs of the device.
         left_in_float: per layer that stays in float for the sake of the device, why.
         costless: the layers that are in float from the start, as that costs nothing.
+        interval: confidence interval of its loss; None if the evaluator offers no results per image.
+        target_loss: the loss up to which a model satisfies; None if it is not known.
+        cost: the cost of the run.
+        interruption: the exception that interrupted the search; None if none did.
     """
 
     original: Evaluation
@@ -144,14 +147,14 @@ class SearchResult:
     ranking: dict[str, float]
     float_mac_share: float
     wide_mac_share: float
-    interval: LossInterval | None
-    target_loss: float | None
     calibration: CalibrationResult
-    cost: RunCost
-    interruption: KeyboardInterrupt | None
     rungs: Ladder
     left_in_float: Mapping[LayerName, str] = field(default_factory=dict)
     costless: Collection[LayerName] = ()
+    interval: LossInterval | None = None
+    target_loss: float | None = None
+    cost: RunCost = _NO_COST
+    interruption: KeyboardInterrupt | None = None
 
     @property
     def has_wide_rung(self) -> bool:

@@ -16,6 +16,7 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.inspection import Inspection
 from amct_tensorflow.quantize.config.schema import QuantConfig
+from amct_tensorflow.results.made_ahead import MadeAhead
 from amct_tensorflow.results.report.changed_images import find_changed_images
 from amct_tensorflow.results.report.diagnoses import diagnose
 from amct_tensorflow.results.report.document import (
@@ -34,7 +35,7 @@ from amct_tensorflow.results.report.document import (
     StageTime,
     Table,
 )
-from amct_tensorflow.results.report.layer_rows import activation_of, describe_layers
+from amct_tensorflow.results.report.layer_rows import activation_of
 from amct_tensorflow.results.report.page import render_report
 from amct_tensorflow.results.report.report_json import dump_report
 from amct_tensorflow.results.report.reproduction import describe_reproduction
@@ -64,6 +65,7 @@ class FinishedRun:
         model_file: the path of the quantized model.
         spent: what each stage of the run has taken so far.
         check: what the device that the model is for is expected to make of it; None if nothing is known of that.
+        ahead: what was made before the search ended.
     """
 
     model: FloatModel
@@ -77,7 +79,8 @@ class FinishedRun:
     result: SearchResult
     model_file: Path
     spent: Sequence[Spent]
-    check: DeviceCheck | None = None
+    check: DeviceCheck | None
+    ahead: MadeAhead
 
 
 def make_report(run: FinishedRun, page: Path, numbers: Path) -> dict[Path, str]:
@@ -106,7 +109,7 @@ def make_report(run: FinishedRun, page: Path, numbers: Path) -> dict[Path, str]:
 def collect_report(run: FinishedRun) -> Report:
     """Returns the report of a run; those of equal runs, resumed or not, differ in nothing but times."""
     result, calibration = run.result, run.result.calibration
-    layers = describe_layers(run.inspection, result)
+    layers = run.ahead.layers(result)
     return Report(
         version=VERSION,
         model=run.model_file.name,

@@ -1,7 +1,7 @@
 """Describes each layer for a report."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,8 +15,6 @@ from amct_tensorflow.quantize.calibration.calibrator import CalibrationResult
 from amct_tensorflow.quantize.calibration.observers import ActivationSummary
 from amct_tensorflow.quantize.record.factors import LayerFactors
 from amct_tensorflow.results.report.document import Activation, Histogram, InputProduct, Layer, Weights, Why
-from amct_tensorflow.results.report.plots import Bar
-from amct_tensorflow.search.configuration import Configuration
 from amct_tensorflow.search.trials import SearchResult
 
 _COSTLESS = "it costs next to nothing in float, and in int8 does more damage than half of the layers"
@@ -26,18 +24,6 @@ def describe_layers(inspection: Inspection, result: SearchResult) -> tuple[Layer
     """Returns the layers of a model, in the order of the graph."""
     products = _input_products(inspection, result.plan.fused)
     return tuple(_describe(layer, result, products.get(LayerName(layer.name))) for layer in inspection.layers)
-
-
-def bars_ahead(inspection: Inspection, ranking: Mapping[str, float], configuration: Configuration) -> tuple[Bar, ...]:
-    """Returns what figures show of the layers if a configuration is saved; see ``describe_layers``.
-
-    Args:
-        inspection: the inspection of the model.
-        ranking: per layer, its similarity.
-        configuration: on which rung each layer stands.
-    """
-    names = [layer.name for layer in inspection.layers]
-    return tuple(Bar(_damage(ranking.get(name)), _is_int8(configuration.get(name))) for name in names)
 
 
 def _damage(similarity: float | None) -> float | None:

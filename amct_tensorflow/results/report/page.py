@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from threading import Thread
@@ -14,7 +14,7 @@ from markupsafe import Markup
 from amct_tensorflow.io.table import plural
 from amct_tensorflow.results.file_size import sentences_of
 from amct_tensorflow.results.report import wording
-from amct_tensorflow.results.report.document import Report
+from amct_tensorflow.results.report.document import Layer, Report
 from amct_tensorflow.results.report.plots import (
     HEIGHT,
     WIDTH,
@@ -53,21 +53,20 @@ def _prepare() -> None:
         _environment().get_template(_TEMPLATE)
 
 
-def draw_ahead(bars: tuple[Bar, ...]) -> None:
-    """Draws the figures of layers that a report is expected to have; it draws others itself.
+def draw_layers(layers: Sequence[Layer]) -> dict[str, str]:
+    """Draws the figures of layers, by name; who draws them again, as the page does, gets those.
 
-    They are most of its time. Matplotlib's settings are changed meanwhile, which nobody else may be drawing by.
+    They are most of a page's time. Matplotlib's settings are changed meanwhile, which nobody else may be drawing by.
     """
-    with suppress(Exception):  # likewise
-        along_figure(bars)
-        sorted_figure(bars)
+    bars = tuple(Bar(layer.damage, layer.int8) for layer in layers)
+    if all(bar.damage is None for bar in bars):
+        return {}
+    return {"along": along_figure(bars), "sorted": sorted_figure(bars)}
 
 
 def render_report(report: Report) -> str:
     """Returns the page of a report; equal reports give equal pages."""
-    figures, bars = {"search": search_figure(report)}, tuple(Bar(layer.damage, layer.int8) for layer in report.layers)
-    if any(bar.damage is not None for bar in bars):
-        figures |= {"along": along_figure(bars), "sorted": sorted_figure(bars)}
+    figures = {"search": search_figure(report), **draw_layers(report.layers)}
     return render(_TEMPLATE, report=report, figures={name: Markup(svg) for name, svg in figures.items()})
 
 
