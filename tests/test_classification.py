@@ -3,6 +3,7 @@
 import gc
 import weakref
 from dataclasses import dataclass, field
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import amct_tensorflow as amct
 from amct_tensorflow.classification import ClassifierEvaluator
 from amct_tensorflow.data import Feature, find_files, scan_records
 from amct_tensorflow.errors import CalibrationError
+from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.quantize.calibration.calibrator import Calibrator
@@ -201,6 +203,23 @@ def test_calibration_batches_are_those_that_the_evaluation_comes_by(tmp_path):
     assert passing.dataset.taken == [4, 2] * 2
     assert one[0].original_metric == other[0].original_metric and one[0].loss == other[0].loss
     assert one[1] == other[1]
+
+
+def test_the_first_batch_is_calibrated_on_beside_its_evaluation(tmp_path, monkeypatch):
+    """Each of the two waits until the other one has begun."""
+    begun, met = Barrier(2, timeout=60), []
+
+    class Meeting(GraphRunner):
+        def run(self, fetches, feeds=None):
+            if feeds and len(met) < 2:  # a model, and not the pipeline
+                met.append(self.graph)
+                begun.wait()
+            return super().run(fetches, feeds)
+
+    monkeypatch.setattr("amct_tensorflow.classification.GraphRunner", Meeting)
+    evaluator = ClassifierEvaluator(Counted(LABELS), 3, calibration_batches=2, expected_acc_loss=100)
+    assert calibrated(tmp_path / "run", evaluator)[0].target_met
+    assert len(set(met)) == 2
 
 
 def test_who_calibrates_in_a_way_of_their_own_is_asked_to(tmp_path):

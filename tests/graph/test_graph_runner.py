@@ -1,5 +1,8 @@
 """What the engine runs graphs with runs what the caller's session may run."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -132,3 +135,41 @@ def test_a_graph_behind_tensors_that_were_kept():
         assert runner.takes_any_number([out]) and not runner.takes_any_number([tf.zeros([3, 2])])
     with GraphRunner(tf.Graph(), {"x:0": tf.zeros([3, 2])}) as runner:
         assert not runner.takes_any_number([]) and runner.sources["x:0"].shape.as_list() == [None, 2]
+
+
+def test_a_session_that_was_left_open_is_taken_by_the_next_runner():
+    graph = squares()
+    with GraphRunner(graph, run_often=True) as runner:
+        assert runner.run("y:0", {"x:0": [[1, 2]]}).tolist() == [[1, 4]]
+        session = runner._session
+        runner.leave_open()
+    with GraphRunner(graph, run_often=True) as following:
+        assert following.run("y:0", {"x:0": [[3, 0]]}).tolist() == [[9, 0]]
+        assert following._session is session
+    with GraphRunner(graph, run_often=True) as last:  # which finds none, as it was closed
+        assert last.run("y:0", {"x:0": [[2, 1]]}).tolist() == [[4, 1]]
+        assert last._session is not session
+
+
+def test_a_session_with_other_options_is_not_taken():
+    graph = squares()
+    with GraphRunner(graph) as runner:
+        runner.run("y:0", {"x:0": [[1, 2]]})
+        session = runner._session
+        runner.leave_open()
+    with GraphRunner(graph, run_often=True) as following:
+        following.run("y:0", {"x:0": [[3, 0]]})
+        assert following._session is not session
+    with pytest.raises(RuntimeError, match="closed"):
+        session.run("y:0", {"x:0": [[1, 2]]})
+
+
+def test_a_session_that_nobody_takes_is_freed_with_its_graph():
+    graph = squares()
+    with GraphRunner(graph) as runner:
+        runner.run("y:0", {"x:0": [[1, 2]]})
+        left = weakref.ref(runner._session)
+        runner.leave_open()
+    del graph, runner
+    gc.collect()
+    assert left() is None

@@ -231,7 +231,7 @@ def test_what_only_the_outputs_need_may_arrive_late(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Calibrator, "_compute", computes)
     monkeypatch.setattr(Feed, "_keep", keeps)
-    monkeypatch.setattr(start, "IntegerExecution", lambda outputs, batches: tried.extend(batches))
+    monkeypatch.setattr(start, "IntegerExecution", lambda outputs, batches, **_: tried.extend(batches))
     calibrate(arguments, WithLateInput(Calls()))
     assert [batch.keys() for batch in tried] == [{"input:0", "late:0"}]
 
