@@ -257,3 +257,27 @@ def test_a_batch_of_another_length_is_refused():
     _, found, _ = exported(make, normal((4, 5, 8), 9))
     with pytest.raises(ExportError, match=r"\[1, 5, 8\] at a time, .* not \[4, 3, 8\]\. Give batches of one size"):
         found.runtime.run({"x": normal((4, 3, 8), 9)})
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+@pytest.mark.parametrize("in_int8", [False, True])
+@pytest.mark.parametrize("size", [(9, 9), (10, 10), (9, 10), (10, 9)])
+def test_strides_that_skip_the_end_of_the_data(depthwise, in_int8, size):
+    """XNNPACK would yield zeros for what pads nothing along an axis, but says that it pads."""
+
+    def make():
+        x = tf1.placeholder(tf.float32, [None, *size, 4], name="x")
+        y = tf.nn.relu(tf.nn.conv2d(x, normal((1, 1, 4, 4), 1), 1, "SAME"))
+        if depthwise:
+            y = tf.nn.depthwise_conv2d(y, normal((2, 2, 4, 1), 2), [1, 3, 3, 1], "SAME")
+        else:
+            y = tf.nn.conv2d(y, normal((2, 2, 4, 4), 2), 3, "SAME")
+        y = tf.nn.relu(y) if in_int8 else tf.tanh(y)
+        tf.tanh(tf.nn.conv2d(y, normal((1, 1, 4, 3), 3), 1, "SAME"), name="out")
+
+    _, found, check = exported(make, normal((8, *size, 4), 9))
+    assert check.exported.divergence < 1e-2
+    operators = [
+        TfliteEditor(found.files[".tflite"]).op_type(each) for each in TfliteEditor(found.files[".tflite"]).operators
+    ]
+    assert operators.count("PAD") == (size[0] != size[1])

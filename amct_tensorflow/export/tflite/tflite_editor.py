@@ -93,6 +93,23 @@ class TfliteEditor:
         self.add_operator("PADV2", 2, [index, self._add_constant(f"{name}/paddings", paddings, None), value], longer)
         return longer
 
+    def add_zeros(self, index: int, around: np.ndarray) -> int:
+        """Adds zeros before and behind each axis of a float tensor of known sizes; returns the larger tensor.
+
+        Args:
+            index: the tensor.
+            around: how many, int32 [axes, 2]; without any, there is no other tensor.
+        """
+        if not around.any():
+            return index
+        name = f"{self.name(index)}/zeros_around"
+        larger = self.add_float_like(index, name)
+        tensor = self._graph.tensors[larger]
+        tensor.shape = [int(size) for size in np.add(tensor.shape, around.sum(axis=1))]
+        tensor.shapeSignature = None
+        self.add_operator("PAD", 1, [index, self._add_constant(f"{name}/paddings", around, None)], larger)
+        return larger
+
     def grid(self, index: int) -> ActivationFactors:
         """Returns the grid of a tensor of activations in int8 or int16."""
         tensor = self._graph.tensors[index]

@@ -36,6 +36,7 @@ from amct_tensorflow.export.export_plan import ExportPlan
 from amct_tensorflow.export.tflite.tflite_conversion import convert_to_tflite
 from amct_tensorflow.export.tflite.tflite_editor import TfliteEditor
 from amct_tensorflow.export.tflite.tflite_forms import DENSE, FORMS, INT8_WEIGHTS, Form
+from amct_tensorflow.export.tflite.tflite_padding import pad_in_front_of_long_strides
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView, data_inputs, full_tensor_name
@@ -169,6 +170,7 @@ class _Writer:
         self._plan = plan
         self._editor = TfliteEditor(content)
         remove_barriers(self._editor)
+        pad_in_front_of_long_strides(self._editor)
         self._quantized: dict[tuple[int, ActivationFactors], int] = {}
         self._floats: dict[tuple[int, ActivationFactors], int] = {}
         self._with_ends: dict[tuple[int, ActivationFactors], int] = {}
