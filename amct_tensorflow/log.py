@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -246,6 +247,17 @@ class _Redirection(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         module, console = getattr(record, "amct_module", "AMCT"), getattr(record, "amct_console", True)
         self._receive(record.levelno, module, record.getMessage(), console)
+
+
+def free_log() -> None:
+    """Lets other threads log again if an interruption (Ctrl-C) has left a lock with this one.
+
+    Until 3.13, Python's handlers may be interrupted between taking their lock and seeing to it that it is released.
+    """
+    for handler in _LOGGER.handlers:
+        with suppress(RuntimeError):  # of a lock that this thread does not hold
+            while handler.lock is not None:  # as that of a handler that does nothing
+                handler.release()
 
 
 def follow_directory() -> None:

@@ -5,13 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 from test_auto_calibration import calibrate, prepare
 
-from amct_tensorflow.log import LOG_DIR, LOG_FILE, follow_directory, log_for, printable
+from amct_tensorflow.log import LOG_DIR, LOG_FILE, LOG_FILE_HANDLER, follow_directory, free_log, log_for, printable
 
 HISTORY = "accuracy_based_auto_calibration_record.json"
 STATES = "accuracy_based_auto_calibration_state"
@@ -104,3 +105,18 @@ def test_no_control_character_reaches_the_terminal(text, capsys, workdir):
 
 def test_other_text_stays_as_it_is():
     assert printable("Größe 层 λ/ñ:0") == "Größe 层 λ/ñ:0"
+
+
+def test_a_lock_that_an_interruption_has_left_is_freed(workdir):
+    follow_directory()
+    log_for().info("first")
+    LOG_FILE_HANDLER.acquire()
+    LOG_FILE_HANDLER.acquire()
+    other = threading.Thread(target=log_for().info, args=["of another thread"], daemon=True)
+    other.start()
+    other.join(0.1)
+    assert other.is_alive()
+    free_log()
+    other.join(60)
+    assert not other.is_alive() and "of another thread" in LOG_FILE.read_text()
+    free_log()  # holds nothing now

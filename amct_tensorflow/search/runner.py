@@ -12,9 +12,9 @@ Evaluations and calibration are kept in a state, from which an interrupted run c
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -25,7 +25,7 @@ from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.io.progress import duration
 from amct_tensorflow.io.stages import counted_beside, stage
 from amct_tensorflow.io.table import plural
-from amct_tensorflow.log import log_for
+from amct_tensorflow.log import free_log, log_for
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedGraph
 from amct_tensorflow.ops.multiply_accumulates import multiply_accumulates
@@ -104,7 +104,7 @@ def run_search(
     began = time.perf_counter()
     evaluations = Evaluations(evaluator, state, model.outputs, scheduler)
     # What asks the user's evaluator for nothing goes on beside its evaluations.
-    with ThreadPoolExecutor(1) as beside:
+    with _beside() as beside:
         start_after = partial(
             start_search, model=model, config=config, evaluations=evaluations, rungs=strategy.rungs_of(rungs),
             in_float=in_float or {}, exact=exact, raise_costless=raise_costless,
@@ -140,6 +140,16 @@ def run_search(
         cost=RunCost(evaluator.evaluations, evaluator.reused, evaluator.seconds, time.perf_counter() - began),
         interruption=interruption,
     )
+
+
+@contextmanager
+def _beside() -> Iterator[ThreadPoolExecutor]:
+    """Returns a thread; who leaves the block waits for what it does, and holds nothing that it may wait for."""
+    with ThreadPoolExecutor(1) as beside:
+        try:
+            yield beside
+        finally:
+            free_log()
 
 
 def _expected(

@@ -15,6 +15,7 @@ from graphs import small_net, tf1
 from test_auto_calibration import IMAGES, OUTPUT, Evaluator, calibrate, prepare
 
 from amct_tensorflow.errors import EvaluatorError
+from amct_tensorflow.log import LOG_FILE_HANDLER, log_for
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.quantization import make_quant_config
 from amct_tensorflow.quantize.calibration import calibrator as calibrators
@@ -256,3 +257,37 @@ def test_products_follow_from_shapes_and_else_from_what_was_counted(arguments, m
     assert runner._products_per_image(calibration, model) == expected > 12 * 12 * 27
     monkeypatch.setattr(runner, "multiply_accumulates", lambda *_: None)
     assert runner._products_per_image(calibration, model) == 10 * len(layers)
+
+
+class InterruptedWhileItLogs(Noted):
+    """Is interrupted in the evaluation of the quantized model, at the only place where a handler keeps its lock."""
+
+    def evaluate(self, graph, outputs):
+        if "evaluate" in self.calls.names:
+            LOG_FILE_HANDLER.acquire()
+            raise KeyboardInterrupt
+        return super().evaluate(graph, outputs)
+
+
+def test_an_interruption_inside_a_log_handler_ends_the_run(arguments, monkeypatch):
+    """What goes on beside the evaluation logs, too, and the run waits for it."""
+    keep = runner._keep
+
+    def keeps(calibration, state):
+        time.sleep(0.5)
+        keep(calibration, state)
+        log_for().info("kept")
+
+    monkeypatch.setattr(runner, "_keep", keeps)
+    ended = []
+
+    def run():
+        try:
+            calibrate(arguments, InterruptedWhileItLogs(Calls()))
+        except KeyboardInterrupt:
+            ended.append("interrupted")
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert ended == ["interrupted"]
