@@ -22,6 +22,7 @@ from amct_tensorflow.model.preparation.fold_constants import fold_constants
 from amct_tensorflow.model.preparation.grouped_conv2d import rewrite_grouped_conv2d
 from amct_tensorflow.model.preparation.inline_functions import inline_functions
 from amct_tensorflow.model.preparation.merge_clips import merge_clips
+from amct_tensorflow.model.preparation.pad_before_depthwise import pad_before_depthwise
 from amct_tensorflow.model.preparation.prepared import Origins, PreparedGraph
 from amct_tensorflow.model.preparation.retired_ops import replace_retired_ops
 from amct_tensorflow.model.preparation.skip_identities import skip_identities
@@ -76,6 +77,7 @@ _REWRITES: tuple[Callable[[PreparedGraph], PreparedGraph], ...] = (
     einsum_to_batch_matmul,
     bias_before_split,
     rewrite_grouped_conv2d,
+    pad_before_depthwise,
 )
 
 
