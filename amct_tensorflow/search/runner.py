@@ -20,7 +20,6 @@ from functools import partial
 
 from amct_tensorflow.devices.device_table import UNNAMED
 from amct_tensorflow.devices.rungs import Ladder
-from amct_tensorflow.errors import StateError
 from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.io.progress import duration
 from amct_tensorflow.io.stages import counted_beside, stage
@@ -90,8 +89,9 @@ def run_search(
         rungs: the rungs of the device on which layers may stand.
         in_float: per layer that stays in float for the sake of the device, why.
         raise_costless: whether layers start in float that cost nothing there; see ``costless_layers``.
-        beside_first: called beside the evaluation of the first quantized model, if the evaluator lets the calibration
-            go on beside one, too, with what is returned if that model is saved, but for its metric; raises nothing.
+        beside_first: called beside the evaluation of the first quantized model, if that was made beside the one of the
+            original model, and the evaluator lets the calibration go on beside both. It gets what is returned if that
+            model is saved, but for its metric, and raises nothing.
 
     Returns:
         The best model found: the satisfying one that the strategy settled on, or else the one with the least loss. If
@@ -122,8 +122,9 @@ def run_search(
             original = original or beginning.evaluate()
             # Only now, so that the state of a run with workers is that of one without.
             keeping = beside.submit(counted_beside(partial(_keep, calibration, state)))
-            if beside_first is not None and evaluator.calibration_may_overlap:
-                expect = partial(_expected, start, original, in_float or {}, rungs, search.made_ahead)
+            first_model = search.made_ahead
+            if beside_first is not None and first_model is not None and evaluator.calibration_may_overlap:
+                expect = partial(_expected, start, original, in_float or {}, rungs, first_model)
                 beside.submit(counted_beside(lambda: beside_first(expect())))
             pays = not exact and _pays(original, calibration, model)
             search.compare_with(original, start.execution if pays else None)
@@ -157,7 +158,7 @@ def _expected(
     original: Evaluation,
     in_float: Mapping[LayerName, str],
     rungs: Ladder,
-    made_ahead: QuantizedGraph | None,
+    first_model: QuantizedGraph,
 ) -> SearchResult:
     """Returns the result if the first quantized model satisfies; the evaluation of the original stands in for its own.
 
@@ -166,15 +167,10 @@ def _expected(
         original: the evaluation of the original model.
         in_float: per layer that stays in float for the sake of the device, why.
         rungs: the rungs of the device.
-        made_ahead: the first quantized model; None if it is still to be made.
-
-    Raises:
-        StateError: it is still to be made.
+        first_model: the first quantized model.
     """
-    if made_ahead is None:
-        raise StateError("The first quantized model was not made beside the evaluation.")
     first = Trial({**start.first, **start.plans.in_float}, original, MetricEval(True, 0.0))
-    return _sum_up(start, original, in_float, rungs, [first], first, made_ahead)
+    return _sum_up(start, original, in_float, rungs, [first], first, first_model)
 
 
 def _sum_up(

@@ -59,11 +59,7 @@ class _Execution(NamedTuple):
 
 
 class IntegerExecution:
-    """Makes the execution graphs of the models of one search.
-
-    Attributes:
-        is_of_this_process: whether the graphs run in this process alone.
-    """
+    """Makes the execution graphs of the models of one search."""
 
     def __init__(self, outputs: Sequence[str], batches: Sequence[Batch], *, in_process: bool = False) -> None:
         """Checks nothing yet.
@@ -101,7 +97,7 @@ class IntegerExecution:
 
     @property
     def is_of_this_process(self) -> bool:
-        """See above."""
+        """Whether what ``model_of`` returned last runs here alone."""
         return self._current is not None and self._current.kept is not None
 
     def take_graph(self) -> tf.Graph | None:
