@@ -127,11 +127,27 @@ def margins(node: NodeDef, data: Sequence[int | None], weights: Sequence[int]) -
     return tuple(found)
 
 
+def places(node: NodeDef, lengths: Sequence[int], window: Sequence[int]) -> tuple[int, ...]:
+    """Returns how many positions the window of a node has per axis, on data of these lengths."""
+    return tuple(_Positions.of(node, lengths, window).counts)
+
+
+def beyond(length: int, reach: int, stride: int) -> int:
+    """Returns how many places windows reach beyond an axis that is padded "SAME"; below 0, how many they do not reach.
+
+    Args:
+        length: of the axis.
+        reach: how many places a window spans, gaps included.
+        stride: from one position to the next.
+    """
+    return (-(-length // stride) - 1) * stride + reach - length
+
+
 def _margin(node: NodeDef, axis: int, length: int, reach: int, stride: int) -> tuple[int, int]:
     """Returns the zeros before and behind an axis, counted without that of the images."""
     padding = attribute(node, "padding").s.decode()
     if padding == "SAME":
-        total = max((-(-length // stride) - 1) * stride + reach - length, 0)
+        total = max(beyond(length, reach, stride), 0)
         return total // 2, total - total // 2
     if padding == "EXPLICIT":
         explicit = attribute(node, "explicit_paddings").list.i

@@ -11,6 +11,7 @@ import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
 from amct_tensorflow.export.tflite.tflite_editor import TfliteEditor
+from amct_tensorflow.ops.sliding import beyond
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 
@@ -31,11 +32,10 @@ def _missing(editor: TfliteEditor, operator: Any) -> list[int]:
     """Returns how many places the filter reaches beyond height and width; below 0, how many it does not reach."""
     options, (data, filters) = operator.builtinOptions, (editor.tensor(int(each)) for each in operator.inputs[:2])
     strides, dilations = (options.strideH, options.strideW), (options.dilationHFactor, options.dilationWFactor)
-    found = []
-    for length, size, stride, dilation in zip(data.shape[1:3], filters.shape[1:3], strides, dilations, strict=True):
-        places = -(-int(length) // stride)
-        found.append((places - 1) * stride + (int(size) - 1) * dilation + 1 - int(length))
-    return found
+    return [
+        beyond(int(length), (int(size) - 1) * dilation + 1, stride)
+        for length, size, stride, dilation in zip(data.shape[1:3], filters.shape[1:3], strides, dilations, strict=True)
+    ]
 
 
 def _positive(number: int) -> int:

@@ -18,7 +18,7 @@ from amct_tensorflow.graph.names import QuantizedName
 from amct_tensorflow.graph.view import GraphView, Shape, full_tensor_name, parse_tensor_name
 from amct_tensorflow.ops import trait
 from amct_tensorflow.ops.clips import RELU, RELU6, Clips
-from amct_tensorflow.ops.sliding import margins, spatial
+from amct_tensorflow.ops.sliding import places
 from amct_tensorflow.ops.traits import Sum
 from amct_tensorflow.quantize.algorithms.activation_factors import INT8_BITS
 from amct_tensorflow.quantize.quantized.ascend_ops import QUANT
@@ -126,16 +126,10 @@ class _Search:
         if layer.is_matrix:
             return None
         data = self._shape_of_data(layer)
-        around = None if data is None else margins(layer.node, (None, *data), layer.weights.shape)
-        if data is None or around is None:
+        if data is None:
             return None
-        strides, dilations = spatial(layer.node, "strides"), spatial(layer.node, "dilations")
-        places = [
-            (data[axis] + sum(around[axis]) - (layer.weights.shape[axis] - 1) * dilations[axis] - 1) // strides[axis]
-            + 1
-            for axis in range(len(around))
-        ]
-        return (*places, layer.deq_scale.size) if min(places) > 0 else None
+        counts = places(layer.node, data[:-1], layer.weights.shape[:2])
+        return (*counts, layer.deq_scale.size) if min(counts) > 0 else None
 
     def _shape_of_data(self, layer: KernelLayer) -> tuple[int, ...] | None:
         quantizer = layer.quantized.quantizer

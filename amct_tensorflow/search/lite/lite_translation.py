@@ -21,7 +21,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from amct_tensorflow.graph.view import GraphView, attribute, parse_tensor_name
 from amct_tensorflow.ops import trait
 from amct_tensorflow.ops.clips import RELU, RELU6, Clips
-from amct_tensorflow.ops.sliding import margins, spatial
+from amct_tensorflow.ops.sliding import beyond, margins, spatial
 from amct_tensorflow.quantize.algorithms.activation_factors import ActivationFactors
 from amct_tensorflow.quantize.algorithms.scales import SMALLEST_SCALE
 from amct_tensorflow.quantize.quantized.ascend_ops import QUANT
@@ -157,7 +157,7 @@ class _Translation:
             options = schema.Conv2DOptionsT()
         options.strideH, options.strideW = spatial(layer.node, "strides")
         options.dilationHFactor, options.dilationWFactor = spatial(layer.node, "dilations")
-        options.padding = schema.Padding.SAME if self._pads_itself(layer) else schema.Padding.VALID
+        options.padding = schema.Padding.SAME if self._pads_itself(layer, data) else schema.Padding.VALID
         if options.padding == schema.Padding.VALID:
             data = self._padded(layer, data)
         bias, version = layer.sums.added, 1 if steps is None else 3
@@ -167,19 +167,19 @@ class _Translation:
             constants = [self._model.constant(weights, steps, axis), self._model.constant(bias.astype(np.int32), steps)]
         return self._model.add(op_type, version, [data, *constants], output, options)
 
-    @staticmethod
-    def _pads_itself(layer: KernelLayer) -> bool:
+    def _pads_itself(self, layer: KernelLayer, data: int) -> bool:
         """Tells whether a convolution of TensorFlow Lite pads as the layer does.
 
-        XNNPACK pads wrongly where a stride is longer than what a filter covers, so that the end of an axis is not read.
+        XNNPACK pads wrongly where the strides skip the end of an axis.
         """
-        reach = [
-            (size - 1) * dilation + 1
-            for size, dilation in zip(layer.weights.shape, spatial(layer.node, "dilations"), strict=False)
-        ]
-        strides = spatial(layer.node, "strides")
-        fits = all(length >= stride for length, stride in zip(reach, strides, strict=True))
-        return attribute(layer.node, "padding").s == b"SAME" and fits
+        axes = zip(
+            self._model.shape(data)[1:3], layer.weights.shape, spatial(layer.node, "strides"),
+            spatial(layer.node, "dilations"), strict=False,
+        )  # fmt: skip
+        reaches_the_end = all(
+            beyond(length, (size - 1) * dilation + 1, stride) >= 0 for length, size, stride, dilation in axes
+        )
+        return attribute(layer.node, "padding").s == b"SAME" and reaches_the_end
 
     def _padded(self, layer: KernelLayer, data: int) -> int:
         """Adds the zeros around the data of a layer, if there are any."""
