@@ -376,7 +376,10 @@ STEPS = {
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.lists(st.sampled_from(sorted(STEPS)), max_size=5), st.booleans(), st.sampled_from([fake_weights, fake_tensor])
+    # TensorFlow's optimizer ends the process over three products behind a convolution of an unknown batch.
+    st.lists(st.sampled_from(sorted(STEPS)), max_size=5).filter(lambda steps: steps.count("scale") < 3),
+    st.booleans(),
+    st.sampled_from([fake_weights, fake_tensor]),
 )
 def test_whatever_stands_between_two_layers(steps, read_twice, make_weights):
     def make():
