@@ -1,9 +1,10 @@
 """Splits batches into parts of a few images, which take less memory, where the values stay the same.
 
 The first axis of fed tensors may count images. It may also count frames, steps or samples, which the model combines, as
-a sum over that axis, a delay or a window does. No table of op types tells which it is. So the beginning of the first
-batch that is long enough is run in one piece and in several, and parts are used only if layers read and yield the same
-values. Their order may differ: behind SpaceToBatchND the first axis counts patches of all images in turn.
+a sum over that axis, a delay or a window does. Of many graphs no table of op types tells which it is. Unless it is
+known, the beginning of the first batch that is long enough is run in one piece and in several, and parts are used only
+if layers read and yield the same values. Their order may differ: behind SpaceToBatchND the first axis counts patches of
+all images in turn.
 """
 
 from collections.abc import Sequence
@@ -31,18 +32,19 @@ _BLOCK = 1 << 12
 class BatchSplitter:
     """Splits the batches that a graph is run on."""
 
-    def __init__(self, runner: GraphRunner, tensors: Sequence[tf.Tensor]) -> None:
+    def __init__(self, runner: GraphRunner, tensors: Sequence[tf.Tensor], *, may_split: bool = False) -> None:
         """Takes the runner of the graph, and the tensors to compare.
 
         Args:
             runner: what runs the graph on batches of its sources.
             tensors: the tensors whose values must be the same: the observed ones, and the outputs of their readers,
                 which tell whether values that belong together stay together.
+            may_split: whether they are known to be the same; if they are not, parts are tried.
         """
         self._runner = runner
         self._tensors = tuple(tensors)
         self._takes_any_number = runner.takes_any_number(tensors)
-        self._is_the_same: bool | None = None  # until it is known
+        self._is_the_same = True if may_split else None  # until it is known
 
     def split(self, batch: Batch, images: int | None) -> list[Batch]:
         """Returns the parts of a batch: of a few images each, or the whole batch alone.

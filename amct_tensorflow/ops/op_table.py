@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TypeAlias, TypeVar
 
-from amct_tensorflow.ops import affine, channels, clips, factors_of_arithmetic, factors_of_moves
+from amct_tensorflow.ops import affine, channels, clips, factors_of_arithmetic, factors_of_moves, per_image
 from amct_tensorflow.ops.channel_factors import AsksForShape
 from amct_tensorflow.ops.channels import ChannelMove
 from amct_tensorflow.ops.conv2d_transpose import CONV2D_TRANSPOSE
@@ -52,43 +52,50 @@ from amct_tensorflow.ops.unquantized import UNQUANTIZED
 Row: TypeAlias = tuple[object, ...]
 _Trait = TypeVar("_Trait")
 
-_IDENTITY: Row = (Identity(), Elementwise(keeps_zero=True), Moves(keeps_order=True), factors_of_moves.ALIKE)
-_UNARY: Row = (Elementwise(),)
-_UNARY_OF_ZERO: Row = (Elementwise(keeps_zero=True),)
-_BINARY: Row = (Elementwise(operands=2),)
+_UNARY: Row = (Elementwise(), per_image.OF_DATA)
+_UNARY_OF_ZERO: Row = (Elementwise(keeps_zero=True), per_image.OF_DATA)
+_BINARY: Row = (Elementwise(operands=2), per_image.BROADCAST)
+_IDENTITY: Row = (Identity(), *_UNARY_OF_ZERO, Moves(keeps_order=True), factors_of_moves.ALIKE)
+_CONVOLUTION: Row = (Convolution(), per_image.WINDOWS)
 _SUM: Row = (*_BINARY, Sum(), affine.ADDITION, factors_of_arithmetic.TERMS, QuantizableInputs(2))
-_BATCH_NORM: Row = (Elementwise(), BatchNorm(), affine.NORMALIZATION, factors_of_arithmetic.BATCH_NORM)
+_BATCH_NORM: Row = (
+    Elementwise(), BatchNorm(), affine.NORMALIZATION, factors_of_arithmetic.BATCH_NORM, per_image.NORMALIZATION,
+)  # fmt: skip
+_BIAS: Row = (*_UNARY, affine.BIAS, factors_of_arithmetic.BIAS)
+_REDUCTION: Row = (REDUCTION, per_image.REDUCTION)
+_RESIZING: Row = (factors_of_moves.RESIZING, per_image.OF_DATA)
+_PADDING: Row = (factors_of_moves.PADDING, per_image.PADDING)
 _CUSTOM = Quantized(is_custom=True)
 _RESHAPE = Moves(keeps_order=True)
 
 TABLE: dict[str, Row] = {
     # Layers; configurations and messages have them in this order.
-    "Conv2D": (CONV2D, Convolution(), IntegerKernel.CONVOLUTION),
-    "DepthwiseConv2dNative": (DEPTHWISE_CONV2D, Convolution(), IntegerKernel.DEPTHWISE_CONVOLUTION),
-    "MatMul": (MATMUL, IntegerKernel.MATRIX_PRODUCT, factors_of_arithmetic.MATRICES),
-    "AvgPool": (AVG_POOL, POOLING),
+    "Conv2D": (CONV2D, *_CONVOLUTION, IntegerKernel.CONVOLUTION),
+    "DepthwiseConv2dNative": (DEPTHWISE_CONV2D, *_CONVOLUTION, IntegerKernel.DEPTHWISE_CONVOLUTION),
+    "MatMul": (MATMUL, IntegerKernel.MATRIX_PRODUCT, factors_of_arithmetic.MATRICES, per_image.PRODUCT),
+    "AvgPool": (AVG_POOL, POOLING, per_image.WINDOWS),
     "Conv2DBackpropInput": (CONV2D_TRANSPOSE,),
-    "Conv3D": (CONV3D, Convolution()),
+    "Conv3D": (CONV3D, *_CONVOLUTION),
     "BatchMatMul": (BATCH_MATMUL, factors_of_arithmetic.MATRICES),
     "BatchMatMulV2": (BATCH_MATMUL_V2, factors_of_arithmetic.MATRICES),
     **{name: (each,) for name, each in UNQUANTIZED.items()},
     "Einsum": (UNQUANTIZED["Einsum"], factors_of_arithmetic.EINSUM),
     **{name: (*((UNQUANTIZED[name],) if name in UNQUANTIZED else ()), each) for name, each in FUSED.items()},
     # Pooling and sums over axes.
-    "MaxPool": (Moves(), POOLING, QuantizableInputs(1)),
-    "Max": (REDUCTION,),
-    "Mean": (REDUCTION,),
-    "Sum": (REDUCTION,),
+    "MaxPool": (Moves(), POOLING, QuantizableInputs(1), per_image.WINDOWS),
+    "Max": _REDUCTION,
+    "Mean": _REDUCTION,
+    "Sum": _REDUCTION,
     # Means of neighbours.
-    "ResizeBilinear": (factors_of_moves.RESIZING,),
-    "ResizeNearestNeighbor": (factors_of_moves.RESIZING,),
-    "ResizeBicubic": (factors_of_moves.RESIZING,),
+    "ResizeBilinear": _RESIZING,
+    "ResizeNearestNeighbor": _RESIZING,
+    "ResizeBicubic": _RESIZING,
     # What computes each value by itself.
     "FusedBatchNorm": _BATCH_NORM,
     "FusedBatchNormV2": _BATCH_NORM,
     "FusedBatchNormV3": _BATCH_NORM,
-    "BiasAdd": (Elementwise(), affine.BIAS, factors_of_arithmetic.BIAS),
-    "BiasAddV1": (Elementwise(), affine.BIAS, factors_of_arithmetic.BIAS),
+    "BiasAdd": _BIAS,
+    "BiasAddV1": _BIAS,
     "Add": _SUM,
     "AddV2": _SUM,
     "Sub": (*_BINARY, affine.SUBTRACTION, factors_of_arithmetic.TERMS),
@@ -127,8 +134,8 @@ TABLE: dict[str, Row] = {
     "StopGradient": _IDENTITY,
     "EnsureShape": (_RESHAPE, ChannelMove(channels.alike), factors_of_moves.ALIKE),
     "ExpandDims": (_RESHAPE, ChannelMove(channels.expand_dims), factors_of_moves.RESHAPE),
-    "Reshape": (_RESHAPE, ChannelMove(channels.reshape), factors_of_moves.RESHAPE),
-    "Squeeze": (_RESHAPE, ChannelMove(channels.squeeze), factors_of_moves.RESHAPE),
+    "Reshape": (_RESHAPE, ChannelMove(channels.reshape), factors_of_moves.RESHAPE, per_image.RESHAPE),
+    "Squeeze": (_RESHAPE, ChannelMove(channels.squeeze), factors_of_moves.RESHAPE, per_image.SQUEEZE),
     "Transpose": (Moves(), ChannelMove(channels.transpose), factors_of_moves.TRANSPOSE),
     "BatchToSpace": (Moves(), PutsTogether(), ChannelMove(channels.batch_to_space), factors_of_moves.DEALING),
     "BatchToSpaceND": (Moves(), PutsTogether(), ChannelMove(channels.batch_to_space_nd), factors_of_moves.DEALING),
@@ -138,13 +145,13 @@ TABLE: dict[str, Row] = {
     "SpaceToDepth": (Moves(),),
     "Slice": (Moves(), factors_of_moves.SLICE),
     "StridedSlice": (Moves(), factors_of_moves.STRIDED_SLICE),
-    "Pad": (Moves(), factors_of_moves.PADDING),
-    "PadV2": (factors_of_moves.PADDING,),
-    "MirrorPad": (factors_of_moves.PADDING,),
+    "Pad": (Moves(), *_PADDING),
+    "PadV2": _PADDING,
+    "MirrorPad": _PADDING,
     "Split": (factors_of_moves.SPLIT,),
     "SplitV": (factors_of_moves.SPLIT,),
     "Unpack": (factors_of_moves.SPLIT,),
-    "ConcatV2": (Concatenation(), factors_of_moves.CONCATENATION),
+    "ConcatV2": (Concatenation(), factors_of_moves.CONCATENATION, per_image.CONCATENATION),
     # What looks parts up by index.
     "Gather": (Lookup(),),
     "GatherV2": (Lookup(axis_input=2),),

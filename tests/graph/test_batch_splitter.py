@@ -8,6 +8,7 @@ from graphs import build, build_v1, normal, tf1
 from amct_tensorflow.graph import batch_splitter
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.model_file import import_graph
+from amct_tensorflow.quantize.calibration import calibrator
 from amct_tensorflow.quantize.calibration.calibrator import Calibrator
 from amct_tensorflow.quantize.config.defaults import default_config
 
@@ -160,13 +161,13 @@ def calibrate(graph_def, runs):
     """Returns what is found, and of how many images each part of the batches was."""
     model = FloatModel.of_graph(import_graph(graph_def, "test"), ["out"])
     config = default_config(model.layers, model.op_types, batch_num=len(runs))
-    calibrator = Calibrator(model, config, lambda _: None, for_search=True)
-    parts = calibrator._parts
+    taps = Calibrator(model, config, lambda _: None, for_search=True)
+    parts = taps._parts
     with tf1.Session(graph=model.graph) as session:
         for feeds in runs:
             session.run("out:0", {f"{name}:0": value for name, value in feeds.items()})
     lengths = [max(len(value) for value in part.values() if value.ndim) for part in parts]
-    return calibrator.check_complete(), lengths
+    return taps.check_complete(), lengths
 
 
 def same_factors(one, other):
@@ -188,6 +189,20 @@ def test_what_is_found_is_what_whole_batches_tell(make, feeds, monkeypatch):
     assert found.images == whole.images == len(feeds["x"])
 
 
+@pytest.mark.parametrize(("make", "feeds"), [*SAME.items(), *OTHER.items()], ids=NAMES)
+def test_what_a_graph_tells_is_what_a_trial_finds(make, feeds, monkeypatch):
+    graph_def = (build_v1 if make is recurrent else build)(make)
+    _, known = calibrate(graph_def, [feeds])
+    monkeypatch.setattr(calibrator, "computes_each_image_alone", lambda *_: False)
+    assert calibrate(graph_def, [feeds])[1] == known
+
+
+def test_nothing_is_tried_where_the_graph_tells(monkeypatch):
+    monkeypatch.setattr(batch_splitter.BatchSplitter, "_try", lambda *_: None)
+    assert calibrate(build(images), [SAME[images]])[1] == [16, 16, 8]
+    assert calibrate(build(reversed_images), [SAME[reversed_images]])[1] == [40]
+
+
 def test_batches_of_different_length():
     """The first that is long enough tells; the last may be short."""
     runs = [{"x": normal((length, 5), length)} for length in (10, 20, 40, 3)]
@@ -201,7 +216,8 @@ def test_a_batch_that_is_the_same_all_over_tells_nothing():
     """Silence at the beginning of a recording must not make frames independent."""
     runs = [{"x": np.zeros((40, 5), np.float32)}, {"x": normal((40, 5), 1)}]
     assert calibrate(build(summed_up), runs)[1] == [40, 40]
-    assert calibrate(build(rows), runs)[1] == [40, 16, 16, 8]
+    assert calibrate(build(reversed_images), runs)[1] == [40, 16, 16, 8]
+    assert calibrate(build(rows), runs)[1] == [16, 16, 8, 16, 16, 8]  # where the graph tells
 
 
 @pytest.mark.parametrize("shape", [(32, 5), (None, 5)])

@@ -52,7 +52,8 @@ def round_to_second_moments(
         int8 [groups, inputs, outputs].
     """
     order = _by_falling_variance(covariance)
-    ordered = np.stack([one[np.ix_(kept, kept)] for one, kept in zip(covariance, order, strict=True)])
+    groups = np.arange(len(order))[:, np.newaxis, np.newaxis]
+    ordered = covariance[groups, order[:, :, np.newaxis], order[:, np.newaxis]]
     _damp(ordered, damping)
     feedback = _unit_upper_factor(ordered).astype(np.float32, copy=False).transpose(0, 2, 1).copy()
     del ordered

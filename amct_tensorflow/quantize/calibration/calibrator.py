@@ -30,6 +30,7 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.model.equalization import equalize
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
+from amct_tensorflow.ops.image_independence import computes_each_image_alone
 from amct_tensorflow.quantize.algorithms.activation_factors import (
     INT8_BITS,
     ActivationFactors,
@@ -172,7 +173,7 @@ class Calibrator:
         sizes = [0 if layer.weights is None else layer.weights.nbytes for layer in self._layers.values()]
         self.is_small = sum(sizes) < _SMALL_BYTES
         self.computes_beside = beside is not None and overlaps and self.is_small
-        self._splitter = BatchSplitter(self._replay, self._replay.observed(self._inputs.values(), self._layers))
+        self._splitter = self._make_splitter()
         self._parts: list[Batch] = []
         self._images: int | None = 0
         self._taken: list[tuple[Batch, int | None]] = []  # which have not been looked at
@@ -196,6 +197,11 @@ class Calibrator:
         observers = {} if self._groups is None else self._groups.observers
         axes = {name: layer.input_channels.axis for name, layer in self._layers.items() if layer.input_channels}
         self._observers = ActivationObservers(self._replay, self._inputs, observers, axes if self._for_search else {})
+
+    def _make_splitter(self) -> BatchSplitter:
+        tensors = dict.fromkeys((*self._inputs.values(), *(f"{name}:0" for name in self._layers)))
+        is_known = computes_each_image_alone(self.fused.view, self._feed.tensors, tensors)
+        return BatchSplitter(self._replay, list(map(self._replay.tensor, tensors)), may_split=is_known)
 
     @stage("calibrating: balancing channels")
     def _balance(self) -> None:
