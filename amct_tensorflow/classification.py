@@ -22,7 +22,7 @@ from amct_tensorflow.errors import EvaluatorError, ModelError
 from amct_tensorflow.graph.graph_runner import GraphRunner
 from amct_tensorflow.io.progress import ProgressBar
 from amct_tensorflow.io.stages import counted_beside
-from amct_tensorflow.quantize.calibration.taps import fetches_to_calibrate
+from amct_tensorflow.quantize.calibration.taps import fetches_to_calibrate, taps_on_inputs
 from amct_tensorflow.search.evaluator import AutoCalibrationEvaluatorBase, Picture
 from amct_tensorflow.search.workers.shares import Share
 
@@ -121,10 +121,10 @@ class ClassifierEvaluator(AutoCalibrationEvaluatorBase):
         Args:
             graph: as for ``evaluate``.
             outputs: as for ``evaluate``.
-            tapped: as for ``calibration``.
+            tapped: as for ``calibration``, or its inputs alone.
             calibrated: called behind the last of these batches.
         """
-        fetches = fetches_to_calibrate(tapped, [self._scores(tapped, outputs).name])
+        fetches = taps_on_inputs(tapped) or [self._scores(tapped, outputs)]
         model_input, _, _ = find_input(tapped, self.image_size)
         left = min(self.calibration_batches * self.batch_size, self.dataset.num_records)
         running: Future[None] | None = None

@@ -3,6 +3,7 @@
 import gc
 import weakref
 from dataclasses import dataclass, field
+from functools import cached_property
 from threading import Barrier
 
 import numpy as np
@@ -179,10 +180,10 @@ class Apart(Passes):
     evaluate_and_calibrate = None
 
 
-def calibrated(folder, evaluator, batch_num=2):
+def calibrated(folder, evaluator, batch_num=2, make=channels_last):
     """Returns the result of a run, and its files but for those with times."""
     folder.mkdir()
-    graph_def = build(channels_last)
+    graph_def = build(make)
     (folder / "net.pb").write_bytes(graph_def.SerializeToString(deterministic=True))
     model = FloatModel.load(str(folder / "net.pb"), ["out"])
     config = amct.make_quant_config(model, batch_num=batch_num)
@@ -203,6 +204,34 @@ def test_calibration_batches_are_those_that_the_evaluation_comes_by(tmp_path):
     assert passing.dataset.taken == [4, 2] * 2
     assert one[0].original_metric == other[0].original_metric and one[0].loss == other[0].loss
     assert one[1] == other[1]
+
+
+def squeezed_first():
+    x = tf1.placeholder(tf.float32, [None, 8, 8, 3], name="x")
+    y = tf.nn.conv2d(tf.tanh(x), normal((3, 3, 3, 4), 2), 1, "SAME")
+    tf.matmul(tf.reduce_mean(tf.nn.relu(y), [1, 2]), normal((4, 5), 3), name="out")
+
+
+@pytest.mark.parametrize(("make", "imports"), [(channels_last, 0), (squeezed_first, 1)])
+def test_a_model_is_not_imported_to_calibrate_that_asks_for_its_inputs_alone(tmp_path, monkeypatch, make, imports):
+    imported = []
+
+    @cached_property
+    def graph(self):
+        imported.append(self)
+        return import_graph(self.graph_def, self.source)
+
+    graph.__set_name__(FloatModel, "graph")
+    monkeypatch.setattr(FloatModel, "graph", graph)
+    one, files = calibrated(
+        tmp_path / "one",
+        ClassifierEvaluator(Records(LABELS), 4, calibration_batches=2, expected_acc_loss=100),
+        make=make,
+    )
+    assert len(imported) == imports
+    apart = Apart(Records(LABELS), 4, calibration_batches=2, expected_acc_loss=100)
+    other, others = calibrated(tmp_path / "other", apart, make=make)
+    assert files == others and one.original_metric == other.original_metric
 
 
 def test_the_first_batch_is_calibrated_on_beside_its_evaluation(tmp_path, monkeypatch):

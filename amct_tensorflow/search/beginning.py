@@ -62,6 +62,16 @@ class Beginning:
         self._evaluated: list[Evaluation] = []
         self._coming: Future[Start] | None = None
 
+    @property
+    def _in_passing(self) -> bool:
+        """Whether the evaluator runs the calibration batches in passing, if calibration may go on beside it."""
+        evaluations = self._evaluations
+        return (
+            evaluations.evaluator.calibrates_in_passing
+            and not evaluations.in_background
+            and not evaluations.knows(None)
+        )
+
     @stage("preparing the calibration")
     def prepare(self, config: QuantConfig, sensitivity: SensitivityBase, known: CalibrationResult | None) -> None:
         """Prepares the calibration, unless it is known from an earlier run.
@@ -76,6 +86,7 @@ class Beginning:
         self._calibration = prepare_calibration(
             self._model, config, evaluator.calibrate, for_search=True, comparison=comparison,
             beside=self._beside if comparison is None else None, overlaps=evaluator.calibration_may_overlap,
+            inputs_do=self._in_passing,
         )  # fmt: skip
         self.is_beside = self._calibration.is_beside
 
@@ -96,7 +107,7 @@ class Beginning:
             self._run_batches()
             return original
         try:
-            if self._evaluations.evaluator.calibrates_in_passing and not self._evaluations.knows(None):
+            if self._in_passing:
                 self._calibration.run(self._evaluate_in_passing)
             else:
                 self._run_batches()

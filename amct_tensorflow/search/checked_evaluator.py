@@ -41,7 +41,7 @@ class Tapped(NamedTuple):
     """A model prepared for calibration, to run the batches on in passing.
 
     Attributes:
-        graph: the model.
+        graph: the model, or its inputs alone if their taps are all that is needed (``taps_on_inputs``).
         calibrated: to be called behind the last batch; raises an error if there were too few.
     """
 

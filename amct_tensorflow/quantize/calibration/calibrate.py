@@ -52,6 +52,7 @@ def prepare_calibration(
     comparison: Comparison | None = None,
     beside: Executor | None = None,
     overlaps: bool = False,
+    inputs_do: bool = False,
 ) -> Calibration:
     """Prepares a calibration, so that errors in model and configuration show at once.
 
@@ -65,6 +66,7 @@ def prepare_calibration(
         comparison: as for ``Calibrator``.
         beside: as for ``Calibrator``.
         overlaps: as for ``Calibrator``.
+        inputs_do: as for ``Calibrator``.
 
     Raises:
         AmctError: the model cannot be calibrated so. The functions returned raise it if the data cannot be used, or too
@@ -73,11 +75,11 @@ def prepare_calibration(
     balance = _balance(model, config, run) if config.asks_for_balancing() else {}
     calibrator = Calibrator(
         model, config, lambda _: None, for_search=for_search, comparison=comparison, balance=balance, beside=beside,
-        overlaps=overlaps,
+        overlaps=overlaps, inputs_do=inputs_do,
     )  # fmt: skip
 
     def run_batches(by: Run = run) -> None:
-        _run_for(calibrator, by, model.graph, model.outputs)
+        _run_for(calibrator, by, calibrator.inputs or model.graph, model.outputs)
         calibrator.check_fed()
 
     return Calibration(

@@ -104,6 +104,7 @@ class Calibrator:
         result: the findings; None until the last batch has been seen.
         computes_beside: whether they are computed beside the caller's session, which then only collects the batches.
         is_small: whether the model is so small that copies of its weights do not matter.
+        inputs: as of ``Feed``.
     """
 
     def __init__(
@@ -117,8 +118,9 @@ class Calibrator:
         balance: Mapping[LayerName, tuple[float, ...]] | None = None,
         beside: Executor | None = None,
         overlaps: bool = False,
+        inputs_do: bool = False,
     ) -> None:
-        """Edits the model's graph: adds taps that keep the tensors from which the inputs of all layers follow.
+        """Adds taps to the graph of ``inputs``, or of the model, that keep what the inputs of all layers follow from.
 
         Args:
             model: the float model.
@@ -133,6 +135,7 @@ class Calibrator:
                 result, which is computed only then; None if all is computed in the caller's session.
             overlaps: whether the factors of a small model are computed in that thread, too, from the last batch on.
                 BLAS has one thread then, also for the caller.
+            inputs_do: as for ``Feed``, if the factors are computed so.
 
         Raises:
             CalibrationError: weights hold NaN or Inf.
@@ -168,11 +171,15 @@ class Calibrator:
             self._groups = GroupMoments(self.fused, model.outputs, config, self._range)
         outputs = model.outputs if for_search else ()
         scalable = self._groups.scalable if self._groups else ()
-        self._feed = Feed(model, self.fused, nodes, config.batch_num, outputs=outputs, scalable=scalable)
-        self._prepare()
-        sizes = [0 if layer.weights is None else layer.weights.nbytes for layer in self._layers.values()]
-        self.is_small = sum(sizes) < _SMALL_BYTES
+        weights = [self.fused.layers[name].weights for name in enabled]
+        self.is_small = sum(0 if each is None else each.nbytes for each in weights) < _SMALL_BYTES
         self.computes_beside = beside is not None and overlaps and self.is_small
+        self._feed = Feed(
+            model, self.fused, nodes, config.batch_num, outputs=outputs, scalable=scalable,
+            inputs_do=inputs_do and self.computes_beside,
+        )  # fmt: skip
+        self.inputs = self._feed.inputs
+        self._prepare()
         self._splitter = self._make_splitter()
         self._parts: list[Batch] = []
         self._images: int | None = 0

@@ -10,11 +10,14 @@ import tensorflow as tf
 from amct_tensorflow.errors import CalibrationError
 from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import FusedName, OriginalName, PreparedName
+from amct_tensorflow.graph.rewrite import subgraph
+from amct_tensorflow.graph.view import parse_tensor_name
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedGraph
+from amct_tensorflow.model.model_file import import_graph
 from amct_tensorflow.quantize.calibration.lent_weights import LentWeights
 from amct_tensorflow.quantize.calibration.replay_sources import fed_tensors, readers_of, replay_sources
-from amct_tensorflow.quantize.calibration.taps import attach_tap
+from amct_tensorflow.quantize.calibration.taps import INPUT, attach_tap
 
 
 class KeptBatches:
@@ -128,6 +131,7 @@ class Feed:
     Attributes:
         batches: what has been kept.
         tensors: what is known of the tensors of the caller's graph that are kept, by full name.
+        inputs: the graph of the model's inputs alone that the caller runs; None if it runs the model.
         error: the error inside the caller's session, which TensorFlow would turn into text; None without one.
     """
 
@@ -141,6 +145,7 @@ class Feed:
         outputs: Sequence[str] = (),
         scalable: Collection[FusedName] = (),
         graph: tf.Graph | None = None,
+        inputs_do: bool = False,
     ) -> None:
         """Finds the tensors to keep.
 
@@ -152,6 +157,7 @@ class Feed:
             outputs: nodes to compute from the batches, too; tensors that only these need may arrive late.
             scalable: nodes whose values may be scaled before the kept tensors are used; theirs are not kept.
             graph: the caller's graph; None for that of the model.
+            inputs_do: whether the caller runs a graph of the model's inputs alone, if nothing else is kept.
 
         Raises:
             ModelError: the inputs cannot be computed from the fed tensors.
@@ -163,11 +169,15 @@ class Feed:
         self._fed = fed_tensors(model.original, sources)
         self.batches = KeptBatches(batch_num, sources, self._late, self._fed)
         self.error: Exception | None = None
-        self._graph = graph or model.graph
+        self._needed = model.original_upstream([*nodes, *map(PreparedName, model.outputs)])
+        self.inputs: tf.Graph | None = None
+        kept = {OriginalName(parse_tensor_name(tensor).node) for tensor in (*sources, *self._late, *self._fed)}
+        if inputs_do and all(model.original.nodes[name].op == INPUT for name in kept):
+            self.inputs, self._needed = import_graph(subgraph(model.graph_def, kept), model.source), set()
+        self._graph = graph or self.inputs or model.graph
         found = {source: self._graph.get_tensor_by_name(source) for source in sources}
         self.tensors = {source: tf.TensorSpec(tensor.shape, tensor.dtype) for source, tensor in found.items()}
         self._model = model
-        self._needed = model.original_upstream([*nodes, *map(PreparedName, model.outputs)])
         self._batch_num = batch_num
         self._taken = 0
         self._lock = threading.Lock()

@@ -51,10 +51,10 @@ from amct_tensorflow.quantize.record.factors import LayerCorrection, LayerFactor
 ROWS_PER_IMAGE = 256
 # Of all images together so many, and more for no layer: 14 times the largest block of inputs.
 _MOST_ROWS = 1 << 15
-# So many rows per input are enough, and of few inputs so many: with 4 to 128 per input, and 512 to 2,048 rows, the
+# So many rows per input are enough, and of few inputs so many.
+_ROWS = 128, 2048
+# Of a depthwise layer each row is one of each of hundreds of groups, and fewer are as good: with 360 to 2,048 the
 # outputs of MobileNet V2 and EfficientNet-Lite0 diverge alike.
-_ROWS = 16, 1024
-# Of a depthwise layer each row is one of each of hundreds of groups, and fewer are as good: 360 to 2,048, likewise.
 _DEPTHWISE_ROWS = 20, 360
 # So much the moments take that are collected at a time, but for a single layer with more.
 _MOST_BYTES = 1 << 28

@@ -19,6 +19,8 @@ import tensorflow as tf
 
 from amct_tensorflow.model.model_file import CALIBRATION_SCOPE
 
+# The op type of a tensor whose tap can run without the model.
+INPUT = "Placeholder"
 # The collection of a graph that holds its taps: what each passes on.
 _TAPS = CALIBRATION_SCOPE
 
@@ -75,10 +77,13 @@ def fetches_to_calibrate(graph: tf.Graph, outputs: Sequence[str]) -> list[tf.Ten
         ValueError: likewise.
     """
     wanted = [graph.get_tensor_by_name(name) for name in outputs]
+    return taps_on_inputs(graph) or wanted
+
+
+def taps_on_inputs(graph: tf.Graph) -> list[tf.Operation]:
+    """Returns the taps of a graph, to be run without the model; none if one of them is elsewhere than on an input."""
     taps: list[tf.Tensor] = graph.get_collection(_TAPS)
-    if taps and all(_untapped(each).op.type == "Placeholder" for each in taps):
-        return [each.op for each in taps]
-    return wanted
+    return [each.op for each in taps] if all(_untapped(each).op.type == INPUT for each in taps) else []
 
 
 def _untapped(read: tf.Tensor) -> tf.Tensor:
