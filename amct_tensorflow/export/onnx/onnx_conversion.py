@@ -10,6 +10,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from amct_tensorflow.errors import ExportError
 from amct_tensorflow.export.libraries import library, refusals
+from amct_tensorflow.export.onnx.onnx_editor import inner_graphs
 from amct_tensorflow.graph.nodes import make_const, make_node
 from amct_tensorflow.graph.rewrite import GraphEditor
 from amct_tensorflow.graph.view import GraphView
@@ -120,9 +121,8 @@ def _check_ops(model: Any) -> None:
 
 
 def _nodes(graph: Any) -> Iterator[Any]:
-    """Yields the nodes of a graph, and of the graphs in their attributes, such as the body of a loop."""
+    """Yields the nodes of a graph, and of the graphs inside them."""
     for node in graph.node:
         yield node
-        for attribute in node.attribute:
-            for inner in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
-                yield from _nodes(inner)
+        for inner in inner_graphs(node):
+            yield from _nodes(inner)

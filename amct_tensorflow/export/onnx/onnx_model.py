@@ -29,6 +29,9 @@ _POOLS = ("AveragePool", "GlobalAveragePool")
 _PRODUCTS = ("MatMul",)
 # Runtimes have int8 kernels of these that yield float.
 _FLOAT_OUTPUT = ("MatMul", "Gemm")
+# ONNX Runtime moves a dequantizer behind nodes that move values, as far as these at most. Where it meets a node with a
+# graph inside, such as a loop, it ends the process.
+_STOPS = ("Conv", "ConvTranspose", "MatMul", "Gemm", "QuantizeLinear")
 _SAME_WEIGHTS = "another layer has the same weights"
 # A bias in integers has so many bits in ONNX; a longer one, beside activations of 16 bits, stays in float.
 _INT32 = np.iinfo(np.int32)
@@ -328,7 +331,7 @@ class _Writer:
 
     def _on_grid(self, tensor: str, grid: ActivationFactors) -> str:
         """Makes all readers of a tensor read it on a grid."""
-        if self._editor.is_output(tensor):
+        if self._editor.is_output(tensor) or self._editor.reaches_inner_graph(tensor, _STOPS):
             return tensor
         dequantized = self._quantized(tensor, grid)
         quantized = dequantized.removesuffix("/dequantized")

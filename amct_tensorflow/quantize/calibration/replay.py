@@ -6,6 +6,7 @@ observed here, in the very form that is quantized.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import tensorflow as tf
@@ -51,6 +52,7 @@ class Replay(GraphRunner):
         rest, weights = take_weights_out(fused.graph_def, names, fused.weights)
         self.import_behind(subgraph(rest, needed), FLOAT_SCOPE)
         self.weights = {f"{FLOAT_SCOPE}/{name}:0": values for name, values in weights.items()}
+        self._fused = fused
         self._own_control_inputs: dict[tf.Operation, list[tf.Operation]] = {}  # of the nodes that wait
 
     def run(self, fetches: Any, feeds: Mapping[Any, Any] | None = None) -> Any:
@@ -73,6 +75,12 @@ class Replay(GraphRunner):
         """Returns, each once, tensors by their full names, and what layers of the float model yield."""
         return [self.tensor(name) for name in dict.fromkeys((*inputs, *(f"{name}:0" for name in layers)))]
 
+    @cached_property
+    def _order(self) -> Mapping[str, int]:
+        """The places of operations in topological order; TensorFlow has what leaves a loop before what runs in it."""
+        names = (f"{FLOAT_SCOPE}/{node.name}" for node in self._fused.view.topological())
+        return {name: place for place, name in enumerate(names)}
+
     def look(self, looks: Sequence[Look]) -> list[tf.Operation]:
         """Adds the observers of a stage, in place of those of the stage before; returns the operations to run.
 
@@ -80,8 +88,8 @@ class Replay(GraphRunner):
         them: what reads a tensor, for observers of tensors in front of it in topological order.
         """
         self.look_no_more()
-        order = {operation: number for number, operation in enumerate(self.graph.get_operations())}
-        added = self.observe_each(sorted(looks, key=lambda look: order[look.tensor.op]))
+        first = -1  # sources, which wait for nothing
+        added = self.observe_each(sorted(looks, key=lambda look: self._order.get(look.tensor.op.name, first)))
         for earlier, look in zip(added, list(added)[_LOOKS_BEHIND:], strict=False):
             for reader in look.tensor.consumers():
                 if reader.name.startswith(f"{FLOAT_SCOPE}/"):

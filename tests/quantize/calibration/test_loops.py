@@ -151,6 +151,26 @@ def test_the_whole_job(make, write):
     assert signal_to_noise(expected, actual) > 30
 
 
+def behind_layers():
+    """What leaves the loop does not wait for what it reads, but for where TensorFlow closes it."""
+    y = tf1.placeholder(tf.float32, [None, STEPS, 4], name="x")
+    for number in range(4):
+        y = tf.nn.conv1d(y, normal((3, 4, 4), number, 0.5), 1, "SAME", name=f"conv{number}")
+    s = tf.transpose(y, [1, 0, 2])
+    _, y = tf.while_loop(lambda i, _: i < STEPS, lambda i, a: (i + 1, a.write(i, tf.tanh(s[i]))), [0, array()])
+    finish(y.stack())
+
+
+@pytest.mark.parametrize("write", [build, build_v1])
+def test_layers_in_front_of_a_loop_are_looked_at_before_those_behind_it(write):
+    graph_def = write(behind_layers)
+    found = check_search(graph_def, ["out"], {"x": X})
+    assert len(found.factors) == len(found.corrections) == 5
+    quantized = calibrate_and_save(graph_def, X)
+    (expected,), (actual,) = (run(definition, ["out"], {"x": X}) for definition in (graph_def, quantized))
+    assert signal_to_noise(expected, actual) > 25
+
+
 def recurrent_network():
     """As they read text and speech: convolution, LSTM in both directions, dense, GRU, dense."""
     layers = tf.keras.layers
