@@ -27,7 +27,10 @@ _BITS = {kind: bits for bits, kind in _ACTIVATIONS.items()}
 
 
 class TfliteEditor:
-    """A model of one subgraph under edit; tensors are their numbers."""
+    """A model under edit; tensors are their numbers.
+
+    Edits are of its first graph. Others, such as the bodies of loops, stay as they are.
+    """
 
     def __init__(self, content: bytes) -> None:
         self._model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
@@ -241,19 +244,23 @@ class TfliteEditor:
         for signature in self._model.signatureDefs or ():
             for entry in (*signature.inputs, *signature.outputs):
                 entry.tensorIndex = renumbered[int(entry.tensorIndex)]
-        kept = {tensor.buffer for tensor in graph.tensors} | {0} | {each.buffer for each in self._model.metadata or ()}
+        kept = {0, *(each.buffer for each in self._holders())}
         for index, buffer in enumerate(self._model.buffers):
             if index not in kept:
                 buffer.data = None
 
+    def _holders(self) -> list[Any]:
+        """Returns what has a buffer."""
+        return [tensor for graph in self._model.subgraphs for tensor in graph.tensors] + (self._model.metadata or [])
+
     def _drop_left_over(self) -> None:
         """Leaves out the buffers and op types of what was bypassed, where nothing else has them."""
-        holders = [*self._graph.tensors, *(self._model.metadata or ())]
+        holders = self._holders()
         buffers, numbers = _without(self._model.buffers, self._left_over - {0, *(each.buffer for each in holders)})
         self._model.buffers = buffers
         for holder in holders:
             holder.buffer = numbers[holder.buffer]
-        operators = self._graph.operators
+        operators = [operator for graph in self._model.subgraphs for operator in graph.operators]
         codes = self._left_over_codes - {each.opcodeIndex for each in operators}
         self._model.operatorCodes, numbers = _without(self._model.operatorCodes, codes)
         for operator in operators:
