@@ -38,8 +38,9 @@ def _slides(view: GraphView, node: NodeDef, counting: Sequence[bool]) -> bool:
 
 
 def _normalizes(view: GraphView, node: NodeDef, counting: Sequence[bool]) -> bool:
-    """Means and variances are given, not those of the batch."""
-    return _is_data_alone(view, node, counting) and not attribute(node, "is_training").b
+    """Means and variances are given, not those of the batch, as they are in training, the default."""
+    is_inference = "is_training" in node.attr and not node.attr["is_training"].b
+    return is_inference and _is_data_alone(view, node, counting)
 
 
 def _multiplies(view: GraphView, node: NodeDef, counting: Sequence[bool]) -> bool:

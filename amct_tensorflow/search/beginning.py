@@ -59,18 +59,9 @@ class Beginning:
         self._start_after = start_after
         self._beside = beside
         self._makes_ahead = makes_ahead
+        self._in_passing = False  # whether the evaluator runs the batches so, if calibration may go on beside it
         self._evaluated: list[Evaluation] = []
         self._coming: Future[Start] | None = None
-
-    @property
-    def _in_passing(self) -> bool:
-        """Whether the evaluator runs the calibration batches in passing, if calibration may go on beside it."""
-        evaluations = self._evaluations
-        return (
-            evaluations.evaluator.calibrates_in_passing
-            and not evaluations.in_background
-            and not evaluations.knows(None)
-        )
 
     @stage("preparing the calibration")
     def prepare(self, config: QuantConfig, sensitivity: SensitivityBase, known: CalibrationResult | None) -> None:
@@ -83,6 +74,8 @@ class Beginning:
             self._calibration = known_calibration(known)
             return
         evaluator, comparison = self._evaluations.evaluator, sensitivity.layer_comparison()
+        is_evaluated = self._evaluations.in_background or self._evaluations.knows(None)
+        self._in_passing = evaluator.calibrates_in_passing and not is_evaluated
         self._calibration = prepare_calibration(
             self._model, config, evaluator.calibrate, for_search=True, comparison=comparison,
             beside=self._beside if comparison is None else None, overlaps=evaluator.calibration_may_overlap,

@@ -116,6 +116,15 @@ def test_whatever_is_told_of_chains_holds(steps):
         np.testing.assert_allclose(run_in_parts(graph_def, x), whole, rtol=1e-4, atol=scale)
 
 
+def test_a_batch_norm_is_in_training_unless_it_says_otherwise():
+    graph_def = graph(batch_norm)
+    (node,) = (node for node in graph_def.node if node.op.startswith("FusedBatchNorm"))
+    assert told(graph_def)
+    del node.attr["is_training"]
+    view = GraphView(graph_def, static_shapes(import_graph(graph_def, "test")))
+    assert not computes_each_image_alone(view, ["x:0"], ["out:0"])
+
+
 def test_squeezed_axes_must_be_named():
     def pooled(squeeze):
         return graph(lambda y: squeeze(tf.reduce_mean(y, [1, 2], keepdims=True)) @ normal((3, 2), 1))
