@@ -390,6 +390,8 @@ class _Finder:
         waiting = list(fronts)
         while waiting:
             key = waiting.pop()
+            if key not in fronts:  # it waited twice, as another front had come up to it, and both have moved on
+                continue
             above = self._above(key, fronts[key])
             if above is not None:
                 del fronts[key]

@@ -257,6 +257,28 @@ def test_layers_that_read_one_tensor_share_a_product():
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("moved_first", [False, True])
+def test_layers_that_read_a_tensor_as_it_is_and_moved_share_a_product(moved_first):
+    """It stands in front of what moves channels for both, whichever of them is looked at first."""
+
+    def make():
+        y = tf.expand_dims(tf.sigmoid(tf1.placeholder(tf.float32, [None, 5, 6], name="x")), 1)
+        read = [y, tf.transpose(y, [0, 2, 1, 3])]
+        one, other = (
+            tf.matmul(each, normal((6, 4), index), name=f"layer{index}")
+            for index, each in enumerate(read[::-1] if moved_first else read)
+        )
+        tf.add(one, other, name="out")
+
+    graph_def = build(make)
+    (group,) = find_equalization_groups(fused_of(graph_def), ["out"]).groups
+    assert set(group.readers) == {"layer0", "layer1"} and group.product.tensor == "Sigmoid:0"
+    balanced = equalize(fused_of(graph_def), {"layer0": factors(6)}, ["out"])
+    x = normal((2, 5, 6), 3)
+    (before,), (after,) = (run(one, ["out"], {"x": x}, unoptimized()) for one in (graph_def, balanced.graph_def))
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+
+
 def test_a_product_in_front_of_channels_first():
     def make():
         x = tf1.placeholder(tf.float32, [None, 6, 8, 8], name="x")
