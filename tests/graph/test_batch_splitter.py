@@ -8,7 +8,7 @@ from graphs import build, build_v1, normal, tf1
 from amct_tensorflow.graph import batch_splitter
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.model_file import import_graph
-from amct_tensorflow.quantize.calibration import calibrator
+from amct_tensorflow.quantize.calibration import replay
 from amct_tensorflow.quantize.calibration.calibrator import Calibrator
 from amct_tensorflow.quantize.config.defaults import default_config
 
@@ -193,7 +193,7 @@ def test_what_is_found_is_what_whole_batches_tell(make, feeds, monkeypatch):
 def test_what_a_graph_tells_is_what_a_trial_finds(make, feeds, monkeypatch):
     graph_def = (build_v1 if make is recurrent else build)(make)
     _, known = calibrate(graph_def, [feeds])
-    monkeypatch.setattr(calibrator, "computes_each_image_alone", lambda *_: False)
+    monkeypatch.setattr(replay, "computes_each_image_alone", lambda *_: False)
     assert calibrate(graph_def, [feeds])[1] == known
 
 

@@ -37,7 +37,7 @@ class OnnxEditor:
             name = waiting.pop()
             readers = self.readers(name) if name not in seen else []
             seen.add(name)
-            if any(node is each for node in readers for each in self._with_inner_graphs):
+            if any(any(inner_graphs(node)) for node in readers):
                 return True
             waiting.extend(output for node in readers if node.op_type not in stops for output in node.output)
         return False
@@ -97,10 +97,11 @@ def _read_by(node: Any) -> set[str]:
 
 
 def _taken_from_around(graph: Any) -> set[str]:
-    own = {each.name for each in (*graph.input, *graph.initializer)} | {
-        name for each in graph.node for name in each.output
-    }
-    return {*(each.name for each in graph.output), *(name for each in graph.node for name in _read_by(each))} - own
+    """Returns the tensors that a graph reads, and that neither it nor a graph inside it yields."""
+    own = {each.name for each in (*graph.input, *graph.initializer)}
+    own.update(name for each in graph.node for name in each.output)
+    read = {each.name for each in graph.output}
+    return read.union(*map(_read_by, graph.node)) - own
 
 
 def _rename(node: Any, tensor: str, other: str) -> None:

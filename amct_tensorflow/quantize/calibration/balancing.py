@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 
 from amct_tensorflow.errors import CalibrationError
-from amct_tensorflow.graph.batch_splitter import BatchSplitter
 from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.graph.view import full_tensor_name
@@ -70,7 +69,7 @@ class Balancer:
         nodes = {PreparedName(name): [text] for name, text in inputs.items()}
         self._feed = Feed(model, fused, nodes, config.batch_num, graph=graph)
         self._replay = Replay(fused, list(inputs), self._feed.tensors)
-        self._splitter = BatchSplitter(self._replay, self._replay.observed(self._tensors.values(), self._tensors))
+        self._splitter = self._replay.splitter(self._tensors.values(), self._tensors)
         self._operations: list[tf.Operation] = []
         for name, tensor in self._tensors.items():  # one after the other, so that the first layer to see NaN is named
             observer = partial(self._observe, fused.layers[name])

@@ -19,7 +19,6 @@ import tensorflow as tf
 from threadpoolctl import threadpool_limits
 
 from amct_tensorflow.errors import CalibrationError, ConfigValueError
-from amct_tensorflow.graph.batch_splitter import BatchSplitter
 from amct_tensorflow.graph.graph_runner import Batch
 from amct_tensorflow.graph.names import LayerName, PreparedName
 from amct_tensorflow.graph.view import GraphView, attribute, full_tensor_name
@@ -30,7 +29,6 @@ from amct_tensorflow.log import log_for
 from amct_tensorflow.model.equalization import equalize
 from amct_tensorflow.model.float_model import FloatModel
 from amct_tensorflow.model.fusion import FusedGraph, FusedLayer
-from amct_tensorflow.ops.image_independence import computes_each_image_alone
 from amct_tensorflow.quantize.algorithms.activation_factors import (
     INT8_BITS,
     ActivationFactors,
@@ -180,7 +178,7 @@ class Calibrator:
         )  # fmt: skip
         self.inputs = self._feed.inputs
         self._prepare()
-        self._splitter = self._make_splitter()
+        self._splitter = self._replay.splitter(self._inputs.values(), self._layers)
         self._parts: list[Batch] = []
         self._images: int | None = 0
         self._taken: list[tuple[Batch, int | None]] = []  # which have not been looked at
@@ -204,11 +202,6 @@ class Calibrator:
         observers = {} if self._groups is None else self._groups.observers
         axes = {name: layer.input_channels.axis for name, layer in self._layers.items() if layer.input_channels}
         self._observers = ActivationObservers(self._replay, self._inputs, observers, axes if self._for_search else {})
-
-    def _make_splitter(self) -> BatchSplitter:
-        tensors = dict.fromkeys((*self._inputs.values(), *(f"{name}:0" for name in self._layers)))
-        is_known = computes_each_image_alone(self.fused.view, self._feed.tensors, tensors)
-        return BatchSplitter(self._replay, list(map(self._replay.tensor, tensors)), may_split=is_known)
 
     @stage("calibrating: balancing channels")
     def _balance(self) -> None:

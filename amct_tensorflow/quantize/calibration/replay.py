@@ -12,12 +12,14 @@ from typing import Any
 import tensorflow as tf
 
 from amct_tensorflow.errors import CalibrationError
+from amct_tensorflow.graph.batch_splitter import BatchSplitter
 from amct_tensorflow.graph.graph_runner import GraphRunner, Look, last_of_chains
 from amct_tensorflow.graph.names import FusedName
 from amct_tensorflow.graph.rewrite import subgraph
 from amct_tensorflow.graph.view import upstream
 from amct_tensorflow.graph.weights import take_weights_out
 from amct_tensorflow.model.fusion import FusedGraph
+from amct_tensorflow.ops.image_independence import computes_each_image_alone
 from amct_tensorflow.quantize.quantized.builder import FLOAT_SCOPE
 
 # While one of them looks at values, the other computes the next ones, or looks at others.
@@ -71,9 +73,16 @@ class Replay(GraphRunner):
             return self.sources[name]
         return self.graph.get_tensor_by_name(f"{FLOAT_SCOPE}/{name}")
 
-    def observed(self, inputs: Iterable[str], layers: Iterable[str]) -> list[tf.Tensor]:
-        """Returns, each once, tensors by their full names, and what layers of the float model yield."""
-        return [self.tensor(name) for name in dict.fromkeys((*inputs, *(f"{name}:0" for name in layers)))]
+    def splitter(self, inputs: Iterable[str], layers: Iterable[str]) -> BatchSplitter:
+        """Returns what splits batches where layers then read and yield the same values.
+
+        Args:
+            inputs: what they read, by full names.
+            layers: the layers.
+        """
+        names = dict.fromkeys((*inputs, *(f"{name}:0" for name in layers)))
+        is_known = computes_each_image_alone(self._fused.view, self.sources, names)
+        return BatchSplitter(self, list(map(self.tensor, names)), may_split=is_known)
 
     @cached_property
     def _order(self) -> Mapping[str, int]:

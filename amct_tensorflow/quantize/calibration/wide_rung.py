@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from threadpoolctl import threadpool_limits
 
-from amct_tensorflow.graph.batch_splitter import BatchSplitter, images_of
+from amct_tensorflow.graph.batch_splitter import images_of
 from amct_tensorflow.graph.names import LayerName
 from amct_tensorflow.graph.view import full_tensor_name
 from amct_tensorflow.io.table import plural
@@ -96,7 +96,7 @@ def _corrections(
         threadpool_limits(limits=1, user_api="blas"),
         closing(Replay(fused, [fused.tail_of(layer.name) for layer in layers], sources)) as replay,
     ):
-        splitter = BatchSplitter(replay, replay.observed(inputs, [layer.name for layer in layers]))
+        splitter = replay.splitter(inputs, [layer.name for layer in layers])
         moments = LayerMoments(replay, fused, layers, factors, config)
         parts = [part for batch in calibration.batches for part in splitter.split(batch, images_of(batch))]
         return moments.corrections(parts)
